@@ -127,8 +127,10 @@ class Calls:
             facts.asked.logout = True
             async with self.keeping.ending(facts):
                 await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
-            facts.record = replace(facts.record, reason="logout")
-            await self.registry.save(facts)
+            if not facts.instance.backend:  # a server tells by its list
+                facts.run.claim = None  # one of before would take that back
+                facts.record = replace(facts.record, reason="logout")
+                await self.registry.save(facts)
         self.registry.gate.wake(id)
 
     async def command(

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
-from unittest.mock import Mock
+from contextlib import nullcontext
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.model import ClaimFact, Instance, InstanceId, SessionRecord
+from agent.core.words import Claim, ConnectionStatus
 from agent.engines.web import page_calls
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
@@ -44,6 +46,19 @@ async def bench(tmp_path):
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
     yield Calls(registry, Mock()), registry.facts[ID], worker, woken
     await store.close()
+
+
+async def test_after_a_logout_no_older_claim_counts(bench, monkeypatch):
+    """A pass that still saw CONNECTED forgot it, and an ordered restart lost the engine's word."""
+    asks, facts, _, _ = bench
+    monkeypatch.setattr(Registry, "save", AsyncMock())
+    asks.keeping.ending = lambda _: nullcontext()
+    facts.instance, facts.run.claim = (
+        Instance(ID, "sandbox", True),
+        ClaimFact(Claim(ConnectionStatus.CONNECTED), 0.0, 0.0),
+    )
+    await asks.logout(ID)
+    assert (facts.run.claim, facts.record.reason) == (None, "logout")
 
 
 async def test_alone_means_that_no_pass_runs_meanwhile_and_one_follows(bench, eventually):
