@@ -399,18 +399,14 @@ async def measure_whole(
 
     async def complete(id: InstanceId) -> None:
         async with turns:
-            if (facts := known.get(id)) is not None:
-                found[id] = found[id].completed(await _ask_worker(facts))
+            facts = known.get(id)
+            if facts is None or facts.link is None or facts.instance.backend:
+                return
+            with suppress(WaError, msgspec.ValidationError):
+                told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
+                usage = msgspec.convert(told, Usage)
+                if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):
+                    found[id] = found[id].completed(usage)
 
     await asyncio.gather(*(complete(id) for id in list(found) if found[id].partial))
     return {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
-
-
-async def _ask_worker(facts: Facts) -> Usage:
-    if facts.link is not None and not facts.instance.backend:
-        with suppress(WaError, msgspec.ValidationError):
-            told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
-            usage = msgspec.convert(told, Usage)
-            if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):
-                return usage
-    return UNSEEN

@@ -167,7 +167,11 @@ class Executor:
         """Repeating it does no harm. A repair clears `paired` in the record first, so that no
         start after a kill uses the old pairing; a renewal clears it afterwards."""
         if plan.repair:
-            await self._must_still_be_so(facts, plan)
+            if not facts.instance.backend:
+                # The worker has stopped: what was said of its files can be checked.
+                await self._look_at_files(facts)
+                if plan.proof is not None and not plan.proof.stands(facts.folder.files):
+                    raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
             facts.record = replace(forgive(facts.record), paired=False, account="")
             await self.registry.save(facts)
             failpoint("cleanup_reset")
@@ -180,14 +184,6 @@ class Executor:
         facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)
         return name
-
-    async def _must_still_be_so(self, facts: Facts, plan: Plan) -> None:
-        """The worker has stopped: what was said of its files can be checked."""
-        if facts.instance.backend:
-            return
-        await self._look_at_files(facts)
-        if plan.proof is not None and not plan.proof.stands(facts.folder.files):
-            raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
 
     async def _look_at_files(self, facts: Facts) -> None:
         """The files were replaced: what was found in the old ones must not stay."""
@@ -255,17 +251,11 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
             )
         failpoint("set_aside")
         create(root, facts.instance)
-        _give_back(root, facts)
+        with going_on(f"files that {facts.id} has for itself stay in the trash"):
+            if back := give_back(root, facts.id):
+                words = "%d files or folders are none of the pairing that ended, and stay: %s"
+                log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
     return name
-
-
-def _give_back(root: Path, facts: Facts) -> None:
-    back: list[str] = []
-    with going_on(f"files that {facts.id} has for itself stay in the trash"):
-        back = give_back(root, facts.id)
-    if back:
-        words = "%d files or folders are none of the pairing that ended, and stay: %s"
-        log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
 
 
 # A session's repair: asks the core for its next step, and writes down how the step went. Saved
