@@ -217,8 +217,8 @@ class Daemon:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
             reader = Reader(supervisor.asking)
-            supervisor.on_kept.append(reader.changed)
-            supervisor.on_forget.append(reader.forget)
+            supervisor.findings.changed = reader.changed
+            supervisor.on_forget = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))

@@ -105,9 +105,7 @@ class Supervisor:
         executor = Executor(self.seats, self.keeping, registry)
         self.ladder = Ladder(executor, self.gate)
         recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
-        self.on_kept: list[Callable[[InstanceId], None]] = []
-        """Hear that a worker kept more messages, or was connected and may have."""
-        findings = Findings(settings, self.on_kept, self._notes, bus, wake)
+        self.findings = findings = Findings(settings, self._notes, bus, wake)
         first_probe = boot_now() + config.start.first_check
         observer = Observer(self.seats, root, self.gate, findings, first_probe)
         self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
@@ -132,11 +130,7 @@ class Supervisor:
         self.orders = Orders(registry, self.seats, self.asking, self.forget)
         self.backends.create = self.orders.create
         self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
-        self.on_forget: list[Callable[[InstanceId], None]] = [
-            self.gate.forget,
-            self.loop.forget,
-            self.incidents.forget,
-        ]
+        self.on_forget: Callable[[InstanceId], None] = lambda _id: None
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """`status` is ready only after a pass has seen all of these."""
@@ -183,8 +177,10 @@ class Supervisor:
             self.wake(id)
 
     def forget(self, id: InstanceId) -> None:
-        for forget in self.on_forget:
-            forget(id)
+        self.gate.forget(id)
+        self.loop.forget(id)
+        self.incidents.forget(id)
+        self.on_forget(id)
 
 
 # Before the first pass: read instances, make missing ones, put all in line. The first pass adopts

@@ -12,7 +12,7 @@ from agent.supervise.facts import Facts, Settings
 from agent.supervise.passes.record import Findings, judge_keys
 
 SETTINGS = Settings(Config())
-REST: Any = ((), None, None, None)
+REST: Any = (None, None, None)
 
 
 def after(errors: int, peers: int, **more: str) -> Facts:

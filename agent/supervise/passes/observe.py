@@ -153,7 +153,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    observer.findings.attached(facts.id)
+    observer.findings.changed(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.

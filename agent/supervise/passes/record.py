@@ -4,7 +4,7 @@ journal. There the order matters: a drop is counted while the record still says 
 published status comes last."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,19 +75,20 @@ PASSING = ("message", "ack")
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Findings:
     """Takes in happenings of sessions; gives the signals that judging reads."""
 
     settings: Settings
-    kept: Sequence[Callable[[InstanceId], None]]
     notes: Notes
     bus: EventBus
     wake: Callable[[InstanceId], None]
+    changed: Callable[[InstanceId], None] = lambda _id: None
+    """Hears that a worker kept more messages, or was connected and may have."""
 
     def take(self, facts: Facts, happening: Happening) -> None:
         if happening.kind in (KEPT, "not_kept", "kept_again"):
-            self.attached(facts.id)
+            self.changed(facts.id)
         if happening.kind == KEPT:
             return
         if self.note(facts, happening):
@@ -97,10 +98,6 @@ class Findings:
             self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
         if happening.kind in PASSING and self.bus.wants(happening.kind):
             self.bus.publish_passing(_passing_entry(facts, happening))
-
-    def attached(self, id: InstanceId) -> None:
-        for hear in self.kept:
-            hear(id)
 
     def note(self, facts: Facts, happening: Happening) -> bool:
         """Count it; True when the instance should be looked at now."""
