@@ -134,7 +134,7 @@ class SessionRecord:
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
     repair: str = ""
-    """The last repair as JSON (repair.stored), so that it outlives the agent."""
+    """The last repair as JSON, so that it outlives the agent."""
     paired: bool = False
     account: str = ""
     needs_passkey: bool = False

@@ -168,13 +168,8 @@ class Trouble:
         return self.row.sentence.format(who=self.who, value=self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look found."""
-
-    present: Mapping[Key, Trouble]
-    begun: tuple[Trouble, ...]
-    over: tuple[Trouble, ...]
+Look = tuple[Mapping[Key, Trouble], list[Trouble], list[Trouble]]
+"""Those that are present, those that begin, and those that are over."""
 
 
 def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
@@ -200,7 +195,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     for key in _covered(present):
         del present[key]
     over = [its for key, its in before.items() if its.begun_wall and key not in present]
-    return Look(present, tuple(one for one in began if one.key in present), tuple(over))
+    return present, [one for one in began if one.key in present], over
 
 
 def _seen(row: Row, who: str, before: Trouble | None, at: Sight, hidden: bool) -> Trouble | None:

@@ -81,11 +81,10 @@ class Troubles:
             await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
-        found = look(TABLE, self._present, self._sight())
-        self._present = found.present
+        self._present, begun, over = look(TABLE, self._present, self._sight())
         entries = [
-            *(_entry("trouble", one, one.sentence) for one in found.begun),
-            *(_entry("trouble_over", one, f"{one.named} is over") for one in found.over),
+            *(_entry("trouble", one, one.sentence) for one in begun),
+            *(_entry("trouble_over", one, f"{one.named} is over") for one in over),
         ]
         for entry in entries:
             critical = entry.detail["severity"] == Severity.CRITICAL

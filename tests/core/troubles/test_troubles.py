@@ -53,10 +53,9 @@ class World:
         }
         fields["machine"] = {**WELL, **fields.get("machine", {})}
         sight = Sight(self.now, WALL + self.now, self.sessions, windows=self.windows, **fields)
-        found = look(TABLE, self.present, sight)
-        self.present = found.present
-        self.told += [("begun", one.row.name) for one in found.begun]
-        self.told += [("over", one.row.name) for one in found.over]
+        found = self.present, begun, over = look(TABLE, self.present, sight)
+        self.told += [("begun", one.row.name) for one in begun]
+        self.told += [("over", one.row.name) for one in over]
         self.now += 5.0
         return found
 
