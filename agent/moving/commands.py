@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
 from agent.cli.client import check_target, download, open_source
@@ -17,10 +17,7 @@ from agent.cli.switch import SET, parse_settings
 from agent.cli.terminal import print_answer, with_progress
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
-from agent.vault.archives import FoundSession, scratch
-
-if TYPE_CHECKING:
-    from agent.vault.archives import Arrived
+from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
 
 WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
@@ -100,10 +97,8 @@ def _download(options: argparse.Namespace, target: Path) -> str:
     return with_progress(options, f"exporting {options.id}", work)
 
 
-def _unpack(archive: Path, folder: Path) -> "Arrived":
+def _unpack(archive: Path, folder: Path) -> Arrived:
     """Into `folder`/session."""
-    from agent.vault.archives import Limits, unpack_apart
-
     (session := folder / "session").mkdir(mode=0o700)
     with open_source(archive, "archive") as file:
         return unpack_apart(session, file, Limits())
@@ -224,23 +219,18 @@ def _planned(session: FoundSession, id: str) -> Planned:
 
 
 def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
-    from agent.moving.sources import (
-        KINDS,
-        find_sessions,
-        local_auths,
-        look_at_local_auth,
-        without_twins,
-    )
+    from agent.moving import sources
 
     if engine == WEB:
-        sessions = [look_at_local_auth(profile) for profile in local_auths(Path(options.source))]
+        profiles = sources.local_auths(Path(options.source))
+        sessions = [sources.look_at_local_auth(profile) for profile in profiles]
     else:
-        sessions = find_sessions(options.source, keys=options.keys, stopped=options.stopped)
+        sessions = sources.find_sessions(options.source, keys=options.keys, stopped=options.stopped)
     if not sessions:
-        words = f"cannot import {options.source}: it holds no session; known are {KINDS}"
+        words = f"cannot import {options.source}: it holds no session; known are {sources.KINDS}"
         raise InvalidRequest(words, field="source", code="no_session")
     names = only(options, [session.name for session in sessions], "the source")
-    return without_twins([session for session in sessions if session.name in names])
+    return sources.without_twins([session for session in sessions if session.name in names])
 
 
 def only(options: argparse.Namespace, names: list[str], source: str) -> list[str]:
@@ -270,7 +260,6 @@ def _packed(
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
     from agent.moving.sources import copy_local_auth, local_auths, write_folder
-    from agent.vault.archives import pack_session
 
     session = planned.session
     with scratch() as folder, tempfile.TemporaryFile() as out:
