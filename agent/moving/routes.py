@@ -62,6 +62,5 @@ ROUTES = (
         *("POST", "/api/import", Right.ADMIN, import_archive, IN),
         query=IMPORT,
         answers=(201,),
-        takes_archive=True,
     ),
 )

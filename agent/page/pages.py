@@ -109,7 +109,7 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.right is not Right.OPEN:
         operation["security"] = [{"key": []}]
-    if route.takes_archive:
+    if route.method == "POST" and route.body is None:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/octet-stream": {"schema": {"format": "binary"}}},
@@ -149,7 +149,7 @@ def _refusals(route: Route) -> Iterator[int]:
     yield from () if route.right is Right.OPEN else (401,)
     if "{" in route.path:
         yield 404
-    if route.body is not None or route.takes_archive:
+    if route.body is not None or route.method == "POST":
         yield from (408, 413, 415)
     if "/qr" in route.path:
         yield 406

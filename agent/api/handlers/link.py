@@ -29,9 +29,11 @@ PAIRING_CODE = (
         pattern=r"[^0-9]*(?:[0-9][^0-9]*){7,15}",
     ),
 )
-_FAILED = frozenset(
-    {"engine", "timeout", "page_error", "page_incomplete", "not_ready", "backend_down", "internal"}
-)
+_FAILED = {
+    *("engine", "timeout", "page_error", "page_incomplete", "not_ready", "backend_down"),
+    *("internal", "redis", "files", "no_effect", "backup_failed", "list_failed", "log_source"),
+    *("written_back", "server_reconnected", "still_connected"),
+}
 """Failures of an engine; its other codes refuse the request in this state."""
 _PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """A page full of photos is a JPEG: as PNG it would be too long for the worker's answer."""
@@ -157,6 +159,6 @@ async def ask_engine(
             if lacking:
                 raise Refused(lacking, code="not_supported") from error
             raise InvalidRequest(str(error), field="body") from error
-        if error.code in _FAILED:
+        if error.code in _FAILED or isinstance(error, InvalidRequest):
             raise
         raise Refused(str(error), code=error.code) from error

@@ -116,12 +116,10 @@ class Route:
     run: "Handler"
     summary: str
     body: tuple[Field, ...] | None = None
-    """None: the body is ignored, or the handler reads it itself; (): it must be empty."""
+    """None: the body is ignored, or of a POST an archive; (): it must be empty."""
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
-    takes_archive: bool = False
-    """True if the body is an archive."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""

@@ -68,7 +68,7 @@ async def test_a_missing_file_is_not_found(house, local, knows, path, status):
         (refusal("invalid_request"), 400, "invalid_request"),
         (refusal("not_supported"), 409, "not_supported"),
         (refusal("busy"), 503, "busy"),
-        (refusal("backend_down"), 502, "backend_down"),
+        (refusal("redis"), 502, "redis"),
         (Refused("cannot: its worker is away", code="not_running"), 409, "not_running"),
     ],
 )

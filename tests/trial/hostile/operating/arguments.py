@@ -148,7 +148,7 @@ def draw_request(chance: Random, name: str, id: str, **told: Any) -> Step:
         }
 
     body: Any = None if route.body is None and route.method == "GET" else drawn(route.body or ())
-    if route.takes_archive:
+    if route.method == "POST" and route.body is None:
         body = f"@archive:{chance.randrange(4)}"
     query = drawn(route.query)
     flag = ROUTES_END.get(name)

@@ -13,7 +13,7 @@ REPAIRS = words_of(
     "POST {I}/restart, POST {I}/logout, POST {I}/stop, POST {I}/start, POST {I}/sandbox/fault, "
     "PUT {I}/passkey, POST /force-reconnection/{id}, POST /reset-circuit-breaker/{id}, PUT "
     "/whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, DELETE {I}, POST /api/instance, "
-    "cleanup, setup, repair, recover"
+    "cleanup, repair, recover"
 )
 SERVERS = words_of(
     "POST {I}/removed/{removed}/restore, POST {I}/cleanup, POST {I}/logout, POST {I}/recover, "
