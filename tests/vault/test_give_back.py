@@ -46,14 +46,10 @@ def dies_at(patch: pytest.MonkeyPatch, owner: object, name: str, after: int) -> 
     ("owner", "name", "after"),
     [
         (act, "create", 0),
-        (act, "_give_back", 0),
+        (act, "give_back", 0),
         (restore.os, "rename", 1),  # the folder is in the trash, and nothing is back
         (restore.os, "rename", 2),
         (restore.os, "unlink", 0),
-        (act, "give_back", 0),
-        (carried.os, "rename", 1),  # the folder is in the trash, and nothing is back
-        (carried.os, "rename", 2),
-        (carried.os, "unlink", 0),
     ],
     ids=["before the new folder", "before any is back", "at the first", "at the second", "last"],
 )
