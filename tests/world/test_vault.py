@@ -201,13 +201,21 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
     assert await agent.status("a") == "DISCONNECTED", "restored ones are not started unasked"
 
 
-@pytest.mark.parametrize("point", ["deletion_begun", "retire_manifest"])
-async def test_a_deletion_that_was_cut_off_before_its_folder_went_leaves_it_as_it_was(
+@pytest.mark.parametrize("point", ["deletion_begun", "retire_manifest", ""])
+async def test_a_deletion_that_was_cut_off_or_refused_leaves_its_session_as_it_was(
     agent, eventually, point
 ):
     await connected(agent, eventually)
-    account = session_of(agent)["account"]
-    await killed_at(agent, eventually, point, lambda: agent.ask("DELETE", "/api/instance/a"))
+    account, trash = session_of(agent)["account"], agent.state / "sessions" / ".trash"
+    if point:
+        await killed_at(agent, eventually, point, lambda: agent.ask("DELETE", "/api/instance/a"))
+    else:
+        aside = trash.rename(trash.with_name("aside"))
+        trash.touch()
+        status, told = await agent.ask("DELETE", "/api/instance/a")
+        assert status >= 500, told
+        trash.unlink()
+        aside.rename(trash)
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert session_of(agent)["account"] == account
     assert (await agent.show("a"))["enabled"]
