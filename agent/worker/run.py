@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import stat
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -107,7 +108,8 @@ class OwnFolder:
         self._open: dict[str, int] = {}
         for name, path in (("folder", folder), ("session", folder / "session")):
             with suppress(OSError):  # an engine without a session folder
-                self._open[name] = os.open(path, _FOLDER)
+                self._open[name] = fd = os.open(path, _FOLDER)
+                weakref.finalize(self, os.close, fd)
 
     def describe(self) -> Mapping[str, object]:
         """Inodes by name, and which of them are in no folder any more."""

@@ -463,6 +463,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
+    gc.set_threshold(50_000, 20, 100)  # a day makes millions of objects, and few cycles
     begun = time.perf_counter()
     names = [f"s{number}" for number in range(options.sessions)]
     ids, remote = names[len(names) // REMOTE :], names[: len(names) // REMOTE]
