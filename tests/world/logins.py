@@ -62,7 +62,8 @@ def counted(logins: Logins) -> Iterator[None]:
     connect, asked, restart = Server.connect, Instance.asked_to_connect, Instance.restart
 
     async def connected(self: Server) -> None:
-        logins.note(str(present_member()), banned=self._faults.active("temp-ban") is not None)
+        active = self._faults.active  # the network refuses first: no ban is heard of then
+        logins.note(str(present_member()), banned=bool(active("temp-ban") and not active("drop")))
         await connect(self)
 
     def asked_to_connect(self: Instance, phone: str | None) -> None:
