@@ -158,7 +158,7 @@ class World:
             return [await self.filled(value, id) for value in told]
         if not isinstance(told, str):
             return told
-        for kind, which in re.findall(r"@([a-z]+)(?::(\w+))?", told):
+        for kind, which in re.findall(r"@(?!g\.us)([a-z]+)(?::(\w+))?", told):
             now = await self._name(kind, which, id)
             told = told.replace(f"@{kind}:{which}" if which else f"@{kind}", now)
         return told
