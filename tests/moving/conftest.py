@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agent.engines.baileys.files import public_of
 from tests.api.conftest import house, open_house
 from tests.cli.conftest import cli, elsewhere
 from tests.engines.baileys.conftest import bench, cache, whatsapp
@@ -21,7 +22,7 @@ JID = "5511900000001:3@s.whatsapp.net"
 
 def pair_of(seed: int) -> dict[str, Any]:
     private = bytes([seed]) * 32
-    return {"private": buffer(private), "public": buffer(private[::-1])}
+    return {"private": buffer(private), "public": buffer(public_of(private))}
 
 
 def buffer(content: bytes) -> dict[str, str]:
