@@ -167,8 +167,9 @@ class Incoming:
         """Let the oldest go while a bound is passed, and a little more: not with each record."""
         _, count, bytes, *_ = state_of(db)
         most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
-        if by_age:  # a clock that jumps makes nothing old
-            due = self._opened_wall + boot_now() - self._opened_at - self.bounds["hours"] * 3600
+        if by_age:  # a clock that jumps makes nothing old, also not what comes after it
+            now = min(self._opened_wall + boot_now() - self._opened_at, time.time())
+            due = now - self.bounds["hours"] * 3600
         elif count <= most and bytes <= largest:
             return
         if count > most or bytes > largest:

@@ -177,6 +177,17 @@ def test_what_is_too_old_goes_by_a_clock_that_does_not_jump(
     assert numbers_of(page_of(later, newest_one, 9)["records"]) == [9]
 
 
+def test_what_comes_after_a_clock_was_set_back_is_not_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, back = file_at(tmp_path, hours=1), time.time() - 7200
+    file.trim()
+    monkeypatch.setattr(time, "time", lambda: back)
+    file.append(messages(range(5)))
+    file.trim()
+    assert numbers_of(read_all(file)) == list(range(5))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
