@@ -115,7 +115,7 @@ def _notes(times: Times, instances: int) -> list[str]:
     return [
         f"{instances} sandbox sessions; one round = created, started, {times.idle:g} s at rest, "
         f"{times.kills} workers and the agent killed, started with the settings as installed.",
-        "A killed worker is restarted after the default delay.",
+        "A killed worker is restarted after the default delay; each is spawned, as on systemd.",
         "A row is missed where ours is larger than the other commit's by more than its factor.",
     ]
 

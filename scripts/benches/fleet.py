@@ -51,7 +51,9 @@ async def measure_many(site: Site, times: Times) -> Figures:
 
 async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Path) -> Figures:
     """What is compared between two commits: `tree` and `python` are those of one of them."""
-    figures, agent = Figures(list), Agent(site, tree=tree, python=python)
+    # Spawned as on systemd: an older commit has a setting by which it forks them.
+    worker = {"warm": False} if (tree / "agent/wings/warm").is_dir() else {}
+    figures, agent = Figures(list), Agent(site, worker, tree=tree, python=python)
     await _create(agent, figures)
     await _starts(agent, times, figures)
     async with Client(agent) as client:
@@ -61,7 +63,7 @@ async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Pat
         await _kills(agent, client, site.ids[: times.kills], figures)
     await _adoptions(agent, times, figures)
     await _end(agent, figures)
-    await _as_installed(replace(agent, worker={}, tuned=False), figures)
+    await _as_installed(replace(agent, tuned=False), figures)
     return figures
 
 

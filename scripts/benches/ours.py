@@ -17,7 +17,7 @@ import aiohttp
 from agent.core.model import InstanceId
 from agent.host.process import find_workers
 from scripts.benches.machine import TOP
-from scripts.benches.processes import children, gone, launch
+from scripts.benches.processes import gone, launch
 from scripts.benches.report import OURS
 from scripts.benches.site import SETTINGS, Site
 from tests.ports import free_port
@@ -100,20 +100,11 @@ class Agent:
         assert self.process is not None
         return self.process.pid
 
-    @property
-    def warm_pid(self) -> int:
-        """The process that workers of an older commit are forked from; 0 = none."""
-        for pid in children([self.agent_pid]):
-            with contextlib.suppress(OSError):
-                if b"--warm" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return pid
-        return 0
-
     def own_pids(self) -> Sequence[int]:
-        return [pid for pid in (self.agent_pid, self.warm_pid) if pid]
+        return [self.agent_pid]
 
     def parents(self) -> Sequence[int]:
-        return [self.warm_pid or self.agent_pid]
+        return [self.agent_pid]
 
     def workers(self) -> dict[InstanceId, int]:
         return dict(find_workers(self.state / "run"))
