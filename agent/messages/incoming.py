@@ -106,8 +106,8 @@ class Incoming:
             if not is_damage(error):
                 raise
             self.close()
-            kept = set_aside(self.path)
-            self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept.name}")
+            kept = set_aside(self.path).name
+            self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept}")
             return work(self._open())
 
     def _open(self) -> sqlite3.Connection:

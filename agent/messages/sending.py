@@ -409,13 +409,12 @@ class Sending:
             async for entry in subscription:
                 if (id := entry.instance) is None:
                     continue
-                its = self.senders.get(id)
                 if entry.kind == "ack":
                     message, word = entry.detail.get("id"), entry.detail.get("ack")
                     await outbox.note_acks(id, [(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
-                elif its is not None:
+                elif (its := self.senders.get(id)) is not None:
                     its.wake()
 
     async def _acks(self, outbox: Outbox) -> None:

@@ -113,10 +113,9 @@ class OwnFolder:
 
     def describe(self) -> Mapping[str, object]:
         """Inodes by name, and which of them are in no folder any more."""
-        statuses = {name: os.fstat(fd) for name, fd in self._open.items()}
         return {
-            "inodes": {name: status.st_ino for name, status in statuses.items()},
-            "deleted": [name for name, status in statuses.items() if not status.st_nlink],
+            "inodes": {name: os.fstat(fd).st_ino for name, fd in self._open.items()},
+            "deleted": [name for name, fd in self._open.items() if not os.fstat(fd).st_nlink],
         }
 
 
@@ -143,12 +142,11 @@ async def run_session(
     if (intake := open_intake(identity, reports)) is not None:
         reports.keeper = intake
     engine = open_engine(identity, reports, load)
-    works: Mapping[str, Work] = {}
+    works = _works(identity, engine, reports, life)
     if intake is not None:
         intake.serve(engine)
-        works = intake.works
+        works = {**intake.works, **works}
     closing = False
-    works = {**works, **_works(identity, engine, reports, life)}
 
     async def answer(call: Call) -> Answer:
         if closing:

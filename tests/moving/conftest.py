@@ -31,7 +31,7 @@ def buffer(content: bytes) -> dict[str, str]:
 
 def creds(**more: Any) -> dict[str, Any]:
     """Credentials of the right shape, of an account that no server knows."""
-    b64 = base64.b64encode(b"x" * 32).decode()
+    b64 = buffer(b"x" * 32)["data"]
     return {
         "noiseKey": pair_of(1),
         "signedIdentityKey": pair_of(2),
@@ -67,9 +67,8 @@ def write_folder(folder: Path, keys: Keys, ago: float = 3600.0) -> Path:
 
 
 def age(folder: Path, ago: float = 3600.0) -> Path:
-    then = time.time() - ago
     for path in folder.iterdir():
-        os.utime(path, (then, then))
+        os.utime(path, (time.time() - ago,) * 2)
     return folder
 
 
