@@ -36,7 +36,7 @@ def sales():
 
 def sandbox_file(**changes):
     """A session file as the sandbox engine writes it."""
-    rest = {"version": 1, "paired": True, "account": "49151", "device": "d", "counter": 3}
+    rest = {"version": 1, "paired": True, "account": "49151", "device": "d"}
     rest |= changes
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return json.dumps({**rest, "checksum": hashlib.sha256(text.encode()).hexdigest()}).encode()

@@ -1,7 +1,6 @@
 """One worker from its start to its end, and its next run."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -13,15 +12,6 @@ import pytest
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import LinkError
 from tests.lacking import not_lent
-
-
-def saved(bench: Any) -> dict[str, Any]:
-    return json.loads((bench.session / "sandbox.json").read_text())
-
-
-def counted(bench: Any) -> int:
-    """Messages that the engine told of and counts: its own ones when WhatsApp shows them."""
-    return sum(each.kind == "message" for each in bench.happened)
 
 
 async def test_a_new_instance_shows_a_code_is_scanned_and_is_connected(bench: Any) -> None:
@@ -47,13 +37,11 @@ async def test_a_new_instance_shows_a_code_is_scanned_and_is_connected(bench: An
 
 
 async def test_sigterm_saves_and_the_next_run_restores_without_a_code(bench: Any) -> None:
-    link = await bench.connected()
-    for _ in range(3):
-        await link.call("send", {"message": {"to": "5511@s.whatsapp.net", "text": "hello"}})
-    await bench.until(lambda: counted(bench) == 3)
+    await bench.connected()
+    (bench.session / "sandbox.json").unlink()
     bench.process.terminate()
     assert await bench.ended() == 0
-    assert saved(bench)["counter"] == 3
+    assert (bench.session / "sandbox.json").exists()
     assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
     assert not (bench.runtime / "link.sock").exists()
 

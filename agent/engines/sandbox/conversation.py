@@ -7,9 +7,8 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,33 +66,18 @@ NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
 
 
-@dataclass(slots=True)
-class _Upload:
-    path: Path
-    digest: Any = field(default_factory=new_sha256)
-    parts: int = 0
-    size: int = 0
-
-
 class Conversation:
-    """One account's. `count` hears of each message that came or went."""
+    """The messages of one account."""
 
     def __init__(
-        self,
-        session: Path,
-        server: Server,
-        reporter: Reporter,
-        read_after: float,
-        count: Callable[[], None],
+        self, session: Path, server: Server, reporter: Reporter, read_after: float
     ) -> None:
         self._folder = session.with_name(FOLDER)
         self._session = session
         self._server = server
         self._reporter = reporter
         self._read_after = read_after
-        self._count = count
         self._held: Held | None = None
-        self._uploads: dict[str, _Upload] = {}
         self.commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
             "say": self.say,
             "heard": self.heard,
@@ -202,22 +186,10 @@ class Conversation:
 
     def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `file_part`: one part after the other."""
-        name, index, data = part.get("upload"), part.get("index"), part.get("data")
-        if not (isinstance(name, str) and _UPLOAD.fullmatch(name) and isinstance(data, str)):
-            raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
-        folder = _made(self._own_folder() / MEDIA, self._folder)
-        upload = self._uploads.setdefault(name, _Upload(folder / f"{name}.part"))
-        if index != upload.parts:
-            raise EngineError("cannot take the file: a part is missing", code="file_lost")
-        raw = binascii.a2b_base64(data)
-        try:
-            with upload.path.open("ab" if index else "wb") as file:
-                file.write(raw)
-        except OSError as error:
-            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
-        upload.digest.update(raw)
-        upload.parts, upload.size = upload.parts + 1, upload.size + len(raw)
-        return {"size": upload.size}
+        path, raw = self._upload(part.get("upload")), binascii.a2b_base64(part["data"])
+        with _holding(), path.open("ab" if part["index"] else "wb") as file:
+            file.write(raw)
+            return {"size": file.tell()}
 
     def _whole(self, message: Mapping[str, Any], *, stays: bool = False) -> dict[str, Any]:
         """Size and checksum of a message's file; {} without one. `stays`: to be loaded."""
@@ -227,15 +199,22 @@ class Conversation:
             self.take_part({"upload": name, "index": 0, "data": content})
         elif name is None:
             return {}
-        upload = self._uploads.pop(str(name), None)
-        if upload is None or upload.size != message.get("size", upload.size):
+        path, digest = self._upload(name), new_sha256()
+        size = path.stat().st_size if path.exists() else -1
+        if size != message.get("size", max(size, 0)):
             raise EngineError("cannot send the file: it is not whole here", code="file_lost")
-        sha256 = upload.digest.hexdigest()
-        try:
-            upload.path.replace(upload.path.with_name(sha256)) if stays else upload.path.unlink()
-        except OSError as error:
-            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
-        return {"size": upload.size, "sha256": sha256}
+        with _holding(), path.open("rb") as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+            sha256 = digest.hexdigest()
+            path.replace(path.with_name(sha256)) if stays else path.unlink()
+        return {"size": size, "sha256": sha256}
+
+    def _upload(self, name: object) -> Path:
+        """The file that holds the parts of this upload."""
+        if not (isinstance(name, str) and _UPLOAD.fullmatch(name)):
+            raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
+        return _made(self._own_folder() / MEDIA, self._folder) / f"{name}.part"
 
     def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
         self._side().add(records, due)
@@ -251,7 +230,6 @@ class Conversation:
             if record["kind"] == "message":
                 direction = "out" if record["from_me"] else "in"
                 self._happened("message", direction=direction, type=record["type"])
-                self._count()
             elif record["kind"] == "message_ack":
                 self._happened("ack", id=record["message_id"], ack=record["state"])
 
@@ -272,6 +250,14 @@ class Conversation:
     def _own_folder(self) -> Path:
         """Made at its first use, with the rights of the session's own folder."""
         return _made(self._folder, self._session)
+
+
+@contextmanager
+def _holding() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
 
 
 def _made(folder: Path, like: Path) -> Path:

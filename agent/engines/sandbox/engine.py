@@ -69,10 +69,6 @@ class SavedSession:
         if self._session is not None:
             self._write(self._session)
 
-    def count(self) -> None:
-        if self._session is not None:
-            self._session = replace(self._session, counter=self._session.counter + 1)
-
     def _loaded(self) -> SessionFile:
         if self._session is None:
             raise EngineError("cannot use the session: its file was not read", code="no_session")
@@ -163,9 +159,7 @@ class SandboxEngine:
         self._server = Server(settings, self._faults)
         self._phone = Phone(settings)
         self._drill = Drill(self._faults, self)
-        self._conversation = Conversation(
-            folder, self._server, reporter, settings.read_after, self._saved.count
-        )
+        self._conversation = Conversation(folder, self._server, reporter, settings.read_after)
 
     async def connect(self) -> None:
         if self._stopping:

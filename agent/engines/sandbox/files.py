@@ -33,7 +33,6 @@ class SessionFile:
     paired: bool = False
     account: str = ""
     device: str = ""
-    counter: int = 0
 
 
 def read_session(folder: Path) -> SessionFile | None:

@@ -16,7 +16,7 @@ from agent.engines.sandbox.files import (
 from agent.engines.sandbox.settings import read_settings
 from agent.errors import ConfigError
 
-PAIRED = SessionFile(paired=True, account="5511900000001", device="d1", counter=7)
+PAIRED = SessionFile(paired=True, account="5511900000001", device="d1")
 
 
 @pytest.mark.parametrize("text", ["null", "{}", "[" * 100_000])

@@ -27,7 +27,7 @@ def taken(root, session, subject):
 @pytest.fixture
 def changed(session, taken):
     """The session has moved on since the snapshot."""
-    (session / "sandbox.json").write_bytes(sandbox_file(counter=99))
+    (session / "sandbox.json").write_bytes(sandbox_file(account="49152"))
     (session / "keys" / "newer").write_bytes(b"newer")
     return contents(session)
 
