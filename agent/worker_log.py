@@ -64,7 +64,7 @@ class OwnLog:
             return False
 
     def _open_again(self) -> None:
-        """Somebody removed or moved it."""
+        """It was removed or moved."""
         new = open_log(self._folder)
         try:
             for fd in {1, self._fd}:

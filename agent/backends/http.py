@@ -1,4 +1,5 @@
-"""Requests to somebody's server: each has one deadline, a bounded answer, a connection of its own.
+"""Requests to a server of another program: each has one deadline, a bounded answer and a connection
+of its own.
 
 No redirect is followed, nothing is sent twice, and no proxy of the environment is used. Errors
 hold no key, no query and no body: bodies may have QR texts.

@@ -236,7 +236,7 @@ class Daemon:
                 yield from webhooks.families()
 
             exporter = Exporter(supervisor.views, supervisor.status, state, families)
-            troubles = Troubles(supervisor, exporter, reader, sending, webhooks.oldest_wall)
+            troubles = Troubles(supervisor, exporter, reader, sending, webhooks)
             for_handlers = ApiParts(
                 self._config.api,
                 supervisor,

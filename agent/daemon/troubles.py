@@ -5,7 +5,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
@@ -29,6 +29,7 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
 from agent.supervise.assemble import Supervisor
+from agent.webhooks.part import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,7 @@ class Troubles:
     exporter: Exporter
     reader: Reader
     sending: Sending
-    oldest_event: Callable[[], float | None] = lambda: None
-    """Unix time of the oldest event that waits for a webhook."""
+    webhooks: Webhooks
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     windows: Windows = field(init=False, default_factory=Windows)
 
@@ -116,7 +116,7 @@ class Troubles:
             {group: code for group, code in status.incidents.items() if code},
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
-            self.oldest_event(),
+            self.webhooks.oldest_wall(),
             config.troubles,
             config.health,
             config.memory,

@@ -43,7 +43,7 @@ class Keeper(Protocol):
 
     @property
     def keeps(self) -> bool:
-        """Whether anybody keeps what arrives; where nobody does, no record need be made."""
+        """True if what arrives is kept; if not, no record need be made."""
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Return when all that arrived is on the disk, or was there before by its `id`. EngineError
@@ -69,7 +69,7 @@ async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> N
 
 
 class KeepsNothing:
-    """A Keeper where nobody wants what arrives."""
+    """A Keeper of an agent that keeps no messages."""
 
     __slots__ = ()
 

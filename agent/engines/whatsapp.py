@@ -58,8 +58,8 @@ def check_receiver(to: str) -> str:
     """The receiver as engines take it."""
     if _HALF_DEVICE.fullmatch(to.strip()):
         raise InvalidRequest(
-            "cannot send: `to` has a _ and a number behind the person's number, which is nobody's"
-            " id; leave both out",
+            "cannot send: `to` has a _ and a number behind the person's number, which is no"
+            " person's id; leave both out",
             field="to",
         )
     chat = without_device(to.strip())

@@ -84,7 +84,7 @@ def why_closed(
     if code is None:
         return Ended("connection_lost", words)
     if raw.startswith("WebSocket Error"):
-        # It never reached WhatsApp: the number is the library's, or that of whoever answered.
+        # It never reached WhatsApp: the number is the library's, or a proxy's that answered.
         return Ended("connection_lost", words)
     if code == 408 and not paired and codes:
         return Ended("qr_idle", words)

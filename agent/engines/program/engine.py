@@ -1,4 +1,4 @@
-"""The program engine: somebody's own bot, kept alive and listened to, and not changed."""
+"""The program engine: the user's own bot, kept alive and listened to, and not changed."""
 
 import asyncio
 import logging

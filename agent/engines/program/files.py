@@ -299,7 +299,7 @@ def _check_store(keys: Path, account: str) -> None:
         whole = False
     if not whole:
         raise EngineError(
-            f"cannot log in: {keys / CREDS} is damaged, and the program would begin anew over it",
+            f"cannot log in: {keys / CREDS} is damaged, and the program would begin again over it",
             code="session_damaged",
         )
     BAILEYS.check_login(keys, account)
@@ -307,7 +307,7 @@ def _check_store(keys: Path, account: str) -> None:
 
 def refuse_unusable(folder: Path, account: str) -> None:
     """Before each start of a bot whose session is paired: over an empty or damaged store it would
-    begin anew."""
+    begin again."""
     if cause := lost_store(folder):
         raise EngineError(f"the session is paired, and {cause}", code=SUSPECT)
     check_login(folder, account)

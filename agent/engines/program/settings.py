@@ -1,5 +1,5 @@
 """The settings of an instance with the program engine, and one [[program]] of agent.toml: the
-command of somebody's own bot. Standard library only. Commands come from there alone: who may create
+command of the user's own bot. Standard library only. Commands come from there alone: who may create
 instances names a program, and no more."""
 
 import re

@@ -5,7 +5,8 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -62,7 +63,8 @@ def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     reader = FakeMessages().reader
     sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
     supervisor.settings, supervisor.store = Settings(CALM), store
-    troubles = Troubles(supervisor, exporter, reader, sending)
+    webhooks = cast(Any, SimpleNamespace(oldest_wall=lambda: None))
+    troubles = Troubles(supervisor, exporter, reader, sending, webhooks)
     return Bench(troubles, supervisor, store, exporter, clock)
 
 
@@ -112,10 +114,10 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
 
 
 async def test_f61_an_event_that_no_webhook_takes(bench: Bench) -> None:
-    bench.troubles.oldest_event = lambda: 1.0
+    bench.troubles.webhooks.oldest_wall = lambda: 1.0
     await bench.look()
     assert await bench.look(301) == {"not_delivered"}
-    bench.troubles.oldest_event = lambda: None
+    bench.troubles.webhooks.oldest_wall = lambda: None
     assert await bench.look(5) == set()
 
 

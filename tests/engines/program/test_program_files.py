@@ -47,7 +47,7 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
     for damaged in (b"", b"\0" * 90, b'{"noiseKey":', b"[]"):
         (place / "creds.json").write_bytes(damaged)
         assert files_of(session) is SessionFiles.DAMAGED
-        with pytest.raises(EngineError, match="would begin anew over it") as caught:
+        with pytest.raises(EngineError, match="would begin again over it") as caught:
             RULES.check_login(session, "5511900000001")
         assert caught.value.code == "session_damaged"
         assert (place / "creds.json").read_bytes() == damaged
@@ -130,7 +130,7 @@ def test_keys_are_found_where_the_note_says(session: Path) -> None:
     assert files_of(session) is SessionFiles.WHOLE  # nobody knows them
     write_note(session, "5511900000001", "data/auth")
     assert files_of(session) is SessionFiles.DAMAGED
-    with pytest.raises(EngineError, match="would begin anew over it"):
+    with pytest.raises(EngineError, match="would begin again over it"):
         RULES.check_login(session, "5511900000001")
     (place / "creds.json").write_text(json.dumps(CREDS))
     (place / "pre-key-1.json").write_text("{}")
