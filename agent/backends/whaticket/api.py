@@ -4,9 +4,12 @@ import asyncio
 import json
 import logging
 import os
+import shlex
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +26,14 @@ from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
+    CHUNK,
+    LONGEST_LINE,
+    QUIET,
     Found,
     Owners,
     Turn,
     open_logs,
     read_json,
-    run_command,
 )
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -152,14 +157,37 @@ class Whaticket:
             await asyncio.sleep(max(POLL, time.monotonic() - begun))  # half a processor at most
 
     async def _run(self, text: str) -> None:
+        words = shlex.split(text)
         while True:
-            cause = f"cannot read the log by {text.split(maxsplit=1)[0]}: it ended"
+            cause = f"cannot read the log by {words[0]}: it ended"
             try:
-                await run_command(text, self.logs.make_reader(), self._take, RATE)
-            except EngineError as error:
-                cause = str(error)
+                await self._run_once(words)
+            except OSError as error:
+                cause = f"cannot run {words[0]}: {error.strerror}"
             self._troubles["command"] = cause
             await asyncio.sleep(COMMAND_AGAIN)
+
+    async def _run_once(self, words: Sequence[str]) -> None:
+        """Read to the end, at most `RATE` bytes a second; its pipe fills meanwhile."""
+        to, reader, rest = asyncio.subprocess, self.logs.make_reader(), b""
+        process = await asyncio.create_subprocess_exec(
+            *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
+        )
+        assert process.stdout is not None
+        try:
+            while not process.stdout.at_eof():
+                chunk = b""
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(QUIET):
+                        chunk = await process.stdout.read(CHUNK // 8)
+                *lines, rest = (rest + chunk)[-LONGEST_LINE:].split(b"\n")
+                found = [it for line in lines for it in reader.feed(line)]
+                self._take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
+                await asyncio.sleep(len(chunk) / RATE)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
     def _save(self) -> None:
         try:

@@ -1,5 +1,5 @@
-"""A server's logs: files by path and glob, read on from where an earlier run stood, or one command;
-what stands in their lines; and the session that an error counts for.
+"""A server's logs: files by path and glob, read on from where an earlier run stood; what stands in
+their lines; and the session that an error counts for.
 
 No line leaves this module, only the name of the pattern that it matched: libsignal prints session
 records with their private keys. A file is known by its inode. A file that rotated away before it
@@ -7,13 +7,10 @@ was read is named, not searched. A line's age is its own time, measured from the
 which was written when the file last changed: so no time zone matters.
 """
 
-import asyncio
 import hashlib
 import json
 import os
 import re
-import shlex
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +20,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import cannot
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
@@ -450,35 +446,6 @@ def open_logs(
     expression = re.compile(own.log_session) if own.log_session else None
     files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
     return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)
-
-
-async def run_command(
-    text: str, reader: LineReader, take: Callable[[list[Found]], None], rate: int
-) -> None:
-    """Run it to its end, at most `rate` bytes a second; its pipe fills meanwhile."""
-    words, partial = shlex.split(text), b""
-    to = asyncio.subprocess
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
-        )
-    except OSError as error:
-        raise cannot(f"run {words[0]}", f"{error.strerror}", "log_source") from error
-    assert process.stdout is not None
-    try:
-        while not process.stdout.at_eof():
-            chunk = b""
-            with suppress(TimeoutError):
-                async with asyncio.timeout(QUIET):
-                    chunk = await process.stdout.read(CHUNK // 8)
-            *lines, partial = (partial + chunk)[-LONGEST_LINE:].split(b"\n")
-            found = [it for line in lines for it in reader.feed(line)]
-            take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
-            await asyncio.sleep(len(chunk) / rate)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
 
 
 @dataclass(slots=True)

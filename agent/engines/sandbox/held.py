@@ -17,8 +17,6 @@ Record = Mapping[str, Any]
 Entry = tuple[int, Record]
 
 NAME = "whatsapp.db"
-MOST = 100_000
-"""Records that wait; a sandbox is no mail server."""
 MOST_HEARD = 20_000
 """Messages that the contacts remember."""
 ANSWER_BYTES = 256 << 10
@@ -41,22 +39,21 @@ class Held:
             self._db.execute("pragma temp_store = memory")
             self._db.execute(f"create {'' if kept else 'temp'} table if not exists {_WAITING}")
             self._db.execute(f"create table if not exists {_HEARD}")
-            self.waiting = int(self._db.execute("select count(*) from waiting").fetchone()[0])
+
+    @property
+    def waiting(self) -> int:
+        """The number of records that were not taken."""
+        with _doing("read"):
+            return int(self._db.execute("select count(*) from waiting").fetchone()[0])
 
     def close(self) -> None:
         self._db.close()
 
     def add(self, records: Sequence[Record], due: float = 0.0) -> None:
         """It is not lost once this returns. `due`: the wall time before which it is not given."""
-        if self.waiting + len(records) > MOST:
-            raise EngineError(
-                f"cannot hold more messages: {self.waiting} wait already, at most {MOST}",
-                code="too_many_waiting",
-            )
         rows = [(due, json.dumps(record)) for record in records]
         with _doing("hold"), self._together():
             self._db.executemany("insert into waiting (due, record) values (?, ?)", rows)
-        self.waiting += len(rows)
 
     def next(self, most: int) -> list[Entry]:
         """Those to be given now, oldest first; they stay."""
@@ -76,7 +73,6 @@ class Held:
         numbers = [(number,) for number, _ in entries]
         with _doing("drop"), self._together():
             self._db.executemany("delete from waiting where number = ?", numbers)
-        self.waiting -= len(numbers)
 
     def receive(self, chat: str, id: str, message: Record) -> bool:
         """On the contact's phone when this returns; False: it was there already."""
