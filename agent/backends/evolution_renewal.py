@@ -13,14 +13,13 @@ import logging
 import re
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
-from agent.backends.http import ServerDown, cannot, segment
+from agent.backends.http import ServerDown, cannot, read_json, segment
 from agent.engines.settings import inside
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
@@ -189,10 +188,7 @@ class Renewal:
             raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
 
     def _read(self, name: str = "removal.json") -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            content = json.loads((self.folder / name).read_bytes())
-            return content if isinstance(content, dict) else {}
-        return {}
+        return read_json(self.folder / name)
 
 
 def folder_name(name: str) -> str:

@@ -11,8 +11,9 @@ import re
 import ssl
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -28,6 +29,14 @@ LARGEST = 8 << 20
 """Bytes of an answer; aiohttp unpacks a compressed one in small pieces."""
 MOST_VALUES = 300_000
 """JSON values of an answer: 8 MiB of `[]` would take 200 MB as Python objects."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """{} if it is not there, or is damaged."""
+    with suppress(OSError, ValueError, RecursionError):
+        raw = json.loads(path.read_bytes())
+        return raw if isinstance(raw, dict) else {}
+    return {}
 
 
 class ServerDown(EngineError):

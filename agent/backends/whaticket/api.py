@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import cannot, segment
+from agent.backends.http import cannot, read_json, segment
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
@@ -33,7 +33,6 @@ from agent.backends.whaticket.logs import (
     Owners,
     Turn,
     open_logs,
-    read_json,
 )
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration

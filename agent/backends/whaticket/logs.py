@@ -481,11 +481,3 @@ class Owners:
             turn = (found.at, named[0] if named else found.it.session)
             self._turns = [*self._turns, turn][-500:]
         return whose
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """{} if it is not there, or is damaged."""
-    with suppress(OSError, ValueError, RecursionError):
-        raw = json.loads(path.read_bytes())
-        return raw if isinstance(raw, dict) else {}
-    return {}

@@ -54,12 +54,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.http import ServerDown
+from agent.backends.http import ServerDown, read_json
 from agent.backends.whaticket.calls import WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
-from agent.backends.whaticket.logs import LogError, Owners, open_logs, read_json
+from agent.backends.whaticket.logs import LogError, Owners, open_logs
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.crypto_patterns import CryptoFinding, Effect
