@@ -15,7 +15,6 @@ from pathlib import Path
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server, serve
-from agent.backends.declared import ADVICE, one_server
 from agent.clock import boot_now
 from agent.config.config import USUAL_LISTEN, Config, StopSection
 from agent.config.load import load_config
@@ -317,7 +316,6 @@ class Daemon:
     async def _reload_when_asked(
         self, supervisor: Supervisor, sending: Sending, webhooks: Webhooks
     ) -> None:
-        await _warn_of_one_server(self._config)
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
@@ -331,7 +329,6 @@ class Daemon:
             sending.take_on(config)
             webhooks.reload(config)
             set_level(config.agent.log_level)
-            await _warn_of_one_server(config)
             log.info("settings read again")
 
     def _places(self) -> dict[str, str]:
@@ -351,11 +348,6 @@ class Daemon:
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     return load_config(path, os.environ, overrides=overrides)
-
-
-async def _warn_of_one_server(config: Config) -> None:
-    for sentence in await asyncio.to_thread(lambda: list(one_server(config.backend))):
-        log.warning("%s: %s", sentence, ADVICE)
 
 
 # The orderly stop: what ends first, what is saved, what is closed. Each step has its time.
