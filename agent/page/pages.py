@@ -166,9 +166,6 @@ PARTS = tuple(sorted(name for name in FILES if name.endswith((".js", ".css", ".s
 """The files of the pages, each at /page/NAME."""
 
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
-_IMPORT = re.compile(r'from "/page/([a-z_]+\.js)"')
-_MODULE = re.compile(r'<script src="/page/([a-z]+\.js)" type="module">')
-_PRELOADS = "<!-- modules -->"
 
 
 class Page:
@@ -198,36 +195,12 @@ class Page:
 
 
 def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
-    made = Page(_with_preloads(FILES[name].read_bytes()), name.rpartition(".")[2])
+    made = Page(FILES[name].read_bytes(), name.rpartition(".")[2])
 
     async def show_page(call: Call) -> web.Response:
         return made.answer(call.request)
 
     return show_page
-
-
-def _with_preloads(body: bytes) -> bytes:
-    """A page names all modules that its script imports, so that they load side by side."""
-    text = body.decode()
-    if _PRELOADS not in text:
-        return body
-    links = [
-        f'<link rel="modulepreload" href="/page/{name}">'
-        for script in _MODULE.findall(text)
-        for name in _imported_by(script)
-    ]
-    return text.replace(_PRELOADS, "\n".join(links)).encode()
-
-
-def _imported_by(script: str) -> Iterator[str]:
-    """The modules that a script imports, and those import, each once."""
-    known, wanted = {script}, [script]
-    for name in wanted:
-        for imported in _IMPORT.findall(FILES[name].read_text(encoding="utf-8")):
-            if imported not in known:
-                known.add(imported)
-                wanted.append(imported)
-    yield from wanted[1:]
 
 
 ROUTES = (
