@@ -178,8 +178,6 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
-        self._own_socket: tuple[Path, int] | None = None
-        """The Unix socket that the agent made and removes, and its inode."""
         self._runner = web.AppRunner(
             build_app(parts, _allowed_hosts(parts.section)),
             handle_signals=False,
@@ -214,9 +212,7 @@ class Server:
             else:
                 await self._listen(sock, describe(sock))
         if path is not None and socket.AF_UNIX not in families:
-            sock = bind_unix(path)
-            self._own_socket = path, path.lstat().st_ino
-            await self._listen(sock, f"unix:{path}")
+            await self._listen(bind_unix(path), f"unix:{path}")
 
     async def _listen(self, sock: socket.socket, address: str) -> None:
         if sock.family != socket.AF_UNIX:
@@ -248,10 +244,10 @@ class Server:
         self._entrance.closing = True
 
     async def close(self) -> None:
-        """Refuse new connections, answer the open ones, then end, within the runner's limit."""
+        """Refuse new connections, answer the open ones, then end, within the runner's limit. The
+        Unix socket stays in its folder: the next agent replaces it."""
         self.announce_end()
         await self._stop_accepting()
-        self._remove_own_socket()
         if self._entrance.connections:
             await asyncio.sleep(_ASKS_AGAIN)
         await asyncio.gather(
@@ -277,16 +273,6 @@ class Server:
         await asyncio.sleep(0.01)
         for server in self._listening:
             server.close()
-
-    def _remove_own_socket(self) -> None:
-        if self._own_socket is None:
-            return
-        path, inode = self._own_socket
-        try:
-            if path.lstat().st_ino == inode:
-                path.unlink()
-        except OSError:
-            pass  # it is gone, or another agent's
 
 
 async def serve(
