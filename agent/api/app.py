@@ -28,10 +28,9 @@ from agent.api.http.envelope import (
 )
 from agent.api.http.fields import read_query
 from agent.api.http.guard import check_entrance
-from agent.api.present import show_backend, show_instance
+from agent.api.present import show_instance
 from agent.api.routes import ROUTES
 from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.core.session import BackendView
 from agent.errors import NotYet, TryLater, WaError
 from agent.log import bound
 from agent.supervise.repairs import GRACE, in_time
@@ -130,8 +129,7 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     return library_error_answer(417, new_request_id())
 
 
-_QUICK = 1.0
-"""Seconds: a server that answered within these is not why a request takes long."""
+_CAUSE = "its worker or its server has not finished"
 
 
 async def run_in_time(call: Call) -> Json | web.StreamResponse:
@@ -162,32 +160,14 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
 
 
 def _going_on(call: Call, wait: float) -> web.StreamResponse:
-    given, every = call.request.match_info, call.supervisor.backends.views()
-    id = given.get("id", "")
-    view = call.supervisor.views().get(InstanceId(id))
-    name = view.instance.backend if view else given.get("name", "")
-    chosen = [one for one in every if one.name == name] if given else every
-    slowest = max(chosen, key=lambda one: (not one.up, one.seconds), default=None)
     if 202 not in call.route.answers:
         raise TryLater(
-            f"cannot answer within {wait:g} s: {_cause(slowest)}; to wait longer: ?wait=300",
-            code="slow",
+            f"cannot answer within {wait:g} s: {_CAUSE}; to wait longer: ?wait=300", code="slow"
         )
+    given = call.request.match_info
+    id, name = given.get("id", ""), given.get("name", "")
+    view = call.supervisor.views().get(InstanceId(id))
     look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
-    state: Json = {}
-    if view is not None:
-        state = show_instance(view)
-    elif given and slowest is not None:
-        state = show_backend(slowest)
-    goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_cause(slowest)}"}
+    goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_CAUSE}"}
+    state = show_instance(view) if view else {}
     return json_answer({**state, **goes_on, "look": look_at(id) if id else look}, 202)
-
-
-def _cause(backend: BackendView | None) -> str:
-    if backend is None:
-        return "its worker has not finished"
-    if not backend.up:
-        return f"backend {backend.name}: {backend.sentence}"
-    if backend.seconds < _QUICK:
-        return f"the server of backend {backend.name} has not finished"
-    return f"the server of backend {backend.name} answers in {backend.seconds:.1f} s"
