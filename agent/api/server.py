@@ -258,7 +258,6 @@ class Server:
             return_exceptions=True,
         )
         await self._runner.cleanup()
-        self._parts.audit.close()
 
     async def _stop_accepting(self) -> None:
         """Stop accepting, let the loop turn, then stop listening.

@@ -2,8 +2,8 @@
 
 A line has the address and the request's name, as its answer has. Lines that a client could cause
 by the thousand are limited: the first is written, and the number of the others with the next one
-after a minute, or at the agent's end. They are counted by the connection's address: a client could
-name another one for each request.
+after a minute. They are counted by the connection's address: a client could name another one for
+each request.
 """
 
 import logging
@@ -36,16 +36,9 @@ OPENS_A_SESSION = ("/api/instance/{id}/qr", "/api/instance/{id}/screenshot")
 
 
 @dataclass(slots=True)
-class Counted:
-    since: float
-    level: int
-    id: str | None
-    more: int = 0
-
-
-@dataclass(slots=True)
 class Audit:
-    _said: dict[str, Counted] = field(default_factory=dict)
+    _said: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """When the last line of a source was written, and how many came since."""
 
     def answered(
         self, request: web.Request, caller: Caller, id: str | None, status: int, more: str
@@ -82,30 +75,16 @@ class Audit:
         self._limited(source, None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
-        now, counted = time.monotonic(), self._said.get(source)
-        if counted is not None and now - counted.since < QUIET_SECONDS:
-            counted.more += 1
+        now = time.monotonic()
+        written, more = self._said.pop(source, (-QUIET_SECONDS, 0))
+        if now - written < QUIET_SECONDS:
+            self._said[source] = written, more + 1
             return
-        if counted is not None or len(self._said) >= MOST_SOURCES:
-            self._forget(source if counted is not None else next(iter(self._said)))
-        bound(Category.API, id, AUDIT).log(level, "%s", line)
-        self._said[source] = Counted(now, level, id)
-
-    def _forget(self, source: str) -> None:
-        counted = self._said.pop(source)
-        if counted.more:
-            bound(Category.API, counted.id, AUDIT).log(
-                counted.level,
-                "%s: %d more like the last within %g s",
-                source,
-                counted.more,
-                QUIET_SECONDS,
-            )
-
-    def close(self) -> None:
-        """Write the counts."""
-        for source in list(self._said):
-            self._forget(source)
+        if len(self._said) >= MOST_SOURCES:
+            del self._said[next(iter(self._said))]
+        self._said[source] = now, 0
+        others = f"; {more} more like the last came before it" if more else ""
+        bound(Category.API, id, AUDIT).log(level, "%s%s", line, others)
 
 
 def path_of(request: web.Request) -> str:
