@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.model import InstanceId, JournalEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,10 @@ class EventFilter:
 
     instances: frozenset[InstanceId] = frozenset()
     kinds: frozenset[str] = frozenset()
-    categories: frozenset[Category] = frozenset()
 
     def matches(self, entry: JournalEntry) -> bool:
-        return (
-            (not self.instances or entry.instance in self.instances)
-            and (not self.kinds or entry.kind in self.kinds)
-            and (not self.categories or entry.category in self.categories)
+        return (not self.instances or entry.instance in self.instances) and (
+            not self.kinds or entry.kind in self.kinds
         )
 
 

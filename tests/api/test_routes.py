@@ -98,10 +98,8 @@ async def test_the_list_is_filtered_and_paged(house: House, local: Client) -> No
     )
     rest = await (await local.get("/api/instances?limit=4&after=i2")).json()
     assert ([i["id"] for i in rest["instances"]], rest["next"]) == (["i3", "i4", "i5", "i6"], None)
-    connected = await (await local.get("/api/instances?status=CONNECTED&engine=sandbox")).json()
+    connected = await (await local.get("/api/instances?status=CONNECTED")).json()
     assert [i["id"] for i in connected["instances"]] == ["i1", "i3", "i5"]
-    none = await (await local.get("/api/instances?enabled=false")).json()
-    assert none["total"] == 0
 
 
 async def test_the_code_comes_in_the_form_that_is_accepted(local: Client) -> None:

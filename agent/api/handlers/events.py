@@ -16,8 +16,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import REVOKED, Call, Listener
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, STRINGS, Field
-from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
+from agent.api.http.fields import STRINGS, Field
+from agent.core.model import ID_PATTERN, InstanceId, JournalEntry, parse_instance_id
 from agent.core.session import show_event
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
@@ -25,17 +25,17 @@ from agent.errors import Forbidden, InvalidRequest
 Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
 """Writes to a listener, which ends with it."""
 PROTOCOL = "wa-agent"
+HEARTBEAT = 5.0
+"""Seconds; the page counts on it."""
 _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
 _LOUDEST = 20
 """Messages that a listener may send in a minute; the agent ignores them."""
 
 
-async def serve_live(
-    call: Call, wanted: EventFilter, write: Write, *, heartbeat: float = 15.0
-) -> web.WebSocketResponse:
+async def serve_live(call: Call, wanted: EventFilter, write: Write) -> web.WebSocketResponse:
     listener = web.WebSocketResponse(
-        heartbeat=max(heartbeat, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
+        heartbeat=15.0, max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
     )
     await listener.prepare(call.request)
     # Subscribed before the journal is read: events meanwhile wait in the queue.
@@ -100,8 +100,6 @@ async def say_goodbye(
 EVENTS = (
     *HISTORY,
     Field("instance", STRINGS, "only these instances", most=1000, pattern=ID_PATTERN),
-    Field("category", STRINGS, "only these categories", choices=tuple(Category)),
-    Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
 _PAGE = 500
 
@@ -109,18 +107,11 @@ _PAGE = 500
 async def events(call: Call) -> web.StreamResponse:
     """Live events over a WebSocket; the history without one."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
-        every = float(call.query.get("heartbeat", 15))
-        return await serve_live(
-            call,
-            _filter(call),
-            partial(_write, call, every),
-            heartbeat=every,
-        )
+        return await serve_live(call, _filter(call), partial(_write, call))
     if not call.caller.sees(None):
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
-    for name in ("instance", "category", "heartbeat"):
-        if name in call.query:
-            raise InvalidRequest(f"cannot use {name} without a WebSocket", field=name)
+    if "instance" in call.query:
+        raise InvalidRequest("cannot use instance without a WebSocket", field="instance")
     return json_answer(await read_history(call, None))
 
 
@@ -131,16 +122,10 @@ def _filter(call: Call) -> EventFilter:
         for id in ids:
             if not call.caller.sees(id):
                 raise Forbidden(f"cannot listen to {id} with this key", field="scopes")
-    return EventFilter(
-        instances=ids,
-        kinds=frozenset(call.query.get("kind", ())),
-        categories=frozenset(Category(word) for word in call.query.get("category", ())),
-    )
+    return EventFilter(ids, frozenset(call.query.get("kind", ())))
 
 
-async def _write(
-    call: Call, every: float, listener: web.WebSocketResponse, subscription: Subscription
-) -> None:
+async def _write(call: Call, listener: web.WebSocketResponse, subscription: Subscription) -> None:
     cursor = call.query.get("after")
     await send_frame(listener, {"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
@@ -151,7 +136,7 @@ async def _write(
         cursor = await _catch_up(call, listener, subscription.wanted, cursor)
     while True:
         try:
-            async with asyncio.timeout(every):
+            async with asyncio.timeout(HEARTBEAT):
                 entry = await subscription.get()
         except TimeoutError:
             await send_frame(listener, {"type": "heartbeat", "cursor": cursor})

@@ -108,9 +108,9 @@ export class Live {
 
   connect() {
     this.drop();
-    const after = this.cursor === null ? "" : "&after=" + this.cursor;
+    const after = this.cursor === null ? "" : "?after=" + this.cursor;
     const words = state.key ? ["wa-agent", "bearer." + state.key] : ["wa-agent"];
-    const place = location.origin.replace(/^http/, "ws") + "/api/events?heartbeat=5" + after;
+    const place = location.origin.replace(/^http/, "ws") + "/api/events" + after;
     const socket = new WebSocket(place, words);
     this.socket = socket;
     this.listen();

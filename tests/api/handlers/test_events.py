@@ -97,9 +97,12 @@ async def test_a_listener_of_a_journal_that_was_lost_is_notified_and_listens_on(
         await resumed.close()
 
 
-async def test_silence_is_filled_with_heartbeats(house: House) -> None:
+async def test_silence_is_filled_with_heartbeats(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.api.handlers.events.HEARTBEAT", 1)
     async with house.local(base_url="http://localhost") as local:
-        listener = await local.ws_connect("/api/events?heartbeat=1")
+        listener = await local.ws_connect("/api/events")
         assert [(await read(listener))["type"] for _ in range(2)] == ["hello", "heartbeat"]
         await listener.close()
 
