@@ -61,7 +61,7 @@ def _bound(route: Route, parts: Parts) -> Answering:
         caller = identify(request, parts.section, parts.ring)
         try:
             require(caller, route.right, id)
-            query = read_query(request.rel_url.query.items(), route.query)
+            query = read_query(request, route.query)
             call = Call(request, route, parts, caller, query)
             if route.body == ():
                 await call.body()

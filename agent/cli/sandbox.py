@@ -89,7 +89,7 @@ def fault(options: argparse.Namespace) -> int:
 
 def clear(options: argparse.Namespace) -> int:
     """End every fault."""
-    return _ask(options, "fault", {"clear": True}, "has no more faults")
+    return _ask(options, "fault", {"fault": "clear"}, "has no more faults")
 
 
 def say(options: argparse.Namespace) -> int:

@@ -123,7 +123,7 @@ class AgentClient:
         async with asyncio.timeout(within):
             while True:
                 path = f"/api/instance/{id}/sandbox/fault"
-                if (await self.ask("POST", path, {"clear": True}))[0] == 200:
+                if (await self.ask("POST", path, {"fault": "clear"}))[0] == 200:
                     return
                 await asyncio.sleep(0.02)
 

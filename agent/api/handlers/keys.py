@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from agent.api.http.auth import Right, parse_scopes
+from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created
 from agent.api.http.fields import STRING, STRINGS, Field
@@ -39,7 +39,7 @@ async def list_keys(call: Call) -> Json:
 async def add_key(call: Call) -> web.Response:
     """Make a key."""
     body = await call.body()
-    scopes = parse_scopes(body["scopes"])
+    scopes = tuple(dict.fromkeys(body["scopes"]))
     row, token = await call.parts.ring.add(body["name"], scopes)
     return created({**show_key(row, None), "token": token}, f"/api/keys/{row.id}")
 

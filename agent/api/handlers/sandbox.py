@@ -17,20 +17,18 @@ from agent.api.http.fields import (
     read_body,
 )
 from agent.engines.sandbox.conversation import KINDS, TYPES
-from agent.errors import EngineError, InvalidRequest, Refused
+from agent.errors import EngineError, Refused
 
 FAULTS = (
     *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
-    *("temp-ban", "conflict", "outdated", "passkey", "stuck-loading", "corrupt-files"),
+    *("temp-ban", "conflict", "outdated", "passkey", "stuck-loading", "corrupt-files", "clear"),
 )
-_HOW = ("peers", "per_minute", "bytes_per_second")
 FAULT = (
-    Field("fault", STRING, "name of the fault", choices=FAULTS),
+    Field("fault", STRING, "name; clear = end every fault", required=True, choices=FAULTS),
     Field("for", NUMBER, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
     Field("peers", STRINGS, "contacts whose messages fail (bad-mac, prekey)", most=100),
     Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
     Field("bytes_per_second", NUMBER, "growth of a memory leak", least=1, most=2**30),
-    Field("clear", BOOLEAN, "true = end every fault"),
 )
 SAY = (
     Field("contact", STRING, "who writes: a number or a jid", required=True, least=1, most=64),
@@ -61,12 +59,7 @@ async def scan(call: Call) -> Json:
 async def fault(call: Call) -> Json:
     """Cause a fault in the sandbox."""
     body = await call.body()
-    if body.get("clear"):
-        return await _sandbox(call, "fault", {"name": "clear"})
-    if "fault" not in body:
-        raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
-    more = {name: body[name] for name in _HOW if name in body}
-    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for"), **more})
+    return await _sandbox(call, "fault", {"name": body.pop("fault"), **body})
 
 
 async def say(call: Call) -> Json:

@@ -18,8 +18,8 @@ from aiohttp import web
 
 from agent.api.http.connection import address_of
 from agent.config.config import ApiSection
-from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized
+from agent.core.model import InstanceId
+from agent.errors import Forbidden, NotFound, Unauthorized
 from agent.store.database import Store
 from agent.store.rows import KeyRow
 
@@ -65,20 +65,6 @@ class Caller:
 
 
 ANONYMOUS = Caller("anonymous")
-
-
-def parse_scopes(words: list[str]) -> tuple[str, ...]:
-    if not words:
-        raise InvalidRequest("cannot make a key: it needs at least one scope", field="scopes")
-    for word in words:
-        if word.startswith("instance:"):
-            parse_instance_id(word.removeprefix("instance:"))
-        elif word not in LEVELS:
-            raise InvalidRequest(
-                f"cannot use {word[:60]!r} as a scope: use read, operate, admin or instance:ID",
-                field="scopes",
-            )
-    return tuple(dict.fromkeys(words))
 
 
 class KeyRing:

@@ -1,35 +1,30 @@
 """The fields of requests: the same rows check them and describe them in OpenAPI."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest, TooLarge, WaError
 
 STRING, BOOLEAN, INTEGER, NUMBER = "string", "boolean", "integer", "number"
 OBJECT, STRINGS = "object", "array"
 
 MOST_IN_QUERY = 10**18 - 1
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    STRING: (str,),
-    BOOLEAN: (bool,),
-    INTEGER: (int,),
-    NUMBER: (int, float),
-    OBJECT: (dict,),
-    STRINGS: (list,),
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str, str, str]] = {
+    STRING: (str, "a string", "Length", " characters"),
+    BOOLEAN: (bool, "true or false", "", ""),
+    INTEGER: (int, "a whole number", "imum", ""),
+    NUMBER: ((int, float), "a number", "imum", ""),
+    OBJECT: (dict, "an object", "", ""),
+    STRINGS: (list, "a list of strings", "Items", " items"),
 }
-_WORDS = {
-    STRING: "a string",
-    BOOLEAN: "true or false",
-    INTEGER: "a whole number",
-    NUMBER: "a number",
-    OBJECT: "an object",
-    STRINGS: "a list of strings",
-}
+"""Type, words, and what is bounded: the ending of its name in OpenAPI, and its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +40,7 @@ class Field:
     most: float | None = None
     """The greatest number, or the longest string or list."""
     pattern: str = ""
-    """For OpenAPI: the strings, or items of a list, that the handler accepts. It checks them."""
+    """Of the string, or of each item of the list."""
 
     def schema(self, *, query: bool = False) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": self.kind, "description": self.meaning}
@@ -58,7 +53,7 @@ class Field:
             schema["minimum"], schema["maximum"] = 0, MOST_IN_QUERY
         if self.choices:
             words["enum"] = list(self.choices)
-        unit = {STRING: "Length", STRINGS: "Items"}.get(self.kind, "imum")
+        unit = _KINDS[self.kind][2]
         if self.least is not None:
             schema["min" + unit] = self.least
         if self.most is not None:
@@ -75,7 +70,7 @@ CONFIRM_PASSKEY = Field(
 )
 
 
-def read_body(body: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
+def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any]:
     """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
     for name in body:
@@ -87,52 +82,48 @@ def read_body(body: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any
     return {name: _check(rows[name], value) for name, value in body.items()}
 
 
-def read_query(pairs: Iterable[tuple[str, str]], fields: Iterable[Field]) -> dict[str, Any]:
+def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:
     """The same for a query string; a list is given with commas or by repeating its name."""
-    rows = {field.name: field for field in fields}
-    read: dict[str, Any] = {}
-    for name, text in pairs:
-        field = rows.get(name)
-        if field is None:
-            raise _wrong(name, "unknown parameter; known: " + (", ".join(rows) or "none"))
-        if field.kind == STRINGS:
-            words = [word for word in text.split(",") if word]
-            read[name] = [*read.get(name, []), *words]
-            continue
-        if name in read:
+    kinds = {field.name: field.kind for field in fields}
+    body: dict[str, Any] = {}
+    for name in request.rel_url.query:
+        texts, kind = request.rel_url.query.getall(name), kinds.get(name, "")
+        if kind == STRINGS:
+            body[name] = [word for text in texts for word in text.split(",") if word]
+        elif len(texts) > 1:
             raise _wrong(name, "it is given twice")
-        read[name] = _from_text(field, text)
-    return {name: _check(rows[name], value) for name, value in read.items()}
+        else:
+            body[name] = _from_text(kind, texts[0])
+    return read_body(body, fields)
 
 
-def _from_text(field: Field, text: str) -> Any:
-    if field.kind == BOOLEAN:
-        if text not in ("true", "false", "1", "0"):
-            raise _wrong(field.name, "it must be true or false")
-        return text in ("true", "1")
-    if field.kind == INTEGER:
-        # int() alone would take "1_0", " 1" and Arabic digits.
-        if not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise _wrong(field.name, "it must be a whole number")
+def _from_text(kind: str, text: str) -> Any:
+    if kind == BOOLEAN:
+        return {"true": True, "false": False}.get(text, text)
+    # int() alone would take "1_0", " 1" and Arabic digits.
+    if kind == INTEGER and text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
     return text
 
 
 def _check(field: Field, value: Any) -> Any:
-    right = isinstance(value, _TYPES[field.kind])
-    if not right or (isinstance(value, bool) and field.kind != BOOLEAN):
-        raise _wrong(field.name, f"it must be {_WORDS[field.kind]}")
-    if field.kind == STRINGS and not all(isinstance(item, str) for item in value):
-        raise _wrong(field.name, "it must be a list of strings")
-    given = value if field.kind == STRINGS else [value]
+    kind, words, _, unit = _KINDS[field.kind]
+    right = isinstance(value, kind) and (field.kind == BOOLEAN or not isinstance(value, bool))
+    given = value if right and field.kind == STRINGS else [value]
+    if not right or (field.kind == STRINGS and not all(isinstance(item, str) for item in given)):
+        raise _wrong(field.name, f"it must be {words}")
     if field.choices and any(item not in field.choices for item in given):
         raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
-    size = len(value) if field.kind in (STRING, STRINGS) else value
-    unit = {STRING: " characters", STRINGS: " items"}.get(field.kind, "")
+    size = len(value) if unit else value
     if field.least is not None and size < field.least:
         raise _wrong(field.name, f"it must be at least {field.least:g}{unit}")
     if field.most is not None and size > field.most:
         raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
+    for item in given if field.pattern else ():
+        if field.pattern == ID_PATTERN:
+            parse_instance_id(item)
+        elif not re.fullmatch(field.pattern, item):
+            raise _wrong(field.name, f"it must be: {field.meaning}")
     return value
 
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from agent.api.http.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
+from agent.api.handlers.keys import NEW_KEY
+from agent.api.http.auth import Caller, KeyRing, Right, is_loopback
 from agent.api.http.call import Route, plain_path
+from agent.api.http.fields import read_body
 from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound, Unauthorized
@@ -71,7 +73,7 @@ async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> N
 @pytest.mark.parametrize("words", [[], ["root"], ["instance:"], ["instance:../x"], ["read", ""]])
 def test_a_wrong_scope_makes_no_key(words: list[str]) -> None:
     with pytest.raises(InvalidRequest):
-        parse_scopes(words)
+        read_body({"name": "x", "scopes": words}, NEW_KEY)
 
 
 @pytest.mark.parametrize(

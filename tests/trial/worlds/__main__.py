@@ -251,7 +251,7 @@ class World:
         """Those of the sandbox; a worker that does not run finds none at its start."""
         for id in self.ids:
             path = f"/api/instance/{id}/sandbox/fault"
-            if (await self.agent.ask("POST", path, {"clear": True}))[0] != 200:
+            if (await self.agent.ask("POST", path, {"fault": "clear"}))[0] != 200:
                 for name in ("faults.json", "network"):
                     (self.agent.state / "sessions" / id / "session" / name).unlink(missing_ok=True)
 

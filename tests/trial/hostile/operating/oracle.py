@@ -58,7 +58,7 @@ async def judge(world: World) -> None:
     assert not vanished, f"no command deleted {vanished}"
     for id in listed:
         if id in SANDBOXES:
-            await agent.ask("POST", f"/api/instance/{id}/sandbox/fault", {"clear": True})
+            await agent.ask("POST", f"/api/instance/{id}/sandbox/fault", {"fault": "clear"})
         if id not in BOTS:
             await agent.ask("PUT", f"/api/instance/{id}/passkey", {"needed": False})
             await agent.ask("POST", f"/api/instance/{id}/enable")
