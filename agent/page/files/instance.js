@@ -229,19 +229,13 @@ function makeSandbox(current) {
     },
     { "data-do": "scan" },
   );
-  const fault = (body, done) => async () => {
-    const id = current();
-    await post(pathOf(id) + "/sandbox/fault", body());
-    return id + done();
+  const fault = (chosenName) => async () => {
+    const [id, name] = [current(), chosenName()];
+    await post(pathOf(id) + "/sandbox/fault", { fault: name });
+    return name === "clear" ? id + " has no faults any more" : id + " now suffers: " + name;
   };
-  const cause = fault(
-    () => ({ fault: chosen.value }),
-    () => " now suffers: " + chosen.value,
-  );
-  const end = fault(
-    () => ({ clear: true }),
-    () => " has no faults any more",
-  );
+  const cause = fault(() => chosen.value);
+  const end = fault(() => "clear");
   const place = panel(
     "Sandbox",
     make("p.soft", "This session is simulated: you let its phone scan and cause its faults."),
@@ -252,7 +246,8 @@ function makeSandbox(current) {
     if (!described) return;
     const [, route] = Object.entries(described.paths).find(([path]) => path.endsWith("/sandbox/fault"));
     const { fault } = route["post"].requestBody.content["application/json"].schema.properties;
-    chosen.replaceChildren(...fault.enum.map((name) => make("option", { value: name }, name)));
+    const names = fault.enum.filter((name) => name !== "clear");
+    chosen.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
   }
   return {
     place,
