@@ -18,7 +18,7 @@ from agent.api.handlers.events import say_goodbye
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.guard import host_name
-from agent.config.config import ApiSection
+from agent.config.config import ApiSection, split_address
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.files import short_path
@@ -44,22 +44,14 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
     return sockets
 
 
-def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
-    """HOST:PORT, [IPv6]:PORT."""
-    host, mark, port = listen.rpartition(":")
-    if not mark or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"cannot listen on {listen!r}: it must be HOST:PORT", field=field)
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
-    host, port = parse_listen(listen)
     try:
+        host, port = split_address(listen)
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
     sock = socket.socket(family, kind, protocol)
     try:
@@ -308,5 +300,5 @@ def _allowed_hosts(section: ApiSection) -> frozenset[str]:
     for entry in filter(None, section.allowed_hosts):
         names.add(host_name(entry) or entry.lower())
     if section.listen:
-        names.add(parse_listen(section.listen)[0].lower())
+        names.add(split_address(section.listen)[0].lower())
     return frozenset(names)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +44,15 @@ def split_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"[\w.-]+", host):
         raise ValueError("it must be HOST:PORT; an IPv6 address stands in [ ]")
     return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        address = ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 def _log_name_fault(name: str) -> str:

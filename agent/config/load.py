@@ -9,14 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from ipaddress import ip_address
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.config import Config, Declaration, sections, split_address
+from agent.config.config import Config, Declaration, is_loopback, sections, split_address
 from agent.config.declaration import BackendDeclaration
 from agent.config.tables import all_tables, rows_of
 from agent.core.memory import MemoryPolicy
@@ -43,7 +42,7 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
 def find_faults(config: Config) -> Iterator[Fault]:
     """The impossible pairs."""
     listen = config.api.listen
-    if config.api.trust_loopback and listen and not _is_loopback(split_address(listen)[0]):
+    if config.api.trust_loopback and listen and not is_loopback(split_address(listen)[0]):
         cause = f"trust_loopback is only for a loopback address, api.listen is {listen}"
         yield ("api.trust_loopback", "api.listen"), cause
     yield from _paths(config)
@@ -91,13 +90,6 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
         if remote and (twin := taken.setdefault(session, its.id)) != its.id:
             cause = f"{twin} already has that session of backend {place}"
             yield (f"{key}.settings.remote",), cause
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _paths(config: Config) -> Iterator[Fault]:

@@ -198,17 +198,9 @@ async def _accept(call: Call, wait: float) -> Taken:
 
 
 async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[str, Any]:
-    kind = body.get("type", "text")
-    if not isinstance(kind, str) or kind not in _MORE:
-        raise InvalidRequest(
-            "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
-        )
+    kind = read_body({"type": body.get("type", "text")}, (_TYPE,))["type"]
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
-    must_send(
-        call.engine,
-        kind,
-        *(name for name in _ON_MESSAGES if name in message),
-    )
+    must_send(call.engine, kind, *(name for name in _ON_MESSAGES if name in message))
     _name_people(message)
     if kind == "media":
         if ("url" in message) == ("content" in message):

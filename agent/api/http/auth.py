@@ -6,7 +6,6 @@ A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is stored. Its sc
 
 import hashlib
 import hmac
-import ipaddress
 import re
 import secrets
 import socket
@@ -17,7 +16,7 @@ from enum import IntEnum
 from aiohttp import web
 
 from agent.api.http.connection import address_of
-from agent.config.config import ApiSection
+from agent.config.config import ApiSection, is_loopback
 from agent.core.model import InstanceId
 from agent.errors import Forbidden, NotFound, Unauthorized
 from agent.store.database import Store
@@ -183,15 +182,6 @@ def _both_ends_are_here(request: web.Request) -> bool:
         return False
     ends = (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
     return all(end and is_loopback(str(end[0])) for end in ends)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
-    except ValueError:
-        return host == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:

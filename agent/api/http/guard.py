@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.api.http.auth import is_loopback
+from agent.config.config import is_loopback
 from agent.errors import Forbidden, InvalidRequest
 
 SECRET_PARAMETERS = frozenset(

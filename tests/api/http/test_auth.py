@@ -6,10 +6,11 @@ import aiohttp
 import pytest
 
 from agent.api.handlers.keys import NEW_KEY
-from agent.api.http.auth import Caller, KeyRing, Right, is_loopback
+from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.call import Route, plain_path
 from agent.api.http.fields import read_body
 from agent.api.routes import ROUTES
+from agent.config.config import is_loopback
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound, Unauthorized
 from tests.api.conftest import House, OpenHouse
