@@ -14,7 +14,6 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.api.app import build_app
-from agent.api.handlers.events import say_goodbye
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.guard import host_name
@@ -242,13 +241,8 @@ class Server:
         await self._stop_accepting()
         if self._entrance.connections:
             await asyncio.sleep(_ASKS_AGAIN)
-        await asyncio.gather(
-            *(
-                say_goodbye(listener, it.transport, "the agent stops")
-                for listener, it in list(self._parts.listeners.items())
-            ),
-            return_exceptions=True,
-        )
+        for subscription in tuple(self._parts.listeners):
+            subscription.end("the agent stops")
         await self._runner.cleanup()
 
     async def _stop_accepting(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Call, Listener
+from agent.api.http.call import REVOKED, Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.core.model import ID_PATTERN, InstanceId, JournalEntry, parse_instance_id
@@ -40,7 +40,7 @@ async def serve_live(call: Call, wanted: EventFilter, write: Write) -> web.WebSo
     await listener.prepare(call.request)
     # Subscribed before the journal is read: events meanwhile wait in the queue.
     subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
-    call.parts.listeners[listener] = Listener(call.request.transport, call.caller.key, subscription)
+    call.parts.listeners[subscription] = call.caller.key
     if call.caller.key and not call.parts.ring.knows(call.caller.key):
         subscription.end(REVOKED)  # while the listener came in
     # The end of a subscription has a task of its own: a writer may hang in a send to a listener
@@ -49,10 +49,10 @@ async def serve_live(call: Call, wanted: EventFilter, write: Write) -> web.WebSo
     tasks = [asyncio.create_task(work, name="live") for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
+        await _say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
     finally:
         subscription.close()
-        call.parts.listeners.pop(listener, None)
+        call.parts.listeners.pop(subscription, None)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -78,7 +78,7 @@ async def _watch_incoming(listener: web.WebSocketResponse) -> None:
             return
 
 
-async def say_goodbye(
+async def _say_goodbye(
     listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
 ) -> None:
     """Closes with the reason if the listener still reads, and aborts if it does not."""

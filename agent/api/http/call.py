@@ -78,22 +78,14 @@ class Parts:
     """HOST:PORT that another program still uses → the error."""
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
-    listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
-    """The WebSockets that get events."""
+    listeners: dict[Subscription, str] = field(default_factory=dict)
+    """Of each WebSocket, with the id of its key; "" = it showed none."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
-        for listener in self.listeners.values():
-            if listener.key == key:
-                listener.subscription.end(REVOKED)
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    transport: asyncio.Transport | None
-    key: str
-    """The id of its key; "" = it showed none."""
-    subscription: Subscription
+        for subscription, own in self.listeners.items():
+            if own == key:
+                subscription.end(REVOKED)
 
 
 PATH_PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
