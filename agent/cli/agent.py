@@ -159,7 +159,7 @@ def list_keys(options: argparse.Namespace) -> int:
 def revoke(options: argparse.Namespace) -> int:
     """Revoke a key."""
     path = f"/api/keys/{quote(options.key_id, safe='')}"
-    revoked = client_of(options).request("DELETE", path).json()
+    revoked = client_of(options).request("DELETE", path)
     return print_answer(options, revoked, f"{revoked['id']} revoked")
 
 

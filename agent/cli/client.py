@@ -78,18 +78,6 @@ class AgentSaidNo(WaError):
         self.exit_status = _EXITS.get(status, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    headers: Mapping[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        answer = _object(self.body)
-        if answer is None:
-            raise WaError("cannot read the agent's answer: it is not a JSON object")
-        return answer
-
-
 def _object(raw: bytes) -> dict[str, Any] | None:
     try:
         parsed = json.loads(raw)
@@ -110,12 +98,12 @@ class Client:
     def get(
         self, path: str, query: Mapping[str, Any] | None = None, seconds: float = _SECONDS
     ) -> dict[str, Any]:
-        return self.request("GET", path, query=query, seconds=seconds).json()
+        return self.request("GET", path, query=query, seconds=seconds)
 
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SECONDS
     ) -> dict[str, Any]:
-        return self.request("POST", path, body=body, seconds=seconds).json()
+        return self.request("POST", path, body=body, seconds=seconds)
 
     def request(
         self,
@@ -126,8 +114,8 @@ class Client:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         seconds: float = _SECONDS,
-    ) -> Answer:
-        """An answer that is held whole. `seconds`: the longest silence."""
+    ) -> dict[str, Any]:
+        """`seconds`: the longest silence."""
         if query:
             path += "?" + urlencode(query, doseq=True)
         sent = {"Accept": "application/json", **(headers or {})}
@@ -135,7 +123,10 @@ class Client:
         if body is not None:
             raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         with self.exchange(method, path, raw, sent, seconds) as response:
-            return Answer(dict(response.headers), response.read())
+            answer = _object(response.read())
+        if answer is None:
+            raise WaError("cannot read the agent's answer: it is not a JSON object")
+        return answer
 
     @contextmanager
     def exchange(

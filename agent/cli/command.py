@@ -100,12 +100,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add_words(parser.add_argument_group("everywhere"), words)
 
 
-def config_words(listen: str = 'the HTTP address; "" = none') -> Words:
+def config_words() -> Words:
     """Options for the settings that a command reads, and those that it sets over them."""
     return {
         "--config FILE": "agent.toml",
         "--state DIR": "the state directory",
-        "--listen HOST:PORT": listen,
+        "--listen HOST:PORT": 'the HTTP address; "" = none',
     }
 
 

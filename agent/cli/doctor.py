@@ -65,8 +65,7 @@ _PLACES = {
 
 
 def add(commands: Subparsers) -> None:
-    words = config_words(listen=argparse.SUPPRESS)
-    add_command(commands, "doctor", doctor, example="--json", words=words)
+    add_command(commands, "doctor", doctor, example="--json", words=config_words())
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -45,10 +45,11 @@ def screenshot(options: argparse.Namespace) -> int:
     """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
-    answer = client_of(options).request("GET", path, seconds=_SECONDS)
+    with client_of(options).exchange("GET", path, None, {}, _SECONDS) as response:
+        picture = response.read()
     with whole_file(options.file) as file:
-        file.write(answer.body)
-    written = {"file": str(options.file), "bytes": len(answer.body)}
+        file.write(picture)
+    written = {"file": str(options.file), "bytes": len(picture)}
     return print_answer(options, written, f"{options.file} written; it may show messages")
 
 
@@ -65,11 +66,13 @@ def show_qr(options: argparse.Namespace) -> int:
 
 def draw_code(client: Client, id: str) -> tuple[str, str]:
     """The code in this terminal's colours, and its number."""
-    answer = client.request("GET", f"/api/instance/{id}/qr", headers={"Accept": "text/plain"})
-    drawing = answer.body.decode("utf-8", "replace")
+    path, accept = f"/api/instance/{id}/qr", {"Accept": "text/plain"}
+    with client.exchange("GET", path, None, accept, _SECONDS) as response:
+        drawing = response.read().decode("utf-8", "replace")
+        number = response.headers.get("X-Qr-Number", "")
     if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
         drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
-    return drawing, answer.headers.get("X-Qr-Number", "")
+    return drawing, number
 
 
 def _watch(client: Client, id: str, deadline: float) -> int:

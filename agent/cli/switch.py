@@ -5,6 +5,7 @@ help."""
 import argparse
 import json
 import time
+from functools import partial
 from typing import Any
 
 from agent.cli.client import Client
@@ -117,7 +118,7 @@ def settings(options: argparse.Namespace) -> int:
         # null removes a setting, so that the engine's default is used again.
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
         path = f"/api/instance/{options.id}"
-        answer = client.request("PATCH", path, body={"settings": merged}).json()
+        answer = client.request("PATCH", path, body={"settings": merged})
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
             cure = f"wa-agent restart {options.id}"
@@ -140,7 +141,7 @@ def mark(options: argparse.Namespace) -> int:
     """Note whether an instance's account needs a passkey to link."""
     needed = options.word == "needed"
     path = f"/api/instance/{options.id}/passkey"
-    instance = client_of(options).request("PUT", path, body={"needed": needed}).json()
+    instance = client_of(options).request("PUT", path, body={"needed": needed})
     word = "needs a passkey" if needed else "needs no passkey"
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
@@ -158,10 +159,7 @@ def delete(options: argparse.Namespace) -> int:
     if options.remote:
         path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
 
-    def send() -> dict[str, Any]:
-        request = client.request("DELETE", path, body=body or None, seconds=_REMOTE_SECONDS)
-        return request.json()
-
+    send = partial(client.request, "DELETE", path, body=body or None, seconds=_REMOTE_SECONDS)
     answer = with_progress(options, f"deleting {options.id}", send)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:

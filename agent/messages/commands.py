@@ -127,7 +127,7 @@ def _cancel(options: argparse.Namespace, client: Client, path: str) -> int:
     if not options.cancel or (id := quote(options.cancel, safe=":@=")) != options.cancel:
         why = "--cancel names none by its id; without --cancel, this command lists them"
         raise InvalidRequest(f"cannot cancel a message: {why}", field="cancel")
-    message = client.request("DELETE", f"{path}/{id}").json()
+    message = client.request("DELETE", f"{path}/{id}")
     if message["state"] == State.CANCELLED:
         return print_answer(options, message, f"{message['id']} is cancelled")
     why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"
