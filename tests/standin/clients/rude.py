@@ -260,7 +260,7 @@ LISTENERS = ("noise", "fragments", "pings", "long", "unread", "quiet", "close")
 async def listener(door: Door, step: Step) -> None:
     """A WebSocket that sends garbage, fragments, too much or nothing, or does not read."""
     chance, kind = Random(step["seed"]), step["kind"]
-    query = chance.choice(["", "?heartbeat=1", "?after=0", "?heartbeat=1&after=0"])
+    query = chance.choice(["", "?kind=status", "?after=0", "?kind=status&after=0"])
     async with door.connected(step["from"], held=HELD if kind == "unread" else 0) as line:
         await line.send(upgrade(*authorized(door, step), query=query))
         if kind == "unread":
