@@ -99,7 +99,7 @@ def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:
 
 def _from_text(kind: str, text: str) -> Any:
     if kind == BOOLEAN:
-        return {"true": True, "false": False}.get(text, text)
+        return {"true": True, "1": True, "false": False, "0": False}.get(text, text)
     # int() alone would take "1_0", " 1" and Arabic digits.
     if kind == INTEGER and text.isascii() and text.isdigit() and len(text) < 19:
         return int(text)
