@@ -59,10 +59,10 @@ class Archives:
             snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
         else:
             snapshot = await self._keeping.snapshot(id, "for an export")
-        manifest = _exported(id, snapshot)
+        _must_be_whole(id, snapshot)
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             work = partial(export_snapshot, self._root, snapshot, file)
-            packed = await self._keeping.work.run(id, "export", work, manifest.listing.size)
+            packed = await self._keeping.work.run(id, "export", work)
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
             await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
@@ -118,7 +118,7 @@ class Archives:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         self._check_free(wanted, manifest)
         work = partial(unpack, self._root, file, id, Limits())
-        arrived = await self._keeping.work.run(id, "import", work, manifest.listing.size)
+        arrived = await self._keeping.work.run(id, "import", work)
         problem, code = unfit(arrived)
         if problem:
             raise InvalidRequest(f"cannot import {id}: {problem}", field="archive", code=code)
@@ -223,7 +223,7 @@ def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instan
     return made, record
 
 
-def _exported(id: InstanceId, snapshot: Snapshot) -> Manifest:
+def _must_be_whole(id: InstanceId, snapshot: Snapshot) -> None:
     """Refused where no import would take it: a person would find out on the other machine."""
     manifest = snapshot.manifest
     if manifest is None or (manifest.paired and manifest.state is not SessionFiles.WHOLE):
@@ -231,7 +231,6 @@ def _exported(id: InstanceId, snapshot: Snapshot) -> Manifest:
         words = f"the session in snapshot {snapshot.name} is {state}, and no import takes it"
         cure = f"`wa-agent snapshots {id}` lists whole ones, which --snapshot NAME exports"
         raise Refused(f"cannot export {id}: {words}; {cure}", code="not_good")
-    return manifest
 
 
 def unfit(arrived: Arrived) -> tuple[str, str]:

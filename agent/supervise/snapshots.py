@@ -47,7 +47,7 @@ from agent.vault.snapshots import (
 log = logging.getLogger(__name__)
 
 
-# The file work of copies, in threads: few at a time, its progress shown.
+# The file work of copies, in threads: few at a time.
 
 
 AT_ONCE = 2
@@ -56,20 +56,10 @@ AT_ONCE = 2
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Progress:
-    what: str
-    done: int = 0
-    """Bytes."""
-    total: int = 0
-    """0 = not known."""
-
-
 class CopyWork:
     """Ends what its caller gave up, and all at the agent's stop, at the next piece."""
 
     def __init__(self) -> None:
-        self.under_way: dict[InstanceId, Progress] = {}
         self._few = asyncio.Semaphore(AT_ONCE)
         self._stopping = False
 
@@ -77,14 +67,12 @@ class CopyWork:
         """The agent's stop must not wait for a copy."""
         self._stopping = True
 
-    async def run(self, id: InstanceId, what: str, work: Callable[..., T], total: int = 0) -> T:
+    async def run(self, id: InstanceId, what: str, work: Callable[..., T]) -> T:
         """`work` is called with `tick`, which it calls as it goes."""
         async with self._few:
-            progress = self.under_way[id] = Progress(what, total=total)
+            given_up = False
 
-            def tick(count: int) -> None:
-                progress.done += count
-                given_up = self.under_way.get(id) is not progress
+            def tick(_count: int) -> None:
                 if given_up or self._stopping:
                     cause = "it was given up" if given_up else "the agent stops"
                     raise TryLater(f"cannot finish the {what} of {id}: {cause}")
@@ -92,8 +80,7 @@ class CopyWork:
             try:
                 return await asyncio.to_thread(partial(work, tick=tick))
             finally:
-                if self.under_way.get(id) is progress:
-                    del self.under_way[id]
+                given_up = True
 
 
 TRIES = 4
@@ -286,7 +273,6 @@ class Snapshots:
         raise unreadable or VaultError(f"cannot restore {facts.id}: it has no good snapshot")
 
     async def _put_back(self, facts: Facts, snapshot: Snapshot, why: str) -> Restored:
-        total = snapshot.manifest.listing.size if snapshot.manifest else 0
         restored = await self.work.run(
             facts.id,
             "restore",
@@ -298,7 +284,6 @@ class Snapshots:
                 why,
                 needs_passkey=facts.record.needs_passkey,
             ),
-            total,
         )
         facts.saved.identity = None  # the snapshot has another identity file
         before = restored.retired.name if restored.retired else "nothing"

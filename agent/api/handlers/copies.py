@@ -22,13 +22,8 @@ RESTORE = (
 
 async def list_snapshots(call: Call) -> Json:
     """An instance's snapshots, newest first."""
-    keeping = call.supervisor.keeping
-    snapshots = await keeping.snapshots(call.id)
-    progress = keeping.work.under_way.get(call.id)
-    return {
-        "snapshots": [show_snapshot(snapshot) for snapshot in snapshots],
-        "under_way": progress and part(progress, "what", "done", "total"),
-    }
+    snapshots = await call.supervisor.keeping.snapshots(call.id)
+    return {"snapshots": [show_snapshot(snapshot) for snapshot in snapshots]}
 
 
 async def make(call: Call) -> Json:
