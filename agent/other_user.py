@@ -50,7 +50,7 @@ class Answer:
 
 
 def owner_of(folder: Path) -> User | None:
-    """As whom root must write below the folder; None: nobody else can change the way to it.
+    """As whom root must write below the folder; None: no other user can change the way to it.
 
     That is the owner of the first folder on its path that is not root's: that user could put a
     link in root's way.

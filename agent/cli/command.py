@@ -76,16 +76,17 @@ def _add_parser(
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
+        if more.get("type") is float:
+            more = {**more, "type": seconds}  # of all that take a number with a point
         names, _, metavar = word.partition(" ")
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
             more = {"nargs": "?", **more} if shown.startswith("[") else more
             shown = shown.strip("[]")
             parser.add_argument(dest or shown.lower(), metavar=shown, help=text, **more)
-        elif metavar:
-            parser.add_argument(*names.split("/"), metavar=metavar, help=text, **more)
         else:
-            parser.add_argument(*names.split("/"), action="store_true", help=text, **more)
+            how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
+            parser.add_argument(*names.split("/"), help=text, **how, **more)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +108,12 @@ def config_words() -> Words:
         "--state DIR": "the state directory",
         "--listen HOST:PORT": 'the HTTP address; "" = none',
     }
+
+
+def seconds(text: str) -> float:
+    if not 0 <= (given := float(text)) < 1e9:
+        raise ValueError
+    return given
 
 
 def name_of_a(thing: str) -> Callable[[str], str]:

@@ -51,8 +51,7 @@ def is_loopback(host: str) -> bool:
         address = ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return host == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
+    return bool((getattr(address, "ipv4_mapped", None) or address).is_loopback)
 
 
 def _log_name_fault(name: str) -> str:

@@ -54,7 +54,7 @@ class Row:
     window: float = 0.0
     """Seconds that its condition looks back at."""
     covers: tuple[str, ...] = ()
-    """These are not told while this one goes on, and wait their time anew after it."""
+    """These are not told while this one goes on, and wait their time again after it."""
     of_incident: bool = False
     """The incident of a session speaks for it."""
 

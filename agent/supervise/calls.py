@@ -40,7 +40,7 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
     if not confirmed and not no_pairing_to_lose(facts):
         there, chats = facts.instance, ""
         if doing == "clean up" and there.engine == "evolution":
-            chats = f" and delete {there.remote} on {there.backend} with its chats, to make it anew"
+            chats = f" and delete {there.remote} on {there.backend} with its chats to make it again"
         raise Refused(
             f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; confirm"
             ' with --yes (in a request: "confirm": true)',

@@ -64,6 +64,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param(("key", "revoke", "../x"), 3, "unknown_route", id="foul key"),
         pytest.param(("frobnicate",), 2, "", id="unknown command"),
         pytest.param((), 2, "", id="no command"),
+        pytest.param(("create", "b", "--engine", "sandbox", "--wait", "-1"), 2, "", id="no time"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
         pytest.param(
             ("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="no text"

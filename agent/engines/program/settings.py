@@ -122,4 +122,4 @@ def read_settings(raw: Mapping[str, Any]) -> ProgramSettings:
 
 
 def needed_address(_settings: ProgramSettings, _folder: Path) -> None:
-    """Where a program of somebody's own connects to is not known."""
+    """The address that a user's own program connects to is not known."""

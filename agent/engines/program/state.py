@@ -156,7 +156,7 @@ Status = ConnectionStatus
 ENDED, FAILING = "program_ended", "program_failing"
 FIRST_CODE = 60.0
 _LARGEST = 1e10
-"""Seconds: no time that somebody means is longer."""
+"""Seconds: no time that a person means is longer."""
 COMES_BACK = frozenset(
     [
         "connection_lost",

@@ -60,7 +60,7 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
 
 
 def check_profile(folder: SessionFolder, profile: str) -> FilesReport:
-    """Of a browser's profile at this path in the folder, whose pairing somebody else knows of."""
+    """Of a browser's profile at this path in the folder, whose pairing another record tells."""
     names = folder.sizes(f"{profile}/{STORES}")
     stores = [f"{profile}/{STORES}/{name}" for name in names if name.endswith(".leveldb")]
     if not stores:
