@@ -77,9 +77,8 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     await eventually(heard)
     (node,) = children([await agent.pid("sales")])
     os.kill(node, signal.SIGKILL)
-    status, answer = await sending
-    assert (status, answer["state"]) == (202, "accepted")
     whatsapp.trouble(ACCOUNT, "none")
+    await sending
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 2, within=40)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
     # It may have gone out, so it is repeated under its id, which phones show once.
