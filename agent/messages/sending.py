@@ -460,7 +460,7 @@ class Sending:
         log.warning("%s", words, extra=about(id))
         told, now = {"count": len(gone)}, time.time()
         await self._store.note(
-            JournalEntry("messages_dropped", words, instance=id, wall=now, detail=told)
+            JournalEntry("outbox_dropped", words, instance=id, wall=now, detail=told)
         )
 
 

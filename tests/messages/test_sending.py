@@ -433,7 +433,7 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
     await asyncio.sleep(1)
     assert list((agent.folder / FOLDER).iterdir()) == []
     assert await agent.sending.page(ID) == []
-    entries = await agent.store.history(ID, limit=5, kinds=("messages_dropped",))
+    entries = await agent.store.history(ID, limit=5, kinds=("outbox_dropped",))
     assert [entry.detail["count"] for entry in entries] == [1]
     assert [await agent.sending.forget(ID) for _ in range(2)] == [1, 0]
     phone.show(status=CONNECTED)

@@ -78,7 +78,7 @@ async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually)
     assert deleted["messages_dropped"] == 3
 
     async def told() -> list[tuple[str, int]]:
-        page = await agent.do("GET", "/api/events?kind=messages_dropped")
+        page = await agent.do("GET", "/api/events?kind=outbox_dropped")
         return [(event["instance"], event["detail"]["count"]) for event in page["events"]]
 
     await eventually(told, [(ID, 3)])
@@ -91,3 +91,16 @@ async def test_so_does_the_start_after_a_kill_in_that_deletion(agent, eventually
     await dies(agent, agent.ask("DELETE", f"/api/instance/{ID}"))
     await agent.start()
     await eventually(lambda: "2 accepted messages are not sent" in caplog.text)
+
+
+async def test_a_key_that_went_with_a_session_is_another_message_with_another_text(
+    agent, eventually
+):
+    await connected(agent, eventually)
+    await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
+    await agent.do("DELETE", f"/api/instance/{ID}")
+    (name,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
+    await agent.do("POST", f"/api/trash/{name}/restore", {})
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    await agent.ask("POST", f"{PATH}?wait=30", ORDER | {"text": "another"}, KEY)
+    await eventually(lambda: heard(agent), ["your order", "another"])

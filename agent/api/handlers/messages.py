@@ -224,8 +224,9 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
     readable = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
     whose = (call.caller.name, call.id, readable)
     digest = await asyncio.to_thread(_digest, message)
-    # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
-    message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
+    # An engine that can gives the message this id: sent again, it is the same one for WhatsApp;
+    # with another content, where this key is forgotten, another one.
+    message["key"] = hashlib.sha256("\0".join((*whose, digest)).encode()).hexdigest()
     return whose, digest
 
 
