@@ -6,7 +6,7 @@ from typing import Literal
 
 from agent.core.model import ConnectionStatus
 from agent.core.session import Session, wall_text
-from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
+from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 
 
 class State(StrEnum):
@@ -46,10 +46,10 @@ _OF_SESSION = (
 )
 _PERHAPS_FINAL = ("not_sent", "page_error", "remote_refused", "url_unreachable")
 _STATES = (
-    *("not_connected", "stopping", "not_supported", "remote_missing", "number_unknown"),
+    *("not_supported", "remote_missing", "number_unknown"),
     *("chat_not_found", "message_not_found", "invalid_wid"),
 )
-"""Codes of an engine: the message is right, and the session's state does not allow it."""
+"""Codes of an engine: the request is right, and what it is about does not allow it."""
 
 MOST_TRIES = 10
 """Tries after which such a refusal counts as the message's own fault: about half an hour."""
@@ -102,6 +102,8 @@ def refusal_of(engine: str, error: WaError) -> WaError:
         return Refused(f"{error} ({engine})", field="type", code="not_supported")
     if error.code == "file_too_large":
         return TooLarge(str(error), field="content", code=error.code)
+    if error.code in ("not_connected", "stopping"):
+        return TryLater(str(error), code=error.code)
     if error.code in _STATES:
         return Refused(str(error), code=error.code)
     return error

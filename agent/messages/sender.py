@@ -228,7 +228,7 @@ class SessionSender:
             if waiting.impatient and not (waiting.maybe_out or waiting.under_way):
                 words = f"cannot send with {self.id}: {hold.sentence}"
                 waiting.under_way = True
-                await self._fail(waiting, Refused(words, code=hold.refusal), tries=0)
+                await self._fail(waiting, TryLater(words, code=hold.refusal), tries=0)
 
     # One try
 

@@ -128,10 +128,8 @@ class Sending:
         apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
         chat = chat_of(content["to"])
-        lane, expires = (
-            await self._lane(id, chat),
-            expires_in or self.limits.messages.expires_hours * 3600,
-        )
+        lane = await self._lane(id, chat)
+        expires = expires_in or self.limits.messages.expires_hours * 3600
         row = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
             *(State.ACCEPTED, now, now, now + expires),

@@ -269,7 +269,7 @@ async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
     phone.show(status=AWAY, sentence="the network is down")
     earlier = await agent.say(A, "a1")
     begun = time.time()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TryLater) as caught:
         await agent.ask(B, "b1")
     assert (caught.value.code, time.time() - begun < 1) == ("not_connected", True)
     status, _ = await agent.ask(A, "a2", wait=5)

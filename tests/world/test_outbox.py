@@ -47,7 +47,7 @@ async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eve
     status, refused = await agent.ask(
         "POST", f"{PATH}?wait=30", {"to": "5511888888888", "text": "now or never"}
     )
-    assert (status, refused["error"]) == (409, "not_connected")
+    assert (status, refused["error"]) == (503, "not_connected")
     await agent.clear(ID)
     await eventually(lambda: heard(agent), texts)
     assert (await agent.do("GET", f"/api/instance/{ID}"))["outbox"] == {}

@@ -146,7 +146,7 @@ async def test_a_file_is_base64_or_refused(
     [
         (EngineError("x", code="invalid_request", field="to"), (400, "invalid_request", "to")),
         (EngineError("x", code="invalid_request", field="type"), (409, "not_supported", "type")),
-        (EngineError("x", code="not_connected"), (409, "not_connected", None)),
+        (EngineError("x", code="not_connected"), (503, "not_connected", None)),
         (EngineError("x", code="file_too_large"), (413, "file_too_large", "content")),
         (EngineError("x", code="not_sent"), (502, "not_sent", None)),
     ],
