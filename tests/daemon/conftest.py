@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from agent.host.process import find_workers
 from tests.forked import ForkedProcess, can_fork, fork_agent
 from tests.waiting import GrowingLog, alive
 
-# Short times, so that a test waits for the fault and not for the clock.
+# Often, so that a test waits for the fault and not for the clock; other limits are the defaults.
 SETTINGS = """\
 [agent]
 host = "process"
@@ -28,28 +29,19 @@ login_every = 0
 first_check = 0.2
 
 [health]
-interval = 1
-timeout = 0.5
-
-[worker]
-watchdog = 10
-burst = 3
-stop_timeout = 5
-
-[stop]
-save = 3
+interval = 3
+timeout = 3
 
 [reconnect]
 base = 0.2
 jitter = 0
 """
+REPOSITORY = Path(__file__).parents[2]
 PROGRAM = "import sys; from agent.__main__ import main; sys.exit(main())"
 STOPS_WITHIN = 60.0
 """It only guards against hanging: the limits of a stop are the settings'."""
 LOOKS_OFTEN = "import agent.host.process as host; host.LOOK_EVERY = 1"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
-PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
-"""Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
 
 
 def workers_in(run_dir: Path) -> dict[str, int]:
@@ -224,6 +216,26 @@ class RunningAgent(AgentClient):
                 if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
         assert not hung, f"no stop within {STOPS_WITHIN} s:\n{self.log.read_text()}"
+
+
+async def cli(agent: AgentClient, *words: object) -> tuple[int | None, str]:
+    """The program, forked where it can be; its exit status and what it said."""
+    argv = (*map(str, words), "--socket", str(agent.state / "api.sock"))
+    with tempfile.TemporaryFile() as out:
+        if can_fork(os.environ):
+            process = fork_agent(argv, os.environ, out)
+        else:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "agent", *argv), stdout=out, stderr=out, cwd=REPOSITORY
+            )
+        try:
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        out.seek(0)
+        return process.returncode, out.read().decode()
 
 
 @pytest.fixture

@@ -9,14 +9,13 @@ from pathlib import Path
 from agent.files import write_whole
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent
-from tests.daemon.test_vault import cli
+from tests.daemon.conftest import RunningAgent, cli
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.standin.baileys.run import WhatsApp
 
 __all__ = ["cache", "whatsapp"]
 
-SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
+SLOWER = {"WA_AGENT_HEALTH__INTERVAL": "5"}
 
 
 async def a_scanned_session(
@@ -25,7 +24,7 @@ async def a_scanned_session(
     """Start the agent, and the instance `sales` on it, connected; the code that was scanned."""
     agent.state.mkdir(mode=0o700)
     (agent.state / "cache").symlink_to(cache)
-    await agent.start(PATIENT | SLOWER)
+    await agent.start(SLOWER)
     body = {"id": "sales", "engine": "baileys", "settings": {"url": whatsapp.socket}}
     await agent.do("POST", "/api/instance", body)
     await eventually(lambda: agent.status("sales"), "QR_REQUIRED", within=40)
@@ -90,7 +89,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3, within=40)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
     await agent.stop()
-    await agent.start(PATIENT | SLOWER)
+    await agent.start(SLOWER)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
 
     await starts_again_when_its_own_files_are_back(agent, eventually)
@@ -128,7 +127,7 @@ async def test_missing_packages_are_named_everywhere_and_found_when_they_are_the
     eventually: Eventually,
 ) -> None:
     agent = make_agent()
-    await agent.start(PATIENT | SLOWER)
+    await agent.start(SLOWER)
     body = {"id": "sales", "engine": "baileys", "settings": {"url": whatsapp.socket}}
     await agent.do("POST", "/api/instance", body)
 

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent, workers_in
+from tests.daemon.conftest import RunningAgent, workers_in
 from tests.daemon.test_baileys import SLOWER, cache, whatsapp
 from tests.standin.baileys.run import WhatsApp
 from tests.waiting import alive
@@ -111,7 +111,7 @@ async def replace_the_agent(packed: Packed) -> None:
     keepers = [packed.keeper(pack) for pack in ("baileys-1", "baileys-2")]
     before = {id: packed.logins(id) for id in IDS}
     await agent.kill()
-    await agent.start(PATIENT | SLOWER | TWO)
+    await agent.start(SLOWER | TWO)
     await packed.connected(*IDS)
     assert [packed.keeper(pack) for pack in ("baileys-1", "baileys-2")] == keepers
     assert {id: packed.logins(id) for id in IDS} == before
@@ -136,7 +136,7 @@ async def leave_the_packs(packed: Packed) -> None:
     agent = packed.agent
     keeper = packed.keeper("baileys-1")
     await agent.kill()
-    await agent.start(PATIENT | SLOWER)
+    await agent.start(SLOWER)
     assert not alive(keeper)
     await packed.connected("desk", "shop")
     for id in ("desk", "shop"):
@@ -158,7 +158,7 @@ async def test_packed_sessions_live_through_every_end_without_a_code(
     packed = Packed(agent, whatsapp, eventually)
     agent.state.mkdir(mode=0o700)
     (agent.state / "cache").symlink_to(cache)
-    await agent.start(PATIENT | SLOWER | TWO)
+    await agent.start(SLOWER | TWO)
     for id in IDS:
         await packed.scan(id)
     assert [packed.pack_of(id) for id in IDS] == ["baileys-1", "baileys-1", "baileys-2"]

@@ -1,6 +1,6 @@
 """The commands over a real agent's messages: `messages --media`, `send`, `outbox`, `delete`."""
 
-from tests.daemon.test_vault import cli
+from tests.daemon.conftest import cli
 from tests.world.sending import ID, TO, connected, goes_away, say
 from tests.world.test_media import has, say_file
 

@@ -17,8 +17,7 @@ import pytest
 from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
-from tests.daemon.conftest import RunningAgent
-from tests.daemon.test_vault import cli
+from tests.daemon.conftest import RunningAgent, cli
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
 
@@ -26,32 +25,6 @@ pytestmark = pytest.mark.slow
 
 ACCOUNT = "5511999999999"
 ID = "shop"
-# A browser takes longer than the sandbox; what is waited for is still the fault.
-SETTINGS = """\
-[agent]
-host = "process"
-
-[start]
-stagger = 0
-login_every = 0
-first_check = 0.2
-
-[health]
-interval = 1
-deep = 2
-timeout = 1
-
-[worker]
-watchdog = 8
-stop_timeout = 15
-
-[stop]
-save = 10
-
-[reconnect]
-base = 0.2
-jitter = 0
-"""
 NEW_PASSKEY = """navigator.credentials.create({publicKey: {
   challenge: new Uint8Array(32), rp: {name: 'a stand-in', id: 'localhost'},
   user: {id: new Uint8Array([1]), name: 'ann', displayName: 'Ann'},
@@ -94,9 +67,9 @@ async def stand_in() -> AsyncIterator[StandIn]:
 
 @pytest.fixture
 async def agent(make_agent: Any, cache: Path, tmp_path: Path) -> RunningAgent:
-    one: RunningAgent = make_agent(base=SETTINGS)
+    one: RunningAgent = make_agent()
     shutil.copytree(cache / "wa-js", tmp_path / "cache" / "wa-js")
-    await one.start(env={"CACHE_PATH": str(tmp_path / "cache")})
+    await one.start(env={"CACHE_PATH": str(tmp_path / "cache"), "WA_AGENT_HEALTH__DEEP": "2"})
     return one
 
 

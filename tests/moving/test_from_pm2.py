@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent, make_agent
-from tests.daemon.test_vault import cli
+from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.engines.baileys.conftest import whatsapp
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp
@@ -22,7 +21,7 @@ from tests.standin.baileys.run import HERE, WhatsApp
 __all__ = ["make_agent", "whatsapp"]
 
 BIN = Path(__file__).parents[1] / "standin" / "pm2" / "node_modules" / ".bin"
-SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
+SLOWER = {"WA_AGENT_HEALTH__INTERVAL": "5"}
 ACCOUNT = "5511900000100"
 
 
@@ -99,7 +98,7 @@ async def test_a_bot_of_a_real_pm2_moves_in_and_nobody_scans(
     await asyncio.to_thread(whatsapp.scan, code(), ACCOUNT)
     await eventually(lambda: "connection open" in log.read_text(), within=60)
     agent = make_agent()
-    await agent.start(PATIENT | SLOWER)
+    await agent.start(SLOWER)
     assert (await cli(agent, "import", "pm2", "--config", agent.config))[0] == 0
     shown = await agent.show("shop-1")
     assert (shown["enabled"], shown["settings"]["memory_limit"]) == (False, 300 << 20)
@@ -138,7 +137,7 @@ async def test_a_bot_that_talks_with_pm2_finds_the_same_here(
     await pm2.run(**app, shutdown_with_message=True)
     heard, lines = folder / "told", ["connected true", "shutdown"]
     agent = make_agent()
-    await agent.start(PATIENT)
+    await agent.start()
     await pm2.move(agent)
     await eventually(lambda: heard.read_text().splitlines(), [*lines, "connected true"])
     await agent.do("POST", "/api/instance/shop/stop")

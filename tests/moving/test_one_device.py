@@ -9,8 +9,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.vault.archives import pack_session
-from tests.daemon.conftest import RunningAgent, make_agent
-from tests.daemon.test_vault import cli
+from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 
 __all__ = ["make_agent"]

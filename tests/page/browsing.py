@@ -24,11 +24,10 @@ async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
 async def listening(
     make_agent: Callable[..., RunningAgent],
 ) -> Callable[..., RunningAgent]:
-    """Makes an agent that listens on a port of its own, the same after a restart. A machine that
-    pauses gets none of its workers killed by its watchdog."""
+    """Makes an agent that listens on a port of its own, the same after a restart."""
 
     def make(settings: str = "", base: str = SETTINGS) -> RunningAgent:
-        one = make_agent(settings, base=base.replace("watchdog = 1.0", "watchdog = 10.0"))
+        one = make_agent(settings, base=base)
         one.listen = f"127.0.0.1:{free_port()}"
         return one
 

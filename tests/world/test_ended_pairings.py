@@ -7,8 +7,8 @@ import aiohttp
 import pytest
 
 from agent.engines.sandbox.engine import SavedSession
-from tests.daemon.test_vault import connected
 from tests.world.test_state_folder import copy_database
+from tests.world.test_vault import connected
 from tests.world.virtual import kill
 
 A = "/api/instance/a"

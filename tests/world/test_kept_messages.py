@@ -3,10 +3,10 @@
 import json
 import os
 
-from tests.daemon.test_vault import connected
 from tests.lacking import not_lent
 from tests.messages.records import file_at, messages
 from tests.world.sending import PATH, keep_three, kept_in
+from tests.world.test_vault import connected
 
 
 async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(

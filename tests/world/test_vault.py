@@ -2,12 +2,35 @@
 
 import asyncio
 import contextlib
+import json
 
 import aiohttp
 import pytest
 
-from tests.daemon.test_vault import connected, scans_asked_for, session_of, staging
 from tests.world.sending import keep_three, kept_in
+
+
+async def connected(agent, eventually, id="a", **settings):
+    """Paired by this one scan: a session that asks for another never connects again."""
+    await agent.create(id, scan="manual", **settings)
+    await eventually(lambda: agent.status(id), "QR_REQUIRED")
+    await agent.do("POST", f"/api/instance/{id}/sandbox/scan")
+    await eventually(lambda: agent.status(id), "CONNECTED")
+
+
+def session_of(agent, id="a"):
+    file = agent.state / "sessions" / id / "session" / "sandbox.json"
+    return json.loads(file.read_bytes())
+
+
+def staging(agent):
+    return [part.name for part in (agent.state / "sessions" / ".staging").iterdir()]
+
+
+async def scans_asked_for(agent, id="a"):
+    """1 is the first pairing."""
+    story = await agent.story(id)
+    return sum("→ QR_REQUIRED" in sentence for kind, sentence in story if kind == "status")
 
 
 async def names(agent, id="a"):
@@ -57,9 +80,14 @@ async def test_a_snapshot_of_a_running_session_is_whole_and_comes_back(agent, ev
     assert await agent.status("a") == "DISCONNECTED", "an operator stopped it"
     await agent.do("POST", "/api/instance/a/start")
     await eventually(lambda: agent.status("a"), "CONNECTED")
+    run = await agent.run_of("a")
+    await agent.do("POST", f"/api/instance/a/snapshots/{made['name']}/restore", {})
+    await eventually(lambda: agent.is_back("a", run))
+    assert (await agent.show("a"))["override"] == "none"
     story = await agent.story("a")
     assert await scans_asked_for(agent) == 1
     assert {"snapshot", "restoring", "snapshot_restored"} <= {kind for kind, _ in story}
+    assert "stopped its unit" not in str(story)
 
 
 async def names_on_disk(agent, id="a"):
