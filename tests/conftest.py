@@ -16,10 +16,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests import clocks, forked  # noqa: F401 - the clocks before all that takes one
+from tests import clocks  # noqa: F401 - the clocks before all that takes one
 from tests.durations import Durations, processor_time
 from tests.lacking import not_lent
-from tests.leftovers import Leftovers, sentence
 from tests.order import Order
 from tests.waiting import Pauses, pause
 
@@ -36,7 +35,7 @@ for _profile, _same in (("same", True), ("drawn", False)):
     )
 hypothesis.settings.load_profile("same")
 
-# Agents are started thousands of times: without its bytecode each of them compiles itself again.
+# Without its bytecode each agent that is started compiles itself again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -57,56 +56,23 @@ os.kill = _kill_one
 # grows and later, is time that each process of a run would spend.
 gc.disable()
 
-LEFT_BEHIND = pytest.StashKey[list[str]]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts pytest in the background has SIGINT ignored, and every child inherits
     # that: programs that are to end by SIGINT would not. A handler is not inherited.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.stash[LEFT_BEHIND] = []
     config.pluginmanager.register(Order(), "order")
     if config.getoption("numprocesses", None):
         gc.enable()  # this process looks for no tests itself
-    else:
-        config.pluginmanager.register(Leftovers(), "leftovers")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Durations(), "durations")
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """A process of xdist has ended: what did its tests leave behind?"""
-    node.config.stash[LEFT_BEHIND] += getattr(node, "workeroutput", {}).get("leftovers", [])
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    left = list(config.stash[LEFT_BEHIND])
-    plugin = config.pluginmanager.get_plugin("leftovers")
-    left += [sentence(process) for process in plugin.found] if plugin else []
-    if left:
-        terminalreporter.section("processes left behind")
-        for line in left:
-            terminalreporter.write_line(f"FAILED {line}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["spent"] = processor_time()
-    if session.config.stash[LEFT_BEHIND]:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-@pytest.fixture(scope="session", autouse=True)
-def forks() -> Iterator[None]:
-    """What agents are forked from is not left behind."""
-    forked.begin()
-    yield
-    forked.end()
 
 
 @pytest.hookimpl(trylast=True)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import aiohttp
 import pytest
 
 from agent.host.process import find_workers
-from tests.forked import ForkedProcess, can_fork, fork_agent
 from tests.waiting import GrowingLog, alive
 
 # Often, so that a test waits for the fault and not for the clock; other limits are the defaults.
@@ -133,23 +131,20 @@ class RunningAgent(AgentClient):
         """A command that runs it somewhere else, in a network of its own for one."""
         self.first = ""
         """Python that it runs before all else."""
-        self.process: asyncio.subprocess.Process | ForkedProcess | None = None
+        self.process: asyncio.subprocess.Process | None = None
 
     async def start(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
         words = ("run", "--config", str(self.config), "--state", str(self.state))
         argv = (*words, "--listen", self.listen)
         environment = {**os.environ, **(env or {})}
         with self.log.open("ab") as log:
-            if not self.inside and can_fork(environment):
-                self.process = fork_agent(argv, environment, log, self.first)
-            else:
-                program = ("-c", f"{self.first}; {PROGRAM}") if self.first else ("-m", "agent")
-                self.process = await asyncio.create_subprocess_exec(
-                    *(*self.inside, sys.executable, *program, *argv),
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                )
+            program = ("-c", f"{self.first}; {PROGRAM}") if self.first else ("-m", "agent")
+            self.process = await asyncio.create_subprocess_exec(
+                *(*self.inside, sys.executable, *program, *argv),
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
         if ready:
             await self.until_ready()
 
@@ -219,23 +214,16 @@ class RunningAgent(AgentClient):
 
 
 async def cli(agent: AgentClient, *words: object) -> tuple[int | None, str]:
-    """The program, forked where it can be; its exit status and what it said."""
-    argv = (*map(str, words), "--socket", str(agent.state / "api.sock"))
-    with tempfile.TemporaryFile() as out:
-        if can_fork(os.environ):
-            process = fork_agent(argv, os.environ, out)
-        else:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "agent", *argv), stdout=out, stderr=out, cwd=REPOSITORY
-            )
-        try:
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        out.seek(0)
-        return process.returncode, out.read().decode()
+    """The program's exit status, and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *map(str, words)),
+        *("--socket", str(agent.state / "api.sock")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=REPOSITORY,
+    )
+    out, _ = await process.communicate()
+    return process.returncode, out.decode()
 
 
 @pytest.fixture
