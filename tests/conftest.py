@@ -20,7 +20,7 @@ from tests import clocks  # noqa: F401 - the clocks before all that takes one
 from tests.durations import Durations, processor_time
 from tests.lacking import not_lent
 from tests.order import Order
-from tests.waiting import Pauses, pause
+from tests.waiting import pause
 
 # A test that a busy machine makes slow is not wrong. The examples are the same in each run;
 # `scripts/trial seeds` draws new ones, with the profile "drawn".
@@ -90,7 +90,7 @@ def eventually() -> Eventually:
 
     `within` as it is guards against hanging: a promise of the product is a limit of its own."""
 
-    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 30.0) -> Any:
+    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 60.0) -> Any:
         begun = time.monotonic()
         while True:
             asked = time.monotonic()
@@ -105,14 +105,6 @@ def eventually() -> Eventually:
             await asyncio.sleep(pause(now - begun, now - asked))
 
     return wait
-
-
-@pytest.fixture
-def pauses() -> Iterator[Pauses]:
-    pauses = Pauses()
-    pauses.start()
-    yield pauses
-    pauses.end()
 
 
 @pytest.fixture
