@@ -59,6 +59,7 @@ def test_delays_never_shrink(attempts, jitter, base, factor):
     policy = ReconnectPolicy(factor=factor)
     delays = [reconnect_delay(n, policy, base, 300, jitter) for n in (attempts, attempts + 1)]
     assert delays == sorted(delays)
+    assert delays[0] == reconnect_delay(attempts, policy, base, 300, 0.0) + policy.jitter * jitter
 
 
 def test_the_life_of_a_breaker():

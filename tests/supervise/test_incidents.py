@@ -179,6 +179,19 @@ def test_what_the_network_can_cause_ends_no_outage():
     assert incidents.active, "it had its word before, perhaps"
 
 
+def test_failures_from_before_its_end_begin_no_second_incident():
+    incidents, facts = in_outage()
+    incidents.wake = (woken := []).append
+    incidents.succeeded(facts["a"])
+    assert {*woken} == {*"abcde"}
+    lose(incidents, facts["d"])
+    assert not incidents.active
+    woken.clear()
+    for id in "bc":
+        lose(incidents, facts[id])
+    assert {*woken} == {*"bcd"}, "each member shows at once that it waits"
+
+
 def test_a_session_that_whatsapp_unpaired_waits_for_no_network():
     incidents, facts = in_outage()
     assert incidents.wait_reason(facts["b"]) == "network_down"
