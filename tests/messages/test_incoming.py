@@ -137,6 +137,18 @@ def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
     )
 
 
+def test_a_reader_amid_what_went_misses_its_rest_and_none_is_ahead(tmp_path: Path) -> None:
+    file = file_at(tmp_path, most=100)
+    file.append(messages(range(80)))
+    reached = page_of(file, 0, 30)["next"]
+    file.append(messages(range(80, 160)))
+    missing, first = numbers_of(page_of(file, reached, 1)["records"])
+    assert first == 30 - missing
+    settle(file, newest(file) + 9)
+    file.append(messages([160]))
+    assert file.read("messages_state", {})["waiting"] == 1
+
+
 def test_gaps_beyond_the_most_that_are_told_apart_have_no_number(tmp_path: Path) -> None:
     file = file_at(tmp_path, most=100)
     settle(file, 0)

@@ -44,7 +44,8 @@ async def test_a_poll_waits_for_the_first_record_and_ends_with_it(tmp_path: Path
     calls = len(at.workers.calls)
     assert calls == 1, "it waits in the agent, and asks no worker on a clock"
     await intake.keep([message(1)])
-    page = await poll
+    async with asyncio.timeout(1):
+        page = await poll
     assert numbers_of(page.records) == [1]
     assert page.records[0]["answerable"] is True
     assert (await at.reader.page(ID, page.next, wait=5)).records == []
@@ -114,13 +115,15 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle(READER, ID, cursors[1])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 8
-    at.reader.consumers = {"one": lambda id: id == ID, "another": lambda id: id != ID}
+    own = {name: lambda id: id == ID for name in ("one", "two")}
+    at.reader.consumers = {**own, "another": lambda id: id != ID}
     at.workers.calls.clear()
     at.reader.changed(ID)
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert "messages_settled" in at.workers.calls, "what this one misses is lost"
     at.reader.settle(READER, ID, cursors[7])
     at.reader.settle("one", ID, cursors[4])
+    at.reader.settle("two", ID, cursors[6])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
     at.reader.consumers = {}
