@@ -16,6 +16,7 @@ import pytest
 from agent import VERSION
 from agent.core.model import InstanceId
 from agent.core.session import show_event
+from agent.webhooks.courier import CIRCUIT
 from agent.webhooks.post import Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
@@ -165,6 +166,9 @@ async def test_f61_a_target_that_refuses_everything_is_tried_until_it_does_not(
         await bench.say(f"event {number}")
     await eventually(lambda: only(webhooks)["circuit"] != "closed", within=900)
     assert (only(webhooks)["dead"], only(webhooks)["waiting"] >= 20) == (10, True)
+    tried = len(target.asked)
+    await asyncio.sleep(CIRCUIT.pause - 5)
+    assert len(target.asked) == tried, "its circuit is open"
     target.status = lambda body: 200
     webhooks.retry("ops")
     await eventually(target.sentences, [f"event {number}" for number in range(10, 30)])
