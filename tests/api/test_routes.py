@@ -248,3 +248,14 @@ def test_open_routes_are_a_closed_list() -> None:
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
         *(f"/page/{name}" for name in PARTS),
     }
+
+
+def test_a_read_key_changes_nothing_and_gets_no_code_message_or_picture() -> None:
+    assert all(route.right >= Right.OPERATE for route in ROUTES if route.method != "GET")
+    more = {plain_path(it.path) for it in ROUTES if it.method == "GET" and it.right > Right.READ}
+    its = (
+        *("qr", "screenshot", "sandbox/heard", "worker-lines", "outbox", "outbox/{message}"),
+        *("messages", "messages/live", "messages/{message}/media"),
+        *("failed-starts", "failed-starts/{failed}/picture"),
+    )
+    assert more == {"/api/keys", *(f"/api/instance/{{id}}/{name}" for name in its)}
