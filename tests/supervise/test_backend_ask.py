@@ -78,6 +78,16 @@ async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypat
     await backends.close()
 
 
+async def test_after_a_blink_its_sessions_are_looked_at_again(house, eventually):
+    backends, one, _, _ = house
+    looked: list[InstanceId] = []
+    backends.look_again = lambda id, _outage: looked.append(id)
+    answers(one, up=False)
+    answers(one, up=True)
+    await eventually(lambda: sorted(looked), [A, B])
+    await backends.close()
+
+
 async def test_a_check_whose_list_does_not_come_is_no_quick_one(house):
     one = house[1]
     failed = EngineError("cannot list its sessions", code="list_failed")

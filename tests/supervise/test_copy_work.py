@@ -1,14 +1,17 @@
-"""Copies that are given up, or that the agent's stop ends."""
+"""Copies that are given up, or that the agent's stop ends; and which are made by the clock."""
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 
+from agent.core.model import Health
 from agent.core.words import InstanceId
 from agent.errors import TryLater
-from agent.supervise.snapshots import CopyWork
+from agent.supervise.snapshots import CopyWork, Snapshots
 from agent.vault.tree import Tick
+from tests.supervise.test_incidents import WELL, made
 
 A = InstanceId("a")
 
@@ -44,3 +47,13 @@ async def test_a_copy_that_is_given_up_makes_nothing_visible(stops: bool) -> Non
         await copy
     assert await asyncio.to_thread(disk.ended.wait, 60)
     assert not disk.finished
+
+
+def test_only_a_session_that_is_well_is_copied_by_the_clock_however_that_is_set() -> None:
+    parts, all_facts = made(A)
+    facts, keeping = all_facts[A], Snapshots(parts, parts)
+    facts.record, facts.link = replace(facts.record, status=WELL.state), parts
+    facts.connected_since_wall, facts.last_snapshot_wall = 1e9, 2e9
+    for health in Health:
+        facts.verdict = replace(WELL, health=health)
+        assert keeping._is_due(facts, 1e9 + 300) is (health is Health.HEALTHY)

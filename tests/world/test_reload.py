@@ -1,5 +1,9 @@
 """A running agent takes on new settings, or names those that wait for its next start."""
 
+from datetime import datetime
+
+from tests.world.sending import ID, OUTBOX, say
+
 
 def reload(agent, text: str) -> None:
     agent.config.write_text(text)
@@ -45,3 +49,15 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     said = "one exists: [[instance]] applies at its creation only"
     await eventually(lambda: said in caplog.text)
     assert (await agent.show("one"))["enabled"] is True
+
+
+async def test_the_outbox_and_the_log_take_on_what_was_read(agent, eventually, monkeypatch):
+    levels: list[str] = []
+    monkeypatch.setattr("agent.daemon.main.set_level", levels.append)
+    await agent.create(ID, scan="manual")
+    text = agent.config.read_text().replace("[agent]\n", "[agent]\nlog_level = 'debug'\n")
+    reload(agent, text + "[messages]\nexpires_hours = 1\n")
+    await eventually(lambda: levels, ["debug"])
+    shown = await agent.do("GET", f"{OUTBOX}/{await say(agent, 'soon')}")
+    begun, ends = (datetime.fromisoformat(shown[at]) for at in ("accepted", "expires"))
+    assert (ends - begun).total_seconds() == 3600
