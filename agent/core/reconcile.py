@@ -63,8 +63,8 @@ class Plan:
     name: str
     actions: tuple[ActionKind, ...]
     reason: str
-    repair: bool = False
-    """It is a step of a repair."""
+    repair: Repair | None = None
+    """The repair that it is a step of, as it stands once the step has begun."""
     ordered: bool = False
     """An operator ordered it: it waits for no turn and costs no attempt."""
     proof: Proof | None = None

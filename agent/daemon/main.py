@@ -222,7 +222,7 @@ class Daemon:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
             reader = Reader(supervisor.asking)
-            supervisor.findings.changed = reader.changed
+            supervisor.means.kept_more = reader.changed
             supervisor.on_forget = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)

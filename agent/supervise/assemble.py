@@ -3,7 +3,6 @@ what is done before the first pass and at a reload."""
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -29,10 +28,8 @@ from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import Executor, Ladder
-from agent.supervise.passes.observe import Observer
-from agent.supervise.passes.record import Findings, Recorder
-from agent.supervise.passes.run import Passes
+from agent.supervise.passes.record import Means
+from agent.supervise.passes.run import run_pass
 from agent.supervise.reach import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
@@ -101,14 +98,16 @@ class Supervisor:
         self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
         self.keeping = Snapshots(registry, self.seats)
 
-        # What a pass runs through.
-        executor = Executor(self.seats, self.keeping, registry)
-        self.ladder = Ladder(executor, self.gate)
-        recorder = Recorder(self.gate, host.name == "systemd", random.random, registry.reconnects)
-        self.findings = findings = Findings(settings, self._notes, bus, wake)
-        first_probe = boot_now() + config.start.first_check
-        observer = Observer(self.seats, root, self.gate, findings, first_probe)
-        self.passes = Passes(observer, executor, recorder, self.gate, self.ladder, findings)
+        # What a pass works with, and when passes happen.
+        self.means = means = Means(
+            registry,
+            self.seats,
+            self.keeping,
+            self._notes,
+            bus,
+            first_probe=boot_now() + config.start.first_check,
+            operators_act_past_us=host.name == "systemd",
+        )
         self.loop = Loop(
             wakes,
             self._run_pass,
@@ -122,14 +121,14 @@ class Supervisor:
         self._pending: set[InstanceId] = set()
         """Those to be restored whose start has not ended."""
         self.sampler = UsageSampler(registry, self._notes)
-        self.upkeep = Upkeep(self.ladder, registry)
+        self.upkeep = Upkeep(registry)
 
         # What callers ask for.
         self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
         self.orders = Orders(registry, self.seats, self.asking, self.forget)
         self.backends.create = self.orders.create
-        self.repairs = Repairs(registry, self.ladder, self.passes, self.asking, self.orders)
+        self.repairs = Repairs(means, self.asking, self.orders)
         self.on_forget: Callable[[InstanceId], None] = lambda _id: None
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
@@ -165,7 +164,7 @@ class Supervisor:
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
-        return None if facts is None else await self.passes.run(facts)
+        return None if facts is None else await run_pass(self.means, facts)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:

@@ -17,7 +17,7 @@ from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.breaker import breaker_of
 from agent.core.crypto import judge_crypto
-from agent.core.figures import Histogram, StatusTime
+from agent.core.figures import Histogram, RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
@@ -139,6 +139,7 @@ class Registry:
         init=False, default_factory=WeakValueDictionary
     )
     reconnects: Histogram = field(init=False, default_factory=Histogram)
+    statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.root, self.facts)

@@ -29,9 +29,9 @@ from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import Ladder
-from agent.supervise.passes.run import Passes
-from agent.supervise.registry import Registry
+from agent.supervise.passes.act import request_repair, take_back_request
+from agent.supervise.passes.record import Means
+from agent.supervise.passes.run import run_pass
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -96,9 +96,7 @@ class SetUp:
 class Repairs:
     """Unknown ids raise NotFound."""
 
-    registry: Registry
-    ladder: Ladder
-    passes: Passes
+    means: Means
     asking: Calls
     orders: Orders
     limit: float = REPAIR_TIMEOUT
@@ -114,16 +112,16 @@ class Repairs:
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        chosen = list(self.registry.facts) if ids is None else list(ids)
-        all_facts = [self.registry.get(id) for id in chosen]
+        chosen = list(self.means.registry.facts) if ids is None else list(ids)
+        all_facts = [self.means.registry.get(id) for id in chosen]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
         return {facts.id: facts.verdict for facts in all_facts}
 
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
         async with self._checks:
-            await self.passes.run(facts)
-        self.registry.gate.wake(facts.id)  # the loop knows its next deadline
+            await run_pass(self.means, facts)
+        self.means.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
         self,
@@ -140,7 +138,7 @@ class Repairs:
         nothing milder helped; CLEANUP begins with that. TryLater where it stays unwell and its
         pairing may not end without a person's word.
         """
-        facts, consent = self.registry.get(id), Consent.NONE
+        facts, consent = self.means.registry.get(id), Consent.NONE
         if goal is Goal.CLEANUP or (goal is Goal.WORKING_QR and confirmed):
             doing = "clean up" if goal is Goal.CLEANUP else "renew"
             consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
@@ -162,7 +160,7 @@ class Repairs:
         id, deadline = wanted.id, time.monotonic() + wait
         # A second request for the same new instance joins the first: it is created once.
         async with self._creating:
-            if (facts := self.registry.facts.get(id)) is None:
+            if (facts := self.means.registry.facts.get(id)) is None:
                 await self.orders.create(wanted)
         if facts and wanted.engine and facts.instance.engine != wanted.engine:
             raise Refused(
@@ -178,14 +176,14 @@ class Repairs:
             Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
         )
         made = SetUp(facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
-        verdict = self.registry.get(id).verdict
+        verdict = self.means.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
         if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
             raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
         if result.ending == Ending.GAVE_UP:
             raise TryLater(f"cannot set up {id}: {result.sentence}", code="no_qr")
         while not made.goes_on:
-            status = self.registry.get(id).record.status
+            status = self.means.registry.get(id).record.status
             if status is ConnectionStatus.CONNECTED:
                 break
             if status is ConnectionStatus.QR_REQUIRED:
@@ -200,7 +198,7 @@ class Repairs:
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
-        facts = self.registry.get(id)
+        facts = self.means.registry.get(id)
         self._must_be_wanted(facts)
         if (reason := reason_of(facts.record.reason)).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
@@ -213,21 +211,21 @@ class Repairs:
         await self.orders.intend(facts, "operator", asked, Category.RECONNECT)
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
-        facts = self.registry.get(id)
+        facts = self.means.registry.get(id)
         facts.record = with_breaker(facts.record, Breaker())
         closed = "an operator closed the circuit"
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
     def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.registry.gate.incidents.active.values())
+        return tuple(self.means.gate.incidents.active.values())
 
     def release_incident(self, group: str) -> None:
-        if (incident := self.registry.gate.incidents.active.get(group)) is None:
+        if (incident := self.means.gate.incidents.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         for id in incident.members:
-            if (facts := self.registry.facts.get(id)) is not None:
+            if (facts := self.means.registry.facts.get(id)) is not None:
                 facts.asked.try_at_once = True
-        self.registry.gate.incidents.release(group, "an operator released it")
+        self.means.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -268,14 +266,14 @@ class Repairs:
     async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> asyncio.Event:
         """Set once the repair that runs now is over."""
         before, joins = facts.repair.last, _repair_runs(facts)
-        self.ladder.request(facts, goal, consent)
+        request_repair(facts, goal, consent)
         over = facts.repair_waiters = facts.repair_waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
             await self.orders.intend(facts, "operator", sentence, Category.RECOVERY)
         except WaError:
-            self.ladder.take_back(facts, before)
+            take_back_request(facts, before)
             raise
         return over
 

@@ -26,7 +26,6 @@ from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.loop import Loop
-from agent.supervise.passes.act import Ladder
 from agent.supervise.passes.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.snapshots import sweep_snapshots
@@ -79,12 +78,11 @@ class Kept(msgspec.Struct, frozen=True):
 class Upkeep:
     """Each loop is a task of the agent's."""
 
-    ladder: Ladder
     registry: Registry
 
     async def take_over(self) -> None:
         """What cannot be read is dropped: only statistics and usual rates depend on it."""
-        self.ladder.statistics = RepairStatistics(since_wall=time.time())
+        self.registry.statistics = RepairStatistics(since_wall=time.time())
         if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
         try:
@@ -92,7 +90,7 @@ class Upkeep:
         except (msgspec.DecodeError, RecursionError) as error:
             log.warning("cannot read the kept statistics, they begin at 0: %s", error)
             return
-        self.ladder.statistics = kept.statistics
+        self.registry.statistics = kept.statistics
         for facts in self.registry.facts.values():
             inbound = kept.inbound.get(facts.id)
             facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
@@ -101,7 +99,7 @@ class Upkeep:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
         inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
-        kept = msgspec.json.encode(Kept(self.ladder.statistics, inbound))
+        kept = msgspec.json.encode(Kept(self.registry.statistics, inbound))
         with going_on("cannot write the learned statistics"):
             await self.registry.store.put_facts({LEARNED: kept.decode()})
 
@@ -146,17 +144,12 @@ class Upkeep:
 
     async def report_keys(self) -> None:
         """A line with what became of failing keys since the last one. The passes repair them."""
-        before = replace(self.ladder.statistics)
+        before = replace(self.registry.statistics)
         while True:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
-            begun, policy, now = (
-                boot_now(),
-                self.registry.settings.config.crypto,
-                self.ladder.statistics,
-            )
-            judged = [
-                judge_keys(facts, policy, begun).signal for facts in self.registry.facts.values()
-            ]
+            policy, now = self.registry.settings.config.crypto, self.registry.statistics
+            every = self.registry.facts.values()
+            judged = [judge_keys(facts, policy, boot_now()).signal for facts in every]
             bound(Category.CRYPTO).info(
                 "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
                 " %d repairs failed",

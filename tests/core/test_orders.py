@@ -9,7 +9,7 @@ from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
 from agent.core.observed import started_by_hand
 from agent.core.reconcile import ActionKind, plan_asked
-from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
+from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
 from agent.supervise.passes.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 from tests.sessions import changed
@@ -114,6 +114,7 @@ def test_a_start_by_hand(changes, ours, enabled, started):
 )
 def test_a_step_of_a_repair_is_made_of_the_actions_of_every_plan(kind, remote, actions):
     decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
-    plan = plan_step(decision, remote=remote)
-    assert (plan.name, plan.actions, plan.repair) == (kind.value, actions, True)
+    repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
+    plan = plan_step(decision, repair, remote=remote)
+    assert (plan.name, plan.actions, plan.repair) == (kind.value, actions, repair)
     assert plan.tries

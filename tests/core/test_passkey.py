@@ -68,7 +68,7 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
             wall = max(wall, decision.not_before_wall)
         else:
             for remote in (False, True):
-                assert ENDS.isdisjoint(plan_step(decision, remote=remote).actions)
+                assert ENDS.isdisjoint(plan_step(decision, repair, remote=remote).actions)
             repair = after_action(repair, decision.kind, True, policy, wall, backup="kept")
         if number == 3:
             repair = join_repair(repair, joined)

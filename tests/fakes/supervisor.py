@@ -174,8 +174,8 @@ class FakeSupervisor:
         """While clear, `send` waits."""
         self.gate.set()
         self.breaks_with: Exception | None = None
-        self.ladder = SimpleNamespace()
-        self.ladder.statistics = RepairStatistics(
+        self.registry = SimpleNamespace()
+        self.registry.statistics = RepairStatistics(
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
         self.agent = AgentStatus(

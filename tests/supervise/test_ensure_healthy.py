@@ -45,23 +45,23 @@ def checked() -> asyncio.Event:
 
 
 @pytest.fixture
-def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
+def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> Repairs:
     """With the session's own facts; no pass runs, so a test plays what the repair does."""
 
     def request(facts: Facts, goal: Any, consent: Any) -> None:
         facts.repair.last = begin_repair(STUCK, goal, time.time(), consent)
 
-    async def run(facts: Facts) -> None:
+    async def run(_: object, facts: Facts) -> None:
         await checked.wait()
         facts.verdict = STUCK if facts.verdict is NOT_LOOKED_YET else facts.verdict
 
     async def save(*_: object) -> None: ...
 
     gate = SimpleNamespace(wake=lambda _: None)
+    monkeypatch.setattr("agent.supervise.repairs.request_repair", request)
+    monkeypatch.setattr("agent.supervise.repairs.run_pass", run)
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, gate=gate),
-        "ladder": SimpleNamespace(request=request),
-        "passes": SimpleNamespace(run=run),
+        "means": SimpleNamespace(registry=SimpleNamespace(get=lambda _: facts), gate=gate),
         "asking": SimpleNamespace(),
         "orders": SimpleNamespace(intend=save),
     }

@@ -20,29 +20,25 @@ async def store(tmp_path):
     await one.close()
 
 
-def house(*ids):
-    """A ladder and a registry as far as a handover looks at them."""
+def house(store, *ids):
+    """A registry as far as a handover looks at it."""
     facts = {
         InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord())
         for id in ids
     }
-    return SimpleNamespace(statistics=RepairStatistics()), SimpleNamespace(facts=facts)
-
-
-def upkeep(store, ladder, registry):
-    return Upkeep(ladder, SimpleNamespace(store=store, facts=registry.facts))
+    return SimpleNamespace(statistics=RepairStatistics(), store=store, facts=facts)
 
 
 async def test_statistics_and_usual_rates_are_handed_over(store):
-    ladder, registry = house("a", "b")
-    ladder.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
+    registry = house(store, "a", "b")
+    registry.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
     registry.facts["a"].inbound = learned
-    await upkeep(store, ladder, registry).keep()
+    await Upkeep(registry).keep()
 
-    ladder, registry = house("a", "b")
-    await upkeep(store, ladder, registry).take_over()
-    assert (ladder.statistics.repaired, ladder.statistics.check_seconds) == (3, 0.5)
+    registry = house(store, "a", "b")
+    await Upkeep(registry).take_over()
+    assert (registry.statistics.repaired, registry.statistics.check_seconds) == (3, 0.5)
     assert registry.facts["a"].inbound == learned
     assert registry.facts["b"].inbound == Inbound()
 
@@ -50,7 +46,7 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
 @pytest.mark.parametrize("text", ["", '{"statistics": {"checked": "x"}, "inbound": {}}'])
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_facts({LEARNED: text})
-    ladder, registry = house()
-    await upkeep(store, ladder, registry).take_over()
-    assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
-    assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)
+    registry = house(store)
+    await Upkeep(registry).take_over()
+    assert replace(registry.statistics, since_wall=0.0) == RepairStatistics()
+    assert registry.statistics.since_wall == pytest.approx(time.time(), abs=60)

@@ -9,7 +9,7 @@ from agent.supervise.assemble import load_instances
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
 from tests.supervise.test_published import GATE
-from tests.supervise.test_remember import BOOT, STOPPED, recorder
+from tests.supervise.test_remember import BOOT, STOPPED, operated
 
 
 async def goes_on(store, state):
@@ -44,7 +44,7 @@ async def test_the_agents_own_stop_is_not_an_operators(tmp_path, put_back):
     registry = Registry(store, GATE, state / "sessions", boot=BOOT)
     await load_instances(registry, store, state / "sessions", [], older=older)
     facts = registry.facts[InstanceId("sales")]
-    recorder().note_operator(facts, STOPPED)
+    operated(facts, STOPPED)
     # In the newest one the record says what it says: here nothing of the stop was saved.
     assert facts.record.override is (Override.NONE if put_back else Override.STOPPED)
     assert not await goes_on(store, state), "once is enough"

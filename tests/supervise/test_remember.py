@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from agent.core.model import (
     ConnectionStatus,
     Instance,
     InstanceId,
+    JournalEntry,
     Override,
     ProbeFact,
     SessionRecord,
@@ -22,7 +24,7 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
 from agent.supervise.facts import Facts, Settings, is_trouble
-from agent.supervise.passes.record import Recorder
+from agent.supervise.passes.record import note_operator, remember
 from agent.supervise.passes.run import note_circuit
 
 BOOT = "boot-1"
@@ -32,11 +34,9 @@ RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
 STOPPED = UnitStatus(UnitState.INACTIVE)
 
 
-def recorder(*, systemd: bool = True) -> Recorder:
-    def heard(*_: object) -> None: ...
-
-    gate = SimpleNamespace(failed=heard, succeeded=heard, settings=Settings(Config()))
-    return Recorder(gate, systemd, lambda: 0.0, Histogram((1.0,)))  # type: ignore[arg-type]
+def operated(it: Facts, unit: UnitStatus, *, past_us: bool = True) -> list[JournalEntry]:
+    it.unit = unit
+    return note_operator(it, past_us=past_us)
 
 
 def facts(enabled: bool = True, **record: object) -> Facts:
@@ -63,25 +63,25 @@ def facts(enabled: bool = True, **record: object) -> Facts:
 )
 def test_a_stop_by_hand_is_respected(known, unit, expected):
     it = facts(**known)
-    recorder().note_operator(it, unit)
+    operated(it, unit)
     assert it.record.override is expected
 
 
 def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
     it = facts()
-    recorder().note_operator(it, STOPPED)
+    operated(it, STOPPED)
     assert it.record.override is Override.STOPPED
     it.record = replace(it.record, override=Override.NONE, override_boot="")
-    assert recorder().note_operator(it, STOPPED) == []
+    assert operated(it, STOPPED) == []
     assert it.record.override is Override.NONE
-    recorder().note_operator(it, replace(RUNS, run="r2"))
-    assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
+    operated(it, replace(RUNS, run="r2"))
+    assert [one.kind for one in operated(it, STOPPED)] == ["operator"]
     assert it.record.override_boot == BOOT
 
 
 def test_without_systemd_no_operator_acts_past_the_agent():
     it = facts()
-    assert recorder(systemd=False).note_operator(it, STOPPED) == []
+    assert operated(it, STOPPED, past_us=False) == []
 
 
 def look(
@@ -97,8 +97,13 @@ def look(
     if claim is not None:
         it.heard(claim, at)
     it.run.linked_since, it.run.probe, it.at_wall = 900.0, probe, wall + at
-    verdict = judge_health(it, HealthPolicy(), at)
-    return [one.kind for one in recorder().remember(it, verdict)]
+
+    def heard(*_: object) -> None: ...
+
+    settings = Settings(Config())
+    gate = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
+    registry: Any = SimpleNamespace(gate=gate, settings=settings, reconnects=Histogram((1.0,)))
+    return [one.kind for one in remember(registry, it, judge_health(it, HealthPolicy(), at))]
 
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
@@ -161,10 +166,10 @@ def test_a_pairing_is_remembered_and_told():
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     new_run = replace(RUNS, run="r2", since=990.0)
     by_hand = facts(reason="banned", stopped_run="r1")
-    recorder().note_operator(by_hand, new_run)
+    operated(by_hand, new_run)
     assert (by_hand.record.reason, by_hand.record.restart_of) == ("", "r2")
     booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")
-    recorder().note_operator(booted, new_run)
+    operated(booted, new_run)
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
 
 

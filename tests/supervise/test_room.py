@@ -8,7 +8,7 @@ from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.reconcile import ActionKind, Plan
-from agent.core.recovery.repair import Decision, Ground, Proof, RecoveryKind
+from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Gate
 from agent.supervise.passes.act import plan_step
@@ -145,8 +145,9 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
         house.gate.queues.ask(busy, 1.0, reconnects=number >= 9, lane=backend)
     one = facts("one", **settings)
     one.unit = RUNS
+    repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
     decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
-    plan = plan_step(decision, remote=bool(backend))
+    plan = plan_step(decision, repair, remote=bool(backend))
     assert (house.gate.ask(one, plan) is not None) is waits
 
 

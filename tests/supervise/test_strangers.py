@@ -1,7 +1,5 @@
 """Contacts of whom the session holds no keys: what they write costs it nothing."""
 
-from typing import Any
-
 import pytest
 
 from agent.clock import boot_now
@@ -9,19 +7,17 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import Happening
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.passes.record import Findings, judge_keys
+from agent.supervise.passes.record import judge_keys, note_happening, signals_of
 
 SETTINGS = Settings(Config())
-REST: Any = (None, None, None)
 
 
 def after(errors: int, peers: int, **more: str) -> Facts:
     facts = Facts(Instance(InstanceId("a"), "baileys", True), SessionRecord(paired=True))
-    findings = Findings(SETTINGS, *REST)
     for number in range(errors):
         peer, id = f"55119000000{number % peers:02}", f"{number % peers}"
         detail = {"text": "Bad MAC", "peer": peer, "id": id, **more}
-        findings.note(facts, Happening("crypto_error", detail))
+        note_happening(SETTINGS, facts, Happening("crypto_error", detail))
     return facts
 
 
@@ -34,6 +30,4 @@ def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: i
     found = judge_keys(facts, policy, later)
     assert (found.signal, found.peers) == (None, ())
     assert facts.counters.errors == {"crypto_stranger": errors}
-    assert not [
-        signal for signal in Findings(SETTINGS, *REST).signals(facts) if "crypto" in signal.reason
-    ]
+    assert not [signal for signal in signals_of(SETTINGS, facts) if "crypto" in signal.name]

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from agent.engines.sandbox.files import SessionFile, write_session
-from agent.supervise.passes.act import Executor
+from agent.supervise.passes import act
 from tests.world.virtual import kill
 
 SETTINGS = "[sessions]\nsnapshots = 2\n"
@@ -114,15 +114,15 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
     start_paired, eventually, monkeypatch
 ):
     agent, before = await start_paired("mid_sweep:kill")
-    begin = Executor._begin_run
+    begin = act.begin_run
 
-    async def start_and_die(self, facts, *, again):
-        await begin(self, facts, again=again)
+    async def start_and_die(means, facts, *, again):
+        await begin(means, facts, again=again)
         await asyncio.sleep(5)  # the phone scans the new code
         kill(agent._run)
 
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "auto"}})
-    monkeypatch.setattr(Executor, "_begin_run", start_and_die)
+    monkeypatch.setattr(act, "begin_run", start_and_die)
     await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     monkeypatch.undo()
     new = json.loads(session_file(agent).read_text())

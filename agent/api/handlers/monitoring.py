@@ -210,5 +210,5 @@ def system_figures(call: Call) -> dict[str, Any]:
         "watchdogRestarts": sum(
             view.counters.by_word["restarts"].get("watchdog", 0) for view in views.values()
         ),
-        "meanCheckSeconds": call.supervisor.ladder.statistics.mean_check_seconds,
+        "meanCheckSeconds": call.supervisor.registry.statistics.mean_check_seconds,
     }

@@ -191,7 +191,7 @@ async def release_incident(call: Call) -> Json:
 
 async def statistics(call: Call) -> Json:
     """Counts and times of checks and repairs."""
-    totals = call.supervisor.ladder.statistics
+    totals = call.supervisor.registry.statistics
     steps: dict[str, dict[str, int]] = {}
     for session in call.supervisor.views().values():
         for (step, result), count in session.counters.repair_steps.items():

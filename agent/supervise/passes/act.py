@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
+from agent.config.config import Config
 from agent.core.crypto import note_regenerated
-from agent.core.figures import RepairStatistics
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
@@ -45,11 +45,8 @@ from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
 from agent.log import about, clean, going_on
 from agent.supervise.facts import Facts, entry
-from agent.supervise.gate import Gate
-from agent.supervise.passes.record import failing_peers, reads_messages
+from agent.supervise.passes.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
-from agent.supervise.seats import Seats
-from agent.supervise.snapshots import Snapshots
 from agent.vault.check import inspect
 from agent.vault.identity import create
 from agent.vault.restore import carried, give_back, note_own_files
@@ -70,145 +67,143 @@ BACKED_UP_THERE = "each removal of keys, beside it"
 """A session on a server has no files here to copy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executor:
-    """The only class that acts on sessions for a pass."""
+async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
+    """A failure of host, worker or disk is not raised: it is the outcome."""
+    begun, made, refusal = boot_now(), "", ""
+    try:
+        async with asyncio.timeout(PLAN_TIMEOUT):
+            done = await _to_its_end(facts, _do_all(means, facts, plan), plan.name)
+            made, detail = done or "", "interrupted" if done is None else ""
+    except WaError as error:
+        detail = str(error) or type(error).__name__
+        refusal = (error.code or "") if isinstance(error, EngineError) else ""
+    except TimeoutError:
+        detail = "it took too long"
+    return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
-    host: Seats
-    keeper: Snapshots
-    registry: Registry
 
-    async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
-        """A failure of host, worker or disk is not raised: it is the outcome."""
-        begun, made, refusal = boot_now(), "", ""
-        try:
-            async with asyncio.timeout(PLAN_TIMEOUT):
-                done = await _to_its_end(facts, self._do_all(facts, plan), plan.name)
-                made, detail = done or "", "interrupted" if done is None else ""
-        except WaError as error:
-            detail = str(error) or type(error).__name__
-            refusal = (error.code or "") if isinstance(error, EngineError) else ""
-        except TimeoutError:
-            detail = "it took too long"
-        return Outcome(not detail, boot_now() - begun, detail, refusal, made)
+async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
+    if ActionKind.RESTORE in plan.actions:
+        await means.copies.must_have_room(facts)
+        # First, so that a copy that the next agent finds in place has no errors counted against
+        # it.
+        facts.record = forgive(facts.record)
+    made = ""
+    for kind in plan.actions:
+        made = await _do(means, facts, kind, plan) or made
+    return made
 
-    async def _do_all(self, facts: Facts, plan: Plan) -> str:
-        if ActionKind.RESTORE in plan.actions:
-            await self.keeper.must_have_room(facts)
-            # First, so that a copy that the next agent finds in place has no errors counted against
-            # it.
-            facts.record = forgive(facts.record)
-        made = ""
-        for kind in plan.actions:
-            made = await self._do(facts, kind, plan) or made
-        return made
 
-    async def _do(self, facts: Facts, kind: ActionKind, plan: Plan) -> str:
-        """The name of the copy that it made; "" = none."""
-        match kind:
-            case ActionKind.START:
-                await self._begin_run(facts, again=False)
-            case ActionKind.RESTART:
-                await self._begin_run(facts, again=facts.unit.runs)
-            case ActionKind.STOP:
-                await self._stop(facts, plan)
-            case ActionKind.CONNECT | ActionKind.DISCONNECT:
-                answers = self.registry.settings.config.health.timeout
-                await _call(facts, kind, timeout=max(answers, CALL_TIMEOUT))
-                if kind is ActionKind.DISCONNECT:
-                    failpoint("repair_disconnected")
-            case ActionKind.SET_ASIDE:
-                return await self._set_aside(facts, plan)
-            case ActionKind.RESTORE:
-                await self.keeper.restore_newest(facts)
-                await self._look_at_files(facts)
-            case ActionKind.BACK_UP:
-                if facts.instance.backend:
-                    return BACKED_UP_THERE
-                return await self.keeper.back_up(facts, "before a repair")
-            case ActionKind.REGENERATE_KEYS:
-                await self._regenerate(facts)
-            case ActionKind.LOGOUT:
-                facts.asked.logout = True
-                await _call(facts, kind, timeout=CALL_TIMEOUT)
-            case ActionKind.RENEW:
-                by_person = plan.proof is not None and plan.proof.ground is Ground.PERSON
-                await _call(facts, kind, {"confirmed": by_person}, timeout=REMOTE_TIMEOUT)
-        return ""
+async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
+    """The name of the copy that it made; "" = none."""
+    match kind:
+        case ActionKind.START:
+            await begin_run(means, facts, again=False)
+        case ActionKind.RESTART:
+            await begin_run(means, facts, again=facts.unit.runs)
+        case ActionKind.STOP:
+            await _stop(means, facts, plan)
+        case ActionKind.CONNECT | ActionKind.DISCONNECT:
+            answers = means.settings.config.health.timeout
+            await _call(facts, kind, timeout=max(answers, CALL_TIMEOUT))
+            if kind is ActionKind.DISCONNECT:
+                failpoint("repair_disconnected")
+        case ActionKind.SET_ASIDE:
+            return await _set_aside(means, facts, plan)
+        case ActionKind.RESTORE:
+            await means.copies.restore_newest(facts)
+            await _look_at_files(means, facts)
+        case ActionKind.BACK_UP:
+            if facts.instance.backend:
+                return BACKED_UP_THERE
+            return await means.copies.back_up(facts, "before a repair")
+        case ActionKind.REGENERATE_KEYS:
+            await _regenerate(means, facts)
+        case ActionKind.LOGOUT:
+            facts.asked.logout = True
+            await _call(facts, kind, timeout=CALL_TIMEOUT)
+        case ActionKind.RENEW:
+            by_person = plan.proof is not None and plan.proof.ground is Ground.PERSON
+            await _call(facts, kind, {"confirmed": by_person}, timeout=REMOTE_TIMEOUT)
+    return ""
 
-    async def _begin_run(self, facts: Facts, *, again: bool) -> None:
-        """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
-        told, it reads from the file beside its session."""
-        if not is_written(facts):
-            await self.registry.save(facts)
-        self.host.limit_memory(facts.id, self.registry.settings.memory_wall(facts))
-        failed = facts.unit.state is UnitState.FAILED
-        if failed or facts.action.started_run or facts.record.seen_run:
-            # The host's burst limit is against crash loops: starts by the agent must not count.
-            await self.host.reset_failed(facts.id)
-        facts.action.is_start = True
-        try:
-            await (self.host.restart if again else self.host.start)(facts.id)
-        finally:
-            facts.action.is_start = False
-            facts.action.started_run = (await self.host.status(facts.id)).run
 
-    async def _stop(self, facts: Facts, plan: Plan) -> None:
-        if facts.record.stopped_run != facts.record.seen_run:
-            # Saved first: the next agent must not take this stop for an operator's.
-            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-            await self.registry.save(facts)
-        await self.host.stop(facts.id)
-        facts.unit = await self.host.status(facts.id)
-        if plan.repair:
-            failpoint("repair_stopped")
+async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
+    """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
+    told, it reads from the file beside its session."""
+    seats = means.seats
+    if not is_written(facts):
+        await means.registry.save(facts)
+    seats.limit_memory(facts.id, means.settings.memory_wall(facts))
+    failed = facts.unit.state is UnitState.FAILED
+    if failed or facts.action.started_run or facts.record.seen_run:
+        # The host's burst limit is against crash loops: starts by the agent must not count.
+        await seats.reset_failed(facts.id)
+    facts.action.is_start = True
+    try:
+        await (seats.restart if again else seats.start)(facts.id)
+    finally:
+        facts.action.is_start = False
+        facts.action.started_run = (await seats.status(facts.id)).run
 
-    async def _set_aside(self, facts: Facts, plan: Plan) -> str:
-        """Repeating it does no harm. A repair clears `paired` in the record first, so that no
-        start after a kill uses the old pairing; a renewal clears it afterwards."""
-        if plan.repair:
-            if not facts.instance.backend:
-                # The worker has stopped: what was said of its files can be checked.
-                await self._look_at_files(facts)
-                if plan.proof is not None and not plan.proof.stands(facts.folder.files):
-                    raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
-            facts.record = replace(forgive(facts.record), paired=False, account="")
-            await self.registry.save(facts)
-            failpoint("cleanup_reset")
-        if facts.instance.backend:
-            return ""  # its server took the keys away itself, and keeps nothing here
-        ended = f"the pairing ended: {facts.record.reason}"
-        why = "cleaned up" if plan.name == "cleanup" else ended
-        async with self.keeper.ending(facts):
-            name = await asyncio.to_thread(set_aside, self.registry.root, facts, why)
-        facts.saved.identity = None  # the new folder's file knows less
-        await self._look_at_files(facts)
-        return name
 
-    async def _look_at_files(self, facts: Facts) -> None:
-        """The files were replaced: what was found in the old ones must not stay."""
-        folder = self.registry.root / facts.id
-        found = await asyncio.to_thread(inspect, folder, facts.instance.engine)
-        facts.folder.files = found.files
+async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
+    if facts.record.stopped_run != facts.record.seen_run:
+        # Saved first: the next agent must not take this stop for an operator's.
+        facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        await means.registry.save(facts)
+    await means.seats.stop(facts.id)
+    facts.unit = await means.seats.status(facts.id)
+    if plan.repair:
+        failpoint("repair_stopped")
 
-    async def _regenerate(self, facts: Facts) -> None:
-        policy = self.registry.settings.config.crypto
-        await asyncio.sleep(BURST)
-        peers = failing_peers(facts, policy)
-        if not peers and not entry_of(facts.instance.engine).finds_records:
-            return  # what failed is read again: the new keys are not to be taken away
-        limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
-        try:
-            await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
-        except WaError as error:
-            failed = error.code != NOTHING_TO_REMOVE  # else the keys are new already
-            facts.counters.by_word["key_regenerations"]["failed"] += failed
-            raise
-        facts.counters.by_word["key_regenerations"]["done"] += 1
-        # Without a peer the engine took out damaged records, on a server it always does: errors
-        # that named no peer.
-        unnamed = ("",) if facts.instance.backend or not peers else ()
-        facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), boot_now())
+
+async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
+    """Repeating it does no harm. A repair clears `paired` in the record first, so that no
+    start after a kill uses the old pairing; a renewal clears it afterwards."""
+    if plan.repair:
+        if not facts.instance.backend:
+            # The worker has stopped: what was said of its files can be checked.
+            await _look_at_files(means, facts)
+            if plan.proof is not None and not plan.proof.stands(facts.folder.files):
+                raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+        await means.registry.save(facts)
+        failpoint("cleanup_reset")
+    if facts.instance.backend:
+        return ""  # its server took the keys away itself, and keeps nothing here
+    ended = f"the pairing ended: {facts.record.reason}"
+    why = "cleaned up" if plan.name == "cleanup" else ended
+    async with means.copies.ending(facts):
+        name = await asyncio.to_thread(set_aside, means.registry.root, facts, why)
+    facts.saved.identity = None  # the new folder's file knows less
+    await _look_at_files(means, facts)
+    return name
+
+
+async def _look_at_files(means: Means, facts: Facts) -> None:
+    """The files were replaced: what was found in the old ones must not stay."""
+    folder = means.registry.root / facts.id
+    facts.folder.files = (await asyncio.to_thread(inspect, folder, facts.instance.engine)).files
+
+
+async def _regenerate(means: Means, facts: Facts) -> None:
+    await asyncio.sleep(BURST)
+    peers = failing_peers(facts, means.settings.config.crypto)
+    if not peers and not entry_of(facts.instance.engine).finds_records:
+        return  # what failed is read again: the new keys are not to be taken away
+    limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
+    counts = facts.counters.by_word["key_regenerations"]
+    try:
+        await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
+    except WaError as error:
+        counts["failed"] += error.code != NOTHING_TO_REMOVE  # else the keys are new already
+        raise
+    counts["done"] += 1
+    # Without a peer the engine took out damaged records, on a server it always does: errors
+    # that named no peer.
+    unnamed = ("",) if facts.instance.backend or not peers else ()
+    facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), boot_now())
 
 
 async def _call(
@@ -279,161 +274,146 @@ _ACTIONS_REMOTE = {
 agent."""
 
 
-def plan_step(decision: Decision, *, remote: bool) -> Plan:
+def plan_step(decision: Decision, repair: Repair, *, remote: bool) -> Plan:
+    """`repair`: as it stands once the step has begun."""
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
-    return Plan(decision.kind.value, actions, decision.reason, True, proof=decision.proof)
+    return Plan(decision.kind.value, actions, decision.reason, repair, proof=decision.proof)
 
 
 NO_EFFECT = "no_effect"
 """An engine's code for a step that its server answered and that changed nothing."""
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What is next: a plan, with the repair that it is a step of, or nothing before `again`."""
-
-    plan: Plan | None = None
-    begun: Repair | None = None
-    """The repair once the plan has begun."""
-    again: float | None = None
+Next = tuple[Plan | None, float | None]
+"""What to do now, and when to look again."""
 
 
-@dataclass(slots=True)
-class Ladder:
-    """One repair at a time per instance; requests join it."""
-
-    executor: Executor
-    gate: Gate
-    statistics: RepairStatistics = field(default_factory=RepairStatistics)
-
-    async def decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
-        now_wall = time.time()
-        if not self._has_repair(facts, verdict, now_wall):
-            return Step()
-        case = await self._case(facts, verdict)
-        before = facts.repair.last  # again after that await: a request may have joined it
-        assert before is not None
-        proof = may_repair_end_it(case, before)
-        facts.repair.kept = proof if isinstance(proof, Kept) else None
-        repair, decision = step_repair(case, before)
-        if before.consent and not repair.consent:
-            said = "an operator's order (%s) was not carried out: it is dropped, ask again"
-            log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
-        if decision.idle:
-            self.gate.incidents.nothing_to_try(facts)
-        if decision.kind is RecoveryKind.WAIT:
-            facts.repair.last = repair
-            if repair != before:
-                await self.executor.registry.save(facts)
-            return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
-        if repair.over:
-            asked = replace(repair, goal=Goal.WORKING_QR)
-            gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
-            lost = gave_up and bool(facts.instance.backend)
-            if lost and isinstance(may_repair_end_it(case, asked), Proof):
-                # The server has come up without the pairing again and again: no file of it can come
-                # back. The server's record decides: a person scans its code.
-                facts.record = replace(forgive(facts.record), paired=False, account="")
-            await self._end(facts, repair, decision)
-            return Step()
-        plan = plan_step(decision, remote=bool(facts.instance.backend))
+async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
+    """The next step of the session's repair, which begins here where it is needed."""
+    now_wall, registry = time.time(), means.registry
+    if not _has_repair(registry, facts, verdict, now_wall):
+        return None, None
+    case = await _case_of(registry, facts, verdict)
+    before = facts.repair.last  # again after that await: a request may have joined it
+    assert before is not None
+    proof = may_repair_end_it(case, before)
+    facts.repair.kept = proof if isinstance(proof, Kept) else None
+    repair, decision = step_repair(case, before)
+    if before.consent and not repair.consent:
+        said = "an operator's order (%s) was not carried out: it is dropped, ask again"
+        log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
+    if decision.idle:
+        registry.gate.incidents.nothing_to_try(facts)
+    if decision.kind is RecoveryKind.WAIT:
+        facts.repair.last = repair
+        if repair != before:
+            await registry.save(facts)
+        return None, boot_now() + max(decision.not_before_wall - now_wall, 0.0)
+    if not repair.over:
         # Before it begins, only failures of others that it has seen count.
         facts.repair.last = replace(before, calm=repair.calm)
-        return Step(plan, repair)
+        return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
+    gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
+    asked = replace(repair, goal=Goal.WORKING_QR)
+    if gave_up and facts.instance.backend and isinstance(may_repair_end_it(case, asked), Proof):
+        # The server has come up without the pairing again and again: no file of it can come
+        # back. The server's record decides: a person scans its code.
+        facts.record = replace(forgive(facts.record), paired=False, account="")
+    facts.repair.last = repair
+    registry.statistics.note(repair)
+    detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
+    over = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
+    await registry.save(facts, [over])
+    if facts.repair.last is repair:  # else a request joined meanwhile
+        facts.repair_ended()
+    return None, None
 
-    def request(self, facts: Facts, goal: Goal, consent: Consent) -> None:
-        """A requested repair joins the running one, or begins."""
-        last, facts.repair.kept = facts.repair.last, None
-        if last is not None and not last.over:
-            facts.repair.last = join_repair(last, goal, consent)
-        else:
-            facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
 
-    def take_back(self, facts: Facts, before: Repair | None) -> None:
-        """A request could not be written: nothing more is done by its word."""
-        last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
-        if last is not None:
-            facts.repair.last = before if last.acts == begun else lapse_order(last)
+def request_repair(facts: Facts, goal: Goal, consent: Consent) -> None:
+    """A requested repair joins the running one, or begins."""
+    last, facts.repair.kept = facts.repair.last, None
+    if last is not None and not last.over:
+        facts.repair.last = join_repair(last, goal, consent)
+    else:
+        facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
 
-    def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        """Count the step, and note how it went."""
-        kind, repair, counters = RecoveryKind(plan.name), facts.repair.last, facts.counters
-        if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
-            facts.next_probe = facts.next_deep = 0.0
-            if outcome.ok:
-                facts.begin_again(boot_now())
-        counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
-        counters.repair_seconds += outcome.seconds
-        if outcome.ok and kind in UNPAIRING:
-            counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
-        if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
-            if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
-                # The same errors ask for no second step for a while. Of contacts this life knows
-                # only after its own try that new keys with them are not to be had.
-                tried = repair.regenerated and not repair.resumed
-                peers = failing_peers(facts, self.gate.settings.config.crypto) if tried else ()
-                facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
-            # Old errors prove nothing about a new session.
-            facts.crypto = replace(facts.crypto, errors=())
-        if repair is not None:
-            repair = after_action(
-                repair,
-                kind,
-                outcome.ok,
-                self.gate.settings.config.recovery,
-                time.time(),
-                backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
-                no_effect=outcome.refusal == NO_EFFECT,
-                refusal=outcome.refusal,
-            )
-        facts.repair.last = repair
 
-    def _has_repair(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
-        if (last := facts.repair.last) is not None:
-            if not last.over:
-                return True
-            if (outlived := outlive_repair(last, verdict)) != last:
-                facts.repair.last = outlived
-        policy, away_since = self.gate.settings.config.recovery, facts.folder.away_since
-        if away_since is not None and boot_now() - away_since < policy.suspect_settle:
-            return False  # the folder that was moved away may come back: its place must be free
-        released = self.gate.incidents.released_wall(facts)
-        if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
-            return False
-        facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
-        return True
+def take_back_request(facts: Facts, before: Repair | None) -> None:
+    """A request could not be written: nothing more is done by its word."""
+    last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
+    if last is not None:
+        facts.repair.last = before if last.acts == begun else lapse_order(last)
 
-    async def _case(self, facts: Facts, verdict: HealthVerdict) -> Case:
-        policy, crypto = self.gate.settings.config.recovery, self.gate.settings.config.crypto
-        newest, readable = None, False
-        with going_on():
-            newest = await asyncio.to_thread(newest_good, self.executor.registry.root, facts.id)
-            readable = True
-        begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
-        # The rest is read after that await: an incident may have been declared meanwhile. A verdict
-        # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.gate.away(facts)) or facts.wait.reason in AWAY
-        reads = facts.inbound.last_wall >= begun_wall - crypto.window
-        around = Circumstances(
-            well=self.gate.incidents.well(facts) and not waits,
-            odd_one_out=self.gate.incidents.odd_one_out(facts),
-            another_connected=self.gate.incidents.another_connected(facts),
-            can_log_out=bool(facts.instance.backend),
-            canary=not (waits or self.gate.incidents.wait_reason(facts)),
-            # Where the copies cannot be read, one of them may be good: nothing ends the pairing.
-            good_snapshot=newest is not None or not readable,
-            may_roll_back=readable and not file_rules(facts.instance.engine).key_based,
-            peers=failing_peers(facts, crypto),
-            finds_records=entry_of(facts.instance.engine).finds_records,
-            reads=reads or reads_messages(facts, crypto),
+
+def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> None:
+    """Count a repair's step, and note how it went."""
+    kind, repair, counters = RecoveryKind(plan.name), facts.repair.last, facts.counters
+    if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
+        facts.next_probe = facts.next_deep = 0.0
+        if outcome.ok:
+            facts.begin_again(boot_now())
+    counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
+    counters.repair_seconds += outcome.seconds
+    if outcome.ok and kind in UNPAIRING:
+        counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
+    if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
+        if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
+            # The same errors ask for no second step for a while. Of contacts this life knows
+            # only after its own try that new keys with them are not to be had.
+            tried = repair.regenerated and not repair.resumed
+            peers = failing_peers(facts, config.crypto) if tried else ()
+            facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
+        # Old errors prove nothing about a new session.
+        facts.crypto = replace(facts.crypto, errors=())
+    if repair is not None:
+        facts.repair.last = after_action(
+            repair,
+            kind,
+            outcome.ok,
+            config.recovery,
+            time.time(),
+            backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
+            no_effect=outcome.refusal == NO_EFFECT,
+            refusal=outcome.refusal,
         )
-        return Case(facts, verdict, around, policy, time.time())
 
-    async def _end(self, facts: Facts, repair: Repair, decision: Decision) -> None:
-        facts.repair.last = repair
-        self.statistics.note(repair)
-        detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-        said = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
-        await self.executor.registry.save(facts, [said])
-        if facts.repair.last is repair:  # else a request joined meanwhile
-            facts.repair_ended()
+
+def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
+    if (last := facts.repair.last) is not None:
+        if not last.over:
+            return True
+        facts.repair.last = outlive_repair(last, verdict)
+    policy, away_since = registry.settings.config.recovery, facts.folder.away_since
+    if away_since is not None and boot_now() - away_since < policy.suspect_settle:
+        return False  # the folder that was moved away may come back: its place must be free
+    released = registry.gate.incidents.released_wall(facts)
+    if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
+        return False
+    facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
+    return True
+
+
+async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> Case:
+    gate, crypto = registry.gate, registry.settings.config.crypto
+    newest, readable = None, False
+    with going_on():
+        newest = await asyncio.to_thread(newest_good, registry.root, facts.id)
+        readable = True
+    begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
+    # The rest is read after that await: an incident may have been declared meanwhile. A verdict
+    # from while its backend was away proves nothing, though the backend may be back.
+    waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
+    reads = facts.inbound.last_wall >= begun_wall - crypto.window
+    around = Circumstances(
+        well=gate.incidents.well(facts) and not waits,
+        odd_one_out=gate.incidents.odd_one_out(facts),
+        another_connected=gate.incidents.another_connected(facts),
+        can_log_out=bool(facts.instance.backend),
+        canary=not (waits or gate.incidents.wait_reason(facts)),
+        # Where the copies cannot be read, one of them may be good: nothing ends the pairing.
+        good_snapshot=newest is not None or not readable,
+        may_roll_back=readable and not file_rules(facts.instance.engine).key_based,
+        peers=failing_peers(facts, crypto),
+        finds_records=entry_of(facts.instance.engine).finds_records,
+        reads=reads or reads_messages(facts, crypto),
+    )
+    return Case(facts, verdict, around, registry.settings.config.recovery, time.time())

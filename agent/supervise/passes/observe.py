@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
@@ -24,9 +23,7 @@ from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
-from agent.supervise.gate import Gate
-from agent.supervise.passes.record import Findings
-from agent.supervise.seats import Seats
+from agent.supervise.passes.record import Means, take_in
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start
@@ -71,49 +68,37 @@ FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 """So often, and after so many seconds each, a new link is asked for its first claim."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observer:
-    """The parts of supervision that observing needs."""
-
-    host: Seats
-    session_root: Path
-    gate: Gate
-    findings: Findings
-    first_probe: float
-    """The agent probes no worker before this moment of its life."""
-
-
-async def observe(facts: Facts, observer: Observer) -> None:
+async def observe(means: Means, facts: Facts) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
-    note_unit(facts, await observer.host.status(facts.id))
-    await _attach_if_it_runs(facts, observer)
+    note_unit(facts, await means.seats.status(facts.id))
+    await _attach_if_it_runs(means, facts)
     now = boot_now()
-    if facts.link is not None and now >= facts.next_probe and observer.gate.backends.may_ask(facts):
-        await probe(facts, observer, deep=now >= facts.next_deep)
+    if facts.link is not None and now >= facts.next_probe and means.gate.backends.may_ask(facts):
+        await probe(means, facts, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
-        await _look_for_its_own_files(facts, observer)
+        await _look_for_its_own_files(means, facts)
     else:
-        await asyncio.to_thread(_look_at_disk, facts, observer)
+        await asyncio.to_thread(_look_at_disk, means, facts)
 
 
-async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
+async def _look_for_its_own_files(means: Means, facts: Facts) -> None:
     """The worker refused the files that lay there; once for each probe, for they may be back."""
     claim, probe = facts.run.claim, facts.run.probe
     if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
         return
     facts.run.files_looked_at = probe
-    folder, engine = observer.session_root / facts.id, facts.instance.engine
+    folder, engine = means.registry.root / facts.id, facts.instance.engine
     if await asyncio.to_thread(may_log_in, folder, engine, facts.record.account):
         facts.asked.restart_for = "its own files are back"
 
 
-def _look_at_disk(facts: Facts, observer: Observer) -> None:
+def _look_at_disk(means: Means, facts: Facts) -> None:
     """A running engine owns its files; those of a stopped one are checked before a start."""
-    folder = observer.session_root / facts.id
+    folder = means.registry.root / facts.id
     report = inspect(folder, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_fault:
@@ -124,8 +109,8 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    least, wanted = observer.gate.settings.config.start.disk_free, facts.desired.should_run
-    facts.folder.disk_problem = why_no_start(observer.session_root, least) if wanted else ""
+    least, wanted = means.settings.config.start.disk_free, facts.desired.should_run
+    facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
@@ -137,19 +122,19 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     facts.unit = unit
 
 
-async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
+async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
     now = boot_now()
     if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
         return
     if now < facts.run.next_attach:
         return
-    run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(facts, observer)
+    run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(means, facts)
     link: WorkerLink
     try:
         if facts.instance.backend:
-            link = observer.gate.backends.needed(facts).attach(facts.id, listener)
+            link = means.gate.backends.needed(facts).attach(facts.id, listener)
         else:
-            path = observer.host.link_path(facts.id)
+            path = means.seats.link_path(facts.id)
             link = await Link.open(path, facts.id, pid, listener)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
@@ -166,12 +151,12 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    observer.findings.changed(facts.id)
+    means.may_have_messages(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
-    spread = observer.gate.settings.config.health.interval / 3
-    first = observer.first_probe + share_of(facts.id) * spread
+    spread = means.settings.config.health.interval / 3
+    first = means.first_probe + share_of(facts.id) * spread
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
@@ -184,35 +169,35 @@ async def _wait_for_first_words(facts: Facts) -> None:
         await asyncio.sleep(FIRST_LOOK)
 
 
-def _listener(facts: Facts, observer: Observer) -> Listener:
+def _listener(means: Means, facts: Facts) -> Listener:
     """Drops what the worker says of a run that is not the present one."""
     opened_in = facts.unit.run
 
     def on_claim(run: str, claim: Claim) -> None:
         if run == facts.unit.run and facts.heard(claim, boot_now()):
             ask_soon(facts)
-            observer.gate.wake(facts.id)
+            means.gate.wake(facts.id)
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
-            observer.findings.take(facts, happening)
+            take_in(means, facts, happening)
 
     def on_close(_why: str) -> None:
         if facts.link is None or facts.link.hello.run != opened_in:
             return  # the end of a link that was replaced
         facts.link = None
         facts.run.linked_since = None
-        observer.gate.wake(facts.id)
+        means.gate.wake(facts.id)
 
     return Listener(on_claim, on_happening, on_close)
 
 
-async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
+async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
-    begun, rules = boot_now(), observer.gate.settings.config.health
+    begun, rules = boot_now(), means.settings.config.health
     if deep:
         facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
@@ -231,7 +216,7 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     files = answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     if not facts.instance.backend:
-        here = await asyncio.to_thread(inodes_of, observer.session_root / facts.id)
+        here = await asyncio.to_thread(inodes_of, means.registry.root / facts.id)
         compare_folder(facts, answer.get("folder"), here)
     if deep:
         told = answer.get("detail")

@@ -3,6 +3,7 @@ beside the session's state: crypto errors, memory, silence), and what a pass wri
 journal. There the order matters: a drop is counted while the record still says CONNECTED, the
 published status comes last."""
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from agent.core.crypto import (
     note_message,
 )
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.figures import Histogram, judge_silence, note_hour
+from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.memory import judge_memory
 from agent.core.model import (
@@ -45,6 +46,38 @@ from agent.log import bound
 from agent.redaction import mark_of
 from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate
+from agent.supervise.registry import Registry
+from agent.supervise.seats import Seats
+from agent.supervise.snapshots import Snapshots
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Means:
+    """All that a pass works with."""
+
+    registry: Registry
+    seats: Seats
+    copies: Snapshots
+    notes: Notes
+    bus: EventBus
+    first_probe: float
+    """No worker is probed before this moment of the agent's life."""
+    operators_act_past_us: bool = False
+    """True where `systemctl` can start and stop workers without the agent."""
+    kept_more: Callable[[InstanceId], None] | None = None
+    """Hears that a worker kept more messages, or was connected and may have."""
+
+    @property
+    def gate(self) -> Gate:
+        return self.registry.gate
+
+    @property
+    def settings(self) -> Settings:
+        return self.registry.settings
+
+    def may_have_messages(self, id: InstanceId) -> None:
+        if self.kept_more is not None:
+            self.kept_more(id)
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -75,138 +108,128 @@ PASSING = ("message", "ack")
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Findings:
-    """Takes in happenings of sessions; gives the signals that judging reads."""
-
-    settings: Settings
-    notes: Notes
-    bus: EventBus
-    wake: Callable[[InstanceId], None]
-    changed: Callable[[InstanceId], None] = lambda _id: None
-    """Hears that a worker kept more messages, or was connected and may have."""
-
-    def take(self, facts: Facts, happening: Happening) -> None:
-        if happening.kind in (KEPT, "not_kept", "kept_again"):
-            self.changed(facts.id)
-        if happening.kind == KEPT:
-            return
-        if self.note(facts, happening):
-            self.wake(facts.id)
-        if happening.kind in WITH_TEXT:
-            text, category = _text(happening.detail.get("text")), WITH_TEXT[happening.kind]
-            self.notes.write(JournalEntry(happening.kind, text, category, facts.id, time.time()))
-        if happening.kind in PASSING and self.bus.wants(happening.kind):
-            self.bus.publish_passing(_passing_entry(facts, happening))
-
-    def note(self, facts: Facts, happening: Happening) -> bool:
-        """Count it; True when the instance should be looked at now."""
-        detail, now = happening.detail, boot_now()
-        match happening.kind:
-            case "message":
-                out = detail.get("direction") == "out"
-                direction = "out" if out else "in"
-                facts.counters.messages[direction] += 1
-                facts.counters.per_minute[direction].note(now)
-                if not out:
-                    facts.inbound = replace(facts.inbound, last_wall=time.time())
-                # One that this session wrote itself proves nothing.
-                if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
-                    self._note_readable(facts, detail, now)
-            case "read_later":
-                self._note_readable(facts, detail, now)
-            case "ack":
-                facts.counters.messages["ack"] += 1
-                facts.inbound = replace(facts.inbound, ack_wall=time.time())
-            case "crypto_error":
-                return self._note_crypto(facts, happening, now)
-            # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
-            case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
-                facts.counters.errors[kind] += 1
-        return False
-
-    def signals(self, facts: Facts) -> tuple[Signal, ...]:
-        now, since = boot_now(), facts.connected_since_wall
-        signals = [
-            judge_keys(facts, self.settings.config.crypto, now).signal,
-            self._memory(facts, now),
-            None if since is None else judge_silence(facts.inbound, since, time.time()),
-            self._errors(facts, now),
-        ]
-        if facts.lacks:
-            words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
-            signals.append(Signal("page_incomplete", Health.DEGRADED, words))
-        if words := facts.run.folder_lost:
-            if facts.run.folder_deleted:
-                words += "; only that worker still has the pairing: restore a snapshot in its place"
-            signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
-        return tuple(signal for signal in signals if signal is not None)
-
-    def watch_hour(self, facts: Facts) -> None:
-        """Learn the usual rate from each whole hour of one connection."""
-        now_wall, came = time.time(), facts.counters.messages["in"]
-        if facts.connected_since_wall is None:
-            facts.hour_wall = 0.0
-        elif now_wall - facts.hour_wall >= HOUR:
-            if facts.hour_wall:
-                seen = came - facts.hour_messages
-                facts.inbound = note_hour(facts.inbound, facts.hour_wall, seen)
-            facts.hour_wall, facts.hour_messages = now_wall, came
-
-    def _note_readable(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
-        """A message that was read proves that the keys of its sender fit again."""
-        policy, group = self.settings.config.crypto, _text(detail.get("group"))
-        peers = _text(detail.get("peer")), _text(detail.get("alias"))
-        facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
-
-    def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
+def take_in(means: Means, facts: Facts, happening: Happening) -> None:
+    """Count what happened in a session, write it down or pass it on."""
+    kind = happening.kind
+    if kind in (KEPT, "not_kept", "kept_again"):
+        means.may_have_messages(facts.id)
+    if kind == KEPT:
+        return
+    if note_happening(means.settings, facts, happening):
+        means.gate.wake(facts.id)
+    if kind in WITH_TEXT:
         text = _text(happening.detail.get("text"))
-        finding = read_line(text, self.settings.config.crypto_patterns)
-        if finding is None:
-            facts.counters.errors["crypto_unknown"] += 1
-            return False
-        if finding.effect is Effect.BENIGN:
-            return False  # no failure: neither counted nor logged
-        finding = replace(
-            finding,
-            peer=_text(happening.detail.get("peer")) or finding.peer,
-            group=_text(happening.detail.get("group")),
-            message=_text(happening.detail.get("id"))[:64],
-        )
-        if happening.detail.get("stranger"):
-            # No keys of ours are at fault: what that contact sends next brings its own.
-            facts.counters.errors["crypto_stranger"] += 1
-            return False
-        facts.counters.errors["crypto"] += 1
-        facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)
-        facts.crypto_log, show, hidden = facts.crypto_log.note(now)
-        if show:
-            more = f" ({hidden} more like it are not in the log)" if hidden else ""
-            # The name of the pattern, never the line itself: it may carry keys.
-            bound(Category.CRYPTO, facts.id).warning(
-                "crypto error %s of %s%s",
-                finding.name,
-                mark_of(finding.peer) if finding.peer else "an unnamed peer",
-                more,
-            )
-        return show
+        means.notes.write(JournalEntry(kind, text, WITH_TEXT[kind], facts.id, time.time()))
+    if kind in PASSING and means.bus.wants(kind):
+        means.bus.publish_passing(_passing_entry(facts, happening))
 
-    def _memory(self, facts: Facts, now: float) -> Signal | None:
-        if facts.run.memory_bytes is None:
-            return None
-        limit, policy = self.settings.memory_limit(facts), self.settings.config.memory
-        return judge_memory(facts.run.memory_history, facts.run.memory_bytes, limit, policy, now)
 
-    def _errors(self, facts: Facts, now: float) -> Signal | None:
-        # Errors about keys have a judge of their own.
-        counted = facts.counters.errors
-        errors = counted.total() - sum(counted[kind] for kind in OF_KEYS)
-        done = (
-            facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
+def note_happening(settings: Settings, facts: Facts, happening: Happening) -> bool:
+    """Count it; True when the instance should be looked at now."""
+    detail, now = happening.detail, boot_now()
+    match happening.kind:
+        case "message":
+            out = detail.get("direction") == "out"
+            direction = "out" if out else "in"
+            facts.counters.messages[direction] += 1
+            facts.counters.per_minute[direction].note(now)
+            if not out:
+                facts.inbound = replace(facts.inbound, last_wall=time.time())
+            # One that this session wrote itself proves nothing.
+            if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
+                _note_readable(settings, facts, detail, now)
+        case "read_later":
+            _note_readable(settings, facts, detail, now)
+        case "ack":
+            facts.counters.messages["ack"] += 1
+            facts.inbound = replace(facts.inbound, ack_wall=time.time())
+        case "crypto_error":
+            return _note_crypto(settings, facts, detail, now)
+        # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
+        case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
+            facts.counters.errors[kind] += 1
+    return False
+
+
+def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
+    """What judging reads beside the session's own state."""
+    config, run, now = settings.config, facts.run, boot_now()
+    signals = [judge_keys(facts, config.crypto, now).signal]
+    if run.memory_bytes is not None:
+        limit, history = settings.memory_limit(facts), run.memory_history
+        signals.append(judge_memory(history, run.memory_bytes, limit, config.memory, now))
+    if (since := facts.connected_since_wall) is not None:
+        signals.append(judge_silence(facts.inbound, since, time.time()))
+    signals.append(_judge_errors(facts, config.health.error_rate, now))
+    if facts.lacks:
+        words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
+        signals.append(Signal("page_incomplete", Health.DEGRADED, words))
+    if words := run.folder_lost:
+        if run.folder_deleted:
+            words += "; only that worker still has the pairing: restore a snapshot in its place"
+        signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
+    return tuple(signal for signal in signals if signal is not None)
+
+
+def watch_hour(facts: Facts) -> None:
+    """Learn the usual rate from each whole hour of one connection."""
+    now_wall, came = time.time(), facts.counters.messages["in"]
+    if facts.connected_since_wall is None:
+        facts.hour_wall = 0.0
+    elif now_wall - facts.hour_wall >= HOUR:
+        if facts.hour_wall:
+            seen = came - facts.hour_messages
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, seen)
+        facts.hour_wall, facts.hour_messages = now_wall, came
+
+
+def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
+    """A message that was read proves that the keys of its sender fit again."""
+    policy, group = settings.config.crypto, _text(detail.get("group"))
+    peers = _text(detail.get("peer")), _text(detail.get("alias"))
+    facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
+
+
+def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> bool:
+    errors, config = facts.counters.errors, settings.config
+    finding = read_line(_text(detail.get("text")), config.crypto_patterns)
+    if finding is None:
+        errors["crypto_unknown"] += 1
+        return False
+    if finding.effect is Effect.BENIGN:
+        return False  # no failure: neither counted nor logged
+    if detail.get("stranger"):
+        # No keys of ours are at fault: what that contact sends next brings its own.
+        errors["crypto_stranger"] += 1
+        return False
+    finding = replace(
+        finding,
+        peer=_text(detail.get("peer")) or finding.peer,
+        group=_text(detail.get("group")),
+        message=_text(detail.get("id"))[:64],
+    )
+    errors["crypto"] += 1
+    facts.crypto = note_error(facts.crypto, finding, config.crypto, now)
+    facts.crypto_log, show, hidden = facts.crypto_log.note(now)
+    if show:
+        more = f" ({hidden} more like it are not in the log)" if hidden else ""
+        # The name of the pattern, never the line itself: it may carry keys.
+        bound(Category.CRYPTO, facts.id).warning(
+            "crypto error %s of %s%s",
+            finding.name,
+            mark_of(finding.peer) if finding.peer else "an unnamed peer",
+            more,
         )
-        facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-        limit = self.settings.config.health.error_rate
-        return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
+    return show
+
+
+def _judge_errors(facts: Facts, limit: float, now: float) -> Signal | None:
+    # Errors about keys have a judge of their own.
+    counters = facts.counters
+    errors = counters.errors.total() - sum(counters.errors[kind] for kind in OF_KEYS)
+    done = counters.probes + counters.messages["in"] + counters.messages["out"]
+    counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
+    return counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
 
 WITH_TEXT = {
@@ -277,149 +300,142 @@ _BY_HAND = ("stopped", "disabled", "masked", "logout")
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
-@dataclass(frozen=True, slots=True)
-class Recorder:
-    """Turns one observation and its verdict into a new record and journal entries."""
+def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
+    """Conclude from the unit what an operator did with systemctl, and respect it. `past_us`: the
+    operator can."""
+    entries: list[JournalEntry] = []
+    unit, enabled = facts.unit, facts.instance.enabled or facts.enabled_by_operator
+    # A session on a backend has no unit that an operator could stop.
+    if past_us and not facts.instance.backend and not unit.job_pending:
+        if stopped_by_hand(facts.record, unit, facts.boot):
+            # Once per run, or no start by the agent would ever last.
+            record = replace(facts.record, stopped_run=facts.record.seen_run)
+            facts.record = with_override(record, Override.STOPPED, facts.boot)
+            sentence = "an operator stopped its unit: it stays stopped until a start"
+            entries.append(entry(facts, "operator", sentence))
+        elif started_by_hand(
+            facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
+        ):
+            wanted = Override.NONE if enabled else Override.STARTED
+            facts.record = with_override(facts.record, wanted, facts.boot)
+            entries.append(entry(facts, "operator", "an operator started its unit"))
+            if reason_of(facts.record.reason).final:
+                # That worker keeps away from WhatsApp; an operator's explicit start lets it log
+                # in.
+                facts.record = replace(forgive(facts.record), restart_of=unit.run)
+    settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
+    seen = (facts.record.seen_run, facts.record.seen_boot)
+    if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
+        facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
+    return entries
 
-    gate: Gate
-    operators_act_past_us: bool
-    """True where `systemctl` can start and stop workers without the agent."""
-    jitter: Callable[[], float]
-    reconnects: Histogram
-    """Seconds from a lost to the next connection."""
 
-    def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
-        """Conclude from the unit what an operator did with systemctl, and respect it."""
-        entries: list[JournalEntry] = []
-        # A session on a backend has no unit that an operator could stop.
-        enabled = facts.instance.enabled or facts.enabled_by_operator
-        past_us = self.operators_act_past_us and not facts.instance.backend
-        if past_us and not unit.job_pending:
-            if stopped_by_hand(facts.record, unit, facts.boot):
-                # Once per run, or no start by the agent would ever last.
-                record = replace(facts.record, stopped_run=facts.record.seen_run)
-                facts.record = with_override(record, Override.STOPPED, facts.boot)
-                sentence = "an operator stopped its unit: it stays stopped until a start"
-                entries.append(entry(facts, "operator", sentence))
-            elif started_by_hand(
-                facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
-            ):
-                wanted = Override.NONE if enabled else Override.STARTED
-                facts.record = with_override(facts.record, wanted, facts.boot)
-                entries.append(entry(facts, "operator", "an operator started its unit"))
-                if reason_of(facts.record.reason).final:
-                    # That worker keeps away from WhatsApp; an operator's explicit start lets it log
-                    # in.
-                    facts.record = replace(forgive(facts.record), restart_of=unit.run)
-        settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
-        seen = (facts.record.seen_run, facts.record.seen_boot)
-        if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
-            facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
-        return entries
+def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+    """Turn one observation and its verdict into a new record and journal entries."""
+    _begin_now(facts, facts.at_wall)
+    before = facts.record
+    _note_drop(registry.gate, facts, verdict)
+    return [
+        *_note_pairing(facts),
+        *_note_passkey(facts),
+        *_note_status(registry, facts, before, verdict),
+        *_note_verdict(registry.gate, facts, verdict),
+    ]
 
-    def remember(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
-        now_wall = facts.at_wall
-        _begin_now(facts, now_wall)
-        before = facts.record
-        self._note_drop(facts, verdict, now_wall)
-        return [
-            *_note_pairing(facts),
-            *_note_passkey(facts),
-            *self._note_status(facts, before, verdict, now_wall),
-            *self._note_verdict(facts, verdict),
-        ]
 
-    def _note_drop(self, facts: Facts, verdict: HealthVerdict, now_wall: float) -> None:
-        """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
-        drop = find_drop(facts, verdict)
-        if drop is None or drop.key == facts.noted_drop:
-            return
-        code = drop.code
-        first_look = not facts.observed and facts.record.reason == code
-        facts.noted_drop = drop.key
-        if first_look:
-            return  # an earlier agent counted it already
-        rules = self.gate.settings.config.health_policy.reconnect
-        facts.record = after_drop(
-            facts.record,
-            code,
-            rules,
-            now_wall,
-            self.jitter(),
-            until_wall=drop.until_wall,
-            ours=not facts.wait.reason or facts.record.status is Status.CONNECTED,
-        )
-        if code != "logout" or not facts.asked.logout:
-            facts.counters.errors[code] += 1
-        self.gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
+def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
+    """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
+    drop = find_drop(facts, verdict)
+    if drop is None or drop.key == facts.noted_drop:
+        return
+    code = drop.code
+    facts.noted_drop = drop.key
+    if not facts.observed and facts.record.reason == code:
+        return  # an earlier agent counted it already
+    facts.record = after_drop(
+        facts.record,
+        code,
+        gate.settings.config.reconnect,
+        facts.at_wall,
+        random.random(),
+        until_wall=drop.until_wall,
+        ours=not facts.wait.reason or facts.record.status is Status.CONNECTED,
+    )
+    if code != "logout" or not facts.asked.logout:
+        facts.counters.errors[code] += 1
+    gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
-    def _note_status(
-        self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
-    ) -> list[JournalEntry]:
-        """`before`: the record before this pass, drops not yet counted."""
-        if verdict.state is before.status:
-            since = before.status_since_wall
-            if facts.record is not before:  # a drop was counted; the status stays what it was
-                facts.record = replace(facts.record, status=before.status, status_since_wall=since)
-            if verdict.state is Status.CONNECTED:
-                facts.record = settled(facts.record, now_wall)
-                facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
-            return []
+
+def _note_status(
+    registry: Registry, facts: Facts, before: SessionRecord, verdict: HealthVerdict
+) -> list[JournalEntry]:
+    """`before`: the record before this pass, drops not yet counted."""
+    now_wall = facts.at_wall
+    if verdict.state is before.status:
+        since = before.status_since_wall
+        if facts.record is not before:  # a drop was counted; the status stays what it was
+            facts.record = replace(facts.record, status=before.status, status_since_wall=since)
         if verdict.state is Status.CONNECTED:
-            self._note_connected(facts, now_wall)
-        else:
-            facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
-            if verdict.state is Status.QR_REQUIRED:
-                # The try succeeded: a person has to act now, no further attempt is needed.
-                facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
-        if before.status is Status.CONNECTED:
-            facts.connected_since_wall = None
-            facts.lost_at = boot_now()
-            because = verdict.reason or facts.record.reason or "unknown"
-            facts.lost_because = facts.lost_because or because
-        asked = facts.asked.logout and verdict.reason == "logout"
-        why = "logged out as asked" if asked else verdict.sentence
-        more: dict[str, Any] = {"asked": True} if asked else {}
-        lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
-        goes_on = "; it reconnects" if lost else ""
-        said = entry(
-            facts,
-            "status",
-            f"{before.status} → {verdict.state}: {why}{goes_on}",
-            status=verdict.state,
-            before=before.status,
-            reason=verdict.reason,
-            after=verdict.after,
-            why=why,
-            **more,
-        )
-        return [said]
+            facts.record = settled(facts.record, now_wall)
+            facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
+        return []
+    if verdict.state is Status.CONNECTED:
+        _note_connected(registry, facts, now_wall)
+    else:
+        facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
+        if verdict.state is Status.QR_REQUIRED:
+            # The try succeeded: a person has to act now, no further attempt is needed.
+            facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
+    if before.status is Status.CONNECTED:
+        facts.connected_since_wall = None
+        facts.lost_at = boot_now()
+        because = verdict.reason or facts.record.reason or "unknown"
+        facts.lost_because = facts.lost_because or because
+    asked = facts.asked.logout and verdict.reason == "logout"
+    why = "logged out as asked" if asked else verdict.sentence
+    more: dict[str, Any] = {"asked": True} if asked else {}
+    lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
+    goes_on = "; it reconnects" if lost else ""
+    said = entry(
+        facts,
+        "status",
+        f"{before.status} → {verdict.state}: {why}{goes_on}",
+        status=verdict.state,
+        before=before.status,
+        reason=verdict.reason,
+        after=verdict.after,
+        why=why,
+        **more,
+    )
+    return [said]
 
-    def _note_connected(self, facts: Facts, now_wall: float) -> None:
-        facts.record = after_connected(facts.record, now_wall, self.gate.settings.config.reconnect)
-        facts.connected_since_wall = now_wall
-        facts.asked.try_at_once = False
-        facts.asked.logout = False
-        facts.noted_drop = ("", "", 0.0)
-        self.gate.succeeded(facts)
-        if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
-            self.reconnects.note(boot_now() - facts.lost_at)
-        facts.lost_at = None
-        if facts.lost_because:
-            facts.counters.by_word["reconnects"][facts.lost_because] += 1
-            facts.lost_because = ""
 
-    def _note_verdict(self, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
-        before, facts.verdict = facts.verdict, verdict
-        if (before.health, before.reason) == (verdict.health, verdict.reason):
-            return []
-        if verdict.reason == SUSPECT:
-            self.gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
-        if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
-            return []
-        words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
-        said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
-        return [said]
+def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
+    facts.record = after_connected(facts.record, now_wall, registry.settings.config.reconnect)
+    facts.connected_since_wall = now_wall
+    facts.asked.try_at_once = False
+    facts.asked.logout = False
+    facts.noted_drop = ("", "", 0.0)
+    registry.gate.succeeded(facts)
+    if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
+        registry.reconnects.note(boot_now() - facts.lost_at)
+    facts.lost_at = None
+    if facts.lost_because:
+        facts.counters.by_word["reconnects"][facts.lost_because] += 1
+        facts.lost_because = ""
+
+
+def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+    before, facts.verdict = facts.verdict, verdict
+    if (before.health, before.reason) == (verdict.health, verdict.reason):
+        return []
+    if verdict.reason == SUSPECT:
+        gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
+    if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
+        return []
+    words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
+    said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
+    return [said]
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:

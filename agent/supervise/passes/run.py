@@ -1,7 +1,8 @@
 """One pass for one instance: observe, judge, record, decide, act."""
 
+import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
@@ -24,14 +25,28 @@ from agent.core.reconcile import (
     plan_actions,
     plan_asked,
 )
-from agent.core.reconnect import after_refusal, after_try, forgive, not_before, spare_unreached
+from agent.core.reconnect import (
+    ReconnectPolicy,
+    after_refusal,
+    after_try,
+    forgive,
+    not_before,
+    spare_unreached,
+)
 from agent.core.session import NO_WAIT
 from agent.files import failpoint
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import Executor, Ladder, Step
-from agent.supervise.passes.observe import Observer, holds_the_only_copy, observe
-from agent.supervise.passes.record import Findings, Recorder, note_restarts
+from agent.supervise.passes.act import Next, carry_out, note_step, plan_repair
+from agent.supervise.passes.observe import holds_the_only_copy, observe
+from agent.supervise.passes.record import (
+    Means,
+    note_operator,
+    note_restarts,
+    remember,
+    signals_of,
+    watch_hour,
+)
 from agent.supervise.registry import is_written
 
 
@@ -59,198 +74,192 @@ MOST_FAILURES = 6
 """Failed plans in a row that lengthen the pause before the next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Passes:
-    observer: Observer
-    executor: Executor
-    recorder: Recorder
-    gate: Gate
-    ladder: Ladder
-    findings: Findings
+async def run_pass(means: Means, facts: Facts) -> float | None:
+    """Return when this instance must be looked at again at the latest."""
+    async with facts.busy:
+        if facts.gone:
+            return None
+        begun, before, unit_before = boot_now(), facts.record, facts.unit
+        registry, gate, settings = means.registry, means.gate, means.settings
+        # Observe, and note what operators or its host did to its worker.
+        await observe(means, facts)
+        # The settings may have changed, and the host may have begun a run.
+        means.seats.limit_memory(facts.id, settings.memory_wall(facts))
+        gate.note_look(facts)
+        entries = note_operator(facts, past_us=means.operators_act_past_us)
+        if facts.observed:
+            entries += note_restarts(facts, unit_before, facts.unit)
+        # Judge; once more where the verdict's entries changed the record.
+        verdict = _judge(gate, facts)
+        judged = facts.record
+        entries += remember(registry, facts, verdict)
+        watch_hour(facts)
+        gate.incidents.judged(facts, verdict)
+        waits = gate.ask(facts) or NO_WAIT
+        if facts.record is not judged or facts.wait.reason != waits.reason:
+            verdict = _judge(gate, facts)
+        facts.sentence = verdict.sentence
+        entries += note_circuit(facts, before, settings.config.reconnect.breaker, time.time())
+        registry.statistics.checked += 1
+        registry.statistics.check_seconds += boot_now() - begun
+        # Record.
+        if entries or facts.record != before or not is_written(facts):
+            await registry.save(facts, entries)
+        if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
+            gate.queues.settled(facts.id)  # its start has ended, be it stuck
+        gate.note_claim(facts)
+        # Decide and act.
+        plan, again = await _decide(means, facts, verdict)
+        if plan is not None:
+            again = await _act(means, facts, plan)
+        gate.queues.leave(facts.id)
+        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
+        if facts.instance.backend and facts.next_probe > boot_now():
+            again = facts.next_probe if again is None else min(again, facts.next_probe)
+        return again
 
-    async def run(self, facts: Facts) -> float | None:
-        """Return when this instance must be looked at again at the latest."""
-        async with facts.busy:
-            if facts.gone:
-                return None
-            begun, before, unit_before = boot_now(), facts.record, facts.unit
-            # Observe, and note what operators or its host did to its worker.
-            await observe(facts, self.observer)
-            # The settings may have changed, and the host may have begun a run.
-            self.observer.host.limit_memory(facts.id, self.gate.settings.memory_wall(facts))
-            self.gate.note_look(facts)
-            entries = self.recorder.note_operator(facts, facts.unit)
-            if facts.observed:
-                entries += note_restarts(facts, unit_before, facts.unit)
-            # Judge; once more where the verdict's entries changed the record.
-            verdict = self._judge(facts)
-            judged = facts.record
-            entries += self.recorder.remember(facts, verdict)
-            self.findings.watch_hour(facts)
-            self.gate.incidents.judged(facts, verdict)
-            waits = self.gate.ask(facts) or NO_WAIT
-            if facts.record is not judged or facts.wait.reason != waits.reason:
-                verdict = self._judge(facts)
-            facts.sentence = verdict.sentence
-            breaker = self.gate.settings.config.reconnect.breaker
-            entries += note_circuit(facts, before, breaker, time.time())
-            self.ladder.statistics.checked += 1
-            self.ladder.statistics.check_seconds += boot_now() - begun
-            # Record.
-            if entries or facts.record != before or not is_written(facts):
-                await self.executor.registry.save(facts, entries)
-            if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
-                self.gate.queues.settled(facts.id)  # its start has ended, be it stuck
-            self.gate.note_claim(facts)
-            # Decide and act.
-            step = await self._decide(facts, verdict)
-            again = step.again if step.plan is None else await self._act(facts, step, step.plan)
-            self.gate.queues.leave(facts.id)
-            facts.observed, facts.shown = True, (facts.unit, facts.verdict)
-            if facts.instance.backend and facts.next_probe > boot_now():
-                again = facts.next_probe if again is None else min(again, facts.next_probe)
-            return again
 
-    def _policy(self, facts: Facts) -> HealthPolicy:
-        return allow_for(self.gate.settings.config.health_policy, self.gate.backends.slack(facts))
+def _policy(gate: Gate, facts: Facts) -> HealthPolicy:
+    return allow_for(gate.settings.config.health_policy, gate.backends.slack(facts))
 
-    def _judge(self, facts: Facts) -> HealthVerdict:
-        policy = self._policy(facts)
-        facts.wait = self.gate.ask(facts) or NO_WAIT
-        if facts.wait.reason == UNREACHABLE:
-            facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
-        facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
-        earliest = not_before(facts.record, policy.reconnect, now, now_wall)
-        facts.not_before = now if facts.asked.try_at_once else earliest
-        facts.signals = (*self.findings.signals(facts), *self.gate.backends.signals(facts))
-        facts.turns_before = self.gate.queues.before(facts.id)
-        facts.back_at = self.gate.reaching.back_at(facts)
-        if not facts.wait.reason and waits_for_network(facts):
-            self.gate.reaching.doubt(facts)
-        verdict = judge_health(facts, policy, boot_now())
-        return as_asked(verdict) if facts.asked.logout else verdict
 
-    async def _decide(self, facts: Facts, verdict: HealthVerdict) -> Step:
-        """Orders first, then the repair, then wanted against actual state."""
-        again = next_deadline(facts, verdict, self._policy(facts), boot_now())
-        only_copy = holds_the_only_copy(facts)
-        plan = None if only_copy else self._plan_asked(facts, verdict)
-        if plan is None and not only_copy:
-            step = await self.ladder.decide(facts, verdict)
-            if step.plan is not None:
-                if (wait := self.gate.ask(facts, step.plan)) is None:
-                    return step
-                step = Step(again=wait.again)
-            again = min((at for at in (again, step.again) if at is not None), default=None)
-        if plan is None:
-            last = facts.repair.last
-            plan = plan_actions(facts, verdict, self._policy(facts), boot_now(), repair=last)
-        if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
-            plan = None  # it may end the worker, which has the only copy of the session
-        if plan is not None and (wait := self.gate.ask(facts, plan)) is not None:
-            return Step(again=wait.again)
-        return Step(plan, again=again)
+def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
+    policy = _policy(gate, facts)
+    facts.wait = gate.ask(facts) or NO_WAIT
+    if facts.wait.reason == UNREACHABLE:
+        facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
+    facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
+    earliest = not_before(facts.record, policy.reconnect, now, now_wall)
+    facts.not_before = now if facts.asked.try_at_once else earliest
+    facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
+    facts.turns_before = gate.queues.before(facts.id)
+    facts.back_at = gate.reaching.back_at(facts)
+    if not facts.wait.reason and waits_for_network(facts):
+        gate.reaching.doubt(facts)
+    verdict = judge_health(facts, policy, boot_now())
+    return as_asked(verdict) if facts.asked.logout else verdict
 
-    def _plan_asked(self, facts: Facts, verdict: HealthVerdict) -> Plan | None:
-        asked = facts.asked
-        # A graceful restart can wait: not while its engine fails, and a new run needs none.
-        active = facts.unit.state is UnitState.ACTIVE
-        if asked.restart_for and not (active and self.gate.incidents.well(facts)):
-            asked.restart_for, facts.memory_restart_at = "", None
-        plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
-        if plan is None and facts.desired.should_run and not facts.unit.job_pending:
-            asked.start = False  # the next plan_actions starts it
-        return plan
 
-    async def _act(self, facts: Facts, step: Step, plan: Plan) -> float:
-        """Carry it out, written down before and after; when to look again."""
-        await self._begin(facts, step, plan)
-        outcome = await self.executor.carry_out(facts, plan)
-        await self._finish(facts, plan, outcome)
-        if plan.repair:
-            return boot_now()
-        if outcome.ok:
-            facts.action.failures = 0
-            return boot_now()
-        # A cause that stays (rights, disk) must not lead to a tight loop.
-        facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
-        return boot_now() + 0.25 * 2.0**facts.action.failures
+async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
+    """Orders first, then the repair, then wanted against actual state."""
+    gate, policy = means.gate, _policy(means.gate, facts)
+    again = next_deadline(facts, verdict, policy, boot_now())
+    only_copy = holds_the_only_copy(facts)
+    plan = None if only_copy else _plan_asked(gate, facts, verdict)
+    if plan is None and not only_copy:
+        plan, repair_again = await plan_repair(means, facts, verdict)
+        if plan is not None:
+            if (wait := gate.ask(facts, plan)) is None:
+                return plan, None
+            plan, repair_again = None, wait.again
+        again = min((at for at in (again, repair_again) if at is not None), default=None)
+    if plan is None:
+        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair.last)
+    if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
+        plan = None  # it may end the worker, which has the only copy of the session
+    if plan is not None and (wait := gate.ask(facts, plan)) is not None:
+        return None, wait.again
+    return plan, again
 
-    async def _begin(self, facts: Facts, step: Step, plan: Plan) -> None:
-        """Count the try, and write it down before it happens."""
-        count = ""
-        if plan.repair:
-            facts.repair.last = step.begun
-            facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
-        else:
-            count = self._count_try(facts, plan)
-        if ActionKind.STOP in plan.actions and not plan.repair:
+
+def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None:
+    asked = facts.asked
+    # A graceful restart can wait: not while its engine fails, and a new run needs none.
+    active = facts.unit.state is UnitState.ACTIVE
+    if asked.restart_for and not (active and gate.incidents.well(facts)):
+        asked.restart_for, facts.memory_restart_at = "", None
+    plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
+    if plan is None and facts.desired.should_run and not facts.unit.job_pending:
+        asked.start = False  # the next plan_actions starts it
+    return plan
+
+
+async def _act(means: Means, facts: Facts, plan: Plan) -> float:
+    """Carry it out, written down before and after; when to look again."""
+    await _begin(means, facts, plan)
+    outcome = await carry_out(means, facts, plan)
+    await _finish(means, facts, plan, outcome)
+    if plan.repair:
+        return boot_now()
+    if outcome.ok:
+        facts.action.failures = 0
+        return boot_now()
+    # A cause that stays (rights, disk) must not lead to a tight loop.
+    facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
+    return boot_now() + 0.25 * 2.0**facts.action.failures
+
+
+async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
+    """Count the try, and write it down before it happens."""
+    count = ""
+    if plan.repair:
+        facts.repair.last = plan.repair
+        facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
+    else:
+        count = _count_try(means.settings.config.reconnect, facts, plan)
+        if ActionKind.STOP in plan.actions:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        said = entry(
-            facts,
-            "repair" if plan.repair else "action",
-            f"{plan.name}: {plan.reason}{count}",
-            Category.RECONNECT if count else Category.RECOVERY,
-            **{"step" if plan.repair else "action": plan.name},
-        )
-        await self.executor.registry.save(facts, [said])
-        if plan.repair:
-            failpoint("repair_begun")
-        else:
-            failpoint("action_begun")
+    said = entry(
+        facts,
+        "repair" if plan.repair else "action",
+        f"{plan.name}: {plan.reason}{count}",
+        Category.RECONNECT if count else Category.RECOVERY,
+        **{"step" if plan.repair else "action": plan.name},
+    )
+    await means.registry.save(facts, [said])
+    failpoint("repair_begun" if plan.repair else "action_begun")
 
-    def _count_try(self, facts: Facts, plan: Plan) -> str:
-        """Count the attempt; its number in a phrase for people."""
-        asked = facts.asked
-        asked.start = asked.try_at_once = asked.past_looks = False
-        restarts = ActionKind.RESTART in plan.actions
-        if plan.ordered:
-            facts.counters.by_word["restarts"]["operator"] += 1
-            # An operator's order outweighs the reason why its worker is down.
-            facts.record = replace(forgive(facts.record), restart_of="")
-            return ""
-        facts.counters.by_word["restarts"].update(["agent"] if restarts else [])
-        if restarts and asked.restart_for:
+
+def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
+    """Count the attempt; its number in a phrase for people."""
+    asked, restarts = facts.asked, facts.counters.by_word["restarts"]
+    asked.start = asked.try_at_once = asked.past_looks = False
+    if plan.ordered:
+        restarts["operator"] += 1
+        # An operator's order outweighs the reason why its worker is down.
+        facts.record = replace(forgive(facts.record), restart_of="")
+        return ""
+    if ActionKind.RESTART in plan.actions:
+        restarts["agent"] += 1
+        if asked.restart_for:
             asked.restart_for = ""
             return ""
-        if not plan.tries:
-            return ""
-        rules = self._policy(facts).reconnect
-        facts.record = after_try(facts.record, rules, time.time(), self.recorder.jitter())
-        if not facts.lost_because or not facts.record.attempts:
-            return ""
-        return f" (attempt {facts.record.attempts} of {rules.attempts})"
+    if not plan.tries:
+        return ""
+    facts.record = after_try(facts.record, rules, time.time(), random.random())
+    if not facts.lost_because or not facts.record.attempts:
+        return ""
+    return f" (attempt {facts.record.attempts} of {rules.attempts})"
 
-    async def _finish(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        before, rules = facts.record, self._policy(facts).reconnect
-        if plan.repair or plan.tries:
-            facts.action.refusal = outcome.detail
-            if not outcome.ok:
-                self.gate.queues.settled(facts.id)
-        if plan.repair:
-            failpoint("repair_done")
-            self.ladder.done(facts, plan, outcome)
-        elif plan.tries and not outcome.ok:
-            facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
-        elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
-            # The files of the pairing that ended are in the trash.
-            failpoint("renew_done")
-            facts.record = replace(facts.record, paired=False, account="")
-            if self.gate.settings.config.sessions.on_logout == "qr":
-                # It may start as one that was never paired, and show a QR.
-                facts.record = forgive(facts.record)
-        opened = note_circuit(facts, before, rules.breaker, time.time())
-        word = "done" if outcome.ok else f"failed: {outcome.detail}"
-        detail = (
-            {"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}
-        )
-        said = entry(
-            facts,
-            "repaired" if plan.repair else "outcome",
-            f"{plan.name}: {word} in {outcome.seconds:.2f} s",
-            Category.RECOVERY,
-            ok=outcome.ok,
-            seconds=round(outcome.seconds, 3),
-            **detail,
-        )
-        await self.executor.registry.save(facts, [said, *opened])
+
+async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> None:
+    before, config = facts.record, means.settings.config
+    if plan.repair or plan.tries:
+        facts.action.refusal = outcome.detail
+        if not outcome.ok:
+            means.gate.queues.settled(facts.id)
+    if plan.repair:
+        failpoint("repair_done")
+        note_step(config, facts, plan, outcome)
+    elif plan.tries and not outcome.ok:
+        rules = config.reconnect
+        facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
+    elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
+        # The files of the pairing that ended are in the trash.
+        failpoint("renew_done")
+        facts.record = replace(facts.record, paired=False, account="")
+        if config.sessions.on_logout == "qr":
+            # It may start as one that was never paired, and show a QR.
+            facts.record = forgive(facts.record)
+    opened = note_circuit(facts, before, config.reconnect.breaker, time.time())
+    word = "done" if outcome.ok else f"failed: {outcome.detail}"
+    said = entry(
+        facts,
+        "repaired" if plan.repair else "outcome",
+        f"{plan.name}: {word} in {outcome.seconds:.2f} s",
+        Category.RECOVERY,
+        ok=outcome.ok,
+        seconds=round(outcome.seconds, 3),
+        **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
+    )
+    await means.registry.save(facts, [said, *opened])
