@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from agent.core.model import InstanceId
 from agent.core.setting import setting
@@ -55,63 +54,60 @@ class LoginBudget:
     """The logins of the whole machine, of its own sessions and of those on backends: a bucket that
     regains one each `login_every` seconds. It is full at first."""
 
-    def __init__(self, policy: Callable[[], StartPolicy]) -> None:
-        self._policy = policy
+    def __init__(self) -> None:
         self._level, self._at = math.inf, 0.0
 
-    def take(self, now: float) -> float | None:
+    def take(self, policy: StartPolicy, now: float) -> float | None:
         """None: one is taken. A time: when the next one can be."""
-        policy = self._policy()
         if policy.login_every <= 0:
             return None
-        self._fill(policy, now)
+        gained = max(now - self._at, 0.0) / policy.login_every
+        self._level, self._at = min(self._level + gained, policy.logins), now
         if self._level < 0.999:  # at the time that it told, a rounding is lacking
             return now + (1 - self._level) * policy.login_every
         self._level -= 1
         return None
 
-    def give_back(self, now: float) -> None:
+    def give_back(self) -> None:
         """Put back a login that was taken and not needed."""
-        policy = self._policy()
-        if policy.login_every > 0:
-            self._fill(policy, now)
-            self._level = min(self._level + 1, policy.logins)
-
-    def _fill(self, policy: StartPolicy, now: float) -> None:
-        gained = max(now - self._at, 0.0) / policy.login_every
-        self._level, self._at = min(self._level + gained, policy.logins), now
+        self._level += 1
 
 
 @dataclass(slots=True, eq=False)
 class _Lane:
     """Sessions of this machine, or of one backend, that wait for a turn to log in or have it."""
 
-    policy: Callable[[], StartPolicy]
     queue: dict[InstanceId, float] = field(default_factory=dict)
     """Waiting sessions, in order, and when each asked last, or was told to; -inf: it waits for
     more than its turn."""
-    under_way: set[InstanceId] = field(default_factory=set)
-    light: set[InstanceId] = field(default_factory=set)
-    """Those of `under_way` that only wait for WhatsApp: they need the machine no more."""
-    last: InstanceId | None = None
-    last_begun: float | None = None
-    """When the last start began; None: the heavy part of it is over."""
+    under_way: dict[InstanceId, bool] = field(default_factory=dict)
+    """True: it only waits for WhatsApp, and needs the machine no more."""
+    last: tuple[InstanceId, float] | None = None
+    """The last start, and when it began; None: the heavy part of it is over."""
 
-    def earliest(self, now: float, *, reconnects: bool) -> float:
+    def earliest(self, policy: StartPolicy, now: float, *, reconnects: bool) -> float:
         """When the next one may begin, or asks again, as no place is free."""
-        policy = self.policy()
-        heavy, parallel = len(self.under_way - self.light), policy.parallel
+        heavy, parallel = list(self.under_way.values()).count(False), policy.parallel
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
             return now + ASK_AGAIN
-        if reconnects or self.last_begun is None or policy.stagger <= 0:
+        if reconnects or self.last is None or policy.stagger <= 0:
             return now
         # A clock that was set back must not stop the queue.
-        return min(self.last_begun, now) + policy.stagger
+        return min(self.last[1], now) + policy.stagger
 
     def is_next(self, instance: InstanceId, now: float) -> bool:
         """No session that still asks is before it."""
-        before = takewhile(lambda waiting: waiting != instance, self.queue)
-        return all(now - self.queue[waiting] >= ABSENT for waiting in before)
+        for waiting, asked in self.queue.items():
+            if waiting == instance or now - asked < ABSENT:
+                return waiting == instance
+        return True
+
+    def release(self, instance: InstanceId) -> bool:
+        """True if it was the last start, for which the next one waits."""
+        if self.last is None or self.last[0] != instance:
+            return False
+        self.last = None
+        return True
 
 
 class Queues:
@@ -123,22 +119,17 @@ class Queues:
     its place to the next: how long WhatsApp takes for a login is no load of this machine.
     """
 
-    def __init__(
-        self,
-        local: Callable[[], StartPolicy],
-        remote: Callable[[], StartPolicy],
-        *,
-        wake: Callable[[InstanceId], None],
-    ) -> None:
-        self._remote, self._wake = remote, wake
-        self._budget = LoginBudget(local)
-        self._lanes = {"": _Lane(local)}
+    def __init__(self, wake: Callable[[InstanceId], None]) -> None:
+        self._wake = wake
+        self._budget = LoginBudget()
+        self._lanes = {"": _Lane()}
         self._lane_of: dict[InstanceId, str] = {}
         self._asked: set[InstanceId] = set()
 
     def ask(
         self,
         instance: InstanceId,
+        policy: StartPolicy,
         now: float,
         *,
         reconnects: bool = False,
@@ -148,9 +139,8 @@ class Queues:
         """None: go now, and call `settled` when its try has ended. A time: ask again then.
         `ready` is asked once its turn has come, so that what it waits for costs it no place."""
         self._asked.add(instance)
-        if lane:
-            self._lane_of[instance] = lane
-        its = self._lanes.setdefault(lane, _Lane(self._remote))
+        self._lane_of[instance] = lane
+        its = self._lanes.setdefault(lane, _Lane())
         if instance in its.under_way:
             return ready()
         if reconnects and instance not in its.queue:
@@ -158,27 +148,27 @@ class Queues:
         its.queue[instance] = now
         if not its.is_next(instance, now):
             return now + ASK_AGAIN
-        at = its.earliest(now, reconnects=reconnects)
+        at = its.earliest(policy, now, reconnects=reconnects)
         if at <= now:
-            at = self._budget.take(now) or now
+            at = self._budget.take(policy, now) or now
         if at > now:
             its.queue[instance] = at  # until then it is not absent
             return at
-        if (wait := ready()) is not None:
-            self._budget.give_back(now)
+        wait = ready()
+        if wait is None:
+            if not reconnects:
+                its.last = instance, now
+            its.under_way[instance] = False
+            its.queue.pop(instance)
+        else:
+            self._budget.give_back()
             its.queue[instance] = -math.inf  # it keeps its place, and the next ones go
-            self._wake_next(its)
-            return wait
-        if not reconnects:
-            its.last, its.last_begun = instance, now
-        its.under_way.add(instance)
-        its.queue.pop(instance)
         self._wake_next(its)
-        return None
+        return wait
 
-    def no_login(self, now: float) -> None:
+    def no_login(self) -> None:
         """The session was connected already: its turn cost no login."""
-        self._budget.give_back(now)
+        self._budget.give_back()
 
     def before(self, instance: InstanceId) -> int | None:
         """How many go before it; None: it waits for no turn."""
@@ -188,22 +178,17 @@ class Queues:
     def is_light(self, instance: InstanceId) -> None:
         """The heavy part of a session's start is over."""
         its = self._of(instance)
-        leaves_place = instance in its.under_way and instance not in its.light
-        releases = instance == its.last and its.last_begun is not None
-        if leaves_place:
-            its.light.add(instance)
-        if releases:
-            its.last_begun = None
-        if leaves_place or releases:
+        released = its.release(instance)
+        if its.under_way.get(instance) is False:
+            its.under_way[instance] = released = True
+        if released:
             self._wake_next(its)
 
     def settled(self, instance: InstanceId) -> None:
         """A session's try has ended: connected, waits for a scan, failed or stuck."""
-        if instance in (its := self._of(instance)).under_way:
-            its.under_way.discard(instance)
-            its.light.discard(instance)
-            if instance == its.last:
-                its.last_begun = None
+        its = self._of(instance)
+        if its.under_way.pop(instance, None) is not None:
+            its.release(instance)
             self._wake_next(its)
 
     def leave(self, instance: InstanceId) -> None:

@@ -213,12 +213,10 @@ class Settings:
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
 
-    def start_policy(self) -> StartPolicy:
-        return self.config.start_policy(os.cpu_count() or 1)
-
-    def remote_start_policy(self) -> StartPolicy:
+    def start_policy(self, *, remote: bool) -> StartPolicy:
         """A start on a backend begins no process here; the budget of logins is the machine's."""
-        return replace(self.start_policy(), stagger=0.0, parallel=REMOTE_STARTS)
+        here = self.config.start_policy(os.cpu_count() or 1)
+        return replace(here, stagger=0.0, parallel=REMOTE_STARTS) if remote else here
 
     def memory_wall(self, facts: Facts) -> int:
         """Bytes at which a host without units kills it, 0 = none: more than memory_max where its

@@ -345,8 +345,7 @@ class Gate:
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        local, remote = self.settings.start_policy, self.settings.remote_start_policy
-        self.queues = Queues(local, remote, wake=self.wake)
+        self.queues = Queues(self.wake)
 
     def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
@@ -435,6 +434,7 @@ class Gate:
         now, lane = boot_now(), facts.instance.backend
         again = self.queues.ask(
             facts.id,
+            self.settings.start_policy(remote=bool(lane)),
             now,
             reconnects=not plan.starts,
             lane=lane,
@@ -453,5 +453,5 @@ class Gate:
         if self.backends.may_begin(facts):
             return None
         self.queues.settled(facts.id)  # it got its turn and cannot use it
-        self.queues.no_login(boot_now())
+        self.queues.no_login()
         return Wait("backend_circuit", again=boot_now() + RETRY_HELD)

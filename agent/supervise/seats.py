@@ -333,7 +333,7 @@ class Seats:
         if (remote := self._remote(id)) is None:
             await self._start_worker(id)
         elif not await self._backends.needed(remote).start(id):
-            self._queues.no_login(boot_now())  # the server had it connected already
+            self._queues.no_login()  # the server had it connected already
 
     async def stop(self, id: InstanceId) -> None:
         if (remote := self._remote(id)) is None:

@@ -1,6 +1,7 @@
 """The queue in front of starts."""
 
 from dataclasses import replace
+from typing import Any
 
 from agent.core.admission import ABSENT, ASK_AGAIN, Queues, StartPolicy
 from agent.core.model import InstanceId
@@ -8,15 +9,19 @@ from agent.core.model import InstanceId
 A, B, C = (InstanceId(name) for name in "abc")
 
 
-def gate(
-    woken: list[InstanceId],
-    *,
-    remote: dict[str, float] | None = None,
-    **policy: float,
-) -> Queues:
+class Gate(Queues):
+    rules: dict[str, StartPolicy]
+
+    def ask(self, id: InstanceId, now: float, **more: Any) -> float | None:
+        rules = self.rules["remote" if more.get("lane") else "here"]
+        return super().ask(id, rules, now, **more)
+
+
+def gate(woken: list[InstanceId], remote: dict[str, float] | None = None, **policy: float) -> Gate:
     rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
-    elsewhere = replace(rules, **(remote or {}))
-    return Queues(lambda: rules, lambda: elsewhere, wake=woken.append)
+    made = Gate(woken.append)
+    made.rules = {"here": rules, "remote": replace(rules, **(remote or {}))}
+    return made
 
 
 def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
@@ -121,7 +126,7 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     assert it.ask(C, 100.0 + ASK_AGAIN + ABSENT) is None
 
 
-def fleet(**policy: float) -> Queues:
+def fleet(**policy: float) -> Gate:
     """This machine, one at a time, and its backends, two at a time each."""
     return gate([], stagger=0.0, parallel=1, remote={"parallel": 2}, **policy)
 
@@ -153,8 +158,8 @@ def test_a_start_that_finds_its_session_connected_gives_its_login_back():
     gates = fleet(logins=1, login_every=60.0)
     assert gates.ask(A, 100.0, lane="evo") is None
     assert gates.ask(B, 100.0, lane="evo") == 160.0
-    gates.no_login(100.0)
-    gates.no_login(100.0)  # never more than a full budget
+    gates.no_login()
+    gates.no_login()  # never more than a full budget
     assert gates.ask(B, 100.0, lane="evo") is None
     assert gates.ask(C, 100.0) == 160.0
 

@@ -32,14 +32,13 @@ class House:
 
     def __init__(self) -> None:
         self.budget = 1100 * MIB
-        rules = StartPolicy(stagger=0.0, parallel=9, login_every=0.0)
+        self.rules = StartPolicy(stagger=0.0, parallel=9, login_every=0.0)
         self.gate = Gate(
             settings=SimpleNamespace(
                 config=Config(),
                 memory_limit=Settings(Config()).memory_limit,
                 memory_budget=lambda: self.budget,
-                start_policy=lambda: rules,
-                remote_start_policy=lambda: rules,
+                start_policy=lambda remote: self.rules,
             ),
             backends=nothing(may_begin=lambda _: True),
             reaching=nothing(forget=lambda _: None),
@@ -142,7 +141,7 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
     settings = {"backend": backend} if backend else {}
     for number in range(18):
         busy = InstanceId(f"busy{number}")
-        house.gate.queues.ask(busy, 1.0, reconnects=number >= 9, lane=backend)
+        house.gate.queues.ask(busy, house.rules, 1.0, reconnects=number >= 9, lane=backend)
     one = facts("one", **settings)
     one.unit = RUNS
     repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)

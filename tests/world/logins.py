@@ -39,7 +39,7 @@ class Logins:
 
     def new_life(self) -> None:
         """An agent that starts has its whole budget."""
-        self._budget = LoginBudget(lambda: self._lenient)
+        self._budget = LoginBudget()
 
     def note(self, id: str, *, banned: bool) -> None:
         now = asyncio.get_running_loop().time()
@@ -52,7 +52,7 @@ class Logins:
             self.banned[id] = now
         if id in self.by_itself:
             self.by_itself.discard(id)
-        elif self._budget.take(now) is not None:
+        elif self._budget.take(self._lenient, now) is not None:
             self.wrongs.append(f"{id} logs in, and the budget has no login left")
 
 
