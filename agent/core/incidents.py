@@ -113,18 +113,20 @@ class Incident:
             return now + remaining(self.turn_at + policy.canary_time, now, policy.canary_time)
         return now + remaining(self.turn_at, now, max(_pace(self.code, policy)))
 
-    def give_turn(self, able: Collection[InstanceId], policy: IncidentPolicy, now: float) -> bool:
-        """True if a member begins its turn. A canary that fell silent has failed, and where none
+    def give_turn(
+        self, able: Collection[InstanceId], policy: IncidentPolicy, now: float
+    ) -> InstanceId | None:
+        """The member that begins its turn. A canary that fell silent has failed, and where none
         is able to try, all are asked again after the wait for a failed one."""
         able = [id for id in self.members if id in able and id not in self.idle]
         if self.canary is not None or not able:
             self.tries += bool(self.idle)
             self.end_turn(policy, now)
-            return False
+            return None
         self.canary, self.turn_at, self.tries = able[0], now, self.tries + 1
         self.members.remove(able[0])  # it goes to the end, so that each of them has its turn
         self.members.append(able[0])
-        return True
+        return self.canary
 
     def end_turn(self, policy: IncidentPolicy, now: float) -> None:
         """The canary failed."""
@@ -185,16 +187,6 @@ def find_incident(
                 due = now + _pace(code, policy)[0]
                 return Incident(group, code, now, sorted(in_order[number:]), turn_at=due)
     return None
-
-
-def odd_one_out(
-    instance: InstanceId, failing: Mapping[InstanceId, str], population: int, policy: IncidentPolicy
-) -> bool:
-    """Whether no other instance of its engine fails as this one does. `failing`: each failing
-    instance of the engine with its phase or reason."""
-    code = failing.get(instance, "")
-    alike = sum(other == code for id, other in failing.items() if id != instance)
-    return alike <= population * policy.noise
 
 
 def _pace(code: str, policy: IncidentPolicy) -> tuple[float, float]:

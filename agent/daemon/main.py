@@ -222,8 +222,8 @@ class Daemon:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
             reader = Reader(supervisor.asking)
-            supervisor.means.kept_more = reader.changed
-            supervisor.on_forget = reader.forget
+            supervisor.registry.kept_more = reader.changed
+            supervisor.registry.forgotten = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))

@@ -46,7 +46,7 @@ class Archives:
     def __init__(self, base: Supervisor) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
         self._store, self._host = base.store, base.seats
-        self._forget, self._wake = base.forget, base.wake
+        self._wake = base.wake
         self._arriving: set[InstanceId] = set()
 
     @asynccontextmanager
@@ -127,10 +127,10 @@ class Archives:
         made, record = _made(wanted, manifest, old)
         check_settings_of(made)
         self._registry.check(made)
-        devices, doing = self._registry.devices, f"import {id}"
+        doing = f"import {id}"
         async with (
             self._registry.making(id, doing, replaces=old is not None),
-            devices.alone(id, manifest.engine, doing, arrived.linked),
+            self._registry.alone(id, manifest.engine, doing, arrived.linked),
         ):
             if old is None:
                 async with self._keeping.locks[id]:
@@ -160,7 +160,6 @@ class Archives:
             await self._host.stop(old.id)
             await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
             self._registry.drop(old)
-            self._forget(old.id)
             try:
                 return await self._put(made, record, replaces=True)
             except WaError as error:

@@ -126,10 +126,9 @@ class Supervisor:
         # What callers ask for.
         self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.seats, self.asking, self.forget)
+        self.orders = Orders(registry, self.seats, self.asking)
         self.backends.create = self.orders.create
         self.repairs = Repairs(means, self.asking, self.orders)
-        self.on_forget: Callable[[InstanceId], None] = lambda _id: None
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """`status` is ready only after a pass has seen all of these."""
@@ -174,12 +173,6 @@ class Supervisor:
                 facts.run.claim, facts.run.probe = None, None
                 facts.run.linked_since = boot_now()
             self.wake(id)
-
-    def forget(self, id: InstanceId) -> None:
-        self.gate.forget(id)
-        self.loop.forget(id)
-        self.incidents.forget(id)
-        self.on_forget(id)
 
 
 # Before the first pass: read instances, make missing ones, put all in line. The first pass adopts

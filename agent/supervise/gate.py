@@ -22,9 +22,9 @@ from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import (
     Failure,
     Incident,
+    IncidentPolicy,
     find_incident,
     is_shared,
-    odd_one_out,
     shared,
 )
 from agent.core.memory import lacks_room
@@ -55,7 +55,6 @@ from agent.supervise.reach import Reaching
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
-_ALL_WELL = "all its members are well, or are not to run"
 _ON_ITS_WAY = frozenset(
     {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
@@ -89,14 +88,18 @@ class Incidents:
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
+    @property
+    def policy(self) -> IncidentPolicy:
+        return self.settings.config.incident
+
     async def run(self) -> None:
         """Give canaries their turns when it is time."""
         while True:
             self._changed.clear()
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            now, policy = boot_now(), self.settings.config.incident
-            turns = [incident.next_turn(policy, now) for incident in self.active.values()]
+            now = boot_now()
+            turns = [incident.next_turn(self.policy, now) for incident in self.active.values()]
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
                     await self._changed.wait()
@@ -104,22 +107,15 @@ class Incidents:
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
         longer."""
-        if now < incident.next_turn(self.settings.config.incident, now):
-            return None
-        down = self._not_well(incident)
-        if not down:
-            return self.release(incident.group, _ALL_WELL)
-        able = [its.id for its in down if not self.reaching.away(its)]
-        if (
-            incident.give_turn(able, self.settings.config.incident, now)
-            and incident.canary is not None
-        ):
-            facts = self.all_facts[incident.canary]
+        if now < incident.next_turn(self.policy, now) or self._end_if_well(incident):
+            return
+        able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
+        if (canary := incident.give_turn(able, self.policy, now)) is not None:
+            facts = self.all_facts[canary]
             facts.asked.try_at_once = True
             sentence = f"tries first for the members of the incident {incident.code}"
             self._say("canary", sentence, incident)
             self._hurry(facts)
-        return None
 
     def failed(self, facts: Facts, code: str) -> None:
         group, now = group_of(facts), boot_now()
@@ -131,14 +127,14 @@ class Incidents:
                 self._canary_failed(incident, facts, code, now)
         elif is_shared(code):
             its.failures.append(Failure(facts.id, code, now))
-            while its.failures[0].at < now - self.settings.config.incident.window:
+            while its.failures[0].at < now - self.policy.window:
                 its.failures.popleft()
             found = find_incident(
                 group,
                 its.failures,
                 successes=its.successes,
                 population=self._population()[group],
-                policy=self.settings.config.incident,
+                policy=self.policy,
                 now=now,
             )
             if found is not None:
@@ -151,15 +147,15 @@ class Incidents:
     def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
         if incident.is_outage and code in REACHED_CODES:
             why = f"WhatsApp answered its canary {facts.id} ({code})"
-            return self.release(incident.group, why)
+            self.release(incident.group, why)
+            return
         if shared(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
         repair = facts.repair.last
         # Without a pairing to lose it has not failed before its repair has renewed it.
-        goes_on = repair is not None and not repair.over and not facts.record.paired
-        if not (goes_on and repair and repair.step is not RecoveryKind.CLEANUP):
-            incident.end_turn(self.settings.config.incident, now)
-        return None
+        goes_on = repair is not None and not repair.over and repair.step is not RecoveryKind.CLEANUP
+        if facts.record.paired or not goes_on:
+            incident.end_turn(self.policy, now)
 
     def succeeded(self, facts: Facts) -> None:
         group, now = group_of(facts), boot_now()
@@ -193,63 +189,57 @@ class Incidents:
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
-        group = group_of(facts)
         if not facts.desired.should_run:
-            return self.forget(facts.id)
+            self.forget(facts.id)
+            return
+        failing = self._of(group_of(facts)).failing
         if needs_repair(verdict):
-            self._of(group).failing[facts.id] = (verdict.reason, boot_now())
+            failing[facts.id] = (verdict.reason, boot_now())
         elif verdict.reason not in _ON_ITS_WAY:
-            self._of(group).failing.pop(facts.id, None)
-        incident = self.active.get(group)
-        if incident is not None and facts.id in incident.members and is_well(verdict):
+            failing.pop(facts.id, None)
+        if (incident := self.incident_of(facts)) is not None and is_well(verdict):
             word = "is connected again" if verdict.healthy else "shows its code"
             if facts.id == incident.canary:
-                self.release(group, f"its canary {facts.id} {word}")
-            elif not self._not_well(incident):
-                self.release(group, _ALL_WELL)
-        return None
+                self.release(incident.group, f"its canary {facts.id} {word}")
+            else:
+                self._end_if_well(incident)
 
     def forget(self, id: InstanceId) -> None:
         """The session is disabled, deleted or moved away: no other one waits for its try."""
         for its in self._groups.values():
             its.failing.pop(id, None)
             its.successes.pop(id, None)
-        for group, incident in list(self.active.items()):
+        for incident in list(self.active.values()):
             if id in incident.members:
                 self._pass_turn(incident, id)
-                if not self._not_well(incident):
-                    self.release(group, _ALL_WELL)
+                self._end_if_well(incident)
 
     def wait_reason(self, facts: Facts) -> str:
         """Why this session must wait for others; "" when it may try. WhatsApp itself has ended a
         session that is unpaired, and one that lost its pairing fails otherwise."""
-        incident = self.active.get(group_of(facts))
-        if incident is None or facts.id == incident.canary or facts.id not in incident.members:
+        if (incident := self.incident_of(facts)) is None or facts.id == incident.canary:
             return ""
         lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
         return "" if lost or reason_of(facts.record.reason).unpairs else incident.wait_reason
 
-    def has(self, facts: Facts) -> bool:
-        """True if it is a member of an incident that goes on."""
+    def incident_of(self, facts: Facts) -> Incident | None:
+        """The incident that goes on and has it as a member."""
         incident = self.active.get(group_of(facts))
-        return incident is not None and facts.id in incident.members
+        return incident if incident is not None and facts.id in incident.members else None
 
     def well(self, facts: Facts) -> bool:
         return group_of(facts) not in self.active
 
     def odd_one_out(self, facts: Facts) -> bool:
-        """Among all of its group, and among those that go out the same way."""
-        group, now = group_of(facts), boot_now()
-        seen = self._of(group).failing.items()
-        failing = {id: reason for id, (reason, at) in seen if now - at < STALE}
+        """No other instance of its group fails as this one does, nor of those that go out the same
+        way."""
+        group, since, noise = group_of(facts), boot_now() - STALE, self.policy.noise
+        failing = {id: why for id, (why, at) in self._of(group).failing.items() if at > since}
+        code = failing.pop(facts.id, "")
+        alike = {id for id, other in failing.items() if other == code}
         beside = {other.id for other in self._beside(facts)}
-        alike = {id: code for id, code in failing.items() if id in beside or id == facts.id}
-        among_all = odd_one_out(
-            facts.id, failing, self._population()[group], self.settings.config.incident
-        )
-        return among_all and odd_one_out(
-            facts.id, alike, len(beside) + 1, self.settings.config.incident
-        )
+        among_all = len(alike) <= self._population()[group] * noise
+        return among_all and len(alike & beside) <= (len(beside) + 1) * noise
 
     def another_connected(self, facts: Facts) -> bool:
         verdicts = (other.verdict for other in self._beside(facts))
@@ -277,6 +267,12 @@ class Incidents:
         for id in incident.members:
             if id in self.all_facts:
                 self._hurry(self.all_facts[id])
+
+    def _end_if_well(self, incident: Incident) -> bool:
+        if over := not self._not_well(incident):
+            why = "all its members are well, or are not to run"
+            self.release(incident.group, why)
+        return over
 
     def _not_well(self, incident: Incident) -> list[Facts]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
@@ -404,6 +400,7 @@ class Gate:
         self.queues.withdraw(id)
         self._promised.pop(id, None)
         self.reaching.forget(id)
+        self.incidents.forget(id)
 
     def _others(self, facts: Facts) -> Wait | None:
         """The server, the address, the incident that hold it."""

@@ -3,7 +3,7 @@ its deletion into the trash, and its return."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,8 +46,6 @@ class Orders:
     registry: Registry
     host: Seats
     asking: Calls
-    forget: Callable[[InstanceId], None]
-    """Takes a deleted instance out of queues and loop."""
 
     async def create(self, instance: Instance) -> Session:
         try:
@@ -90,7 +88,7 @@ class Orders:
             return await self.intend(facts, "enabled", already)
         with suppress(InvalidRequest):  # a program that is missing says so itself
             self.registry.check(facts.instance)
-        async with self.registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
+        async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
             facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
             facts.record = with_override(forgive(facts.record), Override.NONE, "")
@@ -112,7 +110,7 @@ class Orders:
 
     async def start(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        async with self.registry.devices.alone(id, facts.instance.engine, f"start {id}"):
+        async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
             facts.asked.start = True
             wanted = facts.instance.enabled or facts.enabled_by_operator
             override = Override.NONE if wanted else Override.STARTED
@@ -196,7 +194,6 @@ class Orders:
             failpoint("deletion_retired")
             await self.registry.store.remove(id, said)
             self.registry.drop(facts)
-            self.forget(id)
             return name
 
     async def trash(self) -> list[Retired]:
@@ -226,7 +223,7 @@ class Orders:
             linked = await asyncio.to_thread(
                 read_linked, self.registry.root, id, identity.instance.engine
             )
-            async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
+            async with self.registry.alone(id, identity.instance.engine, doing, linked):
                 await self.registry.store.add(identity.instance, record, said)
                 self.registry.add(identity.instance, record)
         except (Refused, TryLater):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -39,64 +39,6 @@ from agent.vault.trash import retire
 log = logging.getLogger(__name__)
 
 
-# Which linked device each session is. WhatsApp ends the connection of a device whenever another
-# program logs in as the same one: of its copies, one may be an instance that runs.
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Devices:
-    _root: Path
-    _facts: Mapping[InstanceId, Facts]
-    _locks: WeakValueDictionary[str, asyncio.Lock] = field(
-        init=False, default_factory=WeakValueDictionary
-    )
-    """By device: two copies are compared one after the other."""
-
-    @asynccontextmanager
-    async def alone(
-        self,
-        id: InstanceId,
-        engine: str,
-        doing: str,
-        linked: Linked | None = None,
-        *,
-        arrives: bool | None = None,
-    ) -> AsyncIterator[None]:
-        """Refused where another instance is the same device. `linked`: of a session that is not in
-        its place yet; else of this one. One that `arrives` no other instance may be; one that is
-        here already may not run with another that runs."""
-        if arrives is None:
-            arrives = linked is not None
-        if linked is None:
-            linked = await asyncio.to_thread(read_linked, self._root, id, engine)
-        if not linked.device:
-            yield
-            return
-        async with self._locks.setdefault(linked.device, asyncio.Lock()):
-            if twin := await self._twin_of(id, linked, running=not arrives):
-                raise Refused(
-                    f"cannot {doing}: instance {twin} is the same linked device, and two programs"
-                    " with one device end each other's connections;"
-                    f" {'delete' if arrives else 'disable'} {twin} first",
-                    code="same_device",
-                )
-            yield
-
-    async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
-        for facts in list(self._facts.values()):
-            instance, account = facts.instance, facts.record.account
-            if instance.id == id or instance.backend or not facts.record.paired:
-                continue
-            if running and not (instance.enabled or facts.unit.runs):
-                continue
-            if account and linked.account and account != linked.account:
-                continue
-            its = await asyncio.to_thread(read_linked, self._root, facts.id, instance.engine)
-            if its.device == linked.device:
-                return instance.id
-        return None
-
-
 def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
@@ -125,6 +67,10 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
 
+def _nothing(_id: InstanceId) -> None:
+    """Nothing here reads messages."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Registry:
     store: Store
@@ -134,15 +80,19 @@ class Registry:
     """Filled here; other parts may hold it already."""
     boot: str = ""
     """The machine's present boot."""
-    devices: Devices = field(init=False)
+    kept_more: Callable[[InstanceId], None] = _nothing
+    """Hears that a worker kept more messages, or was connected and may have."""
+    forgotten: Callable[[InstanceId], None] = _nothing
+    """Hears that a session was deleted."""
+    _devices: WeakValueDictionary[str, asyncio.Lock] = field(
+        init=False, default_factory=WeakValueDictionary
+    )
+    """By device: two copies are compared one after the other."""
     _making: WeakValueDictionary[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
     reconnects: Histogram = field(init=False, default_factory=Histogram)
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
-
-    def __post_init__(self) -> None:
-        self.devices = Devices(self.root, self.facts)
 
     @property
     def settings(self) -> Settings:
@@ -220,6 +170,8 @@ class Registry:
         facts.gone = True
         facts.repair_ended()
         self.facts.pop(facts.id, None)
+        self.gate.forget(facts.id)
+        self.forgotten(facts.id)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -246,12 +198,59 @@ class Registry:
         opens_in = breaker.opens_in(view.at_wall, rules)
         view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
         view.turns_before = self.gate.queues.before(facts.id)
-        view.in_incident = self.gate.incidents.has(facts)
+        view.in_incident = self.gate.incidents.incident_of(facts) is not None
         view.memory_limit = settings.memory_limit(facts)
         view.crypto_lately = judge_crypto(facts.crypto, settings.config.crypto, view.at).errors
         if backend := facts.instance.backend:
             view.engine_version = self.gate.backends.server_version(backend)
         return view
+
+    # Which linked device each session is. WhatsApp ends the connection of a device whenever another
+    # program logs in as the same one: of its copies, one may be an instance that runs.
+
+    @asynccontextmanager
+    async def alone(
+        self,
+        id: InstanceId,
+        engine: str,
+        doing: str,
+        linked: Linked | None = None,
+        *,
+        arrives: bool | None = None,
+    ) -> AsyncIterator[None]:
+        """Refused where another instance is the same device. `linked`: of a session that is not in
+        its place yet; else of this one. One that `arrives` no other instance may be; one that is
+        here already may not run with another that runs."""
+        if arrives is None:
+            arrives = linked is not None
+        if linked is None:
+            linked = await asyncio.to_thread(read_linked, self.root, id, engine)
+        if not linked.device:
+            yield
+            return
+        async with self._devices.setdefault(linked.device, asyncio.Lock()):
+            if twin := await self._twin_of(id, linked, running=not arrives):
+                raise Refused(
+                    f"cannot {doing}: instance {twin} is the same linked device, and two programs"
+                    " with one device end each other's connections;"
+                    f" {'delete' if arrives else 'disable'} {twin} first",
+                    code="same_device",
+                )
+            yield
+
+    async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
+        for facts in list(self.facts.values()):
+            instance, account = facts.instance, facts.record.account
+            if instance.id == id or instance.backend or not facts.record.paired:
+                continue
+            if running and not (instance.enabled or facts.unit.runs):
+                continue
+            if account and linked.account and account != linked.account:
+                continue
+            its = await asyncio.to_thread(read_linked, self.root, facts.id, instance.engine)
+            if its.device == linked.device:
+                return instance.id
+        return None
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
         """Write rows and identity: they must be on the disk before a plan is carried out. The log

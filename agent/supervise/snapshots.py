@@ -204,7 +204,7 @@ class Snapshots:
         linked = await asyncio.to_thread(linked_of, self.registry.root, snapshot)
         facts.action.interrupt_start()
         async with (
-            self.registry.devices.alone(
+            self.registry.alone(
                 id, facts.instance.engine, f"restore {name} of {id}", linked, arrives=False
             ),
             facts.busy,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.incidents import Failure, IncidentPolicy, find_incident, odd_one_out
+from agent.core.incidents import Failure, IncidentPolicy, find_incident
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS
 
@@ -150,16 +150,3 @@ def test_no_clock_puts_a_turn_off_longer_than_the_policy(since, now):
     one = replace(incident(), turn_at=since)
     for state in (one, replace(one, canary=None)):
         assert 0 <= state.next_turn(POLICY, now) - now <= 900 + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("failing", "population", "odd"),
-    [
-        pytest.param({"i000": "phase_sync"}, 9, True, id="alone"),
-        pytest.param({"i000": "phase_sync", "i001": "zombie"}, 9, True, id="others fail otherwise"),
-        pytest.param({"i000": "phase_sync", "i001": "phase_sync"}, 9, False, id="two alike"),
-        pytest.param({"i000": "phase_sync", "i001": "phase_sync"}, 900, True, id="noise"),
-    ],
-)
-def test_the_odd_one_out(failing, population, odd):
-    assert odd_one_out(InstanceId("i000"), failing, population, POLICY) is odd

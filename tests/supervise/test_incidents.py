@@ -67,6 +67,13 @@ def test_a_stopped_member_fails_no_more(reason, alone):
     assert incidents.odd_one_out(facts["a"]) is alone
 
 
+def test_in_a_large_group_two_that_fail_alike_are_noise():
+    incidents, facts = made(*map(str, range(900)))
+    for id in "12":
+        incidents.judged(facts[id], ZOMBIE)
+    assert incidents.odd_one_out(facts["1"])
+
+
 def test_another_one_of_the_same_server_shows_that_it_can_connect():
     _, facts = made("a", "b")
     _, there = made("c", engine="web")

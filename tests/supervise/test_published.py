@@ -18,7 +18,8 @@ A = InstanceId("a")
 GATE = SimpleNamespace(
     settings=Settings(Config()),
     queues=SimpleNamespace(before=lambda _: None),
-    incidents=SimpleNamespace(has=lambda _: False),
+    incidents=SimpleNamespace(incident_of=lambda _: None),
+    forget=lambda _: None,
 )
 
 

@@ -42,7 +42,7 @@ class House:
             ),
             backends=nothing(may_begin=lambda _: True),
             reaching=nothing(forget=lambda _: None),
-            incidents=nothing(),
+            incidents=nothing(forget=lambda _: None),
             wake=lambda _: None,
         )
 

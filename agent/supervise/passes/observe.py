@@ -151,7 +151,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
-    means.may_have_messages(facts.id)
+    means.registry.kept_more(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.

@@ -5,7 +5,7 @@ published status comes last."""
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,6 @@ from agent.core.model import (
     Category,
     Health,
     HealthVerdict,
-    InstanceId,
     JournalEntry,
     Override,
     SessionRecord,
@@ -64,8 +63,6 @@ class Means:
     """No worker is probed before this moment of the agent's life."""
     operators_act_past_us: bool = False
     """True where `systemctl` can start and stop workers without the agent."""
-    kept_more: Callable[[InstanceId], None] | None = None
-    """Hears that a worker kept more messages, or was connected and may have."""
 
     @property
     def gate(self) -> Gate:
@@ -74,10 +71,6 @@ class Means:
     @property
     def settings(self) -> Settings:
         return self.registry.settings
-
-    def may_have_messages(self, id: InstanceId) -> None:
-        if self.kept_more is not None:
-            self.kept_more(id)
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -112,7 +105,7 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
     """Count what happened in a session, write it down or pass it on."""
     kind = happening.kind
     if kind in (KEPT, "not_kept", "kept_again"):
-        means.may_have_messages(facts.id)
+        means.registry.kept_more(facts.id)
     if kind == KEPT:
         return
     if note_happening(means.settings, facts, happening):
