@@ -77,12 +77,11 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(
-            root, wake, self._notes, lambda its, back: self.incidents.reach_changed(its, back=back)
-        )
+        self.reaching = Reaching(root, wake, self._notes)
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
+        self.reaching.changed = self.incidents.reach_changed
         self.gate = Gate(
             settings=settings,
             backends=self.backends,

@@ -177,7 +177,7 @@ class Incidents:
             incident.pass_turn(boot_now())
             self._changed.set()
 
-    def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
+    def reach_changed(self, sessions: Iterable[Facts], back: bool) -> None:
         """The address of these sessions is away or back: a canary goes as soon as its try can prove
         something."""
         for group in {group_of(facts) for facts in sessions} & self.active.keys():

@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -193,6 +194,10 @@ LOOKS_APART, ASK_AGAIN = 1.0, 5.0
 waits asks by itself, if it is not woken."""
 
 
+NOWHERE = Address("")
+"""Of sessions that need no address: it is never looked at, and never away."""
+
+
 @dataclass(slots=True, eq=False)
 class Reach:
     """One address. Its methods decide: they take the time and what was found."""
@@ -225,7 +230,7 @@ class Reach:
 
     @property
     def next_moment(self) -> float:
-        """While it is away: when a session tries in spite of it."""
+        """While it is away: no session tries before, unless its state changes."""
         if self.away_since is None or self.blind:
             return 0.0
         begun = self.tried_at if self.tries else self.away_since
@@ -234,14 +239,10 @@ class Reach:
         pause = min(UNSEEN_FIRST * 2.0 ** min(self.tries - 1, 16), UNSEEN_LONGEST)
         return begun + (pause if self.tries else 0.0)
 
-    def waits(self, now: float) -> bool:
-        """No session tries until its state changes, or until `next_moment`."""
-        return not self.blind and now < self.next_moment
-
     def is_known(self, now: float) -> bool:
         """A session need not look before it tries."""
         fresh = self.well_at is not None and 0 <= now - self.well_at <= FRESH
-        return fresh or self.away_since is not None
+        return fresh or self.away_since is not None or self.address is NOWHERE
 
     def look_was_good(self, now: float) -> None:
         """Waiting sessions may try at once."""
@@ -281,51 +282,45 @@ class Reaching:
     session_root: Path
     wake: Callable[[InstanceId], None]
     notes: Notes
-    changed: Callable[[tuple[Facts, ...], bool], None]
+    changed: Callable[[tuple[Facts, ...], bool], None] = field(init=False)
     """Called when an address is back (True) or away, with those that wait for it."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
-    _of: dict[InstanceId, tuple[object, Reach | None]] = field(init=False, default_factory=dict)
+    _of: dict[InstanceId, tuple[object, Reach]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
-    _places: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(32))
+    _places: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 32))
     """Looks at once."""
     _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def wait_reason(self, facts: Facts) -> str:
         """The wait reason while its address is away; "" while it can be reached, or is unknown."""
         reach = self._reach(facts)
-        if reach is None or facts.asked.past_looks or not reach.away:
+        if facts.asked.past_looks or not reach.away:
             return ""
         reach.waiting[facts.id] = facts
-        return UNREACHABLE if reach.waits(boot_now()) else ""
+        return UNREACHABLE if boot_now() < reach.next_moment else ""
 
     def sentence(self, facts: Facts) -> str:
         reach = self._reach(facts)
-        if reach is None or not reach.away:
-            return ""
-        return f"cannot reach {reach.address.name}: {reach.cause}"
+        return f"cannot reach {reach.address.name}: {reach.cause}" if reach.away else ""
 
     def back_at(self, facts: Facts) -> float | None:
-        reach = self._reach(facts)
-        return None if reach is None else reach.back_at
+        return self._reach(facts).back_at
 
     def way_out(self, facts: Facts) -> str:
         """The session's server and proxy, to be compared and not shown: it may hold a password."""
-        reach = self._reach(facts)
-        if reach is None or reach.address.url.startswith("file:"):
-            return ""
-        return f"{reach.address.url} {reach.address.proxy}"
+        url, proxy = astuple(self._reach(facts).address)
+        return "" if not url or url.startswith("file:") else f"{url} {proxy}"
 
     def away(self, facts: Facts) -> bool:
-        reach = self._reach(facts)
-        return reach is not None and reach.away
+        return self._reach(facts).away
 
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: it may try now. A time: ask again then, or when it is woken."""
         reach = self._reach(facts)
-        if reach is None or facts.asked.past_looks:
+        if facts.asked.past_looks:
             return None
         reach.waiting[facts.id] = facts
-        if reach.waits(now):
+        if now < reach.next_moment:
             self._changed.set()
             return max(min(reach.next_moment, now + ASK_AGAIN), now + 0.05)
         if not reach.is_known(now):
@@ -338,14 +333,12 @@ class Reaching:
 
     def doubt(self, facts: Facts) -> None:
         """The session's engine waits for the network: look whether the address is away."""
-        reach = self._reach(facts)
-        if reach is not None and not reach.away:
+        if not (reach := self._reach(facts)).away:
             self._look_for(reach, facts, LOOK_EVERY)
 
     def failed(self, facts: Facts, code: str) -> None:
         """The session's connection was lost, or a try failed; its record has counted that."""
-        if (reach := self._reach(facts)) is None:
-            return
+        reach = self._reach(facts)
         reach.failed(code, boot_now())
         if code in NETWORK_CODES and not reach.away:
             # Look before its own delay is over: an address that is away costs no attempt.
@@ -353,8 +346,7 @@ class Reaching:
         self._changed.set()
 
     def succeeded(self, facts: Facts) -> None:
-        if (reach := self._reach(facts)) is None:
-            return
+        reach = self._reach(facts)
         reach.waiting.pop(facts.id, None)
         was_away = reach.away
         reach.connected(boot_now())
@@ -363,12 +355,11 @@ class Reaching:
             self._tell(reach, back=True)
 
     def forget(self, id: InstanceId) -> None:
-        _, reach = self._of.pop(id, (None, None))
-        if reach is None:
+        if (known := self._of.pop(id, None)) is None:
             return
-        reach.waiting.pop(id, None)
-        if not any(other is reach for _, other in self._of.values()):
-            self._all.pop(reach.address, None)
+        known[1].waiting.pop(id, None)
+        if not any(other is known[1] for _, other in self._of.values()):
+            self._all.pop(known[1].address, None)
 
     async def run(self) -> None:
         """Look again at addresses that are away while a session waits for them."""
@@ -399,7 +390,7 @@ class Reaching:
     def _look_for(self, reach: Reach, facts: Facts, apart: float) -> None:
         """`apart`: seconds since the last look."""
         reach.waiting[facts.id] = facts
-        if boot_now() - reach.looked_at > apart:
+        if boot_now() - reach.looked_at > apart and reach.address is not NOWHERE:
             self._begin_look(reach)
 
     def _begin_look(self, reach: Reach) -> None:
@@ -446,14 +437,14 @@ class Reaching:
         if done:
             reach.waiting.clear()
 
-    def _reach(self, facts: Facts) -> Reach | None:
+    def _reach(self, facts: Facts) -> Reach:
         settings = facts.instance.settings
         known = self._of.get(facts.id)
         if known is not None and known[0] is settings:
             return known[1]
         self.forget(facts.id)
         folder = self.session_root / facts.id / "session"
-        address = needed_address(facts.instance.engine, settings, folder)
-        reach = None if address is None else self._all.setdefault(address, Reach(address))
+        address = needed_address(facts.instance.engine, settings, folder) or NOWHERE
+        reach = self._all.setdefault(address, Reach(address))
         self._of[facts.id] = (settings, reach)
         return reach

@@ -35,7 +35,7 @@ def away(now: float = 100.0, *, seen: bool = True) -> Reach:
 
 
 def ask(reach: Reach, now: float) -> str:
-    if reach.waits(now):
+    if now < reach.next_moment:
         return "wait"
     return "try" if reach.is_known(now) else "look"
 
@@ -96,6 +96,8 @@ class Network:
     def write(self, said: Any) -> None:
         self.news.append(said.kind)
 
+    def changed(self, *_: object) -> None: ...
+
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
@@ -107,7 +109,8 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 @pytest.fixture
 async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
     noted: Any = network
-    found = Reaching(tmp_path, network.woken.append, noted, lambda *_: None)
+    found = Reaching(tmp_path, network.woken.append, noted)
+    found.changed = noted.changed
     task = asyncio.create_task(found.run())
     yield found
     task.cancel()
