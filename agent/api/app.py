@@ -3,11 +3,12 @@ a time. An order goes on after its answer; of a question the answer is lost."""
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
+from agent.api.http.audit import CALLER, REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import has_rights, identify, require
 from agent.api.http.call import (
     ANSWER_WITHIN,
@@ -39,8 +40,6 @@ log = bound(Category.API)
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-NOT_YET = web.RequestKey("not_yet", bool)
-
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     app = web.Application(
@@ -48,79 +47,63 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
     )
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
-        app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, _bound(route, parts))
+        for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+            run = partial(_answer, route, parts)
+            app.router.add_route(method, route.path, run, expect_handler=_expect)
     return app
 
 
-def _bound(route: Route, parts: Parts) -> Answering:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        request[ROUTE] = plain_path(route.path)
-        id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
-        caller = identify(request, parts.section, parts.ring)
-        try:
-            require(caller, route.right, id)
-            query = read_query(request, route.query)
-            call = Call(request, route, parts, caller, query)
-            if route.body == ():
-                await call.body()
-            answered = await run_in_time(call)
-        except WaError as error:
-            parts.audit.answered(request, caller, id, error.http, error.code)
-            raise
-        if not isinstance(answered, web.StreamResponse):
-            answered = json_answer(answered, route.answers[0])
-        location = answered.headers.get("Location", "")
-        parts.audit.answered(request, caller, id, answered.status, location)
+async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
+    request[ROUTE] = plain_path(route.path)
+    id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
+    caller = request[CALLER] = identify(request, parts.section, parts.ring)
+    require(caller, route.right, id)
+    call = Call(request, route, parts, caller, read_query(request, route.query))
+    if route.body == ():
+        await call.body()
+    answered = await run_in_time(call)
+    if isinstance(answered, web.StreamResponse):
         return answered
-
-    return answer
+    return json_answer(answered, route.answers[0])
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
-    http = parts.metrics.http
+    audit = parts.audit
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
-        request_id = request[REQUEST_ID] = new_request_id()
-        with http.observe(request.method) as seen:
-            answered = await _safely(request, handler, parts, allowed_hosts)
-            seen.route = request.get(ROUTE, "other")
-            seen.code = answered.status
-            seen.failed = answered.status >= 500 and not request.get(NOT_YET)
+        request_id, not_yet = new_request_id(), False
+        request[REQUEST_ID] = request_id
+        with parts.metrics.http.observe(request.method) as seen:
+            try:
+                if isinstance(request.protocol, Connection):
+                    righted = has_rights(request, parts.section, parts.ring)
+                    await request.protocol.admit(righted=righted)
+                check_entrance(request, allowed_hosts)
+                answered = await handler(request)
+                audit.answered(request, answered.status, answered.headers.get("Location", ""))
+            except WaError as error:
+                not_yet = isinstance(error, NotYet)
+                audit.answered(request, error.http, error.code)
+                if error.http >= 500 and not not_yet:
+                    audit.failed(request, error)
+                answered = error_answer(error, request_id)
+            except web.HTTPException as error:
+                answered = library_error_answer(error.status, request_id, error.headers)
+            except ConnectionError:
+                raise  # the client is gone
+            except Exception:
+                what = f"{request.method} {path_of(request)}"
+                log.exception("request %s failed: %s", request_id, what)
+                answered = library_error_answer(500, request_id)
+            seen.route, seen.code = request.get(ROUTE, "other"), answered.status
+            seen.failed = answered.status >= 500 and not not_yet
         if not answered.prepared:
-            answered.headers.setdefault("X-Request-Id", request_id)
-            for name, value in HEADERS.items():
+            for name, value in {"X-Request-Id": request_id, **HEADERS}.items():
                 answered.headers.setdefault(name, value)
         return answered
 
     return answer
-
-
-async def _safely(
-    request: web.Request, run: Answering, parts: Parts, allowed_hosts: frozenset[str]
-) -> web.StreamResponse:
-    request_id, audit = request[REQUEST_ID], parts.audit
-    try:
-        if isinstance(request.protocol, Connection):
-            await request.protocol.admit(righted=has_rights(request, parts.section, parts.ring))
-        check_entrance(request, allowed_hosts)
-        return await run(request)
-    except WaError as error:
-        request[NOT_YET] = isinstance(error, NotYet)
-        if error.http >= 500 and not request[NOT_YET]:
-            audit.failed(request, error)
-        elif error.http in (401, 403):
-            audit.refused(request, error.http, error.code)
-        return error_answer(error, request_id)
-    except web.HTTPException as error:
-        return library_error_answer(error.status, request_id, error.headers)
-    except ConnectionError:
-        raise  # the client is gone
-    except Exception:
-        log.exception("request %s failed: %s %s", request_id, request.method, path_of(request))
-        return library_error_answer(500, request_id)
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

@@ -25,8 +25,7 @@ ROUTE = web.RequestKey("route", str)
 SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed", "failed"})
 """Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
 a message's id or a secret."""
-_CALLER = web.RequestKey("caller", tuple)
-"""Name of a known key or user without the right, and the same with the address."""
+CALLER = web.RequestKey("caller", Caller)
 QUIET_SECONDS = 60.0
 """Seconds in which lines like the last one are counted only."""
 MOST_SOURCES = 256
@@ -40,33 +39,27 @@ class Audit:
     _said: dict[str, tuple[float, int]] = field(default_factory=dict)
     """When the last line of a source was written, and how many came since."""
 
-    def answered(
-        self, request: web.Request, caller: Caller, id: str | None, status: int, more: str
-    ) -> None:
-        """Writes neither query nor body, which may hold secrets."""
-        if caller == ANONYMOUS:
-            return  # open routes change nothing; `refused` writes the refusals
+    def answered(self, request: web.Request, status: int, more: str) -> None:
+        """A change, a read of a code, a refusal: a missing or wrong key, a missing right, a foreign
+        host or page. Writes neither query nor body, which may hold secrets."""
+        caller, id = request.get(CALLER, ANONYMOUS), request.match_info.get("id")
+        known = caller.name if caller != ANONYMOUS else ""
+        who = address = address_of(request)
+        if known and known != address:
+            who = f"{known} from {address}"
         action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
-        address = address_of(request)
-        who = caller.name if caller.name == address else f"{caller.name} from {address}"
-        line = f"{who}: {action} (request {_number(request)})"
+        line = f"{action} (request {_number(request)})"
         if status in (401, 403):
-            request[_CALLER] = (caller.name, who)  # `refused` writes it
+            source = " ".join(filter(None, ("refused", _connected_from(request), known)))
+            self._limited(source, None, f"refused {who}: {line}", logging.WARNING)
+        elif not known:
+            return  # open routes change nothing
         elif request.method not in ("GET", "HEAD"):
-            bound(Category.API, id, AUDIT).info("%s", line)
+            bound(Category.API, id, AUDIT).info("%s", f"{who}: {line}")
         elif request.get(ROUTE) in OPENS_A_SESSION and status == 200:
             # A page asks every few seconds while it shows the code.
-            self._limited(f"read {caller.name} {id} {request.get(ROUTE)}", id, line, logging.INFO)
-
-    def refused(self, request: web.Request, status: int, code: str) -> None:
-        """A missing or wrong key, a missing right, a foreign host or page."""
-        name, who = request.get(_CALLER, ("", address_of(request)))
-        line = (
-            f"refused {who}: {request.method} {path_of(request)} → {status} {code}"
-            f" (request {_number(request)})"
-        )
-        source = " ".join(filter(None, ("refused", _connected_from(request), name)))
-        self._limited(source, None, line, logging.WARNING)
+            source = f"read {known} {id} {request.get(ROUTE)}"
+            self._limited(source, id, f"{who}: {line}", logging.INFO)
 
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
