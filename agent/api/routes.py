@@ -1,6 +1,7 @@
 """The table of all routes: method and path, right, handler, fields."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from agent.api.handlers import (
@@ -61,7 +62,7 @@ def _route(
 
 
 def _intent(name: str, summary: str) -> Route:
-    run = instances.intent(name)
+    run = partial(instances.intend, name)
     return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,))
 
 

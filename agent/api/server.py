@@ -19,7 +19,7 @@ from agent.api.http.connection import Connection, Entrance
 from agent.api.http.guard import host_name
 from agent.config.config import ApiSection, split_address
 from agent.core.model import Category
-from agent.errors import ConfigError, TryLater
+from agent.errors import ConfigError, TryLater, WaError
 from agent.files import short_path
 from agent.log import bound
 
@@ -61,22 +61,16 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
+        refusal: type[WaError] = TryLater
         if error.errno == errno.EADDRINUSE:
             holder = _holder(port) if name_holder else ""
-            raise TryLater(
-                f"cannot listen on {listen}: the address is in use{holder};"
-                " stop that program or change api.listen",
-                field="api.listen",
-            ) from error
-        if error.errno == errno.EADDRNOTAVAIL:
-            raise TryLater(
-                f"cannot listen on {listen}: no interface of this machine has that address;"
-                " bring it up or change api.listen",
-                field="api.listen",
-            ) from error
-        raise ConfigError(
-            f"cannot listen on {listen}: {error.strerror}", field="api.listen"
-        ) from error
+            cause = f"the address is in use{holder}; stop that program or change api.listen"
+        elif error.errno == errno.EADDRNOTAVAIL:
+            cause = "no interface of this machine has that address; bring it up or change"
+            cause += " api.listen"
+        else:
+            refusal, cause = ConfigError, str(error.strerror)
+        raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
     sock.setblocking(False)
     return sock
 
@@ -188,8 +182,12 @@ class Server:
             auto_decompress=False,
         )
 
-    async def open(self, path: Path | None, listen: str, environ: MutableMapping[str, str]) -> None:
-        """Listen on systemd's sockets, and bind those that it did not pass."""
+    async def open(
+        self, socket_path: Path | None, environ: MutableMapping[str, str], listen: str
+    ) -> None:
+        section = self._parts.section
+        path = Path(section.socket) if section.socket else socket_path
+        listen = section.listen and (listen or section.listen)
         await self._runner.setup()
         passed = take_sockets(environ, os.getpid())
         families = {sock.family for sock in passed}
@@ -272,13 +270,9 @@ async def serve(
     `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
     systemd should have opened, if it is not `section.listen`.
     """
-    section, server = parts.section, Server(parts)
+    server = Server(parts)
     try:
-        await server.open(
-            Path(section.socket) if section.socket else socket_path,
-            section.listen and (listen or section.listen),
-            os.environ if environ is None else environ,
-        )
+        await server.open(socket_path, os.environ if environ is None else environ, listen)
     except BaseException:
         await server.close()
         raise
@@ -290,9 +284,6 @@ async def serve(
 
 
 def _allowed_hosts(section: ApiSection) -> frozenset[str]:
-    names = set()
-    for entry in filter(None, section.allowed_hosts):
-        names.add(host_name(entry) or entry.lower())
-    if section.listen:
-        names.add(split_address(section.listen)[0].lower())
-    return frozenset(names)
+    names = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
+    own = [split_address(section.listen)[0].lower()] if section.listen else []
+    return frozenset(names.union(own))

@@ -123,15 +123,19 @@ def print_list(
 
 def table_of(rows: Sequence[Row], columns: Columns) -> Table:
     def cell(row: Row, field: str | Callable[[Row], object]) -> object:
-        value = row.get(field) if isinstance(field, str) else field(row)
-        if isinstance(value, list):
-            return " ".join(value)
-        if value is None or value == "":
-            return "-"
-        return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
+        return shown(row.get(field) if isinstance(field, str) else field(row))
 
     cells = [tuple(cell(row, field) for field in columns.values()) for row in rows]
     return Table(tuple(columns), cells)
+
+
+def shown(value: object) -> object:
+    """A value of the API for people."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if value is None or value == "":
+        return "-"
+    return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 
 def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:

@@ -4,7 +4,6 @@ first; q ends it. `reasons`: why sessions end, and what the agent does."""
 
 import argparse
 import contextlib
-import json
 import os
 import select
 import signal
@@ -29,6 +28,7 @@ from agent.cli.terminal import (
     pair_lines,
     print_answer,
     print_list,
+    shown,
     size,
     soft,
     table_of,
@@ -108,53 +108,34 @@ NOTHING = "no instances"
 
 
 def show(options: argparse.Namespace) -> int:
-    """Show everything about an instance."""
-    details = client_of(options).get(f"/api/instance/{options.id}/details")
-    lines = pair_lines(_pairs(details))
-    for event in reversed(details["events"]):
-        lines += pair_lines({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
-    return print_answer(options, details, *lines)
+    """Show everything about an instance: what `why` says, then every field that holds something."""
+    details, _, lines = _look(options)
+    return print_answer(options, details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
 
 
-def _pairs(details: dict[str, Any]) -> dict[str, object]:
-    health, unit = details["health"], details["unit"]
-    place = {"backend": details["backend"], "remote": details["remote"]}
-    return {
-        "id": details["id"],
-        "engine": details["engine"],
-        **(place if details["backend"] else {}),
-        "enabled": _enabled(details),
-        "status": f"{details['connection_status']} since {moment(details['since'])}",
-        "why": details["sentence"] or "-",
-        "health": f"{health['verdict']}: {health['sentence']}",
-        "account": details["account"] or ("paired" if details["paired"] else "not paired"),
-        **({"passkey": "needed to link the account"} if details["needs_passkey"] else {}),
-        "uptime": duration(details["uptime_seconds"]),
-        "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
-        "memory": size(details["memory_bytes"]),
-        "attempts": details["attempts"],
-        "next attempt": moment(details["next_attempt"]),
-        "restarts": _counts(details["restarts_by_reason"]),
-        "reconnects": _counts(details["reconnects_by_reason"]),
-        "messages": _counts(details["messages"]),
-        "settings": json.dumps(details["settings"]),
-        "created": moment(details["created"]),
-    }
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
+def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
+    for name, value in told.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif value and name != "events":
+            yield above + name, shown(value)
 
 
 def reasons(options: argparse.Namespace) -> int:
     """List the reasons why sessions end, with the agent's action for each."""
     table = reasons_table()
-    shown = [dict(zip(_KEYS, row, strict=True)) for row in table]
-    return print_answer(options, shown, Table(_HEADS, table))
+    answer = [dict(zip(_KEYS, row, strict=True)) for row in table]
+    return print_answer(options, answer, Table(_HEADS, table))
 
 
 def why(options: argparse.Namespace) -> int:
     """Show an instance's last events, its state, and the agent's next steps."""
+    _, parts, lines = _look(options)
+    return print_answer(options, {"id": options.id, **parts}, *lines)
+
+
+def _look(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
+    """Its details, and what they mean: by title, and as lines."""
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
     query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
@@ -171,7 +152,7 @@ def why(options: argparse.Namespace) -> int:
     for title, sentences in parts.items():
         lines.append(soft(title))
         lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
-    return print_answer(options, {"id": options.id, **parts}, *lines)
+    return details, parts, lines
 
 
 def present_state(details: dict[str, Any]) -> Iterator[str]:

@@ -248,7 +248,7 @@ class Daemon:
                 troubles.present,
                 troubles.windows,
                 self._places(),
-                self._signals.reload.set,
+                self._signals.reload,
             )
             listen = await host.missing_address()
             server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)

@@ -27,7 +27,7 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
     for verb in ("disable", "enable", "stop", "start", "restart", "logout"):
         assert (await cli(verb, "sales")).status == 0, verb
     shown = await cli("show", "sales")
-    assert re.search(r"status +QR_REQUIRED since \d{4}-", shown.out)
+    assert re.search(r"connection_status +QR_REQUIRED\n +since +\d{4}-", shown.out)
     deleted = await cli("delete", "sales")
     assert "wa-agent trash restore sales.20260115T103045Z" in deleted.out
     assert "sales.20260115T103045Z" in (await cli("trash", "list")).out

@@ -75,7 +75,7 @@ async def adopt(call: Call) -> web.Response:
 
 async def reload(call: Call) -> web.Response:
     """Let the agent read agent.toml again."""
-    call.parts.reload()
+    call.parts.reload.set()
     return json_answer({"look": "/api/health"}, 202)
 
 
@@ -117,14 +117,8 @@ def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a new instance, with its place in them."""
     settings = {**body.get("settings", {})}
     for name in _PLACE:
-        if name not in body:
-            continue
-        if settings.get(name, body[name]) != body[name]:
+        if name in body and settings.setdefault(name, body[name]) != body[name]:
             raise _wrong(name, f"settings.{name} has another value")
-        settings[name] = body[name]
-    for name in _PLACE:
-        if not isinstance(settings.get(name, ""), str):
-            raise _wrong(f"settings.{name}", "it must be a string")
     _check_engine(engine, settings)
     return settings
 

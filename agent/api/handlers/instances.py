@@ -1,7 +1,6 @@
 """Instances: read them and store intents, which passes carry out."""
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -10,7 +9,7 @@ from agent.api.handlers.backends import PLACE, placed, still_placed
 from agent.api.handlers.copies import LONG_TIMEOUT
 from agent.api.handlers.link import ask_engine
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Handler, Json
+from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.present import show_details, show_instance
@@ -22,7 +21,7 @@ from agent.core.model import (
     parse_instance_id,
 )
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import Session, show_event
+from agent.core.session import show_event
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
 from agent.redaction import redact
@@ -215,14 +214,9 @@ async def read_history(call: Call, id: InstanceId | None) -> Json:
     }
 
 
-def intent(name: str) -> Handler:
+async def intend(name: str, call: Call) -> Json:
     """enable, disable, start, stop, restart: stored, and answered before it is done."""
-
-    async def write_intent(call: Call) -> Json:
-        write: Callable[[InstanceId], Awaitable[Session]] = getattr(call.supervisor.orders, name)
-        return show_instance(await write(call.id))
-
-    return write_intent
+    return show_instance(await getattr(call.supervisor.orders, name)(call.id))
 
 
 async def logout(call: Call) -> Json:

@@ -71,8 +71,8 @@ class Parts:
     """How much the counters of sessions rose lately."""
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
-    reload: Callable[[], None] = lambda: None
-    """Lets the agent read agent.toml again."""
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set: the agent reads agent.toml again."""
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""

@@ -50,16 +50,6 @@ class Entrance:
 
 
 class Connection(RequestHandler):
-    __slots__ = (
-        "_answered",
-        "_deadline",
-        "_ended",
-        "_entrance",
-        "_heard",
-        "_righted",
-        "address",
-    )
-
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
         self.address: str | None = None

@@ -181,8 +181,9 @@ async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> byt
         raise UnsupportedType(
             "cannot read the body: the agent reads no compressed bodies", field="body"
         )
+    too_large = TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
     if (request.content_length or 0) > limit:
-        raise TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
+        raise too_large
     try:
         async with asyncio.timeout(seconds):
             await invite(request)
@@ -191,9 +192,7 @@ async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> byt
     except TimeoutError as error:
         raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:
-        raise TooLarge(
-            f"cannot read the body: it may have at most {limit} bytes", field="body"
-        ) from error
+        raise too_large from error
     except web.RequestPayloadError as error:
         raise InvalidRequest("cannot read the body: it ended early", field="body") from error
 

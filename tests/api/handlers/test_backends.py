@@ -51,11 +51,6 @@ async def test_an_instance_is_put_on_a_backend(local, house, evo):
             "backend",
             "invalid_request",
         ),
-        (
-            {"engine": "evolution", "settings": {"backend": ["evo"]}},
-            "settings.backend",
-            "invalid_request",
-        ),
     ],
 )
 async def test_a_place_that_is_none_is_refused(local, evo, body, field, code):

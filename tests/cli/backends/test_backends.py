@@ -71,7 +71,7 @@ async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, 
     assert settings == {"backend": "evo", "remote": "Shop 1"}
     await cli("create", "here", "--engine", "sandbox")
     shown = (await cli("show", "shop")).out
-    assert re.search(r"backend +evo\nremote +Shop 1\n", shown)
+    assert re.search(r"backend +evo\n +remote +Shop 1\n", shown)
     assert "backend" not in (await cli("show", "here")).out
     wrong = await cli("create", "x", "--engine", "whaticket", "--backend", "evo")
     assert wrong.status == 2
