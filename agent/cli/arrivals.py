@@ -2,17 +2,17 @@
 connect."""
 
 import argparse
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import IO, Any
 from urllib.parse import urlencode
 
-from agent.cli.client import upload
+from agent.cli.client import LONGEST
 from agent.cli.command import client_of
 from agent.cli.switch import wait_until_connected
-from agent.cli.terminal import duration, print_answer, print_list, with_progress
+from agent.cli.terminal import duration, print_answer, print_list, progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 from agent.vault.archives import FoundSession
@@ -33,8 +33,11 @@ def send(
     """Gives an archive to the agent; the new instance."""
     wanted = {"replace": options.replace, "enable": options.enable, "id": id}
     query = {key: "true" if value is True else value for key, value in wanted.items() if value}
-    work = partial(upload, client_of(options), f"/api/import?{urlencode(query)}", archive)
-    return with_progress(options, f"importing {name}", work)
+    size = os.fstat(archive.fileno()).st_size
+    headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
+    path = f"/api/import?{urlencode(query)}"
+    with progress(options, f"importing {name}"):
+        return client_of(options).request("POST", path, archive, headers, LONGEST)
 
 
 def id_for(session: FoundSession, given: str | None) -> str:
@@ -52,8 +55,8 @@ def id_for(session: FoundSession, given: str | None) -> str:
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     """Reports one session, with --wait once it is connected."""
     if options.wait is not None:
-        wait = partial(wait_until_connected, client_of(options), instance["id"], options.wait)
-        with_progress(options, f"waiting for {instance['id']}", wait)
+        with progress(options, f"waiting for {instance['id']}"):
+            wait_until_connected(client_of(options), instance["id"], options.wait)
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
     return print_answer(
         options,

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -86,6 +87,10 @@ def _object(raw: bytes) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
+Body = Mapping[str, Any] | IO[bytes] | None
+"""JSON, or a file whose length and type the headers name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """One agent to ask. Every request has its own connection: commands are short."""
@@ -98,31 +103,21 @@ class Client:
     def get(
         self, path: str, query: Mapping[str, Any] | None = None, seconds: float = _SECONDS
     ) -> dict[str, Any]:
-        return self.request("GET", path, query=query, seconds=seconds)
+        path = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        return self.request("GET", path, seconds=seconds)
 
-    def post(
-        self, path: str, body: Mapping[str, Any] | None = None, seconds: float = _SECONDS
-    ) -> dict[str, Any]:
-        return self.request("POST", path, body=body, seconds=seconds)
+    def post(self, path: str, body: Body = None, seconds: float = _SECONDS) -> dict[str, Any]:
+        return self.request("POST", path, body, seconds=seconds)
 
     def request(
         self,
         method: str,
         path: str,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
         seconds: float = _SECONDS,
     ) -> dict[str, Any]:
-        """`seconds`: the longest silence."""
-        if query:
-            path += "?" + urlencode(query, doseq=True)
-        sent = {"Accept": "application/json", **(headers or {})}
-        raw = None
-        if body is not None:
-            raw, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
-        with self.exchange(method, path, raw, sent, seconds) as response:
+        with self.exchange(method, path, body, headers, seconds) as response:
             answer = _object(response.read())
         if answer is None:
             raise WaError("cannot read the agent's answer: it is not a JSON object")
@@ -130,20 +125,25 @@ class Client:
 
     @contextmanager
     def exchange(
-        self, method: str, path: str, body: Any, headers: Mapping[str, str], seconds: float
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], seconds: float
     ) -> Iterator["HTTPResponse"]:
-        """An answer to read from. `body`: bytes, or pieces of them; an error of the
-        agent's raises AgentSaidNo."""
-        seconds = min(max(1.0, seconds), 86_400.0)  # the agent refuses what is no time to wait
+        """An answer to read from; an error of the agent's raises AgentSaidNo. `seconds`: the
+        longest silence."""
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
-        connection = http.client.HTTPConnection(self.host(), timeout=seconds)
-        connection.sock = self.open_socket()
-        connection.sock.settimeout(seconds)
+        sent = {"Accept": "application/json", **headers}
+        if isinstance(body, Mapping):
+            sent["Content-Type"] = "application/json"
+        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        if self.key:
+            sent["Authorization"] = f"Bearer {self.key}"
+        connection = http.client.HTTPConnection(self._host())
+        connection.sock = self._open_socket()
+        # The agent refuses what is no time to wait.
+        connection.sock.settimeout(min(max(1.0, seconds), 86_400.0))
         try:
             try:
-                key = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-                connection.request(method, path, body, {**headers, **key})
+                connection.request(method, path, raw, sent)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # an agent that refuses does so before it has read all: its answer counts
             except ValueError:  # which quotes the header
@@ -166,7 +166,7 @@ class Client:
             page = self.get("/api/instances", {**query, **after, "limit": 1000})
             yield from page["instances"]
 
-    def host(self) -> str:
+    def _host(self) -> str:
         if not self.url:
             return "localhost"
         parts = urlsplit(self.url)
@@ -174,15 +174,14 @@ class Client:
             raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
         return parts.netloc
 
-    def open_socket(self) -> socket.socket:
+    def _open_socket(self) -> socket.socket:
         """A socket to an agent that answers. The kernel accepts connections for a process that
         hangs, too. So /healthz is asked first, with a short time limit."""
         import http.client
 
         try:
             with self._connect() as sock:
-                sock.settimeout(_HELLO_SECONDS)
-                sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self.host()}\r\n\r\n".encode())
+                sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self._host()}\r\n\r\n".encode())
                 http.client.HTTPResponse(sock, method="GET").begin()
         except TimeoutError:
             words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
@@ -194,7 +193,7 @@ class Client:
     def _connect(self) -> socket.socket:
         problems = []
         if self.url:
-            parts = urlsplit("//" + self.host())
+            parts = urlsplit(self.url)
             try:
                 address = (parts.hostname, parts.port or 80)
                 return socket.create_connection(address, _HELLO_SECONDS)
@@ -223,17 +222,9 @@ LONGEST = 1800.0
 _PIECE = 1 << 18
 
 
-def upload(client: Client, path: str, source: IO[bytes]) -> Any:
-    size = os.fstat(source.fileno()).st_size
-    headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    with client.exchange("POST", path, source, headers, LONGEST) as response:
-        return json.loads(response.read())
-
-
 def download(client: Client, path: str, body: Mapping[str, Any], target: Path) -> str:
     """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
-    headers = {"Accept": "*/*", "Content-Type": "application/json"}
-    with client.exchange("POST", path, json.dumps(body).encode(), headers, LONGEST) as response:
+    with client.exchange("POST", path, body, {"Accept": "*/*"}, LONGEST) as response:
         return write_checked(response, target, response.headers.get("X-Archive-SHA256"))[1]
 
 

@@ -10,11 +10,10 @@ from urllib.parse import quote
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
-from agent.cli.terminal import clean, moment, print_answer, print_list, with_progress
+from agent.cli.terminal import clean, moment, print_answer, print_list, progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
-AT_ONCE = 4
 _SECONDS = 330.0
 """A little longer than the agent itself waits for a repair to end."""
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
@@ -57,8 +56,8 @@ def ask(options: argparse.Namespace) -> int:
     body = {}
     if options.verb != "recover":
         body = {"confirm": options.yes, **passkey_of(options)}
-    client, words = client_of(options), f"{options.verb} {options.id}"
-    result = with_progress(options, words, lambda: client.post(path, body, _SECONDS))
+    with progress(options, f"{options.verb} {options.id}"):
+        result = client_of(options).post(path, body, _SECONDS)
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
@@ -81,9 +80,8 @@ def repair(options: argparse.Namespace) -> int:
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        work = pool.map(partial(_repair, client), unwell)
-        repaired = with_progress(options, f"repairing {len(unwell)} instances", lambda: [*work])
+    with progress(options, f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+        repaired = [*pool.map(partial(_repair, client), unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:

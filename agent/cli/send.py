@@ -49,7 +49,7 @@ def send(options: argparse.Namespace) -> int:
     headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
     seconds = _SECONDS + max(options.wait, 0)
     client = client_of(options)
-    message = client.request("POST", path, body=body, headers=headers, seconds=seconds)
+    message = client.request("POST", path, body, headers, seconds)
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         return print_answer(options, message, kept, clean(message.get("sentence", "")))

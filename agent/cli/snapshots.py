@@ -15,7 +15,7 @@ from agent.cli.command import (
     client_of,
 )
 from agent.cli.switch import TO_THE_END
-from agent.cli.terminal import moment, print_answer, print_list, with_progress
+from agent.cli.terminal import moment, print_answer, print_list, progress
 
 
 def add(commands: Subparsers) -> None:
@@ -73,8 +73,8 @@ def restore(options: argparse.Namespace) -> int:
 def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
     """A request that may take minutes."""
     path = f"/api/instance/{options.id}/{path}"
-    client = client_of(options)
-    return with_progress(options, words, lambda: client.post(path, body, LONGEST))
+    with progress(options, words):
+        return client_of(options).post(path, body, LONGEST)
 
 
 def _contents(copy: dict[str, Any]) -> str:

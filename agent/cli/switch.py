@@ -5,12 +5,11 @@ help."""
 import argparse
 import json
 import time
-from functools import partial
 from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of, given
-from agent.cli.terminal import clean, pair_lines, print_answer, with_progress
+from agent.cli.terminal import clean, pair_lines, print_answer, progress
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
@@ -118,7 +117,7 @@ def settings(options: argparse.Namespace) -> int:
         # null removes a setting, so that the engine's default is used again.
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
         path = f"/api/instance/{options.id}"
-        answer = client.request("PATCH", path, body={"settings": merged})
+        answer = client.request("PATCH", path, {"settings": merged})
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
             cure = f"wa-agent restart {options.id}"
@@ -141,7 +140,7 @@ def mark(options: argparse.Namespace) -> int:
     """Note whether an instance's account needs a passkey to link."""
     needed = options.word == "needed"
     path = f"/api/instance/{options.id}/passkey"
-    instance = client_of(options).request("PUT", path, body={"needed": needed})
+    instance = client_of(options).request("PUT", path, {"needed": needed})
     word = "needs a passkey" if needed else "needs no passkey"
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
@@ -158,9 +157,8 @@ def delete(options: argparse.Namespace) -> int:
     body = passkey_of(options)
     if options.remote:
         path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
-
-    send = partial(client.request, "DELETE", path, body=body or None, seconds=_REMOTE_SECONDS)
-    answer = with_progress(options, f"deleting {options.id}", send)
+    with progress(options, f"deleting {options.id}"):
+        answer = client.request("DELETE", path, body or None, seconds=_REMOTE_SECONDS)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"

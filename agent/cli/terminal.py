@@ -7,15 +7,15 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-Result = TypeVar("Result")
 Row = dict[str, Any]
 """As the API gave it."""
 Columns = Mapping[str, str | Callable[[Row], object]]
@@ -138,12 +138,11 @@ def shown(value: object) -> object:
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 
-def with_progress(options: argparse.Namespace, words: str, work: Callable[[], Result]) -> Result:
-    """Do the work; on a terminal the words stand there until it is done."""
+def progress(options: argparse.Namespace, words: str) -> AbstractContextManager[object]:
+    """On a terminal the words stand there until the block is done."""
     if options.json or not sys.stderr.isatty():
-        return work()
+        return nullcontext()
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True).status(Text(clean(words))):
-        return work()
+    return Console(stderr=True).status(Text(clean(words)))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +13,7 @@ from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
 from agent.cli.client import check_target, download, open_source
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.switch import SET, parse_settings
-from agent.cli.terminal import print_answer, with_progress
+from agent.cli.terminal import print_answer, progress
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
@@ -93,8 +92,8 @@ def _export_to(options: argparse.Namespace, engine: str) -> Path:
 def _download(options: argparse.Namespace, target: Path) -> str:
     body = {"snapshot": options.snapshot} if options.snapshot else {}
     client, path = client_of(options), f"/api/instance/{options.id}/export"
-    work = partial(download, client, path, body, target)
-    return with_progress(options, f"exporting {options.id}", work)
+    with progress(options, f"exporting {options.id}"):
+        return download(client, path, body, target)
 
 
 def _unpack(archive: Path, folder: Path) -> Arrived:
@@ -190,7 +189,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
     if options.dry_run:
         return print_plan(options, plan)
     _refuse_unclear(options, plan)
-    client_of(options).open_socket().close()  # before anything is copied
+    client_of(options).get("/api/caller")  # before anything is copied
     done = []
     for planned in plan:
         session = planned.session

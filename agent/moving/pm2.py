@@ -206,7 +206,7 @@ def import_pm2(options: argparse.Namespace) -> int:
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
     if not options.dry_run:
         client = client_of(options)
-        client.open_socket().close()  # before anything is written
+        client.get("/api/caller")  # before anything is written
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
