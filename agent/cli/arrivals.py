@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from agent.cli.client import LONGEST
 from agent.cli.command import client_of
-from agent.cli.switch import wait_until_connected
+from agent.cli.session import wait_until_connected
 from agent.cli.terminal import duration, print_answer, print_list, progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest

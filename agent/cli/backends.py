@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.cli.client import config_path
 from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
-from agent.cli.switch import TO_THE_END
+from agent.cli.session import TO_THE_END
 from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest

@@ -17,12 +17,11 @@ from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "switch": (
+    "session": (
         "a session",
-        "create settings enable disable start stop restart logout delete passkey",
+        "create settings enable disable start stop restart logout delete passkey"
+        " qr pairing-code screenshot send",
     ),
-    "link": ("a session", "qr pairing-code screenshot"),
-    "send": ("a session", "send"),
     "agent.messages.commands": ("a session", "messages outbox"),
     "views": ("what happens", "list show why reasons top"),
     "events": ("what happens", "events logs"),

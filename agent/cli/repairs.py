@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.switch import CONFIRM, TO_THE_END, passkey_of
+from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of, given
+from agent.cli.session import CONFIRM, TO_THE_END
 from agent.cli.terminal import clean, moment, print_answer, print_list, progress
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
@@ -55,7 +55,7 @@ def ask(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
     body = {}
     if options.verb != "recover":
-        body = {"confirm": options.yes, **passkey_of(options)}
+        body = given({"confirm": options.yes, "confirm_passkey": options.confirm_passkey})
     with progress(options, f"{options.verb} {options.id}"):
         result = client_of(options).post(path, body, _SECONDS)
     ending = result["ending"].replace("_", " ")

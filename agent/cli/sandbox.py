@@ -23,8 +23,7 @@ from agent.cli.command import (
     client_of,
     given,
 )
-from agent.cli.link import draw_code
-from agent.cli.send import file_fields
+from agent.cli.session import draw_code, file_fields
 from agent.cli.terminal import clean, print_answer
 from agent.errors import InvalidRequest, WaError
 

@@ -14,7 +14,7 @@ from agent.cli.command import (
     add_instance_command,
     client_of,
 )
-from agent.cli.switch import TO_THE_END
+from agent.cli.session import TO_THE_END
 from agent.cli.terminal import moment, print_answer, print_list, progress
 
 

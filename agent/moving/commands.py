@@ -12,7 +12,7 @@ from typing import IO, Any
 from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
 from agent.cli.client import check_target, download, open_source
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.switch import SET, parse_settings
+from agent.cli.session import SET, parse_settings
 from agent.cli.terminal import print_answer, progress
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError

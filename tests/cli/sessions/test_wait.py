@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli import switch
+from agent.cli import session
 from agent.errors import Refused, TryLater
 
 
@@ -22,12 +22,12 @@ class Told:
 
 def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
     told = Told(*answers)
-    return switch.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
+    return session.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch, "SETTLED", 0.3)
+    monkeypatch.setattr(session, "SETTLED", 0.3)
 
 
 @pytest.mark.parametrize("reason", ["misconfigured", "banned"])

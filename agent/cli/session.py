@@ -1,13 +1,17 @@
-"""An instance: `create`, `settings`, `enable`, `disable`, `start`, `stop`, `restart`, `logout`,
-`delete` and `passkey`. `--wait` follows it until it is connected, or until only a person can
+"""A session: `create`, `settings`, `enable`, `disable`, `start`, `stop`, `restart`, `logout`,
+`delete`, `passkey`; the code that links it and its page; `send`, where the API also sends other
+kinds than text and files. `--wait` follows it until it is connected, or until only a person can
 help."""
 
 import argparse
 import json
+import sys
 import time
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
-from agent.cli.client import Client
+from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import Subparsers, Words, add_instance_command, client_of, given
 from agent.cli.terminal import clean, pair_lines, print_answer, progress
 from agent.core.reasons import reason_of
@@ -49,6 +53,20 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("restart", "restart an instance's worker", "will be restarted", WAIT),
     ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
+_WAIT = 30
+_LARGEST = 64 << 20
+"""More bytes no api.media_limit lets through."""
+_SEND: Words = {
+    "TO": "a number or a chat's id",
+    "[TEXT]": "the message, or the caption of the file; - reads stdin",
+    "--file PATH": ("send a picture, a sound or a document", {"type": Path}),
+    "--quote ID": "reply to that message",
+    "--idempotency-key KEY": "send a message with this key only once",
+    "--wait SECONDS": (
+        f"seconds to wait until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
+        {"type": int, "default": _WAIT},
+    ),
+}
 
 
 def add(commands: Subparsers) -> None:
@@ -60,10 +78,8 @@ def add(commands: Subparsers) -> None:
         **SET,
         **WAIT,
     }
-    summary, example = "create an instance", "--engine sandbox"
-    add_instance_command(commands, "create", create, summary, example, words=words)
-    summary, example = "change an instance's settings", "--set scan=manual"
-    add_instance_command(commands, "settings", settings, summary, example, words=SET)
+    add_instance_command(commands, "create", create, example="--engine sandbox", words=words)
+    add_instance_command(commands, "settings", settings, example="--set scan=manual", words=SET)
     for name, summary, done, more in _INTENTS:
         parser = add_instance_command(commands, name, intend, summary, words=more)
         parser.set_defaults(verb=name, done=done)
@@ -81,6 +97,20 @@ def add(commands: Subparsers) -> None:
         )
     }
     add_instance_command(commands, "passkey", mark, example="needed", words=words)
+    words = {
+        "--watch": "follow the code until connected",
+        "--for SECONDS": ("seconds to watch, default 300", {"type": float, "default": 300}),
+    }
+    add_instance_command(commands, "qr", show_qr, example="--watch", words=words)
+    words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
+    add_instance_command(commands, "pairing-code", pairing_code, example=example, words=words)
+    words = {
+        "FILE": ("the picture to write: PNG, or JPEG if a PNG is too large", {"type": Path}),
+        "--force": "replace the file",
+    }
+    add_instance_command(commands, "screenshot", screenshot, example="sales.png", words=words)
+    example = "4915112345678 hello"
+    add_instance_command(commands, "send", send, example=example, words=_SEND)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -97,6 +127,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def create(options: argparse.Namespace) -> int:
+    """Create an instance."""
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
         "id": options.id,
@@ -111,6 +142,7 @@ def create(options: argparse.Namespace) -> int:
 
 
 def settings(options: argparse.Namespace) -> int:
+    """Change an instance's settings."""
     client, note = client_of(options), ""
     present = client.get(f"/api/instance/{options.id}/details")["settings"]
     if changes := parse_settings(options.set):
@@ -129,7 +161,7 @@ def settings(options: argparse.Namespace) -> int:
 def intend(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
     if options.verb == "logout":
-        body = {"confirm": options.yes, **passkey_of(options)}
+        body = given({"confirm": options.yes, "confirm_passkey": options.confirm_passkey})
         instance = client.post(path + TO_THE_END, body)
     else:
         instance = client.post(path)
@@ -145,16 +177,10 @@ def mark(options: argparse.Namespace) -> int:
     return print_answer(options, instance, f"{options.id}: its account {word} to link")
 
 
-def passkey_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The field of a request that may end a pairing whose account needs a passkey."""
-    id = options.confirm_passkey
-    return {"confirm_passkey": id} if id else {}
-
-
 def delete(options: argparse.Namespace) -> int:
     """Retire an instance's session and remove the instance; a backend keeps its session."""
     client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
-    body = passkey_of(options)
+    body = given({"confirm_passkey": options.confirm_passkey})
     if options.remote:
         path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
     with progress(options, f"deleting {options.id}"):
@@ -205,3 +231,103 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
+
+
+def pairing_code(options: argparse.Namespace) -> int:
+    """Get a code to type on the phone instead of a scan."""
+    client, path = client_of(options), f"/api/instance/{options.id}/pairing-code{TO_THE_END}"
+    code = client.post(path, {"phone": options.phone})
+    how = "on the phone: linked devices, link with phone number"
+    if code["expires_in"] is not None:  # not every engine knows
+        how += f"; valid for {code['expires_in'] / 60:.0f} min"
+    return print_answer(options, code, code["code"], how)
+
+
+def screenshot(options: argparse.Namespace) -> int:
+    """Take a picture of an instance's page, with its codes hidden."""
+    check_target(options.file, force=options.force)
+    path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
+    with client_of(options).exchange("GET", path) as response:
+        picture = response.read()
+    with whole_file(options.file) as file:
+        file.write(picture)
+    written = {"file": str(options.file), "bytes": len(picture)}
+    return print_answer(options, written, f"{options.file} written; it may show messages")
+
+
+def show_qr(options: argparse.Namespace) -> int:
+    """Show the code to scan."""
+    client = client_of(options)
+    if options.watch:
+        return _watch(client, options.id, time.monotonic() + vars(options)["for"])
+    if options.json:
+        return print_answer(options, client.get(f"/api/instance/{options.id}/qr"))
+    print(draw_code(client, options.id)[0], end="")
+    return 0
+
+
+def draw_code(client: Client, id: str) -> tuple[str, str]:
+    """The code in this terminal's colours, and its number."""
+    accept = {"Accept": "text/plain"}
+    with client.exchange("GET", f"/api/instance/{id}/qr", headers=accept) as response:
+        drawing = response.read().decode("utf-8", "replace")
+        number = response.headers.get("X-Qr-Number", "")
+    if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
+        drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
+    return drawing, number
+
+
+def _watch(client: Client, id: str, deadline: float) -> int:
+    drawn = ("", "")
+    while time.monotonic() < deadline:
+        if client.get(f"/api/instance/{id}")["connection_status"] == "CONNECTED":
+            print(f"{id} is connected")
+            return 0
+        try:
+            drawing = draw_code(client, id)
+        except AgentSaidNo as error:
+            # Between two codes, and in the moment of the scan, there is none: ask again.
+            if error.code not in ("no_qr", "connected", "link", "try_later"):
+                raise
+        else:
+            if drawing != drawn:
+                clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() and drawn[0] else ""
+                print(f"{clear}{drawing[0]}scan with WhatsApp: {id}, code {drawing[1]}")
+                sys.stdout.flush()
+                drawn = drawing
+        time.sleep(0.5)
+    raise TryLater(f"cannot watch longer: no phone scanned the code of {id}")
+
+
+def send(options: argparse.Namespace) -> int:
+    """Send a text or a file."""
+    path = f"/api/instance/{options.id}/messages?wait={options.wait}"
+    text = sys.stdin.read() if options.text == "-" else options.text
+    content: dict[str, Any] = {"text": text}
+    if options.file is not None:
+        content = {"type": "media", "caption": text, **file_fields(options.file)}
+    body = given({"to": options.to, "quote": options.quote, **content})
+    key = options.idempotency_key
+    # As the header that has its bytes. An empty one is the agent's to refuse.
+    headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
+    seconds = 90.0 + max(options.wait, 0)  # more than the wait: what one takes that is not kept
+    client = client_of(options)
+    message = client.request("POST", path, body, headers, seconds)
+    if message.get("state") in ("accepted", "sending"):
+        kept = f"kept as {message['id']}: it is sent when the session can"
+        return print_answer(options, message, kept, clean(message.get("sentence", "")))
+    pairs = (f"{k}={v}" for k, v in message.items() if (k, v) != ("outcome", "sent"))
+    word = "sent" if message.get("outcome", "sent") == "sent" else "handed over;"
+    return print_answer(options, message, " ".join([word, *pairs]))
+
+
+def file_fields(path: Path) -> dict[str, Any]:
+    import mimetypes  # only where there is a file
+
+    with open_source(path, "file") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        words = f"cannot send {path}: it has more than {_LARGEST >> 20} MiB"
+        raise InvalidRequest(words, field="file")
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
