@@ -13,13 +13,7 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
 from agent.api.present import show_details, show_instance
-from agent.core.model import (
-    ID_PATTERN,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    parse_instance_id,
-)
+from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, InstanceId, parse_instance_id
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event
 from agent.engines.catalog import engine_names
