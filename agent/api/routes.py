@@ -6,12 +6,10 @@ from typing import Any
 
 from agent.api.handlers import (
     backends,
-    copies,
     events,
-    evidence,
     instances,
     keys,
-    link,
+    looks,
     messages,
     monitoring,
     repairs,
@@ -31,7 +29,7 @@ BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 NAME = "[A-Za-z0-9._-]{1,96}"
 """The name of a copy or a key; the handler refuses a word that names none."""
-SNAPSHOT, REMOVED = f"{{snapshot:{NAME}}}", f"{{removed:{NAME}}}"
+SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
 WHATSAPP = "/whatsapp/{id}"
 TRASHED = f"/api/trash/{{name:{NAME}}}"
@@ -84,9 +82,9 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {ID}/recover", OPERATE, repairs.recover, (), SLOW),
     _route(f"POST {ID}/cleanup", OPERATE, repairs.cleanup, repairs.CONFIRM, SLOW),
     _route(f"POST {ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, repairs.CONFIRM, SLOW),
-    _route(f"GET {ID}/qr", OPERATE, link.show_qr, None, ASKED),
-    _route(f"POST {ID}/pairing-code", OPERATE, link.pairing_code, link.PAIRING_CODE, ASKED),
-    _route(f"GET {ID}/screenshot", ADMIN, link.screenshot, None, ASKED),
+    _route(f"GET {ID}/qr", OPERATE, looks.show_qr, None, ASKED),
+    _route(f"POST {ID}/pairing-code", OPERATE, looks.pairing_code, looks.PAIRING_CODE, ASKED),
+    _route(f"GET {ID}/screenshot", ADMIN, looks.screenshot, None, ASKED),
     _route(f"GET {ID}/events", READ, instances.history, None, {"query": instances.HISTORY}),
     _route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, SENT),
     _route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
@@ -117,13 +115,13 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /api/incidents", READ, repairs.incidents),
     _route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),
     _route("GET /api/repairs/statistics", READ, repairs.statistics),
-    _route(f"GET {ID}/snapshots", READ, copies.list_snapshots),
-    _route(f"POST {ID}/snapshots", OPERATE, copies.make, (), MADE),
-    _route(f"POST {ID}/snapshots/{SNAPSHOT}/restore", OPERATE, copies.restore, copies.RESTORE),
-    _route(f"GET {ID}/removed", READ, copies.list_removed, None, ASKED),
-    _route(f"POST {ID}/removed/{REMOVED}/restore", OPERATE, copies.restore_removed, (), LATE),
-    _route("GET /api/trash", READ, copies.trash),
-    _route(f"POST {TRASHED}/restore", OPERATE, copies.restore_trash, (), MADE),
+    _route(f"GET {ID}/snapshots", READ, instances.list_snapshots),
+    _route(f"POST {ID}/snapshots", OPERATE, instances.make, (), MADE),
+    _route(f"POST {SNAPSHOT}/restore", OPERATE, instances.restore, instances.RESTORE),
+    _route(f"GET {ID}/removed", READ, instances.list_removed, None, ASKED),
+    _route(f"POST {REMOVED}/restore", OPERATE, instances.restore_removed, (), LATE),
+    _route("GET /api/trash", READ, instances.trash),
+    _route(f"POST {TRASHED}/restore", OPERATE, instances.restore_trash, (), MADE),
     _route("GET /api/caller", SOME, keys.show_caller),
     _route("GET /api/keys", ADMIN, keys.list_keys),
     _route("POST /api/keys", ADMIN, keys.add_key, keys.NEW_KEY, MADE),
@@ -133,11 +131,9 @@ ROUTES: tuple[Route, ...] = (
     _route("GET /healthz", OPEN, monitoring.alive, None, PROBE),
     _route("GET /readyz", OPEN, monitoring.ready, None, PROBE),
     *archives.ROUTES,
-    _route(
-        f"GET {ID}/worker-lines", OPERATE, evidence.worker_lines, None, {"query": evidence.LINES}
-    ),
-    _route(f"GET {FAILED}", OPERATE, evidence.failed_starts),
-    _route(f"GET {FAILED}/{{failed:{evidence.NAME.pattern}}}/picture", ADMIN, evidence.picture),
+    _route(f"GET {ID}/worker-lines", OPERATE, looks.worker_lines, None, {"query": looks.LINES}),
+    _route(f"GET {FAILED}", OPERATE, looks.failed_starts),
+    _route(f"GET {FAILED}/{{failed:{looks.NAME.pattern}}}/picture", ADMIN, looks.picture),
     *kept_messages.ROUTES,
     *pages.ROUTES,
     _route("GET /api/troubles", READ, monitoring.list_troubles),
