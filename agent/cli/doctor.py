@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agent.cli.agent import overrides_of
@@ -18,25 +19,16 @@ from agent.errors import ConfigError, WaError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    check: str
-    """Name of the check; "" = the name of the one that is run."""
     level: str
     """ok; note: it works, but look at it; wrong."""
     sentence: str
     advice: str = ""
     """"" with a note or a fault: the check's own cure."""
+    check: str = ""
+    """Name of the check; "" = the name of the one that is run."""
 
 
-def ok(sentence: str, *, check: str = "") -> Finding:
-    return Finding(check, "ok", sentence)
-
-
-def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, "note", sentence, advice)
-
-
-def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
-    return Finding(check, "wrong", sentence, advice)
+ok, note, wrong = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "wrong")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         " qr pairing-code screenshot send",
     ),
     "agent.messages.commands": ("a session", "messages outbox"),
-    "views": ("what happens", "list show why reasons top"),
-    "events": ("what happens", "events logs"),
+    "views": ("what happens", "list show why reasons top events logs"),
     "doctor": ("what happens", "doctor"),
     "repairs": ("repairs", "repair recover ensure-healthy cleanup incidents health"),
     "snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
@@ -114,9 +113,9 @@ def run(argv: list[str]) -> int:
     except SystemExit as end:  # argparse: 0 after --help, 2 after wrong use
         return end.code if isinstance(end.code, int) else 2
     except WaError as error:
-        return _say(error, as_json="--json" in argv)
+        refusal = error
     except UnicodeEncodeError:
-        return _say(InvalidRequest("cannot use it: it is no UTF-8"), as_json="--json" in argv)
+        refusal = InvalidRequest("cannot use it: it is no UTF-8")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -126,7 +125,10 @@ def run(argv: list[str]) -> int:
         _print_no_more()
         what = error.filename or _what_has_no_name()
         refusal = WaError(f"cannot use {what}: {error.strerror or error}")
-        return _say(refusal, as_json="--json" in argv)
+    shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
+    as_text = f"wa-agent: {clean(refusal)}"
+    print(json.dumps(shown) if "--json" in argv else as_text, file=sys.stderr)
+    return refusal.exit_status
 
 
 def take_streams() -> None:
@@ -151,9 +153,3 @@ def _what_has_no_name() -> str:
 def _print_no_more() -> None:
     """Python would print a traceback at exit if it could not flush its output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(error: WaError, *, as_json: bool) -> int:
-    shown = {"error": error.code, "message": str(error), "field": error.field}
-    print(json.dumps(shown) if as_json else f"wa-agent: {clean(error)}", file=sys.stderr)
-    return error.exit_status

@@ -1,12 +1,15 @@
 """`list`, `show`, and `why` for a person who was just called: an instance's last events, its state
 with the proof, and its next steps. `top`: the table of `list`, live in a terminal, those in trouble
-first; q ends it. `reasons`: why sessions end, and what the agent does."""
+first; q ends it. `reasons`: why sessions end, and what the agent does. `events`: the history of
+instances and agent; `logs`: what a session's worker and its program print."""
 
 import argparse
 import contextlib
+import json
 import os
 import select
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -16,7 +19,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from agent.cli.client import Client
+from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
 from agent.cli.terminal import (
     Columns,
@@ -33,8 +36,10 @@ from agent.cli.terminal import (
     soft,
     table_of,
 )
+from agent.core.model import parse_instance_id
 from agent.core.reasons import REASONS, reasons_table
-from agent.errors import AgentUnreachable, InvalidRequest
+from agent.errors import AgentUnreachable, InvalidRequest, Refused
+from agent.host.units import INSTANCES_SLICE
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -63,6 +68,15 @@ def add(commands: Subparsers) -> None:
     add_instance_command(commands, "why", why)
     add_command(commands, "reasons", reasons)
     add_command(commands, "top", top)
+    words = {
+        "[ID]": ("only this instance", {"type": parse_instance_id}),
+        "-f/--follow": "keep printing new events",
+        "-n/--limit N": ("number of events, default 50", {"type": int, "default": 50}),
+        "--kind KIND": ("only this kind", {"action": "append", "default": []}),
+    }
+    add_command(commands, "events", events, example="sales -f", words=words)
+    words = {"-f/--follow": "keep printing new lines"}
+    add_instance_command(commands, "logs", logs, example="-f", words=words)
 
 
 def list_instances(options: argparse.Namespace) -> int:
@@ -327,3 +341,91 @@ def _keys() -> Iterator[int]:
         # A terminal that is gone (SIGHUP) needs nothing back.
         with contextlib.suppress(OSError, termios.error):
             termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+# The history, and the workers' lines
+
+_LOOK_EVERY = 1.0
+_AGAIN = ("not_running", "slow", "stopping")
+"""Codes of a session whose worker is expected back."""
+_MOST = 1000
+
+
+def events(options: argparse.Namespace) -> int:
+    """Show the history of instances and agent."""
+    client = client_of(options)
+    path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
+    newest_first = client.get(path, {"kind": options.kind, "limit": options.limit})["events"]
+    found, cursor = newest_first[::-1], 0
+    while True:
+        for event in found:
+            _print_event(event, options)
+            cursor = event["cursor"]
+        if not options.follow:
+            return 0
+        time.sleep(_LOOK_EVERY)
+        query = {"kind": options.kind, "limit": _MOST, "after": cursor}
+        found = ask_again(client, path, query)["events"]
+
+
+def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(event, ensure_ascii=False), flush=True)
+        return
+    where = event["instance"] or "-"
+    print(
+        f"{soft(moment(event['time']))} [{clean(event['category'])}] [{clean(where)}]"
+        f" {clean(event['kind'])}: {clean(event['sentence'])}",
+        flush=True,
+    )
+
+
+def ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any]:
+    """A restart of the agent or of the session's worker only delays it."""
+    said = ""
+    while True:
+        try:
+            return client.get(path, query)
+        except (AgentUnreachable, AgentSaidNo) as error:
+            if isinstance(error, AgentSaidNo) and error.code not in _AGAIN:
+                raise
+            if said != str(error):
+                said = str(error)
+                print(f"wa-agent: {clean(said)}; waiting", file=sys.stderr)
+            time.sleep(_LOOK_EVERY)
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Print the last lines of a session's worker, and of the program that it runs."""
+    client = client_of(options)
+    path = f"/api/instance/{options.id}/worker-lines"
+    if backend := client.get(f"/api/instance/{options.id}").get("backend"):
+        words = f"it is a session of the server {backend}; see that one's log, and the journal"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
+    found = client.get(path)
+    if found["lines"] is None:
+        return _from_journal(client, options)
+    while True:
+        if found["cut"]:
+            print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
+        for line in found["lines"]:
+            shown = json.dumps({"line": line}, ensure_ascii=False)
+            print(shown if options.json else clean(line), flush=True)
+        if not options.follow:
+            return 0
+        time.sleep(_LOOK_EVERY)
+        found = ask_again(client, path, {"after": found["next"]})
+
+
+def _from_journal(client: Client, options: argparse.Namespace) -> int:
+    """As the caller: the agent's own user may not read the journal."""
+    unit = f"wa-instance@{options.id}.service"
+    command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
+    command += ["-n", "60", "-o", "json" if options.json else "short-iso"]
+    # Of its own worker, the manager's about that one, and of a pack's worker about this session.
+    command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+    command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
+    if client.url:
+        words = f"on the machine that it runs on: {' '.join(command)}"
+        raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
+    return subprocess.run(command, check=False).returncode

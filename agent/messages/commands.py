@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, Client, check_target, write_checked
 from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.events import ask_again
 from agent.cli.terminal import clean, print_answer, print_list, soft
+from agent.cli.views import ask_again
 from agent.errors import InvalidRequest
 from agent.messages.outcomes import State
 

@@ -53,7 +53,7 @@ async def test_following_goes_on_past_a_restart_of_the_worker(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("WA_AGENT_SOCKET", str(house.socket_path))
-    monkeypatch.setattr("agent.cli.events._EVERY", 0.01)
+    monkeypatch.setattr("agent.cli.views._LOOK_EVERY", 0.01)
     worker, heard, ended = house.messages.add("shop"), [""], []
     worker.keep("a")
 
