@@ -18,7 +18,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.audit import CALLER, REQUEST_ID, ROUTE, path_of
+from agent.api.http.audit import CALLER, REQUEST_ID, path_of, route_of
 from agent.api.http.auth import has_rights, identify, require
 from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
 from agent.api.http.connection import Connection, Entrance
@@ -42,7 +42,6 @@ from agent.supervise.repairs import GRACE, in_time
 
 log = bound(Category.API)
 
-_FIRST_HANDED_OVER = 3
 BACKLOG = 1024
 
 
@@ -54,8 +53,7 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
     environ.pop("LISTEN_FDNAMES", None)
     if meant_for != str(pid) or not count.isdigit():
         return []
-    numbers = range(_FIRST_HANDED_OVER, _FIRST_HANDED_OVER + int(count))
-    sockets = [socket.socket(fileno=number) for number in numbers]
+    sockets = [socket.socket(fileno=3 + number) for number in range(int(count))]
     for sock in sockets:
         sock.set_inheritable(False)
         sock.setblocking(False)
@@ -167,9 +165,6 @@ and a client that does not read would keep its place until then."""
 PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
 
-_MAX_HEADERS = 64
-_SHUTDOWN_SECONDS = 15.0
-
 
 class Server:
     """The interface while it is open."""
@@ -184,7 +179,7 @@ class Server:
             build_app(parts, _allowed_hosts(parts.section)),
             handle_signals=False,
             access_log=None,
-            shutdown_timeout=_SHUTDOWN_SECONDS,
+            shutdown_timeout=15.0,
         )
 
     def _connect(self) -> Connection:
@@ -194,7 +189,7 @@ class Server:
             self._runner.server,
             loop=asyncio.get_running_loop(),
             access_log=None,
-            max_headers=_MAX_HEADERS,
+            max_headers=64,
             lingering_time=2.0,
             auto_decompress=False,
         )
@@ -324,7 +319,6 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 
 
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
-    request[ROUTE] = plain_path(route.path)
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     caller = request[CALLER] = identify(request, parts.section, parts.ring)
     require(caller, route.right, id)
@@ -366,7 +360,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
                 what = f"{request.method} {path_of(request)}"
                 log.exception("request %s failed: %s", request_id, what)
                 answered = library_error_answer(500, request_id)
-            seen.route, seen.code = request.get(ROUTE, "other"), answered.status
+            seen.route, seen.code = route_of(request) or "other", answered.status
             seen.failed = answered.status >= 500 and not not_yet
         if not answered.prepared:
             for name, value in {"X-Request-Id": request_id, **HEADERS}.items():

@@ -81,9 +81,7 @@ def moment(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
+def duration(seconds: float) -> str:
     whole = int(seconds)
     for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:
@@ -91,9 +89,7 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def size(count: float | None) -> str:
-    if count is None:
-        return "-"
+def size(count: float) -> str:
     mebibytes = count / 1048576
     return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
 
@@ -123,18 +119,20 @@ def print_list(
 
 def table_of(rows: Sequence[Row], columns: Columns) -> Table:
     def cell(row: Row, field: str | Callable[[Row], object]) -> object:
-        return shown(row.get(field) if isinstance(field, str) else field(row))
+        return shown(field, row.get(field)) if isinstance(field, str) else shown("", field(row))
 
     cells = [tuple(cell(row, field) for field in columns.values()) for row in rows]
     return Table(tuple(columns), cells)
 
 
-def shown(value: object) -> object:
-    """A value of the API for people."""
-    if isinstance(value, list):
-        return " ".join(map(str, value))
+def shown(name: str, value: Any) -> object:
+    """A field of the API for people: its name says the unit."""
     if value is None or value == "":
         return "-"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if name.endswith(("_seconds", "_bytes")):
+        return duration(value) if name.endswith("_seconds") else size(value)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 

@@ -32,7 +32,6 @@ from agent.cli.terminal import (
     print_answer,
     print_list,
     shown,
-    size,
     soft,
     table_of,
 )
@@ -114,9 +113,7 @@ COLUMNS: Columns = {
     **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
     "HEALTH": lambda instance: instance["health"]["verdict"],
     "ENABLED": _enabled,
-    "UPTIME": lambda instance: duration(instance["uptime_seconds"]),
-    "MEMORY": lambda instance: size(instance["memory_bytes"]),
-    "WHY": _why,
+    **{"UPTIME": "uptime_seconds", "MEMORY": "memory_bytes", "WHY": _why},
 }
 NOTHING = "no instances"
 
@@ -132,7 +129,7 @@ def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{name}.")
         elif value and name != "events":
-            yield above + name, shown(value)
+            yield above + name, shown(name, value)
 
 
 def reasons(options: argparse.Namespace) -> int:

@@ -7,7 +7,6 @@ each request.
 """
 
 import logging
-import re
 import time
 from dataclasses import dataclass, field
 
@@ -21,7 +20,6 @@ from agent.log import bound
 from agent.logfiles import AUDIT
 
 REQUEST_ID = web.RequestKey("request_id", str)
-ROUTE = web.RequestKey("route", str)
 SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed", "failed"})
 """Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
 a message's id or a secret."""
@@ -56,10 +54,9 @@ class Audit:
             return  # open routes change nothing
         elif request.method not in ("GET", "HEAD"):
             bound(Category.API, id, AUDIT).info("%s", f"{who}: {line}")
-        elif request.get(ROUTE) in OPENS_A_SESSION and status == 200:
+        elif (route := route_of(request)) in OPENS_A_SESSION and status == 200:
             # A page asks every few seconds while it shows the code.
-            source = f"read {known} {id} {request.get(ROUTE)}"
-            self._limited(source, id, f"{who}: {line}", logging.INFO)
+            self._limited(f"read {known} {id} {route}", id, f"{who}: {line}", logging.INFO)
 
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
@@ -80,17 +77,18 @@ class Audit:
         bound(Category.API, id, AUDIT).log(level, "%s%s", line, others)
 
 
+def route_of(request: web.Request) -> str:
+    """Without its patterns, as the `route` label of the metrics; "" = none has that path."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
+
+
 def path_of(request: web.Request) -> str:
     """The path for a line of a log: its route's pattern, filled in where SHOWN allows it."""
-    resource = request.match_info.route.resource
-    if resource is None:
-        return str(request.get(ROUTE, "an unknown path"))
-    given: dict[str, str] = dict(request.match_info)
-    return re.sub(
-        r"\{(\w+)\}",
-        lambda part: given.get(part[1], part[0]) if part[1] in SHOWN else part[0],
-        resource.canonical,
-    )
+    path = route_of(request) or "an unknown path"
+    for name in SHOWN & request.match_info.keys():
+        path = path.replace(f"{{{name}}}", request.match_info[name])
+    return path
 
 
 def address_of(request: web.Request) -> str:

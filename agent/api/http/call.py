@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -76,7 +77,7 @@ class Parts:
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""
-    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
+    large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
     listeners: dict[Subscription, str] = field(default_factory=dict)
     """Of each WebSocket, with the id of its key; "" = it showed none."""
@@ -171,19 +172,14 @@ class Call:
         return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
 
 
-def archive_of(call: Call) -> AsyncIterator[bytes]:
-    """The body, where it says that it is an archive."""
+async def archive_of(call: Call) -> AsyncIterator[bytes]:
+    """The body, where it says that it is an archive, in pieces, each within `body_timeout`."""
     if call.request.content_type not in ARCHIVES:
         raise UnsupportedType(
             f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
         )
     if call.request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
-    return _pieces(call)
-
-
-async def _pieces(call: Call) -> AsyncIterator[bytes]:
-    """The body in pieces, each within `body_timeout`."""
     seconds = call.parts.section.body_timeout
     await invite(call.request)
     while True:

@@ -61,13 +61,11 @@ def host_name(host: str) -> str | None:
 def _check_origin(request: web.Request) -> None:
     """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
     origins = request.headers.getall("Origin", [])
-    if origins and not (len(origins) == 1 and _same_origin(origins[0], request.host)):
-        raise Forbidden(
-            "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
-        )
+    foreign = origins and not (len(origins) == 1 and _same_origin(origins[0], request.host))
     # A browser that leaves Origin out still sends this.
     site = request.headers.get("Sec-Fetch-Site", "none")
-    if request.method not in ("GET", "HEAD") and site not in ("none", "same-origin"):
+    changes = request.method not in ("GET", "HEAD")
+    if foreign or (changes and site not in ("none", "same-origin")):
         raise Forbidden(
             "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
         )
