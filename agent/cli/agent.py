@@ -13,7 +13,7 @@ from urllib.parse import quote
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
 from agent.cli.command import Subparsers, Words, add_command, add_group, client_of, config_words
-from agent.cli.terminal import print_answer, print_list
+from agent.cli.terminal import print_answer, print_list, say
 from agent.errors import Refused
 from agent.files import write_whole
 
@@ -99,7 +99,7 @@ def check_config(options: argparse.Namespace) -> int:
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = load_config(path, os.environ, overrides=given)
     for sentence in () if options.json else config.warnings:
-        print(f"wa-agent: {sentence}", file=sys.stderr)
+        say(f"wa-agent: {sentence}")
     shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
     return print_answer(options, shown, f"{path or 'the defaults'}: good")
 

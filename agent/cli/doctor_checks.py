@@ -80,13 +80,7 @@ def state(here: Installation) -> Iterator[Finding]:
     private = [folder, folder / "agent.db", here.config.api_socket, sessions]
     with suppress(OSError):  # closed to this user or missing: then it is not open to every user
         private += map(Path, os.scandir(sessions))
-    bad = []
-    for path in private:
-        with suppress(OSError):
-            mode = path.lstat().st_mode
-            if not stat.S_ISLNK(mode) and mode & 0o007:
-                bad.append(f"{path} ({stat.S_IMODE(mode):04o})")
-    if bad:
+    if bad := [f"{path} ({mode:04o})" for path in private if (mode := _open_to_all(path))]:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
     else:
@@ -255,7 +249,7 @@ def node(here: Installation) -> Iterator[Finding]:
 def backends(here: Installation) -> Iterator[Finding]:
     declared, views = here.config.backend, None
     holders = [its.name for its in declared if hide_secrets(its) != its]
-    if here.file is not None and holders and _is_open(here.file):
+    if here.file is not None and holders and _open_to_all(here.file):
         sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
         advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
         yield wrong(sentence, advice, check="config")
@@ -270,10 +264,12 @@ def backends(here: Installation) -> Iterator[Finding]:
             yield replace(finding, check=f"backend {its.name}")
 
 
-def _is_open(path: Path) -> bool:
+def _open_to_all(path: Path) -> int:
+    """Its mode if every user may open it, else 0."""
     with suppress(OSError):  # reading it reports the error
-        return bool(path.stat().st_mode & 0o004)
-    return False
+        mode = stat.S_IMODE(path.stat().st_mode)
+        return mode if mode & 0o007 else 0
+    return 0
 
 
 def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
@@ -301,7 +297,7 @@ def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Find
 def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
     settings = backend.flat()
     for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
-        if _is_open(Path(path)):
+        if _open_to_all(Path(path)):
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
 
 

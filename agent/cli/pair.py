@@ -1,17 +1,32 @@
-"""`pair`: alone on a desktop, it needs none of the agent's libraries."""
+"""`pair`, alone on a desktop: one pairing by the web engine with a visible window, until WhatsApp
+is connected and synced, and its session as a file. The person links with a phone and a passkey in
+that window. No credential passes through here."""
 
 import argparse
+import asyncio
 import os
 import signal
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.client import check_target, whole_file
 from agent.cli.command import Subparsers, Words, add_command
-from agent.cli.terminal import clean, print_answer
+from agent.cli.terminal import print_answer, say
 from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import ConfigError
+from agent.core.reasons import reason_of
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
+from agent.engines.base import KeepsNothing
+from agent.engines.settings import in_path
+from agent.engines.web.browser.page import page_script
+from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
+from agent.engines.web.engine import WebEngine
+from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
+from agent.engines.web.files import lost_store
+from agent.engines.web.session import Needs
+from agent.engines.web.settings import CHROMIUM, KNOWN_GOOD, WHATSAPP, WebSettings
+from agent.errors import ConfigError, EngineError, Refused, TryLater
+from agent.vault.archives import pack_session, scratch
 
 _EXAMPLE = """--out shop.tar.gz
   age -p -o shop.tar.gz.age shop.tar.gz && shred -u shop.tar.gz    # encrypted, on the way
@@ -63,12 +78,6 @@ def pair(options: argparse.Namespace) -> int:
 def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
     """Returns the archive's SHA-256. The profile is removed in any case: a copy that is left here
     could run beside the server's."""
-    import asyncio
-
-    from agent.cli.pairing import find_visible_browser, link
-    from agent.engines.web.settings import WHATSAPP
-    from agent.vault.archives import pack_session, scratch
-
     cache = os.environ.get("WA_CACHE_PATH") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
     )
@@ -78,7 +87,7 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
     try:
         with scratch() as folder:
             (session := folder / "session").mkdir(mode=0o700)
-            linking = link(session, program, Path(cache), url=url, within=options.within, say=say)
+            linking = link(session, program, Path(cache), url=url, within=options.within)
             account, needs_passkey = asyncio.run(linking)
             linked = ""
             say(f"linked as {account}; the window is closed")
@@ -100,5 +109,118 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
         raise
 
 
-def say(sentence: str) -> None:
-    print(clean(sentence), file=sys.stderr, flush=True)
+# In the window
+
+Status = ConnectionStatus
+LOOK_EVERY = 2.0
+
+_WORDS = {
+    Status.INITIALIZING: "WhatsApp Web loads",
+    Status.QR_REQUIRED: "link the phone with the code in the window (on the phone: Linked"
+    " devices, Link a device)",
+    Status.LOADING: "linked; WhatsApp Web syncs",
+    Status.RECONNECTING: "the connection was lost; WhatsApp Web connects again",
+    Status.CONNECTED: "connected",
+}
+_REASONS = {
+    PASSKEY_REQUIRED: "WhatsApp asks for your passkey: answer in the window",
+    "page_crashed": "the window was closed before WhatsApp Web was connected",
+}
+_CODES = {"page_crashed": "window_closed", "": "not_connected"}
+_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+
+
+class _Claims(KeepsNothing):
+    """The claims of the engine, one after another."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Claim | BaseException] = asyncio.Queue()
+
+    def claim(self, claim: Claim) -> None:
+        self.queue.put_nowait(claim)
+
+    def crashed(self, error: BaseException) -> None:
+        self.queue.put_nowait(error)
+
+    def happened(self, happening: Happening) -> None: ...
+
+    def progress(self) -> None: ...
+
+
+async def link(
+    session: Path, program: Program, cache: Path, *, url: str, within: float
+) -> tuple[str, bool]:
+    """Fill the empty folder with a session that is connected, and close it; the account, and True
+    if WhatsApp asked for a passkey. `cache`: folder of the bundle; `within`: seconds for the
+    person."""
+    await asyncio.to_thread(fetch_bundle, cache)
+    find_setpriv()
+    # No page is kept beside the profile, and a window that was closed is not opened again.
+    settings = WebSettings(browser="chromium", url=url, page=KNOWN_GOOD, browser_starts=0)
+    script = page_script(url, page_config(""), read_bundle(cache), person=True)
+    needs, claims = Needs(program, script), _Claims()
+    engine = WebEngine(session, settings, lambda: needs, claims)
+    try:
+        async with asyncio.timeout(within):
+            paired = await _until_connected(engine, claims)
+    except TimeoutError as error:
+        raise TryLater(f"cannot pair: not linked within {within:g} s", code="not_linked") from error
+    finally:
+        await engine.prepare_stop()
+        await engine.save()
+        await engine.close()
+    if lost := await asyncio.to_thread(lost_store, session):
+        raise EngineError(f"cannot pair: the browser closed, and {lost}", code="not_good")
+    return paired
+
+
+async def _until_connected(engine: WebEngine, claims: _Claims) -> tuple[str, bool]:
+    await engine.connect()
+    last_sentence, needs_passkey = "", False
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_EVERY):
+                claim = await claims.queue.get()
+        except TimeoutError:
+            with suppress(EngineError):  # a page that loads answers late
+                await engine.probe()
+            continue
+        if isinstance(claim, BaseException):
+            raise EngineError(f"cannot pair: {claim}") from claim
+        sentence = _sentence(claim)
+        if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+            why = f" ({claim.raw})" if claim.raw else ""
+            code = _CODES.get(claim.reason, claim.reason)
+            raise Refused(f"cannot pair: {sentence}{why}", code=code)
+        if claim.reason == "qr_idle":
+            await engine.connect()
+        if sentence != last_sentence:
+            say(sentence)
+            last_sentence = sentence
+        needs_passkey |= claim.reason == PASSKEY_REQUIRED
+        if claim.status is Status.CONNECTED and claim.paired:
+            return claim.account, needs_passkey
+
+
+def _sentence(claim: Claim) -> str:
+    if claim.reason in _REASONS:
+        return _REASONS[claim.reason]
+    if not claim.reason:
+        return _WORDS.get(claim.status, "it is not connected")
+    reason = reason_of(claim.reason)
+    return f"{reason.title}: {reason.advice}" if reason.advice else reason.title
+
+
+def find_visible_browser(named: str = "") -> Program:
+    """The named one, else the first that the machine has; ConfigError says what to install."""
+    for name in (named, str(Path(named).absolute())) if named else (*BINARIES[CHROMIUM], *_NAMES):
+        if (path := in_path(name)) is not None:
+            return Program(CHROMIUM, Path(path).absolute(), visible=True)
+    raise ConfigError(
+        f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
+        " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"
+        " https://www.google.com/chrome/ (Ubuntu: its snap cannot be used); or name it: --browser"
+        " PROGRAM",
+        field="browser",
+        code="browser_missing",
+    )

@@ -1,7 +1,6 @@
 """Repairs by hand: of one instance, of all in one round; incidents; `health` checks one now."""
 
 import argparse
-import sys
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import quote
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of, given
 from agent.cli.session import CONFIRM, TO_THE_END
-from agent.cli.terminal import clean, moment, print_answer, print_list, progress
+from agent.cli.terminal import clean, moment, print_answer, print_list, progress, say
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
@@ -86,7 +85,7 @@ def repair(options: argparse.Namespace) -> int:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
-            print(clean(f"{moment(event['time'])} {line}"), file=sys.stderr)
+            say(f"{moment(event['time'])} {line}")
     return _print_repaired(options, unwell, repaired)
 
 

@@ -69,6 +69,11 @@ class Table:
         return drawn
 
 
+def say(sentence: str) -> None:
+    """To a person beside the answer."""
+    print(clean(sentence), file=sys.stderr, flush=True)
+
+
 def pair_lines(pairs: Mapping[str, object]) -> list[str]:
     width = max(map(len, pairs), default=0)
     return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]

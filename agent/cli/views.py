@@ -31,6 +31,7 @@ from agent.cli.terminal import (
     pair_lines,
     print_answer,
     print_list,
+    say,
     shown,
     soft,
     table_of,
@@ -388,7 +389,7 @@ def ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any
                 raise
             if said != str(error):
                 said = str(error)
-                print(f"wa-agent: {clean(said)}; waiting", file=sys.stderr)
+                say(f"wa-agent: {said}; waiting")
             time.sleep(_LOOK_EVERY)
 
 
@@ -404,7 +405,7 @@ def logs(options: argparse.Namespace) -> int:
         return _from_journal(client, options)
     while True:
         if found["cut"]:
-            print("wa-agent: the log was shortened; lines may be missing here", file=sys.stderr)
+            say("wa-agent: the log was shortened; lines may be missing here")
         for line in found["lines"]:
             shown = json.dumps({"line": line}, ensure_ascii=False)
             print(shown if options.json else clean(line), flush=True)

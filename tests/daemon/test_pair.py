@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from agent.cli import pairing
+from agent.cli import pair as command
 from agent.cli.main import run
-from agent.cli.pairing import find_visible_browser
+from agent.cli.pair import find_visible_browser
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives import Limits, read_archive_manifest
 
@@ -35,7 +35,7 @@ def desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     (scratch := tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr(pairing, "link", link)
+    monkeypatch.setattr(command, "link", link)
     monkeypatch.setenv("DISPLAY", ":7")
     monkeypatch.setenv("WA_BROWSER", sys.executable)
     return made
@@ -72,7 +72,7 @@ def test_without_the_archive_nothing_of_the_pairing_stays(
     def breaks(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("agent.vault.archives.pack_session", breaks)
+    monkeypatch.setattr("agent.cli.pair.pack_session", breaks)
     assert pair(tmp_path / "sales.tar.gz") == 1
     err = capsys.readouterr().err
     assert "the profile is removed: remove the linked device on the phone" in err
@@ -104,7 +104,7 @@ def test_a_browser_is_searched_for_and_may_be_named(
 ) -> None:
     program = tmp_path / "google-chrome"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(pairing, "BINARIES", {"chromium": ()})
+    monkeypatch.setattr(command, "BINARIES", {"chromium": ()})
     with pytest.raises(ConfigError, match="install it"):
         find_visible_browser()
     program.write_text("#!/bin/sh\n")
