@@ -61,10 +61,10 @@ def counted(logins: Logins) -> Iterator[None]:
     """Each login of the sandbox, and each that a request to the stand-in begins."""
     connect, asked, restart = Server.connect, Instance.asked_to_connect, Instance.restart
 
-    async def connected(self: Server) -> None:
+    async def connected(self: Server) -> Any:
         active = self._faults.active  # the network refuses first: no ban is heard of then
         logins.note(str(present_member()), banned=bool(active("temp-ban") and not active("drop")))
-        await connect(self)
+        return await connect(self)
 
     def asked_to_connect(self: Instance, phone: str | None) -> None:
         logins.note(self.name, banned=False)

@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,13 @@ FAULTS_FILE = "faults.json"
 
 _ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}
 _KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
+_LOST_BY = {
+    "drop": "connection_lost",
+    "conflict": "conflict",
+    "ban": "banned",
+    "temp-ban": "temporary_ban",
+    "outdated": "client_outdated",
+}
 TEMPORARY_BAN = 3600.0
 """Seconds, where none are given."""
 
@@ -45,29 +53,32 @@ TEMPORARY_BAN = 3600.0
 @dataclass(frozen=True, slots=True)
 class Fault:
     name: str
-    until_wall: float | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    until_wall: float | None
+    arguments: Mapping[str, Any]
 
     @property
-    def kept(self) -> bool:
-        with_end = self.name in _KEPT_WITH_END and self.until_wall is not None
-        return with_end or self.name in _ALWAYS_KEPT
+    def lost(self) -> dict[str, Any]:
+        """Why the connection ends by it, as the claim has it."""
+        until = self.until_wall if self.name == "temp-ban" else None
+        return {"reason": _LOST_BY[self.name], "until_wall": until}
 
 
 class Faults:
     """The active ones."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FAULTS_FILE
-        self._network = folder / NETWORK
-        self._active = _read(self._path)
+        self.folder = folder
+        self._active: dict[str, Fault] = {}
+        # A file that cannot be read holds no faults.
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            kept = json.loads((folder / FAULTS_FILE).read_bytes())["faults"]
+            self._active = {name: Fault(name, **fault) for name, fault in kept.items()}
 
     def begin(self, name: str, seconds: float | None, arguments: Mapping[str, Any]) -> Fault:
         if name == "temp-ban" and seconds is None:
             seconds = TEMPORARY_BAN
         until = None if seconds is None else time.time() + seconds
-        fault = Fault(name, until, dict(arguments))
-        self._active[name] = fault
+        self._active[name] = fault = Fault(name, until, arguments)
         self._keep()
         return fault
 
@@ -89,55 +100,27 @@ class Faults:
 
     def _keep(self) -> None:
         lasting = {
-            name: {"until_wall": fault.until_wall, "arguments": dict(fault.arguments)}
+            name: {"until_wall": fault.until_wall, "arguments": fault.arguments}
             for name, fault in self._active.items()
-            if fault.kept
+            if name in _ALWAYS_KEPT or (name in _KEPT_WITH_END and fault.until_wall is not None)
+        }
+        files = {
+            FAULTS_FILE: json.dumps({"version": 1, "faults": lasting}) if lasting else "",
+            # A look from outside finds the network away until then.
+            NETWORK: f"{lasting['drop']['until_wall']:.3f}\n" if "drop" in lasting else "",
         }
         try:
-            if lasting:
-                write_shared(self._path, json.dumps({"version": 1, "faults": lasting}).encode())
-            else:
-                self._path.unlink(missing_ok=True)
-            self._keep_network()
+            for name, content in files.items():
+                if content:
+                    write_shared(self.folder / name, content.encode())
+                else:
+                    (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise EngineError(f"cannot keep the faults: {error}", code="save_failed") from error
 
-    def _keep_network(self) -> None:
-        """What a look from outside finds: the network is away until then."""
-        drop = self._active.get("drop")
-        if drop is not None and drop.until_wall is not None:
-            write_shared(self._network, f"{drop.until_wall:.3f}\n".encode())
-        else:
-            self._network.unlink(missing_ok=True)
 
-
-def _read(path: Path) -> dict[str, Fault]:
-    """What an earlier worker kept; a file that cannot be read holds no faults."""
-    try:
-        raw = json.loads(path.read_bytes())["faults"]
-        return {name: Fault(name, it["until_wall"], it["arguments"]) for name, it in raw.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-_LOST_BY = {
-    "drop": "connection_lost",
-    "conflict": "conflict",
-    "ban": "banned",
-    "temp-ban": "temporary_ban",
-    "outdated": "client_outdated",
-}
 PONG_LIMIT = 0.5
 """Seconds; what the protocol waits for the answer to a ping."""
-
-
-class RefusedError(Exception):
-    """The server, or the network before it, does not take the connection."""
-
-    def __init__(self, reason: str, until_wall: float | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.until_wall = until_wall
 
 
 class Server:
@@ -149,13 +132,15 @@ class Server:
         self._last_frame = 0.0
         self.connected = False
 
-    async def connect(self) -> None:
+    async def connect(self) -> Fault | None:
+        """The fault for which the server, or the network before it, does not take it."""
         await asyncio.sleep(self._settings.login_seconds)
         for name in ("drop", "outdated", "ban", "temp-ban"):
             if fault := self._faults.active(name):
-                raise RefusedError(_LOST_BY[name], fault.until_wall if name == "temp-ban" else None)
+                return fault
         self.connected = True
         self.frame()
+        return None
 
     def close(self) -> None:
         self.connected = False
@@ -184,20 +169,11 @@ class Server:
         if self._faults.active("slow"):
             await asyncio.sleep(3.0)
 
-    async def keep_alive(self, message: Callable[[], None]) -> None:
-        """Send frames for ever, and messages at their rate."""
-        rate = self._settings.messages_per_minute
-        message_at = boot_now() + 60.0 / rate if rate else float("inf")
-        frame_at = boot_now() + self._settings.frame_every
+    async def keep_alive(self) -> None:
+        """Send frames for ever."""
         while True:
-            await asyncio.sleep(max(0.0, min(message_at, frame_at) - boot_now()))
-            if boot_now() >= message_at:
-                message_at = max(message_at + 60.0 / rate, boot_now())
-                if self.frame():
-                    message()
-            if boot_now() >= frame_at:
-                frame_at = boot_now() + self._settings.frame_every
-                self.frame()
+            await asyncio.sleep(self._settings.frame_every)
+            self.frame()
 
 
 LOOK_EVERY = 0.2
@@ -217,19 +193,13 @@ class Drill:
         self._healed: set[str] = set()
 
     async def command(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`{"name": fault | "clear" | "list", "for": seconds | null, ...}`"""
-        name = arguments["name"]
-        if name == "clear":
+        """`{"name": fault | "clear", "for": seconds | null, ...}`"""
+        rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
+        if (name := arguments["name"]) == "clear":
             self._faults.clear()
-        elif name != "list":
-            rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
-            fault = self._faults.begin(name, arguments.get("for"), rest)
-            await self._begin(fault)
+        else:
+            await self._begin(self._faults.begin(name, arguments.get("for"), rest))
         return {"faults": self._faults.list()}
-
-    def at_start(self) -> None:
-        if self._faults.active("crash"):
-            _die()
 
     def connected(self) -> None:
         """A login has succeeded."""
@@ -250,24 +220,21 @@ class Drill:
                 self._faults.clear(name)
 
     async def _begin(self, fault: Fault) -> None:
-        name, session = fault.name, self._session
-        loop = asyncio.get_running_loop()
-        if name == "crash":
-            loop.call_later(REPLY_FIRST, _die)
+        name, session, loop = fault.name, self._session, asyncio.get_running_loop()
+        if name in ("crash", "corrupt-files"):
+            if name == "corrupt-files":
+                await asyncio.to_thread(_damage, self._faults.folder / NAME)
+            loop.call_later(REPLY_FIRST, die)
         elif name == "hang":
             seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0
             loop.call_later(REPLY_FIRST, time.sleep, max(0.0, seconds))
-        elif name == "corrupt-files":
-            await asyncio.to_thread(_damage, session.files / NAME)
-            loop.call_later(REPLY_FIRST, _die)
         elif name == "logout":
             self._faults.clear(name)
             await session.unpair()
         elif name in _LOST_BY:
             if fault.until_wall is None and name in ("drop", "conflict"):
                 self._faults.clear(name)
-            until = fault.until_wall if name == "temp-ban" else None
-            await session.lose(_LOST_BY[name], until)
+            await session.lose(**fault.lost)
         elif name == "stuck-loading":
             await session.sync_again()
         elif name == "leak":
@@ -302,7 +269,7 @@ def _peers(fault: Fault) -> list[str]:
     return list(fault.arguments.get("peers", ["5511900000001@s.whatsapp.net"]))
 
 
-def _die() -> None:
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

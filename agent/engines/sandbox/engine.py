@@ -14,7 +14,7 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import files
 from agent.engines.sandbox.conversation import Conversation
-from agent.engines.sandbox.drill import Drill, Faults, RefusedError, Server
+from agent.engines.sandbox.drill import Drill, Faults, Server, die
 from agent.engines.sandbox.files import SessionDamagedError, SessionFile
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.engines.tasks import Tasks, cancel, runs
@@ -244,17 +244,21 @@ class SandboxEngine:
         self._conversation.close()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        if name == "scan":
-            if not self._phone.scan():
-                raise EngineError("cannot scan: no code is shown", code="no_code")
-            return {}
-        if name == "fault":
-            return await self._drill.command(arguments)
-        known = self._conversation.commands
-        if name not in known:
-            words = f"the sandbox knows scan, fault, {', '.join(known)}"
-            raise InvalidRequest(f"cannot {name!r:.40}: {words}", field="name")
-        return known[name](arguments)
+        match name:
+            case "fault":
+                return await self._drill.command(arguments)
+            case "say":
+                return self._conversation.say(arguments)
+            case "heard":
+                return self._conversation.heard(arguments)
+            case "file_part":
+                return self._conversation.take_part(arguments)
+            case "scan":
+                if not self._phone.scan():
+                    raise EngineError("cannot scan: no code is shown", code="no_code")
+                return {}
+        known = "the sandbox knows scan, fault, say, heard, file_part"
+        raise InvalidRequest(f"cannot {name!r:.40}: {known}", field="name")
 
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
@@ -285,22 +289,18 @@ class SandboxEngine:
         await cancel(self._login)
         await cancel(self._traffic)
 
-    @property
-    def files(self) -> Path:
-        return self._saved.folder
-
     async def _log_in(self) -> None:
-        self._drill.at_start()
+        if self._faults.active("crash"):
+            die()
         try:
             self._saved.load()  # first, so that no claim calls a paired session unpaired
             self._tell(Status.INITIALIZING, phase="login")
-            await self._server.connect()
-            if self._saved.paired or await self._pair():
+            if refused := await self._server.connect():
+                self._tell(Status.DISCONNECTED, **refused.lost)
+            elif self._saved.paired or await self._pair():
                 await self._sync()
         except SessionDamagedError as error:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
-        except RefusedError as refused:
-            self._tell(Status.DISCONNECTED, refused.reason, until_wall=refused.until_wall)
         except EngineError as error:
             self._server.close()
             self.happened("error", code=error.code)
@@ -337,8 +337,10 @@ class SandboxEngine:
 
     async def _talk(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._server.keep_alive(self._conversation.make_noise), name="frames")
+            tasks.create_task(self._server.keep_alive(), name="frames")
             tasks.create_task(self._conversation.take(), name="messages")
+            if rate := self._settings.messages_per_minute:
+                tasks.create_task(self._conversation.make_noise(60.0 / rate), name="noise")
 
     def _tell(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
         self._claim = Claim(status, reason, **more)

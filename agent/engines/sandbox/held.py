@@ -3,7 +3,6 @@ account until the session has taken it, and what its contacts got. It lies besid
 folder: no copy of a session has messages in it."""
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,30 +20,21 @@ MOST_HEARD = 20_000
 """Messages that the contacts remember."""
 ANSWER_BYTES = 256 << 10
 """Of one page; a message between worker and agent has at most four times as much."""
-_WAITING = "waiting (number integer primary key, due real, record text)"
-_HEARD = "heard (cursor integer primary key, chat text, id text, message text, unique (chat, id))"
+_TABLES = """
+pragma journal_mode = wal;
+pragma synchronous = off;
+pragma cache_size = 16;
+create table if not exists waiting (number integer primary key, due real, record text);
+create table if not exists
+heard (cursor integer primary key, chat text, id text, message text, unique (chat, id));
+"""
 
 
 class Held:
-    def __init__(self, folder: Path, *, kept: bool) -> None:
-        """`kept`: whether what waits outlives the process."""
+    def __init__(self, folder: Path) -> None:
         with _doing("open"):
-            fd = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            # As much as its folder gives the agent's group: the agent throws it away one day.
-            os.fchmod(fd, folder.stat().st_mode & 0o660)
-            os.close(fd)
-            self._db = sqlite3.connect(folder / NAME, isolation_level=None)
-            for words in ("journal_mode = wal", "synchronous = off", "cache_size = 16"):
-                self._db.execute(f"pragma {words}").fetchall()
-            self._db.execute("pragma temp_store = memory")
-            self._db.execute(f"create {'' if kept else 'temp'} table if not exists {_WAITING}")
-            self._db.execute(f"create table if not exists {_HEARD}")
-
-    @property
-    def waiting(self) -> int:
-        """The number of records that were not taken."""
-        with _doing("read"):
-            return int(self._db.execute("select count(*) from waiting").fetchone()[0])
+            self._db = sqlite3.connect(folder / NAME)
+            self._db.executescript(_TABLES)
 
     def close(self) -> None:
         self._db.close()
@@ -52,7 +42,7 @@ class Held:
     def add(self, records: Sequence[Record], due: float = 0.0) -> None:
         """It is not lost once this returns. `due`: the wall time before which it is not given."""
         rows = [(due, json.dumps(record)) for record in records]
-        with _doing("hold"), self._together():
+        with _doing("hold"), self._db:
             self._db.executemany("insert into waiting (due, record) values (?, ?)", rows)
 
     def next(self, most: int) -> list[Entry]:
@@ -71,14 +61,15 @@ class Held:
     def drop(self, entries: Sequence[Entry]) -> None:
         """They were taken."""
         numbers = [(number,) for number, _ in entries]
-        with _doing("drop"), self._together():
+        with _doing("drop"), self._db:
             self._db.executemany("delete from waiting where number = ?", numbers)
 
     def receive(self, chat: str, id: str, message: Record) -> bool:
         """On the contact's phone when this returns; False: it was there already."""
         add = "insert or ignore into heard (chat, id, message) values (?, ?, ?)"
-        with _doing("deliver"), self._together():
-            done = self._db.execute(add, (chat, id, json.dumps(message)))
+        text = json.dumps({"at": round(time.time(), 3), **message})
+        with _doing("deliver"), self._db:
+            done = self._db.execute(add, (chat, id, text))
             oldest = (done.lastrowid or 0) - MOST_HEARD
             self._db.execute("delete from heard where cursor <= ?", (oldest,))
         return done.rowcount == 1
@@ -98,16 +89,10 @@ class Held:
         last = found[-1]["cursor"] if found else max(after, 0)
         return {"messages": found, "next": last, "more": len(found) < len(rows)}
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        self._db.execute("begin immediate")
-        with self._db:
-            yield
-
 
 @contextmanager
 def _doing(what: str) -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         raise EngineError(f"cannot {what} messages: {error}", code="save_failed") from error

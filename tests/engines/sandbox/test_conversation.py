@@ -9,7 +9,6 @@ import pytest
 
 from agent.engines.sandbox.conversation import KINDS, TYPES, record_of
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.engines.sandbox.held import NAME, Held
 from agent.errors import EngineError, InvalidRequest
 from tests.engines.sandbox.test_engine import QUICK, Heard
 
@@ -159,11 +158,3 @@ async def test_what_cannot_be_said_is_refused_by_its_field(
     with pytest.raises(InvalidRequest) as refused:
         await engine.command("say", said)
     assert refused.value.field == field
-
-
-def test_a_link_in_the_place_of_what_is_held_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "other").touch(0o644)
-    (tmp_path / NAME).symlink_to(tmp_path / "other")
-    with pytest.raises(EngineError, match="cannot open messages"):
-        Held(tmp_path, kept=True)
-    assert (tmp_path / "other").stat().st_mode & 0o777 == 0o644
