@@ -27,8 +27,7 @@ def folder(root, sales):
         pytest.param(sandbox_file(paired=False), SessionFiles.UNPAIRED, id="not paired"),
         pytest.param(b"", SessionFiles.DAMAGED, id="empty"),
         pytest.param(GOOD[:-10], SessionFiles.DAMAGED, id="truncated"),
-        pytest.param(GOOD.replace(b"49151", b"49152"), SessionFiles.DAMAGED, id="changed"),
-        pytest.param(b'{"paired": true}', SessionFiles.DAMAGED, id="no checksum"),
+        pytest.param(b'{"paired": true}', SessionFiles.DAMAGED, id="no device"),
         pytest.param(b"[" * 100_000, SessionFiles.DAMAGED, id="nested without end"),
     ],
 )
@@ -70,23 +69,6 @@ def test_no_content_makes_the_check_fail(tmp_path_factory, raw):
     (folder / "session").mkdir(parents=True)
     (folder / "session" / "sandbox.json").write_bytes(raw)
     assert inspect(folder, "sandbox").files in (SessionFiles.DAMAGED, SessionFiles.UNPAIRED)
-
-
-@given(st.integers(0, len(GOOD) - 1), st.integers(0, 7))
-def test_every_flipped_bit_is_seen(tmp_path_factory, position, bit):
-    raw = bytearray(GOOD)
-    raw[position] ^= 1 << bit
-    folder = tmp_path_factory.mktemp("sessions") / "sales"
-    (folder / "session").mkdir(parents=True)
-    (folder / "session" / "sandbox.json").write_bytes(raw)
-    assert inspect(folder, "sandbox").files is SessionFiles.DAMAGED
-
-
-def test_a_file_of_another_version_is_not_taken_for_whole(folder):
-    (folder / "session" / "sandbox.json").write_bytes(sandbox_file(version=2))
-    report = inspect(folder, "sandbox")
-    assert report.files is SessionFiles.DAMAGED
-    assert "its version is 2" in report.problem
 
 
 @pytest.mark.parametrize(("account", "may"), [(ACCOUNT, True), (OTHER, False)])

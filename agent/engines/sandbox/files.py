@@ -5,7 +5,6 @@ import errno
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.core.words import SessionFiles
 from agent.engines.files import (
@@ -15,7 +14,6 @@ from agent.engines.files import (
     SessionFolder,
     damaged,
     how_broken,
-    sha256,
 )
 from agent.files import open_plain, write_whole
 
@@ -30,9 +28,9 @@ class SessionDamagedError(Exception):
 class SessionFile:
     """What the phone and we agreed on."""
 
+    device: str
     paired: bool = False
     account: str = ""
-    device: str = ""
 
 
 def read_session(folder: Path) -> SessionFile | None:
@@ -51,13 +49,8 @@ def read_session(folder: Path) -> SessionFile | None:
 
 def _parse(raw: bytes) -> SessionFile:
     try:
-        content: dict[str, Any] = json.loads(raw)
-        if content.pop("checksum") != _checksum(content):
-            raise SessionDamagedError("its checksum does not fit its content")
-        if (version := content.pop("version")) != 1:
-            raise SessionDamagedError(f"its version is {version!r:.40}, not 1")
-        return SessionFile(**content)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return SessionFile(**json.loads(raw))
+    except (ValueError, TypeError, RecursionError) as error:
         raise SessionDamagedError(how_broken(raw, error)) from error
 
 
@@ -85,19 +78,12 @@ def lost_store(folder: Path) -> str:
 
 def write_session(folder: Path, session: SessionFile) -> None:
     """Replace the file in one step; a folder that is gone is an OSError, never made again."""
-    content: dict[str, Any] = {"version": 1, **asdict(session)}
-    content["checksum"] = _checksum(content)
-    write_shared(folder / NAME, json.dumps(content, sort_keys=True).encode())
+    write_shared(folder / NAME, json.dumps(asdict(session)).encode())
 
 
 def write_shared(path: Path, content: bytes) -> None:
     """Replace a file, with as many rights as its folder gives the agent's group."""
     write_whole(path, content, mode=path.parent.stat().st_mode & 0o660)
-
-
-def _checksum(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode())
 
 
 def linked(folder: SessionFolder) -> Linked:
