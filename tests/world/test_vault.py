@@ -159,11 +159,17 @@ async def test_an_agent_killed_in_an_import_leaves_the_old_or_the_new(agent, eve
     _, archive = await send(agent, "/api/instance/a/export")
     mark = agent.state / "sessions" / "a" / "session" / "newer"
     mark.write_bytes(b"of the present session")
-    path = "/api/import?replace=true&enable=true"
-    await killed_at(agent, eventually, point, lambda: send(agent, path, archive))
+
+    async def imports() -> None:
+        await agent.do("POST", "/api/instance/a/disable")
+        await send(agent, "/api/import?replace=true&enable=true", archive)
+
+    await killed_at(agent, eventually, point, imports)
+    replaced = point in ("retire_moved", "staging_way_free")
+    assert (await agent.show("a"))["enabled"] is replaced, "the record is of the same session"
+    await agent.do("POST", "/api/instance/a/enable")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert staging(agent) == []
-    replaced = point in ("retire_moved", "staging_way_free")
     assert mark.exists() is not replaced
     trash = (await agent.do("GET", "/api/trash"))["trash"]
     assert len(trash) == replaced
