@@ -253,6 +253,10 @@ async def test_a_try_that_failed_is_tried_again_no_sooner_for_anything(
     await asyncio.sleep(10)
     assert len(phone.tried) == tries
     assert (await agent.row(taken))["next_try"] is not None
+    await agent.say(A, "a3")
+    await agent.sending.cancel(ID, taken.row.id)
+    await asyncio.sleep(1)
+    assert phone.texts() == ["a3"], "its chat is free at once"
 
 
 async def test_a_client_that_has_gone_ends_no_message_by_its_patience(

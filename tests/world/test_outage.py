@@ -1,6 +1,9 @@
 """An outage of N seconds costs N and a few more, for one session as for many, and no login."""
 
 import asyncio
+import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -54,6 +57,9 @@ async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(agent, event
     shown = await agent.show(ids[0])
     assert "cannot reach the sandbox's network" in shown["sentence"]
     assert shown["attempts"] == 0, "what is not reached costs no attempt"
+    with closing(sqlite3.connect(agent.state / "agent.db")) as db:
+        kept = [json.loads(row[0]) for row in db.execute("select record from sessions")]
+    assert {(its["reason"], its["breaker_failures"]) for its in kept} == {("unreachable", 0)}
     await eventually(lambda: all_connected(agent, ids), within=OUTAGE + BACK_WITHIN)
     assert now() <= back + BACK_WITHIN
     for id in ids:
