@@ -17,6 +17,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
+from agent.core.words import SUSPECT
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Incidents
 
@@ -143,6 +144,15 @@ def told(incidents, facts, verdict):
     if verdict.health is Health.STUCK:
         incidents.failed(facts, verdict.reason)
     incidents.judged(facts, verdict)
+
+
+def test_a_suspect_waits_for_an_incident_of_suspects_and_for_no_other():
+    for code, waits in ((SUSPECT, "incident"), ("phase_login", "")):
+        incidents, facts = made("a", "b", "c")
+        for one in facts.values():
+            one.verdict = replace(STUCK, reason=SUSPECT)
+            incidents.failed(one, code)
+        assert {incidents.wait_reason(one) for one in facts.values()} == {waits}
 
 
 def test_an_incident_is_over_when_all_its_members_show_their_codes():

@@ -4,6 +4,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
 from agent.daemon.state_folder import StateMark, go_on, note_stop, read_mark
+from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.assemble import load_instances
 from agent.supervise.registry import Registry
@@ -59,3 +60,7 @@ async def test_a_damaged_mark_is_no_reason_not_to_start(tmp_path):
     assert not await goes_on(store, state)
     assert await store.get_fact("state_mark") in (state / "state-mark.json").read_text()
     await store.close()
+    before = read_mark(state)
+    with pytest.raises(StoreError):
+        await note_stop(store, state)
+    assert read_mark(state) == before, "the database is never the older by a write cut off"

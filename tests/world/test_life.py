@@ -38,6 +38,7 @@ async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent,
     database = agent.state / "agent.db"
     database.write_bytes(b"\0" * 4096 + database.read_bytes()[4096:])
     await agent.start()
+    assert (await agent.do("GET", "/readyz"))["restoring"]["total"] == 2, "ready once all are"
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("b"))["enabled"] is False
     assert list(agent.state.glob("agent.db.damaged-*"))
