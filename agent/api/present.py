@@ -27,13 +27,6 @@ def part(of: object, *fields: str) -> dict[str, Any]:
     return shown
 
 
-_UNIT = (
-    *("state", "run", "main_pid", "result", "exit_status", "status_text"),
-    *("host_restarts=restarts", "masked"),
-)
-_BY_WORD = {"reconnects": "reconnects_by_reason", "restarts": "restarts_by_reason"}
-
-
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
     return {
         "healthy": verdict.healthy,
@@ -84,18 +77,20 @@ def show_instance(view: Session, now_wall: float | None = None) -> dict[str, Any
 def show_details(view: Session) -> dict[str, Any]:
     claim = view.claim.claim if view.claim else None
     started = view.wall(view.unit.since) if view.unit.runs else None
+    unit = ("state", "run", "main_pid", "result", "exit_status", "status_text", "masked")
+    by_word = {"reconnects": "reconnects_by_reason", "restarts": "restarts_by_reason"}
     return {
         **show_instance(view),
         "settings": dict(view.instance.settings),
         "created": wall_text(view.instance.created_wall),
-        "unit": {**part(view.unit, *_UNIT), "started": wall_text(started)},
+        "unit": {**part(view.unit, *unit, "host_restarts=restarts"), "started": wall_text(started)},
         **part(view, "linked", "enabled_by_operator"),
         "claim": claim and asdict(claim),
         "proof_age_seconds": view.proof_age,
         "probe": view.run.probe and part(view.run.probe, "ok", "seconds", "failures", "error"),
         **part(view, "connected_since_wall"),
         **part(view.run, "cpu_seconds", "processes", "open_fds"),
-        **{_BY_WORD.get(name, name): dict(its) for name, its in view.counters.by_word.items()},
+        **{by_word.get(name, name): dict(its) for name, its in view.counters.by_word.items()},
         **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
         "status_seconds": {
             status.value: round(seconds, 3)

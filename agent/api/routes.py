@@ -32,7 +32,6 @@ NAME = "[A-Za-z0-9._-]{1,96}"
 SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
 WHATSAPP = "/whatsapp/{id}"
-TRASHED = f"/api/trash/{{name:{NAME}}}"
 Body = tuple[Field, ...] | None
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 Options = Mapping[str, Any]
@@ -121,7 +120,7 @@ ROUTES: tuple[Route, ...] = (
     _route(f"GET {ID}/removed", READ, instances.list_removed, None, ASKED),
     _route(f"POST {REMOVED}/restore", OPERATE, instances.restore_removed, (), LATE),
     _route("GET /api/trash", READ, instances.trash),
-    _route(f"POST {TRASHED}/restore", OPERATE, instances.restore_trash, (), MADE),
+    _route(f"POST /api/trash/{{name:{NAME}}}/restore", OPERATE, instances.restore_trash, (), MADE),
     _route("GET /api/caller", SOME, keys.show_caller),
     _route("GET /api/keys", ADMIN, keys.list_keys),
     _route("POST /api/keys", ADMIN, keys.add_key, keys.NEW_KEY, MADE),

@@ -31,7 +31,6 @@ from agent.files import refuses_writes
 from agent.host import units
 from agent.vault.identity import scan
 
-_TIME_ERROR = 5
 UNITS = (
     *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
     *(units.AGENT_HTTP_SOCKET, "polkit.service"),
@@ -43,8 +42,8 @@ _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
 def clock(_: Installation) -> Iterator[Finding]:
     """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
-    # Without a change: the kernel's view of its clock.
-    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == _TIME_ERROR:
+    # Without a change: the kernel's view of its clock; TIME_ERROR is 5.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == 5:
         yield note("the clock is not synchronized")
     else:
         yield ok("set")

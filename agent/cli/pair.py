@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.cli.client import check_target, whole_file
 from agent.cli.command import Subparsers, Words, add_command
 from agent.cli.terminal import print_answer, say
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
@@ -69,21 +69,13 @@ def pair(options: argparse.Namespace) -> int:
     # A closed terminal ends it in order too: nothing of the pairing stays behind.
     for end in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(end, signal.default_int_handler)
-    sha256 = _link_and_write(options, id)
-    say(_WARNING)
-    written = {"file": str(options.out), "sha256": sha256}
-    return print_answer(options, written, f"{sha256}  {options.out}")
-
-
-def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
-    """Returns the archive's SHA-256. The profile is removed in any case: a copy that is left here
-    could run beside the server's."""
     cache = os.environ.get("WA_CACHE_PATH") or Path(
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
     )
     program = find_visible_browser(options.browser)
     url = options.page or WHATSAPP
     linked = "if the phone linked it, "
+    # The profile goes in any case: a copy that is left here could run beside the server's.
     try:
         with scratch() as folder:
             (session := folder / "session").mkdir(mode=0o700)
@@ -92,7 +84,7 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
             linked = ""
             say(f"linked as {account}; the window is closed")
             with whole_file(options.out) as file:
-                return pack_session(
+                sha256 = pack_session(
                     session,
                     id,
                     "web",
@@ -107,6 +99,9 @@ def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
             f" {linked}remove the linked device on the phone (Linked devices)"
         )
         raise
+    say(_WARNING)
+    written = {"file": str(options.out), "sha256": sha256}
+    return print_answer(options, written, f"{sha256}  {options.out}")
 
 
 # In the window

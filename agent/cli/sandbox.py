@@ -125,7 +125,6 @@ def _ask(options: argparse.Namespace, what: str, body: dict[str, Any], done: str
 
 SETTINGS = Path(__file__).with_name("demo.toml")
 INSTANCE = "demo"
-_GREETS_WITHIN = 60.0
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -149,7 +148,7 @@ def _greet(state: Path, listen: str) -> None:
     """Show the way in once the agent answers."""
     socket = state / "api.sock"
     command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
-    client, deadline = Client(sockets=(socket,)), time.monotonic() + _GREETS_WITHIN
+    client, deadline = Client(sockets=(socket,)), time.monotonic() + 60.0
     greeting = ""
     while not greeting:
         if time.monotonic() > deadline:

@@ -84,18 +84,15 @@ def list_instances(options: argparse.Namespace) -> int:
     if options.trouble:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
-        return _list_troubles(options)
+        told = client_of(options).get("/api/troubles")["troubles"]
+        lines = []
+        for one in told:
+            head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
+            lines += pair_lines({head: one["sentence"], "": one["advice"]})
+        lines = lines or ["nothing is wrong"]
+        return print_answer(options, {"troubles": told}, *lines, good=not told)
     instances = list(client_of(options).instances(status=options.status or ()))
     return print_list(options, instances, COLUMNS, nothing=NOTHING)
-
-
-def _list_troubles(options: argparse.Namespace) -> int:
-    told = client_of(options).get("/api/troubles")["troubles"]
-    lines = []
-    for one in told:
-        head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
-        lines += pair_lines({head: one["sentence"], "": one["advice"]})
-    return print_answer(options, {"troubles": told}, *lines or ["nothing is wrong"], good=not told)
 
 
 def _why(instance: dict[str, Any]) -> str:
@@ -257,8 +254,6 @@ _STYLES = {
     **{"well": "green", "off": "dim"},
 }
 """By tone, the worst first."""
-_LEFT_OUT = ("ENGINE", "ENABLED")
-"""Columns of `list` that a window of 80 columns has no place for."""
 
 
 def top(options: argparse.Namespace) -> int:
@@ -298,7 +293,8 @@ def frame(rows: list[Row], lost: str = "") -> "Group":
     counts = Counter(tones)
     parts = [f"{counts[tone]} {tone}" for tone in _STYLES if counts[tone]]
     head = f"{time.strftime('%H:%M:%S')}  {len(rows)} instances: {', '.join(parts) or NOTHING}"
-    columns = {head: field for head, field in COLUMNS.items() if head not in _LEFT_OUT}
+    # The others have no place in a window of 80 columns.
+    columns = {head: it for head, it in COLUMNS.items() if head not in ("ENGINE", "ENABLED")}
     table = table_of(rows, columns).drawn([_STYLES[tone] for tone in tones])
     notice = [Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
     return Group(Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)

@@ -5,6 +5,7 @@ machine, or as a session of a backend.
 settings. Supervision checks that they exist."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from aiohttp import web
@@ -20,20 +21,13 @@ from agent.errors import InvalidRequest, NotFound, Refused
 
 ADOPT = (
     Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
-    Field(
-        "id",
-        STRING,
-        "the instance's id; default: made from that name",
-        least=1,
-        most=48,
-        pattern=ID_PATTERN,
-    ),
+    Field("id", STRING, "the instance's id; default: made from that name", pattern=ID_PATTERN),
 )
 
 
 async def list_backends(call: Call) -> Json:
     """The backends and their health."""
-    views = sorted(call.supervisor.backends.views(), key=lambda view: view.name)
+    views = sorted(call.supervisor.backends.views(), key=attrgetter("name"))
     return {"backends": [show_backend(view) for view in views]}
 
 
@@ -59,7 +53,7 @@ async def sessions(call: Call) -> Json:
                 **part(session, "remote=name", "status", "account", "title"),
                 "instance": ours.get(session.name),
             }
-            for session in sorted(remote, key=lambda session: session.name)
+            for session in sorted(remote, key=attrgetter("name"))
         ],
         "missing": [{"remote": name, "instance": ours[name]} for name in missing],
     }
@@ -95,12 +89,7 @@ def _name(call: Call) -> str:
 
 PLACE = (
     Field("backend", STRING, "the [[backend]] that runs it, short for settings.backend", most=48),
-    Field(
-        "remote",
-        STRING,
-        "its name on the backend, short for settings.remote; default: the id",
-        most=256,
-    ),
+    Field("remote", STRING, "its name there, short for settings.remote; default: id", most=256),
 )
 _PLACE = ("backend", "remote")
 

@@ -28,7 +28,6 @@ PROTOCOL = "wa-agent"
 HEARTBEAT = 5.0
 """Seconds; the page counts on it."""
 _SEND_SECONDS = 10.0
-_GOODBYE_SECONDS = 1.0
 _LOUDEST = 20
 """Messages that a listener may send in a minute; the agent ignores them."""
 
@@ -87,7 +86,7 @@ async def _say_goodbye(
     if reason == REVOKED:
         code = WSCloseCode.POLICY_VIOLATION
     try:
-        async with asyncio.timeout(_GOODBYE_SECONDS):
+        async with asyncio.timeout(1.0):
             await listener.close(code=code, message=reason.encode()[:120], drain=False)
     except (TimeoutError, ConnectionError):
         pass

@@ -22,20 +22,8 @@ from agent.redaction import redact
 from agent.vault.snapshots import Snapshot
 
 CREATE = (
-    Field(
-        "id",
-        STRING,
-        "the instance's id: [a-z0-9][a-z0-9_-]{0,47}",
-        required=True,
-        pattern=ID_PATTERN,
-    ),
-    Field(
-        "engine",
-        STRING,
-        "engine that connects it to WhatsApp",
-        required=True,
-        choices=tuple(engine_names()),
-    ),
+    Field("id", STRING, "the instance's id", required=True, pattern=ID_PATTERN),
+    Field("engine", STRING, "its engine", required=True, choices=tuple(engine_names())),
     Field("enabled", BOOLEAN, "true = run it; default true"),
     Field("settings", OBJECT, "the engine's settings"),
     *PLACE,
@@ -232,11 +220,7 @@ async def mark_passkey(call: Call) -> Json:
 # Copies
 
 RESTORE = (
-    Field(
-        "force",
-        BOOLEAN,
-        "true = also replace a newer session or use a damaged snapshot; default false",
-    ),
+    Field("force", BOOLEAN, "true = also replace a newer session or use a damaged snapshot"),
 )
 
 

@@ -43,7 +43,6 @@ PAIRING_CODE = (
         STRING,
         "the account's number with country code, 7 to 15 digits",
         True,
-        least=7,
         most=32,
         pattern=r"[^0-9]*(?:[0-9][^0-9]*){7,15}",
     ),
@@ -191,7 +190,6 @@ NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _NOTE = re.compile(rf"{NAME.pattern}\.json")
 MOST = 20
 """An engine keeps a few; further files are not listed."""
-_LARGEST_NOTE = 256 << 10
 
 
 async def worker_lines(call: Call) -> Json:
@@ -257,7 +255,7 @@ def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
 def _read_note(folder: Folder, name: str) -> dict[str, Any]:
     try:
         content = folder.content(name)
-        note = json.loads(redact(content[:_LARGEST_NOTE].decode(errors="replace")))
+        note = json.loads(redact(content[: 256 << 10].decode(errors="replace")))
     except (VaultError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}
     return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}

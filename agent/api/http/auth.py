@@ -12,6 +12,8 @@ import socket
 import time
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from operator import attrgetter
+from string import ascii_lowercase, digits
 
 from aiohttp import web
 
@@ -37,8 +39,6 @@ class Right(IntEnum):
 
 LEVELS = {right.name.lower(): right for right in (Right.READ, Right.OPERATE, Right.ADMIN)}
 _TOKEN = re.compile(r"wak_([a-z0-9]{8})_([A-Za-z0-9_-]{16,128})")
-_NO_HASH = "0" * 64
-_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ class KeyRing:
         return cls(store, await store.keys())
 
     def rows(self) -> list[KeyRow]:
-        return sorted(self._rows.values(), key=lambda row: (row.created_wall, row.id))
+        return sorted(self._rows.values(), key=attrgetter("created_wall", "id"))
 
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
         """The new row and its token, which is not stored."""
-        id = "".join(secrets.choice(_ID_LETTERS) for _ in range(8))
+        id = "".join(secrets.choice(ascii_lowercase + digits) for _ in range(8))
         token = f"wak_{id}_{secrets.token_urlsafe(32)}"
         row = KeyRow(id=id, hash=_digest(token), scopes=scopes, name=name, created_wall=time.time())
         await self._store.add_key(row)
@@ -121,7 +121,7 @@ class KeyRing:
         match = _TOKEN.fullmatch(token)
         row = self._rows.get(match[1]) if match else None
         # Unknown ids are compared too, so that the time of the answer reveals nothing.
-        if not hmac.compare_digest(_digest(token), row.hash if row else _NO_HASH) or row is None:
+        if not hmac.compare_digest(_digest(token), row.hash if row else "0" * 64) or row is None:
             raise Unauthorized("cannot accept this key: it is unknown or revoked")
         self._used_wall[row.id] = time.time()
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)

@@ -15,7 +15,6 @@ from agent.errors import InvalidRequest, TooLarge, WaError
 STRING, BOOLEAN, INTEGER, NUMBER = "string", "boolean", "integer", "number"
 OBJECT, STRINGS = "object", "array"
 
-MOST_IN_QUERY = 10**18 - 1
 _KINDS: Mapping[str, tuple[type | tuple[type, ...], str, str, str]] = {
     STRING: (str, "a string", "Length", " characters"),
     BOOLEAN: (bool, "true or false", "", ""),
@@ -50,7 +49,7 @@ class Field:
         if self.pattern:
             words["pattern"] = f"^(?:{self.pattern})$"
         if query and self.kind == INTEGER:  # as _from_text reads it: no sign, few digits
-            schema["minimum"], schema["maximum"] = 0, MOST_IN_QUERY
+            schema["minimum"], schema["maximum"] = 0, 10**18 - 1
         if self.choices:
             words["enum"] = list(self.choices)
         unit = _KINDS[self.kind][2]
@@ -136,7 +135,6 @@ def _wrong(name: str, cause: str) -> InvalidRequest:
 
 
 DEEPEST = 32
-_GREATEST = float(1 << 63)
 RAW = web.RequestKey("raw", bytes)
 """The bytes of a body that was read already: they come once."""
 
@@ -225,7 +223,7 @@ def _check_values(parsed: Any) -> None:
             waiting.extend((name, depth) for name in value)
         elif isinstance(value, list):
             waiting.extend((inner, depth + 1) for inner in value)
-        elif isinstance(value, int | float) and not abs(value) <= _GREATEST:
+        elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
             raise _bad("a number is too large")
         elif isinstance(value, str) and "\0" in value:
             raise _bad("a string holds a NUL")
