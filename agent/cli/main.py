@@ -5,7 +5,6 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
@@ -16,25 +15,22 @@ from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 
 EVERY_DAY = "create qr list show why events send restart top doctor"
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "session": (
-        "a session",
-        "create settings enable disable start stop restart logout delete passkey"
-        " qr pairing-code screenshot send",
-    ),
-    "agent.messages.commands": ("a session", "messages outbox"),
-    "views": ("what happens", "list show why reasons top events logs"),
-    "doctor": ("what happens", "doctor"),
-    "repairs": ("repairs", "repair recover ensure-healthy cleanup incidents health"),
-    "snapshots": ("copies, and moving in", "snapshot snapshots restore trash removed"),
-    "agent.moving.commands": ("copies, and moving in", "export import"),
-    "pair": ("copies, and moving in", "pair"),
-    "backends": ("servers, bots and other programs", "backends"),
-    "agent.moving.program_commands": ("servers, bots and other programs", "programs"),
-    "agent.webhooks.commands": ("servers, bots and other programs", "webhooks"),
-    "agent": ("this installation", "run version config key install-units"),
-    "sandbox": ("trying it out", "sandbox demo"),
-}
+COMMANDS = (
+    ("session", "a session", "create settings enable disable start stop restart logout delete"),
+    ("session", "a session", "passkey qr pairing-code screenshot send"),
+    ("agent.messages.commands", "a session", "messages outbox"),
+    ("views", "what happens", "list show why reasons top events logs"),
+    ("doctor", "what happens", "doctor"),
+    ("repairs", "repairs", "repair recover ensure-healthy cleanup incidents health"),
+    ("session", "copies, and moving in", "snapshot snapshots restore trash removed"),
+    ("agent.moving.commands", "copies, and moving in", "export import"),
+    ("pair", "copies, and moving in", "pair"),
+    ("backends", "servers, bots and other programs", "backends"),
+    ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
+    ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
+    ("agent", "this installation", "run version config key install-units"),
+    ("sandbox", "trying it out", "sandbox demo"),
+)
 """The modules of commands, below agent/cli or of another room, each with its title in the help and
 its words; a module is imported when one of them is typed."""
 
@@ -63,7 +59,7 @@ class InSections(argparse.RawDescriptionHelpFormatter):
         commands = {command.dest: command for command in action._choices_actions}
         parts = []
         titles = {"every day": EVERY_DAY.split()}
-        for title, words in COMMANDS.values():
+        for _, title, words in COMMANDS:
             others = (word for word in words.split() if word not in EVERY_DAY.split())
             titles.setdefault(title, []).extend(others)
         for title, listed in titles.items():
@@ -91,8 +87,8 @@ def build_parser(word: str = "") -> argparse.ArgumentParser:
         metavar="COMMAND",
         required=True,
     )
-    known = [name for name, (_, words) in COMMANDS.items() if word in words.split()]
-    for name in known or COMMANDS:
+    known = [name for name, _, words in COMMANDS if word in words.split()]
+    for name in dict.fromkeys(known or (name for name, _, _ in COMMANDS)):
         import_module(name if name.startswith("agent.") else f"agent.cli.{name}").add(commands)
     return parser
 

@@ -1,5 +1,5 @@
-"""Backends: their health, the sessions on their servers, and where an instance runs: on this
-machine, or as a session of a backend.
+"""Engines, keys (a token is shown once) and backends: their health, the sessions on their servers,
+and where an instance runs: on this machine, or as a session of a backend.
 
 `backend` and `remote` may stand in a body beside `settings` or in them; they are stored as
 settings. Supervision checks that they exist."""
@@ -10,10 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created, json_answer
-from agent.api.http.fields import STRING, Field
-from agent.api.present import part, show_backend, show_instance
+from agent.api.http.fields import STRING, STRINGS, Field
+from agent.api.present import part, show_backend, show_instance, show_key
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
@@ -155,3 +156,50 @@ def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:
 
 def _wrong(name: str, cause: str, *, code: str | None = None) -> InvalidRequest:
     return InvalidRequest(f"cannot use the field '{name}': {cause}", field=name, code=code)
+
+
+# Keys
+
+NEW_KEY = (
+    Field("name", STRING, "name of the key, such as its program", required=True, least=1, most=64),
+    Field(
+        "scopes",
+        STRINGS,
+        "read, operate, admin, instance:ID",
+        required=True,
+        least=1,
+        most=100,
+        pattern=f"read|operate|admin|instance:{ID_PATTERN}",
+    ),
+)
+
+
+async def show_caller(call: Call) -> Json:
+    """The caller's name and rights."""
+    caller = call.caller
+    level = "" if caller.level is Right.OPEN else caller.level.name.lower()
+    return {"name": caller.name, "level": level, "instances": sorted(caller.instances)}
+
+
+async def list_keys(call: Call) -> Json:
+    """List the keys."""
+    ring = call.parts.ring
+    return {"keys": [show_key(row, ring.used_wall(row.id)) for row in ring.rows()]}
+
+
+async def add_key(call: Call) -> web.Response:
+    """Make a key."""
+    body = await call.body()
+    scopes = tuple(dict.fromkeys(body["scopes"]))
+    row, token = await call.parts.ring.add(body["name"], scopes)
+    return created({**show_key(row, None), "token": token}, f"/api/keys/{row.id}")
+
+
+async def revoke_key(call: Call) -> Json:
+    """Revoke a key."""
+    id = call.request.match_info["key"]
+    try:
+        await call.parts.ring.remove(id)
+    finally:  # it opens nothing more, also where the database did not take it
+        call.parts.end_listeners_of(id)
+    return {"id": id, "revoked": True}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from agent.api.handlers.keys import NEW_KEY
+from agent.api.handlers.backends import NEW_KEY
 from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.call import Route, plain_path
 from agent.api.http.fields import read_body
