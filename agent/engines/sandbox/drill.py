@@ -135,7 +135,7 @@ class Server:
     async def connect(self) -> Fault | None:
         """The fault for which the server, or the network before it, does not take it."""
         await asyncio.sleep(self._settings.login_seconds)
-        for name in ("drop", "outdated", "ban", "temp-ban"):
+        for name in ("drop", "outdated", "ban", "temp-ban", "conflict"):
             if fault := self._faults.active(name):
                 return fault
         self.connected = True
@@ -176,8 +176,6 @@ class Server:
             self.frame()
 
 
-LOOK_EVERY = 0.2
-"""Seconds between two looks whether a fault is over."""
 REPLY_FIRST = 0.05
 """Seconds in which a command that ends or blocks the worker can still be answered."""
 _CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
@@ -201,16 +199,6 @@ class Drill:
             await self._begin(self._faults.begin(name, arguments.get("for"), rest))
         return {"faults": self._faults.list()}
 
-    def connected(self) -> None:
-        """A login has succeeded."""
-        if self._faults.active("conflict"):
-            self._session.start(self._lose_again(), "fault conflict")
-
-    async def until_over(self, name: str) -> None:
-        """Return when that fault is over."""
-        while self._faults.active(name):  # noqa: ASYNC110 - it ends by the clock
-            await asyncio.sleep(LOOK_EVERY)
-
     def heal(self, peer: str) -> None:
         """This peer's keys are new: its messages can be decrypted again."""
         self._healed.add(peer)
@@ -232,7 +220,7 @@ class Drill:
             self._faults.clear(name)
             await session.unpair()
         elif name in _LOST_BY:
-            if fault.until_wall is None and name in ("drop", "conflict"):
+            if fault.until_wall is None and name in _KEPT_WITH_END:
                 self._faults.clear(name)
             await session.lose(**fault.lost)
         elif name == "stuck-loading":
@@ -242,11 +230,6 @@ class Drill:
         elif name in _CRYPTO:
             self._healed.difference_update(_peers(fault))
             session.start(self._fail_to_decrypt(fault), f"fault {name}")
-
-    async def _lose_again(self) -> None:
-        await asyncio.sleep(0.2)
-        if self._faults.active("conflict"):
-            await self._session.lose("conflict")
 
     async def _leak_on(self, fault: Fault) -> None:
         rate = fault.arguments.get("bytes_per_second", 10 * 2**20)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import files
@@ -20,118 +21,55 @@ from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
+NOT_READ = SessionFile("")
+
 
 class SavedSession:
     """Reads, changes and saves one folder's session: a file of a few hundred bytes, so the worker
     waits for its disk."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._session: SessionFile | None = None
-
-    @property
-    def paired(self) -> bool:
-        return self._session is not None and self._session.paired
-
-    @property
-    def account(self) -> str:
-        return self._session.account if self._session is not None else ""
+        self.folder, self.now = folder, NOT_READ
 
     def load(self) -> None:
         """Take what the file says; SessionDamagedError leaves nothing in memory."""
         try:
             session = files.read_session(self.folder)
-            if self.paired and (session is None or not session.paired):
+            if self.now.paired and (session is None or not session.paired):
                 raise SessionDamagedError("the file of a paired session is gone")
         except SessionDamagedError:
-            self._session = None
+            self.now = NOT_READ
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
         if session is None:
-            session = SessionFile(device=os.urandom(8).hex())
+            session = SessionFile(os.urandom(8).hex())
             self._write(session)
-        self._session = session
+        self.now = session
 
     def pair(self, account: str) -> None:
         """On the disk first: a pairing that the next run would not know is none."""
-        session = replace(self._loaded(), paired=True, account=account)
+        session = replace(self.now, paired=True, account=account)
         self._write(session)
-        self._session = session
+        self.now = session
 
     def unpair(self) -> None:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
-        self._session = replace(self._loaded(), paired=False, account="")
+        if self.now is NOT_READ:
+            raise EngineError("cannot use the session: its file was not read", code="no_session")
+        self.now = replace(self.now, paired=False, account="")
 
     def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
-        if self._session is not None:
-            self._write(self._session)
-
-    def _loaded(self) -> SessionFile:
-        if self._session is None:
-            raise EngineError("cannot use the session: its file was not read", code="no_session")
-        return self._session
+        if self.now is not NOT_READ:
+            self._write(self.now)
 
     def _write(self, session: SessionFile) -> None:
         try:
             files.write_session(self.folder, session)
         except OSError as error:
             raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
-
-
-# The phone that scans the sandbox's codes, by itself or on command.
-
-
-def account_of(name: str, settings: SandboxSettings) -> str:
-    """The same number for the same instance, always."""
-    return settings.account or f"55119{zlib.crc32(name.encode()) % 100_000_000:08d}"
-
-
-class Phone:
-    """Looks at one login's codes."""
-
-    def __init__(self, settings: SandboxSettings) -> None:
-        self._settings = settings
-        self._scanned = asyncio.Event()
-        self._shown = ""
-        self._number = 0
-        self._until = 0.0
-
-    def show(self, number: int) -> None:
-        """Put up the next code: a reference and three keys, like the real one."""
-        keys = (binascii.b2a_base64(os.urandom(32), newline=False).decode() for _ in range(4))
-        self._shown = "2@" + ",".join(keys)
-        self._number = number
-        self._until = asyncio.get_running_loop().time() + self._settings.qr_every
-
-    def hide(self) -> None:
-        self._shown = ""
-        self._scanned.clear()
-
-    def code(self) -> Qr | None:
-        if not self._shown:
-            return None
-        left = max(0.0, self._until - asyncio.get_running_loop().time())
-        return Qr(self._shown, left, self._number)
-
-    def scan(self) -> bool:
-        """False when there is nothing to scan."""
-        if self._shown:
-            self._scanned.set()
-        return bool(self._shown)
-
-    async def look(self) -> bool:
-        """Wait as long as the code holds; True when it was scanned."""
-        limit = self._settings.qr_every
-        by_itself = self._settings.scan == "auto" and self._settings.scan_after < limit
-        try:
-            async with asyncio.timeout(self._settings.scan_after if by_itself else limit):
-                await self._scanned.wait()
-        except TimeoutError:
-            return by_itself
-        return True
 
 
 Status = ConnectionStatus
@@ -157,7 +95,9 @@ class SandboxEngine:
         self._tasks = Tasks(reporter.crashed)
         self._faults = Faults(folder)
         self._server = Server(settings, self._faults)
-        self._phone = Phone(settings)
+        self._code: Qr | None = None
+        self._code_until = 0.0
+        self._scanned = asyncio.Event()
         self._drill = Drill(self._faults, self)
         self._conversation = Conversation(folder, self._server, reporter, settings.read_after)
 
@@ -183,7 +123,8 @@ class SandboxEngine:
         await self._server.lag()
         if self._claim.reason == "qr_idle":
             await self.connect()
-        return self._phone.code()
+        left = max(0.0, self._code_until - boot_now())
+        return None if self._code is None else replace(self._code, expires_in=left)
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         """The contact has it when this returns, of whatever type it is."""
@@ -254,8 +195,9 @@ class SandboxEngine:
             case "file_part":
                 return self._conversation.take_part(arguments)
             case "scan":
-                if not self._phone.scan():
+                if self._code is None:
                     raise EngineError("cannot scan: no code is shown", code="no_code")
+                self._scanned.set()
                 return {}
         known = "the sandbox knows scan, fault, say, heard, file_part"
         raise InvalidRequest(f"cannot {name!r:.40}: {known}", field="name")
@@ -268,7 +210,7 @@ class SandboxEngine:
 
     async def unpair(self) -> None:
         """The phone removed this device."""
-        if self._saved.paired:
+        if self._saved.now.paired:
             await self.logout()
 
     async def sync_again(self) -> None:
@@ -285,7 +227,7 @@ class SandboxEngine:
 
     async def hang_up(self) -> None:
         self._server.close()
-        self._phone.hide()
+        self._hide_code()
         await cancel(self._login)
         await cancel(self._traffic)
 
@@ -297,7 +239,7 @@ class SandboxEngine:
             self._tell(Status.INITIALIZING, phase="login")
             if refused := await self._server.connect():
                 self._tell(Status.DISCONNECTED, **refused.lost)
-            elif self._saved.paired or await self._pair():
+            elif self._saved.now.paired or await self._pair():
                 await self._sync()
         except SessionDamagedError as error:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
@@ -308,32 +250,49 @@ class SandboxEngine:
 
     async def _pair(self) -> bool:
         for number in range(1, self._settings.qr_codes + 1):
-            self._phone.show(number)
-            asked = PASSKEY_REQUIRED if self._claim.reason == PASSKEY_REQUIRED else ""
-            self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
-            if await self._phone.look():
-                self._phone.hide()
+            if await self._is_scanned(number):
+                self._hide_code()
                 if self._faults.active("passkey"):
                     self._tell(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
                     continue
-                name = self._saved.folder.parent.name
-                self._saved.pair(account_of(name, self._settings))
+                # The same number for the same instance, always.
+                name = self._saved.folder.parent.name.encode()
+                usual = f"55119{zlib.crc32(name) % 100_000_000:08d}"
+                self._saved.pair(self._settings.account or usual)
                 return True
-        self._phone.hide()
+        self._hide_code()
         self._server.close()
         self._tell(Status.QR_REQUIRED, "qr_idle")
         return False
+
+    async def _is_scanned(self, number: int) -> bool:
+        """Show the next code, a reference and three keys like the real one, as long as it holds."""
+        keys = (binascii.b2a_base64(os.urandom(32), newline=False).decode() for _ in range(4))
+        holds, after = self._settings.qr_every, self._settings.scan_after
+        self._code, self._code_until = Qr("2@" + ",".join(keys), holds, number), boot_now() + holds
+        asked = PASSKEY_REQUIRED if self._claim.reason == PASSKEY_REQUIRED else ""
+        self._tell(Status.QR_REQUIRED, asked, phase="login", raw=f"code {number}")
+        by_itself = self._settings.scan == "auto" and after < holds
+        try:
+            async with asyncio.timeout(after if by_itself else holds):
+                await self._scanned.wait()
+        except TimeoutError:
+            return by_itself
+        return True
+
+    def _hide_code(self) -> None:
+        self._code = None
+        self._scanned.clear()
 
     async def _sync(self) -> None:
         steps = 4
         for step in range(steps):
             self._tell(Status.LOADING, phase="sync", progress=step / steps)
             await asyncio.sleep(self._settings.sync_seconds / steps)
-            if step == 1:
-                await self._drill.until_over("stuck-loading")
+            while step == 1 and self._faults.active("stuck-loading"):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
         self._tell(Status.CONNECTED)
         self._traffic = self.start(self._talk(), "traffic")
-        self._drill.connected()
 
     async def _talk(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -351,7 +310,7 @@ class SandboxEngine:
             self._claim,
             proof_age=self._server.proof_age(),
             # What still says that it asks for a code is not paired by the same word.
-            paired=self._saved.paired and self._claim.status is not Status.QR_REQUIRED,
-            account=self._saved.account,
+            paired=self._saved.now.paired and self._claim.status is not Status.QR_REQUIRED,
+            account=self._saved.now.account,
             version=VERSION,
         )
