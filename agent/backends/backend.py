@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from agent.backends.http import ServerDown
@@ -73,7 +75,7 @@ class Backend:
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
     """The sessions that are watched."""
-    api: ServerApi | None = None
+    api: "ServerApi | None" = None
     """None: its server is not asked."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the first check has ended, or its server cannot be asked."""
@@ -95,15 +97,15 @@ class Backend:
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
     """The sessions that have not come back since it is up again."""
-    _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
-    _tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
+    _turns: asyncio.Semaphore = field(init=False)
+    _tasks: Tasks = field(default_factory=partial(Tasks, crashed))
     """The looks and the check that are under way."""
     _checking: "asyncio.Task[None] | None" = None
     _cause: str = ""
     """The reason for which it is down, as the journal has it; "" = it was not said to be down."""
 
     def __post_init__(self) -> None:
-        self.circuit = Circuit(self.shared.breaker, self._circuit_changed)
+        self.circuit, self._turns = Circuit(self), asyncio.Semaphore(LOOKS)
 
     @property
     def up(self) -> bool:
@@ -265,7 +267,7 @@ class Backend:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
                 # Those without a proof first: the others are looked at as they opened lately.
-                for seat in sorted(seats, key=lambda it: (it.is_proved, it.looked)):
+                for seat in sorted(seats, key=attrgetter("is_proved", "looked")):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")
@@ -412,7 +414,7 @@ class Backend:
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)
 
-    def _circuit_changed(self, state: BreakerState) -> None:
+    def circuit_changed(self, state: BreakerState) -> None:
         """Noted before its sessions hear of it."""
         if state is BreakerState.OPEN:
             self.say("circuit_open", f"{self.circuit.sentence}: its sessions wait", bad=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Backends:
     breaker: Callable[[], BreakerPolicy]
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
-    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
+    tasks: Tasks = field(default_factory=partial(Tasks, crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
     """Why sessions are not adopted, as the log has it."""

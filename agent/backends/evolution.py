@@ -1,7 +1,7 @@
 """Evolution API 1.8 and 2.x: what seat.py asks of a server."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class Session:
             await self._refresh()
             if self.known.live in (Live.CLOSE, Live.CONNECTING) and self.known.paired is False:
                 await self._log_in()
-                await self._wait_for(lambda: self.known.qr is not None, CODE_WAIT)
+                await self._wait_for_code(CODE_WAIT)
             return self.known.qr
 
     async def disconnect(self) -> None:
@@ -208,7 +208,7 @@ class Session:
                 known.note_end("")
                 known.note_live(Live.CLOSE)
             await self._log_in(phone)
-            await self._wait_for(lambda: known.code and known.code.pairing_code, PAIRING_WAIT)
+            await self._wait_for_code(PAIRING_WAIT, to_type=True)
             if known.code is None or not known.code.pairing_code:
                 raise cannot("get a pairing code", "none came in time", "not_ready")
             left = known.qr.expires_in if known.qr is not None else 1.0
@@ -313,9 +313,11 @@ class Session:
         self.known.answered()
         self.known.note_shown(shown)
 
-    async def _wait_for(self, wanted: Callable[[], object], within: float) -> None:
+    async def _wait_for_code(self, within: float, *, to_type: bool = False) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while not wanted() and self.known.live is Live.CONNECTING:
+                while self.known.live is Live.CONNECTING:
+                    if (it := self.known.code) and (it.pairing_code if to_type else it.code):
+                        return
                     await asyncio.sleep(LOOK_EVERY)
                     await self._log_in()

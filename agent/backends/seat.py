@@ -4,23 +4,24 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import ClaimFact
-from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
-from agent.engines.base import Qr
+from agent.core.words import Claim, Happening, InstanceId
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
 
 if TYPE_CHECKING:
+    from agent.backends import evolution
     from agent.backends.backend import Backend
+    from agent.backends.whaticket import api as whaticket
 
 log = logging.getLogger(__name__)
 
@@ -31,77 +32,14 @@ MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 
 Answer = Mapping[str, Any]
-
-
-class Known(Protocol):
-    """The knowledge of one session on a server; no I/O."""
-
-    @property
-    def is_due(self) -> bool:
-        """True if it must be looked at in this round."""
-
-    @property
-    def way_out(self) -> str | None:
-        """The mark of the proxy by which its server connects it; None: it is not known."""
-
-    def claim(self) -> Claim | None:
-        """None: the server has said nothing of it yet."""
-
-
-class ServerSession(Protocol):
-    """One session on a server.
-
-    ServerDown says that the server itself gave no usable answer, another EngineError something of
-    this session. An action that may end a pairing is called with a proof or a person's word.
-    """
-
-    @property
-    def known(self) -> Known: ...
-
-    async def look(self, *, deep: bool = False) -> None:
-        """Ask the server for it; `deep`: also for a proof."""
-
-    async def connect(self) -> None: ...
-
-    async def restart(self) -> None: ...
-
-    async def logout(self) -> None: ...
-
-    async def renew(self, *, confirmed: bool) -> None: ...
-
-    async def disconnect(self) -> None: ...
-
-    async def new_keys(self, peers: Sequence[str]) -> None:
-        """Let the keys of these contacts be made again; none named: what is damaged."""
-
-    async def qr(self) -> Qr | None: ...
-
-    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A command that only this kind of server has."""
-
-
-class ServerApi(Protocol):
-    """A server of one kind; its sessions are named as the server names them."""
-
-    @property
-    def list_every(self) -> float:
-        """Seconds between two lists while the server is up."""
-
-    async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
-        """All sessions, by one request; the claim's reason and sentence are what a server that is
-        up lacks. EngineError `list_failed`: only the list does not come."""
-
-    def away(self) -> None:
-        """The server was found down: what comes back may be other sessions of these names."""
-
-    async def hold(
-        self, remote: str, *, adopted: bool, paired: bool, account: str
-    ) -> ServerSession:
-        """Know this session from now on. `paired` and `account`: as the agent remembers it."""
-
-    def forget(self, remote: str) -> None: ...
-
-    async def close(self) -> None: ...
+ServerApi: TypeAlias = "evolution.Evolution | whaticket.Whaticket"
+"""A server of one kind; its sessions are named as the server names them. Its list comes by one
+request; the claim's reason and sentence are what a server that is up lacks. EngineError
+`list_failed`: only the list does not come."""
+ServerSession: TypeAlias = "evolution.Session | whaticket.Session"
+"""One session on a server. ServerDown says that the server itself gave no usable answer, another
+EngineError something of this session. An action that may end a pairing is called with a proof or a
+person's word. `known` is what is known of it, without I/O."""
 
 
 # One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
@@ -118,9 +56,8 @@ Call = Callable[[], Awaitable[Answer]]
 
 @dataclass(slots=True)
 class Circuit:
-    policy: Callable[[], BreakerPolicy]
-    changed: Callable[[BreakerState], None]
-    """Called when it opens, when it closes, and when quick checks let one session try."""
+    backend: "Backend"
+    """Hears when it opens, when it closes, and when quick checks let one session try."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """The session whose call is the trial of a half-open circuit."""
@@ -128,8 +65,12 @@ class Circuit:
     """Boot time of the first of the checks that were all quick, without a failure since."""
 
     @property
+    def policy(self) -> BreakerPolicy:
+        return self.backend.shared.breaker()
+
+    @property
     def state(self) -> BreakerState:
-        state = self.breaker.state(boot_now(), self.policy())
+        state = self.breaker.state(boot_now(), self.policy)
         return BreakerState.HALF_OPEN if self.trial is not None else state
 
     @property
@@ -140,12 +81,12 @@ class Circuit:
             return ""
         if state is BreakerState.HALF_OPEN:
             return f"its circuit is half open after {failures} failures: one session tries"
-        left = self.breaker.opens_in(boot_now(), self.policy())
+        left = self.breaker.opens_in(boot_now(), self.policy)
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
     def lets(self, id: InstanceId) -> bool:
         """True if this session may wait for its turn, or has it."""
-        return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
+        return self.breaker.may_try(boot_now(), self.policy) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
         """True if this session may act now; the first one while half open is the trial."""
@@ -163,8 +104,8 @@ class Circuit:
         now = boot_now()
         self.calm_since = now if self.calm_since is None else self.calm_since
         if self.state is BreakerState.OPEN and now - self.calm_since >= CALM:
-            self.breaker = replace(self.breaker, opened_at=now - self.policy().pause)
-            self.changed(BreakerState.HALF_OPEN)
+            self.breaker = replace(self.breaker, opened_at=now - self.policy.pause)
+            self.backend.circuit_changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Answer:
         """Call the server for a session if the circuit allows it, and count how it answered."""
@@ -188,14 +129,14 @@ class Circuit:
         was, self.breaker = self.state, Breaker()
         self.trial = None
         if was is not BreakerState.CLOSED:
-            self.changed(BreakerState.CLOSED)
+            self.backend.circuit_changed(BreakerState.CLOSED)
 
     def _failed(self) -> None:
         was = self.state
-        self.breaker = self.breaker.after_failure(boot_now(), self.policy())
+        self.breaker = self.breaker.after_failure(boot_now(), self.policy)
         self.trial = self.calm_since = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
-            self.changed(BreakerState.OPEN)
+            self.backend.circuit_changed(BreakerState.OPEN)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -205,12 +146,12 @@ class Seat:
     backend: "Backend"
     id: InstanceId
     run: str
-    session: ServerSession | None = None
+    session: "ServerSession | None" = None
     """None: it is not held yet."""
     remote: str = ""
     """The server's name of it."""
     listener: Listener | None = None
-    unheard: deque[Happening] = field(default_factory=lambda: deque(maxlen=MOST_UNHEARD))
+    unheard: deque[Happening] = field(default_factory=partial(deque, maxlen=MOST_UNHEARD))
     """Happenings that logs told since the agent's start, before a pass listened."""
     fact: ClaimFact | None = None
     """The newest claim."""

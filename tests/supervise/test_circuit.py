@@ -1,6 +1,7 @@
 """A backend's circuit breaker: what opens it, whose call is its trial, what closes it."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,8 @@ def clock(monkeypatch):
 
 def made(told=None):
     told = [] if told is None else told
-    return Circuit(lambda: BreakerPolicy(3, 600.0), told.append)
+    shared = SimpleNamespace(breaker=lambda: BreakerPolicy(3, 600.0))
+    return Circuit(SimpleNamespace(shared=shared, circuit_changed=told.append))
 
 
 async def act(circuit, id=A, error=None, do="connect"):

@@ -83,16 +83,17 @@ class Whaticket:
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
         """The troubles of the logs and of the folders of keys, by what found them."""
-        self._tasks = Tasks(
-            lambda error: log.error("a task of %s failed", declared.name, exc_info=error),
-            expected=(EngineError,),
-        )
+        self._tasks = Tasks(self._crashed, expected=(EngineError,))
         if self.logs.patterns:
             self._tasks.start(self._follow(), "logs")
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
-        self.repairs = Tasks(lambda _: None)
+        # Who asked for one gets its error.
+        self.repairs = Tasks(self._crashed, expected=(Exception,))
+
+    def _crashed(self, error: BaseException) -> None:
+        log.error("a task of %s failed", self.declared.name, exc_info=error)
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
@@ -168,7 +169,7 @@ class Whaticket:
 
     async def _run_once(self, words: Sequence[str]) -> None:
         """Read to the end, at most `RATE` bytes a second; its pipe fills meanwhile."""
-        to, reader, rest = asyncio.subprocess, self.logs.make_reader(), b""
+        to, reader, rest = asyncio.subprocess, self.logs.reader(), b""
         process = await asyncio.create_subprocess_exec(
             *words, stdin=to.DEVNULL, stdout=to.PIPE, stderr=to.STDOUT, start_new_session=True
         )

@@ -39,9 +39,9 @@ class DownAndUp:
     calls: WhaticketCalls
     keys: SessionKeys
     id: str
-    report: Callable[[str], None] = lambda _step: None
+    report: Callable[[str], None]
     """Takes each step that was done, in words for people."""
-    went_down: Callable[[], None] = lambda: None
+    went_down: Callable[[], None]
     """Called before the session is touched."""
     # changes of keys
 
@@ -146,7 +146,7 @@ class DownAndUp:
                 return
             raise cannot(what, "it would end the pairing on this server", "not_supported")
         try:
-            await self._again(lambda: self.calls.do(what, "disconnect", self.id))
+            await self._again(partial(self.calls.do, what, "disconnect", self.id))
         except EngineError as error:
             # Some servers refuse to disconnect a session that is not connected.
             if error.code != "remote_refused" or not await self._down_twice():

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -361,16 +361,20 @@ class LogFiles:
     """Blocking; runs in a thread."""
 
     patterns: Sequence[str]
-    make_reader: Callable[[], LineReader]
     marks: Mapping[str, Any] = field(default_factory=dict)
     """The `positions` of an earlier run; by inode."""
     history: int = 0
     """Bytes that are read of a file if no earlier run met it."""
+    log_session: re.Pattern[str] | None = None
+    own: tuple[CryptoPattern, ...] = ()
     trouble: str = ""
     lost: list[str] = field(default_factory=list)
     """The files that were rotated away before they were read, in words."""
     _tails: dict[str, Tail] = field(default_factory=dict)
     _began: bool = False
+
+    def reader(self) -> LineReader:
+        return LineReader(self.log_session, self.own)
 
     def read(self, most: int, *, ends: bool = False) -> list[Found]:
         """At most so many bytes. `ends`: nothing more comes in this run."""
@@ -432,7 +436,7 @@ class LogFiles:
         start = 0 if known else max(os.fstat(fd).st_size - self.history, 0)
         mark = None if self._began else self.marks.get(key)
         start = start if mark is None else int(mark["offset"])
-        tail = Tail(fd, str(path), self.make_reader(), start, now, start)
+        tail = Tail(fd, str(path), self.reader(), start, now, start)
         if mark is not None and tail.print_of(start) != mark["print"]:
             tail.begin_again()
         elif mark is None and start:
@@ -445,7 +449,7 @@ def open_logs(
 ) -> LogFiles:
     expression = re.compile(own.log_session) if own.log_session else None
     files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
-    return LogFiles(files, lambda: LineReader(expression, tuple(patterns)), marks, history)
+    return LogFiles(files, marks, history, expression, tuple(patterns))
 
 
 @dataclass(slots=True)

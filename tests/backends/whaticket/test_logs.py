@@ -101,7 +101,7 @@ def error(peer: str) -> str:
 
 
 def follow(*patterns: object, marks: dict[str, object] | None = None, history: int = 0) -> LogFiles:
-    files = LogFiles([str(it) for it in patterns], LineReader, marks or {}, history)
+    files = LogFiles([str(it) for it in patterns], marks or {}, history)
     if not marks and not history:
         assert files.read(1 << 20) == []
     return files
