@@ -36,6 +36,8 @@ from agent.files import make_folder, open_plain, replacement, write_whole
 
 KEEP = 7 * 86400.0
 LARGEST = 256 << 20
+AGAIN = 0.1
+"""Seconds until a damaged record is read again: Baileys empties a file before it writes it."""
 Key = tuple[bool, str]
 """True if it is in Redis, and its name there or the file's."""
 LARGEST_KEY = 16 << 20
@@ -412,9 +414,13 @@ class SessionKeys:
         if not self.stores:
             return "unknown"
         try:
-            return damage.state_of_creds(self._creds(id))
+            state = damage.state_of_creds(self._creds(id))
+            if state == "damaged":
+                time.sleep(AGAIN)
+                state = damage.state_of_creds(self._creds(id))
         except EngineError:
             return "unreadable"
+        return state
 
     def _creds(self, id: str) -> bytes | None:
         store = self.stores[0]
@@ -449,9 +455,12 @@ class SessionKeys:
 
     def _damaged(self, store: FolderKeys | RedisKeys, id: str, keys: dict[str, str]) -> set[str]:
         """With a damaged sender key of the account's own goes the note of who has it."""
-        judged = [key for key in keys if damage.worth_reading(key)]
-        values = store.values(id, [keys[key] for key in judged])
-        bad = damage.bad_among({key: values[it] for key in judged if (it := keys[key]) in values})
+        bad = [key for key in keys if damage.worth_reading(key)]
+        for pause in (0.0, AGAIN):
+            time.sleep(pause if bad else 0.0)
+            values = store.values(id, [keys[key] for key in bad])
+            stored = {key: values[keys[key]] for key in bad if keys[key] in values}
+            bad = damage.bad_among(stored)
         own = damage.own_users(self._creds(id) or b"") if bad else frozenset()
         return {*bad, *(damage.notes_of_own(bad, own) & keys.keys())}
 
