@@ -41,11 +41,9 @@ async def test_a_poll_waits_for_the_first_record_and_ends_with_it(tmp_path: Path
     intake = at.start_worker()
     poll = asyncio.create_task(at.reader.page(ID, 0, wait=60))
     await asyncio.sleep(30)
-    calls = len(at.workers.calls)
-    assert calls == 1, "it waits in the agent, and asks no worker on a clock"
+    assert len(at.workers.calls) == 1, "it waits in the agent, and asks no worker on a clock"
     await intake.keep([message(1)])
-    async with asyncio.timeout(1):
-        page = await poll
+    page = await asyncio.wait_for(poll, 1)
     assert numbers_of(page.records) == [1]
     assert page.records[0]["answerable"] is True
     assert (await at.reader.page(ID, page.next, wait=5)).records == []
