@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import SessionRecord
+from agent.core.model import Override, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.store import database
 from agent.store.database import MIGRATIONS, Store
@@ -135,14 +135,18 @@ async def test_f39_a_damaged_database_is_replaced_by_the_copy(written, found, op
     (late,) = await store.append(entry("after the copy"))
     await store.close()
     garbage(written)
-    again = await open_store(written, folder_sessions=found)
+    stop = {"override": Override.STOPPED, "override_boot": "boot"}
+    again = await open_store(
+        written, folder_sessions=lambda: [(one, replace(its, **stop)) for one, its in found()]
+    )
     assert await again.keys() == [KEY]
     assert await again.get_facts("") == {"colour": "blue"}
     records = {one.id: record for one, record in await again.instances()}
     assert set(records) == {"a", "b"}
     assert (records["a"].attempts, records["a"].account) == (7, "49151")
-    first, *_ = await again.history(after=late.cursor)
-    assert first.kind == "store_repaired"
+    assert records["a"].override is Override.STOPPED, "an operator stopped it since the copy"
+    told = await again.history(after=late.cursor)
+    assert [one.kind for one in told] == ["store_repaired"] * len(again.rebuilt_from)
     assert (await again.history(after=0, limit=1))[0].kind == "created"
     assert any("revoke again" in one and "agent.db.copy" in one for one in again.rebuilt_from)
 
