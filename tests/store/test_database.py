@@ -137,14 +137,17 @@ async def test_f39_a_copy_stands_alone_and_replaces_the_older_one(store, open_st
     assert await copied.check() == "ok"
 
 
-async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path):
+async def test_a_copy_that_cannot_be_made_leaves_nothing(store, tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="cannot copy"):
         await store.copy_to(tmp_path / "gone" / "copy.db")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").write_text("")
     with pytest.raises(StoreError, match="cannot copy"):
         await store.copy_to(tmp_path / "folder")
-    assert not list(tmp_path.glob("*.tmp"))
+    monkeypatch.setattr("agent.store.connect.check", lambda _: "a page is lost")
+    with pytest.raises(StoreError, match="not whole"):
+        await store.copy_to(tmp_path / "copy.db")
+    assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob("copy*"))
 
 
 @given(st.builds(SessionRecord))
