@@ -49,8 +49,8 @@ async def act(circuit, id=A, error=None, do="connect"):
         return caught.code
 
 
-async def opened(**how):
-    circuit = made(**how)
+async def opened(circuit=None, **how):
+    circuit = circuit or made(**how)
     for id in (A, B, A):
         await act(circuit, id, DOWN)
     assert circuit.state is OPEN
@@ -128,7 +128,8 @@ def check_for(circuit, clock, seconds):
 
 async def test_after_quick_checks_one_session_tries_for_all(clock):
     told = []
-    circuit = await opened(told=told)
+    check_for(circuit := made(told), clock, 40)
+    await opened(circuit)
     check_for(circuit, clock, 25)
     assert (circuit.state, circuit.lets(A)) == (OPEN, False), "calls may still run out of time"
     check_for(circuit, clock, 5)
