@@ -112,7 +112,7 @@ async def test_the_oldest_files_make_room(tmp_path: Path) -> None:
 async def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     at = Bench(tmp_path, media_most_megabytes=1)
     gives = at.engine.gives
-    gives["https://1"] = [CONTENT[:-1] + b"x"]
+    gives["https://1"] = gives["https://7"] = [CONTENT[:-1] + b"x"]
     gives["https://2"] = [CONTENT, b"more"]
     gives["https://3"] = [EngineError("gone", code="media_gone")]
     gives["https://4"] = [CONTENT[:9], STILL + 1]
@@ -120,6 +120,7 @@ async def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     assert codes == ["media_damaged", "media_damaged", "media_gone"]
     assert await at.code_of(await at.bring(5, size=2 << 20)) == "media_too_large"
     assert await at.code_of(await at.bring(6, sha256="no")) == "no_media"
+    assert await at.code_of(await at.bring(7, size=0)) == "media_damaged"
     assert await at.code_of("nothing") == "message_not_found"
     slow = await at.bring(4)
     assert await code_of(at.read(slow, wait=5)) == "media_loading"
