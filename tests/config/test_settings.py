@@ -152,6 +152,7 @@ def test_instances_are_declared(load):
         ("WHATSAPP_RECONNECTION_BASE_DELAY", "2500", "reconnect.base", 2.5),
         ("WHATSAPP_PERFORMANCE_MONITORING", "false", "memory.measure", False),
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
+        ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
         ("WHATSAPP_ERROR_RATE_THRESHOLD", "5", "health.error_rate", 0.05),
         ("WA_AGENT_MEMORY__MEASURE", "off", "memory.measure", False),
