@@ -576,7 +576,9 @@ async def test_a_full_disk_loses_no_message_that_was_answered(
     writer: Any = outbox._writer
     pages = writer._db.execute("pragma page_count").fetchone()[0]
     writer._db.execute(f"pragma max_page_count = {pages}")
-    assert await code_of(agent.say(A, "x" * 50_000)) == "disk_full"
+    large = {"type": "media", "to": A, "content": "eHh4", "text": "x" * 50_000}
+    assert await code_of(agent.sending.accept(ID, large)) == "disk_full"
+    assert not list((agent.folder / FOLDER).iterdir())
     writer._db.execute("pragma max_page_count = 99999")
     monkeypatch.setenv(VARIABLE, "before_commit:raise")
     phone.show(status=CONNECTED)

@@ -262,7 +262,7 @@ async def test_f75_a_foreign_page_moves_nothing(
         assert (await session.post("/api/instance/sales/start", headers=own)).status == 202
 
 
-@pytest.mark.parametrize("name", ["token", "access_token"])
+@pytest.mark.parametrize("name", ["token", "Access_Token"])
 async def test_f78_a_secret_in_the_address_is_refused_and_not_logged(
     house: House, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
