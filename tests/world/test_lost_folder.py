@@ -1,5 +1,6 @@
 """A session's folder is deleted, moved or replaced under its live worker."""
 
+import asyncio
 import shutil
 
 import pytest
@@ -26,6 +27,8 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
     for order in ("stop", "disable", "restart"):
         status, answer = await agent.ask("POST", f"/api/instance/a/{order}")
         assert (status, answer["error"]) == (409, "folder_lost"), answer
+    await agent.do("POST", "/force-reconnection/a")
+    await asyncio.sleep(60)
     assert await agent.run_of("a") == run
     await agent.do("POST", f"/api/instance/a/snapshots/{snapshot}/restore", {})
 

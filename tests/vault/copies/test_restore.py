@@ -4,11 +4,15 @@ import fcntl
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import AsyncMock
 
 import pytest
 
-from agent.core.model import InstanceId, SessionFiles
+from agent.core.model import InstanceId, SessionFiles, SessionRecord
 from agent.errors import Refused, VaultError
+from agent.supervise.facts import Facts
+from agent.supervise.snapshots import Snapshots
 from agent.vault.check import inspect
 from agent.vault.identity import Identity, create, read_identity
 from agent.vault.restore import put_in_place, refuse_roll_back, restore_snapshot, staged
@@ -46,6 +50,13 @@ def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
     after = read_identity(root / "sales")
     assert after == Identity(changed_settings, True, "49151", lineage)
     assert list((root / ".staging").iterdir()) == []
+
+
+async def test_a_repair_puts_the_snapshot_back_and_no_backup(root, sales, taken, subject):
+    take_snapshot(root, replace(subject, backup=True))
+    parts = SimpleNamespace(root=root, store=SimpleNamespace(note=AsyncMock()))
+    facts = Facts(sales, SessionRecord(paired=True))
+    assert await Snapshots(parts, None).restore_newest(facts) == taken.name
 
 
 def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_written_again(
