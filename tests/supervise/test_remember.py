@@ -110,6 +110,13 @@ CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, accoun
 LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
 
 
+def test_what_began_under_a_clock_that_was_ahead_begins_now():
+    it = facts(status=ConnectionStatus.CONNECTED, status_since_wall=WALL + NOW + 9e6)
+    it.connected_since_wall = WALL + NOW + 9e6
+    look(it, CONNECTED)
+    assert it.record.status_since_wall == it.connected_since_wall == WALL + NOW
+
+
 def test_a_drop_is_counted_once_however_often_it_is_reported():
     it = facts()
     look(it, CONNECTED)

@@ -72,6 +72,9 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
     in_the_way.unlink()
     await agent.ask(*say)
     await eventually(troubles, [])
+    await agent.kill()
+    await agent.start()
+    assert await troubles() == [], "it stays over"
     assert [one["text"] for one in (await agent.do("GET", PATH))["records"]][-1] == "hi"
 
 

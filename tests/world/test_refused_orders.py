@@ -11,6 +11,7 @@ ORDERS = {
     "cleanup": ("POST", "/api/instance/a/cleanup", {"confirm": True}),
     "stop": ("POST", "/api/instance/a/stop", None),
     "disable": ("POST", "/api/instance/a/disable", None),
+    "start": ("POST", "/api/instance/a/start", None),
 }
 
 
@@ -33,6 +34,9 @@ async def looks(agent):
 async def test_an_order_that_cannot_be_written_changes_nothing(agent, eventually, order, killed):
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
+    if order == "start":
+        await agent.do("POST", "/api/instance/a/stop")
+        await eventually(lambda: agent.status("a"), "DISCONNECTED")
     before = await looks(agent)
     for table in TABLES:
         refuses = "BEGIN SELECT RAISE(ABORT, 'refused'); END;"
