@@ -10,8 +10,11 @@ from unittest.mock import AsyncMock
 import pytest
 
 from agent.core.model import InstanceId, SessionFiles, SessionRecord
+from agent.core.reconcile import ActionKind, Plan
+from agent.core.recovery.repair import Ground, Proof
 from agent.errors import Refused, VaultError
 from agent.supervise.facts import Facts
+from agent.supervise.passes.act import Executor
 from agent.supervise.snapshots import Snapshots
 from agent.vault.check import inspect
 from agent.vault.identity import Identity, create, read_identity
@@ -57,6 +60,15 @@ async def test_a_repair_puts_the_snapshot_back_and_no_backup(root, sales, taken,
     parts = SimpleNamespace(root=root, store=SimpleNamespace(note=AsyncMock()))
     facts = Facts(sales, SessionRecord(paired=True))
     assert await Snapshots(parts, None).restore_newest(facts) == taken.name
+
+
+async def test_a_clean_up_for_damaged_files_spares_them_once_they_are_whole(root, sales, session):
+    parts, facts = SimpleNamespace(root=root), Facts(sales, SessionRecord(paired=True))
+    actions, proof = (ActionKind.SET_ASIDE,), Proof(Ground.DAMAGED_FILES)
+    plan = Plan("cleanup", actions, "its files were damaged", True, proof=proof)
+    with pytest.raises(VaultError, match="whole again"):
+        await Executor(parts, parts, parts)._do_all(facts, plan)
+    assert (facts.record.paired, list_trash(root)) == (True, [])
 
 
 def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_written_again(
