@@ -3,12 +3,20 @@
 from collections import Counter
 from copy import copy, deepcopy
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agent.core.figures import PerMinute
+from agent.core.model import Override
 from agent.core.session import Session
 
 T = TypeVar("T", bound=Session)
+
+
+class Desired(NamedTuple):
+    enabled: bool
+    override: Override = Override.NONE
+
+
 BOOT = "the boot of the tests"
 
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.core.model import SessionRecord
-
 CLOCK_STEP = 60.0
 """A clock that is corrected jumps so many seconds at most; a larger jump is another time."""
 
@@ -72,21 +70,7 @@ class Breaker:
         return Breaker(failures, self.opened_at - policy.pause)
 
 
-def breaker_of(record: SessionRecord) -> Breaker:
-    return Breaker(
-        record.breaker_failures,
-        record.breaker_opened_wall or None,
-        record.breaker_trial_wall or None,
-    )
-
-
-def with_breaker(record: SessionRecord, breaker: Breaker) -> SessionRecord:
-    return replace(
-        record,
-        breaker_failures=breaker.failures,
-        breaker_opened_wall=breaker.opened_at or 0.0,
-        breaker_trial_wall=breaker.trial_at or 0.0,
-    )
+CLOSED = Breaker()
 
 
 def remaining(until: float, now: float, longest: float) -> float:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from agent.core.model import Health, Signal
 from agent.core.recovery.repair import Ending, Goal, Repair
@@ -122,7 +123,7 @@ _STRETCH = 10.0
 
 @dataclass(slots=True)
 class PerMinute:
-    stretches: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=7))
+    stretches: deque[tuple[float, int]] = field(default_factory=partial(deque, maxlen=7))
     """When each stretch began, and how many came in it."""
 
     def note(self, now: float) -> None:

@@ -126,11 +126,11 @@ def as_asked(verdict: HealthVerdict) -> HealthVerdict:
 
 
 def _not_wanted(session: Session) -> HealthVerdict | None:
-    if session.desired.should_run and not session.unit.masked:
+    if session.should_run and not session.unit.masked:
         return None
-    if session.desired.override is Override.STOPPED:
+    if session.override is Override.STOPPED:
         reason, sentence = "stopped", "an operator stopped it"
-    elif session.unit.masked and session.desired.should_run:
+    elif session.unit.masked and session.should_run:
         reason, sentence = "masked", "an operator masked its unit"
     else:
         reason, sentence = "disabled", "disabled"
@@ -433,7 +433,7 @@ def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
 
 def is_wanted(session: Session) -> bool:
     """It should run now: an instance stopped by hand is enabled and not wanted."""
-    return session.desired.should_run and not session.unit.masked
+    return session.should_run and not session.unit.masked
 
 
 def has_given_up(session: Session) -> bool:

@@ -150,9 +150,10 @@ def decide_memory(
         if its.id in restartable and _due(its.memory_restart_at, policy.restart_every, now)
     ]
     over = [id for id in able if levels[id] == "critical"]
-    worst = max(over, key=lambda id: (used[id] / limits[id], id), default=None)
+    nothing: tuple[float, InstanceId | None] = (0.0, None)
+    _, worst = max(((used[id] / limits[id], id) for id in over), default=nothing)
     if worst is None and together == "critical":
-        worst = max(able, key=lambda id: (used[id], id), default=None)
+        _, worst = max(((used[id], id) for id in able), default=nothing)
     reasons = {}
     for its in sessions:
         level, mib = levels[its.id], f"{used[its.id] / MIB:.0f}"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from agent.core.breaker import CLOSED, Breaker
+from agent.core.recovery.repair import Repair
 from agent.core.words import (
     ADOPTED,
     ID_PATTERN,
@@ -91,20 +93,6 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
-class Desired:
-    """Whether an instance should run, and why."""
-
-    enabled: bool
-    override: Override = Override.NONE
-
-    @property
-    def should_run(self) -> bool:
-        if self.override is Override.NONE:
-            return self.enabled
-        return self.override is Override.STARTED
-
-
-@dataclass(frozen=True, slots=True)
 class SessionRecord:
     """What the agent remembers of a session over restarts of the agent and the machine."""
 
@@ -118,11 +106,8 @@ class SessionRecord:
     """Connections in a row that did not last; they lengthen the delay."""
     strikes: int = 0
     """Drops since the last lasting connection whose reason allows few tries only."""
-    breaker_failures: int = 0
-    breaker_opened_wall: float = 0.0
-    """0 = the breaker is closed."""
-    breaker_trial_wall: float = 0.0
-    """When the half-open breaker's one trial began; 0 = none is under way."""
+    breaker: Breaker = CLOSED
+    """By Unix time."""
     override: Override = Override.NONE
     override_boot: str = ""
     """The boot in which `override` was made; in another boot it is void."""
@@ -133,8 +118,8 @@ class SessionRecord:
     """The run that the agent stopped or is stopping: its end is no failure."""
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
-    repair: str = ""
-    """The last repair as JSON, so that it outlives the agent."""
+    repair: Repair | None = None
+    """The last repair, so that it outlives the agent."""
     paired: bool = False
     account: str = ""
     needs_passkey: bool = False

@@ -123,7 +123,7 @@ def shown_wait(session: Session) -> dict[str, str]:
     idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
     # disabled, stopped: a start was ordered, and no pass has run since
     waits = verdict.reason in (reason, "disabled", "stopped")
-    if not session.desired.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):
+    if not session.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):
         reason = ""
     sentence = session.wait.sentence or WAIT_SENTENCES.get(reason, reason)
     return {"wait_reason": reason, "wait_sentence": sentence}

@@ -61,7 +61,7 @@ class Reason:
 
     def advice_for(self, id: str) -> str:
         """The advice, its commands for this instance: the word ID stands for it."""
-        return re.sub(r"\bID\b", lambda _: id, self.advice)
+        return re.sub(r"\bID\b", id, self.advice)
 
     def in_full(self, id: str, more: str = "") -> str:
         """What is wrong with this instance, and what to type."""

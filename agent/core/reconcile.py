@@ -8,7 +8,6 @@ logout it clears the record's reason once the files are retired, or no start fol
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.breaker import breaker_of
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
     PHASE_SECONDS,
@@ -118,7 +117,7 @@ def plan_actions(
     unit = observation.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return None
-    if not observation.desired.should_run:
+    if not observation.should_run:
         return _plan(ActionKind.STOP, verdict) if unit.runs else None
     if repair is not None and _leaves_alone(repair, unit):
         return None
@@ -142,7 +141,7 @@ def plan_asked(
     """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
     unit, record = observation.unit, observation.record
-    if not observation.desired.should_run or unit.job_pending:
+    if not observation.should_run or unit.job_pending:
         return None
     if must_renew(observation) and isinstance(proof := may_renew(observation), Proof):
         actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
@@ -175,7 +174,7 @@ def must_renew(observation: Session) -> bool:
     record = observation.record
     said = observation.claim.claim.reason if observation.claim else record.reason
     return (
-        observation.desired.should_run
+        observation.should_run
         and record.paired
         and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
         and reason_of(record.reason).scan_again
@@ -188,15 +187,14 @@ def may_try_now(observation: Session, policy: HealthPolicy, now: float) -> bool:
         return False
     if gave_up(observation, policy.reconnect):
         return False
-    breaker = breaker_of(observation.record)
-    return breaker.may_try(observation.wall(now), policy.reconnect.breaker)
+    return observation.record.breaker.may_try(observation.wall(now), policy.reconnect.breaker)
 
 
 def next_deadline(
     observation: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
 ) -> float | None:
     """When this instance must be looked at again at the latest; None: at the next event."""
-    if not observation.desired.should_run and not observation.unit.runs:
+    if not observation.should_run and not observation.unit.runs:
         return None
     moments = [now + policy.interval, *_deadlines(observation, policy, now)]
     if verdict.reason in FOLDER_AWAY:
@@ -254,9 +252,7 @@ def _is_slow_to_return(observation: Session) -> bool:
 
 def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[float]:
     unit, fact, moments = observation.unit, observation.claim, [observation.not_before]
-    if wait := breaker_of(observation.record).opens_in(
-        observation.wall(now), policy.reconnect.breaker
-    ):
+    if wait := observation.record.breaker.opens_in(observation.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
         moments.append(unit.since + PHASE_SECONDS["process"])

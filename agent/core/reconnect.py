@@ -6,7 +6,7 @@ policy says, whatever the stored times claim.
 
 from dataclasses import dataclass, replace
 
-from agent.core.breaker import Breaker, BreakerPolicy, breaker_of, remaining, with_breaker
+from agent.core.breaker import CLOSED, BreakerPolicy, remaining
 from agent.core.model import ConnectionStatus, SessionRecord
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.setting import setting
@@ -121,7 +121,7 @@ def after_drop(
         not_before_wall=now_wall + wait,
     )
     if reason.counts_as_failure and ours:
-        record = with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
+        record = replace(record, breaker=record.breaker.after_failure(now_wall, policy.breaker))
     return record
 
 
@@ -132,8 +132,8 @@ def after_try(
     reason = reason_of(record.reason)
     attempts = record.attempts + 1
     wait = delay_for(reason, attempts, policy, jitter01)
-    record = replace(record, attempts=attempts, not_before_wall=now_wall + wait)
-    return with_breaker(record, breaker_of(record).after_try(now_wall, policy.breaker))
+    breaker = record.breaker.after_try(now_wall, policy.breaker)
+    return replace(record, attempts=attempts, not_before_wall=now_wall + wait, breaker=breaker)
 
 
 def spare_unreached(
@@ -158,9 +158,8 @@ def spare_unreached(
 def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -> SessionRecord:
     """Take the last failure back: it proves nothing about this session, such as a canary's that met
     the common failure."""
-    record = replace(record, attempts=max(record.attempts - 1, 0))
-    breaker = breaker_of(record).without_last_failure(now_wall, policy.breaker)
-    return with_breaker(record, breaker)
+    breaker = record.breaker.without_last_failure(now_wall, policy.breaker)
+    return replace(record, attempts=max(record.attempts - 1, 0), breaker=breaker)
 
 
 NOT_REACHED = frozenset({"backend_down", "circuit_open", "busy", "not_supported", "stopping"})
@@ -173,22 +172,22 @@ def after_refusal(
     """A try of the agent was refused: so many in a row open the circuit."""
     if not code or code in NOT_REACHED:
         return record
-    return with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
+    return replace(record, breaker=record.breaker.after_failure(now_wall, policy.breaker))
 
 
 def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy) -> SessionRecord:
     """A success: the breaker begins at 0 (attempts, `flaps` and `strikes` need it to last). A short
     connection ends no attempts, but shows that a try can succeed, however often the agent itself
     starts."""
-    record = replace(
+    return replace(
         record,
         attempts=min(record.attempts, policy.attempts // 2),
         status=ConnectionStatus.CONNECTED,
         status_since_wall=wall,
         reason="",
         not_before_wall=0.0,
+        breaker=CLOSED,
     )
-    return with_breaker(record, Breaker())
 
 
 def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
@@ -201,8 +200,15 @@ def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
 
 def forgive(record: SessionRecord) -> SessionRecord:
     """An operator's order: try now, whatever happened before."""
-    record = replace(record, reason="", attempts=0, flaps=0, strikes=0, not_before_wall=0.0)
-    return with_breaker(record, Breaker())
+    return replace(
+        record,
+        reason="",
+        attempts=0,
+        flaps=0,
+        strikes=0,
+        not_before_wall=0.0,
+        breaker=CLOSED,
+    )
 
 
 BEGINS_AGAIN = ("remote_missing", "qr_idle")

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from agent.core.crypto import CryptoWindow
@@ -21,7 +22,6 @@ from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
     ConnectionStatus,
-    Desired,
     Health,
     HealthVerdict,
     Instance,
@@ -60,6 +60,7 @@ class Run:
     next_attach: float = 0.0
     claim: ClaimFact | None = None
     probe: ProbeFact | None = None
+    measured_at: float = 0.0
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     processes: int | None = None
@@ -119,7 +120,7 @@ class Counters:
     )
     """By name and word, the counts of COUNTS."""
     messages: Counter[str] = field(
-        default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
+        default_factory=partial(Counter, dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
     per_minute: dict[str, PerMinute] = field(
         default_factory=lambda: {"in": PerMinute(), "out": PerMinute()}
@@ -133,7 +134,7 @@ class Counters:
     probes: int = 0
     probe_seconds: float = 0.0
     """Answered probes and the sum of their answer times."""
-    answers: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=10))
+    answers: deque[tuple[float, float]] = field(default_factory=partial(deque, maxlen=10))
     """When the last probes were answered, and in how many seconds."""
 
 
@@ -212,10 +213,15 @@ class Session:
         return self.verdict.reason or self.record.reason
 
     @property
-    def desired(self) -> Desired:
-        """An operator's override is void in another boot of the machine."""
-        override = self.record.override if self.record.override_boot == self.boot else Override.NONE
-        return Desired(self.instance.enabled or self.enabled_by_operator, override)
+    def override(self) -> Override:
+        """Void in another boot of the machine."""
+        return self.record.override if self.record.override_boot == self.boot else Override.NONE
+
+    @property
+    def should_run(self) -> bool:
+        if self.override is not Override.NONE:
+            return self.override is Override.STARTED
+        return self.instance.enabled or self.enabled_by_operator
 
     @property
     def attempts(self) -> int:
@@ -227,7 +233,7 @@ class Session:
         """None also where the agent makes no try by itself, as after bans or while stopped."""
         next_wall, reason = self.record.not_before_wall, reason_of(self.record.reason)
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
-        due = self.desired.should_run and not over and next_wall > self.at_wall
+        due = self.should_run and not over and next_wall > self.at_wall
         return next_wall if due else None
 
     @property

@@ -1,6 +1,7 @@
 """The table of troubles, and the counters that their conditions compare."""
 
 from collections.abc import Callable
+from functools import partial
 
 from agent.core.crypto_patterns import OF_KEYS
 from agent.core.health import has_given_up
@@ -94,7 +95,8 @@ def _keys_not_renewed(sight: Sight, who: str) -> str | None:
     return "" if tried and sight.sessions[who].verdict.health is Health.CORRUPTED else None
 
 
-def _memory(sight: Sight, who: str, limit: float) -> str | None:
+def _memory(sight: Sight, who: str, level: str) -> str | None:
+    limit = sight.memory.warn if level == "warn" else sight.memory.critical
     if who:
         view = sight.sessions[who]
         return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
@@ -103,13 +105,10 @@ def _memory(sight: Sight, who: str, limit: float) -> str | None:
     return _share(used, total, limit)
 
 
-def _disk(least: float) -> Condition:
-    def judge(sight: Sight, _: str) -> str | None:
-        size = sight.machine.get("wa_host_filesystem_size_bytes")
-        free = sight.machine.get("wa_host_filesystem_avail_bytes", 0.0)
-        return f"{free / size:.0%}" if size and free / size < least else None
-
-    return judge
+def _disk(sight: Sight, _: str, least: float) -> str | None:
+    size = sight.machine.get("wa_host_filesystem_size_bytes")
+    free = sight.machine.get("wa_host_filesystem_avail_bytes", 0.0)
+    return f"{free / size:.0%}" if size and free / size < least else None
 
 
 def _slow(sight: Sight, who: str) -> str | None:
@@ -328,7 +327,7 @@ TABLE = (
     ),
     Row(
         "memory_high",
-        lambda sight, who: _memory(sight, who, sight.memory.warn),
+        partial(_memory, level="warn"),
         "{who} uses {value} of the memory it may have",
         "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
         " or `memory_limit` of the instance.",
@@ -336,7 +335,7 @@ TABLE = (
     ),
     Row(
         "memory_critical",
-        lambda sight, who: _memory(sight, who, sight.memory.critical),
+        partial(_memory, level="critical"),
         "{who} uses {value} of the memory it may have",
         "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
         " {who}` shows how often it was restarted.",
@@ -346,7 +345,7 @@ TABLE = (
     ),
     Row(
         "machine_memory",
-        lambda sight, _: _memory(sight, "", sight.memory.warn),
+        partial(_memory, level="warn"),
         "{value} of the machine's memory is in use",
         "`wa-agent list` and `ps aux --sort -rss` show who uses it.",
         of=M,
@@ -354,7 +353,7 @@ TABLE = (
     ),
     Row(
         "machine_memory_critical",
-        lambda sight, _: _memory(sight, "", sight.memory.critical),
+        partial(_memory, level="critical"),
         "{value} of the machine's memory is in use: the kernel will soon end processes",
         "Stop sessions that you can spare: `wa-agent stop ID` keeps the session.",
         severity=BAD,
@@ -373,7 +372,7 @@ TABLE = (
     ),
     Row(
         "disk_low",
-        _disk(DISK_LOW),
+        partial(_disk, least=DISK_LOW),
         "{value} of the disk that holds the sessions is free",
         "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
         of=M,
@@ -381,7 +380,7 @@ TABLE = (
     ),
     Row(
         "disk_full",
-        _disk(DISK_FULL),
+        partial(_disk, least=DISK_FULL),
         "{value} of the disk that holds the sessions is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
         " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",

@@ -252,7 +252,7 @@ class Daemon:
             )
             listen = await host.missing_address()
             server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
-            watchdog = Watchdog(supervisor.loop, store.answers, settings)
+            watchdog = Watchdog(supervisor.loop, store, settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
                 "packs": supervisor.packs.run,

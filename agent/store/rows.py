@@ -3,16 +3,17 @@
 import json
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict, Unpack
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict, Unpack, get_type_hints
 
+import msgspec
 from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.words import parse_instance_id
 from agent.errors import InvalidRequest, NotFound, Refused
 
-_OF_RECORD = tuple(known.name for known in fields(SessionRecord))
+_OF_RECORD = get_type_hints(SessionRecord)
 
 
 SELECT = (
@@ -58,18 +59,17 @@ def _change_one(db: Database, sql: str, row: Sequence[Any], doing: str) -> None:
 
 
 def encode_record(record: SessionRecord) -> str:
-    # Its values have no dataclass in them: asdict() would copy each value on its own.
-    return json.dumps({name: getattr(record, name) for name in _OF_RECORD})
+    return msgspec.json.encode(record).decode()
 
 
 def decode_record(text: str | None) -> SessionRecord:
     """A key that is missing or of another kind takes its default: another version wrote it."""
-    plain, known = SessionRecord(), dict[str, Any]()
+    known: dict[str, Any] = {}
     with suppress(TypeError, ValueError, RecursionError):
         content = dict(json.loads(text or "{}"))
-        for name in set(_OF_RECORD).intersection(content):
-            with suppress(TypeError, ValueError):
-                known[name] = type(getattr(plain, name))(content[name])
+        for name in _OF_RECORD.keys() & content:
+            with suppress(msgspec.ValidationError):
+                known[name] = msgspec.convert(content[name], _OF_RECORD[name])
     return SessionRecord(**known)
 
 

@@ -226,7 +226,7 @@ async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceI
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
         if facts.id in running:
             gate.promise(facts)  # before the first pass: no other start may take its memory
-        elif facts.desired.should_run and facts.record.status is ConnectionStatus.CONNECTED:
+        elif facts.should_run and facts.record.status is ConnectionStatus.CONNECTED:
             # Not counted as a loss: a session that comes back after the agent's own stop is no
             # reconnect, and a machine that boots is no storm.
             status = ConnectionStatus.RECONNECTING
@@ -332,7 +332,10 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue
-        if _was_deleted(facts, in_trash.get(facts.id)):
+        retired = in_trash.get(facts.id)
+        # A row of that name that is newer than the deletion is another instance's.
+        newer = retired is not None and retired.at_wall < int(facts.instance.created_wall)
+        if retired is not None and retired.why == "deleted" and not newer:
             words = "the agent finished its interrupted deletion"
             await store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
@@ -344,13 +347,6 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
                 facts.id,
                 extra=about(facts.id),
             )
-
-
-def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
-    """A deletion retired its folder; a row of that name since is another instance's."""
-    if retired is None or retired.why != "deleted":
-        return False
-    return retired.at_wall >= int(facts.instance.created_wall)
 
 
 # A running agent takes on the settings that were read again.

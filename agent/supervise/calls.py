@@ -2,13 +2,14 @@
 pairing are refused without a person's word, and say what to type."""
 
 import asyncio
+import io
 import secrets
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -220,10 +221,8 @@ class Calls:
         `sender`: who wrote them in a group; "" = looked up in what its worker kept."""
         if not message_ids:
             return await self._mark_all(id, chat)
-        whose: _Whose = {(chat, sender): message_ids}
-        if not sender:
-            whose = await self._by_sender(id, chat, message_ids)
-        await self._mark(id, whose)
+        named: _Whose = {(chat, sender): message_ids}
+        await self._mark(id, named if sender else await self._by_sender(id, chat, message_ids))
         return len(message_ids)
 
     async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
@@ -335,30 +334,23 @@ async def in_parts(
     if file is None and len(text) <= PART:
         return message
     upload, index, size = secrets.token_hex(16), 0, 0
-    async with aclosing(_parts(id, text, file)) as parts:
-        async for data in parts:
-            await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
-            index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
-    rest = {name: value for name, value in message.items() if name != "content"}
-    return {**rest, "upload": upload, "size": size}
-
-
-async def _parts(id: InstanceId, text: str, path: Path | None) -> AsyncGenerator[str, None]:
-    """From the file where there is one, else from the text."""
-    if path is None:
-        for start in range(0, len(text), PART):
-            yield text[start : start + PART]
-        return
     try:
-        file = await asyncio.to_thread(open_plain, path)
-        with file:
-            while raw := await asyncio.to_thread(file.read, PART // 4 * 3):
-                yield b64encode(raw).decode()
+        source: IO[Any] = (
+            io.StringIO(text) if file is None else await asyncio.to_thread(open_plain, file)
+        )
+        with source:
+            at_once = PART if file is None else PART // 4 * 3
+            while raw := await asyncio.to_thread(source.read, at_once):
+                data = raw if isinstance(raw, str) else b64encode(raw).decode()
+                await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
+                index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
     except OSError as error:
         raise Refused(
             f"cannot send with {id}: the file of the message cannot be read: {error.strerror}",
             code="file_lost",
         ) from error
+    rest = {name: value for name, value in message.items() if name != "content"}
+    return {**rest, "upload": upload, "size": size}
 
 
 async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:

@@ -189,7 +189,7 @@ class Incidents:
         self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
-        if not facts.desired.should_run:
+        if not facts.should_run:
             self.forget(facts.id)
             return
         failing = self._of(group_of(facts)).failing
@@ -276,7 +276,7 @@ class Incidents:
 
     def _not_well(self, incident: Incident) -> list[Facts]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
-        return [its for its in members if its.desired.should_run and not is_well(its.verdict)]
+        return [its for its in members if its.should_run and not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repair.last is not None and not facts.repair.last.over:
@@ -416,7 +416,7 @@ class Gate:
     def _room(self, facts: Facts) -> Wait | None:
         """A worker that runs keeps its room, and one that was promised room has it."""
         runs = facts.unit.runs or facts.id in self._promised
-        if runs or facts.instance.backend or not facts.desired.should_run:
+        if runs or facts.instance.backend or not facts.should_run:
             return None
         settings, disk = self.settings, facts.folder.disk_problem
         limit, budget = settings.memory_limit(facts), settings.memory_budget()

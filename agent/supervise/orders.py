@@ -82,7 +82,7 @@ class Orders:
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         ended = reason_of(facts.record.reason).final
-        if ended and facts.instance.enabled and facts.desired.should_run:
+        if ended and facts.instance.enabled and facts.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             already = "an operator enabled it; it was enabled already"
             return await self.intend(facts, "enabled", already)

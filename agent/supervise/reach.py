@@ -139,7 +139,7 @@ class _Resolver(AbstractResolver):
                 hostname=host,
                 host=it,
                 port=port,
-                family=_family_of(it),
+                family=socket.AF_INET6 if ":" in it else socket.AF_INET,
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
@@ -148,10 +148,6 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         pass
-
-
-def _family_of(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -385,7 +381,7 @@ class Reaching:
         """True if it should run, is not connected, and may try by itself."""
         record = its.record
         able = not (its.gone or record.status == "CONNECTED" or reason_of(record.reason).hopeless)
-        return able and its.desired.should_run
+        return able and its.should_run
 
     def _look_for(self, reach: Reach, facts: Facts, apart: float) -> None:
         """`apart`: seconds since the last look."""

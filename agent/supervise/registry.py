@@ -1,7 +1,6 @@
 """All instances of this machine: their facts, their views, and how they are saved."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,11 +10,8 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
-from agent.core.breaker import breaker_of
 from agent.core.crypto import judge_crypto
 from agent.core.figures import Histogram, RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
@@ -35,8 +31,6 @@ from agent.vault.check import read_linked
 from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
-
-log = logging.getLogger(__name__)
 
 
 def identity_of(facts: Facts) -> Identity:
@@ -102,7 +96,7 @@ class Registry:
         facts = Facts(
             instance,
             record,
-            repair=Repairs(repair_of(instance.id, record, time.time())),
+            repair=Repairs(repair_of(instance.id, record)),
             counters=Counters(time.time()),
             boot=self.boot,
             counts_messages=entry_of(instance.engine).counts_messages,
@@ -193,7 +187,7 @@ class Registry:
             view.record = facts.saved.record or facts.record
         view.unit, view.verdict = facts.shown
         settings = self.settings
-        breaker, rules = breaker_of(view.record), settings.config.reconnect.breaker
+        breaker, rules = view.record.breaker, settings.config.reconnect.breaker
         view.circuit = breaker.state(view.at_wall, rules).value
         opens_in = breaker.opens_in(view.at_wall, rules)
         view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
@@ -284,10 +278,9 @@ class Registry:
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance, saved, last = facts.instance, facts.saved, facts.repair.last
+        instance, saved = facts.instance, facts.saved
         # The next agent goes on with its repair.
-        repair = "" if last is None else msgspec.json.encode(last).decode()
-        record = facts.record = replace(facts.record, repair=repair)
+        record = facts.record = replace(facts.record, repair=facts.repair.last)
         try:
             await self.store.save(instance, record, *entries)
         except BaseException:
@@ -345,19 +338,12 @@ class Views(Mapping[InstanceId, Session]):
         return len(self.registry.facts)
 
 
-def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair | None:
+def repair_of(id: InstanceId, record: SessionRecord) -> Repair | None:
     """The repair in the record, ready to go on."""
-    if not record.repair:
+    if (repair := record.repair) is None:
         return None
-    try:
-        repair = msgspec.json.decode(record.repair, type=Repair)
-        resumed = resume_repair(repair, now_wall)
-        if resumed.goal is not repair.goal:
-            lapsed = (
-                "an operator's order (%s) had not begun when the last agent ended: it is dropped"
-            )
-            bound(Category.RECOVERY, id).warning(lapsed, repair.goal.replace("_", " "))
-        return resumed
-    except (msgspec.DecodeError, RecursionError) as error:
-        log.warning("cannot read a recorded repair, which is dropped: %s", error)
-        return None
+    resumed = resume_repair(repair, time.time())
+    if resumed.goal is not repair.goal:
+        lapsed = "an operator's order (%s) had not begun when the last agent ended: it is dropped"
+        bound(Category.RECOVERY, id).warning(lapsed, repair.goal.replace("_", " "))
+    return resumed

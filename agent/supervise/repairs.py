@@ -3,12 +3,13 @@ repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
-from agent.core.breaker import Breaker, with_breaker
+from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
 from agent.core.model import (
     Category,
@@ -102,7 +103,7 @@ class Repairs:
     limit: float = REPAIR_TIMEOUT
     """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
-    _checks: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(64))
+    _checks: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 64))
     _creating: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
 
     def stop(self) -> None:
@@ -169,7 +170,7 @@ class Repairs:
                 field="engine",
                 code="other_engine",
             )
-        if facts and not facts.desired.should_run:
+        if facts and not facts.should_run:
             await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
         result = await self.until(
@@ -212,7 +213,7 @@ class Repairs:
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         facts = self.means.registry.get(id)
-        facts.record = with_breaker(facts.record, Breaker())
+        facts.record = replace(facts.record, breaker=Breaker())
         closed = "an operator closed the circuit"
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
@@ -233,11 +234,6 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def _look_for(self, deadline: float, found: Callable[[], object]) -> None:
-        """Return once it is found, or the time is over."""
-        while not found() and time.monotonic() < deadline:
-            await self.pause()
-
     async def _reach(
         self, goal: Goal, facts: Facts, deadline: float, consent: Consent
     ) -> RepairResult:
@@ -246,19 +242,22 @@ class Repairs:
             await self.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
-            await self._look_for(deadline, lambda: _repair_runs(facts) or not _is_on_its_way(facts))
+            while _is_on_its_way(facts) and not _repair_runs(facts) and time.monotonic() < deadline:
+                await self.pause()
             if _is_well(facts.verdict):
                 return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
             if _is_on_its_way(facts) and not _repair_runs(facts):
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
         patience = time.monotonic() + AWAY_PATIENCE
-        await self._look_for(patience, lambda: facts.wait.reason not in _HOLDS)
+        while facts.wait.reason in _HOLDS and time.monotonic() < patience:
+            await self.pause()
         _refuse_away(facts)  # its server stayed away: no wait would help
         over = await self._begin(goal, facts, consent)
-        await self._look_for(
-            deadline, lambda: over.is_set() or (goal is Goal.WORKING_QR and _is_kept_away(facts))
-        )
+        while not over.is_set() and time.monotonic() < deadline:
+            if goal is Goal.WORKING_QR and _is_kept_away(facts):
+                break
+            await self.pause()
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
         return _answer(goal, facts, over=over.is_set())
@@ -278,7 +277,7 @@ class Repairs:
         return over
 
     def _must_be_wanted(self, facts: Facts) -> None:
-        if not facts.desired.should_run:
+        if not facts.should_run:
             raise Refused(
                 f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
                 code="not_wanted",

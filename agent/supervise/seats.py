@@ -116,7 +116,7 @@ class Pack:
                 self.wake(id)
 
     async def _attach(self) -> None:
-        def happened(_run: str, _what: object) -> None:
+        def told(_run: str, _what: object) -> None:
             self.stale = True
             self.wake(self.name)
 
@@ -128,7 +128,7 @@ class Pack:
             self.host.link_path(self.name),
             self.name,
             self.unit.main_pid,
-            Listener(lambda _run, _claim: None, happened, lost),
+            Listener(told, told, lost),
         )
         self.stale = True
 
@@ -199,7 +199,7 @@ class Packs:
         """Whether a start of this session is a start in a pack."""
         return self._size > 1 and entry_of(facts.instance.engine).packable
 
-    async def place(self, facts: Facts) -> None:
+    def place(self, facts: Facts) -> None:
         """Choose the pack of a session that starts; "" = a worker of its own."""
         if self.takes(facts):
             places = {each.id: each.pack for each in self._facts.values() if each.pack}
@@ -380,7 +380,7 @@ class Seats:
         """In its pack, or in a worker of its own; a worker that runs stays where it is."""
         facts = self._facts.get(id)
         if facts is not None and not (await self.status(id)).runs:
-            await self._packs.place(facts)
+            self._packs.place(facts)
         if facts is not None and facts.pack:
             await self._packs.start(facts)
         else:

@@ -107,7 +107,7 @@ class Snapshots:
     host: Seats
     work: CopyWork = field(init=False, default_factory=CopyWork)
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
-        init=False, default_factory=lambda: defaultdict(asyncio.Lock)
+        init=False, default_factory=partial(defaultdict, asyncio.Lock)
     )
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
@@ -296,7 +296,11 @@ class Snapshots:
         await self.registry.store.note(said)
 
     async def run(self) -> None:
-        await self._look_at_what_is_there()
+        for facts in list(self.registry.facts.values()):
+            with going_on():
+                newest = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
+                if newest is not None and newest.manifest is not None:
+                    facts.last_snapshot_wall = newest.manifest.taken_wall
         while True:
             for facts in list(self.registry.facts.values()):
                 if self._is_due(facts, time.time()):
@@ -340,10 +344,3 @@ class Snapshots:
                 facts.snapshot_failure = sentence
                 await self.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause
-
-    async def _look_at_what_is_there(self) -> None:
-        for facts in list(self.registry.facts.values()):
-            with going_on():
-                snapshot = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
-                if snapshot is not None and snapshot.manifest is not None:
-                    facts.last_snapshot_wall = snapshot.manifest.taken_wall

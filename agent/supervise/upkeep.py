@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field, replace
 
@@ -24,6 +24,7 @@ from agent.host.machine import UNSEEN, Usage, measure
 from agent.host.notify import watchdog_from
 from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
+from agent.store.database import Store
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.loop import Loop
 from agent.supervise.passes.record import judge_keys
@@ -185,10 +186,8 @@ BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 
 
 class Watchdog:
-    def __init__(
-        self, loop: Loop, reach_store: Callable[[], Awaitable[object]], settings: Settings
-    ) -> None:
-        self._loop, self._reach_store, self._settings = loop, reach_store, settings
+    def __init__(self, loop: Loop, store: Store, settings: Settings) -> None:
+        self._loop, self._store, self._settings = loop, store, settings
         self._in_time = False
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
@@ -245,7 +244,7 @@ class Watchdog:
             return f"no pass has ended for {blocked:.0f} s while others wait"
         try:
             async with asyncio.timeout(limit):
-                await self._reach_store()
+                await self._store.answers()
         except TimeoutError:
             return f"the database has not answered for {limit:.0f} s"
         return None
@@ -276,13 +275,11 @@ class UsageSampler:
     registry: Registry
     notes: Notes
     _watched_until: float = field(init=False, default=0.0)
-    _measured: dict[InstanceId, tuple[int, float]] = field(init=False, default_factory=dict)
-    """The process of each that runs, and when it was measured last."""
 
     async def run(self) -> None:
         await asyncio.sleep(self.registry.settings.config.start.first_check)
         while True:
-            await self._measure(list(self.registry.facts), trend=True)
+            await self._measure(list(self.registry.facts.values()), trend=True)
             await self.care()
             looked = boot_now()
             # Read each time: a reload may have changed it.
@@ -296,31 +293,31 @@ class UsageSampler:
 
     async def measure_now(self, id: InstanceId) -> None:
         """What one instance uses, unless that was measured a moment ago."""
-        if boot_now() - self._measured.get(id, (0, 0.0))[1] > FRESH:
-            await self._measure([id])
+        facts = self.registry.facts.get(id)
+        if facts is not None and boot_now() - facts.run.measured_at > FRESH:
+            await self._measure([facts])
 
-    def _due(self) -> list[InstanceId]:
+    def _due(self) -> list[Facts]:
         """Workers that began since the last look, once each; all, while a client watches."""
         now, due = boot_now(), []
-        watched = now < self._watched_until
-        for id, pid in self._running().items():
-            known, at = self._measured.get(id, (0, 0.0))
-            settled = self.registry.facts[id].unit.since <= now - SETTLED
-            if (known != pid and settled) or (watched and now - at > WATCHED):
-                due.append(id)
+        for its in self.registry.facts.values():
+            new = not its.run.measured_at and its.unit.since <= now - SETTLED
+            watched = now < self._watched_until and now - its.run.measured_at > WATCHED
+            if its.unit.runs and (new or watched):
+                due.append(its)
         return due
 
-    async def _measure(self, ids: Collection[InstanceId], *, trend: bool = False) -> None:
+    async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
-        running, now = self._running(), boot_now()
-        wanted = {id: running[id] for id in ids if id in running}
-        known = {id: it for id, it in self._measured.items() if id in running}
-        self._measured = known | {id: (pid, now) for id, pid in wanted.items()}
+        wanted: dict[InstanceId, int] = {}
+        for facts in every if self.registry.settings.config.memory.measure else ():
+            if facts.unit.runs and facts.unit.main_pid:
+                wanted[facts.id], facts.run.measured_at = facts.unit.main_pid, boot_now()
         found = await measure_whole(wanted, self.registry.facts) if wanted else {}
-        for id in ids if trend else found:
-            if (facts := self.registry.facts.get(id)) is None:
+        for facts in every:
+            if facts.gone or not (trend or facts.id in found):
                 continue
-            run, usage = facts.run, found.get(id, UNSEEN)
+            run, usage = facts.run, found.get(facts.id, UNSEEN)
             spent = usage.cpu_seconds
             if facts.pack and spent is not None:
                 # Its part is smaller once another session joins; a counter does not go back.
@@ -332,15 +329,6 @@ class UsageSampler:
                 run.memory_history = note_memory(
                     run.memory_history, usage.memory_bytes, policy, boot_now()
                 )
-
-    def _running(self) -> dict[InstanceId, int]:
-        if not self.registry.settings.config.memory.measure:
-            return {}
-        return {
-            id: facts.unit.main_pid
-            for id, facts in self.registry.facts.items()
-            if facts.unit.runs and facts.unit.main_pid
-        }
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""

@@ -4,11 +4,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from agent.core.breaker import Breaker
 from agent.core.model import (
     PHASES,
     ClaimFact,
     ConnectionStatus,
-    Desired,
     Instance,
     InstanceId,
     Override,
@@ -21,7 +21,7 @@ from agent.core.model import (
 from agent.core.reasons import REASONS
 from agent.core.session import Session
 from agent.core.words import Claim
-from tests.sessions import BOOT, changed
+from tests.sessions import BOOT, Desired, changed
 
 NOW = 100_000.0
 WALL = 1_700_000_000.0
@@ -84,9 +84,7 @@ records = st.builds(
     not_before_wall=_walls,
     flaps=st.integers(0, 100),
     strikes=st.integers(0, 5),
-    breaker_failures=st.integers(0, 10),
-    breaker_opened_wall=st.one_of(st.just(0.0), _walls),
-    breaker_trial_wall=st.one_of(st.just(0.0), _walls),
+    breaker=st.builds(Breaker, st.integers(0, 10), st.none() | _walls, st.none() | _walls),
     paired=st.booleans(),
     needs_passkey=st.booleans(),
 )

@@ -4,7 +4,6 @@ from hypothesis import given
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
-    Desired,
     Health,
     Override,
     ProbeFact,
@@ -16,7 +15,7 @@ from agent.core.model import (
 from agent.core.reasons import REASONS, reason_of
 from agent.core.reconcile import ActionKind, plan_actions
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
-from tests.sessions import changed
+from tests.sessions import Desired, changed
 
 POLICY = HealthPolicy()
 S = ConnectionStatus

@@ -10,7 +10,6 @@ from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     PHASE_SECONDS,
     ConnectionStatus,
-    Desired,
     Health,
     SessionFiles,
     SessionRecord,
@@ -35,7 +34,7 @@ from tests.core.test_recovery import (
     policies,
     run,
 )
-from tests.sessions import changed
+from tests.sessions import Desired, changed
 
 S = ConnectionStatus
 HEALTH = HealthPolicy()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.breaker import BreakerState, breaker_of
+from agent.core.breaker import Breaker, BreakerState
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Health, SessionRecord
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, REASONS
@@ -33,16 +33,16 @@ def test_an_unreached_address_opens_no_breaker_and_spends_no_attempt():
             after_drop(record, "connection_lost", RULES, now, 0.5), RULES, now + 1
         )
         assert (record.reason, record.attempts) == ("unreachable", 0)
-        assert breaker_of(record).state(now, RULES.breaker) is BreakerState.CLOSED
+        assert record.breaker.state(now, RULES.breaker) is BreakerState.CLOSED
         assert record.not_before_wall <= now + 60
         record = after_try(record, RULES, now + 100, 0.5)
 
 
 def test_a_drop_without_a_reached_address_gives_its_attempt_back_once():
-    record = SessionRecord(paired=True, attempts=4, breaker_failures=4)
+    record = SessionRecord(paired=True, attempts=4, breaker=Breaker(4))
     record = after_drop(record, "connection_lost", RULES, WALL, 0.5)
     once = spare_unreached(record, RULES, WALL + 1)
-    assert (once.attempts, once.breaker_failures, once.breaker_opened_wall) == (3, 4, 0.0)
+    assert (once.attempts, once.breaker) == (3, Breaker(4))
     assert spare_unreached(once, RULES, WALL + 2) == once
     final = after_drop(record, "logout", RULES, WALL, 0.5)
     assert spare_unreached(final, RULES, WALL + 1) == final

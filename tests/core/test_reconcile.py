@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.breaker import Breaker
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
-    Desired,
     Instance,
     InstanceId,
     Override,
@@ -20,7 +20,7 @@ from agent.core.reconcile import ActionKind, next_deadline, plan_actions
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
-from tests.sessions import changed
+from tests.sessions import Desired, changed
 
 POLICY = HealthPolicy()
 S = ConnectionStatus
@@ -33,8 +33,8 @@ START, STOP, RESTART, CONNECT = (
 ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
 LOST = said(S.DISCONNECTED, reason="connection_lost")
-OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 599)
-HALF_OPEN = replace(PAIRED, breaker_failures=5, breaker_opened_wall=WALL - 600)
+OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 599))
+HALF_OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 600))
 
 
 def plan(observation, now=NOW):
@@ -76,7 +76,7 @@ def kinds(planned):
         pytest.param(seen(claim=LOST, record=OPEN), [], id="the circuit is open"),
         pytest.param(seen(claim=LOST, record=HALF_OPEN), [CONNECT], id="the circuit's trial"),
         pytest.param(
-            seen(claim=LOST, record=replace(HALF_OPEN, breaker_trial_wall=WALL - 1)),
+            seen(claim=LOST, record=replace(PAIRED, breaker=Breaker(5, WALL - 600, WALL - 1))),
             [],
             id="a trial is under way",
         ),
@@ -174,7 +174,7 @@ def test_beside_a_repair(observation, repair, actions):
 
 @given(observations)
 def test_a_disabled_instance_is_only_ever_stopped(observation):
-    if not observation.desired.should_run:
+    if not observation.should_run:
         assert set(plan(observation)) <= {STOP}
 
 
@@ -198,7 +198,7 @@ def test_nothing_is_planned_before_its_time(observation):
 def test_the_next_look_is_in_the_future_and_not_far(observation):
     verdict = judge_health(observation, POLICY, NOW)
     at = next_deadline(observation, verdict, POLICY, NOW)
-    if observation.desired.should_run:
+    if observation.should_run:
         assert NOW < at <= NOW + POLICY.interval
     else:
         assert (at is None) == (not observation.unit.runs)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
-    Desired,
     Health,
     Instance,
     InstanceId,
@@ -46,7 +45,7 @@ from agent.core.recovery.repair import (
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
-from tests.sessions import changed
+from tests.sessions import Desired, changed
 
 K = RecoveryKind
 S = ConnectionStatus

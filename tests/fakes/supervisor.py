@@ -15,7 +15,6 @@ from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
     ConnectionStatus,
-    Desired,
     Health,
     HealthVerdict,
     Instance,
@@ -37,7 +36,7 @@ from agent.store.rows import KeyRow
 from agent.supervise.calls import COMMAND_TIMEOUT
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
-from tests.sessions import BOOT, changed
+from tests.sessions import BOOT, Desired, changed
 
 S = ConnectionStatus
 
@@ -261,7 +260,8 @@ class FakeSupervisor:
         if enabled is not None:
             view = changed(view, instance=replace(view.instance, enabled=enabled))
         desired = Desired(view.instance.enabled, override)
-        keeps = desired.should_run or self.takes_long_to_stop
+        wanted = {Override.NONE: desired.enabled, Override.STARTED: True}.get(override, False)
+        keeps = wanted or self.takes_long_to_stop
         unit = view.unit if keeps else UNIT_ABSENT
         self.note(id, "operator", f"now wanted: {desired}")
         return self._put(changed(view, desired=desired, unit=unit))

@@ -113,7 +113,7 @@ def test_the_canary_spends_no_attempt_and_opens_no_circuit():
         canary.record = after_try(canary.record, ReconnectPolicy(), time.time(), 0.5)
         lose(incidents, canary)
     for one in facts.values():
-        assert (one.record.attempts, one.record.breaker_opened_wall) == (0, 0.0)
+        assert (one.record.attempts, one.record.breaker.opened_at) == (0, None)
 
 
 def test_no_canary_tries_while_no_address_can_be_reached_and_one_does_once_it_is_back():
@@ -268,4 +268,4 @@ def test_only_the_canarys_own_doings_end_its_turn_and_cost_nothing():
     assert list(incidents.active) == ["sandbox"], "the others wait for the canary"
     for _ in range(5):
         lose(incidents, other, "phase_login")
-    assert other.record.breaker_opened_wall
+    assert other.record.breaker.opened_at

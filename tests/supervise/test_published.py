@@ -65,13 +65,13 @@ async def test_a_change_is_shown_when_it_is_on_the_disk(slow):
     saving = asyncio.create_task(registry.save(facts))
     await disk.begun.wait()
     shown = registry.view(A)
-    assert (shown.instance.enabled, shown.desired.enabled, shown.record.attempts) == (True, True, 0)
+    assert (shown.instance.enabled, shown.should_run, shown.record.attempts) == (True, True, 0)
     assert [r.attempts for _, r in await store.instances()] == [0], "as the disk has it"
     disk.may_write.set()
     await saving
     shown = registry.view(A)
     assert shown.record.attempts == 5
-    assert shown.instance.enabled is shown.desired.enabled is False
+    assert shown.instance.enabled is shown.should_run is False
 
 
 async def test_where_the_disk_takes_nothing_the_truth_is_shown_all_the_same(slow):

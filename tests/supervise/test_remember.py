@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.config.config import Config
-from agent.core.breaker import Breaker, with_breaker
+from agent.core.breaker import Breaker
 from agent.core.figures import Histogram
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
@@ -122,7 +122,7 @@ def test_a_drop_is_counted_once_however_often_it_is_reported():
     look(it, CONNECTED)
     for _ in range(3):
         look(it, LOST, at=NOW + 1)
-    assert it.record.breaker_failures == 1
+    assert it.record.breaker.failures == 1
     assert it.record.reason == "connection_lost"
     assert it.record.status is ConnectionStatus.RECONNECTING
 
@@ -142,7 +142,7 @@ def test_a_zombie_is_counted_once_until_it_is_connected_again():
     look(it, CONNECTED)
     for step, status in enumerate(("CONNECTED", "INITIALIZING", "LOADING", "CONNECTED")):
         look(it, Claim(ConnectionStatus(status), proof_age=0.1), at=NOW + step, probe=silent)
-    assert it.record.breaker_failures == 1
+    assert it.record.breaker.failures == 1
     assert it.counters.errors["zombie"] == 1
     look(it, CONNECTED, at=NOW + 10)
     look(it, CONNECTED, at=NOW + 20, probe=silent)
@@ -153,7 +153,7 @@ def test_an_agent_that_restarts_does_not_count_a_drop_again():
     it = facts(reason="connection_lost", status=ConnectionStatus.RECONNECTING)
     it.observed = False
     look(it, LOST)
-    assert it.record.breaker_failures == 0
+    assert it.record.breaker.failures == 0
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():
@@ -184,11 +184,11 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     policy, it = ReconnectPolicy().breaker, facts(reason="connection_lost")
     closed = it.record
     opened = Breaker(5, WALL)
-    it.record = with_breaker(closed, opened)
+    it.record = replace(closed, breaker=opened)
     (told,) = note_circuit(it, closed, policy, WALL)
     assert is_trouble(told), "the log tells it as a warning"
     assert "600 s" in told.sentence and "wa-agent recover a" in told.sentence
-    before, it.record = it.record, with_breaker(closed, Breaker(6, WALL + 600))
+    before, it.record = it.record, replace(closed, breaker=Breaker(6, WALL + 600))
     assert note_circuit(it, before, policy, WALL + 600) == [], "a trial failed: it stays open"
     before, it.record = it.record, closed
     assert [one.kind for one in note_circuit(it, before, policy, WALL)] == [

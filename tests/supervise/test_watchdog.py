@@ -53,13 +53,13 @@ class Store:
     """A database that answers when it may."""
 
     def __init__(self) -> None:
-        self.answers = asyncio.Event()
-        self.answers.set()
+        self.free = asyncio.Event()
+        self.free.set()
         self.asked = 0
 
-    async def reach(self) -> None:
+    async def answers(self) -> None:
         self.asked += 1
-        await self.answers.wait()
+        await self.free.wait()
 
 
 class Passes:
@@ -78,7 +78,7 @@ class Passes:
 async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     wakes = Wakes()
     loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1)
-    watchdog = Watchdog(loop, store.reach, Settings(Config()))
+    watchdog = Watchdog(loop, store, Settings(Config()))
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]
     try:
@@ -104,12 +104,12 @@ async def test_f08_a_database_that_does_not_answer_gets_no_ping(
     ears: Ears, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, passes = Store(), Passes()
-    store.answers.clear()
+    store.free.clear()
     async with watched(store, passes):
         await eventually(lambda: store.asked >= 4)
         assert ears.pings() == 0
         assert caplog.text.count("sends no watchdog ping: the database has not answered") == 1
-        store.answers.set()
+        store.free.set()
         await eventually(ears.pings)
 
 

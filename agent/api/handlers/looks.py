@@ -96,7 +96,7 @@ async def show_qr(call: Call) -> web.Response:
         )
     if view.status is ConnectionStatus.CONNECTED:
         raise Refused(f"cannot show a code: {call.id} is connected", code="connected")
-    if not view.desired.should_run:
+    if not view.should_run:
         raise Refused(f"cannot show a code: {call.id} is disabled or stopped", code="not_running")
     qr = await call.supervisor.asking.qr(call.id)
     if qr is None:

@@ -4,8 +4,8 @@ so a repair outlives the agent that began it."""
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.core.model import SessionFiles
 from agent.core.setting import setting
+from agent.core.words import SessionFiles
 
 # The [recovery] table, and bounds that nothing sets.
 

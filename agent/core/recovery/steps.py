@@ -38,7 +38,7 @@ from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
     verdict = case.verdict
-    if not case.observation.desired.should_run or case.observation.unit.masked:
+    if not case.observation.should_run or case.observation.unit.masked:
         return Ending.NOT_WANTED
     if repair.goal is Goal.CLEANUP and not repair.cleaned:
         return None

@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import logging
+import random
 from collections.abc import Mapping
 from pathlib import Path
-from zlib import crc32
 
 from agent.clock import boot_now
 from agent.core.model import (
     ConnectionStatus,
-    InstanceId,
     ProbeFact,
     SessionFiles,
     UnitState,
@@ -30,16 +29,17 @@ from agent.vault.folders import why_no_start
 
 SOONEST = 1.0
 """Seconds to the first probe of a session that its server connects."""
+
+
 HELD_UP = 2.0
 """A look that is this late was delayed together with many others."""
 
 
-def next_look(id: InstanceId, due: float, now: float, interval: float) -> float:
-    """After its interval; after a delay sooner and at its own moment, or the agent would probe all
-    delayed sessions in the same second from then on."""
-    if due <= 0 or now - due < HELD_UP:
-        return now + interval
-    return now + interval * (0.5 + share_of(id) / 2)
+def next_look(due: float, now: float, interval: float) -> float:
+    """After its interval; after a delay sooner and at a moment of its own, or the agent would probe
+    all delayed sessions in the same second from then on."""
+    held_up = due > 0 and now - due >= HELD_UP
+    return now + interval * (random.uniform(0.5, 1.0) if held_up else 1.0)
 
 
 def probe_interval(facts: Facts, now: float, usual: float) -> float:
@@ -53,11 +53,6 @@ def probe_interval(facts: Facts, now: float, usual: float) -> float:
 def ask_soon(facts: Facts) -> None:
     now = boot_now()
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
-
-
-def share_of(id: InstanceId) -> float:
-    """From 0 to 1, always the same for one session."""
-    return crc32(id.encode()) / 2**32
 
 
 log = logging.getLogger(__name__)
@@ -109,7 +104,7 @@ def _look_at_disk(means: Means, facts: Facts) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    least, wanted = means.settings.config.start.disk_free, facts.desired.should_run
+    least, wanted = means.settings.config.start.disk_free, facts.should_run
     facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
 
 
@@ -152,21 +147,17 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
             facts.next_probe = 0.0
         return
     means.registry.kept_more(facts.id)
-    await _wait_for_first_words(facts)
+    for _ in range(FIRST_LOOKS):
+        # A verdict between a worker's greeting and its first claim would be wrong.
+        if facts.run.claim is not None or facts.link is None:
+            break
+        await asyncio.sleep(FIRST_LOOK)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
     spread = means.settings.config.health.interval / 3
-    first = means.first_probe + share_of(facts.id) * spread
+    first = means.first_probe + random.random() * spread
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
-
-
-async def _wait_for_first_words(facts: Facts) -> None:
-    """Wait for the claim after a worker's greeting: a verdict between them would be wrong."""
-    for _ in range(FIRST_LOOKS):
-        if facts.run.claim is not None or facts.link is None:
-            return
-        await asyncio.sleep(FIRST_LOOK)
 
 
 def _listener(means: Means, facts: Facts) -> Listener:
@@ -199,9 +190,9 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     begun, rules = boot_now(), means.settings.config.health
     if deep:
-        facts.next_deep = next_look(facts.id, facts.next_deep, begun, rules.deep)
+        facts.next_deep = next_look(facts.next_deep, begun, rules.deep)
     interval = probe_interval(facts, begun, rules.interval)
-    facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
+    facts.next_probe = next_look(facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=rules.timeout)
@@ -216,8 +207,8 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     files = answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     if not facts.instance.backend:
-        here = await asyncio.to_thread(inodes_of, means.registry.root / facts.id)
-        compare_folder(facts, answer.get("folder"), here)
+        folder = means.registry.root / facts.id
+        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), folder)
     if deep:
         told = answer.get("detail")
         detail = told if isinstance(told, Mapping) else {}
@@ -242,21 +233,13 @@ def _names(raw: object) -> tuple[str, ...]:
 # as it is now, so no plan may end it; a person may restore a snapshot, and when the worker ends by
 # itself, the newest snapshot takes the folder's place.
 
-Inodes = Mapping[str, int]
-"""Inodes of an instance's folder and of the session in it, as far as they exist."""
 
-
-def inodes_of(folder: Path) -> Inodes:
-    """Inodes of the entries at an instance's path now; missing ones are left out."""
-    inodes = {}
+def compare_folder(facts: Facts, raw: object, folder: Path) -> None:
+    """Compare the folder that a probe says its worker has with the one at its path."""
+    here: dict[str, int] = {}
     for name, path in (("folder", folder), ("session", folder / SESSION)):
         with contextlib.suppress(OSError):
-            inodes[name] = path.lstat().st_ino
-    return inodes
-
-
-def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
-    """Compare the folder that a probe says its worker has with the one at its path."""
+            here[name] = path.lstat().st_ino
     folders = raw if isinstance(raw, Mapping) else {}
     told, deleted = folders.get("inodes"), folders.get("deleted")
     named = told.items() if isinstance(told, Mapping) else ()
@@ -264,12 +247,9 @@ def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
     facts.run.folder_deleted = bool(gone)
-    if gone:
-        facts.run.folder_lost = f"its {gone[0]} was deleted under its worker"
-    elif other:
+    facts.run.folder_lost = f"its {gone[0]} was deleted under its worker" if gone else ""
+    if other and not gone:
         facts.run.folder_lost = f"its {other[0]} was moved away or replaced under its worker"
-    else:
-        facts.run.folder_lost = ""
 
 
 def refuse_to_end(facts: Facts, doing: str) -> None:

@@ -265,7 +265,7 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    if not session.desired.should_run:
+    if not session.should_run:
         return None
     if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
         return None  # that says nothing about the session

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 
 from agent.clock import boot_now
-from agent.core.breaker import BreakerPolicy, breaker_of
+from agent.core.breaker import BreakerPolicy
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import (
     Category,
@@ -54,7 +54,7 @@ def note_circuit(
     facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
 ) -> list[JournalEntry]:
     """Journal entry where its circuit opened or closed since `before`; a failed trial adds none."""
-    was, now = (breaker_of(record) for record in (before, facts.record))
+    was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
         sentence = (
@@ -169,7 +169,7 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     if asked.restart_for and not (active and gate.incidents.well(facts)):
         asked.restart_for, facts.memory_restart_at = "", None
     plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
-    if plan is None and facts.desired.should_run and not facts.unit.job_pending:
+    if plan is None and facts.should_run and not facts.unit.job_pending:
         asked.start = False  # the next plan_actions starts it
     return plan
 

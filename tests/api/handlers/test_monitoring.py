@@ -1,9 +1,9 @@
 """What /api/health says of the fleet: `ok` only while no session needs a person."""
 
-from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
-from tests.sessions import changed
+from tests.sessions import Desired, changed
 
 
 async def test_health_is_not_ok_while_a_session_needs_a_person(house: House) -> None:
