@@ -298,13 +298,11 @@ class Daemon:
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
         registry, config = supervisor.registry, self._config
-        await load_instances(
-            registry, supervisor.store, supervisor.root, config.instance, older=older
-        )
+        await load_instances(registry, config.instance, older=older)
         await supervisor.backends.take_over(config.backend)
         with going_on():
             await supervisor.packs.take_over(config.agent.state_path / "run-packs")
-        for id in await line_up(registry, supervisor.seats, supervisor.gate):
+        for id in await line_up(registry, supervisor.seats):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
         supervisor.expect(registry.facts)

@@ -201,31 +201,28 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
 
 
 async def load_instances(
-    registry: Registry,
-    store: Store,
-    session_root: Path,
-    declared: Iterable[Declaration],
-    *,
-    older: bool = False,
+    registry: Registry, declared: Iterable[Declaration], *, older: bool = False
 ) -> None:
     """Fill the registry. `older`: the database is older than what its state folder has seen."""
-    for instance, record in await store.instances():
+    for instance, record in await registry.store.instances():
         # Runs that such a database names ended long ago, and not by an operator's hand.
         forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
         registry.add(instance, forgotten if older else record)
-    await _take_in_folders(registry, store, session_root)
+    await _take_in_folders(registry)
     await create_declared(registry, declared)
-    await _lay_out_missing(registry, store, session_root)
+    await _lay_out_missing(registry)
 
 
-async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceId]:
+async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
         if facts.id in running:
-            gate.promise(facts)  # before the first pass: no other start may take its memory
+            registry.gate.promise(
+                facts
+            )  # before the first pass: no other start may take its memory
         elif facts.should_run and facts.record.status is ConnectionStatus.CONNECTED:
             # Not counted as a loss: a session that comes back after the agent's own stop is no
             # reconnect, and a machine that boots is no storm.
@@ -243,16 +240,15 @@ async def line_up(registry: Registry, host: Seats, gate: Gate) -> list[InstanceI
     return [facts.id for facts in sorted(registry.facts.values(), key=place)]
 
 
-async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
+async def _take_in_folders(registry: Registry) -> None:
     """Compare each folder with its row: the newer wins, and both say the same from then on."""
-    for folder in await asyncio.to_thread(scan, root):
+    for folder in await asyncio.to_thread(scan, registry.root):
         facts = registry.facts.get(folder.id)
         if facts is None:
-            await _take_in(registry, store, root, folder)
+            await _take_in(registry, folder)
             continue
-        if folder.identity is not None and (
-            fault := names_other_engine(folder.identity, facts.instance.engine, root / folder.id)
-        ):
+        path, engine = registry.root / folder.id, facts.instance.engine
+        if folder.identity and (fault := names_other_engine(folder.identity, engine, path)):
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
@@ -264,7 +260,7 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             facts.saved.identity = folder.identity
 
 
-async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
+async def _take_in(registry: Registry, folder: Found) -> None:
     """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
     whose identity went with a lost database."""
     identity = folder.identity
@@ -272,7 +268,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
     if identity is None:
         recovered = None
         with going_on():
-            recovered = await asyncio.to_thread(recover_identity, root, folder)
+            recovered = await asyncio.to_thread(recover_identity, registry.root, folder)
         if recovered is None:
             left = "the agent leaves the folder of %s alone: %s"
             log.error(left, folder.id, folder.problem, extra=about(folder.id))
@@ -285,7 +281,7 @@ async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) 
         log.error("%s: %s", folder.id, sentence, extra=about(folder.id))
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
-    await store.add(identity.instance, record, said)
+    await registry.store.add(identity.instance, record, said)
     registry.add(identity.instance, record).saved.identity = folder.identity
 
 
@@ -322,31 +318,28 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
         await registry.create(instance, "created because agent.toml declares it")
 
 
-async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
+async def _lay_out_missing(registry: Registry) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
     in_trash: dict[InstanceId, Retired] = {}
     with going_on():
         # The newest of each name is listed first.
-        listed = reversed(await asyncio.to_thread(list_trash, root))
+        listed = reversed(await asyncio.to_thread(list_trash, registry.root))
         in_trash = {retired.id: retired for retired in listed}
     for facts in list(registry.facts.values()):
-        if (root / facts.id).exists():
+        if (registry.root / facts.id).exists():
             continue
         retired = in_trash.get(facts.id)
         # A row of that name that is newer than the deletion is another instance's.
         newer = retired is not None and retired.at_wall < int(facts.instance.created_wall)
         if retired is not None and retired.why == "deleted" and not newer:
             words = "the agent finished its interrupted deletion"
-            await store.remove(facts.id, entry(facts, "deleted", words))
+            await registry.store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
         elif not facts.record.paired:
-            await asyncio.to_thread(create, root, facts.instance)
+            await asyncio.to_thread(create, registry.root, facts.instance)
         else:
-            log.error(
-                "the session folder of %s is missing; the agent does not start it",
-                facts.id,
-                extra=about(facts.id),
-            )
+            missing = "the session folder of %s is missing; the agent does not start it"
+            log.error(missing, facts.id, extra=about(facts.id))
 
 
 # A running agent takes on the settings that were read again.
@@ -365,11 +358,8 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
-            log.warning(
-                "%s exists: [[instance]] applies at its creation only",
-                declared.id,
-                extra=about(declared.id),
-            )
+            exists = "%s exists: [[instance]] applies at its creation only"
+            log.warning(exists, declared.id, extra=about(declared.id))
     with going_on("cannot create the instances that [[instance]] declares"):
         await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]

@@ -43,7 +43,7 @@ async def test_the_agents_own_stop_is_not_an_operators(tmp_path, put_back):
     older = await goes_on(store, state)
     assert older is put_back
     registry = Registry(store, GATE, state / "sessions", boot=BOOT)
-    await load_instances(registry, store, state / "sessions", [], older=older)
+    await load_instances(registry, [], older=older)
     facts = registry.facts[InstanceId("sales")]
     operated(facts, STOPPED)
     # In the newest one the record says what it says: here nothing of the stop was saved.
