@@ -13,7 +13,7 @@ from urllib.parse import quote
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
 from agent.cli.command import Subparsers, Words, add_command, add_group, client_of, config_words
-from agent.cli.terminal import print_answer, print_list, say
+from agent.cli.terminal import list_of, print_answer, say
 from agent.errors import Refused
 from agent.files import write_whole
 
@@ -148,12 +148,8 @@ def add_key(options: argparse.Namespace) -> int:
 
 def list_keys(options: argparse.Namespace) -> int:
     """List the keys."""
-    return print_list(
-        options,
-        client_of(options).get("/api/keys")["keys"],
-        {"ID": "id", "NAME": "name", "SCOPES": "scopes", "CREATED": "created"},
-        nothing="no keys",
-    )
+    columns = {"ID": "id", "NAME": "name", "SCOPES": "scopes", "CREATED": "created"}
+    return list_of(options, "/api/keys", columns, "no keys")
 
 
 def revoke(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from agent.cli.client import config_path
 from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
 from agent.cli.session import TO_THE_END
-from agent.cli.terminal import Columns, moment, print_answer, print_list, table_of
+from agent.cli.terminal import Columns, list_of, moment, print_answer, table_of
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
@@ -53,9 +53,8 @@ def add(commands: Subparsers) -> None:
 
 def list_backends(options: argparse.Namespace) -> int:
     """List the backends."""
-    backends = client_of(options).get("/api/backends")["backends"]
     nothing = "no backends: `wa-agent backends add` makes one"
-    return print_list(options, backends, _COLUMNS, nothing=nothing)
+    return list_of(options, "/api/backends", _COLUMNS, nothing)
 
 
 def _print(options: argparse.Namespace, backend: dict[str, Any], *, good: bool = True) -> int:

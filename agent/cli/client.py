@@ -125,12 +125,7 @@ class Client:
 
     @contextmanager
     def exchange(
-        self,
-        method: str,
-        path: str,
-        body: Body = None,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        seconds: float = _SECONDS,
+        self, method: str, path: str, body: Body, headers: Mapping[str, str], seconds: float
     ) -> Iterator["HTTPResponse"]:
         """An answer to read from; an error of the agent's raises AgentSaidNo. `seconds`: the
         longest silence."""

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of, given
 from agent.cli.session import CONFIRM, TO_THE_END
-from agent.cli.terminal import clean, moment, print_answer, print_list, progress, say
+from agent.cli.terminal import clean, list_of, moment, print_answer, print_list, progress, say
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
@@ -123,15 +123,8 @@ def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
 
 def incidents(options: argparse.Namespace) -> int:
     """Show failures that many instances have in common."""
-    return print_list(
-        options,
-        client_of(options).get("/api/incidents")["incidents"],
-        {
-            **{"GROUP": "group", "SINCE": "since", "WHAT": "sentence"},
-            **{"FIRST TO TRY": "canary", "TRIES": "tries"},
-        },
-        nothing="no incidents",
-    )
+    columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
+    return list_of(options, "/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
 
 
 def release(options: argparse.Namespace) -> int:

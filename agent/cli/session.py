@@ -22,7 +22,7 @@ from agent.cli.command import (
     client_of,
     given,
 )
-from agent.cli.terminal import clean, moment, pair_lines, print_answer, print_list, progress
+from agent.cli.terminal import Columns, clean, list_of, moment, pair_lines, print_answer, progress
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
@@ -275,7 +275,7 @@ def screenshot(options: argparse.Namespace) -> int:
     """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
-    with client_of(options).exchange("GET", path) as response:
+    with client_of(options).exchange("GET", path, None, {}, LONGEST_WAIT) as response:
         picture = response.read()
     with whole_file(options.file) as file:
         file.write(picture)
@@ -296,8 +296,8 @@ def show_qr(options: argparse.Namespace) -> int:
 
 def draw_code(client: Client, id: str) -> tuple[str, str]:
     """The code in this terminal's colours, and its number."""
-    accept = {"Accept": "text/plain"}
-    with client.exchange("GET", f"/api/instance/{id}/qr", headers=accept) as response:
+    path, accept = f"/api/instance/{id}/qr", {"Accept": "text/plain"}
+    with client.exchange("GET", path, None, accept, 90.0) as response:
         drawing = response.read().decode("utf-8", "replace")
         number = response.headers.get("X-Qr-Number", "")
     if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
@@ -373,12 +373,9 @@ def snapshot(options: argparse.Namespace) -> int:
 
 def list_snapshots(options: argparse.Namespace) -> int:
     """List a session's copies."""
-    return print_list(
-        options,
-        client_of(options).get(f"/api/instance/{options.id}/snapshots")["snapshots"],
-        {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"},
-        nothing=f"no snapshots of {options.id}",
-    )
+    path, nothing = f"/api/instance/{options.id}/snapshots", f"no snapshots of {options.id}"
+    columns: Columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
+    return list_of(options, path, columns, nothing)
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -410,12 +407,8 @@ def _contents(copy: dict[str, Any]) -> str:
 
 def list_trash(options: argparse.Namespace) -> int:
     """List retired sessions."""
-    return print_list(
-        options,
-        client_of(options).get("/api/trash")["trash"],
-        {"NAME": "name", "ID": "id", "RETIRED": "retired"},
-        nothing="the trash is empty",
-    )
+    columns = {"NAME": "name", "ID": "id", "RETIRED": "retired"}
+    return list_of(options, "/api/trash", columns, "the trash is empty")
 
 
 def untrash(options: argparse.Namespace) -> int:
@@ -428,15 +421,11 @@ def untrash(options: argparse.Namespace) -> int:
 
 def list_removed(options: argparse.Namespace) -> int:
     """List what repairs removed."""
-    path = f"/api/instance/{options.id}/removed"
-    return print_list(
-        options,
-        client_of(options).get(path + TO_THE_END, seconds=LONGEST)["removed"],
-        {
-            **{"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed},
-            **{"STATE": "state", "WHY": "why"},
-        },
-        nothing=f"no repair removed files or keys of {options.id}",
+    path = f"/api/instance/{options.id}/removed{TO_THE_END}"
+    columns: Columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
+    columns = {**columns, "STATE": "state", "WHY": "why"}
+    return list_of(
+        options, path, columns, f"no repair removed files or keys of {options.id}", LONGEST
     )
 
 

@@ -13,6 +13,8 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.command import client_of
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -120,6 +122,15 @@ def print_list(
     options: argparse.Namespace, rows: Sequence[Row], columns: Columns, *, nothing: str
 ) -> int:
     return print_answer(options, rows, table_of(rows, columns) if rows else nothing)
+
+
+def list_of(
+    options: argparse.Namespace, path: str, columns: Columns, nothing: str, seconds: float = 90.0
+) -> int:
+    """Lists what the agent has there; its field is the path's last word."""
+    answer = client_of(options).get(path, seconds=seconds)
+    rows = answer[path.partition("?")[0].rpartition("/")[2]]
+    return print_list(options, rows, columns, nothing=nothing)
 
 
 def table_of(rows: Sequence[Row], columns: Columns) -> Table:

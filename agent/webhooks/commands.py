@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from agent.cli.command import Subparsers, add_command, client_of, name_of_a
 from agent.cli.doctor import Finding, Installation, ok, wrong
-from agent.cli.terminal import clean, print_answer, print_list
+from agent.cli.terminal import clean, list_of, print_answer
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
@@ -29,12 +29,8 @@ def add(commands: Subparsers) -> None:
 
 
 def list_webhooks(options: argparse.Namespace) -> int:
-    return print_list(
-        options,
-        client_of(options).get("/api/webhooks")["webhooks"],
-        COLUMNS,
-        nothing="no webhooks: [[webhook]] in agent.toml names them",
-    )
+    nothing = "no webhooks: [[webhook]] in agent.toml names them"
+    return list_of(options, "/api/webhooks", COLUMNS, nothing)
 
 
 def test(options: argparse.Namespace) -> int:

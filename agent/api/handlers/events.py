@@ -128,7 +128,8 @@ async def _write(call: Call, listener: web.WebSocketResponse, subscription: Subs
     cursor = call.query.get("after")
     await send_frame(listener, {"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
-    if cursor is not None and cursor > await _newest(call):
+    newest = await call.supervisor.history(None, limit=1)
+    if cursor is not None and cursor > (newest[0].cursor if newest else 0):
         cursor = 0
         await send_frame(listener, {"type": "reset", "cursor": cursor})
     elif cursor is not None:
@@ -148,11 +149,6 @@ async def _write(call: Call, listener: web.WebSocketResponse, subscription: Subs
         elif cursor is None or entry.cursor > cursor:
             await _send_event(listener, entry)
             cursor = entry.cursor
-
-
-async def _newest(call: Call) -> int:
-    newest = await call.supervisor.history(None, limit=1)
-    return newest[0].cursor if newest else 0
 
 
 async def _catch_up(

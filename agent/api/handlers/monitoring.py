@@ -16,7 +16,7 @@ from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.session import Session, wall_text
-from agent.core.trouble import Of, Severity, Trouble
+from agent.core.trouble import Of, Severity
 from agent.core.troubles import MINUTE
 from agent.metrics.family import CONTENT_TYPE
 
@@ -123,21 +123,20 @@ async def list_troubles(call: Call) -> Json:
         call.parts.troubles(),
         key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),
     )
-    return {"troubles": [show_trouble(trouble) for trouble in found]}
-
-
-def show_trouble(trouble: Trouble) -> dict[str, Any]:
-    row = trouble.row
-    return {
-        "kind": row.name,
-        "severity": row.severity.value,
-        "instance": trouble.who if row.of is Of.SESSION else None,
-        "backend": trouble.who if row.of is Of.BACKEND else None,
-        "group": trouble.who if row.of is Of.GROUP else None,
-        "sentence": trouble.sentence,
-        "advice": row.advice.format(who=trouble.who),
-        "since": wall_text(trouble.begun_wall),
-    }
+    shown = [
+        {
+            "kind": its.row.name,
+            "severity": its.row.severity.value,
+            "instance": its.who if its.row.of is Of.SESSION else None,
+            "backend": its.who if its.row.of is Of.BACKEND else None,
+            "group": its.who if its.row.of is Of.GROUP else None,
+            "sentence": its.sentence,
+            "advice": its.row.advice.format(who=its.who),
+            "since": wall_text(its.begun_wall),
+        }
+        for its in found
+    ]
+    return {"troubles": shown}
 
 
 async def performance(call: Call) -> Json:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -14,7 +14,6 @@ from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Fie
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
-from agent.core.session import Session
 from agent.engines.catalog import engine_names
 from agent.supervise.repairs import GOES_ON, RepairResult, in_time
 
@@ -31,16 +30,16 @@ async def disconnect(call: Call) -> Json:
     The session is closed and keeps its pairing; it stays closed until a start.
     """
     await call.supervisor.orders.stop(call.id)
-    return await _as_it_is(call, _is_down)
+    return await _as_it_is(call, up=False)
 
 
 async def start_session(call: Call) -> Json:
     """Start an instance."""
     await call.supervisor.orders.start(call.id)
-    return await _as_it_is(call, _is_up)
+    return await _as_it_is(call, up=True)
 
 
-async def _as_it_is(call: Call, arrived: Callable[[Session], bool]) -> Json:
+async def _as_it_is(call: Call, *, up: bool) -> Json:
     """After the time the answer has the present status; that is no error."""
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
@@ -48,18 +47,13 @@ async def _as_it_is(call: Call, arrived: Callable[[Session], bool]) -> Json:
         await in_time(call.supervisor.repairs.check_now([call.id]), deadline)
     while True:
         view = call.supervisor.view(call.id)
-        if arrived(view) or time.monotonic() >= deadline:
+        arrived = view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
+        if not up:
+            at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
+            arrived = at_rest and view.status is not ConnectionStatus.CONNECTED
+        if arrived or time.monotonic() >= deadline:
             return {"status": view.status.value, **show_instance(view)}
         await asyncio.sleep(_LOOK_EVERY)
-
-
-def _is_up(view: Session) -> bool:
-    return view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
-
-
-def _is_down(view: Session) -> bool:
-    at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
-    return at_rest and view.status is not ConnectionStatus.CONNECTED
 
 
 DEFAULT_ENGINE = "web"

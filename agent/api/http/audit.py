@@ -98,8 +98,7 @@ def address_of(request: web.Request) -> str:
 
 
 def _connected_from(request: web.Request) -> str:
-    connection = request.protocol
-    return (connection.address if isinstance(connection, Connection) else None) or "unknown"
+    return request.protocol.address if isinstance(request.protocol, Connection) else "unknown"
 
 
 def _number(request: web.Request) -> str:

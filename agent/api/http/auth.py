@@ -4,6 +4,7 @@ A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is stored. Its sc
 `operate`, `admin` (each with all before it) and `instance:ID` (operate, for one instance).
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -147,7 +148,7 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     if peer.family == socket.AF_UNIX:
         # Its mode is 0660: root, the agent's user and its group can open it.
         return Caller(address_of(transport), Right.ADMIN) if section.trust_socket else ANONYMOUS
-    if section.trust_loopback and _both_ends_are_here(request):
+    if section.trust_loopback and _both_ends_are_here(request, transport):
         return Caller("loopback", Right.ADMIN)
     return ANONYMOUS
 
@@ -173,12 +174,9 @@ def _token_of(request: web.Request) -> str | None:
     return None
 
 
-def _both_ends_are_here(request: web.Request) -> bool:
+def _both_ends_are_here(request: web.Request, transport: asyncio.Transport) -> bool:
     # A proxy on this machine forwards requests from anywhere.
     if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via")):
-        return False
-    transport = request.transport
-    if transport is None:
         return False
     ends = (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
     return all(end and is_loopback(str(end[0])) for end in ends)

@@ -52,7 +52,7 @@ class Entrance:
 class Connection(RequestHandler):
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
-        self.address: str | None = None
+        self.address = "unknown"
         """The client's address, or `uid N` on the Unix socket."""
         self._entrance = entrance
         self._deadline: asyncio.TimerHandle | None = None
@@ -74,13 +74,10 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._leave()
-        self.address = None
         self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.address is None:
-            return
         self._heard = True
         super().data_received(data)
         if self.transport is None:

@@ -51,12 +51,11 @@ def error_answer(error: WaError, request_id: str) -> web.Response:
     return answer
 
 
-_LIBRARY_CODES = {404: "unknown_route", 405: "method_not_allowed", 413: "too_large"}
-_LIBRARY_WORDS = {
-    404: "cannot find this address",
-    405: "cannot use this method here",
-    413: "cannot read the body: it is too large",
-    417: "cannot meet what the Expect header asks for",
+_LIBRARY = {
+    404: ("unknown_route", "cannot find this address; /openapi.json lists all routes"),
+    405: ("method_not_allowed", "cannot use this method here"),
+    413: ("too_large", "cannot read the body: it is too large"),
+    417: ("invalid_request", "cannot meet what the Expect header asks for"),
 }
 
 
@@ -64,10 +63,9 @@ def library_error_answer(
     status: int, request_id: str, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     """The envelope around an error of the HTTP library."""
-    words = _LIBRARY_WORDS.get(status) or f"cannot answer: {HTTPStatus(status).phrase.lower()}"
-    if status == HTTPStatus.NOT_FOUND:
-        words += "; /openapi.json lists all routes"
-    code = _LIBRARY_CODES.get(status, "internal" if status >= 500 else "invalid_request")
+    other = "internal" if status >= 500 else "invalid_request"
+    phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
+    code, words = _LIBRARY.get(status, (other, phrase))
     answer = json_answer(error_body(code, words, None, request_id), status=status)
     if headers and "Allow" in headers:
         answer.headers["Allow"] = headers["Allow"]

@@ -155,8 +155,7 @@ class UnsupportedType(WaError):
 
 async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict[str, Any]:
     """The body as an object; an empty body is an empty object."""
-    if (raw := request.get(RAW)) is None:
-        raw = request[RAW] = await read_bytes(request, limit=limit, seconds=seconds)
+    raw = request[RAW] = request.get(RAW) or await _read(request, limit, seconds)
     if not raw.strip():
         return {}
     # A browser sends other types to foreign servers without a preflight request.
@@ -174,7 +173,7 @@ async def invite(request: web.Request) -> None:
         request.writer.output_size = 0
 
 
-async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> bytes:
+async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType(
             "cannot read the body: the agent reads no compressed bodies", field="body"
