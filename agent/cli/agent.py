@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import Subparsers, Words, add_command, add_group, client_of, config_words
+from agent.cli.command import CONFIG, Subparsers, Words, add_command, add_group, client_of
 from agent.cli.terminal import list_of, print_answer, say
 from agent.errors import Refused
 from agent.files import write_whole
@@ -20,14 +20,13 @@ from agent.files import write_whole
 
 def add(commands: Subparsers) -> None:
     example = "--state .state --listen 127.0.0.1:8470"
-    add_command(commands, "run", run, example=example, words=config_words())
+    add_command(commands, "run", run, example=example, words=CONFIG)
     add_command(commands, "version", version)
     example = "--config agent.toml"
-    words: Words = config_words()
     among = add_group(commands, "config", "the configuration", f"check {example}")
-    add_command(among, "check", check_config, example=example, words=words)
-    add_command(among, "show", show_config, example=example, words=words)
-    words = {**words, "--force": "replace a file"}
+    add_command(among, "check", check_config, example=example, words=CONFIG)
+    add_command(among, "show", show_config, example=example, words=CONFIG)
+    words: Words = {**CONFIG, "--force": "replace a file"}
     add_command(among, "init", init_config, example=example, words=words)
     summary = "keys for the HTTP interface"
     among = add_group(commands, "key", summary, "add shop --scope operate")

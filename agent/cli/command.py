@@ -20,6 +20,13 @@ Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
 it may be left out, `dest=NAME`. In a pair also what argparse takes besides."""
 
+CONFIG: Words = {
+    "--config FILE": "agent.toml",
+    "--state DIR": "the state directory",
+    "--listen HOST:PORT": 'the HTTP address; "" = none',
+}
+"""Options for the settings that a command reads, and those that it sets over them."""
+
 
 def add_command(
     among: Subparsers,
@@ -99,15 +106,6 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--key KEY": ("the key for --url; better: the variable WA_AGENT_KEY", missing),
     }
     add_words(parser.add_argument_group("everywhere"), words)
-
-
-def config_words() -> Words:
-    """Options for the settings that a command reads, and those that it sets over them."""
-    return {
-        "--config FILE": "agent.toml",
-        "--state DIR": "the state directory",
-        "--listen HOST:PORT": 'the HTTP address; "" = none',
-    }
 
 
 def seconds(text: str) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, config_path
-from agent.cli.command import Subparsers, add_command, client_of, config_words
+from agent.cli.command import CONFIG, Subparsers, add_command, client_of
 from agent.cli.terminal import Table, print_answer
 from agent.config.config import INSTALLED_STATE, Config
 from agent.config.load import load_config
@@ -57,7 +57,7 @@ _PLACES = {
 
 
 def add(commands: Subparsers) -> None:
-    add_command(commands, "doctor", doctor, example="--json", words=config_words())
+    add_command(commands, "doctor", doctor, example="--json", words=CONFIG)
 
 
 def doctor(options: argparse.Namespace) -> int:

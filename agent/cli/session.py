@@ -31,8 +31,6 @@ SETTLED = 5.0
 sandbox a code that its own phone scans."""
 LONGEST_WAIT = 300
 TO_THE_END = f"?wait={LONGEST_WAIT}"
-_REMOTE_SECONDS = 240.0
-"""The agent gives a server 150 to delete a session."""
 WAIT: Words = {
     "--wait SECONDS": (
         "wait until it is connected; exit status 75 when late, or when a person must scan",
@@ -212,7 +210,7 @@ def delete(options: argparse.Namespace) -> int:
     if options.remote:
         path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
     with progress(options, f"deleting {options.id}"):
-        answer = client.request("DELETE", path, body or None, seconds=_REMOTE_SECONDS)
+        answer = client.request("DELETE", path, body or None, seconds=LONGEST)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"
