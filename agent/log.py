@@ -1,7 +1,10 @@
 """Log lines: to stderr as SPEC's line or JSON, to the journal with fields where it listens.
 
-Writing a line never blocks, never raises and never shows a secret. Standard library only:
-workers log through here too.
+The output of a worker that the process host started is worker.log: bounded, and there under its
+name. Its worker looks after it while it writes, so without an agent, too.
+
+Writing a line never blocks, never raises and never shows a secret. Standard library only: workers
+log through here too.
 """
 
 import codecs
@@ -10,10 +13,11 @@ import logging
 import os
 import select
 import socket
+import stat
 import struct
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,10 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "wa-agent"
 LONGEST = 16_384
 """Characters of one message; the rest is cut."""
+WORKER_LOG = "worker.log"
+LOG_LIMIT = 1 << 20
+_LOOKS = 1.0
+"""Seconds between two looks at the name of worker.log; its size is known after each line."""
 
 
 def clean(text: str) -> str:
@@ -74,7 +82,11 @@ def set_up_logging(
     for old in root.handlers[:]:
         root.removeHandler(old)
         old.close()
-    root.addHandler(LineWriter(fd, form, to_journal=journal_listens(env, fd)))
+    own, folder = False, Path(env.get("RUNTIME_DIRECTORY") or "/")
+    with suppress(OSError):  # else it is the journal, or a terminal
+        own = os.path.samestat((folder / WORKER_LOG).lstat(), os.fstat(fd))
+    to_journal = journal_listens(env, fd)
+    root.addHandler(LineWriter(fd, form, to_journal=to_journal, folder=folder if own else None))
     logging.captureWarnings(True)
     set_level(level)
 
@@ -98,12 +110,12 @@ def journal_listens(env: Mapping[str, str], fd: int = 2) -> bool:
     /dev/null, and the native socket is the only way to be heard.
     """
     try:
-        stat = os.fstat(fd)
+        own = os.fstat(fd)
         if env.get("JOURNAL_STREAM"):
             device, _, inode = env["JOURNAL_STREAM"].partition(":")
-            return (stat.st_dev, stat.st_ino) == (int(device), int(inode))
+            return (own.st_dev, own.st_ino) == (int(device), int(inode))
         null = Path(os.devnull).stat()
-        return "INVOCATION_ID" in env and os.path.samestat(stat, null)
+        return "INVOCATION_ID" in env and os.path.samestat(own, null)
     except (OSError, ValueError):
         return False
 
@@ -112,15 +124,21 @@ class LineWriter(logging.Handler):
     """Writes records to their targets, and counts those that no target took."""
 
     def __init__(
-        self, fd: int, form: str, *, to_journal: bool, journal_path: str = JOURNAL_SOCKET
+        self,
+        fd: int,
+        form: str,
+        *,
+        to_journal: bool,
+        journal_path: str = JOURNAL_SOCKET,
+        folder: Path | None = None,
     ) -> None:
+        """`folder`: of the worker.log that `fd` is."""
         super().__init__()
         self.dropped = 0
         self._fd = fd
         self._form = form
         self._journal_path = journal_path
-        self.before_each: Callable[[], None] | None = None
-        """Of each line that goes to the file; it raises nothing."""
+        self._folder, self._looked = folder, 0.0
         self._journal: socket.socket | None = None
         if to_journal:
             self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -146,8 +164,8 @@ class LineWriter(logging.Handler):
         super().close()
 
     def _write(self, line: str) -> None:
-        if self.before_each is not None:
-            self.before_each()
+        if self._folder is not None:
+            self._look_after(self._folder)
         if self.dropped:
             line = f"{line}\n  | {self.dropped} earlier lines are lost: stderr was too slow"
         raw = (line + "\n").encode("utf-8", "backslashreplace")
@@ -162,6 +180,51 @@ class LineWriter(logging.Handler):
                 return
             raw = raw[os.write(self._fd, raw[: select.PIPE_BUF]) :]
         self.dropped = 0
+
+    def _look_after(self, folder: Path) -> None:
+        """Whatever fails, the line goes where the last one went."""
+        with suppress(OSError):
+            own = os.fstat(self._fd)
+            if own.st_size > LOG_LIMIT and own.st_nlink:
+                trim_log(folder / WORKER_LOG)
+            if (now := time.monotonic()) - self._looked < _LOOKS:
+                return
+            self._looked = now
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.lstat(folder / WORKER_LOG), own):
+                    return
+            new = open_log(folder)  # it was removed or moved
+            try:
+                for fd in {1, self._fd}:
+                    os.dup2(new, fd)
+            finally:
+                os.close(new)
+
+
+def open_log(folder: Path) -> int:
+    """A descriptor that appends, so that a log can be shortened under a running worker."""
+    path = folder / WORKER_LOG
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            path.rename(folder / f"{WORKER_LOG}.{time.time():.0f}")
+        elif not stat.S_ISREG(mode):
+            path.unlink()  # a pipe would be waited for, and a link's target is another file
+    trim_log(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def trim_log(path: Path | str) -> None:
+    """Keep the last full piece beside the present one; together they are bounded."""
+    with suppress(FileNotFoundError):
+        if os.lstat(path).st_size > LOG_LIMIT:  # of every worker, four times a minute
+            whole = Path(path)
+            with whole.open("rb+") as log, whole.with_suffix(".log.1").open("wb") as before:
+                os.fchmod(before.fileno(), 0o600)
+                log.seek(-LOG_LIMIT, os.SEEK_END)
+                before.write(log.read(LOG_LIMIT))
+                log.truncate(0)
 
 
 def describe(record: logging.LogRecord) -> tuple[str, str]:

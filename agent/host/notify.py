@@ -28,14 +28,14 @@ class Notifier:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
 
-    def ready(self, status: str = "") -> bool:
-        return self.send("READY=1", *([f"STATUS={_line(status)}"] if status else []))
+    def ready(self, status: str) -> bool:
+        return self.send("READY=1", f"STATUS={status}")
 
     def status(self, text: str) -> bool:
-        return self.send(f"STATUS={_line(text)}")
+        return self.send(f"STATUS={text}")
 
-    def stopping(self, status: str = "") -> bool:
-        return self.send("STOPPING=1", *([f"STATUS={_line(status)}"] if status else []))
+    def stopping(self, status: str) -> bool:
+        return self.send("STOPPING=1", f"STATUS={status}")
 
     def extend(self, seconds: float) -> bool:
         """Ask for this much more time, counted from now."""
@@ -47,7 +47,7 @@ class Notifier:
             self._take(*assignments)
         if self._sock is None:
             return True
-        notice = "\n".join(assignments).encode()
+        notice = "\n".join(it.replace("\n", " ") for it in assignments).encode()
         try:
             fits = len(self._address.encode()) <= _PATH_LIMIT
             with nullcontext(self._address) if fits else short_path(Path(self._address)) as name:
@@ -62,10 +62,6 @@ class Notifier:
             self._sock = None
 
 
-def notifier_from(environment: Mapping[str, str]) -> Notifier:
-    return Notifier(environment.get("NOTIFY_SOCKET", ""))
-
-
 def watchdog_from(environment: Mapping[str, str], pid: int) -> float | None:
     """Seconds between two pings that the manager wants; None when it wants none of `pid`."""
     if environment.get("WATCHDOG_PID", "") not in ("", str(pid)):
@@ -75,7 +71,3 @@ def watchdog_from(environment: Mapping[str, str], pid: int) -> float | None:
     except ValueError:
         return None
     return seconds if seconds > 0 else None
-
-
-def _line(text: str) -> str:
-    return text.replace("\n", " ")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from agent.clock import boot_id
@@ -23,8 +24,7 @@ from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
 from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
 from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
-from agent.log import about
-from agent.worker_log import open_log
+from agent.log import about, open_log
 
 log = logging.getLogger(__name__)
 
@@ -321,7 +321,7 @@ class ProcessHost(Host):
     def _worker(self, instance: InstanceId) -> Worker:
         if instance not in self._workers:
             id = parse_instance_id(instance)
-            self._workers[id] = Worker(id, self._limits, self._launch, lambda: self._wake(id))
+            self._workers[id] = Worker(id, self._limits, self._launch, partial(self._wake, id))
         return self._workers[instance]
 
     def _launch(self, worker: Worker) -> ProcessChild:
@@ -345,8 +345,11 @@ class ProcessHost(Host):
         return ProcessChild(
             self._folder(worker.id) / "notify",
             worker.notice,
-            lambda pid: self._sweep.kill(pid, worker.status.run, self._living()),
+            partial(self._clear, worker),
         )
+
+    async def _clear(self, worker: Worker, pid: int) -> int:
+        return await self._sweep.kill(pid, worker.status.run, self._living())
 
     async def _adopt(self) -> None:
         """The workers of an earlier agent go on. One whose sessions lie somewhere else by now, as

@@ -6,21 +6,23 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from agent.core.words import Category
 from agent.errors import ConfigError, WaError
-from agent.host.notify import Notifier, notifier_from, watchdog_from
+from agent.host.notify import Notifier, watchdog_from
 from agent.link.server import LinkServer
 from agent.link.wire import Hello
-from agent.log import LEVELS, LineWriter, set_up_logging
+from agent.log import LEVELS, set_up_logging
 from agent.worker.identity import Identity, lock_held, refuse_foreign_group
-from agent.worker_log import own_log
 
 log = logging.getLogger(__name__)
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+MEMBER: ContextVar[str] = ContextVar("member", default="")
+"""Whose run the present task is a part of, in the worker of a pack."""
 
 Read = Callable[[str, Path], Identity]
 Work = Callable[[Identity, Path], Coroutine[Any, Any, int]]
@@ -49,15 +51,12 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
     set_up_logging(level if level in LEVELS else "info")
 
     def stamp(record: logging.LogRecord) -> bool:
-        record.__dict__.setdefault("wa_instance", id_text[:48])
+        record.__dict__.setdefault("wa_instance", MEMBER.get() or id_text[:48])
         record.__dict__.setdefault("wa_category", str(Category.SESSION))
         return True
 
-    own = own_log(env.get("RUNTIME_DIRECTORY", ""))
     for handler in logging.getLogger().handlers:
         handler.addFilter(stamp)
-        if own is not None and isinstance(handler, LineWriter):
-            handler.before_each = own.look
 
 
 class Life:
@@ -136,7 +135,8 @@ class ProcessLife(Life):
     def __init__(self, identity: Identity) -> None:
         run = os.environ.get("INVOCATION_ID") or os.urandom(16).hex()
         hello = Hello(identity.id, run, identity.engine, os.getpid())
-        super().__init__(hello, notifier_from(os.environ), watchdog_from(os.environ, os.getpid()))
+        notifier = Notifier(os.environ.get("NOTIFY_SOCKET", ""))
+        super().__init__(hello, notifier, watchdog_from(os.environ, os.getpid()))
         for number in ENDING_SIGNALS:
             self._loop.add_signal_handler(number, self.ask)
 

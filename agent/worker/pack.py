@@ -29,7 +29,7 @@ from agent.link.server import LinkServer
 from agent.link.wire import Call, Hello
 from agent.worker.calls import Answer, Work, answer_with, plain
 from agent.worker.identity import Identity, lock_held, read_identity, refuse_foreign_group
-from agent.worker.life import Life, ProcessLife, live
+from agent.worker.life import MEMBER, Life, ProcessLife, live
 from agent.worker.run import run_session
 from agent.worker.watch import tell_status
 
@@ -61,12 +61,6 @@ class Run:
             task.cancel()
 
 
-def present_member() -> InstanceId | None:
-    """Whose run the present task is a part of."""
-    run = _RUN.get()
-    return None if run is None else run.member
-
-
 def follow_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """Note each task at the run that began it."""
 
@@ -90,6 +84,7 @@ def context_of(run: Run) -> Context:
     """What is begun in it is a part of this run."""
     context = copy_context()
     context.run(_RUN.set, run)
+    context.run(MEMBER.set, run.member)
     return context
 
 
@@ -206,16 +201,15 @@ class Members:
     def works(self) -> dict[str, Work]:
         """The agent's calls; each answer names all members."""
 
-        def work(done: Callable[[InstanceId], Awaitable[None]] | None = None) -> Work:
-            async def answer(args: Mapping[str, Any]) -> Mapping[str, Any]:
-                if done is not None:
-                    await done(parse_instance_id(args.get("id")))
-                return {"members": self.statuses()}
-
-            return answer
+        async def answer(
+            done: Callable[[InstanceId], Awaitable[None]] | None, args: Mapping[str, Any]
+        ) -> Mapping[str, Any]:
+            if done is not None:
+                await done(parse_instance_id(args.get("id")))
+            return {"members": self.statuses()}
 
         calls = {"hold": self.hold, "release": self.release, "forget": self.forget}
-        return {"members": work(), **{name: work(call) for name, call in calls.items()}}
+        return {name: partial(answer, calls.get(name)) for name in ("members", *calls)}
 
     async def hold(self, id: InstanceId) -> None:
         """Start it, unless it runs; HostError: it ended before it was ready."""
@@ -284,7 +278,6 @@ async def _work(identity: Identity, link_path: Path) -> int:
     shared = SharedNode(identity.id)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))
     follow_tasks(loop)
-    _stamp_lines(identity.id)
     links, root = link_path.with_name("members"), Path(os.environ[SESSIONS_ROOT])
     refuse_foreign_group(root)
     links.mkdir(mode=0o750, exist_ok=True)
@@ -327,15 +320,3 @@ async def _work(identity: Identity, link_path: Path) -> int:
         log.exception("the pack ended with an internal error")
         os._exit(1)  # its sessions are in an unknown state: what the disk holds is better
     return status_code
-
-
-def _stamp_lines(pack: str) -> None:
-    """A line that a session's run writes is about that session."""
-
-    def stamp(record: logging.LogRecord) -> bool:
-        if record.__dict__.get("wa_instance") in (None, pack) and (id := present_member()):
-            record.__dict__["wa_instance"] = id
-        return True
-
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(stamp)

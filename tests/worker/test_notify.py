@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.host.notify import Notifier, notifier_from, watchdog_from
+from agent.host.notify import Notifier, watchdog_from
 
 
 @pytest.fixture
@@ -42,18 +42,18 @@ def test_f30_a_socket_that_is_missing_or_gone_is_no_error(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     nowhere = Notifier(str(tmp_path / "nothing"))
-    assert not nowhere.ready()
+    assert not nowhere.ready("up")
     deep = Notifier(str(tmp_path / "no" / ("x" * 120) / "notify"))
-    assert not deep.ready()
+    assert not deep.ready("up")
     notifier = Notifier(str(tmp_path / "notify"))
     manager.close()
-    assert not notifier.ready()
+    assert not notifier.ready("up")
     for each in (nowhere, deep, notifier):
         each.close()
 
 
 def test_without_a_manager_everything_is_well() -> None:
-    notifier = notifier_from({})
+    notifier = Notifier()
     assert notifier.ready("x")
     notifier.close()
 

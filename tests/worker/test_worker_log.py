@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.worker_log import LOG_LIMIT, open_log
+from agent.log import LOG_LIMIT, open_log
 from tests.conftest import Eventually
 
 WORKER = """

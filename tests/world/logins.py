@@ -11,7 +11,7 @@ from unittest.mock import patch
 from agent.config.load import load_config
 from agent.core.admission import LoginBudget, StartPolicy
 from agent.engines.sandbox.drill import Server
-from agent.worker.pack import present_member
+from agent.worker.life import MEMBER
 from tests.standin.evolution.instances import Instance
 
 KNOWN_WITHIN = 60.0
@@ -63,7 +63,7 @@ def counted(logins: Logins) -> Iterator[None]:
 
     async def connected(self: Server) -> Any:
         active = self._faults.active  # the network refuses first: no ban is heard of then
-        logins.note(str(present_member()), banned=bool(active("temp-ban") and not active("drop")))
+        logins.note(MEMBER.get(), banned=bool(active("temp-ban") and not active("drop")))
         return await connect(self)
 
     def asked_to_connect(self: Instance, phone: str | None) -> None:

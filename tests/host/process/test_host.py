@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
 from agent.host.process import find_workers
-from agent.worker_log import open_log, trim_log
+from agent.log import open_log, trim_log
 from tests.host.contract import GOOD, HostContract
 from tests.host.short_limits import FAST, WATCHFUL
 
