@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from dbus_fast import Message
+from dbus_fast import Message, MessageType
 
 from agent.clock import boot_id
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
@@ -49,8 +49,8 @@ Begin = Callable[[], Awaitable[str]]
 
 
 class Jobs:
-    def __init__(self, still_exists: Callable[[str], Awaitable[bool]]) -> None:
-        self._still_exists = still_exists
+    def __init__(self, bus: SystemBus) -> None:
+        self._bus = bus
         self._window = asyncio.Semaphore(WINDOW)
         self._starts = asyncio.Semaphore(STARTS)
         self._waiting: dict[str, asyncio.Future[str]] = {}
@@ -76,19 +76,13 @@ class Jobs:
 
     async def run(self, begin: Begin, *, start: bool, timeout: float) -> str:
         """How systemd says that the job ended (done, failed, ...); TimeoutError if it does not."""
-        if start:
-            async with self._starts, self._window:
-                return await self._run(begin, timeout)
-        async with self._window:
-            return await self._run(begin, timeout)
-
-    async def _run(self, begin: Begin, timeout: float) -> str:
-        path = await self._begin(begin)
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._wait(path)
-        finally:
-            self._waiting.pop(path, None)
+        async with self._starts if start else contextlib.nullcontext(), self._window:
+            path = await self._begin(begin)
+            try:
+                async with asyncio.timeout(timeout):
+                    return await self._wait(path)
+            finally:
+                self._waiting.pop(path, None)
 
     async def _begin(self, begin: Begin) -> str:
         self._beginning += 1
@@ -110,20 +104,13 @@ class Jobs:
             try:
                 return await self._waiting[path]
             except BusGone:
-                self._waiting[path] = asyncio.get_running_loop().create_future()
+                waiting = self._waiting[path] = asyncio.get_running_loop().create_future()
             # The signal may have come while the bus was away: look whether the job is still there.
-            try:
-                if not await self._still_exists(path):
-                    return UNKNOWN
-            except BusCallFailed:
-                return UNKNOWN
-            except BusGone:
-                self._fail_again(path)
-
-    def _fail_again(self, path: str) -> None:
-        waiting = self._waiting[path]
-        if not waiting.done():
-            waiting.set_exception(BusGone("the system bus went away"))
+            while not waiting.done():
+                with contextlib.suppress(BusGone):
+                    if not await self._bus.job_exists(path):
+                        return UNKNOWN
+                    break
 
 
 class SystemdHost:
@@ -138,8 +125,8 @@ class SystemdHost:
         self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
         self._boot = self._own_unit = ""
-        self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
-        self._jobs = Jobs(self._bus.job_exists)
+        self._bus = SystemBus(self)
+        self._jobs = Jobs(self._bus)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
     @classmethod
@@ -314,18 +301,20 @@ class SystemdHost:
                 return f"its worker ended ({words(unit.result, unit.exit_status)})"
         return f"its job ended as {job_result!r}"
 
-    def _bus_up(self) -> None:
+    def bus_up(self) -> None:
         self._cache.all_stale()
         self._files_changed.set()
         for instance in self._cache.known():
             self._wake(instance)
 
-    def _bus_down(self) -> None:
+    def bus_down(self) -> None:
         self._jobs.bus_lost()
 
-    def _hear(self, message: Message) -> None:
+    def hear(self, message: Message) -> None:
         """Which units grow stale, and whom that wakes. A signal that a unit came or went is not
         believed but asked about: a reload removes each unit and makes it again."""
+        if message.message_type is not MessageType.SIGNAL:
+            return
         body = message.body
         if message.member == "PropertiesChanged":
             instance = self._kind.id_of(units.unit_of_path(message.path or ""))

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
@@ -16,6 +17,9 @@ from dbus_fast.aio import MessageBus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.units import PROPERTIES, UNIT
+
+if TYPE_CHECKING:
+    from agent.host.systemd import SystemdHost
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +77,13 @@ class BusGone(HostError):
 
 @dataclass(slots=True, eq=False, repr=False)
 class SystemBus:
-    """`on_up` and `on_down` are called in the loop at each connect and each loss."""
+    """Its host hears in the loop of each connect, each loss and each signal."""
 
-    on_up: Callable[[], None]
-    on_down: Callable[[], None]
-    on_signal: Callable[[Message], None]
+    host: "SystemdHost"
     _bus: MessageBus | None = field(init=False, default=None)
     _up: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _calls: asyncio.Semaphore = field(
-        init=False, default_factory=lambda: asyncio.Semaphore(CALLS_AT_ONCE)
+        init=False, default_factory=partial(asyncio.Semaphore, CALLS_AT_ONCE)
     )
     _keeper: asyncio.Task[None] | None = field(init=False, default=None)
     reconnects: int = field(init=False, default=0)
@@ -144,19 +146,15 @@ class SystemBus:
                 raise BusGone(_cause(error)) from error
             self._bus = bus
             try:
-                bus.add_message_handler(self._signalled)
+                bus.add_message_handler(self.host.hear)
                 for message in _greeting():
                     _values(await _ask_on(bus, message))
             except BaseException:
                 self._drop()
                 raise
         self._up.set()
-        self.on_up()
+        self.host.bus_up()
         return bus
-
-    def _signalled(self, message: Message) -> None:
-        if message.message_type is MessageType.SIGNAL:
-            self.on_signal(message)
 
     async def _keep(self, bus: MessageBus) -> None:
         while True:
@@ -166,7 +164,7 @@ class SystemBus:
             except Exception as error:  # whatever ended the connection, the cure is the same
                 cause = _cause(error)
             self._drop()
-            self.on_down()
+            self.host.bus_down()
             log.warning("the system bus went away (%s); reconnecting", cause)
             bus = await self._reconnect()
             self.reconnects += 1
