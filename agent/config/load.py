@@ -62,7 +62,7 @@ def find_faults(config: Config) -> Iterator[Fault]:
         yield ("memory.instance", "worker.memory_max"), f"{cause} the worker is killed"
     for name, table in all_tables().items():
         for number, row in enumerate(rows_of(config, table)):
-            for keys, cause in table.faults(row):
+            for keys, cause in table.faults(row) if table.faults else ():
                 yield tuple(f"{name}[{number}].{key}" for key in keys), cause
     yield from _declared_faults(config)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 from agent.config.config import Config, sections
@@ -27,7 +28,7 @@ class Table:
     [[NAME]]. None: it is written once, [NAME], or not at all, which is as `plain`."""
     needed: tuple[str, ...] = ("name",)
     """The keys that each row must have."""
-    faults: Callable[[Any], Iterable[Fault]] = lambda _row: ()
+    faults: Callable[[Any], Iterable[Fault]] | None = None
     """What cannot be true together in a row."""
     hide: Callable[[Any], Any] = hide_secrets
     """The row as it may be shown."""
@@ -115,7 +116,7 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
 def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
     """Each two instances of which agent.toml makes one session."""
     first: dict[tuple[str, ...], str] = {}
-    for instance in sorted(instances, key=lambda its: its.id):
+    for instance in sorted(instances, key=attrgetter("id")):
         if place := _place(config, instance):
             twin = first.setdefault(place[1:], instance.id)
             if twin != instance.id:

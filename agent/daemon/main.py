@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from agent.api.http.auth import KeyRing
@@ -188,9 +189,8 @@ class Daemon:
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with only_of_sessions(root):
                 await asyncio.to_thread(finish_cut_short, root)
-                store = await Store.open(
-                    state / DATABASE, folder_sessions=lambda: found_sessions(root)
-                )
+                sessions = partial(found_sessions, root)
+                store = await Store.open(state / DATABASE, folder_sessions=sessions)
                 store.on_append = self._bus.publish
                 try:
                     folders = await asyncio.to_thread(scan, root)
@@ -267,7 +267,7 @@ class Daemon:
                 "ports": server.get_missing_ports,
                 "trash": upkeep.sweep_trash,
                 "database check": upkeep.check_database,
-                "reload": lambda: self._reload_when_asked(supervisor, sending, webhooks),
+                "reload": partial(self._reload_when_asked, supervisor, sending, webhooks),
                 "stop": self._end_when_asked,
                 "messages": reader.run,
                 "outbox": sending.run,

@@ -71,11 +71,10 @@ def _read(path: str, *, at_once: bool = False) -> bytes:
     with suppress(OSError):  # gone, or another user's
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return (
-                b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
-                if not at_once
-                else (os.read(descriptor, 4096))
-            )
+            raw = part = os.read(descriptor, 1 << 16)
+            while part and not at_once:
+                raw += (part := os.read(descriptor, 1 << 16))
+            return raw
         finally:
             os.close(descriptor)
     return b""
