@@ -176,28 +176,27 @@ def _must_be_good(route: Route, answer: Answer) -> None:
 Status = ConnectionStatus
 CODE_LASTS = 20.0
 STUCK = "server_stuck"
-_WORDS: Mapping[str, tuple[Status, str, str]] = {
+_WORDS: Mapping[str, Claim] = {
     # No phase: the server tells none, so the general time limit of a start holds.
-    "OPENING": (Status.INITIALIZING, "", ""),
-    "PAIRING": (Status.INITIALIZING, "", ""),
-    "QRCODE": (Status.QR_REQUIRED, "", ""),
-    "UNPAIRED": (Status.QR_REQUIRED, "", ""),
-    "UNPAIRED_IDLE": (Status.QR_REQUIRED, "qr_idle", ""),
-    "PASSKEY_REQUIRED": (Status.QR_REQUIRED, PASSKEY_REQUIRED, ""),
-    "CONNECTED": (Status.CONNECTED, "", ""),
-    "IMPORTING": (Status.LOADING, "", "sync"),
-    "DISCONNECTED": (Status.DISCONNECTED, "connection_lost", ""),
+    "OPENING": Claim(Status.INITIALIZING),
+    "PAIRING": Claim(Status.INITIALIZING),
+    "QRCODE": Claim(Status.QR_REQUIRED),
+    "UNPAIRED": Claim(Status.QR_REQUIRED),
+    "UNPAIRED_IDLE": Claim(Status.QR_REQUIRED, "qr_idle"),
+    "PASSKEY_REQUIRED": Claim(Status.QR_REQUIRED, PASSKEY_REQUIRED),
+    "CONNECTED": Claim(Status.CONNECTED),
+    "IMPORTING": Claim(Status.LOADING, phase="sync"),
+    "DISCONNECTED": Claim(Status.DISCONNECTED, "connection_lost"),
     # Dropped; most of these servers start it again by themselves every two seconds.
-    "PENDING": (Status.RECONNECTING, "connection_lost", ""),
+    "PENDING": Claim(Status.RECONNECTING, "connection_lost"),
 }
 
 
 def claim_of_row(row: Row) -> Claim:
     """The meaning of the server's word, without what else is known of the session."""
     word = row.status.upper()
-    other = (Status.DISCONNECTED, web_reason(word), "")
-    status, reason, phase = _WORDS.get(word, other)
-    return Claim(status, reason, phase, account=row.number, raw=row.status)
+    claim = _WORDS.get(word) or Claim(Status.DISCONNECTED, web_reason(word))
+    return replace(claim, account=row.number, raw=row.status)
 
 
 @dataclass(slots=True)
