@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 from agent.config.config import Config, sections
@@ -116,7 +115,7 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
 def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
     """Each two instances of which agent.toml makes one session."""
     first: dict[tuple[str, ...], str] = {}
-    for instance in sorted(instances, key=attrgetter("id")):
+    for instance in sorted(instances, key=lambda its: its.id):
         if place := _place(config, instance):
             twin = first.setdefault(place[1:], instance.id)
             if twin != instance.id:

@@ -125,7 +125,7 @@ class SystemdHost:
         self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
         self._boot = self._own_unit = ""
-        self._bus = SystemBus(self)
+        self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
         self._jobs = Jobs(self._bus)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
 
@@ -301,16 +301,16 @@ class SystemdHost:
                 return f"its worker ended ({words(unit.result, unit.exit_status)})"
         return f"its job ended as {job_result!r}"
 
-    def bus_up(self) -> None:
+    def _bus_up(self) -> None:
         self._cache.all_stale()
         self._files_changed.set()
         for instance in self._cache.known():
             self._wake(instance)
 
-    def bus_down(self) -> None:
+    def _bus_down(self) -> None:
         self._jobs.bus_lost()
 
-    def hear(self, message: Message) -> None:
+    def _hear(self, message: Message) -> None:
         """Which units grow stale, and whom that wakes. A signal that a unit came or went is not
         believed but asked about: a reload removes each unit and makes it again."""
         if message.message_type is not MessageType.SIGNAL:

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
@@ -17,9 +17,6 @@ from dbus_fast.aio import MessageBus
 from agent.errors import HostError
 from agent.host import units
 from agent.host.units import PROPERTIES, UNIT
-
-if TYPE_CHECKING:
-    from agent.host.systemd import SystemdHost
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +74,12 @@ class BusGone(HostError):
 
 @dataclass(slots=True, eq=False, repr=False)
 class SystemBus:
-    """Its host hears in the loop of each connect, each loss and each signal."""
+    """`on_up` and `on_down` are called in the loop at each connect and each loss, `hear` of each
+    message."""
 
-    host: "SystemdHost"
+    on_up: Callable[[], None]
+    on_down: Callable[[], None]
+    hear: Callable[[Message], None]
     _bus: MessageBus | None = field(init=False, default=None)
     _up: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _calls: asyncio.Semaphore = field(
@@ -146,14 +146,14 @@ class SystemBus:
                 raise BusGone(_cause(error)) from error
             self._bus = bus
             try:
-                bus.add_message_handler(self.host.hear)
+                bus.add_message_handler(self.hear)
                 for message in _greeting():
                     _values(await _ask_on(bus, message))
             except BaseException:
                 self._drop()
                 raise
         self._up.set()
-        self.host.bus_up()
+        self.on_up()
         return bus
 
     async def _keep(self, bus: MessageBus) -> None:
@@ -164,7 +164,7 @@ class SystemBus:
             except Exception as error:  # whatever ended the connection, the cure is the same
                 cause = _cause(error)
             self._drop()
-            self.host.bus_down()
+            self.on_down()
             log.warning("the system bus went away (%s); reconnecting", cause)
             bus = await self._reconnect()
             self.reconnects += 1
