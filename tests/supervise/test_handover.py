@@ -1,18 +1,15 @@
 """What one life of the agent learned is there in the next; rubbish in its place does no harm."""
 
-import asyncio
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from agent.config.config import Config
 from agent.core.figures import Inbound, RepairStatistics, note_hour
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.store.database import Store
-from agent.supervise import upkeep as module
-from agent.supervise.facts import Facts, Settings
+from agent.supervise.facts import Facts
 from agent.supervise.upkeep import LEARNED, Upkeep
 
 
@@ -53,13 +50,3 @@ async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await Upkeep(registry).take_over()
     assert replace(registry.statistics, since_wall=0.0) == RepairStatistics()
     assert registry.statistics.since_wall == pytest.approx(time.time(), abs=60)
-
-
-async def test_the_time_without_an_agent_ages_nothing_in_the_trash(store, monkeypatch, eventually):
-    ages = []
-    monkeypatch.setattr(module, "sweep", lambda _root, _keep, passed: ages.append(passed) or [])
-    one = Upkeep(house(store))
-    one.registry.settings, one.registry.root = Settings(Config()), store.path.parent
-    sweeping = asyncio.create_task(one.sweep_trash())
-    await eventually(lambda: ages, [0.0])
-    sweeping.cancel()
