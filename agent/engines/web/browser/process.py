@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.engines.settings import in_path
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.settings import CHROMIUM, SHELL
@@ -195,6 +196,8 @@ def user_agent_metadata(version: str) -> dict[str, object]:
 
 START = 20.0
 """Seconds until a new browser must answer."""
+GONE = 2.0
+"""Seconds that the rest of its tree has to go, once it has ended."""
 _TAIL = 4000
 
 
@@ -314,6 +317,15 @@ class Browser:
             code = os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             code = 255
+        self._leave(code, boot_now() + GONE)
+
+    def _leave(self, code: int, deadline: float) -> None:
+        """The next browser that finds a database of the profile locked begins an empty one."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, 0)
+            if boot_now() < deadline:
+                asyncio.get_running_loop().call_later(0.01, self._leave, code, deadline)
+                return
         if not self.ended.done():
             self.ended.set_result(code)
         self.debugger.close()
