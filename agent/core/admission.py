@@ -134,7 +134,7 @@ class Queues:
         *,
         reconnects: bool = False,
         lane: str = "",
-        ready: Callable[[], float | None] = lambda: None,
+        ready: Callable[[], float | None],
     ) -> float | None:
         """None: go now, and call `settled` when its try has ended. A time: ask again then.
         `ready` is asked once its turn has come, so that what it waits for costs it no place."""

@@ -66,6 +66,18 @@ def _down(view: Session) -> Found:
     return None if view.status is CS.QR_REQUIRED else _because(view.reason)
 
 
+def _needs_scan(view: Session) -> Found:
+    return False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
+
+
+def _is_corrupted(view: Session) -> bool:
+    return view.verdict.health is Health.CORRUPTED
+
+
+def _corrupted(view: Session) -> str | None:
+    return _because(view.reason) if _is_corrupted(view) else None
+
+
 def _given_up(view: Session) -> str | None:
     code = view.reason
     given_up = has_given_up(view) or code in _FOR_A_PERSON
@@ -92,7 +104,7 @@ def _keys_not_renewed(sight: Sight, who: str) -> str | None:
         return ""
     # Where an error names no contact and no record is damaged, the step finds nothing to renew.
     tried = sight.rise(who, "key_steps_failed", 15 * MINUTE)
-    return "" if tried and sight.sessions[who].verdict.health is Health.CORRUPTED else None
+    return "" if tried and _is_corrupted(sight.sessions[who]) else None
 
 
 def _memory(sight: Sight, who: str, level: str) -> str | None:
@@ -111,17 +123,24 @@ def _disk(sight: Sight, _: str, least: float) -> str | None:
     return f"{free / size:.0%}" if size and free / size < least else None
 
 
+def _open_files(sight: Sight, _: str) -> str | None:
+    machine = sight.machine
+    return _share(machine["process_open_fds"], machine["process_max_fds"], OPEN_FILES)
+
+
 def _slow(sight: Sight, who: str) -> str | None:
     seconds = sight.sessions[who].response_seconds
     return f"{seconds:.0f} s" if seconds is not None and seconds > sight.health.slow else None
 
 
-def _together(count: Callable[[Sight, str], bool]) -> Condition:
-    def judge(sight: Sight, _: str) -> str | None:
-        number = sum(count(sight, who) for who in sight.sessions)
-        return str(number) if number >= TOGETHER else None
+def _corrupted_together(sight: Sight, _: str) -> str | None:
+    number = sum(map(_is_corrupted, sight.sessions.values()))
+    return str(number) if number >= TOGETHER else None
 
-    return judge
+
+def _ended_together(sight: Sight, _: str) -> str | None:
+    number = sum(sight.rise(who, "ended", 15 * MINUTE) > 0 for who in sight.sessions)
+    return str(number) if number >= TOGETHER else None
 
 
 def _error_rate(sight: Sight, _: str) -> str | None:
@@ -176,11 +195,7 @@ TABLE = (
     ),
     Row(
         "needs_scan",
-        _of_session(
-            lambda view: (
-                False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
-            )
-        ),
+        _of_session(_needs_scan),
         "{who} waits for a person to scan its QR code",
         "`wa-agent qr {who} --watch` or its page shows the code; scan it with the phone (Linked"
         " devices). `wa-agent events {who}` says why an earlier pairing ended.",
@@ -199,9 +214,7 @@ TABLE = (
     ),
     Row(
         "corrupted",
-        _of_session(
-            lambda view: _because(view.reason) if view.verdict.health is Health.CORRUPTED else None
-        ),
+        _of_session(_corrupted),
         "{who} is corrupted, and no repair has cured it{value}",
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
         " `wa-agent restore {who} NAME` bring a good copy back.",
@@ -213,7 +226,7 @@ TABLE = (
     ),
     Row(
         "corrupted_together",
-        _together(lambda sight, who: sight.sessions[who].verdict.health is Health.CORRUPTED),
+        _corrupted_together,
         "{value} sessions are corrupted at once: look for one cause",
         "A full or failing disk (`df -h`, `dmesg`), the session folder in use on a second machine,"
         " an update of the engine? Remove it, then `wa-agent repair all`.",
@@ -224,7 +237,7 @@ TABLE = (
     ),
     Row(
         "ended_together",
-        _together(lambda sight, who: sight.rise(who, "ended", 15 * MINUTE) > 0),
+        _ended_together,
         "WhatsApp ended {value} sessions within a quarter of an hour: look for one cause",
         "The address that they share, a reported campaign, one client version, one phone? Stop"
         " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
@@ -391,9 +404,7 @@ TABLE = (
     ),
     Row(
         "open_files",
-        lambda sight, _: _share(
-            sight.machine["process_open_fds"], sight.machine["process_max_fds"], OPEN_FILES
-        ),
+        _open_files,
         "the agent has opened {value} of the files it may open",
         "Each session needs a few. Raise `LimitNOFILE=` with `systemctl edit wa-agent`.",
         of=M,

@@ -13,9 +13,6 @@ from agent.core.model import Category, Instance, InstanceId, JournalEntry, Sessi
 from agent.core.words import parse_instance_id
 from agent.errors import InvalidRequest, NotFound, Refused
 
-_OF_RECORD = get_type_hints(SessionRecord)
-
-
 SELECT = (
     "select id, engine, enabled, settings, created_wall, record from instances"
     " left join sessions on instance = id order by id"
@@ -67,9 +64,9 @@ def decode_record(text: str | None) -> SessionRecord:
     known: dict[str, Any] = {}
     with suppress(TypeError, ValueError, RecursionError):
         content = dict(json.loads(text or "{}"))
-        for name in _OF_RECORD.keys() & content:
-            with suppress(msgspec.ValidationError):
-                known[name] = msgspec.convert(content[name], _OF_RECORD[name])
+        for name, kind in get_type_hints(SessionRecord).items():
+            with suppress(KeyError, msgspec.ValidationError):
+                known[name] = msgspec.convert(content[name], kind)
     return SessionRecord(**known)
 
 

@@ -14,7 +14,7 @@ class Gate(Queues):
 
     def ask(self, id: InstanceId, now: float, **more: Any) -> float | None:
         rules = self.rules["remote" if more.get("lane") else "here"]
-        return super().ask(id, rules, now, **more)
+        return super().ask(id, rules, now, **{"ready": lambda: None, **more})
 
 
 def gate(woken: list[InstanceId], remote: dict[str, float] | None = None, **policy: float) -> Gate:

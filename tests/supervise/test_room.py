@@ -141,7 +141,9 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
     settings = {"backend": backend} if backend else {}
     for number in range(18):
         busy = InstanceId(f"busy{number}")
-        house.gate.queues.ask(busy, house.rules, 1.0, reconnects=number >= 9, lane=backend)
+        house.gate.queues.ask(
+            busy, house.rules, 1.0, reconnects=number >= 9, lane=backend, ready=lambda: None
+        )
     one = facts("one", **settings)
     one.unit = RUNS
     repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
