@@ -7,6 +7,7 @@ new ones, without gap or repetition."""
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -85,15 +86,12 @@ async def _say_goodbye(
     code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
     if reason == REVOKED:
         code = WSCloseCode.POLICY_VIOLATION
-    try:
+    with suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(1.0):
             await listener.close(code=code, message=reason.encode()[:120], drain=False)
-    except (TimeoutError, ConnectionError):
-        pass
-    finally:
-        # close() alone waits for a full send buffer that the listener does not read.
-        if transport is not None and transport.get_write_buffer_size():
-            transport.abort()
+    # close() alone waits for a full send buffer that the listener does not read.
+    if transport is not None and transport.get_write_buffer_size():
+        transport.abort()
 
 
 EVENTS = (

@@ -72,8 +72,7 @@ def draw(text: str, form: str) -> bytes:
         code.terminal(drawing := io.StringIO(), border=2, compact=True)
         return drawing.getvalue().encode()
     out = io.BytesIO()
-    light = {"light": "#fff"} if form == SVG else {}
-    code.save(out, kind="svg" if form == SVG else "png", scale=8, border=4, **light)
+    code.save(out, kind="svg" if form == SVG else "png", scale=8, border=4, light="#fff")
     return out.getvalue()
 
 

@@ -89,24 +89,17 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    turns = status.alive
-    return json_answer(
-        {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
-    )
+    shown = {"alive": status.alive, "last_pass_age_seconds": status.last_pass_age}
+    return json_answer(shown, 200 if status.alive else 503)
 
 
 async def ready(call: Call) -> web.Response:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
     done, total = status.restoring
-    return json_answer(
-        {
-            "ready": status.ready,
-            "restoring": {"done": done, "total": total},
-            "not_listening": call.parts.not_listening,
-        },
-        200 if status.ready else 503,
-    )
+    shown = {"ready": status.ready, "restoring": {"done": done, "total": total}}
+    shown["not_listening"] = call.parts.not_listening
+    return json_answer(shown, 200 if status.ready else 503)
 
 
 async def metrics(call: Call) -> web.Response:

@@ -17,11 +17,9 @@ from agent.core.recovery.repair import Goal
 from agent.engines.catalog import engine_names
 from agent.supervise.repairs import GOES_ON, RepairResult, in_time
 
-LONGEST_WAIT = 300
-_UP = Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=LONGEST_WAIT)
-_DOWN = Field("wait", INTEGER, "seconds to wait until it is closed", most=LONGEST_WAIT)
+_UP = Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
+_DOWN = Field("wait", INTEGER, "seconds to wait until it is closed", most=300)
 UP, DOWN = {"query": (_UP,)}, {"query": (_DOWN,)}
-_LOOK_EVERY = 0.2
 
 
 async def disconnect(call: Call) -> Json:
@@ -53,7 +51,7 @@ async def _as_it_is(call: Call, *, up: bool) -> Json:
             arrived = at_rest and view.status is not ConnectionStatus.CONNECTED
         if arrived or time.monotonic() >= deadline:
             return {"status": view.status.value, **show_instance(view)}
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(0.2)
 
 
 DEFAULT_ENGINE = "web"
