@@ -40,11 +40,10 @@ AGAIN = 0.1
 """Seconds until a damaged record is read again: Baileys empties a file before it writes it."""
 Key = tuple[bool, str]
 """True if it is in Redis, and its name there or the file's."""
-LARGEST_KEY = 16 << 20
 SUFFIX = ".json"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-LARGEST_LINE, LARGEST_ANSWER = 4096, 64 << 20
+LARGEST_KEY, LARGEST_LINE, LARGEST_ANSWER = 16 << 20, 4096, 64 << 20
 _BATCH = 100
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 Ask = Callable[..., list[Any]]
@@ -338,21 +337,20 @@ class RedisKeys:
         path = unquote(parts.path)
         number = dict(parse_qsl(parts.query)).get("db")
         try:
-            with ExitStack() as stack:
+            with ExitStack() as held:
                 link: socket.socket
                 if parts.scheme == "unix":
-                    link = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    link = held.enter_context(socket.socket(socket.AF_UNIX))
                     link.settimeout(self.timeout)
                     link.connect(path)
                 else:
                     place = (parts.hostname, parts.port or 6379)
-                    link = stack.enter_context(socket.create_connection(place, self.timeout))
+                    link = held.enter_context(socket.create_connection(place, self.timeout))
                     number = number or path[1:]
                 if parts.scheme == "rediss":
                     tls = ssl.create_default_context(cafile=self.ca_file or None)
-                    wrapped = tls.wrap_socket(link, server_hostname=parts.hostname)
-                    link = stack.enter_context(wrapped)
-                ask = partial(_ask, stack.enter_context(link.makefile("rwb")))
+                    link = held.enter_context(tls.wrap_socket(link, server_hostname=parts.hostname))
+                ask = partial(_ask, held.enter_context(link.makefile("rwb")))
                 if password:
                     ask(["AUTH", *([user] if user else []), password])
                 ask(["SELECT", number or "0"])
@@ -472,7 +470,8 @@ class SessionKeys:
         for store in self.stores:
             if own := [it for it in records if it.redis == store.redis]:
                 store.remove(id, own)
-        return self._note(removal, "done")
+        self.shelf.write(replace(removal, state="done"))
+        return removal
 
     def in_the_way(self, id: str, removal: Removal) -> list[Record]:
         """The records that must go before that removal can come back: others of the same names, and
@@ -488,21 +487,12 @@ class SessionKeys:
             own = [it for it in removal.records if it.redis == store.redis]
             if missing := [it for it in own if it.key not in there]:
                 store.restore(id, missing)
-        self._note(removal, "put_back")
-
-    def _note(self, removal: Removal, state: str) -> Removal:
-        noted = replace(removal, state=state)
-        self.shelf.write(noted)
-        return noted
+        self.shelf.write(replace(removal, state="put_back"))
 
 
 def open_keys(declared: BackendDeclaration, folder: Path) -> SessionKeys:
     """`folder`: for what is removed."""
     own: BackendSettings = declared.own
-    stores: list[FolderKeys | RedisKeys] = []
-    if own.auth_folder:
-        stores.append(FolderKeys(own.auth_folder))
-    if own.redis_url:
-        redis = RedisKeys(own.redis_url, own.redis_pattern, declared.timeout, declared.ca_file)
-        stores.append(redis)
-    return SessionKeys(Shelf(folder), tuple(stores))
+    folders = [FolderKeys(own.auth_folder)] if own.auth_folder else []
+    redis = RedisKeys(own.redis_url, own.redis_pattern, declared.timeout, declared.ca_file)
+    return SessionKeys(Shelf(folder), (*folders, *([redis] if own.redis_url else [])))
