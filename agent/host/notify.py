@@ -28,19 +28,6 @@ class Notifier:
             self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._sock.setblocking(False)
 
-    def ready(self, status: str) -> bool:
-        return self.send("READY=1", f"STATUS={status}")
-
-    def status(self, text: str) -> bool:
-        return self.send(f"STATUS={text}")
-
-    def stopping(self, status: str) -> bool:
-        return self.send("STOPPING=1", f"STATUS={status}")
-
-    def extend(self, seconds: float) -> bool:
-        """Ask for this much more time, counted from now."""
-        return self.send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
-
     def send(self, *assignments: str) -> bool:
         """One notice of several assignments; False when it was not taken."""
         if self._take is not None:

@@ -125,7 +125,7 @@ class Life:
 
     async def _say_ready(self, status: Callable[[], str]) -> None:
         # A full notify queue must not lose the one notice that a start waits for.
-        while not self.notifier.ready(status()):  # noqa: ASYNC110 - the manager tells nothing
+        while not self.notifier.send("READY=1", f"STATUS={status()}"):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

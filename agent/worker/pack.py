@@ -297,7 +297,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         server.happened(Happening("members"))
 
     async def stop() -> bool:
-        life.notifier.stopping("stopping: closing its sessions")
+        life.notifier.send("STOPPING=1", "STATUS=stopping: closing its sessions")
         in_order = await members.stop()
         await shared.close()
         return in_order

@@ -42,11 +42,11 @@ async def stop_in_order(
     limits: StopLimits = StopLimits(),
 ) -> bool:
     """Return True when all was saved and closed. `progressed`: when a save last went on."""
-    notifier.stopping("stopping: preparing")
+    notifier.send("STOPPING=1", "STATUS=stopping: preparing")
     await _bounded("prepare", engine.prepare_stop(), limits.prepare, hurry)
-    notifier.status("stopping: saving")
+    notifier.send("STATUS=stopping: saving")
     saved = await _save(engine, progressed, notifier, limits)
-    notifier.status("stopping: closing")
+    notifier.send("STATUS=stopping: closing")
     closed = await _bounded("close", engine.close(), limits.close, hurry)
     return saved and closed
 
@@ -62,7 +62,8 @@ async def _save(
         if progressed() > seen:
             seen = progressed()
             deadline = seen + limits.save
-            notifier.extend(limits.save + limits.close)
+            more = round((limits.save + limits.close) * 1_000_000)
+            notifier.send(f"EXTEND_TIMEOUT_USEC={more}")
     return await _ended("save", task)
 
 

@@ -65,7 +65,7 @@ async def tell_status(
         text = text_now()
         if text == last:
             continue
-        if notifier.status(text):
+        if notifier.send(f"STATUS={text}"):
             last = text
             await asyncio.sleep(apart)
         else:

@@ -18,10 +18,8 @@ def manager(tmp_path: Path) -> socket.socket:
 
 def test_notices_arrive_as_the_manager_reads_them(manager: socket.socket, tmp_path: Path) -> None:
     notifier = Notifier(str(tmp_path / "notify"))
-    assert notifier.ready("up") and manager.recv(999) == b"READY=1\nSTATUS=up"
-    assert notifier.status("a\nWATCHDOG=1") and manager.recv(999) == b"STATUS=a WATCHDOG=1"
-    assert notifier.stopping("bye") and manager.recv(999) == b"STOPPING=1\nSTATUS=bye"
-    assert notifier.extend(2.5) and manager.recv(999) == b"EXTEND_TIMEOUT_USEC=2500000"
+    assert notifier.send("READY=1", "STATUS=up") and manager.recv(999) == b"READY=1\nSTATUS=up"
+    assert notifier.send("STATUS=a\nWATCHDOG=1") and manager.recv(999) == b"STATUS=a WATCHDOG=1"
     notifier.close()
     manager.close()
 
@@ -30,10 +28,10 @@ def test_f30_a_manager_that_does_not_read_never_blocks_us(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     notifier = Notifier(str(tmp_path / "notify"))
-    taken = [notifier.status("x" * 1000) for _ in range(5000)]
+    taken = [notifier.send("x" * 1000) for _ in range(5000)]
     assert taken[0] and not taken[-1]
     manager.recv(2000)
-    assert notifier.status("room again")
+    assert notifier.send("room again")
     notifier.close()
     manager.close()
 
@@ -42,19 +40,19 @@ def test_f30_a_socket_that_is_missing_or_gone_is_no_error(
     manager: socket.socket, tmp_path: Path
 ) -> None:
     nowhere = Notifier(str(tmp_path / "nothing"))
-    assert not nowhere.ready("up")
+    assert not nowhere.send("READY=1")
     deep = Notifier(str(tmp_path / "no" / ("x" * 120) / "notify"))
-    assert not deep.ready("up")
+    assert not deep.send("READY=1")
     notifier = Notifier(str(tmp_path / "notify"))
     manager.close()
-    assert not notifier.ready("up")
+    assert not notifier.send("READY=1")
     for each in (nowhere, deep, notifier):
         each.close()
 
 
 def test_without_a_manager_everything_is_well() -> None:
     notifier = Notifier()
-    assert notifier.ready("x")
+    assert notifier.send("READY=1")
     notifier.close()
 
 

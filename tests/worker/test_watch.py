@@ -34,15 +34,6 @@ class Notices:
         self.at.append(time.monotonic())
         return True
 
-    def status(self, text: str) -> bool:
-        return self.send(f"STATUS={text}")
-
-    def stopping(self, text: str) -> bool:
-        return self.send("STOPPING=1", f"STATUS={text}")
-
-    def extend(self, seconds: float) -> bool:
-        return self.send(f"EXTEND={seconds:g}")
-
 
 def made_reports() -> Reports:
     return Reports(InstanceId("a"), asyncio.Event(), lambda _error: None, Pairing(False))
@@ -183,7 +174,7 @@ async def test_a_save_that_goes_on_may_take_longer_and_one_that_stands_may_not()
 
     engine = ScriptedEngine(save=slow_but_moving)
     ok, sent = await stopped(engine, reports)
-    assert ok and "save" in engine.done and "EXTEND=0.7" in sent
+    assert ok and "save" in engine.done and "EXTEND_TIMEOUT_USEC=700000" in sent
 
     engine = ScriptedEngine(save=60.0)
     ok, sent = await stopped(engine, made_reports())
