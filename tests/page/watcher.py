@@ -69,7 +69,7 @@ class Watcher:
             program = find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
         except ConfigError as error:
             lacks(str(error))
-        line = command_line(program, profile, user_agent="", sandboxed=os.geteuid() != 0)
+        line = command_line(program, profile, "")
         with patch.object(process, "START", PATIENCE):
             browser = await Browser.run(line, "")
         blank = {"url": "about:blank"}

@@ -73,11 +73,15 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
 # --- the browser's command line ----------------------------------------------------------------
 
 
-def test_the_sandbox_goes_only_together_with_the_zygote(tmp_path: Path) -> None:
+def test_the_sandbox_goes_only_together_with_the_zygote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = find_browser("headless-shell", sys.executable)
-    walled = command_line(program, tmp_path, user_agent="x", sandboxed=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    walled = command_line(program, tmp_path, "")
     assert "--no-sandbox" not in walled and "--no-zygote" not in walled
-    bare = command_line(program, tmp_path, user_agent="x", sandboxed=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    bare = command_line(program, tmp_path, "")
     assert "--no-unsandboxed-zygote" in walled, "a tenth of the browser's memory"
     assert {"--no-sandbox", "--no-zygote"} <= set(bare)
     for line in (walled, bare):

@@ -123,13 +123,7 @@ def find_browser(kind: str, named: str = "") -> Program:
 
 
 def command_line(
-    program: Program,
-    profile: Path,
-    *,
-    user_agent: str,
-    sandboxed: bool,
-    proxy: str = "",
-    loopback: bool = False,
+    program: Program, profile: Path, version: str, *, proxy: str = "", loopback: bool = False
 ) -> list[str]:
     """The browser's whole command line; it ends with the process that starts it."""
     line = [find_setpriv(), "--pdeathsig", "KILL", str(program.path)]
@@ -143,14 +137,14 @@ def command_line(
     off = (*_OFF, *_OFF_ON_LOOPBACK) if loopback else _OFF
     line.append(f"--disable-features={','.join(off)}")
     line.append("--enable-features=NetworkServiceInProcess2")
-    if sandboxed:
+    if os.geteuid():
         # It would be a tenth of the browser's memory, for processes that this one never starts.
         line.append("--no-unsandboxed-zygote")
     else:
         # The zygote is what puts renderers behind the sandbox: without the one, none of both.
         line += ["--no-sandbox", "--no-zygote"]
-    if user_agent:
-        line.append(f"--user-agent={user_agent}")
+    if agent := user_agent(version):
+        line.append(f"--user-agent={agent}")
     if proxy:
         line.append(f"--proxy-server={proxy}")
     return [*line, "about:blank"]
@@ -222,14 +216,7 @@ class Browser:
     ) -> "Browser":
         """EngineError `browser_failed` with the browser's own last words."""
         version = await asyncio.to_thread(version_of, program)
-        line = command_line(
-            program,
-            profile,
-            user_agent=user_agent(version),
-            sandboxed=os.geteuid() != 0,
-            proxy=proxy,
-            loopback=loopback,
-        )
+        line = command_line(program, profile, version, proxy=proxy, loopback=loopback)
         return await cls.run(line, version, visible=program.visible)
 
     @classmethod
