@@ -38,10 +38,8 @@ def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
     }
 
 
-def show_instance(view: Session, now_wall: float | None = None) -> dict[str, Any]:
+def show_instance(view: Session) -> dict[str, Any]:
     """Field by field: a page has a thousand of them."""
-    now_wall = time.time() if now_wall is None else now_wall
-    connected = view.connected_since_wall
     return {
         "id": view.instance.id,
         "engine": view.instance.engine,
@@ -67,7 +65,7 @@ def show_instance(view: Session, now_wall: float | None = None) -> dict[str, Any
         "needs_passkey": view.record.needs_passkey,
         "snapshot_failure": view.snapshot_failure,
         "worker": view.unit.state.value,
-        "uptime_seconds": None if connected is None else max(0, round(now_wall - connected)),
+        "uptime_seconds": None if view.connected_since_wall is None else view.uptime,
         "memory_bytes": view.run.memory_bytes,
         "restarts": sum(view.counters.by_word["restarts"].values()),
         "reconnects": sum(view.counters.by_word["reconnects"].values()),
@@ -94,7 +92,7 @@ def show_details(view: Session) -> dict[str, Any]:
         **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
         "status_seconds": {
             status.value: round(seconds, 3)
-            for status, seconds in view.status_time.totals(boot_now()).items()
+            for status, seconds in view.status_time.totals(view.at).items()
         },
         "guess": view.verdict.guess,
         "repair": view.repair.last and show_repair(view.repair.last),

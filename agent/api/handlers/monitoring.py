@@ -136,11 +136,10 @@ async def performance(call: Call) -> Json:
     """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
     probes in the last 5 minutes, null without an answered probe."""
     call.supervisor.sampler.watch()
-    now_wall = time.time()
     seen = sorted(
         (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
     )
-    instances = {id: show_figures(view, now_wall) for id, view in seen}
+    instances = {id: show_figures(view) for id, view in seen}
     system = {"system": system_figures(call)} if call.caller.sees(None) else {}
     return {"instances": instances, **system}
 
@@ -167,11 +166,10 @@ async def memory_report(call: Call) -> Json:
     }
 
 
-def show_figures(view: Session, now_wall: float) -> dict[str, Any]:
-    connected, recent = view.connected_since_wall, view.response_seconds
-    counted = view.counters.messages
+def show_figures(view: Session) -> dict[str, Any]:
+    recent, counted = view.response_seconds, view.counters.messages
     return {
-        "connectionUptime": 0 if connected is None else max(0, round(now_wall - connected)),
+        "connectionUptime": view.uptime,
         "messagesProcessed": counted["in"] + counted["out"] if view.counts_messages else None,
         "messagesPerMinute": (
             sum(view.messages_per_minute.values()) if view.counts_messages else None
