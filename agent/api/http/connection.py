@@ -90,9 +90,8 @@ class Connection(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side when its request is sent; it gets its answer within the time
-        of a head. TLS has no half-closed connection."""
-        over_tls = self.transport is None or self.transport.get_extra_info("sslcontext")
-        self._ended = self._busy() and not (over_tls or self._upgraded)
+        of a head."""
+        self._ended = self._busy() and not self._upgraded
         if self._ended:
             self._disarm()
             self._deadline = self._loop.call_later(self._entrance.head_seconds, self.force_close)
