@@ -11,16 +11,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.clock import boot_now
-from agent.engines.sandbox.files import NAME, write_shared
+from agent.engines.sandbox.files import write_shared
 from agent.engines.sandbox.settings import NETWORK, SandboxSettings
 from agent.errors import EngineError, InvalidRequest
-
-if TYPE_CHECKING:
-    from agent.engines.sandbox.engine import SandboxEngine
-
 
 # The sandbox's faults: which are active, until when, and which outlive the worker: those that a
 # restart would not cure in reality are kept in the session's folder with their end in wall time.
@@ -38,8 +34,8 @@ if TYPE_CHECKING:
 FAULTS_FILE = "faults.json"
 
 _ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}
-_KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
-_LOST_BY = {
+KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
+LOST_BY = {
     "drop": "connection_lost",
     "conflict": "conflict",
     "ban": "banned",
@@ -60,7 +56,7 @@ class Fault:
     def lost(self) -> dict[str, Any]:
         """Why the connection ends by it, as the claim has it."""
         until = self.until_wall if self.name == "temp-ban" else None
-        return {"reason": _LOST_BY[self.name], "until_wall": until}
+        return {"reason": LOST_BY[self.name], "until_wall": until}
 
 
 class Faults:
@@ -102,7 +98,7 @@ class Faults:
         lasting = {
             name: {"until_wall": fault.until_wall, "arguments": fault.arguments}
             for name, fault in self._active.items()
-            if name in _ALWAYS_KEPT or (name in _KEPT_WITH_END and fault.until_wall is not None)
+            if name in _ALWAYS_KEPT or (name in KEPT_WITH_END and fault.until_wall is not None)
         }
         files = {
             FAULTS_FILE: json.dumps({"version": 1, "faults": lasting}) if lasting else "",
@@ -178,85 +174,14 @@ class Server:
 
 REPLY_FIRST = 0.05
 """Seconds in which a command that ends or blocks the worker can still be answered."""
-_CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
-
-
-class Drill:
-    """The faults of one engine at work."""
-
-    def __init__(self, faults: Faults, session: "SandboxEngine") -> None:
-        self._faults = faults
-        self._session = session
-        self._leak: list[bytes] = []
-        self._healed: set[str] = set()
-
-    async def command(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`{"name": fault | "clear", "for": seconds | null, ...}`"""
-        rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
-        if (name := arguments["name"]) == "clear":
-            self._faults.clear()
-        else:
-            await self._begin(self._faults.begin(name, arguments.get("for"), rest))
-        return {"faults": self._faults.list()}
-
-    def heal(self, peer: str) -> None:
-        """This peer's keys are new: its messages can be decrypted again."""
-        self._healed.add(peer)
-        for name in _CRYPTO:
-            fault = self._faults.active(name)
-            if fault and self._healed.issuperset(_peers(fault)):
-                self._faults.clear(name)
-
-    async def _begin(self, fault: Fault) -> None:
-        name, session, loop = fault.name, self._session, asyncio.get_running_loop()
-        if name in ("crash", "corrupt-files"):
-            if name == "corrupt-files":
-                await asyncio.to_thread(_damage, self._faults.folder / NAME)
-            loop.call_later(REPLY_FIRST, die)
-        elif name == "hang":
-            seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0
-            loop.call_later(REPLY_FIRST, time.sleep, max(0.0, seconds))
-        elif name == "logout":
-            self._faults.clear(name)
-            await session.unpair()
-        elif name in _LOST_BY:
-            if fault.until_wall is None and name in _KEPT_WITH_END:
-                self._faults.clear(name)
-            await session.lose(**fault.lost)
-        elif name == "stuck-loading":
-            await session.sync_again()
-        elif name == "leak":
-            session.start(self._leak_on(fault), "fault leak")
-        elif name in _CRYPTO:
-            self._healed.difference_update(_peers(fault))
-            session.start(self._fail_to_decrypt(fault), f"fault {name}")
-
-    async def _leak_on(self, fault: Fault) -> None:
-        rate = fault.arguments.get("bytes_per_second", 10 * 2**20)
-        while self._faults.active("leak") is fault:
-            self._leak.append(b"x" * max(1, int(rate / 10)))
-            await asyncio.sleep(0.1)
-        self._leak.clear()
-
-    async def _fail_to_decrypt(self, fault: Fault) -> None:
-        code, text = _CRYPTO[fault.name]
-        pause = 60.0 / fault.arguments.get("per_minute", 60.0)
-        while self._faults.active(fault.name) is fault:
-            for peer in _peers(fault):
-                if peer not in self._healed:
-                    self._session.happened("crypto_error", pattern=code, text=text, peer=peer)
-            await asyncio.sleep(pause)
-
-
-def _peers(fault: Fault) -> list[str]:
-    return list(fault.arguments.get("peers", ["5511900000001@s.whatsapp.net"]))
+CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _damage(path: Path) -> None:
+def damage(path: Path) -> None:
     """Leave half of the file and rubbish after it, as a torn write does."""
     if not path.exists():
         raise InvalidRequest("cannot damage the session file: there is none", field="name")

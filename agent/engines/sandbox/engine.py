@@ -4,8 +4,9 @@ import asyncio
 import binascii
 import gc
 import os
+import time
 import zlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.sandbox import files
+from agent.engines.sandbox import drill, files
 from agent.engines.sandbox.conversation import Conversation
-from agent.engines.sandbox.drill import Drill, Faults, Server, die
+from agent.engines.sandbox.drill import Fault, Faults, Server, die
 from agent.engines.sandbox.files import SessionDamagedError, SessionFile
 from agent.engines.sandbox.settings import SandboxSettings, read_settings
 from agent.engines.tasks import Tasks, cancel, runs
@@ -92,20 +93,23 @@ class SandboxEngine:
         self._stopping = False
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
+        # What one of them does not foresee ends the worker.
         self._tasks = Tasks(reporter.crashed)
         self._faults = Faults(folder)
         self._server = Server(settings, self._faults)
         self._code: Qr | None = None
         self._code_until = 0.0
         self._scanned = asyncio.Event()
-        self._drill = Drill(self._faults, self)
+        self._leak: list[bytes] = []
+        self._failing: dict[str, set[str]] = {}
+        """The peers whose messages cannot be decrypted, by the fault."""
         self._conversation = Conversation(folder, self._server, reporter, settings.read_after)
 
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
         if not runs(self._login) and not runs(self._traffic):
-            self._login = self.start(self._log_in(), "login")
+            self._login = self._tasks.start(self._log_in(), "login")
 
     async def disconnect(self) -> None:
         await self.hang_up()
@@ -162,8 +166,11 @@ class SandboxEngine:
     async def regenerate_keys(self, peers: list[str]) -> None:
         await self._server.lag()
         for peer in peers:
-            self._drill.heal(peer)
-            self.happened("key_regeneration", peer=peer, ok=True)
+            for name, failing in self._failing.items():
+                failing.discard(peer)
+                if not failing:
+                    self._faults.clear(name)
+            self._happened("key_regeneration", peer=peer, ok=True)
 
     async def free_memory(self) -> None:
         gc.collect()
@@ -187,7 +194,7 @@ class SandboxEngine:
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         match name:
             case "fault":
-                return await self._drill.command(arguments)
+                return await self._cause_fault(arguments)
             case "say":
                 return self._conversation.say(arguments)
             case "heard":
@@ -202,28 +209,65 @@ class SandboxEngine:
         known = "the sandbox knows scan, fault, say, heard, file_part"
         raise InvalidRequest(f"cannot {name!r:.40}: {known}", field="name")
 
+    async def _cause_fault(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`{"name": fault | "clear", "for": seconds | null, ...}`"""
+        rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
+        if (name := arguments["name"]) == "clear":
+            self._faults.clear()
+        else:
+            await self._begin(self._faults.begin(name, arguments.get("for"), rest))
+        return {"faults": self._faults.list()}
+
+    async def _begin(self, fault: Fault) -> None:
+        name, loop = fault.name, asyncio.get_running_loop()
+        if name in ("crash", "corrupt-files"):
+            if name == "corrupt-files":
+                await asyncio.to_thread(drill.damage, self._saved.folder / files.NAME)
+            loop.call_later(drill.REPLY_FIRST, die)
+        elif name == "hang":
+            seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0
+            loop.call_later(drill.REPLY_FIRST, time.sleep, max(0.0, seconds))
+        elif name == "logout":
+            self._faults.clear(name)
+            if self._saved.now.paired:
+                await self.logout()
+        elif name in drill.LOST_BY:
+            if fault.until_wall is None and name in drill.KEPT_WITH_END:
+                self._faults.clear(name)
+            await self.lose(**fault.lost)
+        elif name == "stuck-loading" and self._claim.status is Status.CONNECTED:
+            await cancel(self._traffic)
+            self._login = self._tasks.start(self._sync(), "sync")
+        elif name == "leak":
+            self._tasks.start(self._leak_on(fault), "fault leak")
+        elif name in drill.CRYPTO:
+            peers = fault.arguments.get("peers", ["5511900000001@s.whatsapp.net"])
+            self._failing[name] = set(peers)
+            self._tasks.start(self._fail_to_decrypt(fault), f"fault {name}")
+
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
         if self._server.connected or runs(self._login):
             await self.hang_up()
             self._tell(Status.DISCONNECTED, reason, until_wall=until_wall)
 
-    async def unpair(self) -> None:
-        """The phone removed this device."""
-        if self._saved.now.paired:
-            await self.logout()
+    async def _leak_on(self, fault: Fault) -> None:
+        rate = fault.arguments.get("bytes_per_second", 10 * 2**20)
+        while self._faults.active("leak") is fault:
+            self._leak.append(b"x" * max(1, int(rate / 10)))
+            await asyncio.sleep(0.1)
+        self._leak.clear()
 
-    async def sync_again(self) -> None:
-        if self._claim.status is Status.CONNECTED:
-            await cancel(self._traffic)
-            self._login = self.start(self._sync(), "sync")
+    async def _fail_to_decrypt(self, fault: Fault) -> None:
+        code, text = drill.CRYPTO[fault.name]
+        pause = 60.0 / fault.arguments.get("per_minute", 60.0)
+        while self._faults.active(fault.name) is fault:
+            for peer in sorted(self._failing[fault.name]):
+                self._happened("crypto_error", pattern=code, text=text, peer=peer)
+            await asyncio.sleep(pause)
 
-    def happened(self, kind: str, **detail: Any) -> None:
+    def _happened(self, kind: str, **detail: Any) -> None:
         self._reporter.happened(Happening(kind, detail))
-
-    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run beside; what it does not foresee ends the worker."""
-        return self._tasks.start(work, name)
 
     async def hang_up(self) -> None:
         self._server.close()
@@ -245,7 +289,7 @@ class SandboxEngine:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
         except EngineError as error:
             self._server.close()
-            self.happened("error", code=error.code)
+            self._happened("error", code=error.code)
             self._tell(Status.DISCONNECTED, "unknown", raw=str(error))
 
     async def _pair(self) -> bool:
@@ -292,7 +336,7 @@ class SandboxEngine:
             while step == 1 and self._faults.active("stuck-loading"):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         self._tell(Status.CONNECTED)
-        self._traffic = self.start(self._talk(), "traffic")
+        self._traffic = self._tasks.start(self._talk(), "traffic")
 
     async def _talk(self) -> None:
         async with asyncio.TaskGroup() as tasks:
