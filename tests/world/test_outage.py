@@ -59,7 +59,7 @@ async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(agent, event
     assert shown["attempts"] == 0, "what is not reached costs no attempt"
     with closing(sqlite3.connect(agent.state / "agent.db")) as db:
         kept = [json.loads(row[0]) for row in db.execute("select record from sessions")]
-    assert {(its["reason"], its["breaker_failures"]) for its in kept} == {("unreachable", 0)}
+    assert {(its["reason"], its["breaker"]["failures"]) for its in kept} == {("unreachable", 0)}
     await eventually(lambda: all_connected(agent, ids), within=OUTAGE + BACK_WITHIN)
     assert now() <= back + BACK_WITHIN
     for id in ids:
