@@ -11,10 +11,10 @@ import pytest
 
 from agent.core.model import InstanceId, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, Plan
-from agent.core.recovery.repair import Ground, Proof
+from agent.core.recovery.repair import Goal, Ground, Proof, Repair, Trouble
 from agent.errors import Refused, VaultError
 from agent.supervise.facts import Facts
-from agent.supervise.passes.act import Executor
+from agent.supervise.passes.act import carry_out
 from agent.supervise.snapshots import Snapshots
 from agent.vault.check import inspect
 from agent.vault.identity import Identity, create, read_identity
@@ -65,9 +65,10 @@ async def test_a_repair_puts_the_snapshot_back_and_no_backup(root, sales, taken,
 async def test_a_clean_up_for_damaged_files_spares_them_once_they_are_whole(root, sales, session):
     parts, facts = SimpleNamespace(root=root), Facts(sales, SessionRecord(paired=True))
     actions, proof = (ActionKind.SET_ASIDE,), Proof(Ground.DAMAGED_FILES)
-    plan = Plan("cleanup", actions, "its files were damaged", True, proof=proof)
-    with pytest.raises(VaultError, match="whole again"):
-        await Executor(parts, parts, parts)._do_all(facts, plan)
+    repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
+    plan = Plan("cleanup", actions, "its files were damaged", repair, proof=proof)
+    outcome = await carry_out(SimpleNamespace(registry=parts), facts, plan)
+    assert "whole again" in outcome.detail
     assert (facts.record.paired, list_trash(root)) == (True, [])
 
 
