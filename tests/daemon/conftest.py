@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from agent.host.process import find_workers
+from tests.in_memory import folder_in_memory
 from tests.waiting import GrowingLog, alive
 
 # Often, so that a test waits for the fault and not for the clock; other limits are the defaults.
@@ -227,20 +228,22 @@ async def cli(agent: AgentClient, *words: object) -> tuple[int | None, str]:
 
 
 @pytest.fixture
-async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent]]:
+async def make_agent() -> AsyncIterator[Callable[..., RunningAgent]]:
+    """In memory: what other tests write to the disk holds up no agent's fsync."""
     made: list[RunningAgent] = []
 
     def make(settings: str = "", name: str = "state", base: str = SETTINGS) -> RunningAgent:
-        config = tmp_path / f"{name}.toml"
+        config = home / f"{name}.toml"
         config.write_text(base + settings)
-        made.append(RunningAgent(tmp_path / name, config))
+        made.append(RunningAgent(home / name, config))
         return made[-1]
 
-    yield make
-    async with contextlib.AsyncExitStack() as stack:
-        for one in reversed(made):
-            stack.callback(lambda log=one.log: print(log.read_text() if log.exists() else ""))
-            stack.push_async_callback(one.close)
+    with folder_in_memory() as home:
+        yield make
+        async with contextlib.AsyncExitStack() as stack:
+            for one in reversed(made):
+                stack.callback(lambda log=one.log: print(log.read_text() if log.exists() else ""))
+                stack.push_async_callback(one.close)
 
 
 @pytest.fixture

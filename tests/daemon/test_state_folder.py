@@ -24,7 +24,7 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await agent.stop()
     used.touch()  # as root does once the service is up
-    away = tmp_path / "away"
+    away = agent.state.with_name("away")
     agent.state.rename(away)
 
     agent.state.mkdir()  # the mount point
@@ -41,14 +41,12 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
-async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(
-    agent, eventually, tmp_path
-):
+async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(agent, eventually):
     """Another state was put in place of the one from which the workers were started."""
     await agent.create("other")
     await eventually(lambda: agent.status("other"), "CONNECTED")
     await agent.stop()
-    foreign = tmp_path / "foreign"
+    foreign = agent.state.with_name("foreign")
     agent.state.rename(foreign)
     await agent.start()
     await connected(agent, eventually, "a")
@@ -56,7 +54,7 @@ async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(
     await agent.kill()
     run = agent.state / "run"
     run.rename(foreign / "run.now")
-    agent.state.rename(tmp_path / "away")
+    agent.state.rename(agent.state.with_name("away"))
     if (foreign / "run").exists():
         (foreign / "run").rename(foreign / "run.old")
     (foreign / "run.now").rename(foreign / "run")
