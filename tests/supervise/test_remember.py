@@ -127,6 +127,13 @@ def test_a_drop_is_counted_once_however_often_it_is_reported():
     assert it.record.status is ConnectionStatus.RECONNECTING
 
 
+def test_a_page_that_reconnects_by_itself_is_counted_by_its_reason():
+    it, status = facts(), ConnectionStatus.RECONNECTING
+    for step, claim in enumerate((CONNECTED, replace(LOST, status=status), CONNECTED)):
+        look(it, claim, at=NOW + step)
+    assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
+
+
 def test_an_end_that_comes_while_it_is_down_is_the_reason_from_then_on():
     it = facts()
     look(it, CONNECTED)

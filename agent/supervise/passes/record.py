@@ -382,7 +382,7 @@ def _note_status(
     if before.status is Status.CONNECTED:
         facts.connected_since_wall = None
         facts.lost_at = boot_now()
-        because = verdict.reason or facts.record.reason or "unknown"
+        because = verdict.after or verdict.reason or facts.record.reason or "unknown"
         facts.lost_because = facts.lost_because or because
     asked = facts.asked.logout and verdict.reason == "logout"
     why = "logged out as asked" if asked else verdict.sentence
