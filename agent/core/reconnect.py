@@ -49,24 +49,18 @@ class ReconnectPolicy:
         return base, usual if reason.max is None else reason.max
 
 
-def reconnect_delay(
-    attempts: int, policy: ReconnectPolicy, base: float, longest: float, jitter01: float
-) -> float:
-    """`min(base * factor^attempts, longest) + jitter`; `jitter01` is a random 0 to 1."""
-    # 2.0 ** 64 seconds is longer than any policy's wait; larger powers overflow.
-    power = policy.factor ** min(max(attempts, 0), 64)
-    return min(base * power, longest) + policy.jitter * jitter01
-
-
 def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: float) -> float:
-    """The delay before the next try after `tries` that failed for this reason."""
+    """The delay before the next try after `tries` that failed for this reason:
+    `min(base * factor^tries, longest) + jitter`; `jitter01` is a random 0 to 1."""
     base, longest = policy.bounds(reason)
     if reason.local:
         jitter01 = 0.0  # it spreads logins of many machines; here the queue of starts does
     if reason.permanence is Permanence.AT_ONCE and tries == 0:
         return base
+    # 2.0 ** 64 seconds is longer than any policy's wait; larger powers overflow.
+    power = policy.factor ** min(max(tries, 0), 64)
     # A reason without delay gets one from the second time on: no storm.
-    return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
+    return min((base or policy.base) * power, longest) + policy.jitter * jitter01
 
 
 def not_before(

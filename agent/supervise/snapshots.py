@@ -188,12 +188,8 @@ class Snapshots:
                 raise TryLater(
                     f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
                 ) from error
-            log.info(
-                "the snapshot of %s holds its files as they are on the disk: %s",
-                facts.id,
-                error,
-                extra=about(facts.id),
-            )
+            as_is = "the snapshot of %s holds its files as they are on the disk: %s"
+            log.info(as_is, facts.id, error, extra=about(facts.id))
             return False
         return True
 
@@ -215,12 +211,8 @@ class Snapshots:
                 instance = facts.instance
                 await asyncio.to_thread(refuse_roll_back, self.registry.root, instance, snapshot)
             await asyncio.to_thread(must_have_room, self.registry.root, snapshot)
-            said = entry(
-                facts,
-                "restoring",
-                f"the agent begins to restore snapshot {name}",
-                Category.RECOVERY,
-            )
+            begins = f"the agent begins to restore snapshot {name}"
+            said = entry(facts, "restoring", begins, Category.RECOVERY)
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.registry.save(facts, [said])
             try:
@@ -273,18 +265,9 @@ class Snapshots:
         raise unreadable or VaultError(f"cannot restore {facts.id}: it has no good snapshot")
 
     async def _put_back(self, facts: Facts, snapshot: Snapshot, why: str) -> Restored:
-        restored = await self.work.run(
-            facts.id,
-            "restore",
-            partial(
-                restore_snapshot,
-                self.registry.root,
-                facts.instance,
-                snapshot,
-                why,
-                needs_passkey=facts.record.needs_passkey,
-            ),
-        )
+        needs, root = facts.record.needs_passkey, self.registry.root
+        work = partial(restore_snapshot, root, facts.instance, snapshot, why, needs_passkey=needs)
+        restored = await self.work.run(facts.id, "restore", work)
         facts.saved.identity = None  # the snapshot has another identity file
         before = restored.retired.name if restored.retired else "nothing"
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"

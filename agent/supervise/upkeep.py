@@ -117,10 +117,8 @@ class Upkeep:
                 trash = await asyncio.to_thread(list_trash, self.registry.root)
                 # A session in the trash can come back: it keeps its snapshots.
                 known = {*self.registry.facts, *(retired.id for retired in trash)}
-                gone = await asyncio.to_thread(
-                    sweep_snapshots, self.registry.root, known, keep, passed
-                )
-                for name in gone:
+                root = self.registry.root
+                for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
                     log.info("removed the snapshot %s", name)
                 swept = now
             await asyncio.sleep(SWEEP_EVERY)
@@ -132,15 +130,13 @@ class Upkeep:
         await asyncio.sleep(FIRST_COPY)
         while True:
             problem = await self.registry.store.check()
+            state = self.registry.settings.config.agent.state_path
             if problem == "ok":
                 with going_on():
-                    await self.registry.store.copy_to(
-                        self.registry.settings.config.agent.state_path / "agent.db.copy"
-                    )
+                    await self.registry.store.copy_to(state / "agent.db.copy")
             else:
-                log.error(
-                    "the database is damaged: %s; the agent rebuilds it at its next start", problem
-                )
+                damaged = "the database is damaged: %s; the agent rebuilds it at its next start"
+                log.error(damaged, problem)
             await asyncio.sleep(CHECK_EVERY)
 
     async def report_keys(self) -> None:
@@ -220,10 +216,7 @@ class Watchdog:
                 continue
             within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
             try:
-                async with (
-                    aiohttp.ClientSession(timeout=within) as client,
-                    client.get(url) as answer,
-                ):
+                async with aiohttp.request("GET", url, timeout=within) as answer:
                     cause = "" if answer.ok else f"HTTP {answer.status}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 cause = type(error).__name__
@@ -325,10 +318,8 @@ class UsageSampler:
             run.memory_bytes, run.cpu_seconds = usage.memory_bytes, spent
             run.processes = usage.processes
             if trend and usage.memory_bytes is not None:
-                policy = self.registry.settings.config.memory
-                run.memory_history = note_memory(
-                    run.memory_history, usage.memory_bytes, policy, boot_now()
-                )
+                policy, before = self.registry.settings.config.memory, run.memory_history
+                run.memory_history = note_memory(before, usage.memory_bytes, policy, boot_now())
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""

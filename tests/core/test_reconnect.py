@@ -19,7 +19,6 @@ from agent.core.reconnect import (
     forgive,
     needs_connect,
     not_before,
-    reconnect_delay,
     settled,
 )
 from agent.core.words import Claim
@@ -56,8 +55,8 @@ def test_delays_stay_within_bounds(tries, jitter, code):
 
 @given(st.integers(0, 200), jitters, st.floats(0.1, 100), st.floats(1, 10))
 def test_delays_never_shrink(attempts, jitter, base, factor):
-    policy = ReconnectPolicy(factor=factor)
-    delays = [reconnect_delay(n, policy, base, 300, jitter) for n in (attempts, attempts + 1)]
+    policy, reason = ReconnectPolicy(factor=factor), replace(reason_of("unknown"), base=base)
+    delays = [delay_for(reason, n, policy, jitter) for n in (attempts, attempts + 1)]
     assert delays == sorted(delays)
     assert delays[0] == reconnect_delay(attempts, policy, base, 300, 0.0) + policy.jitter * jitter
 
