@@ -18,8 +18,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.audit import CALLER, REQUEST_ID, path_of, route_of
-from agent.api.http.auth import has_rights, identify, require
+from agent.api.http.auth import CALLER, REQUEST_ID, has_rights, identify, path_of, require, route_of
 from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.envelope import (

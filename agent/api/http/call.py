@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from agent.api.http.audit import Audit
-from agent.api.http.auth import Caller, KeyRing, Right
+from agent.api.http.auth import Audit, Caller, KeyRing, Right
 from agent.api.http.fields import (
     INTEGER,
     RAW,

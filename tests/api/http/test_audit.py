@@ -32,7 +32,7 @@ async def test_requests_with_a_wrong_key_leave_a_line_and_a_count(
         (line,) = said(caplog)
         refused = "refused 127.0.0.1: GET /api/instances → 401 unauthorized (request "
         assert line == f"{refused}{number})"
-        monkeypatch.setattr("agent.api.http.audit.QUIET_SECONDS", 0)
+        monkeypatch.setattr("agent.api.http.auth.QUIET_SECONDS", 0)
         await tcp.get("/api/instances", headers=wrong)
     assert said(caplog)[1].startswith(refused)
     assert said(caplog)[1].endswith("); 49 more like the last came before it")
