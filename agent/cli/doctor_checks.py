@@ -264,7 +264,7 @@ def backends(here: Installation) -> Iterator[Finding]:
 
 
 def _open_to_all(path: Path) -> int:
-    """Its mode if every user may open it, else 0."""
+    """The mode of a file that every user may open, else 0."""
     with suppress(OSError):  # reading it reports the error
         mode = stat.S_IMODE(path.stat().st_mode)
         return mode if mode & 0o007 else 0

@@ -117,7 +117,7 @@ NOTHING = "no instances"
 
 
 def show(options: argparse.Namespace) -> int:
-    """Show everything about an instance: what `why` says, then every field that holds something."""
+    """Show everything about an instance."""
     details, _, lines = _look(options)
     return print_answer(options, details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
 
@@ -144,7 +144,7 @@ def why(options: argparse.Namespace) -> int:
 
 
 def _look(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
-    """Its details, and what they mean: by title, and as lines."""
+    """The details of a session, and what they mean: by title, and as lines."""
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
     query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
