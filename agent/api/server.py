@@ -196,6 +196,12 @@ class Server:
     async def open(
         self, socket_path: Path | None, environ: MutableMapping[str, str], listen: str
     ) -> None:
+        """Listen on systemd's sockets, and bind those that it did not pass. A failure leaves some
+        open: `close` ends them.
+
+        `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
+        systemd should have opened, if it is not `section.listen`.
+        """
         section = self._parts.section
         path = Path(section.socket) if section.socket else socket_path
         listen = section.listen and (listen or section.listen)
@@ -213,6 +219,10 @@ class Server:
                 await self._listen(sock, describe(sock))
         if path is not None and socket.AF_UNIX not in families:
             await self._listen(bind_unix(path), f"unix:{path}")
+        log.info("listening on %s", ", ".join(self.addresses) or "nothing")
+        for cause in self._parts.not_listening.values():
+            again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
+            log.error("%s; sessions run without it, and %s", cause, again)
 
     async def _listen(self, sock: socket.socket, address: str) -> None:
         if sock.family != socket.AF_UNIX:
@@ -267,31 +277,6 @@ class Server:
         await asyncio.sleep(0.01)
         for server in self._listening:
             server.close()
-
-
-async def serve(
-    parts: Parts,
-    *,
-    socket_path: Path | None = None,
-    environ: MutableMapping[str, str] | None = None,
-    listen: str = "",
-) -> Server:
-    """Listen on systemd's sockets, and bind those that it did not pass.
-
-    `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
-    systemd should have opened, if it is not `section.listen`.
-    """
-    server = Server(parts)
-    try:
-        await server.open(socket_path, os.environ if environ is None else environ, listen)
-    except BaseException:
-        await server.close()
-        raise
-    log.info("listening on %s", ", ".join(server.addresses) or "nothing")
-    for cause in parts.not_listening.values():
-        again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
-        log.error("%s; sessions run without it, and %s", cause, again)
-    return server
 
 
 def _allowed_hosts(section: ApiSection) -> frozenset[str]:

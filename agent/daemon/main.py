@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
-from agent.api.server import Server, serve
+from agent.api.server import Server
 from agent.clock import boot_now
 from agent.config.config import USUAL_LISTEN, Config, StopSection
 from agent.config.load import load_config
@@ -251,7 +251,8 @@ class Daemon:
                 self._signals.reload,
             )
             listen = await host.missing_address()
-            server = await serve(for_handlers, socket_path=self._config.api_socket, listen=listen)
+            server = Server(for_handlers)
+            await server.open(self._config.api_socket, os.environ, listen)
             watchdog = Watchdog(supervisor.loop, store, settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,

@@ -14,7 +14,7 @@ import pytest
 
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
-from agent.api.server import Server, serve
+from agent.api.server import Server
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
 from agent.core.trouble import Trouble, Windows
@@ -129,7 +129,9 @@ async def serve_fakes(
         Windows(),
         places={},
     )
-    return await serve(parts, socket_path=path, environ={})
+    server = Server(parts)
+    await server.open(path, {}, "")
+    return server
 
 
 @pytest.fixture
