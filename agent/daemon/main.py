@@ -239,7 +239,7 @@ class Daemon:
             for_handlers = ApiParts(
                 self._config.api,
                 supervisor,
-                await KeyRing.open(store),
+                KeyRing(store, await store.keys()),
                 exporter,
                 reader,
                 sending,

@@ -115,7 +115,7 @@ async def serve_fakes(
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
     supervisor.store, supervisor.root = keys, path.parent
-    ring = await KeyRing.open(keys)
+    ring = KeyRing(keys, await keys.keys())
     parts = Parts(
         section,
         supervisor,

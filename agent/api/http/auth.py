@@ -79,10 +79,6 @@ class KeyRing:
         self._rows = {row.id: row for row in rows}
         self._used_wall: dict[str, float] = {}
 
-    @classmethod
-    async def open(cls, store: Store) -> "KeyRing":
-        return cls(store, await store.keys())
-
     def rows(self) -> list[KeyRow]:
         return sorted(self._rows.values(), key=attrgetter("created_wall", "id"))
 

@@ -41,7 +41,7 @@ def test_a_right_is_had_or_not() -> None:
 
 async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> None:
     store = FakeKeys()
-    ring = await KeyRing.open(store)
+    ring = KeyRing(store, await store.keys())
     row, token = await ring.add("prometheus", ("read",))
     assert token not in repr(store.kept)
     assert token.startswith(f"wak_{row.id}_")
@@ -49,7 +49,7 @@ async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> N
     for wrong in (token[:-1], token + "x", token.upper(), f"wak_{row.id}_", "", "wak_", "\udcff"):
         with pytest.raises(Unauthorized):
             ring.caller(wrong)
-    again = await KeyRing.open(store)
+    again = KeyRing(store, await store.keys())
     assert again.caller(token).name == "key prometheus"
     await ring.remove(row.id)
     with pytest.raises(Unauthorized):
@@ -187,7 +187,7 @@ async def test_a_failing_revocation_still_closes_the_door() -> None:
             raise OSError("disk full")
 
     store = Broken()
-    ring = await KeyRing.open(store)
+    ring = KeyRing(store, await store.keys())
     row, token = await ring.add("x", ("admin",))
     with pytest.raises(OSError, match="disk full"):
         await ring.remove(row.id)
