@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -223,31 +224,20 @@ async def picture(call: Call) -> web.Response:
 
 def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
     """Newest first, each by the time in its files' names; empty where the engine kept none."""
-    try:
-        with open_instance(root, id, SESSION, FOLDER) as folder:
-            names = set(folder.names())
-            notes = sorted((name for name in names if _NOTE.fullmatch(name)), reverse=True)[:MOST]
-            return [
-                {
-                    "name": (stem := name.removesuffix(".json")),
-                    "seen": _read_note(folder, name),
-                    "picture": f"{stem}.jpg" in names,
-                }
-                for name in notes
-            ]
-    except VaultError:
-        return []
+    found = []
+    with suppress(VaultError), open_instance(root, id, SESSION, FOLDER) as folder:
+        names = set(folder.names())
+        for name in sorted(filter(_NOTE.fullmatch, names), reverse=True)[:MOST]:
+            stem, seen = name.removesuffix(".json"), _read_note(folder, name)
+            found.append({"name": stem, "seen": seen, "picture": f"{stem}.jpg" in names})
+    return found
 
 
 def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     if NAME.fullmatch(name):
-        try:
-            with open_instance(root, id, SESSION, FOLDER) as folder:
-                content = folder.content(f"{name}.jpg")
-        except VaultError:
-            content = b""
-        if content.startswith(b"\xff\xd8\xff"):
-            return content
+        with suppress(VaultError), open_instance(root, id, SESSION, FOLDER) as folder:
+            if (content := folder.content(f"{name}.jpg")).startswith(b"\xff\xd8\xff"):
+                return content
     raise NotFound(f"cannot show the picture {name} of {id}: there is none")
 
 
