@@ -31,253 +31,143 @@ def dropped(reason, **record):
     )
 
 
-@pytest.mark.parametrize(
-    ("observation", "health", "state", "reason"),
-    [
-        pytest.param(seen(), "healthy", S.CONNECTED, "", id="connected and answers"),
-        pytest.param(
-            seen(desired=OFF), "disconnected", S.DISCONNECTED, "disabled", id="disabled but runs"
+VERDICTS = {
+    "connected and answers": (seen(), "healthy CONNECTED"),
+    "disabled but runs": (seen(desired=OFF), "disconnected DISCONNECTED disabled"),
+    "stopped by hand": (
+        without_worker(desired=Desired(True, Override.STOPPED)),
+        "disconnected DISCONNECTED stopped",
+    ),
+    "masked": (without_worker(masked=True), "disconnected DISCONNECTED masked"),
+    "should run, does not": (without_worker(), "not_found RECONNECTING not_running"),
+    "over its burst limit": (
+        without_worker(UnitState.FAILED, result="signal"),
+        "degraded RECONNECTING worker_failed",
+    ),
+    "configuration error": (
+        without_worker(UnitState.FAILED, exit_status=78),
+        "disconnected DISCONNECTED misconfigured",
+    ),
+    "attempts used up": (
+        without_worker(UnitState.FAILED, record=SessionRecord(paired=True, attempts=20)),
+        "degraded DISCONNECTED attempts_used_up",
+    ),
+    "damaged files": (
+        without_worker(files=SessionFiles.DAMAGED),
+        "corrupted AUTH_FAILURE session_damaged",
+    ),
+    "paired, and the folder is gone": (
+        without_worker(files=SessionFiles.ABSENT),
+        "corrupted AUTH_FAILURE session_missing",
+    ),
+    "paired, and the store is empty": (
+        without_worker(files=SessionFiles.UNPAIRED),
+        "corrupted AUTH_FAILURE unpaired_suspect",
+    ),
+    "empty store after a logout is no suspect": (
+        without_worker(
+            files=SessionFiles.UNPAIRED, record=SessionRecord(paired=True, reason="logout")
         ),
-        pytest.param(
-            without_worker(desired=Desired(True, Override.STOPPED)),
-            "disconnected",
-            S.DISCONNECTED,
-            "stopped",
-            id="stopped by hand",
+        "disconnected AUTH_FAILURE logout",
+    ),
+    "stopping": (without_worker(UnitState.DEACTIVATING), "disconnected RECONNECTING stopping"),
+    "process never ready": (
+        without_worker(UnitState.ACTIVATING),
+        "stuck INITIALIZING phase_process",
+    ),
+    "worker takes no connection": (
+        seen(claim=None, probe=None, linked_since=None),
+        "stuck INITIALIZING phase_process",
+    ),
+    "worker says nothing for 15 s": (
+        seen(claim=None, probe=None, linked_since=NOW - 15),
+        "degraded INITIALIZING phase_process",
+    ),
+    "just attached": (
+        seen(claim=None, probe=None, linked_since=NOW - 3),
+        "disconnected INITIALIZING starting",
+    ),
+    "two failed pings": (
+        seen(probe=ProbeFact(False, NOW, 10, 2)),
+        "degraded CONNECTED ping_failed",
+    ),
+    "three failed pings make a zombie": (
+        seen(probe=ProbeFact(False, NOW, 10, 3)),
+        "stuck RECONNECTING zombie",
+    ),
+    "slow": (seen(probe=ProbeFact(True, NOW, 6.0)), "degraded CONNECTED slow"),
+    "proof older than its limit is not CONNECTED": (
+        seen(claim=said(proof_age=91)),
+        "degraded RECONNECTING proof_old",
+    ),
+    "a page that changed": (
+        seen(claim=said(S.INITIALIZING, phase="injected", reason="injection_failed", ago=999)),
+        "stuck INITIALIZING injection_failed",
+    ),
+    "no proof": (seen(claim=said(proof_age=181)), "stuck RECONNECTING proof_old"),
+    "says connected, not proved yet": (
+        seen(claim=said(proof_age=None, ago=5)),
+        "disconnected LOADING starting",
+    ),
+    "never proved": (seen(claim=said(proof_age=None, ago=31)), "degraded LOADING not_proved"),
+    "phase overdue": (
+        seen(claim=said(S.LOADING, phase="loaded", ago=60)),
+        "stuck LOADING phase_loaded",
+    ),
+    "30 s in a state that should pass": (
+        seen(claim=said(S.LOADING, ago=30)),
+        "stuck LOADING state_stuck",
+    ),
+    "the engine reconnects by itself": (
+        seen(claim=said(S.RECONNECTING, ago=100)),
+        "disconnected RECONNECTING starting",
+    ),
+    "waits for a scan": (
+        seen(claim=said(S.QR_REQUIRED), record=NEW),
+        "disconnected QR_REQUIRED waiting_for_scan",
+    ),
+    "paired, and shows a QR": (
+        seen(claim=said(S.QR_REQUIRED)),
+        "corrupted AUTH_FAILURE unpaired_suspect",
+    ),
+    "its worker found no pairing in its store": (
+        seen(claim=said(S.AUTH_FAILURE, reason="unpaired_suspect")),
+        "corrupted AUTH_FAILURE unpaired_suspect",
+    ),
+    "its worker found no pairing, and a logout is known": (
+        seen(
+            claim=said(S.AUTH_FAILURE, reason="unpaired_suspect"),
+            record=SessionRecord(paired=True, reason="logout"),
         ),
-        pytest.param(
-            without_worker(masked=True), "disconnected", S.DISCONNECTED, "masked", id="masked"
-        ),
-        pytest.param(
-            without_worker(), "not_found", S.RECONNECTING, "not_running", id="should run, does not"
-        ),
-        pytest.param(
-            without_worker(UnitState.FAILED, result="signal"),
-            "degraded",
-            S.RECONNECTING,
-            "worker_failed",
-            id="over its burst limit",
-        ),
-        pytest.param(
-            without_worker(UnitState.FAILED, exit_status=78),
-            "disconnected",
-            S.DISCONNECTED,
-            "misconfigured",
-            id="configuration error",
-        ),
-        pytest.param(
-            without_worker(UnitState.FAILED, record=SessionRecord(paired=True, attempts=20)),
-            "degraded",
-            S.DISCONNECTED,
-            "attempts_used_up",
-            id="attempts used up",
-        ),
-        pytest.param(
-            without_worker(files=SessionFiles.DAMAGED),
-            "corrupted",
-            S.AUTH_FAILURE,
-            "session_damaged",
-            id="damaged files",
-        ),
-        pytest.param(
-            without_worker(files=SessionFiles.ABSENT),
-            "corrupted",
-            S.AUTH_FAILURE,
-            "session_missing",
-            id="paired, and the folder is gone",
-        ),
-        pytest.param(
-            without_worker(files=SessionFiles.UNPAIRED),
-            "corrupted",
-            S.AUTH_FAILURE,
-            "unpaired_suspect",
-            id="paired, and the store is empty",
-        ),
-        pytest.param(
-            without_worker(
-                files=SessionFiles.UNPAIRED, record=SessionRecord(paired=True, reason="logout")
-            ),
-            "disconnected",
-            S.AUTH_FAILURE,
-            "logout",
-            id="empty store after a logout is no suspect",
-        ),
-        pytest.param(
-            without_worker(UnitState.DEACTIVATING),
-            "disconnected",
-            S.RECONNECTING,
-            "stopping",
-            id="stopping",
-        ),
-        pytest.param(
-            without_worker(UnitState.ACTIVATING),
-            "stuck",
-            S.INITIALIZING,
-            "phase_process",
-            id="process never ready",
-        ),
-        pytest.param(
-            seen(claim=None, probe=None, linked_since=None),
-            "stuck",
-            S.INITIALIZING,
-            "phase_process",
-            id="worker takes no connection",
-        ),
-        pytest.param(
-            seen(claim=None, probe=None, linked_since=NOW - 15),
-            "degraded",
-            S.INITIALIZING,
-            "phase_process",
-            id="worker says nothing for 15 s",
-        ),
-        pytest.param(
-            seen(claim=None, probe=None, linked_since=NOW - 3),
-            "disconnected",
-            S.INITIALIZING,
-            "starting",
-            id="just attached",
-        ),
-        pytest.param(
-            seen(probe=ProbeFact(False, NOW, 10, 2)),
-            "degraded",
-            S.CONNECTED,
-            "ping_failed",
-            id="two failed pings",
-        ),
-        pytest.param(
-            seen(probe=ProbeFact(False, NOW, 10, 3)),
-            "stuck",
-            S.RECONNECTING,
-            "zombie",
-            id="three failed pings make a zombie",
-        ),
-        pytest.param(
-            seen(probe=ProbeFact(True, NOW, 6.0)), "degraded", S.CONNECTED, "slow", id="slow"
-        ),
-        pytest.param(
-            seen(claim=said(proof_age=91)),
-            "degraded",
-            S.RECONNECTING,
-            "proof_old",
-            id="proof older than its limit is not CONNECTED",
-        ),
-        pytest.param(
-            seen(claim=said(S.INITIALIZING, phase="injected", reason="injection_failed", ago=999)),
-            "stuck",
-            S.INITIALIZING,
-            "injection_failed",
-            id="a page that changed",
-        ),
-        pytest.param(
-            seen(claim=said(proof_age=181)), "stuck", S.RECONNECTING, "proof_old", id="no proof"
-        ),
-        pytest.param(
-            seen(claim=said(proof_age=None, ago=5)),
-            "disconnected",
-            S.LOADING,
-            "starting",
-            id="says connected, not proved yet",
-        ),
-        pytest.param(
-            seen(claim=said(proof_age=None, ago=31)),
-            "degraded",
-            S.LOADING,
-            "not_proved",
-            id="never proved",
-        ),
-        pytest.param(
-            seen(claim=said(S.LOADING, phase="loaded", ago=60)),
-            "stuck",
-            S.LOADING,
-            "phase_loaded",
-            id="phase overdue",
-        ),
-        pytest.param(
-            seen(claim=said(S.LOADING, ago=30)),
-            "stuck",
-            S.LOADING,
-            "state_stuck",
-            id="30 s in a state that should pass",
-        ),
-        pytest.param(
-            seen(claim=said(S.RECONNECTING, ago=100)),
-            "disconnected",
-            S.RECONNECTING,
-            "starting",
-            id="the engine reconnects by itself",
-        ),
-        pytest.param(
-            seen(claim=said(S.QR_REQUIRED), record=NEW),
-            "disconnected",
-            S.QR_REQUIRED,
-            "waiting_for_scan",
-            id="waits for a scan",
-        ),
-        pytest.param(
-            seen(claim=said(S.QR_REQUIRED)),
-            "corrupted",
-            S.AUTH_FAILURE,
-            "unpaired_suspect",
-            id="paired, and shows a QR",
-        ),
-        pytest.param(
-            seen(claim=said(S.AUTH_FAILURE, reason="unpaired_suspect")),
-            "corrupted",
-            S.AUTH_FAILURE,
-            "unpaired_suspect",
-            id="its worker found no pairing in its store",
-        ),
-        pytest.param(
-            seen(
-                claim=said(S.AUTH_FAILURE, reason="unpaired_suspect"),
-                record=SessionRecord(paired=True, reason="logout"),
-            ),
-            "disconnected",
-            S.AUTH_FAILURE,
-            "logout",
-            id="its worker found no pairing, and a logout is known",
-        ),
-        pytest.param(
-            seen(claim=said(S.QR_REQUIRED, reason="logout")),
-            "disconnected",
-            S.QR_REQUIRED,
-            "waiting_for_scan",
-            id="QR after a logout",
-        ),
-        pytest.param(
-            dropped("connection_lost"),
-            "degraded",
-            S.RECONNECTING,
-            "connection_lost",
-            id="connection lost",
-        ),
-        pytest.param(
-            dropped("conflict", strikes=2),
-            "degraded",
-            S.DISCONNECTED,
-            "conflict_foreign_owner",
-            id="second conflict",
-        ),
-        pytest.param(dropped("banned"), "disconnected", S.AUTH_FAILURE, "banned", id="banned"),
-        pytest.param(
-            seen(signals=(LEAK, KEYS)),
-            "corrupted",
-            S.CONNECTED,
-            "crypto_corrupted",
-            id="the worst signal decides",
-        ),
-        pytest.param(
-            seen(signals=(LEAK,), probe=ProbeFact(False, NOW, 10, 3)),
-            "stuck",
-            S.RECONNECTING,
-            "zombie",
-            id="a signal does not hide a zombie",
-        ),
-    ],
-)
-def test_verdict(observation, health, state, reason):
+        "disconnected AUTH_FAILURE logout",
+    ),
+    "QR after a logout": (
+        seen(claim=said(S.QR_REQUIRED, reason="logout")),
+        "disconnected QR_REQUIRED waiting_for_scan",
+    ),
+    "connection lost": (dropped("connection_lost"), "degraded RECONNECTING connection_lost"),
+    "second conflict": (
+        dropped("conflict", strikes=2),
+        "degraded DISCONNECTED conflict_foreign_owner",
+    ),
+    "banned": (dropped("banned"), "disconnected AUTH_FAILURE banned"),
+    "the worst signal decides": (
+        seen(signals=(LEAK, KEYS)),
+        "corrupted CONNECTED crypto_corrupted",
+    ),
+    "a signal does not hide a zombie": (
+        seen(signals=(LEAK,), probe=ProbeFact(False, NOW, 10, 3)),
+        "stuck RECONNECTING zombie",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_verdict(case):
+    observation, told = VERDICTS[case]
     verdict = judge_health(observation, POLICY, NOW)
-    assert (verdict.health.value, verdict.state, verdict.reason) == (health, state, reason)
+    found = f"{verdict.health.value} {verdict.state.value} {verdict.reason}"
+    assert found.strip() == told
 
 
 def test_cleanup_is_offered_only_where_no_pairing_is_lost():

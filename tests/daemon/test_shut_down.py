@@ -24,8 +24,10 @@ async def test_sessions_of_a_backend_go_on() -> None:
     host: Any = Host()
     own = Facts(Instance(InstanceId("own"), "sandbox", True), SessionRecord())
 
-    async def save() -> None: ...
+    async def save() -> None:
+        assert not host.stopped, "the next agent takes no stop of ours for an operator's"
+        host.stopped.append("saved")
 
     besides = {InstanceId("remote")}
     await close_sessions([own], host, StopSection(), save, besides=besides)
-    assert sorted(host.stopped) == ["own", "packed"]
+    assert sorted(host.stopped) == ["own", "packed", "saved"]

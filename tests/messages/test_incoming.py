@@ -118,6 +118,7 @@ def test_a_full_disk_takes_nothing_and_leaves_what_was_kept(tmp_path: Path) -> N
     file = file_at(tmp_path)
     file.append(messages([1]))
     assert file._db is not None
+    assert file._db.execute("pragma synchronous").fetchone() == (2,), "what is kept outlives power"
     file._db.execute("pragma max_page_count = 1")  # no more than it has
     with pytest.raises(sqlite3.OperationalError):
         file.append(messages(range(2, 50), "x" * 5000))

@@ -404,6 +404,27 @@ async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: 
     assert await agent.state(taken) == "delivered"
 
 
+async def test_acknowledgements_that_cannot_be_noted_are_read_again(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = await agent.say(A, "a1")
+    await until(phone.texts)
+    await asyncio.sleep(1)
+    (id,) = phone.heard
+    kept = file_at(agent.session, ID)
+    kept.append([{"id": "k", "kind": "message_ack", "message_id": id, "state": "read"}])
+    kept.close()
+
+    def fails(*_: object) -> bool:
+        monkeypatch.undo()
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr("agent.messages.outbox._note_ack", fails)
+    await agent.restart()
+    await asyncio.sleep(60)
+    assert await agent.state(taken) == "read"
+
+
 def paired_with(phone: Phone, account: str, status: ConnectionStatus = CONNECTED) -> None:
     record = replace(phone.shown[ID].record, paired=bool(account), account=account)
     phone.show(record=record, status=status)

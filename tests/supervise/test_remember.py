@@ -24,6 +24,7 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
 from agent.supervise.facts import Facts, Settings, is_trouble
+from agent.supervise.passes.observe import note_unit
 from agent.supervise.passes.record import note_operator, remember
 from agent.supervise.passes.run import note_circuit
 
@@ -108,6 +109,12 @@ def look(
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
 LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
+
+
+def test_what_a_run_said_is_no_word_of_the_next_one():
+    look(it := facts(), CONNECTED)
+    note_unit(it, replace(RUNS, run="r2"))
+    assert it.run.claim is None
 
 
 def test_what_began_under_a_clock_that_was_ahead_begins_now():

@@ -99,3 +99,13 @@ async def test_another_session_of_that_name_loses_its_files(paired, eventually, 
     await paired.start()
     await paired.do("POST", f"{A}/enable")
     await stays_ended(paired)
+
+
+async def test_a_folder_that_is_away_was_not_deleted_with_an_earlier_one(paired, eventually):
+    await paired.do("DELETE", A)
+    await asyncio.sleep(2)
+    await connected(paired, eventually)
+    await paired.stop()
+    (paired.state / "sessions" / "a").rename(paired.state / "away")
+    await paired.start()
+    assert await paired.knows("a")

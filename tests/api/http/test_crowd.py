@@ -123,6 +123,18 @@ async def test_connections_that_send_nothing_push_out_none_that_showed_a_right_k
     writer.transport.abort()
 
 
+async def test_an_idle_connection_gives_way_without_a_word(house: House) -> None:
+    """It would be the answer to the next request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    async with asyncio.timeout(60):
+        writer.write(ask("/healthz"))
+        await reader.readuntil(b"}\n")
+        house.server._entrance.most = 1
+        async with half_open(house, 1):
+            assert await reader.read() == b""
+    writer.close()
+
+
 @pytest.mark.parametrize("requests", [1, 2])
 @pytest.mark.parametrize("path", ["/openapi.json"])
 async def test_a_client_that_ended_its_side_gets_its_answers(

@@ -9,7 +9,7 @@ import pytest
 from agent.webhooks.courier import PAGE, POSTS, SESSIONS
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
-from tests.webhooks.carrying.bench import Bench
+from tests.webhooks.carrying.bench import Bench, settings
 from tests.webhooks.carrying.bench import hook as any_hook
 from tests.webhooks.receiver import Receiver
 
@@ -198,7 +198,8 @@ async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
     worker = bench.messages.add("shop")
     worker.keep("a")
     bench.messages.add("other").keep("a")
-    bench.open(hook(target, instances=("shop",)))
+    webhooks = bench.open(hook(target, instances=("other",)))
+    webhooks.reload(settings(hook(target, instances=("shop",))))
     for id in bench.messages.workers:
         bench.messages.tell(id)
     states = [("messages_settled", {"cursor": 0}), ("messages_state", {})]
