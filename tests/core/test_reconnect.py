@@ -58,7 +58,7 @@ def test_delays_never_shrink(attempts, jitter, base, factor):
     policy, reason = ReconnectPolicy(factor=factor), replace(reason_of("unknown"), base=base)
     delays = [delay_for(reason, n, policy, jitter) for n in (attempts, attempts + 1)]
     assert delays == sorted(delays)
-    assert delays[0] == reconnect_delay(attempts, policy, base, 300, 0.0) + policy.jitter * jitter
+    assert delays[0] == delay_for(reason, attempts, policy, 0.0) + policy.jitter * jitter
 
 
 def test_the_life_of_a_breaker():
