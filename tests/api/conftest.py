@@ -71,7 +71,7 @@ class House:
         """A client on the Unix socket."""
         return aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket_path)), **more)
 
-    async def raw(self, sent: bytes, *, within: float = 30.0) -> bytes:
+    async def raw(self, sent: bytes, *, within: float = 60.0) -> bytes:
         """What the server says until it closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:

@@ -109,7 +109,7 @@ class AgentClient:
         with contextlib.suppress(aiohttp.ClientError):
             await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
 
-    async def clear(self, id: str, within: float = 30.0) -> None:
+    async def clear(self, id: str, within: float = 60.0) -> None:
         """End its faults, also when its worker is on its way down or up at this very moment."""
         async with asyncio.timeout(within):
             while True:

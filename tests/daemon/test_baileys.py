@@ -27,10 +27,10 @@ async def a_scanned_session(
     await agent.start(SLOWER)
     body = {"id": "sales", "engine": "baileys", "settings": {"url": whatsapp.socket}}
     await agent.do("POST", "/api/instance", body)
-    await eventually(lambda: agent.status("sales"), "QR_REQUIRED", within=40)
+    await eventually(lambda: agent.status("sales"), "QR_REQUIRED")
     code = await agent.do("GET", "/api/instance/sales/qr")
     await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
     return str(code["qr"])
 
 
@@ -78,19 +78,19 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     os.kill(node, signal.SIGKILL)
     whatsapp.trouble(ACCOUNT, "none")
     await sending
-    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 2, within=40)
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 2)
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
     # It may have gone out, so it is repeated under its id, which phones show once.
     status, answer = await agent.ask("POST", path, message, key)
     assert (status, answer["outcome"]) == (200, "sent")
     assert set(heard()) == {answer["id"]}
 
     os.kill(await agent.pid("sales"), signal.SIGKILL)
-    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3, within=40)
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3)
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
     await agent.stop()
     await agent.start(SLOWER)
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
 
     await starts_again_when_its_own_files_are_back(agent, eventually)
     events = (await agent.do("GET", "/api/instance/sales/events?limit=500"))["events"]
@@ -104,7 +104,7 @@ async def starts_again_when_its_own_files_are_back(
     agent: RunningAgent, eventually: Eventually
 ) -> None:
     await agent.do("POST", "/api/instance/sales/disable")
-    await eventually(lambda: agent.pid("sales"), 0, within=40)
+    await eventually(lambda: agent.pid("sales"), 0)
     creds = agent.state / "sessions/sales/session/creds.json"
     whole = creds.read_bytes()
     # In one step: the agent looks at any moment, and half a file is another fault.
@@ -114,7 +114,7 @@ async def starts_again_when_its_own_files_are_back(
     async def reason() -> str:
         return str((await agent.show("sales"))["health"]["reason"])
 
-    await eventually(reason, "session_foreign", within=40)
+    await eventually(reason, "session_foreign")
     write_whole(creds, whole)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
     assert ("action", "restart: its own files are back") in await agent.story("sales")
@@ -134,7 +134,7 @@ async def test_missing_packages_are_named_everywhere_and_found_when_they_are_the
     async def reason() -> str:
         return str((await agent.show("sales"))["reason"])
 
-    await eventually(reason, "parts_missing", within=40)
+    await eventually(reason, "parts_missing")
     for words in (("list",), ("show", "sales"), ("why", "sales")):
         status, out = await cli(agent, *words)
         assert (status, "packages of the baileys engine" in out) == (0, True), out

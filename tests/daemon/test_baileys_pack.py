@@ -33,7 +33,7 @@ class Packed:
     async def scan(self, id: str) -> None:
         body = {"id": id, "engine": "baileys", "settings": {"url": self.whatsapp.socket}}
         await self.agent.do("POST", "/api/instance", body)
-        await self.eventually(lambda: self.agent.status(id), "QR_REQUIRED", within=40)
+        await self.eventually(lambda: self.agent.status(id), "QR_REQUIRED")
         code = await self.agent.do("GET", f"/api/instance/{id}/qr")
         await asyncio.to_thread(self.whatsapp.scan, code["qr"], IDS[id])
         await self.connected(id)
@@ -123,7 +123,7 @@ async def delete_and_stop(packed: Packed) -> None:
     agent, whatsapp = packed.agent, packed.whatsapp
     keeper, logins = packed.keeper("baileys-2"), packed.logins("shop")
     await agent.do("DELETE", "/api/instance/till")
-    await packed.eventually(lambda: alive(keeper), False, within=40)
+    await packed.eventually(lambda: alive(keeper), False)
     await agent.do("POST", "/api/instance/desk/stop")
     await packed.eventually(lambda: whatsapp.device(IDS["desk"])["connected"], False)
     assert packed.logins("shop") == logins

@@ -46,7 +46,7 @@ async def test_f31_an_agent_killed_on_a_full_disk_says_so_and_starts_with_room_a
     assert "make room there, then start it again" in agent.log.read_text()
     (disk / "filler").unlink()
     await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["itself", "in a group of its own"])

@@ -66,7 +66,7 @@ async def killed_agent(tmp_path) -> AsyncIterator[Callable[..., Awaitable[None]]
 def state(eventually):
     """Wait until a worker is in that state; returns its status."""
 
-    async def wait(host: ProcessHost, id: str, state: str, *, within: float = 30.0):
+    async def wait(host: ProcessHost, id: str, state: str, *, within: float = 60.0):
         async def probe():
             return (await host.status(InstanceId(id))).state
 

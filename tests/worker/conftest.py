@@ -136,7 +136,7 @@ class Bench:
         arguments = {"name": name, "for": lasting, **more}
         return dict(await self.link.call("command", {"name": "fault", "arguments": arguments}))
 
-    async def ended(self, within: float = 30.0) -> int:
+    async def ended(self, within: float = 60.0) -> int:
         process = self.process
         assert process is not None
         await self.until(lambda: process.poll() is not None, within=within)
@@ -148,7 +148,7 @@ class Bench:
         return self.process.stderr.read().decode()
 
     @staticmethod
-    async def until(probe: Any, *, within: float = 30.0) -> None:
+    async def until(probe: Any, *, within: float = 60.0) -> None:
         async with asyncio.timeout(within + 1):
             deadline = asyncio.get_running_loop().time() + within
             while not probe():

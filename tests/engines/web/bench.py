@@ -180,7 +180,7 @@ class Bench:
         return int(process.returncode)
 
     @staticmethod
-    async def until(probe: Callable[[], Any], *, within: float = 30.0) -> None:
+    async def until(probe: Callable[[], Any], *, within: float = 60.0) -> None:
         deadline = asyncio.get_running_loop().time() + within
         while not probe():
             assert asyncio.get_running_loop().time() < deadline, f"not within {within} s"

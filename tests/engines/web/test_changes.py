@@ -14,7 +14,6 @@ from tests.standin.web.stand_in import StandIn
 TO = "5511888888888"
 CHAT, JID = f"{TO}@c.us", f"{TO}@s.whatsapp.net"
 BOB = "5511666666666"
-pytestmark = pytest.mark.timeout(120)
 
 
 async def send(bench: Bench, **message: Any) -> str:

@@ -16,7 +16,6 @@ from tests.engines.web.test_records import Watched, says, watched
 from tests.standin.web.stand_in import StandIn
 
 __all__ = ["watched"]
-pytestmark = pytest.mark.timeout(120)
 
 
 async def loaded(watched: Watched, record: Mapping[str, Any]) -> bytes:

@@ -6,8 +6,6 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
 from agent.core.model import ConnectionStatus
 from tests.engines.web.bench import Bench, renderers_below
 from tests.engines.web.kept import KEEP, kept
@@ -15,7 +13,6 @@ from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
 ANN = "5511777777777@c.us"
-pytestmark = pytest.mark.timeout(120)
 
 
 def says(stand_in: StandIn, id: str, body: str = "hi", **more: Any) -> None:
@@ -51,7 +48,7 @@ async def test_200_messages_are_kept_once_each_amid_kills(bench: Bench, stand_in
         if number in at:
             # The last ones are on their way when it is killed.
             before = {*ids[: number - 20]}
-            await bench.until(lambda wanted=before: messages(bench).keys() >= wanted, within=60)
+            await bench.until(lambda wanted=before: messages(bench).keys() >= wanted)
             await at[number]()
         if not 60 <= number < 80:
             says(stand_in, id, f"text of {id}")
@@ -83,7 +80,7 @@ async def test_what_only_the_page_took_is_kept_after_the_next_start(
     await bench.kill_worker()
     assert messages(bench).keys() == {"BEFORE"}
     await bench.start(first=KEEP, paired=True)
-    await bench.until(lambda: len(messages(bench)) == 32, within=60)
+    await bench.until(lambda: len(messages(bench)) == 32)
     found = messages(bench)
     assert found["BEFORE"]["fresh"] is True and found["LOST0"]["fresh"] is False
     assert found["PHONE"]["from_me"] is True
@@ -109,7 +106,7 @@ async def test_they_are_kept_in_order_and_once_each(
     for number in range(20):
         says(stand_in, f"B{number}")
     await bench.start(paired=True)
-    await eventually(count, 40, within=60)
+    await eventually(count, 40)
     found = await kept()
     names = [f"{part}{number}" for part in "AB" for number in range(20)]
     assert [each["message_id"] for each in found] == names

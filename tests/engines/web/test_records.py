@@ -22,7 +22,6 @@ ANN_JID, BOB_JID, ME = (
     *("5511777777777@s.whatsapp.net", "5511666666666@s.whatsapp.net"),
     f"{ACCOUNT}@s.whatsapp.net",
 )
-pytestmark = pytest.mark.timeout(120)
 
 
 class Watched:

@@ -75,7 +75,7 @@ async def test_a_bad_page_that_a_service_worker_holds_is_passed_by_and_the_pairi
     await bench.stop()
     seen = stand_in.requests.count("/standin.js")
     await bench.start(first=haste("SLOW_INJECTION"), paired=True)
-    await bench.until(lambda: stand_in.requests.count("/standin.js") > seen, within=60)
+    await bench.until(lambda: stand_in.requests.count("/standin.js") > seen)
     bench.be_patient()
     await bench.claimed(Status.CONNECTED)
     assert stand_in.page().device == device

@@ -72,7 +72,7 @@ async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connec
     heard = len(bench.claims)
     await bench.link.call("connect")
     await bench.came(Status.RECONNECTING, heard)
-    await bench.claimed(Status.CONNECTED, within=40)
+    await bench.claimed(Status.CONNECTED)
     await bench.probe()
 
 
@@ -152,7 +152,7 @@ async def test_a_failed_injection_is_reported_and_leaves_evidence(
 ) -> None:
     bench.url += "&missing=WAWebBuildConstants"
     await bench.start(first="import agent.engines.web.states as web; web.SLOW_INJECTION = 4.0")
-    claim = await bench.claimed(Status.DISCONNECTED, "injection_failed", within=40)
+    claim = await bench.claimed(Status.DISCONNECTED, "injection_failed")
     assert "A stand-in for WhatsApp Web" in claim.raw
     kept = bench.session / "diagnostics"
     await bench.until(lambda: list(kept.glob("*.jpg")))

@@ -91,7 +91,7 @@ class Bench:
         return link
 
 
-async def until(probe: Callable[[], Any], what: object = "", within: float = 30.0) -> None:
+async def until(probe: Callable[[], Any], what: object = "", within: float = 60.0) -> None:
     deadline = asyncio.get_running_loop().time() + within
     while not probe():
         assert asyncio.get_running_loop().time() < deadline, f"not within {within} s: {what}"
