@@ -250,9 +250,8 @@ class Daemon:
                 self._places(),
                 self._signals.reload,
             )
-            listen = await host.missing_address()
             server = Server(for_handlers)
-            await server.open(self._config.api_socket, os.environ, listen)
+            await server.open(self._config.api_socket, os.environ, await host.missing_address())
             watchdog = Watchdog(supervisor.loop, store, settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
