@@ -59,11 +59,11 @@ async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> N
 
 
 async def test_a_key_outlives_a_deleted_instance_for_its_others_also_in_the_next_agent() -> None:
-    ring = await KeyRing.open(store := FakeKeys())
+    ring = KeyRing(store := FakeKeys(), ())
     await ring.add("own", (f"instance:{A}",))
     row, _ = await ring.add("both", (f"instance:{A}", f"instance:{B}"))
     await ring.end_of(A)
-    for its in (ring, await KeyRing.open(store)):
+    for its in (ring, KeyRing(store, await store.keys())):
         assert [(it.id, it.scopes) for it in its.rows()] == [(row.id, (f"instance:{B}",))]
 
 
