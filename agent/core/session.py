@@ -14,7 +14,6 @@ from agent.core.figures import (
     COUNTS,
     ErrorRate,
     Histogram,
-    Inbound,
     PerMinute,
     StatusTime,
 )
@@ -180,7 +179,10 @@ class Session:
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
     """Crypto errors in the sliding window."""
-    inbound: Inbound = field(default_factory=Inbound)
+    received_wall: float = 0.0
+    """When the last message came."""
+    acked_wall: float = 0.0
+    """When the last ack or receipt came: the connection works."""
     circuit: str = "closed"
     """closed, open or half_open."""
     circuit_opens_wall: float | None = None

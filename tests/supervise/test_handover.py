@@ -1,4 +1,4 @@
-"""What one life of the agent learned is there in the next; rubbish in its place does no harm."""
+"""What one life of the agent counted is there in the next; rubbish in its place does no harm."""
 
 import time
 from dataclasses import replace
@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import Inbound, RepairStatistics, note_hour
-from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.figures import RepairStatistics
 from agent.store.database import Store
-from agent.supervise.facts import Facts
-from agent.supervise.upkeep import LEARNED, Upkeep
+from agent.supervise.upkeep import STATISTICS, Upkeep
 
 
 @pytest.fixture
@@ -20,32 +18,24 @@ async def store(tmp_path):
     await one.close()
 
 
-def house(store, *ids):
+def house(store):
     """A registry as far as a handover looks at it."""
-    facts = {
-        InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord())
-        for id in ids
-    }
-    return SimpleNamespace(statistics=RepairStatistics(), store=store, facts=facts)
+    return SimpleNamespace(statistics=RepairStatistics(), store=store)
 
 
-async def test_statistics_and_usual_rates_are_handed_over(store):
-    registry = house(store, "a", "b")
+async def test_statistics_are_handed_over(store):
+    registry = house(store)
     registry.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
-    learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
-    registry.facts["a"].inbound = learned
     await Upkeep(registry).keep()
 
-    registry = house(store, "a", "b")
+    registry = house(store)
     await Upkeep(registry).take_over()
-    assert (registry.statistics.repaired, registry.statistics.check_seconds) == (3, 0.5)
-    assert registry.facts["a"].inbound == learned
-    assert registry.facts["b"].inbound == Inbound()
+    assert registry.statistics == RepairStatistics(repaired=3, check_seconds=0.5)
 
 
-@pytest.mark.parametrize("text", ["", '{"statistics": {"checked": "x"}, "inbound": {}}'])
+@pytest.mark.parametrize("text", ["", '{"checked": "x"}'])
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
-    await store.put_facts({LEARNED: text})
+    await store.put_facts({STATISTICS: text})
     registry = house(store)
     await Upkeep(registry).take_over()
     assert replace(registry.statistics, since_wall=0.0) == RepairStatistics()

@@ -45,7 +45,6 @@ from agent.supervise.passes.record import (
     note_restarts,
     remember,
     signals_of,
-    watch_hour,
 )
 from agent.supervise.registry import is_written
 
@@ -93,7 +92,6 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         verdict = _judge(gate, facts)
         judged = facts.record
         entries += remember(registry, facts, verdict)
-        watch_hour(facts)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or NO_WAIT
         if facts.record is not judged or facts.wait.reason != waits.reason:
