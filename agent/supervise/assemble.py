@@ -28,11 +28,11 @@ from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.passes.record import Means
-from agent.supervise.passes.run import run_pass
 from agent.supervise.reach import Reaching
+from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
+from agent.supervise.run import run_pass
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler

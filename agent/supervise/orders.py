@@ -20,7 +20,7 @@ from agent.files import failpoint
 from agent.log import clean
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts, entry
-from agent.supervise.passes.observe import refuse_to_end
+from agent.supervise.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.check import read_linked

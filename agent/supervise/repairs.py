@@ -26,13 +26,13 @@ from agent.core.recovery.repair import Consent, Ending, Goal
 from agent.core.session import NOT_LOOKED_YET
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
+from agent.supervise.act import request_repair, take_back_request
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import request_repair, take_back_request
-from agent.supervise.passes.record import Means
-from agent.supervise.passes.run import run_pass
+from agent.supervise.record import Means
+from agent.supervise.run import run_pass
 
 T = TypeVar("T")
 GRACE = 0.2

@@ -27,7 +27,7 @@ from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.loop import Loop
-from agent.supervise.passes.record import judge_keys
+from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep

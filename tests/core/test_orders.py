@@ -10,7 +10,7 @@ from agent.core.model import Instance, InstanceId, Override, SessionRecord, Unit
 from agent.core.observed import started_by_hand
 from agent.core.reconcile import ActionKind, plan_asked
 from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
-from agent.supervise.passes.act import plan_step
+from agent.supervise.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 from tests.sessions import changed
 

@@ -20,8 +20,8 @@ from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
-from agent.supervise.passes.act import plan_step
-from agent.supervise.passes.record import find_drop
+from agent.supervise.act import plan_step
+from agent.supervise.record import find_drop
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker
 from tests.core.test_recovery import (
     DAMAGED,

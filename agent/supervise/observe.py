@@ -22,7 +22,7 @@ from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
-from agent.supervise.passes.record import Means, take_in
+from agent.supervise.record import Means, take_in
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start

@@ -45,7 +45,7 @@ from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
 from agent.log import about, clean, going_on
 from agent.supervise.facts import Facts, entry
-from agent.supervise.passes.record import Means, failing_peers, reads_messages
+from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.vault.check import inspect
 from agent.vault.identity import create

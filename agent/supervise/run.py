@@ -35,11 +35,11 @@ from agent.core.reconnect import (
 )
 from agent.core.session import NO_WAIT
 from agent.files import failpoint
+from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import Next, carry_out, note_step, plan_repair
-from agent.supervise.passes.observe import holds_the_only_copy, observe
-from agent.supervise.passes.record import (
+from agent.supervise.observe import holds_the_only_copy, observe
+from agent.supervise.record import (
     Means,
     note_operator,
     note_restarts,
