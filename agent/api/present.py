@@ -8,9 +8,8 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
-from agent.core.observed import shown_wait
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.session import AgentStatus, BackendView, Session, wall_text
+from agent.core.session import AgentStatus, BackendView, Session, shown_wait, wall_text
 from agent.store.rows import KeyRow
 
 

@@ -23,8 +23,7 @@ from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.model import Health, Instance, JournalEntry, Signal, UnitStatus
-from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
-from agent.core.session import BackendView, Session
+from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, BackendView, Session
 from agent.core.words import (
     ADOPTED,
     NO_PROOF,

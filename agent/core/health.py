@@ -18,11 +18,16 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import (
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.recovery.ladder import needs_repair
+from agent.core.recovery.repair import Ending
+from agent.core.session import (
     AWAY,
     NOT_SOON,
     WAIT_SENTENCES,
     WAITS_TURN,
+    Session,
     gave_up,
     is_guarded,
     is_other_account,
@@ -30,11 +35,6 @@ from agent.core.observed import (
     no_pairing_to_lose,
     waits_for_network,
 )
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
-from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.ladder import needs_repair
-from agent.core.recovery.repair import Ending
-from agent.core.session import Session
 from agent.core.setting import setting
 from agent.core.words import (
     NOT_TOLD,
@@ -236,7 +236,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
     fact = session.claim
     assert fact is not None
     claim = fact.claim
-    if is_other_account(session.instance, session.record, claim):
+    if is_other_account(session):
         return _waits_for_person(session, reason_of(OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
         return _connected(session, fact, policy, now)

@@ -19,11 +19,10 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import WAITS_TURN, gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
-from agent.core.session import Session
+from agent.core.session import WAITS_TURN, Session, gave_up, last_reason, waits_for_network
 from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.

@@ -14,7 +14,6 @@ from agent.clock import boot_now
 from agent.config.config import Config
 from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
-from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.core.recovery.ladder import (
@@ -40,6 +39,7 @@ from agent.core.recovery.repair import (
     Trouble,
 )
 from agent.core.recovery.steps import NOTHING_TO_REMOVE, after_action, step_repair
+from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint

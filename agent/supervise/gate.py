@@ -19,14 +19,7 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import (
-    Failure,
-    Incident,
-    IncidentPolicy,
-    find_incident,
-    is_shared,
-    shared,
-)
+from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
 from agent.core.model import (
     Category,
@@ -36,13 +29,19 @@ from agent.core.model import (
     JournalEntry,
     is_light,
 )
-from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN
 from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import NO_WAIT, Wait
+from agent.core.session import (
+    BACKEND_DOWN,
+    BACKEND_UNCHECKED,
+    NO_WAIT,
+    WAIT_SENTENCES,
+    WAITS_TURN,
+    Wait,
+)
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about

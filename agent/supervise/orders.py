@@ -10,10 +10,9 @@ from functools import partial
 from typing import Any
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, Override
-from agent.core.observed import no_pairing_to_lose, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.session import Session
+from agent.core.session import Session, no_pairing_to_lose, with_override
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import failpoint
@@ -112,8 +111,7 @@ class Orders:
         facts = self.registry.get(id)
         async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
             facts.asked.start = True
-            wanted = facts.instance.enabled or facts.enabled_by_operator
-            override = Override.NONE if wanted else Override.STARTED
+            override = Override.NONE if facts.enabled else Override.STARTED
             facts.record = with_override(forgive(facts.record), override, facts.boot)
             return await self.intend(facts, "operator", "an operator started it")
 

@@ -34,11 +34,17 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import is_other_account, started_by_hand, stopped_by_hand, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
-from agent.core.session import NOT_LOOKED_YET, Session
+from agent.core.session import (
+    NOT_LOOKED_YET,
+    Session,
+    is_other_account,
+    started_by_hand,
+    stopped_by_hand,
+    with_override,
+)
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
@@ -288,19 +294,17 @@ def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
     """Conclude from the unit what an operator did with systemctl, and respect it. `past_us`: the
     operator can."""
     entries: list[JournalEntry] = []
-    unit, enabled = facts.unit, facts.instance.enabled or facts.enabled_by_operator
+    unit = facts.unit
     # A session on a backend has no unit that an operator could stop.
     if past_us and not facts.instance.backend and not unit.job_pending:
-        if stopped_by_hand(facts.record, unit, facts.boot):
+        if stopped_by_hand(facts):
             # Once per run, or no start by the agent would ever last.
             record = replace(facts.record, stopped_run=facts.record.seen_run)
             facts.record = with_override(record, Override.STOPPED, facts.boot)
             sentence = "an operator stopped its unit: it stays stopped until a start"
             entries.append(entry(facts, "operator", sentence))
-        elif started_by_hand(
-            facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
-        ):
-            wanted = Override.NONE if enabled else Override.STARTED
+        elif started_by_hand(facts, facts.action.started_run):
+            wanted = Override.NONE if facts.enabled else Override.STARTED
             facts.record = with_override(facts.record, wanted, facts.boot)
             entries.append(entry(facts, "operator", "an operator started its unit"))
             if reason_of(facts.record.reason).final:
@@ -436,7 +440,7 @@ def _note_pairing(facts: Facts) -> list[JournalEntry]:
     record = facts.record
     if claim is None or not claim.paired:
         return []
-    if is_other_account(facts.instance, record, claim):
+    if is_other_account(facts):
         return []
     account = claim.account or record.account
     if record.paired and record.account == account:

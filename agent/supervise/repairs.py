@@ -11,19 +11,12 @@ from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    Instance,
-    InstanceId,
-)
-from agent.core.observed import AWAY, WAITS_TURN
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal
-from agent.core.session import NOT_LOOKED_YET
+from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
 from agent.supervise.act import request_repair, take_back_request

@@ -7,24 +7,9 @@ from dataclasses import replace
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    SessionRecord,
-    UnitState,
-)
-from agent.core.observed import ON_ITS_WAY, waits_for_network
+from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord, UnitState
 from agent.core.reasons import UNREACHABLE, reason_of
-from agent.core.reconcile import (
-    ActionKind,
-    Outcome,
-    Plan,
-    next_deadline,
-    plan_actions,
-    plan_asked,
-)
+from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import (
     ReconnectPolicy,
     after_refusal,
@@ -33,19 +18,13 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
-from agent.core.session import NO_WAIT
+from agent.core.session import NO_WAIT, ON_ITS_WAY, waits_for_network
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import (
-    Means,
-    note_operator,
-    note_restarts,
-    remember,
-    signals_of,
-)
+from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
 from agent.supervise.registry import is_written
 
 

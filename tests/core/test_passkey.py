@@ -14,12 +14,12 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.observed import is_guarded
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
+from agent.core.session import is_guarded
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker

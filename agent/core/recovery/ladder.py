@@ -5,12 +5,8 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import (
-    Case,
-    may_repair_end_it,
-)
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Consent,
     Ending,
@@ -22,6 +18,7 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
+from agent.core.session import last_reason, no_pairing_to_lose
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""

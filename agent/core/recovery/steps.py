@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
-from agent.core.observed import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
@@ -33,6 +32,7 @@ from agent.core.recovery.repair import (
     Trouble,
     delay_step,
 )
+from agent.core.session import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
