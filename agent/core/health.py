@@ -446,7 +446,7 @@ def has_given_up(session: Session) -> bool:
         return True
     if needs_repair(verdict):
         # Its ladder has begun, or begins in this pass.
-        ending = session.repair.last.ending if session.repair.last is not None else Ending.NOT_YET
+        ending = session.repair.ending if session.repair is not None else Ending.NOT_YET
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
         return given_up or ending is Ending.NEEDS_PERSON

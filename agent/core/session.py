@@ -95,14 +95,6 @@ NO_WAIT = Wait()
 
 
 @dataclass(slots=True)
-class Repairs:
-    last: Repair | None = None
-    """The last repair, over or not."""
-    kept: Kept | None = None
-    """Why the repair keeps the pairing, as of the last pass; None = it may end it."""
-
-
-@dataclass(slots=True)
 class Counters:
     """Counted since `since_wall`, the agent's start."""
 
@@ -143,7 +135,8 @@ class Session:
     folder: Folder = field(default_factory=Folder)
     wait: Wait = NO_WAIT
     """Why it waits for something other than itself, as of the last pass."""
-    repair: Repairs = field(default_factory=Repairs)
+    kept: Kept | None = None
+    """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
     counters: Counters = field(default_factory=Counters)
     verdict: HealthVerdict = NOT_LOOKED_YET
     boot: str = ""
@@ -196,6 +189,20 @@ class Session:
     @property
     def claim(self) -> ClaimFact | None:
         return self.run.claim
+
+    @property
+    def repair(self) -> Repair | None:
+        """The last one, over or not."""
+        return self.record.repair
+
+    @repair.setter
+    def repair(self, repair: Repair | None) -> None:
+        self.record = replace(self.record, repair=repair)
+
+    @property
+    def repairing(self) -> Repair | None:
+        """The repair that goes on."""
+        return None if self.repair is None or self.repair.over else self.repair
 
     @property
     def linked(self) -> bool:

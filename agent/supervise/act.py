@@ -293,10 +293,10 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     if not _has_repair(registry, facts, verdict, now_wall):
         return None, None
     case = await _case_of(registry, facts, verdict)
-    before = facts.repair.last  # again after that await: a request may have joined it
+    before = facts.repair  # again after that await: a request may have joined it
     assert before is not None
     proof = may_repair_end_it(case, before)
-    facts.repair.kept = proof if isinstance(proof, Kept) else None
+    facts.kept = proof if isinstance(proof, Kept) else None
     repair, decision = step_repair(case, before)
     if before.consent and not repair.consent:
         said = "an operator's order (%s) was not carried out: it is dropped, ask again"
@@ -304,13 +304,13 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     if decision.idle:
         registry.gate.incidents.nothing_to_try(facts)
     if decision.kind is RecoveryKind.WAIT:
-        facts.repair.last = repair
+        facts.repair = repair
         if repair != before:
             await registry.save(facts)
         return None, boot_now() + max(decision.not_before_wall - now_wall, 0.0)
     if not repair.over:
         # Before it begins, only failures of others that it has seen count.
-        facts.repair.last = replace(before, calm=repair.calm)
+        facts.repair = replace(before, calm=repair.calm)
         return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
     gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
     asked = replace(repair, goal=Goal.WORKING_QR)
@@ -318,35 +318,35 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
         facts.record = replace(forgive(facts.record), paired=False, account="")
-    facts.repair.last = repair
+    facts.repair = repair
     registry.statistics.note(repair)
     detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
     over = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
     await registry.save(facts, [over])
-    if facts.repair.last is repair:  # else a request joined meanwhile
-        facts.repair_ended()
     return None, None
 
 
-def request_repair(facts: Facts, goal: Goal, consent: Consent) -> None:
+def request_repair(facts: Facts, goal: Goal, consent: Consent) -> Repair:
     """A requested repair joins the running one, or begins."""
-    last, facts.repair.kept = facts.repair.last, None
-    if last is not None and not last.over:
-        facts.repair.last = join_repair(last, goal, consent)
+    facts.kept = None
+    if facts.repairing:
+        asked = join_repair(facts.repairing, goal, consent)
     else:
-        facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
+        asked = begin_repair(facts.verdict, goal, time.time(), consent)
+    facts.repair = asked
+    return asked
 
 
 def take_back_request(facts: Facts, before: Repair | None) -> None:
     """A request could not be written: nothing more is done by its word."""
-    last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
+    last, begun = facts.repair, 0 if before is None or before.over else before.acts
     if last is not None:
-        facts.repair.last = before if last.acts == begun else lapse_order(last)
+        facts.repair = before if last.acts == begun else lapse_order(last)
 
 
 def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> None:
     """Count a repair's step, and note how it went."""
-    kind, repair, counters = RecoveryKind(plan.name), facts.repair.last, facts.counters
+    kind, repair, counters = RecoveryKind(plan.name), facts.repair, facts.counters
     if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
         facts.next_probe = facts.next_deep = 0.0
         if outcome.ok:
@@ -365,7 +365,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
-        facts.repair.last = after_action(
+        facts.repair = after_action(
             repair,
             kind,
             outcome.ok,
@@ -378,17 +378,17 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
 
 
 def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
-    if (last := facts.repair.last) is not None:
-        if not last.over:
-            return True
-        facts.repair.last = outlive_repair(last, verdict)
+    if facts.repairing:
+        return True
+    if facts.repair:
+        facts.repair = outlive_repair(facts.repair, verdict)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
     if away_since is not None and boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free
     released = registry.gate.incidents.released_wall(facts)
-    if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
+    if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
         return False
-    facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
+    facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)
     return True
 
 
@@ -398,7 +398,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     with going_on():
         newest = await asyncio.to_thread(newest_good, registry.root, facts.id)
         readable = True
-    begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
+    begun_wall = facts.repair.started_wall if facts.repair else time.time()
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY

@@ -109,8 +109,6 @@ class Facts(Session):
 
     asked: Asked = field(default_factory=Asked)
     action: ActionFacts = field(default_factory=ActionFacts)
-    repair_waiters: asyncio.Event | None = None
-    """Set when the repair ends; None while no request waits for it."""
     saved: SavedFacts = field(default_factory=SavedFacts)
     shown: tuple[UnitStatus, HealthVerdict] = (UNIT_ABSENT, NOT_LOOKED_YET)
     """Unit and verdict as views show them: those of the record that was saved last."""
@@ -172,11 +170,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-    def repair_ended(self) -> None:
-        if self.repair_waiters is not None:
-            self.repair_waiters.set()
-            self.repair_waiters = None
 
 
 def _words(claim: Claim) -> Claim:

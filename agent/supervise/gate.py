@@ -150,9 +150,8 @@ class Incidents:
             return
         if shared(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
-        repair = facts.repair.last
         # Without a pairing to lose it has not failed before its repair has renewed it.
-        goes_on = repair is not None and not repair.over and repair.step is not RecoveryKind.CLEANUP
+        goes_on = facts.repairing and facts.repairing.step is not RecoveryKind.CLEANUP
         if facts.record.paired or not goes_on:
             incident.end_turn(self.policy, now)
 
@@ -278,8 +277,8 @@ class Incidents:
         return [its for its in members if its.should_run and not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
-        if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
+        if facts.repairing:
+            facts.repair = hurry_repair(facts.repairing, paired=facts.record.paired)
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:

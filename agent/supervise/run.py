@@ -131,7 +131,7 @@ async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
             plan, repair_again = None, wait.again
         again = min((at for at in (again, repair_again) if at is not None), default=None)
     if plan is None:
-        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair.last)
+        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair)
     if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
         plan = None  # it may end the worker, which has the only copy of the session
     if plan is not None and (wait := gate.ask(facts, plan)) is not None:
@@ -170,7 +170,7 @@ async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
     """Count the try, and write it down before it happens."""
     count = ""
     if plan.repair:
-        facts.repair.last = plan.repair
+        facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(means.settings.config.reconnect, facts, plan)

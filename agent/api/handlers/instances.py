@@ -125,7 +125,7 @@ async def delete(call: Call) -> Json:
     """
     body = await call.body()
     view = call.supervisor.view(call.id)
-    instance, repair = view.instance, view.repair.last
+    instance, repair = view.instance, view.repair
     passkey = body.get("confirm_passkey", "")
     call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
     deleted: dict[str, Any] = {"id": call.id}
