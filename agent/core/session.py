@@ -9,7 +9,14 @@ from functools import partial
 from typing import Any
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, Histogram, PerMinute, StatusTime
+from agent.core.figures import (
+    COUNTS,
+    ErrorRate,
+    Histogram,
+    Inbound,
+    PerMinute,
+    StatusTime,
+)
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -167,10 +174,7 @@ class Session:
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
     """Crypto errors in the sliding window."""
-    received_wall: float = 0.0
-    """When the last message came."""
-    acked_wall: float = 0.0
-    """When the last ack or receipt came: the connection works."""
+    inbound: Inbound = field(default_factory=Inbound)
     circuit: str = "closed"
     """closed, open or half_open."""
     circuit_opens_wall: float | None = None

@@ -139,6 +139,9 @@ class Facts(Session):
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     crypto_log: LogLimit = field(default_factory=LogLimit)
+    hour_wall: float = 0.0
+    hour_messages: int = 0
+    """Begin of the hour that `silence` learns from, and the message count at that time."""
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
