@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
-    PHASE_SECONDS,
+    PHASES,
     Health,
     HealthVerdict,
     SessionFiles,
@@ -254,10 +254,10 @@ def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[f
     if wait := observation.record.breaker.opens_in(observation.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
-        moments.append(unit.since + PHASE_SECONDS["process"])
+        moments.append(unit.since + PHASES["process"].limit)
     if fact is None:
         silent_since = max(unit.since, observation.run.linked_since or 0.0)
-        moments += [silent_since + PHASE_SECONDS["process"], silent_since + policy.stuck]
+        moments += [silent_since + PHASES["process"].limit, silent_since + policy.stuck]
         return moments
     if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)

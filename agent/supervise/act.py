@@ -4,11 +4,10 @@ plans are steps of."""
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.config.config import Config
@@ -16,14 +15,7 @@ from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
-from agent.core.recovery.ladder import (
-    UNPAIRING,
-    begin_repair,
-    join_repair,
-    lapse_order,
-    outlive_repair,
-    wants_repair,
-)
+from agent.core.recovery import ladder
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Circumstances,
@@ -55,7 +47,6 @@ from agent.vault.trash import list_trash, retire
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
 """A server takes its time over what it does to a session."""
@@ -69,16 +60,27 @@ BACKED_UP_THERE = "each removal of keys, beside it"
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """A failure of host, worker or disk is not raised: it is the outcome."""
-    begun, made, refusal = boot_now(), "", ""
+    begun, made, detail, refusal = boot_now(), "", "", ""
+    task = asyncio.create_task(_do_all(means, facts, plan), name=plan.name)
+    facts.action.task = task  # a stop may cancel it
     try:
         async with asyncio.timeout(PLAN_TIMEOUT):
-            done = await _to_its_end(facts, _do_all(means, facts, plan), plan.name)
-            made, detail = done or "", "interrupted" if done is None else ""
+            await asyncio.wait([task])
+        if task.cancelled():
+            detail = "interrupted"
+        else:
+            made = task.result()
     except WaError as error:
         detail = str(error) or type(error).__name__
         refusal = (error.code or "") if isinstance(error, EngineError) else ""
     except TimeoutError:
         detail = "it took too long"
+    finally:
+        # A cancelled plan ends before its pass: the code that closes all workers later must see
+        # what it had asked of the host.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        facts.action.task = None
     return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
 
@@ -214,21 +216,6 @@ async def _call(
     await facts.link.call(do, arguments or {}, timeout=timeout)
 
 
-async def _to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
-    """Run `work` as a task that a stop may cancel; None: it was cancelled."""
-    task = asyncio.create_task(work, name=name)
-    facts.action.task = task
-    try:
-        await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
-    finally:
-        # A cancelled plan ends before this task: the code that closes all workers later must see
-        # what this task had asked of the host.
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        facts.action.task = None
-
-
 def set_aside(root: Path, facts: Facts, why: str) -> str:
     """Retire the folder of a session that is over and lay out an empty one: its name in the trash.
 
@@ -330,9 +317,9 @@ def request_repair(facts: Facts, goal: Goal, consent: Consent) -> Repair:
     """A requested repair joins the running one, or begins."""
     facts.kept = None
     if facts.repairing:
-        asked = join_repair(facts.repairing, goal, consent)
+        asked = ladder.join_repair(facts.repairing, goal, consent)
     else:
-        asked = begin_repair(facts.verdict, goal, time.time(), consent)
+        asked = ladder.begin_repair(facts.verdict, goal, time.time(), consent)
     facts.repair = asked
     return asked
 
@@ -341,7 +328,7 @@ def take_back_request(facts: Facts, before: Repair | None) -> None:
     """A request could not be written: nothing more is done by its word."""
     last, begun = facts.repair, 0 if before is None or before.over else before.acts
     if last is not None:
-        facts.repair = before if last.acts == begun else lapse_order(last)
+        facts.repair = before if last.acts == begun else ladder.lapse_order(last)
 
 
 def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> None:
@@ -353,7 +340,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
             facts.begin_again(boot_now())
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
-    if outcome.ok and kind in UNPAIRING:
+    if outcome.ok and kind in ladder.UNPAIRING:
         counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
@@ -381,14 +368,14 @@ def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wa
     if facts.repairing:
         return True
     if facts.repair:
-        facts.repair = outlive_repair(facts.repair, verdict)
+        facts.repair = ladder.outlive_repair(facts.repair, verdict)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
     if away_since is not None and boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free
     released = registry.gate.incidents.released_wall(facts)
-    if not wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
+    if not ladder.wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
         return False
-    facts.repair = begin_repair(verdict, Goal.HEAL, now_wall)
+    facts.repair = ladder.begin_repair(verdict, Goal.HEAL, now_wall)
     return True
 
 

@@ -325,7 +325,7 @@ RETRY_HELD = 5.0
 """Seconds until a session asks again while another one is the circuit's trial."""
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Gate:
     """Asked in each pass and before each plan. It knows which workers were promised memory: their
     limits count, not present use, for sessions grow. No running worker is stopped for it."""

@@ -10,14 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.crypto import (
-    CryptoPolicy,
-    CryptoState,
-    forget_old,
-    judge_crypto,
-    note_error,
-    note_message,
-)
+from agent.core import crypto
+from agent.core.crypto import CryptoPolicy, CryptoState
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
@@ -81,14 +75,14 @@ class Means:
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """The session's crypto errors judged, where its engine counts messages."""
-    return judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
+    return crypto.judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
     if not facts.counts_messages:
         return True
-    return bool(forget_old(facts.crypto, policy, boot_now()).messages)
+    return bool(crypto.forget_old(facts.crypto, policy, boot_now()).messages)
 
 
 def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
@@ -186,7 +180,7 @@ def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], 
     """A message that was read proves that the keys of its sender fit again."""
     policy, group = settings.config.crypto, _text(detail.get("group"))
     peers = _text(detail.get("peer")), _text(detail.get("alias"))
-    facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
+    facts.crypto = crypto.note_message(facts.crypto, policy, now, peers=peers, group=group)
 
 
 def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> bool:
@@ -208,7 +202,7 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
         message=_text(detail.get("id"))[:64],
     )
     errors["crypto"] += 1
-    facts.crypto = note_error(facts.crypto, finding, config.crypto, now)
+    facts.crypto = crypto.note_error(facts.crypto, finding, config.crypto, now)
     facts.crypto_log, show, hidden = facts.crypto_log.note(now)
     if show:
         more = f" ({hidden} more like it are not in the log)" if hidden else ""
@@ -447,11 +441,8 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
 
 
 def _note_pairing(facts: Facts) -> list[JournalEntry]:
-    claim = facts.claim.claim if facts.claim else None
-    record = facts.record
-    if claim is None or not claim.paired:
-        return []
-    if is_other_account(facts):
+    claim, record = facts.claim.claim if facts.claim else None, facts.record
+    if claim is None or not claim.paired or is_other_account(facts):
         return []
     account = claim.account or record.account
     if record.paired and record.account == account:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    PHASE_SECONDS,
+    PHASES,
     ConnectionStatus,
     Health,
     SessionFiles,
@@ -134,7 +134,7 @@ def pairing(ago: float):
 
 
 def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
-    limit = PHASE_SECONDS["pairing"]
+    limit = PHASES["pairing"].limit
     assert judge_health(pairing(limit - 1), HEALTH, NOW).reason == "starting"
     late = pairing(limit)
     verdict = judge_health(late, HEALTH, NOW)

@@ -24,23 +24,17 @@ DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, Reco
 """Never without a backup of the same repair, made first and confirmed to be readable."""
 UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 
+_ALL = (
+    RecoveryKind.RECONNECT,
+    RecoveryKind.RESTART,
+    RecoveryKind.RESTORE,
+    RecoveryKind.LOGOUT_RESTART,
+    RecoveryKind.CLEANUP,
+)
 LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
-    Trouble.CONNECTION: (
-        RecoveryKind.RECONNECT,
-        RecoveryKind.RESTART,
-        RecoveryKind.RESTORE,
-        RecoveryKind.LOGOUT_RESTART,
-        RecoveryKind.CLEANUP,
-    ),
+    Trouble.CONNECTION: _ALL,
     # New keys with the peers that fail come first: they delay the messages of no other.
-    Trouble.KEYS: (
-        RecoveryKind.REGENERATE_KEYS,
-        RecoveryKind.RECONNECT,
-        RecoveryKind.RESTART,
-        RecoveryKind.RESTORE,
-        RecoveryKind.LOGOUT_RESTART,
-        RecoveryKind.CLEANUP,
-    ),
+    Trouble.KEYS: (RecoveryKind.REGENERATE_KEYS, *_ALL),
     # A worker refuses damaged files; starting it again and again proves nothing.
     Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
     # Its old pairing may still be there: the agent never ends it by itself, and tries it again only
