@@ -181,8 +181,8 @@ class Whaticket:
                     async with asyncio.timeout(QUIET):
                         chunk = await process.stdout.read(CHUNK // 8)
                 *lines, rest = (rest + chunk)[-LONGEST_LINE:].split(b"\n")
-                found = [it for line in lines for it in reader.feed(line)]
-                self._take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
+                found = [it for line in lines for it in reader.feed(line, time.time())]
+                self._take(found if chunk else reader.flush())
                 await asyncio.sleep(len(chunk) / RATE)
         finally:
             with suppress(ProcessLookupError):
@@ -212,9 +212,8 @@ class Whaticket:
             if session is not None:
                 shown[session.name] += 1
                 if shown[session.name] <= MOST_ERRORS:
-                    what = found.it.finding
-                    words = PATTERN_WORDS.get(what.name, what.name)
-                    detail = {"text": words, "peer": what.peer, "pattern": what.name}
+                    words = PATTERN_WORDS.get(found.it.name, found.it.name)
+                    detail = {"text": words, "peer": found.it.peer, "pattern": found.it.name}
                     self.happened(session.name, Happening("crypto_error", detail))
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
