@@ -74,28 +74,23 @@ class Backends:
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch the sessions again that the agent before this one watched."""
-        for declaration in declared:
-            backend = self._declare(declaration)
-            # The name of a run outlives the agent: what was watched goes on.
-            for id, its in backend.members.items():
-                if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
-                    backend.seats[id] = Seat(backend, id, its.record.seen_run)
-            self.tasks.start(backend.run(), f"backend {backend.name}")
+        await self.take_on(declared)
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER):
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
     async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
-        """Watch what is new in a file that was read again."""
+        """Watch the servers that are not watched yet."""
         for each in declared:
             if each.name not in self.all:
-                self.tasks.start(self._declare(each).run(), f"backend {each.name}")
-                log.info("backend %s is new: the agent watches it", each.name)
-
-    def _declare(self, declared: BackendDeclaration) -> Backend:
-        name = parse_instance_id(declared.name)
-        self.all[name] = backend = Backend(declared, name, self)
-        return backend
+                name = parse_instance_id(each.name)
+                self.all[name] = backend = Backend(each, name, self)
+                # The name of a run outlives the agent: what was watched goes on.
+                for id, its in backend.members.items():
+                    if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
+                        backend.seats[id] = Seat(backend, id, its.record.seen_run)
+                self.tasks.start(backend.run(), f"backend {name}")
+                log.info("the agent watches backend %s", name)
 
     async def close(self) -> None:
         """The servers' sessions go on."""
@@ -237,26 +232,24 @@ class Backends:
 
     async def discover(self, backend: Backend) -> None:
         """Make instances of its server's new sessions that match `adopt`."""
-        if backend.up and backend.declared.adopt:
-            async with self._adopting:
-                await self._adopt_new(backend)
-
-    async def _adopt_new(self, backend: Backend) -> None:
-        prefix = LET_GO.format(backend.name)
-        ours = {its.instance.remote for its in backend.members.values()}
-        ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
-        for session in backend.sessions:
-            words = [word for word in (session.name, session.title) if word]
-            patterns = backend.declared.adopt
-            wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
-            if session.name in ours or not wanted:
-                continue
-            try:
-                await self._take_in(backend, session.name, None)
-            except WaError as error:
-                if str(error) not in self._refused:
-                    log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
-                self._refused.add(str(error))
+        if not (backend.up and (patterns := backend.declared.adopt)):
+            return
+        async with self._adopting:
+            prefix = LET_GO.format(backend.name)
+            ours = {its.instance.remote for its in backend.members.values()}
+            ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
+            for session in backend.sessions:
+                words = (session.name, session.title)
+                wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
+                if session.name in ours or not wanted:
+                    continue
+                try:
+                    await self._take_in(backend, session.name, None)
+                except WaError as error:
+                    if str(error) not in self._refused:
+                        cause = "cannot adopt a session of backend %s: %s"
+                        log.warning(cause, backend.name, error)
+                    self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.backends.evolution_renewal import folder_name
+from agent.backends.evolution import folder_name
 from tests.standin.evolution import StandIn, Times
 from tests.world.servers.test_evolution import Watched, table
 
