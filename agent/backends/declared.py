@@ -197,13 +197,15 @@ class Backends:
         return _view(self._find(name))
 
     async def sessions(self, name: str) -> tuple[RemoteSession, ...]:
-        """The server's own list, read now."""
-        return await check_now(self._find(name))
+        """The server's own list, read now; TryLater where none comes."""
+        backend = self._find(name)
+        if (await backend.check()).up:
+            return backend.sessions
+        raise TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
 
     async def check(self, name: str) -> BackendView:
-        backend = self._find(name)
-        await check_now(backend)
-        return _view(backend)
+        await self.sessions(name)
+        return self.view(name)
 
     async def reset(self, name: str) -> BackendView:
         """Close its circuit at once, by an operator's order."""
@@ -227,7 +229,7 @@ class Backends:
         async with self._adopting:
             # Deleted once, and wanted again: also where the server gives no list now.
             await self.store.forget_facts([LET_GO.format(backend.name) + asked])
-            remote = session_meant(backend.name, await check_now(backend), asked)
+            remote = session_meant(name, await self.sessions(name), asked)
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def discover(self, backend: Backend) -> None:
@@ -295,13 +297,6 @@ def _view(backend: Backend) -> BackendView:
     )
 
 
-async def check_now(backend: Backend) -> tuple[RemoteSession, ...]:
-    """Read the server's list; TryLater where none comes."""
-    if (await backend.check()).up:
-        return backend.sessions
-    raise TryLater(f"cannot ask backend {backend.name}: {backend.sentence}", code="backend_down")
-
-
 def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
     """The server's name of the session that an operator called by its name or its title."""
     if any(session.name == asked for session in there):
@@ -320,10 +315,12 @@ def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
     """A sentence for each two backends that adopt the same sessions of one server: each would be
     watched and repaired twice."""
     for first, second in combinations(backends, 2):
-        pairs = [(a, b) for a in first.adopt for b in second.adopt]
-        overlap = any(fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a) for a, b in pairs)
-        same = first.engine == second.engine and _place(first.url) == _place(second.url)
-        if overlap and same:
+        overlap = any(
+            fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a)
+            for a in first.adopt
+            for b in second.adopt
+        )
+        if overlap and _place(first) == _place(second):
             yield (
                 f"backend {first.name} and backend {second.name} are one server"
                 f" ({URL(first.url).authority}), and adopt of both takes the same sessions: each of"
@@ -331,7 +328,7 @@ def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
             )
 
 
-def _place(url: str) -> tuple[str | None, int | None, str]:
-    parts = URL(url)
+def _place(backend: BackendDeclaration) -> tuple[str, str | None, int | None, str]:
+    parts = URL(backend.url)
     host = "127.0.0.1" if parts.host == "localhost" else parts.host
-    return host, parts.port, parts.path.rstrip("/")
+    return backend.engine, host, parts.port, parts.path.rstrip("/")

@@ -414,7 +414,7 @@ class Session:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
         await in_thread(self._write, {backup: json.dumps(session).encode()})
-        if await in_thread(self._read, backup) != session:
+        if await in_thread(read_json, self._folder / backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
             if self._calls.old:
@@ -484,8 +484,8 @@ class Session:
         except OSError as error:
             raise cannot(f"write {self._folder}", f"{error.strerror}", "backup_failed") from error
 
-    def _read(self, name: str = "removal.json") -> dict[str, Any]:
-        return read_json(self._folder / name)
+    def _read(self) -> dict[str, Any]:
+        return read_json(self._folder / "removal.json")
 
 
 def folder_name(name: str) -> str:
