@@ -363,7 +363,8 @@ class Backend:
             blinked, self.away_since = self.away_since is not None, None
             if not self.down:
                 if blinked:  # only probes show which sessions it hit
-                    self._bring_back(list(self.members), outage=False)
+                    work = self._bring_back(list(self.members), outage=False)
+                    self.shared.tasks.start(work, f"look again at {self.name}")
                 return
             self.down, self.since_wall = False, time.time()
             back = list(self.members)
@@ -373,7 +374,8 @@ class Backend:
             self._cause, self.away = "", set(back)
             self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
             random.shuffle(back)
-            self._bring_back(back, outage=True)
+            work = self._bring_back(back, outage=True)
+            self.shared.tasks.start(work, f"bring back {self.name}")
             return
         if self.away_since is None:
             self.away_since = boot_now()
@@ -390,16 +392,13 @@ class Backend:
         for id in ids:
             self.shared.wake(id)
 
-    def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
-        async def in_turn() -> None:
-            for id in ids:
-                if self.down:
-                    return  # the next return begins again
-                self.away.discard(id)
-                self.shared.look_again(id, outage)
-                await asyncio.sleep(1.0 / BACK_RATE)
-
-        self.shared.tasks.start(in_turn(), f"bring back {self.name}")
+    async def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
+        for id in ids:
+            if self.down:
+                return  # the next return begins again
+            self.away.discard(id)
+            self.shared.look_again(id, outage)
+            await asyncio.sleep(1.0 / BACK_RATE)
 
     # log and journal
 

@@ -6,15 +6,12 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-from yarl import URL
 
 from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
 from agent.backends.seat import Seat
@@ -44,7 +41,6 @@ LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
 SLUG = 40
-ADVICE = "remove one of the two, or let adopt of each name other sessions"
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -309,26 +305,3 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
     if not titled:
         raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]
-
-
-def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
-    """A sentence for each two backends that adopt the same sessions of one server: each would be
-    watched and repaired twice."""
-    for first, second in combinations(backends, 2):
-        overlap = any(
-            fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a)
-            for a in first.adopt
-            for b in second.adopt
-        )
-        if overlap and _place(first) == _place(second):
-            yield (
-                f"backend {first.name} and backend {second.name} are one server"
-                f" ({URL(first.url).authority}), and adopt of both takes the same sessions: each of"
-                " them becomes two instances, which both repair it"
-            )
-
-
-def _place(backend: BackendDeclaration) -> tuple[str, str | None, int | None, str]:
-    parts = URL(backend.url)
-    host = "127.0.0.1" if parts.host == "localhost" else parts.host
-    return backend.engine, host, parts.port, parts.path.rstrip("/")

@@ -97,7 +97,8 @@ class Evolution:
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         known = EvolutionSession(remote, self.calls, adopted, paired or None, account)
         session = Session(self, known)
-        await session.load()
+        known.owed = bool(await in_thread(session.read))
+        known.made = await in_thread((session.folder / "made").exists)
         self.held[remote] = session
         return session
 
@@ -116,13 +117,8 @@ class Session:
         self._server, self._calls, self.name = server, server.calls, known.name
         self._acting = asyncio.Lock()
         """Held by each action: a request for a code begins a login if it closed meanwhile."""
-        self._folder = server.folder / folder_name(known.name)
+        self.folder = server.folder / folder_name(known.name)
         self.known = known
-
-    async def load(self) -> None:
-        """Read what an earlier agent noted of this session."""
-        self.known.owed = bool(await in_thread(self._read))
-        self.known.made = await in_thread((self._folder / "made").exists)
 
     async def look(self, *, deep: bool = False) -> None:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
@@ -325,7 +321,7 @@ class Session:
             )
             raise cannot(f"connect {self.name}", cause, "remote_missing")
         # With what an unfinished renewal backed up, else with nothing set.
-        row = (await in_thread(self._read)).get("row")
+        row = (await in_thread(self.read)).get("row")
         await in_thread(self._write, {"made": b""})
         known.made = True
         await self._calls.create(self.name, _creation(row, self._calls.old))
@@ -365,7 +361,7 @@ class Session:
         elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
             return
         else:
-            backup = await in_thread(self._read)
+            backup = await in_thread(self.read)
         await self._remove(heard, backup)
 
     async def _delete(self) -> None:
@@ -392,7 +388,7 @@ class Session:
 
     async def _give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
-        if not (session := await in_thread(self._read)):
+        if not (session := await in_thread(self.read)):
             return
         for what, body in self._settable(session).items():
             try:
@@ -401,7 +397,7 @@ class Session:
                 raise
             except EngineError as error:
                 # It is there and can be scanned; deleting it once more changes nothing.
-                log.warning("%s: the backup stays in %s", error, self._folder)
+                log.warning("%s: the backup stays in %s", error, self.folder)
         await in_thread(self._write, {"removal.json": None})
         self.known.owed = False
 
@@ -414,7 +410,7 @@ class Session:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
         await in_thread(self._write, {backup: json.dumps(session).encode()})
-        if await in_thread(read_json, self._folder / backup) != session:
+        if await in_thread(read_json, self.folder / backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
             if self._calls.old:
@@ -475,17 +471,17 @@ class Session:
     def _write(self, files: Mapping[str, bytes | None]) -> None:
         """None removes a file. EngineError if a file cannot be written: delete nothing then."""
         try:
-            make_folder(self._folder)
+            make_folder(self.folder)
             for name, content in files.items():
                 if content is not None:
-                    write_whole(self._folder / name, content)
+                    write_whole(self.folder / name, content)
                 else:
-                    (self._folder / name).unlink(missing_ok=True)
+                    (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise cannot(f"write {self._folder}", f"{error.strerror}", "backup_failed") from error
+            raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
 
-    def _read(self) -> dict[str, Any]:
-        return read_json(self._folder / "removal.json")
+    def read(self) -> dict[str, Any]:
+        return read_json(self.folder / "removal.json")
 
 
 def folder_name(name: str) -> str:
