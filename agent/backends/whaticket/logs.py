@@ -23,7 +23,7 @@ from typing import Any
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
-from agent.engines.settings import text
+from agent.engines.settings import moment, text
 from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, web_reason
 from agent.files import open_plain
 
@@ -41,6 +41,8 @@ _HEAD = re.compile(
 """Of a record as pino-pretty writes it, or of an object as Node prints it: its fields follow,
 indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
+_PM2S = {"message", "timestamp", "type", "process_id", "app_name"}
+"""The fields of a record as pm2 writes what a program said, with `log_type: "json"`."""
 _ERRORS = ("error", "err", "reason", "cause")
 _SESSIONS = ("sessionId", "whatsappId", "session", "id")
 _PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
@@ -96,6 +98,11 @@ class LineReader:
         found, here = self._end_block(), (self._named(line), at)
         with suppress(ValueError, RecursionError):
             if line.startswith("{") and isinstance(record := json.loads(line), dict):
+                if record.keys() == _PM2S:
+                    at = moment(record["timestamp"]) or at
+                    for each in text(record["message"], len(raw)).removesuffix("\n").split("\n"):
+                        found += self.feed(each.encode("utf-8", "replace"), at)
+                    return found
                 peer = next((p for n in _PEERS if (p := _peer(_key_of(record).get(n)))), "")
                 return [*found, *self.flush(), *self._record(record, peer, *here)]
         if _HEAD.match(line):

@@ -48,6 +48,8 @@ def errors(*texts: str, reader: LineReader | None = None) -> list[str]:
         (PRINTED % STACK, f"bad_mac {PEER} 123"),
         (PRINTED % "error: {\n    name: 'Error',\n    message: 'Bad MAC'\n  }", "bad_mac  123"),
         ("0|app  | Erro de criptografia: Bad MAC", "bad_mac  "),
+        (words.of_pm2(words.bad_mac(f"{PEER}.3") + "\n"), f"bad_mac {PEER} "),
+        (words.of_pm2(words.info(SAID)), ""),
         # benign, or the words of a contact
         (words.duplicate(f"{PEER}.3") + "\n" + words.pino(JID, sessionId="7"), ""),
         (words.info(f"from {JID}: {SAID}"), ""),
