@@ -5,7 +5,6 @@ answer is lost."""
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -63,20 +62,13 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
     try:
         host, port = split_address(listen)
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
-    sock = socket.socket(family, kind, protocol)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
+        sock = socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        sock.close()
         refusal: type[WaError] = TryLater
         if error.errno == errno.EADDRINUSE:
             holder = _holder(port) if name_holder else ""
@@ -85,7 +77,7 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
             cause = "no interface of this machine has that address; bring it up or change"
             cause += " api.listen"
         else:
-            refusal, cause = ConfigError, str(error.strerror)
+            refusal, cause = ConfigError, os.strerror(error.errno or 0)
         raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
     sock.setblocking(False)
     return sock
@@ -105,27 +97,26 @@ def _holder(port: int) -> str:
 
 def bind_unix(path: Path) -> socket.socket:
     """Bound with mode 0660. A socket that another agent listens on is kept."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with short_path(path) as short:
             _remove_stale(path, short)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                # The file takes its mode from the socket: at no moment is it open to others.
-                os.fchmod(sock.fileno(), 0o660)
-                sock.bind(short)
-                Path(short).chmod(0o660)  # the umask may have removed bits
-                sock.listen(BACKLOG)
-            except OSError:
-                sock.close()
-                raise
-    except OSError as error:
+            # The file takes its mode from the socket: at no moment is it open to others.
+            os.fchmod(sock.fileno(), 0o660)
+            sock.bind(short)
+            Path(short).chmod(0o660)  # the umask may have removed bits
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except (OSError, TryLater) as error:
+        sock.close()
+        if isinstance(error, TryLater):
+            raise
         if error.errno == errno.EADDRINUSE:
             raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
         cause = f"cannot listen on {path}: {error.strerror or error}"
         cure = "move away what is in its way, or point [api] socket elsewhere"
         raise ConfigError(f"{cause}; {cure}", field="api.socket") from error
-    sock.setblocking(False)
     return sock
 
 
@@ -150,8 +141,7 @@ def describe(sock: socket.socket) -> str:
     address = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(address)}"
-    host = address[0]
-    shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
+    shown = f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]
     return f"http://{shown}:{address[1]}"
 
 
