@@ -29,12 +29,7 @@ from agent.redaction import redact
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")
 
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "wa-agent"
 LONGEST = 16_384
@@ -243,11 +238,8 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
 
 
 def level_word(record: logging.LogRecord) -> str:
-    if record.levelno >= logging.ERROR:
-        return "ERROR"
-    if record.levelno >= logging.WARNING:
-        return "WARN"
-    return "INFO" if record.levelno >= logging.INFO else "DEBUG"
+    words = [word for word, least in LEVELS.items() if record.levelno >= least]
+    return words[-1].upper() if words else "DEBUG"
 
 
 def _about(record: logging.LogRecord) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.auth import CALLER, REQUEST_ID, has_rights, identify, path_of, require, route_of
+from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
 from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.envelope import (
@@ -294,9 +294,8 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
-    caller = request[CALLER] = identify(request, parts.section, parts.ring)
-    require(caller, route.right, id)
-    call = Call(request, route, parts, caller, read_query(request, route.query))
+    require(request[CALLER], route.right, id)
+    call = Call(request, route, parts, request[CALLER], read_query(request, route.query))
     if route.body == ():
         await call.body()
     answered = await run_in_time(call)
@@ -314,10 +313,14 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
         request[REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:
-                if isinstance(request.protocol, Connection):
-                    righted = has_rights(request, parts.section, parts.ring)
-                    await request.protocol.admit(righted=righted)
+                caller = ANONYMOUS
+                try:
+                    caller = identify(request, parts.section, parts.ring)
+                finally:  # a client without rights waits for its turn, also to be refused
+                    if isinstance(request.protocol, Connection):
+                        await request.protocol.admit(righted=caller is not ANONYMOUS)
                 check_entrance(request, allowed_hosts)
+                request[CALLER] = caller
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
             except WaError as error:

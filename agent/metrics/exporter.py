@@ -159,9 +159,11 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])
     rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    passes = Summary(status.pass_seconds_total, status.passes_total)
+    passes = Summary(status.pass_seconds_total, status.passes)
     yield one("wa_agent_pass_duration_seconds", "Duration of passes.", passes)
-    yield one("wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age)
+    yield one(
+        "wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age_seconds
+    )
 
 
 def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:

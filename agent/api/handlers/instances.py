@@ -88,7 +88,7 @@ async def list_instances(call: Call) -> Json:
 
 async def show(call: Call) -> Json:
     """An instance's state."""
-    shown = show_instance(call.supervisor.view(call.id))
+    shown = show_instance(call.view)
     return {**shown, **_outbox(call)}
 
 
@@ -100,9 +100,8 @@ def _outbox(call: Call) -> Json:
 
 async def details(call: Call) -> Json:
     """Everything about an instance."""
-    call.supervisor.view(call.id)
     await call.supervisor.sampler.measure_now(call.id)
-    shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
+    shown = {**show_details(call.view), **_outbox(call)}
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
@@ -112,7 +111,7 @@ async def details(call: Call) -> Json:
 
 async def change(call: Call) -> Json:
     """Change an instance's settings."""
-    instance = call.supervisor.view(call.id).instance
+    instance = call.view.instance
     body = await call.body()
     settings = still_placed(instance, body["settings"])
     return show_details(await call.supervisor.orders.change_settings(call.id, settings))
@@ -124,11 +123,10 @@ async def delete(call: Call) -> Json:
     The session of a backend stays on its server without remote=true and its confirmation.
     """
     body = await call.body()
-    view = call.supervisor.view(call.id)
-    instance, repair = view.instance, view.repair.last
+    id, instance, repair = call.id, call.view.instance, call.view.repair.last
     passkey = body.get("confirm_passkey", "")
-    call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
-    deleted: dict[str, Any] = {"id": call.id}
+    call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
+    deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
         if also_remote:
@@ -149,13 +147,13 @@ async def delete(call: Call) -> Json:
         }
     elif "remote" in call.query:
         raise InvalidRequest(
-            f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
+            f"cannot delete {id} on a backend: its session is on this machine", field="remote"
         )
-    call.parts.sending.dropped.pop(call.id, None)  # of one of that name before
-    trash = await call.supervisor.orders.delete(call.id, passkey=passkey)
-    if dropped := await call.parts.sending.forget(call.id):
+    call.parts.sending.dropped.pop(id, None)  # of one of that name before
+    trash = await call.supervisor.orders.delete(id, passkey=passkey)
+    if dropped := await call.parts.sending.forget(id):
         deleted["messages_dropped"] = dropped
-    for row in (ended := await call.parts.ring.end_of(call.id)):
+    for row in (ended := await call.parts.ring.end_of(id)):
         call.parts.end_listeners_of(row.id)
     if ended:
         deleted["keys_ended"] = [row.name or row.id for row in ended]
@@ -175,7 +173,6 @@ def _confirm(instance: Instance, confirmation: str | None) -> None:
 
 async def history(call: Call) -> Json:
     """An instance's history, newest first."""
-    call.supervisor.view(call.id)
     return await read_history(call, call.id)
 
 
@@ -245,7 +242,7 @@ async def restore(call: Call) -> Json:
     return {
         "snapshot": show_snapshot(restored.snapshot),
         "trash": restored.retired.name if restored.retired else "",
-        "instance": show_instance(call.supervisor.view(call.id)),
+        "instance": show_instance(call.view),
     }
 
 
@@ -296,7 +293,7 @@ async def restore_removed(call: Call) -> Json:
             f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
-    view = call.supervisor.view(call.id)
+    view = call.view
     return {"removed": removed, "instance": show_instance(view)}
 
 

@@ -175,7 +175,6 @@ WAIT_SENT = (
 
 async def send(call: Call) -> web.StreamResponse:
     """Send a message; honours Idempotency-Key."""
-    call.supervisor.view(call.id)
     wait = float(call.query.get("wait", 0))
     taken = await _accept(call, wait)
     # The answer is waited for without the message in memory.

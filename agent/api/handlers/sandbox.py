@@ -80,7 +80,7 @@ async def heard(call: Call) -> Json:
 
 
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
-    view = call.supervisor.view(call.id)
+    view = call.view
     if view.instance.engine != "sandbox":
         raise Refused(
             f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",

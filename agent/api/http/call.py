@@ -23,6 +23,7 @@ from agent.api.http.fields import (
 )
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
+from agent.core.session import Session
 from agent.core.trouble import Trouble, Windows
 from agent.deliver.bus import Subscription
 from agent.errors import InvalidRequest, TryLater
@@ -131,14 +132,18 @@ class Call:
         return self.parts.supervisor
 
     @property
+    def view(self) -> Session:
+        """The instance of its path; NotFound without such an instance."""
+        # The application refuses an id that is not well-formed.
+        return self.supervisor.view(InstanceId(self.request.match_info["id"]))
+
+    @property
     def id(self) -> InstanceId:
-        # The application refuses one that is not well-formed.
-        return InstanceId(self.request.match_info["id"])
+        return self.view.instance.id
 
     @property
     def engine(self) -> str:
-        """The engine of its instance; NotFound without such an instance."""
-        return self.supervisor.view(self.id).instance.engine
+        return self.view.instance.engine
 
     async def body(self) -> dict[str, Any]:
         """The checked body; a route without fields refuses a body that is not empty."""
