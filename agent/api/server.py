@@ -27,7 +27,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.fields import read_query
+from agent.api.http.fields import read_body, read_json, read_query
 from agent.api.http.guard import check_entrance, host_name
 from agent.api.present import show_instance
 from agent.api.routes import ROUTES
@@ -295,10 +295,11 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     require(request[CALLER], route.right, id)
-    call = Call(request, route, parts, request[CALLER], read_query(request, route.query))
-    if route.body == ():
-        await call.body()
-    answered = await run_in_time(call)
+    query, body, section = read_query(request, route.query), {}, parts.section
+    if route.body is not None and not route.large:
+        given = await read_json(request, section.body_limit, section.body_timeout)
+        body = read_body(given, route.body)
+    answered = await run_in_time(Call(request, route, parts, request[CALLER], query, body))
     if isinstance(answered, web.StreamResponse):
         return answered
     return json_answer(answered, route.answers[0])
@@ -360,8 +361,6 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
-    if call.route.body is not None:
-        await call.raw_body()  # its sender has a limit of its own
     wait = float(call.query.get("wait", ANSWER_WITHIN))
     deadline = time.monotonic() + wait
     answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)

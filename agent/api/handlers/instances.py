@@ -55,7 +55,7 @@ HISTORY = (
 
 async def create(call: Call) -> web.StreamResponse:
     """Create an instance."""
-    body = await call.body()
+    body = call.body
     instance = Instance(
         id=parse_instance_id(body["id"]),
         engine=body["engine"],
@@ -111,9 +111,7 @@ async def details(call: Call) -> Json:
 
 async def change(call: Call) -> Json:
     """Change an instance's settings."""
-    instance = call.view.instance
-    body = await call.body()
-    settings = still_placed(instance, body["settings"])
+    settings = still_placed(call.view.instance, call.body["settings"])
     return show_details(await call.supervisor.orders.change_settings(call.id, settings))
 
 
@@ -122,15 +120,14 @@ async def delete(call: Call) -> Json:
 
     The session of a backend stays on its server without remote=true and its confirmation.
     """
-    body = await call.body()
     id, instance, repair = call.id, call.view.instance, call.view.repair.last
-    passkey = body.get("confirm_passkey", "")
+    passkey = call.body.get("confirm_passkey", "")
     call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
         if also_remote:
-            _confirm(instance, body.get("confirm"))
+            _confirm(instance, call.body.get("confirm"))
             # On the server first: after a failure the instance can be deleted again.
             lacking = (
                 f"cannot delete {instance.remote} on backend {instance.backend}: engine"
@@ -201,8 +198,7 @@ async def intend(name: str, call: Call) -> Json:
 
 async def logout(call: Call) -> Json:
     """End the pairing and retire the session."""
-    body = await call.body()
-    confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
+    confirmed, passkey = call.body.get("confirm", False), call.body.get("confirm_passkey", "")
     return show_instance(
         await call.supervisor.orders.logout(call.id, confirmed=confirmed, passkey=passkey)
     )
@@ -210,7 +206,7 @@ async def logout(call: Call) -> Json:
 
 async def mark_passkey(call: Call) -> Json:
     """Note whether an instance's account needs a passkey to link."""
-    needed = (await call.body())["needed"]
+    needed = call.body["needed"]
     return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
 
 
@@ -235,9 +231,7 @@ async def make(call: Call) -> Json:
 
 async def restore(call: Call) -> Json:
     """Replace an instance's session by a snapshot."""
-    body = await call.body()
-    name = call.request.match_info["snapshot"]
-    force = body.get("force", False)
+    name, force = call.request.match_info["snapshot"], call.body.get("force", False)
     restored = await call.supervisor.keeping.restore(call.id, name, force=force)
     return {
         "snapshot": show_snapshot(restored.snapshot),

@@ -120,12 +120,11 @@ async def show_qr(call: Call) -> web.Response:
 
 async def pairing_code(call: Call) -> Json:
     """A code to type on the phone instead of a scan."""
-    body = await call.body()
     # A server may have to end one login and begin another before it has a code.
     answer = await ask_engine(
         call,
         "pairing_code",
-        {"phone": body["phone"]},
+        call.body,
         lacking=f"cannot make a pairing code of {call.id}: its engine {call.engine} offers none",
         timeout=45.0,
     )

@@ -15,7 +15,7 @@ from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
-from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.model import ID_PATTERN, Health
 from agent.core.session import Session, wall_text
 from agent.core.trouble import Of, Severity
 from agent.core.troubles import MINUTE
@@ -59,11 +59,7 @@ def _is_in_trouble(view: Session) -> bool:
 
 async def check_now(call: Call) -> Json:
     """Check all or some now."""
-    body = await call.body()
-    ids = [parse_instance_id(word) for word in body["ids"]] if "ids" in body else None
-    for id in ids or ():
-        call.supervisor.view(id)
-    verdicts = await call.supervisor.repairs.check_now(ids)
+    verdicts = await call.supervisor.repairs.check_now(call.body.get("ids"))
     return {
         "checked": len(verdicts),
         "healthy": sum(verdict.healthy for verdict in verdicts.values()),

@@ -78,12 +78,12 @@ async def recover(call: Call) -> Json | web.StreamResponse:
 
 async def cleanup(call: Call) -> Json | web.StreamResponse:
     """Retire an instance's session and show a new code."""
-    return await _repair(call, Goal.CLEANUP, **_confirmed(await call.body()))
+    return await _repair(call, Goal.CLEANUP, **_confirmed(call.body))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     """Check, recover, clean up, until it is connected or shows a code."""
-    return await _repair(call, Goal.WORKING_QR, **_confirmed(await call.body()))
+    return await _repair(call, Goal.WORKING_QR, **_confirmed(call.body))
 
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
@@ -132,7 +132,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
 
     The code is a secret: it stands in the answer and nowhere else.
     """
-    body = await call.body()
+    body = call.body
     id = parse_instance_id(body["instanceName"])
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)

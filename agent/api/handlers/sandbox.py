@@ -58,8 +58,7 @@ async def scan(call: Call) -> Json:
 
 async def fault(call: Call) -> Json:
     """Cause a fault in the sandbox."""
-    body = await call.body()
-    return await _sandbox(call, "fault", {"name": body.pop("fault"), **body})
+    return await _sandbox(call, "fault", {"name": call.body.pop("fault"), **call.body})
 
 
 async def say(call: Call) -> Json:

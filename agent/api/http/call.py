@@ -13,12 +13,10 @@ from aiohttp import web
 from agent.api.http.auth import Audit, Caller, KeyRing, Right
 from agent.api.http.fields import (
     INTEGER,
-    RAW,
     Field,
     TooSlow,
     UnsupportedType,
     invite,
-    read_body,
     read_json,
 )
 from agent.config.config import ApiSection
@@ -108,6 +106,8 @@ class Route:
     summary: str
     body: tuple[Field, ...] | None = None
     """None: the body is ignored, or of a POST an archive; (): it must be empty."""
+    large: bool = False
+    """True if the handler reads the body, which may be longer than `body_limit`."""
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
@@ -126,6 +126,8 @@ class Call:
     caller: Caller
     query: Mapping[str, Any]
     """The checked parameters."""
+    body: dict[str, Any]
+    """The checked body; empty where the handler reads it by itself."""
 
     @property
     def supervisor(self) -> Supervisor:
@@ -145,16 +147,12 @@ class Call:
     def engine(self) -> str:
         return self.view.instance.engine
 
-    async def body(self) -> dict[str, Any]:
-        """The checked body; a route without fields refuses a body that is not empty."""
-        return read_body(await self.raw_body(), self.route.body or ())
-
     @asynccontextmanager
     async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
         """A body that may be longer than `body_limit`; few of them are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
         if size is not None and size <= section.body_limit:
-            yield await self.raw_body()
+            yield await read_json(self.request, section.body_limit, section.body_timeout)
             return
         try:
             async with asyncio.timeout(section.body_timeout):
@@ -166,14 +164,9 @@ class Call:
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
-            yield await read_json(self.request, limit=most, seconds=seconds)
+            yield await read_json(self.request, most, seconds)
         finally:
-            self.request.pop(RAW, None)  # its handler may go on for long
             self.parts.large.release()
-
-    async def raw_body(self) -> dict[str, Any]:
-        section = self.parts.section
-        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
 
 
 async def archive_of(call: Call) -> AsyncIterator[bytes]:
