@@ -1,7 +1,7 @@
 """Log lines: to stderr as SPEC's line or JSON, to the journal with fields where it listens.
 
-The output of a worker that the process host started is worker.log: bounded, and there under its
-name. Its worker looks after it while it writes, so without an agent, too.
+The output of a worker that the process host started is worker.log, which its worker keeps bounded
+while it writes, so without an agent, too.
 
 Writing a line never blocks, never raises and never shows a secret. Standard library only: workers
 log through here too.

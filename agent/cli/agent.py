@@ -114,7 +114,7 @@ def check_config(options: argparse.Namespace) -> int:
 def show_config(options: argparse.Namespace) -> int:
     """Show every setting."""
     from agent.config.load import load_config
-    from agent.config.render import render_config, tables_of, without_secrets
+    from agent.config.tables import render_config, tables_of, without_secrets
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = without_secrets(load_config(path, os.environ, overrides=given))
@@ -125,7 +125,7 @@ def show_config(options: argparse.Namespace) -> int:
 def init_config(options: argparse.Namespace) -> int:
     """Write a commented configuration."""
     from agent.config.load import load_config
-    from agent.config.render import render_config
+    from agent.config.tables import render_config
     from agent.vault.folder import explain
 
     target = Path(options.config or INSTALLED_CONFIG)
