@@ -47,8 +47,6 @@ GROWTH = 100_000
 """Blocks of memory that the process may have more on its last day than on its second."""
 REMOTE = 5
 """One of so many sessions lives on a server of others."""
-SERVERS = ("1.8.6", "2.3.7")
-"""The server of others is of this version, by the seed; an older one is asked less often."""
 OF_ONE = ("drop", "zombie", "crash", "conflict", "stuck-loading", "temp-ban", "bad-mac", "slow")
 KINDS = (
     *("message",) * 4,
@@ -397,7 +395,8 @@ def play(
     """The day that goes wrong, its story, which is empty where all is well, and the first day's."""
 
     async def live(folder: Path) -> tuple[int, list[str], list[str]]:
-        others, logins = await Others.open(remote, SERVERS[seed % 2]), Logins()
+        # An older server is asked less often.
+        others, logins = await Others.open(remote, ("1.8.6", "2.3.7")[seed % 2]), Logins()
         config = folder / "agent.toml"
         config.write_text('[agent]\nhost = "process"\n' + others.table)
         world = World(WorldAgent(folder / "state", config), ids, others, logins)
