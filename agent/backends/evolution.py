@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
 NO_ROUTE = (
-    "the server, or a proxy before it, has no route POST /chat/fetchBusinessProfile, so whether its"
-    " open sessions are connected is not proved; let that route pass, or set prove = false for this"
-    " [[backend]] in agent.toml to believe what the server says"
+    "the server, or a proxy before it, lets no POST /chat/fetchBusinessProfile through to WhatsApp,"
+    " so whether its open sessions are connected is not proved; let that route pass, or set prove ="
+    " false for this [[backend]] in agent.toml to believe what the server says"
 )
 QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""

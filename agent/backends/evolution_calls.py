@@ -79,7 +79,8 @@ class EvolutionCalls:
     """True if the server's version or its list told which it is."""
     version: str = ""
     has_query: bool = True
-    """False if the server, or a proxy before it, lacks the route of the proof."""
+    """False if the last query of a proof got no answer of WhatsApp's: the server, or a proxy before
+    it, lacks its route or answers something else."""
 
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
@@ -200,19 +201,21 @@ class EvolutionCalls:
         try:
             answer = await self._ask("POST", path, {"number": account}, timeout=limit)
         except ServerDown as down:
-            if down.reason not in ("not_found", "timeout"):
+            if down.reason in ("not_found", "failing", "garbage"):  # this route alone
+                self.has_query = False
+                return None
+            if down.reason != "timeout":
                 raise
-            self.has_query = self.has_query and down.reason != "not_found"
-            if down.reason == "not_found" or not down.reached:
+            if not down.reached:
                 return None
             await self.state(name, urgent=True)  # the session hangs if the server still answers
             return False
-        self.has_query = True
         words = _words_of(answer.body)
-        if not answer.good and any(sign in words for sign in _DEAD):
-            return False
+        dead = any(sign in words for sign in _DEAD)
         refused = any(sign in words for sign in _REFUSED_BY_WHATSAPP)
-        return True if answer.good or refused else None
+        # Any other answer is one of the server's own, or of a proxy before it.
+        self.has_query = dead or refused or inside(answer.body, "isBusiness") is not None
+        return not dead if self.has_query else None
 
     async def learn_version(self) -> None:
         """2.x asks the internet before it answers: slow, and it hides failures."""

@@ -162,7 +162,7 @@ class ClaimFact:
     claim: Claim
     at: float
     since: float
-    """When `claim.status` was first claimed in this run."""
+    """When `claim.status` was first claimed in this run, or lost its proof."""
     phase_since: float = 0.0
     progress_since: float = 0.0
     """When `claim.progress` last grew; 0 = it did not."""

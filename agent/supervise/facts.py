@@ -151,12 +151,15 @@ class Facts(Session):
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
+        since = before.since if before and same_status else begun
+        if before and same_status and _lost_proof(before.claim, claim):
+            since = now  # its proof is lost: the next one has its time from here
         last, progressed = (before.claim.progress, before.progress_since) if before else (None, 0.0)
         grew = before is not None and (claim.progress or 0.0) > (last or 0.0)
         self.run.claim = ClaimFact(
             claim,
             at=now,
-            since=before.since if before and same_status else begun,
+            since=since,
             phase_since=before.phase_since if before and same_phase else begun,
             progress_since=now if grew else progressed,
         )
@@ -173,6 +176,10 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
+
+
+def _lost_proof(before: Claim, claim: Claim) -> bool:
+    return before.proof_age is not None and claim.proof_age is None
 
 
 def _words(claim: Claim) -> Claim:

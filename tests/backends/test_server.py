@@ -98,9 +98,11 @@ async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
     assert up(at)
 
 
-async def test_a_server_without_the_route_of_the_proof_is_believed_and_told(watch: Watch) -> None:
+@pytest.mark.parametrize("fault", ["", "html", "failing", "refused", "empty"])
+async def test_a_server_that_proves_nothing_is_believed_and_told(watch: Watch, fault: str) -> None:
     at = await watch()
-    at.standin.without = "/chat"
+    at.standin.without = "" if fault else "/chat"
+    await at.standin.front.set(fault, only="/chat")
     (await at.hold("one")).dead = "closed"
     await at.until_it_says("CONNECTED", AT_ONCE)
     await asyncio.sleep(AT_ONCE)
