@@ -14,7 +14,14 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions
-from agent.core.model import PASSING, Category, ConnectionStatus, Instance, InstanceId, JournalEntry
+from agent.core.model import (
+    UNSETTLED,
+    Category,
+    ConnectionStatus,
+    Instance,
+    InstanceId,
+    JournalEntry,
+)
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus
@@ -134,7 +141,7 @@ class Supervisor:
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
         self._pending = {
-            its.id for its in there if not its.observed or its.record.status in PASSING
+            its.id for its in there if not its.observed or its.record.status in UNSETTLED
         }
         return AgentStatus(
             version=VERSION,

@@ -54,7 +54,7 @@ from agent.supervise.reach import Reaching
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
-_ON_ITS_WAY = frozenset(
+_BETWEEN = frozenset(
     {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
 """Between two tries: the failure before still counts for a while."""
@@ -193,7 +193,7 @@ class Incidents:
         failing = self._of(group_of(facts)).failing
         if needs_repair(verdict):
             failing[facts.id] = (verdict.reason, boot_now())
-        elif verdict.reason not in _ON_ITS_WAY:
+        elif verdict.reason not in _BETWEEN:
             failing.pop(facts.id, None)
         if (incident := self.incident_of(facts)) is not None and is_well(verdict):
             word = "is connected again" if verdict.healthy else "shows its code"
