@@ -43,7 +43,15 @@ from agent.supervise.run import run_pass
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
-from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
+from agent.vault.identity import (
+    IN_RECORD,
+    OTHERS,
+    Found,
+    Identity,
+    create,
+    names_other_engine,
+    scan,
+)
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
 
@@ -295,16 +303,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
-    facts.record = replace(
-        record,
-        reason=written.reason or record.reason,
-        override=written.override,
-        override_boot=written.override_boot,
-        paired=written.paired,
-        account=written.account,
-        needs_passkey=written.needs_passkey,
-        generation=written.generation,
-    )
+    newer = {its: getattr(written, its) for its in IN_RECORD}
+    facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
     await registry.save(facts, [entry(facts, "folder_newer", sentence)])
 
