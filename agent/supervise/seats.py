@@ -164,9 +164,8 @@ class Packs:
         """Find the packs that run already, and the sessions in them; one that is larger than the
         setting ends, and its sessions begin again elsewhere. `run_folder`: of packs where there is
         no systemd. Without a pack no host is opened."""
-        folders = (place for place in (PACKS.runtime, run_folder) if place.is_dir())
-        if self._size == 1 and not any(it.is_dir() for place in folders for it in place.iterdir()):
-            return  # none of an earlier agent runs: each would have a folder there
+        if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
+            return
         self._host = await self._open_host()
         found = [self._pack(id) for id, its in (await self._host.list()).items() if its.runs]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
@@ -305,6 +304,12 @@ class Packs:
             self._wake_session(id)
         if id in self.all:
             self._stirred.set()
+
+
+def _may_run(*run_folders: Path) -> bool:
+    """Whether packs of an earlier agent may run: each has a folder in one of these."""
+    there = [place for place in run_folders if place.is_dir()]
+    return any(entry.is_dir() for place in there for entry in place.iterdir())
 
 
 @dataclass(slots=True, eq=False, repr=False)
