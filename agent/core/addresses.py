@@ -59,17 +59,14 @@ def _inside(address: Address) -> Iterator[IPv4Address]:
 
 
 def _always(address: Address) -> str:
-    if address in METADATA:
-        return "it is a cloud's metadata service"
-    if address.is_link_local:
-        return "it is link-local"
-    if address.is_multicast:
-        return "it is multicast"
-    if address.is_unspecified or (isinstance(address, IPv4Address) and address in _THIS_NETWORK):
-        return "it is unspecified"
-    if isinstance(address, IPv4Address) and address in _FUTURE:
-        return "it is reserved"
-    return ""
+    kinds = {
+        "a cloud's metadata service": address in METADATA,
+        "link-local": address.is_link_local,
+        "multicast": address.is_multicast,
+        "unspecified": address.is_unspecified or address in _THIS_NETWORK,
+        "reserved": address in _FUTURE,
+    }
+    return next((f"it is {kind}" for kind, is_one in kinds.items() if is_one), "")
 
 
 def _where(address: Address) -> str:

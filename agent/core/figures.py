@@ -5,7 +5,7 @@ and what they show of it."""
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 from agent.core.model import Health, Signal
@@ -114,7 +114,7 @@ class StatusTime:
         return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
 
 
-# Counts of what happens: per minute, for the log, and as a share that failed.
+# Counts of what happens: per minute, and as a share that failed.
 
 
 MINUTE = 60.0
@@ -135,24 +135,6 @@ class PerMinute:
         """The sum of the last minute, by whole stretches. One in the future comes from a clock that
         jumped."""
         return sum(count for at, count in self.stretches if now - MINUTE < at <= now)
-
-
-@dataclass(frozen=True, slots=True)
-class LogLimit:
-    """A few lines of a session in a minute: a flood of errors must not end the process by its
-    log."""
-
-    since: float = 0.0
-    shown: int = 0
-    hidden: int = 0
-
-    def note(self, now: float, most: int = 20) -> "tuple[LogLimit, bool, int]":
-        """True if this line is shown, and how many were hidden before it (once a minute)."""
-        if not self.since <= now < self.since + MINUTE:
-            return LogLimit(now, 1, 0), True, self.hidden
-        if self.shown < most:
-            return replace(self, shown=self.shown + 1), True, 0
-        return replace(self, hidden=self.hidden + 1), False, 0
 
 
 @dataclass(frozen=True, slots=True)

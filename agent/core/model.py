@@ -1,4 +1,5 @@
-"""Facts, states, verdicts and actions; the words shared with workers are in words.py.
+"""Instances and their records, what is seen of a worker, verdicts and the journal's entries; the
+words shared with workers are in words.py.
 
 Times named `at`, `since`, `..._at` are seconds of the boot clock (CLOCK_BOOTTIME: it never jumps);
 times named `..._wall` are Unix seconds, for people and for what must outlive a reboot.
@@ -243,19 +244,19 @@ PHASES = {
 """In the order in which a start passes through them. After the time of `pairing` a passkey is
 suspected. An engine may leave phases out."""
 
-PASSING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionStatus.RECONNECTING)
+UNSETTLED = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionStatus.RECONNECTING)
 """The states that should pass by themselves."""
 
 
 def is_light(claim: Claim) -> bool:
     """True if the heavy part of its start is over: its processes run, its page is loaded."""
     light = claim.phase in ("pairing", "login", "sync")
-    return light or claim.status not in PASSING or claim.reason == NOT_TOLD
+    return light or claim.status not in UNSETTLED or claim.reason == NOT_TOLD
 
 
 def phase_deadline(fact: ClaimFact) -> float | None:
     """When the phase that is claimed is overdue; None when none is running."""
     phase = PHASES.get(fact.claim.phase)
-    if phase is None or fact.claim.status not in PASSING:
+    if phase is None or fact.claim.status not in UNSETTLED:
         return None
     return max(fact.phase_since, fact.progress_since) + phase.limit

@@ -1,9 +1,5 @@
-"""Plan what to do about one instance: what is wanted against what is there.
-
-Before a START, RESTART or CONNECT the caller passes the record through reconnect.after_try, for
-each new drop or stuck verdict through after_drop, for each success through after_connected. After a
-logout it clears the record's reason once the files are retired, or no start follows by itself.
-"""
+"""Plan what to do about one instance: what is wanted against what is there, and when to look again.
+Nothing here counts a try or a drop: the pass does (supervise/run.py, record.py)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -104,7 +100,7 @@ is back."""
 
 
 def plan_actions(
-    observation: Session,
+    session: Session,
     verdict: HealthVerdict,
     policy: HealthPolicy,
     now: float,
@@ -113,36 +109,36 @@ def plan_actions(
 ) -> Plan | None:
     """What to do now; None while a job is under way or the time has not come. The ladder handles
     stuck sessions; `repair`: the last one, over or not."""
-    unit = observation.unit
+    unit = session.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return None
-    if not observation.should_run:
+    if not session.should_run:
         return _plan(ActionKind.STOP, verdict) if unit.runs else None
     if repair is not None and _leaves_alone(repair, unit):
         return None
     if unit.runs and verdict.reason == SUSPECT:
         # Any plan but a stop could overwrite the only copy of the old pairing.
         return _plan(ActionKind.STOP, verdict)
-    final = reason_of(last_reason(observation)).final
-    if unit.runs and final and not observation.instance.backend:
+    final = reason_of(last_reason(session)).final
+    if unit.runs and final and not session.instance.backend:
         # A worker that crashed, or that a boot of the machine starts, would log in again.
         return _plan(ActionKind.STOP, verdict)
-    if not may_try_now(observation, policy, now):
+    if not may_try_now(session, policy, now):
         return None
     if not unit.runs:
-        return _plan_start(observation, verdict)
-    return None if verdict.health is Health.STUCK else _plan_reconnect(observation, verdict)
+        return _plan_start(session, verdict)
+    return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
 
 
 def plan_asked(
-    observation: Session, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
+    session: Session, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
 ) -> Plan | None:
     """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
-    unit, record = observation.unit, observation.record
-    if not observation.should_run or unit.job_pending:
+    unit, record = session.unit, session.record
+    if not session.should_run or unit.job_pending:
         return None
-    if must_renew(observation) and isinstance(proof := may_renew(observation), Proof):
+    if must_renew(session) and isinstance(proof := may_renew(session), Proof):
         actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
         return Plan("renew", actions, verdict.sentence, proof=proof)
     if record.restart_of and record.restart_of == unit.run:
@@ -153,49 +149,49 @@ def plan_asked(
     if start_asked and unit.state is UnitState.FAILED:
         # A wrong configuration is not tried again by itself; an operator may have corrected it.
         return Plan("start", (ActionKind.START,), "an operator asked for a start")
-    if start_asked and unit.runs and _has_given_up(observation):
-        again = ActionKind.CONNECT if observation.instance.backend else ActionKind.RESTART
+    if start_asked and unit.runs and _has_given_up(session):
+        again = ActionKind.CONNECT if session.instance.backend else ActionKind.RESTART
         return Plan(again.value, (again,), "an operator asked for a start")
     return None
 
 
-def _has_given_up(observation: Session) -> bool:
+def _has_given_up(session: Session) -> bool:
     """Its worker runs, and after its last word the agent makes no try by itself."""
-    if observation.claim is None:
+    if session.claim is None:
         return False
-    claim = observation.claim.claim
+    claim = session.claim.claim
     down = claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
     return down and reason_of(claim.reason).hopeless
 
 
-def must_renew(observation: Session) -> bool:
+def must_renew(session: Session) -> bool:
     """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
-    record = observation.record
-    said = observation.claim.claim.reason if observation.claim else record.reason
+    record = session.record
+    said = session.claim.claim.reason if session.claim else record.reason
     return (
-        observation.should_run
+        session.should_run
         and record.paired
         and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
         and reason_of(record.reason).scan_again
     )
 
 
-def may_try_now(observation: Session, policy: HealthPolicy, now: float) -> bool:
+def may_try_now(session: Session, policy: HealthPolicy, now: float) -> bool:
     """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
-    if observation.wait.reason or now < observation.not_before:
+    if session.wait.reason or now < session.not_before:
         return False
-    if gave_up(observation, policy.reconnect):
+    if gave_up(session, policy.reconnect):
         return False
-    return observation.record.breaker.may_try(observation.wall(now), policy.reconnect.breaker)
+    return session.record.breaker.may_try(session.wall(now), policy.reconnect.breaker)
 
 
 def next_deadline(
-    observation: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
+    session: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
 ) -> float | None:
     """When this instance must be looked at again at the latest; None: at the next event."""
-    if not observation.should_run and not observation.unit.runs:
+    if not session.should_run and not session.unit.runs:
         return None
-    moments = [now + policy.interval, *_deadlines(observation, policy, now)]
+    moments = [now + policy.interval, *_deadlines(session, policy, now)]
     if verdict.reason in FOLDER_AWAY:
         moments.append(now + LOOK_AGAIN)
     return min(moment for moment in moments if moment > now)
@@ -217,53 +213,53 @@ def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:
     return Plan(kind.value, (kind,), turn or verdict.sentence)
 
 
-def _plan_start(observation: Session, verdict: HealthVerdict) -> Plan | None:
-    unit = observation.unit
-    if verdict.health is Health.CORRUPTED or observation.folder.files is SessionFiles.DAMAGED:
+def _plan_start(session: Session, verdict: HealthVerdict) -> Plan | None:
+    unit = session.unit
+    if verdict.health is Health.CORRUPTED or session.folder.files is SessionFiles.DAMAGED:
         return None
     if unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED:
         return None
     return _plan(ActionKind.START, verdict)
 
 
-def _plan_reconnect(observation: Session, verdict: HealthVerdict) -> Plan | None:
-    if observation.claim is None or observation.run.linked_since is None:
+def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:
+    if session.claim is None or session.run.linked_since is None:
         return None
-    status, fresh = observation.claim.claim.status, False
-    if _is_slow_to_return(observation):
+    status, fresh = session.claim.claim.status, False
+    if _is_slow_to_return(session):
         # A load that began before its network went waits for an answer that was lost.
         fresh = status is not Status.RECONNECTING
     elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
         return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
-    fresh = fresh or reason_of(last_reason(observation)).fresh_worker
+    fresh = fresh or reason_of(last_reason(session)).fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
 
-def _is_slow_to_return(observation: Session) -> bool:
+def _is_slow_to_return(session: Session) -> bool:
     """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
-    fact, back_at = observation.claim, observation.back_at
-    if fact is None or back_at is None or not waits_for_network(observation):
+    fact, back_at = session.claim, session.back_at
+    if fact is None or back_at is None or not waits_for_network(session):
         return False
     begun = max(fact.since, fact.phase_since, fact.progress_since)
-    return begun < back_at <= observation.at - OWN_TIME
+    return begun < back_at <= session.at - OWN_TIME
 
 
-def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[float]:
-    unit, fact, moments = observation.unit, observation.claim, [observation.not_before]
-    if wait := observation.record.breaker.opens_in(observation.wall(now), policy.reconnect.breaker):
+def _deadlines(session: Session, policy: HealthPolicy, now: float) -> list[float]:
+    unit, fact, moments = session.unit, session.claim, [session.not_before]
+    if wait := session.record.breaker.opens_in(session.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
         moments.append(unit.since + PHASES["process"].limit)
     if fact is None:
-        silent_since = max(unit.since, observation.run.linked_since or 0.0)
+        silent_since = max(unit.since, session.run.linked_since or 0.0)
         moments += [silent_since + PHASES["process"].limit, silent_since + policy.stuck]
         return moments
     if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
-    if observation.back_at is not None:
-        moments.append(observation.back_at + OWN_TIME)
+    if session.back_at is not None:
+        moments.append(session.back_at + OWN_TIME)
     if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
         # "Older than" must be true at the look: a little past the limit.
         moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]

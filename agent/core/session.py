@@ -288,7 +288,7 @@ class Session:
 # Conclusions: its past, its pairing, and what an operator did to its worker with systemctl.
 
 
-ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 
 
 def no_pairing_to_lose(session: Session) -> bool:
@@ -343,7 +343,7 @@ def waits_for_network(session: Session) -> bool:
     claim = session.claim.claim
     by_itself = claim.status is ConnectionStatus.RECONNECTING
     asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
-    return by_itself or (claim.status in ON_ITS_WAY and asks)
+    return by_itself or (claim.status in STARTING and asks)
 
 
 def gave_up(session: Session, policy: ReconnectPolicy) -> str:

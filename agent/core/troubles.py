@@ -179,7 +179,9 @@ def _not_delivered(sight: Sight, _: str) -> str | None:
     return age and f"a webhook has not taken an event for {age}"
 
 
-M, BAD = Of.MACHINE, Severity.CRITICAL
+_critical = partial(Row, severity=Severity.CRITICAL)
+_machine = partial(Row, of=Of.MACHINE)
+_critical_machine = partial(_machine, severity=Severity.CRITICAL)
 
 TABLE = (
     Row(
@@ -202,47 +204,41 @@ TABLE = (
         wait=5 * MINUTE,
         hold=MINUTE,
     ),
-    Row(
+    _critical(
         "given_up",
         _of_session(_given_up),
         "the agent cannot bring {who} back by itself; a person must act{value}",
         "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
         " before you read it.",
-        severity=BAD,
         covers=("down", "circuit_open", "needs_scan", "unstable"),
         of_incident=True,
     ),
-    Row(
+    _critical(
         "corrupted",
         _of_session(_corrupted),
         "{who} is corrupted, and no repair has cured it{value}",
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
         " `wa-agent restore {who} NAME` bring a good copy back.",
-        severity=BAD,
         wait=10 * MINUTE,
         # Its repair reconnects it, and it is well until the next errors come.
         hold=5 * MINUTE,
         covers=("down",),
     ),
-    Row(
+    _critical_machine(
         "corrupted_together",
         _corrupted_together,
         "{value} sessions are corrupted at once: look for one cause",
         "A full or failing disk (`df -h`, `dmesg`), the session folder in use on a second machine,"
         " an update of the engine? Remove it, then `wa-agent repair all`.",
-        severity=BAD,
-        of=M,
         wait=MINUTE,
         covers=("corrupted",),
     ),
-    Row(
+    _critical_machine(
         "ended_together",
         _ended_together,
         "WhatsApp ended {value} sessions within a quarter of an hour: look for one cause",
         "The address that they share, a reported campaign, one client version, one phone? Stop"
         " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
-        severity=BAD,
-        of=M,
         window=15 * MINUTE,
     ),
     Row(
@@ -254,13 +250,12 @@ TABLE = (
         wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
-    Row(
+    _critical(
         "keys_not_renewed",
         _keys_not_renewed,
         "{who} could not make new keys with its contacts",
         "`wa-agent events {who}` names the cause. If messages stay unreadable, `wa-agent restart"
         " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
-        severity=BAD,
         window=15 * MINUTE,
     ),
     Row(
@@ -301,22 +296,20 @@ TABLE = (
         wait=5 * MINUTE,
         of_incident=True,
     ),
-    Row(
+    _critical(
         "incident",
         lambda sight, who: _because(sight.groups[who]),
         "many sessions of {who} fail the same way; one tries before the others{value}",
         "`wa-agent incidents` names the members. WhatsApp changed something, or the network is"
         " down. When the cause is gone, `wa-agent incidents release {who}` lets all try.",
-        severity=BAD,
         of=Of.GROUP,
     ),
-    Row(
+    _critical(
         "backend_down",
         lambda sight, who: None if (its := sight.backends[who]).up else _because(its.reason),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",
-        severity=BAD,
         of=Of.BACKEND,
         wait=2 * MINUTE,
     ),
@@ -328,13 +321,11 @@ TABLE = (
         " `log_session` of its `[[backend]]`.",
         of=Of.BACKEND,
     ),
-    Row(
+    _critical_machine(
         "error_rate",
         _error_rate,
         "{value} of the operations or HTTP requests fail",
         "`wa-agent top` shows which sessions, `journalctl -u wa-agent` has each failed request.",
-        severity=BAD,
-        of=M,
         wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
@@ -346,68 +337,59 @@ TABLE = (
         " or `memory_limit` of the instance.",
         wait=5 * MINUTE,
     ),
-    Row(
+    _critical(
         "memory_critical",
         partial(_memory, level="critical"),
         "{who} uses {value} of the memory it may have",
         "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
         " {who}` shows how often it was restarted.",
-        severity=BAD,
         wait=MINUTE,
         covers=("memory_high",),
     ),
-    Row(
+    _machine(
         "machine_memory",
         partial(_memory, level="warn"),
         "{value} of the machine's memory is in use",
         "`wa-agent list` and `ps aux --sort -rss` show who uses it.",
-        of=M,
         wait=5 * MINUTE,
     ),
-    Row(
+    _critical_machine(
         "machine_memory_critical",
         partial(_memory, level="critical"),
         "{value} of the machine's memory is in use: the kernel will soon end processes",
         "Stop sessions that you can spare: `wa-agent stop ID` keeps the session.",
-        severity=BAD,
-        of=M,
         wait=MINUTE,
         covers=("machine_memory",),
     ),
-    Row(
+    _machine(
         "machine_cpu",
         lambda sight, _: _share(sight.machine["wa_host_cpu_usage_ratio"], 1, sight.policy.cpu),
         "the machine's cores are {value} busy",
         "Healthy sessions look dead when checks run out of time. `top` shows the processes; if it"
         " stays, the machine has too many sessions.",
-        of=M,
         wait=10 * MINUTE,
     ),
-    Row(
+    _machine(
         "disk_low",
         partial(_disk, least=DISK_LOW),
         "{value} of the disk that holds the sessions is free",
         "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
-        of=M,
         wait=5 * MINUTE,
     ),
-    Row(
+    _critical_machine(
         "disk_full",
         partial(_disk, least=DISK_FULL),
         "{value} of the disk that holds the sessions is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
         " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
-        severity=BAD,
-        of=M,
         wait=MINUTE,
         covers=("disk_low",),
     ),
-    Row(
+    _machine(
         "open_files",
         _open_files,
         "the agent has opened {value} of the files it may open",
         "Each session needs a few. Raise `LimitNOFILE=` with `systemctl edit wa-agent`.",
-        of=M,
         wait=5 * MINUTE,
     ),
     Row(
@@ -418,12 +400,11 @@ TABLE = (
         " {who}` shows a gap, `wa-agent why {who}` says why none can be kept.",
         window=30 * MINUTE,
     ),
-    Row(
+    _machine(
         "not_delivered",
         _not_delivered,
         "messages or events are not delivered: {value}",
         "`wa-agent webhooks` says which target answers what. The file of a lost outbox lies"
         " beside outbox.db: send again what is missing; the next start ends this.",
-        of=M,
     ),
 )

@@ -14,7 +14,14 @@ from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.config.tables import shared_sessions
-from agent.core.model import PASSING, Category, ConnectionStatus, Instance, InstanceId, JournalEntry
+from agent.core.model import (
+    UNSETTLED,
+    Category,
+    ConnectionStatus,
+    Instance,
+    InstanceId,
+    JournalEntry,
+)
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus, wall_text
@@ -36,7 +43,15 @@ from agent.supervise.run import run_pass
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
-from agent.vault.identity import OTHERS, Found, Identity, create, names_other_engine, scan
+from agent.vault.identity import (
+    IN_RECORD,
+    OTHERS,
+    Found,
+    Identity,
+    create,
+    names_other_engine,
+    scan,
+)
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
 
@@ -81,7 +96,6 @@ class Supervisor:
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
-        self.reaching.changed = self.incidents.reach_changed
         self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.
@@ -134,7 +148,7 @@ class Supervisor:
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
         self._pending = {
-            its.id for its in there if not its.observed or its.record.status in PASSING
+            its.id for its in there if not its.observed or its.record.status in UNSETTLED
         }
         return AgentStatus(
             version=VERSION,
@@ -291,16 +305,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
-    facts.record = replace(
-        record,
-        reason=written.reason or record.reason,
-        override=written.override,
-        override_boot=written.override_boot,
-        paired=written.paired,
-        account=written.account,
-        needs_passkey=written.needs_passkey,
-        generation=written.generation,
-    )
+    newer = {its: getattr(written, its) for its in IN_RECORD}
+    facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
     await registry.save(facts, [entry(facts, "folder_newer", sentence)])
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
-from agent.core.figures import LogLimit
+from agent.core.figures import PerMinute
 from agent.core.memory import memory_budget
 from agent.core.model import (
     UNIT_ABSENT,
@@ -138,7 +138,8 @@ class Facts(Session):
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
-    crypto_log: LogLimit = field(default_factory=LogLimit)
+    crypto_lines: PerMinute = field(default_factory=PerMinute)
+    """Lines about crypto errors in the log: a flood must not end the process by its log."""
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""

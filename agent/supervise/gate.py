@@ -1,11 +1,11 @@
-"""The gate before each login: may this session start, and if not why, in which order, in which
-words, and when to ask again.
+"""The gate before each login says why a session must wait, in one order and one set of words, and
+when to ask again.
 
 The order: the session's server, its address, its incident, room on this machine, a turn in the
 queue with the budget of logins, a good look at address and server, the trial of the server's
 circuit. Who asked first goes first; a person's `start` takes its place behind them.
 
-Before the gate stand the incidents that hold sessions.
+The incidents that hold sessions stand here as well, before the gate that asks them.
 """
 
 import asyncio
@@ -13,7 +13,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
@@ -54,7 +53,7 @@ from agent.supervise.reach import Reaching
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
-_ON_ITS_WAY = frozenset(
+_BETWEEN = frozenset(
     {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
 """Between two tries: the failure before still counts for a while."""
@@ -85,7 +84,6 @@ class Incidents:
     backends: Backends
     active: dict[str, Incident] = field(init=False, default_factory=dict)
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
-    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     @property
     def policy(self) -> IncidentPolicy:
@@ -94,21 +92,22 @@ class Incidents:
     async def run(self) -> None:
         """Give canaries their turns when it is time."""
         while True:
-            self._changed.clear()
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            now = boot_now()
-            turns = [incident.next_turn(self.policy, now) for incident in self.active.values()]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
-                    await self._changed.wait()
+            await asyncio.sleep(1.0 - boot_now() % 1.0)  # the loop of passes turns then, too
 
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
         longer."""
-        if now < incident.next_turn(self.policy, now) or self._end_if_well(incident):
+        if self._end_if_well(incident):
             return
         able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
+        holder = self.all_facts[incident.canary] if incident.canary else None
+        if incident.is_outage and (self.reaching.away(holder) if holder else not able):
+            incident.pass_turn(now)  # its try would prove nothing: due once an address is back
+            return
+        if now < incident.next_turn(self.policy, now):
+            return
         if (canary := incident.give_turn(able, self.policy, now)) is not None:
             facts = self.all_facts[canary]
             facts.asked.try_at_once = True
@@ -119,7 +118,6 @@ class Incidents:
     def failed(self, facts: Facts, code: str) -> None:
         group, now = group_of(facts), boot_now()
         incident, its = self.active.get(group), self._of(group)
-        self._changed.set()
         if incident is not None:
             incident.join(facts.id, code)
             if incident.canary == facts.id:
@@ -173,18 +171,6 @@ class Incidents:
         if incident is not None and incident.canary == id:
             incident.idle.add(id)
             incident.pass_turn(boot_now())
-            self._changed.set()
-
-    def reach_changed(self, sessions: Iterable[Facts], back: bool) -> None:
-        """The address of these sessions is away or back: a canary goes as soon as its try can prove
-        something."""
-        for group in {group_of(facts) for facts in sessions} & self.active.keys():
-            incident = self.active[group]
-            canary = self.all_facts.get(incident.canary) if incident.canary else None
-            lost = canary is not None and self.reaching.away(canary)
-            if incident.is_outage and (lost or (back and canary is None)):
-                incident.pass_turn(boot_now())
-        self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         if not facts.should_run:
@@ -193,7 +179,7 @@ class Incidents:
         failing = self._of(group_of(facts)).failing
         if needs_repair(verdict):
             failing[facts.id] = (verdict.reason, boot_now())
-        elif verdict.reason not in _ON_ITS_WAY:
+        elif verdict.reason not in _BETWEEN:
             failing.pop(facts.id, None)
         if (incident := self.incident_of(facts)) is not None and is_well(verdict):
             word = "is connected again" if verdict.healthy else "shows its code"

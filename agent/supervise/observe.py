@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
-from agent.core.session import BACKEND_DOWN, ON_ITS_WAY, Run
+from agent.core.session import BACKEND_DOWN, STARTING, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
@@ -38,7 +38,7 @@ def next_look(due: float, now: float, interval: float) -> float:
 def probe_interval(facts: Facts, now: float, usual: float) -> float:
     """A server need not report what becomes of a session that it connects: ask, ever less often."""
     fact = facts.run.claim
-    if not facts.instance.backend or fact is None or fact.claim.status not in ON_ITS_WAY:
+    if not facts.instance.backend or fact is None or fact.claim.status not in STARTING:
         return usual
     return min(max((now - fact.since) / 2, SOONEST), usual)
 

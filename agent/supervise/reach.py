@@ -203,8 +203,6 @@ class Reach:
     """Since when the looks fail; None = they do not."""
     cause: str = ""
     """Why the last failed look failed."""
-    look_at: float = 0.0
-    """No look before this moment."""
     back_at: float | None = None
     """When it could last be reached again."""
     seen: bool = False
@@ -244,7 +242,7 @@ class Reach:
 
     def look_failed(self, cause: str, begun: float) -> None:
         self.away_since = begun if self.away_since is None else self.away_since
-        self.cause, self.look_at = cause, begun + LOOK_EVERY
+        self.cause = cause
 
     def connected(self, now: float) -> None:
         """A session that needs it is connected."""
@@ -260,8 +258,8 @@ class Reach:
         elif code not in NETWORK_CODES or self.away:
             return
         elif self.blind:
-            # Looks and tries agree again, and the looks go on at once.
-            self.blind, self.well_at, self.look_at = False, None, now
+            # Looks and tries agree again.
+            self.blind, self.well_at = False, None
         else:
             self.well_at = None
 
@@ -273,14 +271,11 @@ class Reaching:
     session_root: Path
     wake: Callable[[InstanceId], None]
     notes: Notes
-    changed: Callable[[tuple[Facts, ...], bool], None] = field(init=False)
-    """Called when an address is back (True) or away, with those that wait for it."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
     _places: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 32))
     """Looks at once."""
-    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def wait_reason(self, facts: Facts) -> str:
         """The wait reason while its address is away; "" while it can be reached, or is unknown."""
@@ -312,7 +307,6 @@ class Reaching:
             return None
         reach.waiting[facts.id] = facts
         if now < reach.next_moment:
-            self._changed.set()
             return max(min(reach.next_moment, now + ASK_AGAIN), now + 0.05)
         if not reach.is_known(now):
             self._begin_look(reach)
@@ -338,7 +332,6 @@ class Reaching:
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
             self.doubt(facts, LOOKS_APART)
-        self._changed.set()
 
     def succeeded(self, facts: Facts) -> None:
         reach = self._reach(facts)
@@ -360,17 +353,14 @@ class Reaching:
         """Look again at addresses that are away while a session waits for them."""
         try:
             while True:
-                now, every = boot_now(), self._all.values()
-                due = [it for it in every if it.away_since is not None and it.looking is None]
-                for reach in due:
-                    reach.waiting = {id: it for id, it in reach.waiting.items() if self._wants(it)}
-                    if reach.waiting and reach.look_at <= now:
-                        self._begin_look(reach)
-                moments = [it.look_at - now for it in due if it.waiting and it.looking is None]
-                self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(moments, default=None)):
-                        await self._changed.wait()
+                for reach in self._all.values():
+                    if reach.away_since is not None:
+                        its = reach.waiting.items()
+                        reach.waiting = {id: one for id, one in its if self._wants(one)}
+                        if reach.waiting:
+                            self._begin_look(reach)
+                # At whole seconds the loop of passes turns, too.
+                await asyncio.sleep(LOOK_EVERY - boot_now() % LOOK_EVERY)
         finally:
             for reach in self._all.values():
                 if reach.looking is not None:
@@ -398,7 +388,6 @@ class Reaching:
         reach.looking = None
         if cause:
             reach.look_failed(cause, reach.looked_at)
-            self._changed.set()
         else:
             reach.look_was_good(boot_now())
         if was_away is not bool(cause):
@@ -407,17 +396,16 @@ class Reaching:
             self._wake_waiting(reach, done=True)
 
     def _tell(self, reach: Reach, *, back: bool) -> None:
-        name, waiting = reach.address.name, tuple(reach.waiting.values())
+        name, waiting = reach.address.name, len(reach.waiting)
         said = f"cannot reach {name}: {reach.cause}; its sessions wait"
         if back:
-            said = f"this machine reaches {name} again; {len(waiting)} sessions waited"
+            said = f"this machine reaches {name} again; {waiting} sessions waited"
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
             log.log(logging.INFO if back else logging.WARNING, "%s", said)
             kind = "address_back" if back else "address_away"
             detail = {"address": name}
             self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail=detail))
         self._wake_waiting(reach, done=back)
-        self.changed(waiting, back)
 
     def _wake_waiting(self, reach: Reach, *, done: bool) -> None:
         for id in random.sample(list(reach.waiting), len(reach.waiting)):

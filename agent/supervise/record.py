@@ -1,6 +1,6 @@
-"""Takes down what a worker says of its session (counted, written or passed on, with what that shows
-beside the session's state: crypto errors, memory, silence), and what a pass writes into record and
-journal. There the order matters: a drop is counted while the record still says CONNECTED, the
+"""Counts, writes down or passes on what a worker says of its session; judges what that shows beside
+the session's state (crypto errors, errors, memory, silence); and turns what a pass saw into record
+and journal. There the order matters: a drop is counted while the record still says CONNECTED, the
 published status comes last."""
 
 import random
@@ -95,8 +95,10 @@ def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
 HOUR = 3600.0
 ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20
+MOST_LINES = 20
+"""About crypto errors of one session in a minute: the rest is counted only."""
 
-PASSING = ("message", "ack")
+UNWRITTEN = ("message", "ack")
 """Happenings that go to the listeners for events and into no journal."""
 _PASSED_ON = ("direction", "type", "id", "ack")
 
@@ -113,7 +115,7 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
     if kind in WITH_TEXT:
         text = _text(happening.detail.get("text"))
         means.notes.write(JournalEntry(kind, text, WITH_TEXT[kind], facts.id, time.time()))
-    if kind in PASSING and means.bus.wants(kind):
+    if kind in UNWRITTEN and means.bus.wants(kind):
         means.bus.publish_passing(_passing_entry(facts, happening))
 
 
@@ -203,17 +205,13 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     )
     errors["crypto"] += 1
     facts.crypto = crypto.note_error(facts.crypto, finding, config.crypto, now)
-    facts.crypto_log, show, hidden = facts.crypto_log.note(now)
-    if show:
-        more = f" ({hidden} more like it are not in the log)" if hidden else ""
-        # The name of the pattern, never the line itself: it may carry keys.
-        bound(Category.CRYPTO, facts.id).warning(
-            "crypto error %s of %s%s",
-            finding.name,
-            mark_of(finding.peer) if finding.peer else "an unnamed peer",
-            more,
-        )
-    return show
+    if facts.crypto_lines.count(now) >= MOST_LINES:
+        return False
+    facts.crypto_lines.note(now)
+    whose = mark_of(finding.peer) if finding.peer else "an unnamed peer"
+    # The name of the pattern, never the line itself: it may carry keys.
+    bound(Category.CRYPTO, facts.id).warning("crypto error %s of %s", finding.name, whose)
+    return True
 
 
 def _judge_errors(facts: Facts, limit: float, now: float) -> Signal | None:

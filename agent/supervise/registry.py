@@ -28,7 +28,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
 from agent.vault.check import read_linked
-from agent.vault.identity import OTHERS, Identity, replace_identity
+from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 from agent.vault.trash import retire
 
@@ -37,17 +37,9 @@ def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
     ends = reason_of(record.reason).final and not facts.instance.backend
-    return Identity(
-        facts.instance,
-        record.paired,
-        record.account,
-        ended=record.reason if ends else "",
-        override=record.override,
-        override_boot=record.override_boot,
-        generation=record.generation,
-        needs_passkey=record.needs_passkey,
-        of_wings=facts.of_wings,
-    )
+    same = {its: getattr(record, its) for its in IN_RECORD}
+    ended = record.reason if ends else ""
+    return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
 
 
 def is_written(facts: Facts) -> bool:

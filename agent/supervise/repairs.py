@@ -59,7 +59,7 @@ GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
 _NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
-_ON_ITS_WAY = ("starting", "stopping", "not_running", WAITS_TURN)
+_COMING_UP = ("starting", "stopping", "not_running", WAITS_TURN)
 REFUSALS = 4
 """After so many failed plans in a row a start is not on its way."""
 _HOLDS = AWAY | {MEMORY_FULL}
@@ -326,7 +326,7 @@ def _is_kept_away(facts: Facts) -> bool:
 
 
 def _is_on_its_way(facts: Facts) -> bool:
-    return facts.verdict.reason in _ON_ITS_WAY and facts.action.failures < REFUSALS
+    return facts.verdict.reason in _COMING_UP and facts.action.failures < REFUSALS
 
 
 def _is_well(verdict: HealthVerdict) -> bool:

@@ -12,7 +12,7 @@ from agent.core.model import Category, Health, HealthVerdict, JournalEntry, Sess
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.session import NO_WAIT, ON_ITS_WAY, waits_for_network
+from agent.core.session import NO_WAIT, STARTING, waits_for_network
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
@@ -84,7 +84,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Record.
         if entries or facts.record != before or not is_written(facts):
             await registry.save(facts, entries)
-        if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
+        if verdict.state not in STARTING or verdict.health is Health.STUCK:
             gate.queues.settled(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
         # Decide and act.

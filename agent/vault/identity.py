@@ -20,7 +20,7 @@ from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
 _log = logging.getLogger(__name__)
 OTHERS = "other_instance"
 """The code where a folder is another session's: its file is neither used nor replaced."""
-_IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
+IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Identity:
     @property
     def record(self) -> SessionRecord:
         """The part of a session's record that the file has."""
-        return SessionRecord(reason=self.ended, **{its: getattr(self, its) for its in _IN_RECORD})
+        return SessionRecord(reason=self.ended, **{its: getattr(self, its) for its in IN_RECORD})
 
 
 @dataclass(frozen=True, slots=True)

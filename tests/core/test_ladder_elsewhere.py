@@ -334,7 +334,7 @@ def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_
     assert (action.kind, action.idle) == (K.WAIT, True)
     assert not step_repair(case, repair)[1].idle, "its round has ended already"
 
-    tries = replace(case, observation=connecting(PAIRED, ago=99))
+    tries = replace(case, session=connecting(PAIRED, ago=99))
     repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
     assert (action.kind, action.idle) == (K.RESTART, False)
 

@@ -61,10 +61,10 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
         return first
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
-    if repair.done and repair.trouble is Trouble.CONNECTION and case.observation.instance.backend:
+    if repair.done and repair.trouble is Trouble.CONNECTION and case.session.instance.backend:
         # The server did it and the session is as it was. A restart may still help the next time,
         # and is all that keeps a pairing.
-        kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.observation)
+        kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.session)
         same_again = same_again and kept and repair.step is RecoveryKind.RESTART
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
@@ -81,12 +81,12 @@ def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
 
 
 def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
-    unit = case.observation.unit
-    alive = unit.state is UnitState.ACTIVE and case.observation.run.linked_since is not None
+    unit = case.session.unit
+    alive = unit.state is UnitState.ACTIVE and case.session.run.linked_since is not None
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
         # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
-    if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.observation)).unpairs:
+    if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.session)).unpairs:
         # WhatsApp ended this pairing: another login with it harms the account.
         return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
@@ -97,7 +97,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RECONNECT:
         return alive
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
-        return case.observation.folder.files is SessionFiles.WHOLE
+        return case.session.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
         around = case.circumstances
         corrupted = case.verdict.reason == "crypto_corrupted"
@@ -105,7 +105,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
-        pairing = case.observation.record.paired or not no_pairing_to_lose(case.observation)
+        pairing = case.session.record.paired or not no_pairing_to_lose(case.session)
         return case.circumstances.can_log_out and alive and pairing and _may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # It was cleaned up once and is still not well: a second empty session is no better.
@@ -116,9 +116,9 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
 def useless_steps(case: Case) -> frozenset[str]:
     """Steps that change nothing now: by the engine's word for its state and, where the agent's own
     worker hangs, a reconnect inside it."""
-    fact = case.observation.claim
+    fact = case.session.claim
     useless = fact.claim.useless if fact is not None else ()
-    sick = case.verdict.health is Health.STUCK and not case.observation.instance.backend
+    sick = case.verdict.health is Health.STUCK and not case.session.instance.backend
     return frozenset((*useless, RecoveryKind.RECONNECT.value) if sick else useless)
 
 
@@ -130,20 +130,20 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
     """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
-    if repair.step in UNPAIRING and reason_of(last_reason(case.observation)).scan_again:
+    if repair.step in UNPAIRING and reason_of(last_reason(case.session)).scan_again:
         return True
     around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:
         return False
     # In an incident one without a pairing goes all the way: it shows whether the server can at all.
-    may_try = around.well or (around.canary and no_pairing_to_lose(case.observation))
+    may_try = around.well or (around.canary and no_pairing_to_lose(case.session))
     return may_try and case.verdict.health in (Health.STUCK, Health.CORRUPTED)
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
     if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
         return False
-    if not case.observation.record.paired:
+    if not case.session.record.paired:
         return False
     # A suspect is stopped by now: only its files can be seen.
     if case.verdict.health is Health.CORRUPTED or repair.trouble is Trouble.SUSPECT:

@@ -31,7 +31,7 @@ WOULD_UNPAIR = "would_unpair"
 class Case:
     """All that a decision about a repair is made from."""
 
-    observation: Session
+    session: Session
     verdict: HealthVerdict
     circumstances: Circumstances
     policy: RecoveryPolicy
@@ -58,8 +58,8 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
 def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     """Whether a step of this repair may end the pairing now."""
     found = _kept_or_proved(case, repair)
-    answer = may_end_pairing(case.observation, repair.consent, found)
-    record, claim = case.observation.record, case.observation.claim
+    answer = may_end_pairing(case.session, repair.consent, found)
+    record, claim = case.session.record, case.session.claim
     unknown = claim is not None and claim.claim.pairing_unknown and not record.paired
     return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
 
@@ -85,23 +85,16 @@ def is_calm(case: Case) -> bool:
     """Whether the cause can only be the session's own. What a backend's sessions share is seen by
     its other sessions alone; the machine looks at WhatsApp's address for its own."""
     around = case.circumstances
-    seen = _others_connect(case) or not case.observation.instance.backend
+    seen = _others_connect(case) or not case.session.instance.backend
     return around.well and around.odd_one_out and seen
 
 
-def may_be_anothers(case: Case) -> bool:
-    """Others put it on its server, and whether they paired it cannot be known."""
-    claim, record = case.observation.claim, case.observation.record
-    if claim is None or record.paired:
-        return False
-    return claim.claim.pairing_unknown and claim.claim.made_elsewhere
-
-
 def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
-    around = case.circumstances
-    if repair.unpaired and not case.observation.record.paired:
+    around, fact, paired = case.circumstances, case.session.claim, case.session.record.paired
+    if repair.unpaired and not paired:
         return Proof(Ground.ENDED)
-    if may_be_anothers(case):
+    # Others put it on its server, and it cannot be known that they did not pair it.
+    if fact and fact.claim.pairing_unknown and fact.claim.made_elsewhere and not paired:
         return _kept(case, "this agent did not make it")
     connected = case.verdict.state is ConnectionStatus.CONNECTED
     if around.reads and (connected or repair.trouble is Trouble.KEYS):
@@ -121,7 +114,9 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
     if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
         return _kept(case, "nothing shows that a new pairing would help")
     if not _others_connect(case):
-        return _away(case, "no session beside this one is connected")
+        here = "the server" if case.session.instance.backend else "this machine"
+        why = f"WhatsApp is not reached from {here} (no session beside this one is connected)"
+        return Kept(WHATSAPP_AWAY, why, _word_for_it(case))
     if not around.odd_one_out:
         return _kept(case, "other sessions fail alike, so the cause may not be its own")
     if repair.trouble is Trouble.FILES and (kept := _files_elsewhere(case)) is not None:
@@ -136,10 +131,10 @@ def _files_elsewhere(case: Case) -> Kept | None:
         return Kept(
             PAIRING_KEPT,
             "a good snapshot of it exists, which only a person may put back",
-            f"Put it back: `wa-agent restore {_id(case)} NAME --force` (its names: `wa-agent"
-            f" snapshots {_id(case)}`). {_word_for_it(case)}",
+            f"Put it back: `wa-agent restore {case.session.id} NAME --force` (its names: `wa-agent"
+            f" snapshots {case.session.id}`). {_word_for_it(case)}",
         )
-    if case.observation.folder.files is SessionFiles.ABSENT:
+    if case.session.folder.files is SessionFiles.ABSENT:
         return _kept(case, "its folder is not there, and may come back")
     return None
 
@@ -154,7 +149,7 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     if repair.goal in _ASKED or early or last_round:
         return proof
     why = f"the agent ends it after {case.policy.rounds} rounds, this is round {repair.round}"
-    todo = f"To go on now, down to a new code: `wa-agent ensure-healthy {_id(case)}`"
+    todo = f"To go on now, down to a new code: `wa-agent ensure-healthy {case.session.id}`"
     return Kept(PAIRING_KEPT, why, todo)
 
 
@@ -168,17 +163,9 @@ def _kept(case: Case, why: str) -> Kept:
     return Kept(PAIRING_KEPT, why, _word_for_it(case))
 
 
-def _away(case: Case, why: str) -> Kept:
-    here = "the server" if case.observation.instance.backend else "this machine"
-    return Kept(WHATSAPP_AWAY, f"WhatsApp is not reached from {here} ({why})", _word_for_it(case))
-
-
 def _word_for_it(case: Case) -> str:
-    return f"To end it all the same and get a new code: `wa-agent ensure-healthy {_id(case)} --yes`"
-
-
-def _id(case: Case) -> str:
-    return case.observation.instance.id
+    command = f"wa-agent ensure-healthy {case.session.id} --yes"
+    return f"To end it all the same and get a new code: `{command}`"
 
 
 _ASKED = (Goal.WORKING_QR, Goal.CLEANUP)

@@ -24,13 +24,13 @@ from agent.core.recovery.repair import (
     Trouble,
     delay_step,
 )
-from agent.core.session import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
+from agent.core.session import BACKEND_UNCHECKED, GONE, STARTING, is_paired_now, no_pairing_to_lose
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
     verdict = case.verdict
-    if not case.observation.should_run or case.observation.unit.masked:
+    if not case.session.should_run or case.session.unit.masked:
         return Ending.NOT_WANTED
     if repair.goal is Goal.CLEANUP and not repair.cleaned:
         return None
@@ -41,7 +41,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         helped = Ending.CLEANED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
-    if case.observation.wait.reason and not verdict.healthy:
+    if case.session.wait.reason and not verdict.healthy:
         return None
     if verdict.reason == UNMEASURED:
         return None
@@ -94,7 +94,7 @@ def _settle_limit(case: Case, repair: Repair) -> float:
         # It was begun in a milder state; in this one it changes nothing.
         return 0.0
     same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
-    here = not case.observation.instance.backend
+    here = not case.session.instance.backend
     return case.policy.settle if same_run and here else case.policy.settle_start
 
 
@@ -105,7 +105,6 @@ NOTHING_TO_REMOVE = "nothing_to_remove"
 FOR_GOOD = frozenset({"not_supported", "remote_missing", "files", NOTHING_TO_REMOVE})
 """Codes of refusals that the same step would meet again in this round."""
 
-_COMING_UP = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 _HELD = 60.0
 """Seconds between two looks at a repair that waits for an outage's end."""
 
@@ -114,14 +113,14 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.observation.wait.reason in GONE:
+    if case.session.wait.reason in GONE:
         repair = ladder.lapse_order(repair)
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.
-        if case.observation.wait.reason == BACKEND_UNCHECKED:
+        if case.session.wait.reason == BACKEND_UNCHECKED:
             until = case.now_wall + _HELD
             return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
-        if is_paired_now(case.observation):
+        if is_paired_now(case.session):
             repair = ladder.lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):
@@ -220,7 +219,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
         return waiting, Decision(RecoveryKind.WAIT, "until its worker runs", until)
-    if repair.trouble is Trouble.SUSPECT and case.observation.unit.runs:
+    if repair.trouble is Trouble.SUSPECT and case.session.unit.runs:
         # Its files can only be checked while no worker runs; plan_actions stops it first.
         sentence = "until its worker has stopped and its files are checked"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
@@ -254,7 +253,7 @@ def _waits_for_start(case: Case, repair: Repair) -> bool:
     if case.verdict.health is Health.NOT_FOUND:
         return repair.goal is Goal.HEAL
     cut_off = repair.resumed > 0 and not repair.done
-    return cut_off and not ladder.needs_repair(case.verdict) and case.verdict.state in _COMING_UP
+    return cut_off and not ladder.needs_repair(case.verdict) and case.verdict.state in STARTING
 
 
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -262,7 +261,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.trouble is Trouble.SUSPECT:
         return _end_suspect(case, repair)
     # Without a pairing to lose there is no last round: it goes on until a code is shown.
-    endless = no_pairing_to_lose(case.observation)
+    endless = no_pairing_to_lose(case.session)
     last = repair.round >= rounds and repair.calm and not endless
     if repair.goal is not Goal.HEAL or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)

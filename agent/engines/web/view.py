@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent.core.model import PASSING, PHASES
+from agent.core.model import PHASES, UNSETTLED
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.settings import origin_of
@@ -133,7 +133,7 @@ class Advance:
 
     def forward(self, claim: Claim) -> Claim:
         """The claim, never behind what this start showed before."""
-        if claim.status not in PASSING:
+        if claim.status not in UNSETTLED:
             self._furthest = None
             return claim
         if claim.phase in ("loaded", "injected") and self._amount:

@@ -1,4 +1,4 @@
-from agent.core.figures import ErrorRate, LogLimit, PerMinute
+from agent.core.figures import ErrorRate, PerMinute
 
 
 def noted(*moments):
@@ -14,14 +14,6 @@ def test_a_flood_keeps_it_small_and_a_clock_that_jumps_back_does_no_harm():
     assert rate.count(1500) == 500
     rate.note(50.0)
     assert rate.count(50.0) == 1
-
-
-def test_a_flood_gets_a_few_lines_a_minute_and_says_how_many_it_hid():
-    limit, shown = LogLimit(), 0
-    for one in range(500):
-        limit, show, _ = limit.note(1000 + one / 10)
-        shown += show
-    assert (shown, limit.note(1061.0)[1:]) == (20, (True, 480))
 
 
 def test_the_share_of_failed_operations_covers_two_windows_at_most():

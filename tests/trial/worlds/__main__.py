@@ -56,7 +56,7 @@ KINDS = (
     *("server", "remote"),
     *("network", "worker", "kill", "restart", "operator", "clock", "sleep", "disk"),
 )
-ON_ITS_WAY = ("accepted", "sending")
+STARTING = ("accepted", "sending")
 REACHED = ("sent", "delivered", "read")
 GIVEN_UP = "no success in "
 """So begins what the agent says of a session that a person must try again."""
@@ -367,9 +367,7 @@ class World:
     async def must_have_arrived(self, id: str) -> None:
         end = asyncio.get_running_loop().time() + BACK_WITHIN
         said = self.said[id]
-        while waiting := [
-            n for n, name in said.items() if await self.state(id, name) in ON_ITS_WAY
-        ]:
+        while waiting := [n for n, name in said.items() if await self.state(id, name) in STARTING]:
             if asyncio.get_running_loop().time() > end:
                 raise Wrong(f"messages of {id} still wait: {waiting}")
             await asyncio.sleep(30)
