@@ -331,9 +331,8 @@ class RedisKeys:
     @contextmanager
     def talk(self, what: str) -> Iterator[Ask]:
         parts = urlsplit(self.url)
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if parts.password is None:
-            user, password = "", user  # redis-cli reads the only word before the @ as the password
+        # redis-cli reads the only word before the @ as the password.
+        login = [unquote(word) for word in (parts.username, parts.password) if word]
         path = unquote(parts.path)
         number = dict(parse_qsl(parts.query)).get("db")
         try:
@@ -351,8 +350,8 @@ class RedisKeys:
                     tls = ssl.create_default_context(cafile=self.ca_file or None)
                     link = held.enter_context(tls.wrap_socket(link, server_hostname=parts.hostname))
                 ask = partial(_ask, held.enter_context(link.makefile("rwb")))
-                if password:
-                    ask(["AUTH", *([user] if user else []), password])
+                if login:
+                    ask(["AUTH", *login])
                 ask(["SELECT", number or "0"])
                 yield ask
         except (RespError, OSError, EOFError, ValueError) as error:
