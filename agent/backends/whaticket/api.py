@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.backends.backend import crashed
 from agent.backends.http import cannot, read_json, segment
 from agent.backends.seat import Seat
 from agent.backends.whaticket.calls import (
@@ -80,17 +81,14 @@ class Whaticket:
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
         """The troubles of the logs and of the folders of keys, by what found them."""
-        self._tasks = Tasks(self._crashed, expected=(EngineError,))
+        self._tasks = Tasks(crashed, expected=(EngineError,))
         if self.logs.patterns:
             self._tasks.start(self._follow(), "logs")
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         # Who asked for one gets its error.
-        self.repairs = Tasks(self._crashed, expected=(Exception,))
-
-    def _crashed(self, error: BaseException) -> None:
-        log.error("a task of %s failed", self.declared.name, exc_info=error)
+        self.repairs = Tasks(crashed, expected=(Exception,))
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()

@@ -46,8 +46,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LARGEST_KEY, LARGEST_LINE, LARGEST_ANSWER = 16 << 20, 4096, 64 << 20
 _BATCH = 100
 _GLOB = re.compile(r"([*?\[\]\\^-])")
-Ask = Callable[..., list[Any]]
-"""Takes commands of Redis, each a sequence of words, and gives their answers in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +327,8 @@ class RedisKeys:
         return os.fsencode(self._prefix(id) + name)
 
     @contextmanager
-    def talk(self, what: str) -> Iterator[Ask]:
+    def talk(self, what: str) -> Iterator[Callable[..., list[Any]]]:
+        """It takes commands, each a sequence of words, and gives their answers in order."""
         parts = urlsplit(self.url)
         # redis-cli reads the only word before the @ as the password.
         login = [unquote(word) for word in (parts.username, parts.password) if word]
