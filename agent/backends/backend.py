@@ -158,7 +158,7 @@ class Backend:
         self.api = api = self._open(declared)
         self.claim, self.started_at = NOT_CHECKED, boot_now()
         try:
-            for id in self.seats.keys() & self.shared.instances.keys():
+            for id in [it for it in self.seats if it in self.shared.instances]:
                 try:
                     await self.take(id)
                 except WaError as error:
