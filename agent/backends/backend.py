@@ -29,7 +29,7 @@ from agent.core.breaker import BreakerState
 from agent.core.model import UNIT_ABSENT, Category, JournalEntry, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
 from agent.core.session import Session
-from agent.core.words import Happening, InstanceId, RemoteSession, ServerClaim
+from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
 from agent.errors import ConfigError, EngineError, HostError, LinkError, Refused, WaError
 from agent.link.client import Listener
@@ -123,12 +123,6 @@ class Backend:
         return "; ".join(filter(None, parts))
 
     @property
-    def warning(self) -> str:
-        """A trouble of a server that is up (a log that it cannot read, errors that name no
-        session); "" = nothing."""
-        return self.claim.sentence if self.up else ""
-
-    @property
     def slack(self) -> float:
         """Seconds to add to a limit that a quick server would keep."""
         return min(STEPS * self.claim.seconds, MOST_SLACK)
@@ -164,7 +158,7 @@ class Backend:
         self.api = api = self._open(declared)
         self.claim, self.started_at = NOT_CHECKED, boot_now()
         try:
-            for id in self.seats.keys() & self.shared.instances.keys():
+            for id in [it for it in self.seats if it in self.shared.instances]:
                 try:
                     await self.take(id)
                 except WaError as error:
@@ -185,10 +179,6 @@ class Backend:
                     seat.listener.on_close("the watch of its server begins again")
 
     def _open(self, declared: BackendDeclaration) -> ServerApi:
-        def happened(remote: str, what: Happening) -> None:
-            if (seat := self._seat_of(remote)) is not None:
-                seat.happened(what)
-
         folder = self.shared.root / self.name
         if declared.engine == "evolution":
             from agent.backends.evolution import Evolution
@@ -196,7 +186,7 @@ class Backend:
             return Evolution(declared, folder)
         from agent.backends.whaticket.api import Whaticket
 
-        return Whaticket(declared, folder, happened, self.shared.crypto_patterns)
+        return Whaticket(declared, folder, self.shared.crypto_patterns)
 
     async def check(self) -> ServerClaim:
         """Read the list now; callers at the same time share one request."""
@@ -209,7 +199,7 @@ class Backend:
 
     async def _read_lists(self, api: ServerApi, declared: BackendDeclaration) -> None:
         """Until the server refuses the key and another one is in its file."""
-        while not (self.reason == "refused_key" and await self._has_another_key(declared)):
+        while True:
             begun = boot_now()
             self.check_soon.clear()
             await self.check()
@@ -218,13 +208,12 @@ class Backend:
             except WaError as error:
                 log.error("cannot adopt sessions of backend %s: %s", self.name, error)
             self.next_check = begun + (api.list_every if self.up else EVERY)
+            if self.reason == "refused_key":
+                with suppress(ConfigError):
+                    if await asyncio.to_thread(with_secrets, self.declared) != declared:
+                        return
             await asyncio.sleep(SOON)
             await _until_set(self.check_soon, max(self.next_check - boot_now(), 0.0))
-
-    async def _has_another_key(self, declared: BackendDeclaration) -> bool:
-        with suppress(ConfigError):
-            return await asyncio.to_thread(with_secrets, self.declared) != declared
-        return False
 
     async def _check(self, api: ServerApi) -> None:
         listed = True
@@ -318,17 +307,15 @@ class Backend:
         if self.api is None:
             raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
-        instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
-        remote, adopted = instance.remote or id, instance.adopted
-        if seat.remote == remote:
+        remote = self.shared.instances[id].instance.remote or id
+        if seat.session is not None and seat.remote == remote:
             return seat
-        if (holder := self._seat_of(remote)) is not None:
-            cause = f"{holder.id} watches it"
-            raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
-        seat.session = await self.api.hold(
-            remote, adopted=adopted, paired=record.paired, account=record.account
-        )
+        for its in self.seats.values():
+            if its is not seat and its.remote == remote:
+                cause = f"{its.id} watches it"
+                raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
         seat.remote = remote
+        seat.session = await self.api.hold(seat)
         self.look_soon.set()
         return seat
 
@@ -351,9 +338,6 @@ class Backend:
         for what in unheard:
             listener.on_happening(seat.run, what)
         return seat
-
-    def _seat_of(self, remote: str) -> Seat | None:
-        return next((seat for seat in self.seats.values() if seat.remote == remote), None)
 
     # outages
 

@@ -141,7 +141,7 @@ class Backends:
             sentence = f"nothing measures it now: {self.why_away(its)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
         lacks = backend.claim.reason == NO_PROOF
-        return (Signal(NO_PROOF, Health.DEGRADED, backend.warning),) if lacks else ()
+        return (Signal(NO_PROOF, Health.DEGRADED, backend.claim.sentence),) if lacks else ()
 
     def slack(self, its: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
@@ -279,7 +279,7 @@ def _view(backend: Backend) -> BackendView:
         up=backend.up,
         reason=backend.reason,
         sentence=backend.sentence,
-        warning=backend.warning,
+        warning=claim.sentence if backend.up else "",
         version=claim.version,
         since_wall=backend.since_wall,
         checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,

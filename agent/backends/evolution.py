@@ -21,6 +21,7 @@ from typing import Any
 from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot, read_json, segment
+from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
@@ -94,8 +95,10 @@ class Evolution:
         for session in self.held.values():
             session.known.away()
 
-    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
-        known = EvolutionSession(remote, self.calls, adopted, paired or None, account)
+    async def hold(self, seat: Seat) -> "Session":
+        remote, its = seat.remote, seat.backend.shared.instances[seat.id]
+        paired, account = its.record.paired or None, its.record.account
+        known = EvolutionSession(remote, self.calls, its.instance.adopted, paired, account)
         session = Session(self, known)
         known.owed = bool(await in_thread(session.read))
         known.made = await in_thread((session.folder / "made").exists)

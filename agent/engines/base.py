@@ -1,6 +1,5 @@
-"""An engine translates between one WhatsApp session and its worker. It never retries, waits or
-judges: deadlines belong to the worker, verdicts to the core. Standard library only: each worker has
-it in memory.
+"""An engine translates between one WhatsApp session and its worker. Deadlines belong to the worker,
+verdicts to the core. Standard library only: each worker has it in memory.
 """
 
 import logging

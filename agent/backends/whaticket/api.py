@@ -8,13 +8,15 @@ import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.backends.backend import crashed
 from agent.backends.http import cannot, read_json, segment
+from agent.backends.seat import Seat
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
@@ -66,11 +68,8 @@ class Whaticket:
         self,
         declared: BackendDeclaration,
         folder: Path,
-        happened: Callable[[str, Happening], None],
         patterns: Sequence[CryptoPattern],
     ) -> None:
-        """`happened`: called with the server's name of a session, for what its log told and what a
-        repair did."""
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
         self.calls = WhaticketCalls(declared)
@@ -78,22 +77,18 @@ class Whaticket:
         self.held: dict[str, Session] = {}
         self.owners = Owners()
         self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
-        self.happened = happened
         self.rows: dict[str, Row] | None = None
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
         """The troubles of the logs and of the folders of keys, by what found them."""
-        self._tasks = Tasks(self._crashed, expected=(EngineError,))
+        self._tasks = Tasks(crashed, expected=(EngineError,))
         if self.logs.patterns:
             self._tasks.start(self._follow(), "logs")
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         # Who asked for one gets its error.
-        self.repairs = Tasks(self._crashed, expected=(Exception,))
-
-    def _crashed(self, error: BaseException) -> None:
-        log.error("a task of %s failed", self.declared.name, exc_info=error)
+        self.repairs = Tasks(crashed, expected=(Exception,))
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
@@ -120,12 +115,13 @@ class Whaticket:
     def away(self) -> None:
         """The rows stay as old as they are."""
 
-    async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
-        segment(remote)
+    async def hold(self, seat: Seat) -> "Session":
+        segment(remote := seat.remote)
         useless = () if self.own.hang_up is not None else ("reconnect",)
-        prove = self.declared.prove
-        known = WhaticketSession(remote, adopted, paired, account, prove, useless)
-        self.held[remote] = session = Session(self, known)
+        its, prove = seat.backend.shared.instances[seat.id], self.declared.prove
+        paired, account = its.record.paired, its.record.account
+        known = WhaticketSession(remote, its.instance.adopted, paired, account, prove, useless)
+        self.held[remote] = session = Session(self, known, seat)
         return session
 
     def forget(self, remote: str) -> None:
@@ -198,19 +194,19 @@ class Whaticket:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
     def _take(self, all_found: list[Found]) -> None:
-        by_id = {it.known.id: it.known for it in self.held.values() if it.known.id}
+        by_id = {it.known.id: it for it in self.held.values() if it.known.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
         for id, found in self.owners.attribute([it for it in all_found if now - it.at <= WINDOW]):
             session = by_id.get(id)
             if isinstance(found.it, Turn):
                 if session is not None:
-                    session.note_turn(found.it)
+                    session.known.note_turn(found.it)
             elif session is not None:
                 shown[session.name] += 1
                 if shown[session.name] <= MOST_ERRORS:
                     words = PATTERN_WORDS.get(found.it.name, found.it.name)
                     detail = {"text": words, "peer": found.it.peer, "pattern": found.it.name}
-                    self.happened(session.name, Happening("crypto_error", detail))
+                    session.seat.happened(Happening("crypto_error", detail))
             else:
                 nameless += not id
         # libsignal's own lines name no session; the server's line about the message does.
@@ -222,8 +218,8 @@ class Whaticket:
 class Session:
     """A ServerSession."""
 
-    def __init__(self, server: Whaticket, known: WhaticketSession) -> None:
-        self._server, self.known, self.name = server, known, known.name
+    def __init__(self, server: Whaticket, known: WhaticketSession, seat: Seat) -> None:
+        self._server, self.known, self.name, self.seat = server, known, known.name, seat
         self._calls, self._keys, self._own = server.calls, server.keys, server.own
         self._acting = asyncio.Lock()
 
@@ -345,7 +341,7 @@ class Session:
 
     def _way(self, id: str) -> DownAndUp:
         def report(step: str) -> None:
-            self._server.happened(self.name, Happening("repair_step", {"text": step}))
+            self.seat.happened(Happening("repair_step", {"text": step}))
 
         went_down = partial(setattr, self.known, "hung_up", True)
         return DownAndUp(self._calls, self._keys, id, report, went_down)

@@ -46,8 +46,6 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LARGEST_KEY, LARGEST_LINE, LARGEST_ANSWER = 16 << 20, 4096, 64 << 20
 _BATCH = 100
 _GLOB = re.compile(r"([*?\[\]\\^-])")
-Ask = Callable[..., list[Any]]
-"""Takes commands of Redis, each a sequence of words, and gives their answers in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,11 +327,11 @@ class RedisKeys:
         return os.fsencode(self._prefix(id) + name)
 
     @contextmanager
-    def talk(self, what: str) -> Iterator[Ask]:
+    def talk(self, what: str) -> Iterator[Callable[..., list[Any]]]:
+        """It takes commands, each a sequence of words, and gives their answers in order."""
         parts = urlsplit(self.url)
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if parts.password is None:
-            user, password = "", user  # redis-cli reads the only word before the @ as the password
+        # redis-cli reads the only word before the @ as the password.
+        login = [unquote(word) for word in (parts.username, parts.password) if word]
         path = unquote(parts.path)
         number = dict(parse_qsl(parts.query)).get("db")
         try:
@@ -351,8 +349,8 @@ class RedisKeys:
                     tls = ssl.create_default_context(cafile=self.ca_file or None)
                     link = held.enter_context(tls.wrap_socket(link, server_hostname=parts.hostname))
                 ask = partial(_ask, held.enter_context(link.makefile("rwb")))
-                if password:
-                    ask(["AUTH", *([user] if user else []), password])
+                if login:
+                    ask(["AUTH", *login])
                 ask(["SELECT", number or "0"])
                 yield ask
         except (RespError, OSError, EOFError, ValueError) as error:

@@ -3,8 +3,8 @@ their lines; and the session that an error counts for.
 
 No line leaves this module, only the name of the pattern that it matched: libsignal prints session
 records with their private keys. A file is known by its inode. A file that rotated away before it
-was read is named, not searched. A line's age is its own time, measured from the file's last line,
-which was written when the file last changed: so no time zone matters.
+was read is named, not searched. A line's age is its own time; where that has no zone, it is
+measured from the file's last such line, so that no time zone matters.
 """
 
 import hashlib
@@ -271,21 +271,23 @@ _COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
 _EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
 _TIME = re.compile(
     rb"(?:(20\d\d)[-/](\d\d)[-/](\d\d)|(\d\d)[-/](\d\d)[-/](20\d\d))?[T ,]{0,2}"
-    rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)"
+    rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)(?:[.,]\d{1,9})?(Z?)"
 )
 _QUARTER, _FIRST_DAY = 900.0, date(1970, 1, 1).toordinal()
 
 
-def stamp_of(raw: bytes) -> float | None:
-    """The time in a line, in a zone that is not known; without a date, of the first day."""
+def stamp_of(raw: bytes) -> tuple[float, bool] | None:
+    """The time in a line. True: it is Unix time; else of a zone that is not known, and without a
+    date of the first day."""
     if raw[:1] == b"{" and (epoch := _EPOCH.search(raw[:4096])):
-        return int(epoch[1]) / 1000.0
+        return int(epoch[1]) / 1000.0, True
     if (hit := _TIME.search(raw[:96])) is None:
         return None
     day = (hit[1], hit[2], hit[3]) if hit[1] else (hit[6] or 1970, hit[5] or 1, hit[4] or 1)
     with suppress(ValueError):
         clock = 3600.0 * int(hit[7]) + 60 * int(hit[8]) + int(hit[9])
-        return (date(*map(int, day)).toordinal() - _FIRST_DAY) * 86400.0 + clock
+        days = date(*map(int, day)).toordinal() - _FIRST_DAY
+        return days * 86400.0 + clock, bool(days and hit[10])
     return None
 
 
@@ -333,11 +335,16 @@ class Tail:
         return end, found
 
     def _skew(self, status: os.stat_result) -> float | None:
-        """Seconds from a stamp to Unix time; None: the file's last lines have no stamp."""
+        """Seconds from the last stamp of a zone that is not known to Unix time; None: the file's
+        last lines have no stamp at all."""
         end = os.pread(self.fd, LONGEST_LINE, max(status.st_size - LONGEST_LINE, 0))
-        stamps = (stamp_of(line) for line in reversed(end.split(b"\n")))
-        last = next((stamp for stamp in stamps if stamp is not None), None)
-        return None if last is None else round((status.st_mtime - last) / _QUARTER) * _QUARTER
+        near, skew = status.st_mtime, None
+        for line in reversed(end.split(b"\n")):
+            if (stamp := stamp_of(line)) is not None:
+                if not stamp[1]:
+                    return round((near - stamp[0]) / _QUARTER) * _QUARTER
+                near, skew = stamp[0], 0.0
+        return skew
 
     def print_of(self, offset: int) -> str:
         """A mark of what stands before that place."""
@@ -355,7 +362,7 @@ def _moment(line: bytes, skew: float | None, changed: float, before: float) -> f
         return changed
     if (stamp := stamp_of(line)) is None:
         return before or changed
-    at = stamp + skew
+    at = stamp[0] if stamp[1] else stamp[0] + skew
     return min(at if at < changed + _QUARTER else at - 86400.0, changed)  # before midnight
 
 

@@ -40,11 +40,13 @@ ABOUT_MESSAGE = {
     "message_delete": "d",
     "message_vote": "v",
 }
-_OF_TYPE = {"reaction": "message_reaction", "edit": "message_edit", "delete": "message_delete"}
 KINDS = ("message", *ABOUT_MESSAGE, "message_ack", "call")
 MORE = (
-    *("name", "quote", "mentions", "media", "location", "contacts", "poll", "emoji", "options"),
-    *("state", "video", "participant", "alias", "at"),
+    ("a text", str, ("name", "emoji", "state", "participant", "alias")),
+    ("an object", dict, ("quote", "media", "location", "poll")),
+    ("a list", list, ("mentions", "contacts", "options")),
+    ("true or false", bool, ("video",)),
+    ("a number", (int, float), ("at",)),
 )
 """Fields of a record that `say` takes as they are, beside its own."""
 _NOT_SHOWN = ("key", "to", "content", "upload")
@@ -106,6 +108,7 @@ class Conversation:
 
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Something happens at a contact, or on the account's phone; `count` times."""
+        _check_fields(said.get("fields", {}))
         said, hidden = self._with_file(said)
         every = [said]
         if (count := said.get("count", 1)) > 1:
@@ -281,11 +284,6 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
     about, more = said.get("of", ""), said.get("fields", {})
     if (kind in ABOUT_MESSAGE or kind == "message_ack") and not about:
         raise InvalidRequest(f"cannot say it: a {kind} needs the id of a message", field="of")
-    if unknown := sorted(set(more) - set(MORE)):
-        known = ", ".join(MORE)
-        raise InvalidRequest(
-            f"cannot say it: unknown field {unknown[0]!r:.40}; known: {known}", field="fields"
-        )
     record = {
         "v": 1,
         "kind": kind,
@@ -301,29 +299,33 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
     return record | {"id": _id_of(record)}
 
 
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    known: dict[str, tuple[str, Any]] = {it: more[:2] for more in MORE for it in more[2]}
+    for name, value in fields.items():
+        if name not in known:
+            field, cause = "fields", f"unknown field {name!r:.40}; known: {', '.join(known)}"
+        elif not isinstance(value, known[name][1]):
+            field, cause = f"fields.{name}", f"fields.{name} must be {known[name][0]}"
+        elif name == "media" and type(value.get("size", 0)) is not int:
+            field, cause = "fields.media.size", "fields.media.size must be a whole number"
+        else:
+            continue
+        raise InvalidRequest(f"cannot say it: {cause}", field=field)
+
+
 def own_message(chat: str, id: str, message: Mapping[str, Any]) -> dict[str, Any]:
     """What the session sent itself, as its account's other devices see it."""
     word = message.get("type", "text")
-    said = {"contact": chat, "from_me": True, "message_id": id, "kind": _OF_TYPE.get(word)}
-    if said["kind"]:
+    said = {"contact": chat, "from_me": True, "message_id": id, "kind": f"message_{word}"}
+    if said["kind"] in ABOUT_MESSAGE:
         text = message.get("emoji" if word == "reaction" else "text", "")
         return record_of({**said, "text": text, "of": message["message_id"]})
-    fields: dict[str, Any] = {}
-    if message.get("quote"):
-        sender = message.get("quote_from", "")
-        fields["quote"] = {
-            "message_id": message["quote"],
-            "sender": "" if sender == "me" else sender,
-            "text": message.get("quote_text", ""),
-        }
-    if message.get("mentions"):
-        fields["mentions"] = list(message["mentions"])
     if word == "media":
-        fields["media"] = {"mimetype": message.get("mimetype", "")}
-        word = _type_of_file(fields["media"]["mimetype"])
+        mimetype = message.get("mimetype", "")
+        word, said["fields"] = _type_of_file(mimetype), {"media": {"mimetype": mimetype}}
     text = message.get("text") or message.get("caption") or ""
     type = word if word in TYPES else "other"
-    return record_of({**said, "kind": "message", "type": type, "text": text, "fields": fields})
+    return record_of({**said, "kind": "message", "type": type, "text": text})
 
 
 def ack(chat: str, id: str, state: str) -> dict[str, Any]:

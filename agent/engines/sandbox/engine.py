@@ -180,9 +180,8 @@ class SandboxEngine:
         await cancel(self._traffic)
 
     async def save(self) -> None:
-        steps = 10
-        for _ in range(steps if self._settings.save_seconds else 0):
-            await asyncio.sleep(self._settings.save_seconds / steps)
+        for _ in range(10):
+            await asyncio.sleep(self._settings.save_seconds / 10)
             self._reporter.progress()
         self._saved.save()
 
@@ -329,10 +328,9 @@ class SandboxEngine:
         self._scanned.clear()
 
     async def _sync(self) -> None:
-        steps = 4
-        for step in range(steps):
-            self._tell(Status.LOADING, phase="sync", progress=step / steps)
-            await asyncio.sleep(self._settings.sync_seconds / steps)
+        for step in range(4):
+            self._tell(Status.LOADING, phase="sync", progress=step / 4)
+            await asyncio.sleep(self._settings.sync_seconds / 4)
             while step == 1 and self._faults.active("stuck-loading"):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         self._tell(Status.CONNECTED)

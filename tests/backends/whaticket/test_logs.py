@@ -153,16 +153,20 @@ def test_rotation_and_cutting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift", [-10800, 0, 7200])
-@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%SZ", "[%d-%m-%Y %H:%M:%S]", "[%H:%M:%S]"])
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S", "[%d-%m-%Y %H:%M:%S]", "[%H:%M:%S]"])
 def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: int) -> None:
     log, now = tmp_path / "app.log", time.time() // 86400 * 86400 - 86100  # after midnight
     for age in (1000, 200, 5):
         at = time.strftime(form, time.gmtime(now - age + shift))
         with log.open("a") as file:  # more than one reading takes
-            file.write(f"{at} INFO: nothing\n" * 9000 + f"{at} ERROR: Bad MAC\n")
+            file.write(f"{at} INFO: {'x' * 300}\n" * 900 + f"{at} ERROR: Bad MAC\n")
+            told = time.strftime("%Y-%m-%dT%H:%M:%S.123Z", time.gmtime(now - age))
+            record = {"level": "error", "err": {"message": "Bad MAC"}}  # Baileys' own, in UTC
+            for its in (told, int((now - age) * 1000)):
+                file.write(json.dumps({"time": its} | record, separators=(",", ":")) + "\n")
     os.utime(log, (now - 5, now - 5))
     found = follow(log, history=1 << 20).read(1 << 20, ends=True)
-    assert [now - it.at for it in found] == pytest.approx([1000, 200, 5], abs=2)
+    assert [now - it.at for it in found] == pytest.approx([1000] * 3 + [200] * 3 + [5] * 3, abs=2)
 
 
 ROWS = {"7": "Shop", "8": "Office", "9": "Twin", "10": "Twin"}

@@ -147,6 +147,8 @@ def test_each_type_of_message_has_what_belongs_to_it() -> None:
         ({"contact": ANN, "group": "a b@g.us"}, "group"),
         ({"contact": ANN, "kind": "message_edit"}, "of"),
         ({"contact": ANN, "fields": {"cursor": 7}}, "fields"),
+        ({"contact": ANN, "fields": {"media": None}, "content": "aGk="}, "fields.media"),
+        ({"contact": ANN, "fields": {"media": {"size": "x"}}}, "fields.media.size"),
         ({"contact": ANN, "fields": {"media": {"x": "y" * 300_000}}}, "fields"),
     ],
 )
