@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
-from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
+from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.envelope import (
     HEADERS,
@@ -27,7 +27,6 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.fields import read_body, read_json, read_query
 from agent.api.http.guard import check_entrance, host_name
 from agent.api.present import show_instance
 from agent.api.routes import ROUTES
@@ -295,11 +294,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     require(request[CALLER], route.right, id)
-    query, body, section = read_query(request, route.query), {}, parts.section
-    if route.body is not None and not route.large:
-        given = await read_json(request, section.body_limit, section.body_timeout)
-        body = read_body(given, route.body)
-    answered = await run_in_time(Call(request, route, parts, request[CALLER], query, body))
+    answered = await run_in_time(await read_call(request, route, parts))
     if isinstance(answered, web.StreamResponse):
         return answered
     return json_answer(answered, route.answers[0])
@@ -361,10 +356,9 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
-    wait = float(call.query.get("wait", ANSWER_WITHIN))
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + call.wait
     answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)
-    return _going_on(call, wait) if answer is None else answer
+    return _going_on(call) if answer is None else answer
 
 
 async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamResponse:
@@ -382,10 +376,11 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
         raise
 
 
-def _going_on(call: Call, wait: float) -> web.StreamResponse:
+def _going_on(call: Call) -> web.StreamResponse:
     if 202 not in call.route.answers:
         raise TryLater(
-            f"cannot answer within {wait:g} s: {_CAUSE}; to wait longer: ?wait=300", code="slow"
+            f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300",
+            code="slow",
         )
     given = call.request.match_info
     id, name = given.get("id", ""), given.get("name", "")
