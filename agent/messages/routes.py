@@ -17,7 +17,7 @@ from aiohttp import web
 from agent.api.handlers.events import send_frame, serve_live
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json, Route
-from agent.api.http.envelope import HEADERS
+from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError

@@ -6,8 +6,7 @@ from aiohttp import web
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Route, archive_of
-from agent.api.http.envelope import HEADERS, created
-from agent.api.present import show_instance
+from agent.api.present import HEADERS, created, show_instance
 from agent.core.model import ID_PATTERN
 
 EXPORT = (Field("snapshot", str, "of this snapshot; default: one made now", most=24),)

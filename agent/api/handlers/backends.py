@@ -12,8 +12,7 @@ from aiohttp import web
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json
-from agent.api.http.envelope import created, json_answer
-from agent.api.present import part, show_backend, show_instance, show_key
+from agent.api.present import created, json_answer, part, show_backend, show_instance, show_key
 from agent.core.model import ID_PATTERN, Instance
 from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines

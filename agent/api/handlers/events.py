@@ -16,7 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import REVOKED, Call, Field
-from agent.api.http.envelope import json_answer
+from agent.api.present import json_answer
 from agent.core.model import ID_PATTERN, InstanceId, JournalEntry, parse_instance_id
 from agent.core.session import show_event
 from agent.deliver.bus import EventFilter, Subscription

@@ -10,8 +10,7 @@ from agent.api.handlers.backends import PLACE, placed, still_placed
 from agent.api.handlers.looks import ask_engine
 from agent.api.http.auth import Right
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json
-from agent.api.http.envelope import created
-from agent.api.present import part, show_details, show_instance
+from agent.api.present import created, part, show_details, show_instance
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, InstanceId, parse_instance_id
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event, wall_text

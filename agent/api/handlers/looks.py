@@ -21,7 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Call, Field, Json
-from agent.api.http.envelope import json_answer
+from agent.api.present import json_answer
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import (
     EngineError,

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Call, Field, Json, read_body
-from agent.api.http.envelope import json_answer
+from agent.api.present import json_answer
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
 from agent.engines.whatsapp import person_of, receiver_of

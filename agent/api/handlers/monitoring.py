@@ -10,8 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Call, Field, Json
-from agent.api.http.envelope import json_answer
-from agent.api.present import show_verdict
+from agent.api.present import json_answer, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health

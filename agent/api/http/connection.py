@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.api.http.envelope import error_body, library_error_answer, new_request_id
+from agent.api.present import error_body, library_error_answer, new_request_id
 from agent.core.model import Category
 from agent.log import bound
 
