@@ -20,7 +20,7 @@ from aiohttp.typedefs import Middleware
 
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
 from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
-from agent.api.http.connection import Connection, Entrance
+from agent.api.http.connection import Connection, Entrance, connection_of
 from agent.api.present import (
     HEADERS,
     error_answer,
@@ -291,8 +291,7 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
                 field=name,
                 code="token_in_query",
             )
-    peer = request.transport.get_extra_info("socket") if request.transport else None
-    if peer is not None and peer.family != socket.AF_UNIX:
+    if not connection_of(request).local:
         _check_host(request, allowed_hosts)
     _check_origin(request)
 
@@ -306,8 +305,7 @@ def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:
     if name in allowed_hosts or is_loopback(name):
         return
     # An address of this machine (not a name) cannot be rebound.
-    local = request.transport.get_extra_info("sockname") if request.transport else None
-    if local and name == str(local[0]).partition("%")[0]:
+    if name == connection_of(request).here.partition("%")[0]:
         return
     raise Forbidden(
         "cannot answer for this Host: add it to allowed_hosts in [api]",
@@ -384,8 +382,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
                 try:
                     caller = identify(request, parts.section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
-                    if isinstance(request.protocol, Connection):
-                        await request.protocol.admit(righted=caller is not ANONYMOUS)
+                    await connection_of(request).admit(righted=caller is not ANONYMOUS)
                 check_entrance(request, allowed_hosts)
                 request[CALLER] = caller
                 answered = await handler(request)

@@ -79,7 +79,6 @@ def draw(text: str, form: str) -> bytes:
 class NotAcceptable(WaError):
     code = "not_acceptable"
     http = 406
-    exit_status = 2
 
 
 async def show_qr(call: Call) -> web.Response:

@@ -155,13 +155,11 @@ class TooSlow(WaError):
 
     code = "too_slow"
     http = 408
-    exit_status = 75
 
 
 class UnsupportedType(WaError):
     code = "unsupported_type"
     http = 415
-    exit_status = 2
 
 
 async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
