@@ -27,13 +27,11 @@ class InvalidRequest(WaError):
 class Unauthorized(WaError):
     code = "unauthorized"
     http = 401
-    exit_status = 4
 
 
 class Forbidden(WaError):
     code = "forbidden"
     http = 403
-    exit_status = 4
 
 
 class NotFound(WaError):
@@ -72,7 +70,6 @@ class AgentUnreachable(WaError):
     """The command line found no agent to talk to."""
 
     code = "agent_unreachable"
-    http = 502
     exit_status = 5
 
 

@@ -15,8 +15,7 @@ from agent.api.handlers import (
     sandbox,
 )
 from agent.api.http.auth import Right
-from agent.api.http.call import WAIT, Handler, Route
-from agent.api.http.fields import Field
+from agent.api.http.call import WAIT, Field, Handler, Route
 from agent.core.model import ID_PATTERN
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives

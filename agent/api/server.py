@@ -13,27 +13,26 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
-from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
-from agent.api.http.connection import Connection, Entrance
-from agent.api.http.envelope import (
+from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
+from agent.api.http.connection import Connection, Entrance, connection_of
+from agent.api.present import (
     HEADERS,
     error_answer,
     json_answer,
     library_error_answer,
     new_request_id,
+    show_instance,
 )
-from agent.api.http.fields import read_body, read_json, read_query
-from agent.api.http.guard import check_entrance, host_name
-from agent.api.present import show_instance
 from agent.api.routes import ROUTES
-from agent.config.config import ApiSection, split_address
+from agent.config.config import ApiSection, is_loopback, split_address
 from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.errors import ConfigError, NotYet, TryLater, WaError
+from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLater, WaError
 from agent.files import short_path
 from agent.log import bound
 from agent.supervise.repairs import GRACE, in_time
@@ -275,6 +274,75 @@ def _allowed_hosts(section: ApiSection) -> frozenset[str]:
     return frozenset(names.union(own))
 
 
+# Refuses requests that a foreign web page could make a browser send, and secrets in addresses.
+
+
+SECRET_PARAMETERS = frozenset(
+    {"token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer"}
+)
+
+
+def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+    for name in request.rel_url.query:
+        if name.lower() in SECRET_PARAMETERS:
+            raise InvalidRequest(
+                f"cannot take {name!r} from the address, which logs would show;"
+                " send 'Authorization: Bearer <key>'",
+                field=name,
+                code="token_in_query",
+            )
+    if not connection_of(request).local:
+        _check_host(request, allowed_hosts)
+    _check_origin(request)
+
+
+def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+    """Against DNS rebinding: a foreign name that leads to this machine is refused."""
+    hosts = request.headers.getall("Host", [])
+    name = host_name(hosts[0]) if len(hosts) == 1 else None
+    if name is None:
+        raise InvalidRequest("cannot read the Host header", field="Host", code="invalid_host")
+    if name in allowed_hosts or is_loopback(name):
+        return
+    # An address of this machine (not a name) cannot be rebound.
+    if name == connection_of(request).here.partition("%")[0]:
+        return
+    raise Forbidden(
+        "cannot answer for this Host: add it to allowed_hosts in [api]",
+        field="Host",
+        code="host_not_allowed",
+    )
+
+
+def host_name(host: str) -> str | None:
+    """The name or address in a Host header, lower case, without port and brackets."""
+    try:
+        parts = urlsplit("//" + host)
+        plain = parts.hostname if parts.netloc == host and parts.username is None else None
+        _ = parts.port
+    except ValueError:
+        return None
+    return plain
+
+
+def _check_origin(request: web.Request) -> None:
+    """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
+    origins = request.headers.getall("Origin", [])
+    foreign = origins and not (len(origins) == 1 and _same_origin(origins[0], request.host))
+    # A browser that leaves Origin out still sends this.
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    changes = request.method not in ("GET", "HEAD")
+    if foreign or (changes and site not in ("none", "same-origin")):
+        raise Forbidden(
+            "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
+        )
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    scheme, mark, place = origin.partition("://")
+    return bool(mark) and scheme in ("http", "https") and place.lower() == host.lower()
+
+
 # The application
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -295,11 +363,7 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     require(request[CALLER], route.right, id)
-    query, body, section = read_query(request, route.query), {}, parts.section
-    if route.body is not None and not route.large:
-        given = await read_json(request, section.body_limit, section.body_timeout)
-        body = read_body(given, route.body)
-    answered = await run_in_time(Call(request, route, parts, request[CALLER], query, body))
+    answered = await run_in_time(await read_call(request, route, parts))
     if isinstance(answered, web.StreamResponse):
         return answered
     return json_answer(answered, route.answers[0])
@@ -318,8 +382,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
                 try:
                     caller = identify(request, parts.section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
-                    if isinstance(request.protocol, Connection):
-                        await request.protocol.admit(righted=caller is not ANONYMOUS)
+                    await connection_of(request).admit(righted=caller is not ANONYMOUS)
                 check_entrance(request, allowed_hosts)
                 request[CALLER] = caller
                 answered = await handler(request)
@@ -361,10 +424,9 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
-    wait = float(call.query.get("wait", ANSWER_WITHIN))
-    deadline = time.monotonic() + wait
+    deadline = time.monotonic() + call.wait
     answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)
-    return _going_on(call, wait) if answer is None else answer
+    return _going_on(call) if answer is None else answer
 
 
 async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamResponse:
@@ -382,10 +444,11 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
         raise
 
 
-def _going_on(call: Call, wait: float) -> web.StreamResponse:
+def _going_on(call: Call) -> web.StreamResponse:
     if 202 not in call.route.answers:
         raise TryLater(
-            f"cannot answer within {wait:g} s: {_CAUSE}; to wait longer: ?wait=300", code="slow"
+            f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300",
+            code="slow",
         )
     given = call.request.match_info
     id, name = given.get("id", ""), given.get("name", "")

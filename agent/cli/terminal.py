@@ -24,6 +24,8 @@ Columns = Mapping[str, str | Callable[[Row], object]]
 """Each head with the field below it, or how its cell is made."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SECONDS = ("seconds", "proof_age", "still_for")
+"""Parts of the names of times in seconds."""
+_MOMENT = "%Y-%m-%d %H:%M:%S"
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -86,7 +88,7 @@ def moment(text: str | None) -> str:
     """A time of the API in this machine's zone."""
     if not text:
         return "-"
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT)
 
 
 def duration(seconds: float) -> str:
@@ -151,7 +153,9 @@ def shown(name: str, value: Any) -> object:
     if name.endswith(("_seconds", "_bytes")):
         return duration(value) if name.endswith("_seconds") else size(value)
     if isinstance(value, float):
-        return f"{value:.1f} s" if name in _SECONDS else round(value, 3)
+        if name.endswith("_wall"):
+            return datetime.fromtimestamp(value).strftime(_MOMENT)
+        return f"{value:.1f} s" if any(it in name for it in _SECONDS) else round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 

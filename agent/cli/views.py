@@ -127,7 +127,7 @@ def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object
         if isinstance(value, dict) and name != "events":
             yield from _flat(value, f"{above}{name}.")
         elif value and name != "events":
-            yield above + name, shown(name, value)
+            yield above + name, shown(above + name, value)
 
 
 def reasons(options: argparse.Namespace) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from agent.config.config import Config, Declaration, sections
+from agent.config.config import Config, sections
 from agent.config.declaration import BackendDeclaration, hide_secrets
 from agent.core.model import Instance
-from agent.core.setting import Fault, Setting, settings_of
+from agent.core.setting import Fault, settings_of
 from agent.engines.catalog import backend_faults, backend_settings, remote_engines
 from agent.errors import InvalidRequest, Refused
 
@@ -116,16 +116,6 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
         )
 
 
-def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
-    """Each two instances of which agent.toml makes one session."""
-    first: dict[tuple[str, ...], str] = {}
-    for instance in sorted(instances, key=lambda its: its.id):
-        if place := _place(config, instance):
-            twin = first.setdefault(place[1:], instance.id)
-            if twin != instance.id:
-                yield twin, instance.id
-
-
 def _place(config: Config, instance: Instance) -> tuple[str, ...]:
     """Where its program keeps the session; () = each has a place of its own."""
     from agent.moving.programs import place_of
@@ -170,6 +160,8 @@ TAIL = """\
 
 def render_config(config: Config, only_changed: bool = True) -> str:
     """Every key with its meaning; defaults are comments if `only_changed`."""
+    import tomli_w  # for the commands that write a file
+
     first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
         rows = rows_of(config, table)
@@ -188,7 +180,11 @@ def render_config(config: Config, only_changed: bool = True) -> str:
             "\n".join([head, *_keys(row, row)]).rstrip("\n") + "\n"
             for head, row in examples.items()
         ]
-    return "\n".join([*first, *others, *([*map(_instance, config.instance)] or [TAIL])]) + "\n"
+    for declared in map(msgspec.structs.asdict, config.instance):
+        # After [[instance]], this header means the settings of that instance.
+        settings = tomli_w.dumps({"instance": {"settings": declared.pop("settings")}})
+        others.append(f"[[instance]]\n{tomli_w.dumps(declared)}{settings}")
+    return "\n".join([*first, *others, *([] if config.instance else [TAIL])]) + "\n"
 
 
 def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -> Iterator[str]:
@@ -198,17 +194,13 @@ def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -
         value = getattr(chosen, its.name)
         comment = "# " if plain and value == getattr(plain, its.name) else ""
         if first is None or first is (not comment or f"{table}.{its.name}" in FIRST):
-            yield f"# {mark.meaning}{_range(mark)}\n{comment}{_line(its.name, value)}\n"
-
-
-def _range(mark: Setting) -> str:
-    if mark.choices:
-        return f" ({' | '.join(mark.choices)})"
-    return "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
+            range = "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
+            range = f" ({' | '.join(mark.choices)})" if mark.choices else range
+            yield f"# {mark.meaning}{range}\n{comment}{_line(its.name, value)}\n"
 
 
 def _line(name: str, value: Any) -> str:
-    import tomli_w  # for the commands that write a file
+    import tomli_w
 
     if isinstance(value, tuple):
         # tomli_w writes a list over several lines, which a comment cannot hold.
@@ -226,16 +218,6 @@ def _row(name: str, row: Any, only_changed: bool) -> str:
             if value is not None and not (only_changed and value == its.default):
                 lines.append(_line(its.name, value))
     return "\n".join(lines) + "\n"
-
-
-def _instance(declared: Declaration) -> str:
-    import tomli_w
-
-    table = msgspec.structs.asdict(declared)
-    settings = table.pop("settings")
-    text = "[[instance]]\n" + tomli_w.dumps(table)
-    # After [[instance]], this header means the settings of that instance.
-    return text + (tomli_w.dumps({"instance": {"settings": settings}}) if settings else "")
 
 
 def without_secrets(config: Config) -> Config:

@@ -129,7 +129,7 @@ NEXT_START = 5.0
 def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     """Run the agent until it is stopped; the exit status says how it ended."""
     try:
-        config = _read_config(config_path, overrides)
+        config = load_config(config_path, os.environ, overrides=overrides)
         set_up_logging(config.agent.log_level, config.agent.log_format)
         if config.log.folder:
             folder, form = Path(config.log.folder), config.agent.log_format
@@ -317,7 +317,7 @@ class Daemon:
             await self._signals.reload.wait()
             self._signals.reload.clear()
             try:
-                config = _read_config(self._config_path, self._overrides)
+                config = load_config(self._config_path, os.environ, overrides=self._overrides)
             except ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
                 supervisor.settings.refused = True
@@ -336,15 +336,10 @@ class Daemon:
             "sessions": config.session_root,
             "cache": config.cache_root,
             "socket": config.api_socket,
+            "config": self._config_path,
         }
-        if self._config_path is not None:
-            paths["config"] = self._config_path
-        places = {name: str(path.absolute()) for name, path in paths.items()}
+        places = {name: str(path.absolute()) for name, path in paths.items() if path is not None}
         return {**places, "listen": config.api.listen or USUAL_LISTEN}
-
-
-def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
-    return load_config(path, os.environ, overrides=overrides)
 
 
 # The orderly stop: what ends first, what is saved, what is closed. Each step has its time.

@@ -54,17 +54,10 @@ class Troubles:
         return [one for one in self._present.values() if one.begun_wall is not None]
 
     def families(self) -> Iterator[Family]:
-        rows = [
-            (
-                {
-                    "kind": one.row.name,
-                    "severity": one.row.severity.value,
-                    **({one.row.of.value: one.who} if one.who else {}),
-                },
-                1,
-            )
-            for one in self.present()
-        ]
+        rows = []
+        for one in self.present():
+            labels = {"kind": one.row.name, "severity": one.row.severity.value}
+            rows.append((labels | ({one.row.of.value: one.who} if one.who else {}), 1))
         yield Family("wa_trouble", "1 for each trouble that there is.", rows)
 
     async def run(self) -> None:
@@ -87,9 +80,9 @@ class Troubles:
             *(_entry("trouble_over", one, f"{one.named} is over") for one in over),
         ]
         for entry in entries:
-            critical = entry.detail["severity"] == Severity.CRITICAL
-            bad = logging.ERROR if critical else logging.WARNING
-            level = bad if entry.kind == "trouble" else logging.INFO
+            bad = entry.detail["severity"] == Severity.CRITICAL
+            level = logging.ERROR if bad else logging.WARNING
+            level = level if entry.kind == "trouble" else logging.INFO
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
         if entries:
             await self.supervisor.store.note(*entries)

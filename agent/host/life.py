@@ -274,7 +274,11 @@ class Worker:
                 return self._enter(_FAILED, result="start-limit-hit")
             if self.child is not None:
                 how = await self.child.ended
-            self._note_end(how)
+            self._failed_starts += not self._was_ready
+            wanted = self._stop_wanted.is_set()
+            own = how.result or ("success" if self._was_ready or wanted else "protocol")
+            own = "success" if how is UNKNOWN and wanted else own
+            self._enter(_ENDING, result=self._cause or own, exit_status=how.status)
             if self.child is not None:
                 with suppress(HostError):  # no look at the processes was possible
                     if killed := await self.child.clear():
@@ -304,14 +308,6 @@ class Worker:
         except HostError as error:
             self._log(logging.ERROR, str(error))
         return True
-
-    def _note_end(self, how: Exit) -> None:
-        self._failed_starts += not self._was_ready
-        wanted = self._stop_wanted.is_set()
-        own = how.result or ("success" if self._was_ready or wanted else "protocol")
-        if how is UNKNOWN and wanted:
-            own = "success"
-        self._enter(_ENDING, result=self._cause or own, exit_status=how.status)
 
     def _end(self, by: Signals, within: float, cause: str = "") -> None:
         if self.child is not None:

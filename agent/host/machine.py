@@ -189,12 +189,9 @@ def _field(path: Path, name: str) -> int | None:
 
 def machine_memory() -> tuple[int, int]:
     """Bytes: in all, and what can be had without swapping."""
-    values = {}
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-        name, _, rest = line.partition(":")
-        values[name] = rest
-    total, available = (int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-    return total * 1024, available * 1024
+    words = _words(Path("/proc/meminfo"))
+    total, available = (words.index(name) + 1 for name in ("MemTotal:", "MemAvailable:"))
+    return int(words[total]) * 1024, int(words[available]) * 1024
 
 
 class CoreUse:

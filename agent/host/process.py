@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
-_PING = {"WATCHDOG": "1"}
 # For the agent alone: its own manager's socket, its sockets, its settings.
 _AGENTS_OWN = (
     *("INVOCATION_ID", "JOURNAL_STREAM", "LISTEN_", "NOTIFY_SOCKET", "RUNTIME_DIRECTORY"),
@@ -144,10 +143,8 @@ class ProcessChild:
     def _read(self) -> None:
         """One at a time: a flood must not hold up the loop."""
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        said: Mapping[str, str] = _PING
-        if text != b"WATCHDOG=1":
-            lines = text.decode(errors="replace").splitlines()
-            said = dict(line.split("=", 1) for line in lines if "=" in line)
+        lines = text.decode(errors="replace").splitlines()
+        said = dict(line.split("=", 1) for line in lines if "=" in line)
         for _level, _kind, credentials in sent:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
                 self._worker.notice(said)

@@ -305,7 +305,7 @@ def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
         return HostError(f"cannot {verb} {unit}: an operator masked it", code="masked")
     if name == NO_SUCH_UNIT:
         return HostError(
-            f"cannot {verb} {unit}: systemd does not know {units.template_of(unit)};"
+            f"cannot {verb} {unit}: systemd does not know {unit.partition('@')[0]}@.service;"
             " is wa-agent installed on this machine?"
         )
     if name in _DENIED or "polkit" in str(error):

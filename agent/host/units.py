@@ -90,10 +90,6 @@ def control_group(unit: str) -> Path:
     return Path("/sys/fs/cgroup/wa.slice") / INSTANCES_SLICE / unit
 
 
-def template_of(unit: str) -> str:
-    return unit.partition("@")[0] + "@.service"
-
-
 def template_installed(kind: Kind = INSTANCES) -> bool:
     return any((folder / kind.template).exists() for folder in _UNIT_FOLDERS)
 

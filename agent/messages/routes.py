@@ -16,9 +16,8 @@ from aiohttp import web
 
 from agent.api.handlers.events import send_frame, serve_live
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json, Route
-from agent.api.http.envelope import HEADERS
-from agent.api.http.fields import INTEGER, STRING, Field
+from agent.api.http.call import Call, Field, Json, Route
+from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
@@ -230,24 +229,24 @@ _PAGE = _schema(
     newest=(_INTEGER, "cursor of the newest one"), more=(_BOOLEAN, "there is more already"),
 )
 _AFTER = Field(
-    "after", STRING, 'cursor of the last record that you have; default 0 = begin at the oldest;'
+    "after", str, 'cursor of the last record that you have; default 0 = begin at the oldest;'
     ' "newest" = only what comes from now on',
     least=1, most=LONGEST_CURSOR, pattern=f"{NEWEST}|[0-9]{{1,{LONGEST_CURSOR}}}",
 )
 _READ = (
-    _AFTER, Field("limit", INTEGER, "records at most, default 100", least=1, most=LONGEST_PAGE),
-    Field("wait", INTEGER, "seconds to wait for the first record, default 0", most=60),
+    _AFTER, Field("limit", int, "records at most, default 100", least=1, most=LONGEST_PAGE),
+    Field("wait", int, "seconds to wait for the first record, default 0", most=60),
 )
 _MEDIA = (
-    Field("chat", STRING, "jid or number of the chat: then the message is named by WhatsApp's id"
+    Field("chat", str, "jid or number of the chat: then the message is named by WhatsApp's id"
           " (`message_id`), not by the id of its record", least=1, most=128),
-    Field("wait", INTEGER, f"seconds to wait until the file is loaded, default {_LOAD_WAIT}; then"
+    Field("wait", int, f"seconds to wait until the file is loaded, default {_LOAD_WAIT}; then"
           " 503 `media_loading`, and the load goes on", most=60),
 )
 _LIST = (
-    Field("state", STRING, "only these", choices=tuple(State)),
-    Field("before", STRING, "the id of the last one that was seen", least=1, most=200),
-    Field("limit", INTEGER, "most messages, default 100", least=1, most=500),
+    Field("state", str, "only these", choices=tuple(State)),
+    Field("before", str, "the id of the last one that was seen", least=1, most=200),
+    Field("limit", int, "most messages, default 100", least=1, most=500),
 )
 ROUTES = (
     Route("GET", f"{ONE}/messages", _OPERATE, read, "What arrived in a session, oldest first:"

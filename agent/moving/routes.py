@@ -5,17 +5,15 @@ import asyncio
 from aiohttp import web
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Route, archive_of
-from agent.api.http.envelope import HEADERS, created
-from agent.api.http.fields import BOOLEAN, STRING, Field
-from agent.api.present import show_instance
+from agent.api.http.call import Call, Field, Route, archive_of
+from agent.api.present import HEADERS, created, show_instance
 from agent.core.model import ID_PATTERN
 
-EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
+EXPORT = (Field("snapshot", str, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
-    Field("id", STRING, "id of the instance; default: the archive's", most=48, pattern=ID_PATTERN),
-    Field("replace", BOOLEAN, "true = retire an instance of that id first; default false"),
-    Field("enable", BOOLEAN, "true = run it at once; default false"),
+    Field("id", str, "id of the instance; default: the archive's", most=48, pattern=ID_PATTERN),
+    Field("replace", bool, "true = retire an instance of that id first; default false"),
+    Field("enable", bool, "true = run it at once; default false"),
 )
 SHA256 = "X-Archive-SHA256"
 _PIECE = 1 << 18

@@ -13,7 +13,7 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
-from agent.config.tables import shared_sessions
+from agent.config.tables import check_declared
 from agent.core.model import (
     UNSETTLED,
     Category,
@@ -365,8 +365,9 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
     with going_on("cannot create the instances that [[instance]] declares"):
         await create_declared(registry, config.instance)
     enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
-    for one, other in shared_sessions(config, enabled):
-        log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
+    for instance in enabled:
+        with going_on("agent.toml does not fit a session"):
+            check_declared(config, instance, enabled)
     now, rules = boot_now(), config.health
     for facts in registry.facts.values():
         # The next look was set by the old intervals, and may be far.

@@ -102,7 +102,7 @@ class Incidents:
         if self._end_if_well(incident):
             return
         able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
-        holder = self.all_facts[incident.canary] if incident.canary else None
+        holder = self.all_facts.get(incident.canary) if incident.canary else None
         if incident.is_outage and (self.reaching.away(holder) if holder else not able):
             incident.pass_turn(now)  # its try would prove nothing: due once an address is back
             return

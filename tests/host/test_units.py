@@ -21,7 +21,6 @@ def test_a_name_reads_back_as_its_instance(id):
         assert kind.id_of(unit) == id
         assert other.id_of(unit) is None
         assert units.unit_of_path(units.object_path(unit)) == unit
-        assert units.template_of(unit) == kind.template
 
 
 @pytest.mark.parametrize("id", HOSTILE)

@@ -11,18 +11,16 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json
-from agent.api.http.envelope import created, json_answer
-from agent.api.http.fields import STRING, STRINGS, Field
-from agent.api.present import part, show_backend, show_instance, show_key
+from agent.api.http.call import Call, Field, Json
+from agent.api.present import created, json_answer, part, show_backend, show_instance, show_key
 from agent.core.model import ID_PATTERN, Instance
 from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
 from agent.errors import InvalidRequest, NotFound, Refused
 
 ADOPT = (
-    Field("remote", STRING, "its name on the server", required=True, least=1, most=256),
-    Field("id", STRING, "the instance's id; default: made from that name", pattern=ID_PATTERN),
+    Field("remote", str, "its name on the server", required=True, least=1, most=256),
+    Field("id", str, "the instance's id; default: made from that name", pattern=ID_PATTERN),
 )
 
 
@@ -88,8 +86,8 @@ def _name(call: Call) -> str:
 
 
 PLACE = (
-    Field("backend", STRING, "the [[backend]] that runs it, short for settings.backend", most=48),
-    Field("remote", STRING, "its name there, short for settings.remote; default: id", most=256),
+    Field("backend", str, "the [[backend]] that runs it, short for settings.backend", most=48),
+    Field("remote", str, "its name there, short for settings.remote; default: id", most=256),
 )
 _PLACE = ("backend", "remote")
 
@@ -160,10 +158,10 @@ def _wrong(name: str, cause: str, *, code: str | None = None) -> InvalidRequest:
 # Keys
 
 NEW_KEY = (
-    Field("name", STRING, "name of the key, such as its program", required=True, least=1, most=64),
+    Field("name", str, "name of the key, such as its program", required=True, least=1, most=64),
     Field(
         "scopes",
-        STRINGS,
+        list,
         "read, operate, admin, instance:ID",
         required=True,
         least=1,

@@ -15,9 +15,8 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Call
-from agent.api.http.envelope import json_answer
-from agent.api.http.fields import STRINGS, Field
+from agent.api.http.call import REVOKED, Call, Field
+from agent.api.present import json_answer
 from agent.core.model import ID_PATTERN, InstanceId, JournalEntry, parse_instance_id
 from agent.core.session import show_event
 from agent.deliver.bus import EventFilter, Subscription
@@ -96,7 +95,7 @@ async def _say_goodbye(
 
 EVENTS = (
     *HISTORY,
-    Field("instance", STRINGS, "only these instances", most=1000, pattern=ID_PATTERN),
+    Field("instance", list, "only these instances", most=1000, pattern=ID_PATTERN),
 )
 _PAGE = 500
 

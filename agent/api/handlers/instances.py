@@ -9,10 +9,8 @@ from aiohttp import web
 from agent.api.handlers.backends import PLACE, placed, still_placed
 from agent.api.handlers.looks import ask_engine
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json
-from agent.api.http.envelope import created
-from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, OBJECT, STRING, STRINGS, Field
-from agent.api.present import part, show_details, show_instance
+from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json
+from agent.api.present import created, part, show_details, show_instance
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, InstanceId, parse_instance_id
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event, wall_text
@@ -22,34 +20,34 @@ from agent.redaction import redact
 from agent.vault.snapshots import Snapshot
 
 CREATE = (
-    Field("id", STRING, "the instance's id", required=True, pattern=ID_PATTERN),
-    Field("engine", STRING, "its engine", required=True, choices=tuple(engine_names())),
-    Field("enabled", BOOLEAN, "true = run it; default true"),
-    Field("settings", OBJECT, "the engine's settings"),
+    Field("id", str, "the instance's id", required=True, pattern=ID_PATTERN),
+    Field("engine", str, "its engine", required=True, choices=tuple(engine_names())),
+    Field("enabled", bool, "true = run it; default true"),
+    Field("settings", dict, "the engine's settings"),
     *PLACE,
 )
-CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
-LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
+CHANGE = (Field("settings", dict, "replaces the engine's settings", required=True),)
+LOGOUT = (Field("confirm", bool, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
 DELETE = (
-    Field("confirm", STRING, "with remote=true: the words 'delete REMOTE'", most=300),
+    Field("confirm", str, "with remote=true: the words 'delete REMOTE'", most=300),
     CONFIRM_PASSKEY,
 )
 PASSKEY = (
-    Field("needed", BOOLEAN, "true = the account needs a passkey to link a device", required=True),
+    Field("needed", bool, "true = the account needs a passkey to link a device", required=True),
 )
 DELETE_QUERY = (
-    Field("remote", BOOLEAN, "true = also delete the session on its backend; default false"),
+    Field("remote", bool, "true = also delete the session on its backend; default false"),
 )
 LIST = (
-    Field("status", STRINGS, "only these statuses", choices=tuple(ConnectionStatus)),
-    Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
-    Field("after", STRING, "the `next` of the previous page", most=48),
+    Field("status", list, "only these statuses", choices=tuple(ConnectionStatus)),
+    Field("limit", int, "instances on a page, default 100", least=1, most=1000),
+    Field("after", str, "the `next` of the previous page", most=48),
 )
 HISTORY = (
-    Field("limit", INTEGER, "events on a page, default 100", least=1, most=1000),
-    Field("before", INTEGER, "the `next` of the previous page"),
-    Field("after", INTEGER, "only events after this cursor, oldest first"),
-    Field("kind", STRINGS, "only these kinds", most=50),
+    Field("limit", int, "events on a page, default 100", least=1, most=1000),
+    Field("before", int, "the `next` of the previous page"),
+    Field("after", int, "only events after this cursor, oldest first"),
+    Field("kind", list, "only these kinds", most=50),
 )
 
 
@@ -212,9 +210,7 @@ async def mark_passkey(call: Call) -> Json:
 
 # Copies
 
-RESTORE = (
-    Field("force", BOOLEAN, "true = also replace a newer session or use a damaged snapshot"),
-)
+RESTORE = (Field("force", bool, "true = also replace a newer session or use a damaged snapshot"),)
 
 
 async def list_snapshots(call: Call) -> Json:

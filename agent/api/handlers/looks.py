@@ -20,9 +20,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json
-from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, STRING, Field
+from agent.api.http.call import Call, Field, Json
+from agent.api.present import json_answer
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import (
     EngineError,
@@ -41,7 +40,7 @@ from agent.vault.folder import SESSION, Folder, open_instance
 PAIRING_CODE = (
     Field(
         "phone",
-        STRING,
+        str,
         "the account's number with country code, 7 to 15 digits",
         True,
         most=32,
@@ -80,7 +79,6 @@ def draw(text: str, form: str) -> bytes:
 class NotAcceptable(WaError):
     code = "not_acceptable"
     http = 406
-    exit_status = 2
 
 
 async def show_qr(call: Call) -> web.Response:
@@ -183,7 +181,7 @@ LAST = 60
 _TAIL = 64 << 10
 _HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
 """The beginning of a worker's line; the session's id is in it."""
-LINES = (Field("after", INTEGER, "the `next` of the answer before: what came since", least=0),)
+LINES = (Field("after", int, "the `next` of the answer before: what came since", least=0),)
 FOLDER = "diagnostics"
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _NOTE = re.compile(rf"{NAME.pattern}\.json")

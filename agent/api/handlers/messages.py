@@ -11,9 +11,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json
-from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
+from agent.api.http.call import Call, Field, Json, read_body
+from agent.api.present import json_answer
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
 from agent.engines.whatsapp import person_of, receiver_of
@@ -24,10 +23,10 @@ from agent.messages.sending import Taken
 
 _CHAT = "a phone number or a chat's id"
 READ = (
-    Field("chat", STRING, _CHAT, required=True, least=1, most=128),
+    Field("chat", str, _CHAT, required=True, least=1, most=128),
     Field(
         "message_ids",
-        STRINGS,
+        list,
         "WhatsApp's ids of messages in it; default: all that arrived there since it was marked"
         " last, as far as they are kept, at most the newest 1000",
         least=1,
@@ -35,20 +34,18 @@ READ = (
     ),
     Field(
         "sender",
-        STRING,
+        str,
         "who wrote them, in a group: a number or jid; default: looked up in what is kept here",
         least=5,
         most=64,
     ),
 )
 PRESENCE = (
-    Field("state", STRING, "what is shown", required=True, choices=PRESENCES),
-    Field(
-        "chat", STRING, f"where the account types, records or paused: {_CHAT}", least=1, most=128
-    ),
+    Field("state", str, "what is shown", required=True, choices=PRESENCES),
+    Field("chat", str, f"where the account types, records or paused: {_CHAT}", least=1, most=128),
     Field(
         "seconds",
-        INTEGER,
+        int,
         "how long it is shown, then `paused`; default 0: as long as phones do by themselves",
         least=0,
         most=120,
@@ -100,12 +97,12 @@ async def _told(call: Call, feature: str) -> AsyncIterator[None]:
         raise refusal_of(call.engine, error) from error
 
 
-_TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
+_TO = Field("to", str, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")
-_TYPE = Field("type", STRING, "default text", choices=_KINDS)
+_TYPE = Field("type", str, "default text", choices=_KINDS)
 _EXPIRES = Field(
     "expires_in",
-    INTEGER,
+    int,
     "seconds after which it is not sent any more; default: as agent.toml says",
     least=1,
     most=30 * 86_400,
@@ -113,49 +110,49 @@ _EXPIRES = Field(
 _ALL = (_TO, _TYPE, _EXPIRES)
 _ID = 'its WhatsApp id, or the one that the outbox gave it ("out_…")'
 _MESSAGE_ID = Field(
-    "message_id", STRING, f"the message meant: {_ID}", required=True, least=1, most=256
+    "message_id", str, f"the message meant: {_ID}", required=True, least=1, most=256
 )
 _SENDER = Field(
     "sender",
-    STRING,
+    str,
     'who wrote the message meant: a number or jid, "me" = this session; default: looked up in what'
     " is kept here",
     least=2,
     most=64,
 )
 _ANSWERS = (
-    Field("quote", STRING, f"the message that this one replies to: {_ID}", least=1, most=256),
-    Field("quote_from", STRING, "who wrote that message, as `sender`", least=2, most=64),
-    Field("mentions", STRINGS, "numbers or jids of people that the text names", most=256),
+    Field("quote", str, f"the message that this one replies to: {_ID}", least=1, most=256),
+    Field("quote_from", str, "who wrote that message, as `sender`", least=2, most=64),
+    Field("mentions", list, "numbers or jids of people that the text names", most=256),
 )
 _MORE: Mapping[str, tuple[Field, ...]] = {
-    "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536), *_ANSWERS),
+    "text": (Field("text", str, "the message", required=True, least=1, most=65_536), *_ANSWERS),
     "media": (
-        Field("url", STRING, "address of the file; or send `content`", least=1, most=2048),
-        Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
-        Field("mimetype", STRING, "the file's type", required=True, least=3, most=128),
-        Field("filename", STRING, "its name for the receiver", least=1, most=255),
-        Field("caption", STRING, "the caption", most=4096),
+        Field("url", str, "address of the file; or send `content`", least=1, most=2048),
+        Field("content", str, "the file itself, base64; api.media_limit bytes", least=1),
+        Field("mimetype", str, "the file's type", required=True, least=3, most=128),
+        Field("filename", str, "its name for the receiver", least=1, most=255),
+        Field("caption", str, "the caption", most=4096),
         *_ANSWERS,
     ),
     "location": (
-        Field("latitude", NUMBER, "degrees north", required=True, least=-90, most=90),
-        Field("longitude", NUMBER, "degrees east", required=True, least=-180, most=180),
-        Field("name", STRING, "the place's name", most=256),
-        Field("address", STRING, "the place's address", most=512),
+        Field("latitude", float, "degrees north", required=True, least=-90, most=90),
+        Field("longitude", float, "degrees east", required=True, least=-180, most=180),
+        Field("name", str, "the place's name", most=256),
+        Field("address", str, "the place's address", most=512),
     ),
     "contact": (
-        Field("name", STRING, "the contact's name", required=True, least=1, most=256),
-        Field("phone", STRING, "the contact's number", required=True, least=1, most=64),
+        Field("name", str, "the contact's name", required=True, least=1, most=256),
+        Field("phone", str, "the contact's number", required=True, least=1, most=64),
     ),
     "reaction": (
         _MESSAGE_ID,
         _SENDER,
-        Field("emoji", STRING, 'the reaction; "" removes it', required=True, most=32),
+        Field("emoji", str, 'the reaction; "" removes it', required=True, most=32),
     ),
     "edit": (
         _MESSAGE_ID,
-        Field("text", STRING, "its text from now on", required=True, least=1, most=65_536),
+        Field("text", str, "its text from now on", required=True, least=1, most=65_536),
     ),
     "delete": (_MESSAGE_ID, _SENDER),
 }
@@ -165,7 +162,7 @@ _ON_MESSAGES = ("quote", "mentions")
 WAIT_SENT = (
     Field(
         "wait",
-        INTEGER,
+        int,
         "seconds to wait until WhatsApp has it: 200 with WhatsApp's id, or the error; default 0:"
         " 202 as soon as it is on the disk, and it is sent when the session can",
         most=300,

@@ -9,10 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json
-from agent.api.http.envelope import json_answer
-from agent.api.http.fields import STRINGS, Field
-from agent.api.present import show_verdict
+from agent.api.http.call import Call, Field, Json
+from agent.api.present import json_answer, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health
@@ -21,9 +19,7 @@ from agent.core.trouble import Of, Severity
 from agent.core.troubles import MINUTE
 from agent.metrics.family import CONTENT_TYPE
 
-CHECK = (
-    Field("ids", STRINGS, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),
-)
+CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
 
 
 async def health(call: Call) -> Json:

@@ -9,16 +9,15 @@ from aiohttp import web
 
 from agent.api.handlers.backends import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.http.auth import Right, require
-from agent.api.http.call import ANSWER_WITHIN, Call, Json, look_at
-from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
+from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json, look_at
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
 from agent.engines.catalog import engine_names
 from agent.supervise.repairs import GOES_ON, RepairResult, in_time
 
-_UP = Field("wait", INTEGER, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
-_DOWN = Field("wait", INTEGER, "seconds to wait until it is closed", most=300)
+_UP = Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
+_DOWN = Field("wait", int, "seconds to wait until it is closed", most=300)
 UP, DOWN = {"query": (_UP,)}, {"query": (_DOWN,)}
 
 
@@ -56,13 +55,13 @@ async def _as_it_is(call: Call, *, up: bool) -> Json:
 
 DEFAULT_ENGINE = "web"
 
-CONFIRM = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
+CONFIRM = (Field("confirm", bool, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
 SETUP = (
-    Field("name", STRING, "name for people", required=True, least=1, most=128),
-    Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
+    Field("name", str, "name for people", required=True, least=1, most=128),
+    Field("instanceName", str, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
     Field(
         "engine",
-        STRING,
+        str,
         f"engine of a new instance; default: the named or only backend's, else {DEFAULT_ENGINE}",
         choices=tuple(engine_names()),
     ),
@@ -87,13 +86,9 @@ async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
 
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
-    result = await call.supervisor.repairs.until(goal, call.id, wait=_wait(call), **word)
+    result = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
     answer = _result(result)
     return _going_on(call.id, answer) if result.ending == GOES_ON else answer
-
-
-def _wait(call: Call) -> float:
-    return float(call.query.get("wait", ANSWER_WITHIN))
 
 
 def _going_on(id: str, answer: Json) -> web.StreamResponse:
@@ -137,7 +132,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.repairs.set_up(wanted, wait=_wait(call), **_confirmed(body))
+    made = await call.supervisor.repairs.set_up(wanted, wait=call.wait, **_confirmed(body))
     status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
     if made.goes_on:
         status = call.supervisor.view(id).status.value

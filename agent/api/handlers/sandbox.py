@@ -5,17 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.api.handlers.messages import check_file
-from agent.api.http.call import Call, Json
-from agent.api.http.fields import (
-    BOOLEAN,
-    INTEGER,
-    NUMBER,
-    OBJECT,
-    STRING,
-    STRINGS,
-    Field,
-    read_body,
-)
+from agent.api.http.call import Call, Field, Json, read_body
 from agent.engines.sandbox.conversation import KINDS, TYPES
 from agent.errors import EngineError, Refused
 
@@ -24,30 +14,30 @@ FAULTS = (
     *("temp-ban", "conflict", "outdated", "passkey", "stuck-loading", "corrupt-files", "clear"),
 )
 FAULT = (
-    Field("fault", STRING, "name; clear = end every fault", required=True, choices=FAULTS),
-    Field("for", NUMBER, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
-    Field("peers", STRINGS, "contacts whose messages fail (bad-mac, prekey)", most=100),
-    Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
-    Field("bytes_per_second", NUMBER, "growth of a memory leak", least=1, most=2**30),
+    Field("fault", str, "name; clear = end every fault", required=True, choices=FAULTS),
+    Field("for", float, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
+    Field("peers", list, "contacts whose messages fail (bad-mac, prekey)", most=100),
+    Field("per_minute", float, "errors of each peer per minute", least=0.1, most=6000),
+    Field("bytes_per_second", float, "growth of a memory leak", least=1, most=2**30),
 )
 SAY = (
-    Field("contact", STRING, "who writes: a number or a jid", required=True, least=1, most=64),
-    Field("text", STRING, "the text, caption, emoji, option or state", most=65_536),
-    Field("kind", STRING, "default message", choices=KINDS),
-    Field("type", STRING, "of a message; default text", choices=TYPES),
-    Field("of", STRING, "id of the message that it is about", least=1, most=64),
-    Field("group", STRING, "jid of the group in which it is written", least=1, most=64),
-    Field("from_me", BOOLEAN, "true = the account's owner writes it on the phone"),
-    Field("message_id", STRING, "its id at WhatsApp; default: a new one", least=1, most=48),
-    Field("count", INTEGER, "so many messages, numbered; default 1", least=1, most=10_000),
-    Field("content", STRING, "a file that it brings, base64; api.media_limit bytes", least=1),
-    Field("mimetype", STRING, "the file's type", least=3, most=128),
-    Field("filename", STRING, "the file's name", most=255),
-    Field("fields", OBJECT, "more of its record: quote, mentions, media, location, poll …"),
+    Field("contact", str, "who writes: a number or a jid", required=True, least=1, most=64),
+    Field("text", str, "the text, caption, emoji, option or state", most=65_536),
+    Field("kind", str, "default message", choices=KINDS),
+    Field("type", str, "of a message; default text", choices=TYPES),
+    Field("of", str, "id of the message that it is about", least=1, most=64),
+    Field("group", str, "jid of the group in which it is written", least=1, most=64),
+    Field("from_me", bool, "true = the account's owner writes it on the phone"),
+    Field("message_id", str, "its id at WhatsApp; default: a new one", least=1, most=48),
+    Field("count", int, "so many messages, numbered; default 1", least=1, most=10_000),
+    Field("content", str, "a file that it brings, base64; api.media_limit bytes", least=1),
+    Field("mimetype", str, "the file's type", least=3, most=128),
+    Field("filename", str, "the file's name", most=255),
+    Field("fields", dict, "more of its record: quote, mentions, media, location, poll …"),
 )
 HEARD = (
-    Field("after", INTEGER, "cursor of the last one seen; default 0", least=0),
-    Field("limit", INTEGER, "how many at most; default 100", least=1, most=1000),
+    Field("after", int, "cursor of the last one seen; default 0", least=0),
+    Field("limit", int, "how many at most; default 100", least=1, most=1000),
 )
 
 

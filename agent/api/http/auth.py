@@ -5,13 +5,11 @@ A key reads `wak_<id>_<secret>`; only the SHA-256 of the whole is stored. Its sc
 `operate`, `admin` (each with all before it) and `instance:ID` (operate, for one instance).
 """
 
-import asyncio
 import hashlib
 import hmac
 import logging
 import re
 import secrets
-import socket
 import time
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -20,7 +18,7 @@ from string import ascii_lowercase, digits
 
 from aiohttp import web
 
-from agent.api.http.connection import Connection, address_of
+from agent.api.http.connection import connection_of
 from agent.config.config import ApiSection, is_loopback
 from agent.core.model import Category, InstanceId
 from agent.errors import Forbidden, NotFound, Unauthorized, WaError
@@ -141,16 +139,15 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     token = _token_of(request)
     if token is not None:
         return ring.caller(token)
-    transport = request.transport
-    peer = transport.get_extra_info("socket") if transport is not None else None
-    if transport is None or peer is None:
-        return ANONYMOUS
-    if peer.family == socket.AF_UNIX:
+    connection = connection_of(request)
+    if connection.local:
         # Its mode is 0660: root, the agent's user and its group can open it.
-        return Caller(address_of(transport), Right.ADMIN) if section.trust_socket else ANONYMOUS
-    if section.trust_loopback and _both_ends_are_here(request, transport):
-        return Caller("loopback", Right.ADMIN)
-    return ANONYMOUS
+        return Caller(connection.address, Right.ADMIN) if section.trust_socket else ANONYMOUS
+    # A proxy on this machine forwards requests from anywhere.
+    proxied = any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via"))
+    both_here = is_loopback(connection.address) and is_loopback(connection.here)
+    trusted = section.trust_loopback and both_here and not proxied
+    return Caller("loopback", Right.ADMIN) if trusted else ANONYMOUS
 
 
 def _token_of(request: web.Request) -> str | None:
@@ -164,14 +161,6 @@ def _token_of(request: web.Request) -> str | None:
         if word.strip().startswith("bearer."):
             return word.strip().removeprefix("bearer.")
     return None
-
-
-def _both_ends_are_here(request: web.Request, transport: asyncio.Transport) -> bool:
-    # A proxy on this machine forwards requests from anywhere.
-    if any(name in request.headers for name in ("Forwarded", "X-Forwarded-For", "Via")):
-        return False
-    ends = (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
-    return all(end and is_loopback(str(end[0])) for end in ends)
 
 
 def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
@@ -219,7 +208,7 @@ class Audit:
         action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
         line = f"{action} (request {_number(request)})"
         if status in (401, 403):
-            source = " ".join(filter(None, ("refused", _connected_from(request), known)))
+            source = " ".join(filter(None, ("refused", connection_of(request).address, known)))
             self._limited(source, None, f"refused {who}: {line}", logging.WARNING)
         elif not known:
             return  # open routes change nothing
@@ -232,7 +221,7 @@ class Audit:
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
         line = f"request {_number(request)} of {_came_from(request)}: {error}"
-        source = f"failed {_connected_from(request)}: {error}"
+        source = f"failed {connection_of(request).address}: {error}"
         self._limited(source, None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
@@ -265,11 +254,7 @@ def path_of(request: web.Request) -> str:
 def _came_from(request: web.Request) -> str:
     """The connection's address, with the address that a proxy gives for its client."""
     forwarded = request.headers.get("X-Forwarded-For", "")
-    return f"{_connected_from(request)}{f' for {forwarded[:80]!r}' if forwarded else ''}"
-
-
-def _connected_from(request: web.Request) -> str:
-    return request.protocol.address if isinstance(request.protocol, Connection) else "unknown"
+    return f"{connection_of(request).address}{f' for {forwarded[:80]!r}' if forwarded else ''}"
 
 
 def _number(request: web.Request) -> str:

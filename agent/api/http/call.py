@@ -1,30 +1,24 @@
-"""A route, and a request that it admitted: the input of a handler."""
+"""A route with the fields that it takes, which check a request and describe it in OpenAPI; and a
+request that it admitted: the input of a handler."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import web
 
-from agent.api.http.auth import Audit, Caller, KeyRing, Right
-from agent.api.http.fields import (
-    INTEGER,
-    Field,
-    TooSlow,
-    UnsupportedType,
-    invite,
-    read_json,
-)
+from agent.api.http.auth import CALLER, Audit, Caller, KeyRing, Right
 from agent.config.config import ApiSection
-from agent.core.model import InstanceId
+from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
 from agent.core.session import Session
 from agent.core.trouble import Trouble, Windows
 from agent.deliver.bus import Subscription
-from agent.errors import InvalidRequest, TryLater
+from agent.errors import InvalidRequest, TooLarge, TryLater, WaError
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -34,11 +28,229 @@ from agent.supervise.assemble import Supervisor
 if TYPE_CHECKING:
     from agent.webhooks.part import Webhooks  # whose routes stand beside it
 
+_KINDS: Mapping[type, tuple[str, str, str, str]] = {
+    str: ("string", "a string", "Length", " characters"),
+    bool: ("boolean", "true or false", "", ""),
+    int: ("integer", "a whole number", "imum", ""),
+    float: ("number", "a number", "imum", ""),
+    dict: ("object", "an object", "", ""),
+    list: ("array", "a list of strings", "Items", " items"),
+}
+"""Type of JSON, words, and what is bounded: the ending of its name in OpenAPI, and its unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a body or of a query string."""
+
+    name: str
+    kind: type
+    meaning: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+    """The greatest number, or the longest string or list."""
+    pattern: str = ""
+    """Of the string, or of each item of the list."""
+
+    def schema(self, *, query: bool = False) -> dict[str, Any]:
+        kind, _, unit, _ = _KINDS[self.kind]
+        schema: dict[str, Any] = {"type": kind, "description": self.meaning}
+        if self.kind is list:
+            schema["items"] = {"type": "string"}
+        words = schema["items"] if self.kind is list else schema
+        if self.pattern:
+            words["pattern"] = f"^(?:{self.pattern})$"
+        if query and self.kind is int:  # as _from_text reads it: no sign, few digits
+            schema["minimum"], schema["maximum"] = 0, 10**18 - 1
+        if self.choices:
+            words["enum"] = list(self.choices)
+        if self.least is not None:
+            schema["min" + unit] = self.least
+        if self.most is not None:
+            schema["max" + unit] = self.most
+        return schema
+
+
+CONFIRM_PASSKEY = Field(
+    "confirm_passkey",
+    str,
+    "the instance's id, where its account needs a passkey to link again: without it such a pairing"
+    " is not ended",
+    most=48,
+)
+
+
+def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any]:
+    """The given fields; an unknown, missing or wrong field raises with its name."""
+    rows = {field.name: field for field in fields}
+    for name in body:
+        if name not in rows:
+            raise _wrong(name, "unknown field; known: " + (", ".join(rows) or "none"))
+    for row in rows.values():
+        if row.required and row.name not in body:
+            raise _wrong(row.name, "it is missing")
+    return {name: _check(rows[name], value) for name, value in body.items()}
+
+
+def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:
+    """The same for a query string; a list is given with commas or by repeating its name."""
+    kinds = {field.name: field.kind for field in fields}
+    body: dict[str, Any] = {}
+    for name in request.rel_url.query:
+        texts, kind = request.rel_url.query.getall(name), kinds.get(name)
+        if kind is list:
+            body[name] = [word for text in texts for word in text.split(",") if word]
+        elif len(texts) > 1:
+            raise _wrong(name, "it is given twice")
+        else:
+            body[name] = _from_text(kind, texts[0])
+    return read_body(body, fields)
+
+
+def _from_text(kind: type | None, text: str) -> Any:
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text, text)
+    # int() alone would take "1_0", " 1" and Arabic digits.
+    if kind is int and text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    return text
+
+
+def _check(field: Field, value: Any) -> Any:
+    _, words, _, unit = _KINDS[field.kind]
+    right = type(value) is field.kind or (field.kind is float and type(value) is int)
+    given = value if right and field.kind is list else [value]
+    if not right or (field.kind is list and not all(isinstance(item, str) for item in given)):
+        raise _wrong(field.name, f"it must be {words}")
+    if field.choices and any(item not in field.choices for item in given):
+        raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
+    size = len(value) if unit else value
+    if field.least is not None and size < field.least:
+        raise _wrong(field.name, f"it must be at least {field.least:g}{unit}")
+    if field.most is not None and size > field.most:
+        raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
+    for item in given if field.pattern else ():
+        if field.pattern == ID_PATTERN:
+            parse_instance_id(item)
+        elif not re.fullmatch(field.pattern, item):
+            raise _wrong(field.name, f"it must be: {field.meaning}")
+    return value
+
+
+def _wrong(name: str, cause: str) -> InvalidRequest:
+    shown = repr(name)[:80]
+    return InvalidRequest(f"cannot use the field {shown}: {cause}", field=name[:80])
+
+
+# Reads a request's body: bounded in time, size and depth, strictly JSON.
+
+
+DEEPEST = 32
+
+
+class TooSlow(WaError):
+    """The client did not finish its request in time."""
+
+    code = "too_slow"
+    http = 408
+
+
+class UnsupportedType(WaError):
+    code = "unsupported_type"
+    http = 415
+
+
+async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
+    """The body as an object; an empty body is an empty object."""
+    raw = await _read(request, limit, seconds)
+    if not raw.strip():
+        return {}
+    # A browser sends other types to foreign servers without a preflight request.
+    if request.content_type != "application/json":
+        raise UnsupportedType(
+            "cannot read the body: its Content-Type must be application/json", field="body"
+        )
+    return parse_object(raw)
+
+
+async def invite(request: web.Request) -> None:
+    """Tell a client that waits for it to send its body."""
+    if "Expect" in request.headers:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+
+async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise UnsupportedType(
+            "cannot read the body: the agent reads no compressed bodies", field="body"
+        )
+    too_large = TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    try:
+        async with asyncio.timeout(seconds):
+            await invite(request)
+            # A clone: client_max_size belongs to the application.
+            return await request.clone(client_max_size=limit).read()
+    except TimeoutError as error:
+        raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
+    except web.HTTPRequestEntityTooLarge as error:
+        raise too_large from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("cannot read the body: it ended early", field="body") from error
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """One JSON object, or InvalidRequest; never any other exception."""
+    try:
+        parsed = msgspec.json.decode(raw)
+    except ValueError as error:
+        raise _bad(str(error)[:200]) from None
+    except RecursionError:
+        raise _bad("it is nested too deeply") from None
+    if not isinstance(parsed, dict):
+        raise InvalidRequest(
+            "cannot use the body: it must be a JSON object", field="body", code="invalid_json"
+        )
+    _check_values(parsed)
+    return parsed
+
+
+def _check_values(parsed: Any) -> None:
+    """Refuses valid JSON that other programs cannot take: depth, great numbers, NULs."""
+    waiting: list[tuple[Any, int]] = [(parsed, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise _bad("it is nested too deeply")
+        if isinstance(value, dict):
+            waiting.extend((inner, depth + 1) for inner in value.values())
+            waiting.extend((name, depth) for name in value)
+        elif isinstance(value, list):
+            waiting.extend((inner, depth + 1) for inner in value)
+        elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
+            raise _bad("a number is too large")
+        elif isinstance(value, str) and "\0" in value:
+            raise _bad("a string holds a NUL")
+
+
+def _bad(cause: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"cannot read the body as JSON: {cause}", field="body", code="invalid_json"
+    )
+
+
+# The table's rows, and a request.
+
+
 ANSWER_WITHIN = 10
 WAIT = (
     Field(
         "wait",
-        INTEGER,
+        int,
         f"seconds after which it is answered, default {ANSWER_WITHIN}: 202 where the work goes on,"
         " 503 where the answer is what was asked for",
         most=300,
@@ -134,6 +346,11 @@ class Call:
         return self.parts.supervisor
 
     @property
+    def wait(self) -> float:
+        """Seconds after which it is answered."""
+        return float(self.query.get("wait", ANSWER_WITHIN))
+
+    @property
     def view(self) -> Session:
         """The instance of its path; NotFound without such an instance."""
         # The application refuses an id that is not well-formed.
@@ -167,6 +384,15 @@ class Call:
             yield await read_json(self.request, most, seconds)
         finally:
             self.parts.large.release()
+
+
+async def read_call(request: web.Request, route: Route, parts: Parts) -> Call:
+    """Its query, and its body unless the handler reads that."""
+    query, body, section = read_query(request, route.query), {}, parts.section
+    if route.body is not None and not route.large:
+        given = await read_json(request, section.body_limit, section.body_timeout)
+        body = read_body(given, route.body)
+    return Call(request, route, parts, request[CALLER], query, body)
 
 
 async def archive_of(call: Call) -> AsyncIterator[bytes]:

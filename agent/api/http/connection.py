@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.api.http.envelope import error_body, library_error_answer, new_request_id
+from agent.api.present import error_body, library_error_answer, new_request_id
 from agent.core.model import Category
 from agent.log import bound
 
@@ -52,8 +52,10 @@ class Entrance:
 class Connection(RequestHandler):
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
-        self.address = "unknown"
-        """The client's address, or `uid N` on the Unix socket."""
+        self.local = False
+        """True on the Unix socket."""
+        self.address = self.here = "unknown"
+        """The client's address, or `uid N` on the Unix socket; and the one that it came to."""
         self._entrance = entrance
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
@@ -65,8 +67,14 @@ class Connection(RequestHandler):
         """Requests whose answer is sent."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.address = address_of(transport)
+        sock = transport.get_extra_info("socket")
+        self.local = sock.family == socket.AF_UNIX
+        if self.local:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            self.address = f"uid {struct.unpack('3i', raw)[1]}"
+        else:
+            ends = map(transport.get_extra_info, ("peername", "sockname"))
+            self.address, self.here = (str(end[0]) if end else "unknown" for end in ends)
         self._entrance.connections.add(self)
         super().connection_made(transport)
         self._arm()
@@ -218,14 +226,9 @@ class Connection(RequestHandler):
         return self.transport is None or self.transport.is_closing()
 
 
-def address_of(transport: asyncio.Transport) -> str:
-    """The client's address, or `uid N` on the Unix socket."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family == socket.AF_UNIX:
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return f"uid {struct.unpack('3i', raw)[1]}"
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if peer else "unknown"
+def connection_of(request: web.Request) -> Connection:
+    assert isinstance(request.protocol, Connection)
+    return request.protocol
 
 
 def _raw_error(status: int, code: str, message: str) -> bytes:

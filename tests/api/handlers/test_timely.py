@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agent.api import server
+from agent.api.http import call
 from agent.core.model import ConnectionStatus, Instance, InstanceId
 from agent.engines.base import Qr
 from tests.api.conftest import House
@@ -92,6 +92,6 @@ async def test_a_question_has_its_time_and_then_the_cause(local, slow, method, p
 
 
 async def test_without_a_time_of_its_own_it_has_ten_seconds(local, slow, monkeypatch):
-    assert server.ANSWER_WITHIN == 10
-    monkeypatch.setattr(server, "ANSWER_WITHIN", 0)
+    assert call.ANSWER_WITHIN == 10
+    monkeypatch.setattr(call, "ANSWER_WITHIN", 0)
     assert (await local.post("/api/health/check", json={})).status == 202

@@ -7,8 +7,7 @@ import pytest
 
 from agent.api.handlers.backends import NEW_KEY
 from agent.api.http.auth import Caller, KeyRing, Right
-from agent.api.http.call import Route, plain_path
-from agent.api.http.fields import read_body
+from agent.api.http.call import Route, plain_path, read_body
 from agent.api.routes import ROUTES
 from agent.config.config import is_loopback
 from agent.core.model import InstanceId

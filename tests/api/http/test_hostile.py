@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.api.http.fields import parse_object
+from agent.api.http.call import parse_object
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest
 from tests.api.conftest import House, OpenHouse, envelope

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from agent.api.http.fields import BOOLEAN, Field
+from agent.api.http.call import Field
 from tests.trial.hostile.operating.commands import (
     BACKENDS,
     DEAF,
@@ -79,7 +79,7 @@ def lacking() -> list[str]:
                 found += _without_values(words, action.dest)
     for name, route in routes().items():
         for field in (*(route.body or ()), *route.query):
-            if field.kind != BOOLEAN and not field.choices and field.name not in LEFT_OPTIONS:
+            if field.kind is not bool and not field.choices and field.name not in LEFT_OPTIONS:
                 found += _without_values(name, field.name)
     return found
 
@@ -179,7 +179,7 @@ def draw_request(chance: Random, name: str, id: str, **told: Any) -> Step:
 
 
 def _field(chance: Random, where: str, field: Field, id: str) -> Any:
-    if field.kind == BOOLEAN:
+    if field.kind is bool:
         return chance.random() < 0.6
     if field.choices and f"{where} {field.name}" not in _HERE and field.name != "engine":
         return chance.choice(field.choices)
