@@ -83,9 +83,9 @@ class Http:
         self.declared = declared
         self._turns = asyncio.Semaphore(declared.parallel)
         self._session = aiohttp.ClientSession(
-            # Of a kept connection that the server just closes nobody knows whether the request
-            # arrived: aiohttp would send a GET connect or a DELETE a second time.
+            # A connection that is kept may be one that the server just closes.
             connector=aiohttp.TCPConnector(limit=0, ssl=_tls(declared), force_close=True),
+            middlewares=[_send_once],
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
@@ -125,7 +125,7 @@ class Http:
                 words = "answer" if sent else "turn"
                 reason, cause = "timeout", f"no {words} within {round(limit, 1):g} s"
             else:
-                reason, cause = _classified(error)
+                reason, cause = _classified(error.__cause__ if type(error) is _Broke else error)
                 sent = not isinstance(error, _NOT_REACHED)
             raise ServerDown(what, reason, cause, reached=sent) from error
         content = await asyncio.to_thread(_read, what, reply.status, raw)
@@ -156,6 +156,22 @@ def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+class _Broke(aiohttp.ClientError):
+    """The connection ended under a request, which may have arrived."""
+
+
+async def _send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """By itself aiohttp would send a GET connect or a DELETE a second time."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Broke from error
 
 
 async def _bounded(reply: aiohttp.ClientResponse, what: str) -> bytes:
@@ -195,7 +211,7 @@ _CAUSES = (
 )
 
 
-def _classified(error: Exception) -> tuple[str, str]:
+def _classified(error: BaseException | None) -> tuple[str, str]:
     """A code and a cause for people; the error's own text may show too much."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"

@@ -9,7 +9,7 @@ from typing import Any
 from agent.cli.client import config_path
 from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
 from agent.cli.session import TO_THE_END
-from agent.cli.terminal import Columns, list_of, moment, print_answer, table_of
+from agent.cli.terminal import Columns, clean, list_of, moment, print_answer, table_of
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
@@ -109,7 +109,7 @@ def adopt(options: argparse.Namespace) -> int:
     body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
     path = f"/api/backends/{options.backend}/adopt{TO_THE_END}"
     made = client_of(options).post(path, body, _SECONDS)
-    return print_answer(options, made, f"{made['id']} is {made['remote']} on {made['backend']}")
+    return print_answer(options, made, f"{made['id']} is {clean(made['remote'])} on {made['backend']}")
 
 
 def check(options: argparse.Namespace) -> int:

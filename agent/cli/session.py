@@ -216,7 +216,7 @@ def delete(options: argparse.Namespace) -> int:
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"
         state = "deleted too" if answer["remote_deleted"] else state
-        lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
+        lines.append(f"{clean(answer['remote'])} on {answer['backend']} is {state}")
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
     if dropped := answer.get("messages_dropped"):

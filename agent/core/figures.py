@@ -5,7 +5,7 @@ and what they show of it."""
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from agent.core.model import Health, Signal

@@ -50,13 +50,19 @@ BEHAVIOURS: dict[str, tuple[Misbehaviour, str]] = {
 @pytest.mark.parametrize("name", BEHAVIOURS)
 async def test_a_misbehaviour_is_a_code(name: str) -> None:
     behave, reason = BEHAVIOURS[name]
-    async with hostile(behave) as url:
+    asked = []
+
+    async def counted(to: asyncio.StreamWriter) -> None:
+        asked.append(to)
+        await behave(to)
+
+    async with hostile(counted) as url:
         begun = boot_now()
         with pytest.raises(ServerDown) as caught:
             await ask(url)
         assert caught.value.reason == reason
         assert caught.value.reached and caught.value.code == "backend_down"
-        assert boot_now() - begun <= 10.1
+        assert boot_now() - begun <= 10.1 and len(asked) == 1
 
 
 async def test_what_is_not_there_was_not_reached() -> None:
