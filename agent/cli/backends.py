@@ -109,7 +109,8 @@ def adopt(options: argparse.Namespace) -> int:
     body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
     path = f"/api/backends/{options.backend}/adopt{TO_THE_END}"
     made = client_of(options).post(path, body, _SECONDS)
-    return print_answer(options, made, f"{made['id']} is {clean(made['remote'])} on {made['backend']}")
+    words = f"{made['id']} is {clean(made['remote'])} on {made['backend']}"
+    return print_answer(options, made, words)
 
 
 def check(options: argparse.Namespace) -> int:
