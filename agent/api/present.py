@@ -12,9 +12,10 @@ from aiohttp import web
 
 from agent.clock import boot_now
 from agent.core.incidents import Incident
-from agent.core.model import HealthVerdict
+from agent.core.model import Health, HealthVerdict
+from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.session import BackendView, Session, shown_wait, wall_text
+from agent.core.session import WAIT_SENTENCES, BackendView, Session, wall_text
 from agent.errors import Unauthorized, WaError
 from agent.store.rows import KeyRow
 
@@ -215,3 +216,16 @@ def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
     """`used_wall`: None = not since the agent started."""
     shown = part(row, "id", "name", "scopes", "created_wall")
     return {**shown, "last_used": wall_text(used_wall)}
+
+
+def shown_wait(session: Session) -> dict[str, str]:
+    """How the API says why a session waits: only where it would be tried otherwise."""
+    reason, verdict = session.wait.reason, session.verdict
+    ended = reason_of(verdict.reason)
+    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    # disabled, stopped: a start was ordered, and no pass has run since
+    waits = verdict.reason in (reason, "disabled", "stopped")
+    if not session.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):
+        reason = ""
+    sentence = session.wait.sentence or WAIT_SENTENCES.get(reason, reason)
+    return {"wait_reason": reason, "wait_sentence": sentence}

@@ -17,13 +17,12 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
 from agent.core.session import (
     AWAY,
-    NOT_SOON,
     WAIT_SENTENCES,
     WAITS_TURN,
     Session,
@@ -43,6 +42,9 @@ from agent.core.words import (
     SUSPECT,
     Claim,
 )
+
+NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
+"""Reasons with a time of their own for the next try, however far."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import Kept, Repair
 
@@ -384,22 +384,6 @@ WAIT_SENTENCES = {
     "disk_full": "the disk of the sessions has too little free space",
 }
 """Wait reasons; a wait costs the instance no attempt."""
-
-NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
-"""Reasons with a time of their own for the next try, however far."""
-
-
-def shown_wait(session: Session) -> dict[str, str]:
-    """How the API says why a session waits: only where it would be tried otherwise."""
-    reason, verdict = session.wait.reason, session.verdict
-    ended = reason_of(verdict.reason)
-    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
-    # disabled, stopped: a start was ordered, and no pass has run since
-    waits = verdict.reason in (reason, "disabled", "stopped")
-    if not session.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):
-        reason = ""
-    sentence = session.wait.sentence or WAIT_SENTENCES.get(reason, reason)
-    return {"wait_reason": reason, "wait_sentence": sentence}
 
 
 def stopped_by_hand(session: Session) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.api.present import shown_wait
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -12,7 +13,7 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.session import Session, Wait, shown_wait
+from agent.core.session import Session, Wait
 
 WALL = 1_700_000_000.0
 
