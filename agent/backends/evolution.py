@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -26,7 +25,6 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
 from agent.engines.base import Qr
-from agent.engines.settings import inside
 from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
@@ -48,10 +46,6 @@ ONE_LOGIN = 10.0
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
 """Seconds that a request for a code waits for the first one; for one to type on a phone."""
 
-SETTINGS = (
-    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
-    "syncFullHistory",
-)
 LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
@@ -327,7 +321,7 @@ class Session:
         row = (await in_thread(self.read)).get("row")
         await in_thread(self._write, {"made": b""})
         known.made = True
-        await self._calls.create(self.name, _creation(row, self._calls.old))
+        await self._calls.create(self.name, row)
         known.note_end("")
         known.note_live(Live.CLOSE)
 
@@ -393,7 +387,7 @@ class Session:
         """Set what an unfinished renewal backed up and `create` cannot set."""
         if not (session := await in_thread(self.read)):
             return
-        for what, body in self._settable(session).items():
+        for what, body in self._calls.settable(session).items():
             try:
                 await self._calls.set(what, self.name, body)
             except ServerDown:
@@ -418,7 +412,7 @@ class Session:
         if rehearse:
             if self._calls.old:
                 await self._calls.rows()
-            for what, body in self._settable(session).items():
+            for what, body in self._calls.settable(session).items():
                 await self._calls.set(what, name, body)
         return session
 
@@ -460,15 +454,6 @@ class Session:
             await asyncio.sleep(LOOK_EVERY)
         return True
 
-    def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """The bodies that set its settings and its webhook, by the route's name."""
-        bodies, old = {}, self._calls.old
-        if isinstance(raw := session.get("settings"), Mapping):
-            bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
-        if webhook := _webhook(session.get("webhook"), old):
-            bodies["webhook"] = webhook
-        return bodies
-
     # files
 
     def _write(self, files: Mapping[str, bytes | None]) -> None:
@@ -492,45 +477,3 @@ def folder_name(name: str) -> str:
     if len(quoted) <= 120:
         return quoted
     return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
-def _creation(row: Any, old: bool) -> dict[str, str]:
-    """Token, number and proxy: only `create` can set them."""
-    if old:
-        fields = {"token": inside(row, "instance", "apikey")}
-    else:
-        fields = {"token": inside(row, "token"), "number": inside(row, "number")}
-        if inside(row, "Proxy", "enabled") is True:
-            for key in ("host", "port", "protocol", "username", "password"):
-                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
-    return {key: value for key, value in fields.items() if isinstance(value, str) and value}
-
-
-def _settings(raw: Any, old: bool) -> dict[str, Any]:
-    """All settings by the server's own names, for the route that sets all at once."""
-    names = [re.sub("([A-Z])", r"_\1", it).lower() for it in SETTINGS] if old else SETTINGS
-    body = {name: inside(raw, name) for name in names}
-    for name in [name for name, value in body.items() if value is None]:
-        body[name] = "" if name.startswith("msg") else False
-    token = inside(raw, "wavoipToken")
-    if old or token:
-        # 1.8.6 refuses a change without it, and takes an empty one.
-        body["wavoipToken"] = token if isinstance(token, str) else ""
-    return body
-
-
-def _webhook(raw: Any, old: bool) -> dict[str, Any]:
-    url, events = inside(raw, "url"), inside(raw, "events")
-    if inside(raw, "enabled") is not True or not isinstance(url, str) or not url:
-        return {}
-    both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
-    if old:
-        names = ("webhook_by_events", "webhook_base64")
-        return both | {key: raw.get(key) is True for key in names}
-    headers = raw.get("headers")
-    more = {
-        "headers": headers if isinstance(headers, Mapping) else {},
-        "byEvents": raw.get("webhookByEvents") is True,
-        "base64": raw.get("webhookBase64") is True,
-    }
-    return {"webhook": both | more}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -138,10 +139,11 @@ class EvolutionCalls:
         if not answer.good and not _is_missing(answer):
             raise _refusal("delete", name, answer)
 
-    async def create(self, name: str, more: Mapping[str, Any]) -> None:
-        """`more`: token, number and proxy of a session that is made again."""
+    async def create(self, name: str, row: Any) -> None:
+        """`row`: of a session that is made again, with its token, number and proxy."""
         # Without `qrcode` it answers at once; with it, it waits five seconds.
-        body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False, **more}
+        body = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False}
+        body |= _creation(row, self.old)
         answer = await self._ask("POST", "/instance/create", body, timeout=self.old and SLOW)
         if not answer.good:
             raise _refusal("create", name, answer)
@@ -192,6 +194,15 @@ class EvolutionCalls:
         answer = await self._ask("POST", f"/{what}/set/{segment(name)}", body)
         if not answer.good:
             raise _refusal(f"set the {what} of", name, answer)
+
+    def settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The bodies that set its settings and its webhook, by the route's name."""
+        bodies, old = {}, self.old
+        if isinstance(raw := session.get("settings"), Mapping):
+            bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
+        if webhook := _webhook(session.get("webhook"), old):
+            bodies["webhook"] = webhook
+        return bodies
 
     async def query(self, name: str, account: str, limit: float) -> bool | None:
         """Ask WhatsApp through the session for its own business profile: that changes nothing, no
@@ -335,3 +346,54 @@ def _words_of_end(raw: Any) -> str:
     except (ValueError, RecursionError):
         return ""
     return text(inside(end, "error", "output", "payload", "message"))
+
+
+# What is set again on a session that is created again, in the form of its server.
+
+
+_SETTINGS = (
+    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
+    "syncFullHistory",
+)
+
+
+def _creation(row: Any, old: bool) -> dict[str, str]:
+    """Token, number and proxy: only `create` can set them."""
+    if old:
+        fields = {"token": inside(row, "instance", "apikey")}
+    else:
+        fields = {"token": inside(row, "token"), "number": inside(row, "number")}
+        if inside(row, "Proxy", "enabled") is True:
+            for key in ("host", "port", "protocol", "username", "password"):
+                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
+    return {key: value for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def _settings(raw: Any, old: bool) -> dict[str, Any]:
+    """All settings by the server's own names, for the route that sets all at once."""
+    names = [re.sub("([A-Z])", r"_\1", it).lower() for it in _SETTINGS] if old else _SETTINGS
+    body = {name: inside(raw, name) for name in names}
+    for name in [name for name, value in body.items() if value is None]:
+        body[name] = "" if name.startswith("msg") else False
+    token = inside(raw, "wavoipToken")
+    if old or token:
+        # 1.8.6 refuses a change without it, and takes an empty one.
+        body["wavoipToken"] = token if isinstance(token, str) else ""
+    return body
+
+
+def _webhook(raw: Any, old: bool) -> dict[str, Any]:
+    url, events = inside(raw, "url"), inside(raw, "events")
+    if inside(raw, "enabled") is not True or not isinstance(url, str) or not url:
+        return {}
+    both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
+    if old:
+        names = ("webhook_by_events", "webhook_base64")
+        return both | {key: raw.get(key) is True for key in names}
+    headers = raw.get("headers")
+    more = {
+        "headers": headers if isinstance(headers, Mapping) else {},
+        "byEvents": raw.get("webhookByEvents") is True,
+        "base64": raw.get("webhookBase64") is True,
+    }
+    return {"webhook": both | more}
