@@ -17,7 +17,7 @@ from tests.standin.whaticket import words
 JID, SAID = f"{PEER}@s.whatsapp.net", "Session error:Error: Bad MAC Error: Bad MAC"
 PRINTED = "[ERROR] Erro de criptografia: {\n  sessionId: 123,\n  %s,\n  at: 'x'\n}\nnext"
 STACK = f"error: Error: Bad MAC\n      at async {PEER}.3 [as awaitable] (q.js)"
-DAY, AT = "2026-11-20T12:00:00", "[20-11-2026 12:00:00]"
+DAY, AT = "2026-11-20 12:00 -03:00", "[20-11-2026 12:00:00]"
 
 
 def heard(*texts: str, reader: LineReader | None = None) -> list[Found]:
@@ -41,7 +41,7 @@ def errors(*texts: str, reader: LineReader | None = None) -> list[str]:
         (words.pretty(JID, "Invalid PreKey ID", "PreKeyError", sessionId="7"), f"prekey {PEER} 7"),
         (PRINTED % STACK, f"bad_mac {PEER} 123"),
         (PRINTED % "error: {\n    name: 'Error',\n    message: 'Bad MAC'\n  }", "bad_mac  123"),
-        ("0|app  | Erro de criptografia: Bad MAC", "bad_mac  "),
+        ("0|app  | 2026-11-20T12:00:00: Erro de criptografia: Bad MAC", "bad_mac  "),
         (words.of_pm2(words.bad_mac(f"{PEER}.3") + "\n"), f"bad_mac {PEER} "),
         (words.of_pm2(words.info(SAID)), ""),
         # benign, or the words of a contact
