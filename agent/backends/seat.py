@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""
-_LOOK_SHARE = 0.8
 MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 
@@ -198,7 +197,7 @@ class Seat:
     async def ask(self, *, deep: bool = False) -> None:
         """Look at it. ServerDown: no usable answer came in time."""
         assert self.session is not None
-        limit = min(LOOK_LIMIT, self.backend.declared.timeout * _LOOK_SHARE)
+        limit = min(LOOK_LIMIT, self.backend.declared.timeout * 0.8)
         self.looked = boot_now()
         try:
             async with asyncio.timeout(limit):

@@ -31,9 +31,12 @@ LONGEST_LINE = 256 << 10
 _LONGEST_TEXT, _MOST_OF_BLOCK = 8192, 120
 _DRESS = re.compile(
     r"\x1b\[[0-9;]*[A-Za-z]|^(?:\d+\|[^|]{1,60}\| )?"
-    r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]{5,15}(?:Z|[+-]\d\d:?\d\d)?:? )?"
+    r"(?:(?=\d)[\d/.,T -]{0,24}\d\d:\d\d[\d:.,+Z -]{0,20}: "
+    r"|[A-Z][a-z]{2} [ \d]\d [\d:]{8} \S{1,64} \S{1,64}\[\d+\]: "
+    r"|\d{4}-\d\d-\d\d[T ][\d:.,]{5,18}(?:Z|[+-]\d\d:?\d\d)?:? )?"
 )
-"""Colours, and what pm2 puts before a line."""
+"""Colours, and what stands before a line: pm2's time in any form, such as `YYYY-MM-DD HH:mm Z`;
+journalctl's time, host and program; docker's time."""
 _HEAD = re.compile(
     r"(?:\[[^\]]{5,40}\] )?(?P<level>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
     r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: |\S.{0,200}: \{$"
