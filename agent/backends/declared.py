@@ -19,16 +19,9 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.crypto_patterns import CryptoPattern
-from agent.core.model import Health, Instance, JournalEntry, Signal, UnitStatus
+from agent.core.model import Health, Instance, InstanceId, JournalEntry, Signal, UnitStatus
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, BackendView, Session
-from agent.core.words import (
-    ADOPTED,
-    NO_PROOF,
-    UNMEASURED,
-    InstanceId,
-    RemoteSession,
-    parse_instance_id,
-)
+from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED, RemoteSession, parse_instance_id
 from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
@@ -241,7 +234,8 @@ class Backends:
                 if session.name in ours or not wanted:
                     continue
                 try:
-                    await self._take_in(backend, session.name, None)
+                    id = self._free_id(backend, session.name)
+                    await self._take_in(backend, session.name, id)
                 except WaError as error:
                     if str(error) not in self._refused:
                         cause = "cannot adopt a session of backend %s: %s"
@@ -252,8 +246,7 @@ class Backends:
         """An operator deleted the instance: `discover` must not make it again."""
         await self.store.put_facts({LET_GO.format(instance.backend) + instance.remote: ""})
 
-    async def _take_in(self, backend: Backend, remote: str, id: InstanceId | None) -> InstanceId:
-        id = id or self._free_id(backend, remote)
+    async def _take_in(self, backend: Backend, remote: str, id: InstanceId) -> InstanceId:
         settings = {"backend": backend.name, "remote": remote, ADOPTED: True}
         await self.create(Instance(id, backend.declared.engine, True, settings))
         await self.store.forget_facts([LET_GO.format(backend.name) + remote])

@@ -212,13 +212,11 @@ class EvolutionCalls:
         try:
             answer = await self._ask("POST", path, {"number": account}, timeout=limit)
         except ServerDown as down:
-            if down.reason in ("not_found", "failing", "garbage"):  # this route alone
-                self.has_query = False
-                return None
-            if down.reason != "timeout":
+            if down.reason not in ("timeout", "not_found", "failing", "garbage"):
                 raise
-            if not down.reached:
-                return None
+            self.has_query = self.has_query and down.reason == "timeout"
+            if down.reason != "timeout" or not down.reached:
+                return None  # this route alone
             await self.state(name, urgent=True)  # the session hangs if the server still answers
             return False
         words = _words_of(answer.body)

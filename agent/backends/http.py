@@ -125,7 +125,7 @@ class Http:
                 words = "answer" if sent else "turn"
                 reason, cause = "timeout", f"no {words} within {round(limit, 1):g} s"
             else:
-                reason, cause = _classified(error.__cause__ if type(error) is _Broke else error)
+                reason, cause = _classified(error)
                 sent = not isinstance(error, _NOT_REACHED)
             raise ServerDown(what, reason, cause, reached=sent) from error
         content = await asyncio.to_thread(_read, what, reply.status, raw)
@@ -158,10 +158,6 @@ def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
     return context
 
 
-class _Broke(aiohttp.ClientError):
-    """The connection ended under a request, which may have arrived."""
-
-
 async def _send_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -171,7 +167,7 @@ async def _send_once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Broke from error
+        raise aiohttp.ClientPayloadError from error
 
 
 async def _bounded(reply: aiohttp.ClientResponse, what: str) -> bytes:
@@ -204,14 +200,13 @@ _CAUSES = (
     (aiohttp.ConnectionTimeoutError, "unreachable", f"no connection within {CONNECT:g} s"),
     (aiohttp.ClientSSLError, "tls", "no TLS with it"),
     (aiohttp.ClientConnectorDNSError, "unreachable", "its name is not known"),
-    (aiohttp.ServerDisconnectedError, "unreachable", "it closed the connection without an answer"),
-    (aiohttp.ClientPayloadError, "unreachable", "its answer broke off"),
+    (aiohttp.ClientPayloadError, "unreachable", "the connection ended before its answer did"),
     (aiohttp.ClientResponseError, "garbage", "its answer is not HTTP"),
     (ValueError, "garbage", "its answer cannot be read"),
 )
 
 
-def _classified(error: BaseException | None) -> tuple[str, str]:
+def _classified(error: Exception) -> tuple[str, str]:
     """A code and a cause for people; the error's own text may show too much."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         why = getattr(error.certificate_error, "verify_message", "") or "it cannot be verified"
