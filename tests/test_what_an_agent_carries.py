@@ -11,7 +11,8 @@ from agent.api.routes import ROUTES
 from agent.config.tables import all_tables
 all_tables()
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
-print(*(it for it in sys.modules if it.startswith((*shown, "tarfile", "prometheus_client"))))
+there = {name for name, module in sys.modules.items() if type(module).__name__ != "_Unloaded"}
+print(*(name for name in there if name.startswith((*shown, "tarfile", "prometheus_client"))))
 """
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -164,8 +165,6 @@ class _Archive:
         self._digest, self._size = hashlib.sha256(), 0
 
     def add(self, name: str, size: int, pieces: Iterable[bytes], tick: Tick = no_tick) -> None:
-        import tarfile  # most agents never pack or unpack a session
-
         member = tarfile.TarInfo(name)
         member.size, member.mode, member.mtime = size, 0o600, int(self._wall)
         self._write(self._zip.compress(member.tobuf(tarfile.PAX_FORMAT)))
@@ -261,8 +260,6 @@ def too_large(cause: str, code: str) -> TooLarge:
 
 def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
-    import tarfile
-
     stream = _Unpacked(source, limits)
     count = 0
     extended: dict[str, str] = {}
@@ -328,10 +325,8 @@ class _Unpacked:
         # Heads and filling are counted generously: a block or three for each file.
         self._left = limits.unpacked + 4 * BLOCK * limits.files
 
-    def read_head(self) -> Any:
-        """The next head, a TarInfo; None at the two empty blocks that end a tar."""
-        import tarfile
-
+    def read_head(self) -> tarfile.TarInfo | None:
+        """The next head; None at the two empty blocks that end a tar."""
         block = self._exactly(BLOCK)
         if not block.strip(b"\0"):
             if self._exactly(BLOCK).strip(b"\0"):
