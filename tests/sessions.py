@@ -49,7 +49,7 @@ def _change(it: Session, name: str, value: Any) -> None:
     elif name in ("wait_reason", "wait_sentence"):
         it.wait = replace(it.wait, **{name.removeprefix("wait_"): value})
     elif name == "repair":
-        it.repair.last = value
+        it.repair = value
     elif hasattr(it.record, name):
         it.record = replace(it.record, **{name: value})
     elif name == "proof_age" and it.run.claim is not None:

@@ -13,9 +13,8 @@ from aiohttp import web
 from agent.clock import boot_now
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
-from agent.core.observed import shown_wait
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.session import BackendView, Session, wall_text
+from agent.core.session import BackendView, Session, shown_wait, wall_text
 from agent.errors import Unauthorized, WaError
 from agent.store.rows import KeyRow
 
@@ -165,7 +164,7 @@ def show_details(view: Session) -> dict[str, Any]:
             for status, seconds in view.status_time.totals(view.at).items()
         },
         "guess": view.verdict.guess,
-        "repair": view.repair.last and show_repair(view.repair.last),
+        "repair": view.repair and show_repair(view.repair),
         "pairing_kept": _kept(view),
         **part(view, "crypto_operations", "crypto_errors_lately=crypto_lately"),
         "repair_steps": [
@@ -181,7 +180,7 @@ def show_details(view: Session) -> dict[str, Any]:
 
 def _kept(view: Session) -> str:
     """Why its repair keeps the pairing, and what to type; "" = no repair has anything to say."""
-    repair, kept = view.repair.last, view.repair.kept
+    repair, kept = view.repair, view.kept
     if kept is None or repair is None or view.verdict.healthy:
         return ""
     return kept.sentence if repair.ending in (Ending.NOT_YET, Ending.GAVE_UP) else ""

@@ -7,8 +7,7 @@ sentence says how long it is until the next try: the views have that, a sentence
 from dataclasses import dataclass, field, replace
 
 from agent.core.model import (
-    IN_WORDS,
-    PHASE_SECONDS,
+    PHASES,
     ClaimFact,
     Health,
     HealthVerdict,
@@ -18,11 +17,16 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import (
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.recovery.ladder import needs_repair
+from agent.core.recovery.repair import Ending
+from agent.core.session import (
     AWAY,
     NOT_SOON,
     WAIT_SENTENCES,
     WAITS_TURN,
+    Session,
     gave_up,
     is_guarded,
     is_other_account,
@@ -30,11 +34,6 @@ from agent.core.observed import (
     no_pairing_to_lose,
     waits_for_network,
 )
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
-from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.ladder import needs_repair
-from agent.core.recovery.repair import Ending
-from agent.core.session import Session
 from agent.core.setting import setting
 from agent.core.words import (
     NOT_TOLD,
@@ -178,7 +177,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         ends = "its worker ends"
         return HealthVerdict(Health.DISCONNECTED, Status.RECONNECTING, "stopping", ends)
     if unit.state is UnitState.ACTIVATING:
-        if now - unit.since >= PHASE_SECONDS["process"]:
+        if now - unit.since >= PHASES["process"].limit:
             return _stuck_in(session, "process", now - unit.since)
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
@@ -200,7 +199,7 @@ def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> Health
     if session.claim is None:
         since = max(session.unit.since, session.run.linked_since or 0.0)
         silent = now - since
-        if silent < PHASE_SECONDS["process"]:
+        if silent < PHASES["process"].limit:
             return _starting(Status.INITIALIZING, "its worker has not reported yet")
         what = "reports nothing" if session.linked else "accepts no connection"
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
@@ -236,7 +235,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
     fact = session.claim
     assert fact is not None
     claim = fact.claim
-    if is_other_account(session.instance, session.record, claim):
+    if is_other_account(session):
         return _waits_for_person(session, reason_of(OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
         return _connected(session, fact, policy, now)
@@ -255,11 +254,11 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
     deadline = phase_deadline(fact)
     if deadline is not None and now >= deadline:
         return _stuck_in(session, claim.phase, now - fact.phase_since)
-    if claim.phase not in PHASE_SECONDS and now - fact.since >= _patience(session, claim, policy):
+    if claim.phase not in PHASES and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
         sentence = f"{what} for {now - fact.since:.0f} s"
         return HealthVerdict(Health.STUCK, claim.status, "state_stuck", sentence, guess=guess)
-    doing = IN_WORDS.get(claim.phase, "on its way")
+    doing = PHASES[claim.phase].words if claim.phase in PHASES else "on its way"
     ended = claim.reason or session.record.reason
     sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
     return replace(_starting(claim.status, sentence), after=ended)
@@ -277,7 +276,7 @@ def _patience(session: Session, claim: Claim, policy: HealthPolicy) -> float:
     """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
     server's "connecting" proves nothing, so it gets no longer."""
     by_itself = claim.status is Status.RECONNECTING and not session.instance.backend
-    return PHASE_SECONDS["sync"] if by_itself else policy.stuck
+    return PHASES["sync"].limit if by_itself else policy.stuck
 
 
 def _connected(
@@ -446,7 +445,7 @@ def has_given_up(session: Session) -> bool:
         return True
     if needs_repair(verdict):
         # Its ladder has begun, or begins in this pass.
-        ending = session.repair.last.ending if session.repair.last is not None else Ending.NOT_YET
+        ending = session.repair.ending if session.repair is not None else Ending.NOT_YET
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
         return given_up or ending is Ending.NEEDS_PERSON

@@ -7,7 +7,7 @@ times named `..._wall` are Unix seconds, for people and for what must outlive a 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.core.breaker import CLOSED, Breaker
 from agent.core.recovery.repair import Repair
@@ -224,30 +224,24 @@ class JournalEntry:
     cursor: int = 0
 
 
-PHASE_SECONDS = {
-    "process": 10.0,
-    "attached": 30.0,
-    "loaded": 60.0,
-    "injected": 30.0,
-    "pairing": 120.0,
-    "login": 60.0,
-    "sync": 180.0,
-}
-"""The phases in the order in which a start passes through them, with the longest time of each: of a
-sync without progress. After that of `pairing` a passkey is suspected. An engine may leave phases
-out."""
-PHASES = tuple(PHASE_SECONDS)
+class Phase(NamedTuple):
+    limit: float
+    """The longest time in seconds; of a sync without progress."""
+    words: str
+    """What goes on, for people."""
 
-IN_WORDS = {
-    "process": "its worker starts",
-    "attached": "its browser or connection starts",
-    "loaded": "WhatsApp loads",
-    "injected": "the injected script prepares WhatsApp's page",
-    "login": "it logs in",
-    "pairing": "WhatsApp accepted the code; the pairing goes on",
-    "sync": "it syncs",
+
+PHASES = {
+    "process": Phase(10.0, "its worker starts"),
+    "attached": Phase(30.0, "its browser or connection starts"),
+    "loaded": Phase(60.0, "WhatsApp loads"),
+    "injected": Phase(30.0, "the injected script prepares WhatsApp's page"),
+    "pairing": Phase(120.0, "WhatsApp accepted the code; the pairing goes on"),
+    "login": Phase(60.0, "it logs in"),
+    "sync": Phase(180.0, "it syncs"),
 }
-"""What goes on in each phase, for people."""
+"""In the order in which a start passes through them. After the time of `pairing` a passkey is
+suspected. An engine may leave phases out."""
 
 PASSING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionStatus.RECONNECTING)
 """The states that should pass by themselves."""
@@ -261,7 +255,7 @@ def is_light(claim: Claim) -> bool:
 
 def phase_deadline(fact: ClaimFact) -> float | None:
     """When the phase that is claimed is overdue; None when none is running."""
-    limit = PHASE_SECONDS.get(fact.claim.phase)
-    if limit is None or fact.claim.status not in PASSING:
+    phase = PHASES.get(fact.claim.phase)
+    if phase is None or fact.claim.status not in PASSING:
         return None
-    return max(fact.phase_since, fact.progress_since) + limit
+    return max(fact.phase_since, fact.progress_since) + phase.limit

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from agent.core.words import UNPAIRING, ConnectionStatus
 
@@ -97,6 +98,14 @@ def _of_files(code: str, title: str, advice: str) -> Reason:
     return Reason(code, title, advice, Permanence.WAIT_FOR_PERSON, _REFUSED, local=True)
 
 
+def _for_person(code: str, title: str, advice: str, *, local: bool = False) -> Reason:
+    return Reason(code, title, advice, Permanence.WAIT_FOR_PERSON, _DISCONNECTED, local=local)
+
+
+def _slow(code: str, title: str, advice: str, base: float, **more: Any) -> Reason:
+    return Reason(code, title, advice, Permanence.PROBE_SLOWLY, _DISCONNECTED, base, **more)
+
+
 ROWS = (
     Reason(
         "connection_lost",
@@ -172,24 +181,20 @@ ROWS = (
         detailed=True,
         local=True,
     ),
-    Reason(
+    _slow(
         "program_failing",
         "its program ends again and again",
         "Read its last lines (`wa-agent why ID`, and the worker's log), correct the program or its"
         " [[program]] in agent.toml, then `wa-agent restart ID`.",
-        permanence=Permanence.PROBE_SLOWLY,
-        status=_DISCONNECTED,
         base=10.0,
         detailed=True,
         local=True,
     ),
-    Reason(
+    _slow(
         "program_missing",
         "the program of this session cannot be started",
         "Correct what the reason names: its [[program]] in agent.toml, its files or rights;"
         " `wa-agent doctor` checks it, and the next try finds it.",
-        permanence=Permanence.PROBE_SLOWLY,
-        status=_DISCONNECTED,
         base=5.0,
         detailed=True,
         local=True,
@@ -214,23 +219,19 @@ ROWS = (
         endless=True,
         detailed=True,
     ),
-    Reason(
+    _slow(
         "browser_unsupported",
         "WhatsApp Web says that it does not support this browser",
         "Upgrade the browser (apt-get upgrade). No pairing ends by this: do not pair again.",
-        permanence=Permanence.PROBE_SLOWLY,
-        status=_DISCONNECTED,
         base=10.0,
         max=1800.0,
         detailed=True,
     ),
-    Reason(
+    _for_person(
         "server_stuck",
         "the server still runs an old browser or a second connection of this session",
         "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
         " program has the same keys: find it and stop it.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_DISCONNECTED,
     ),
     Reason(
         "storage_failed",
@@ -288,28 +289,22 @@ ROWS = (
         base=3600.0,
         max=86400.0,
     ),
-    Reason(
+    _slow(
         "client_outdated",
         "WhatsApp no longer accepts this version of the client",
         "Upgrade the engine. No pairing ends by this: do not pair again.",
-        permanence=Permanence.PROBE_SLOWLY,
-        status=_DISCONNECTED,
         base=120.0,
         max=900.0,
     ),
-    Reason(
+    _for_person(
         "proxy_block",
         "WhatsApp refuses this address, this proxy or how the client describes itself",
         "Use another address or proxy, or correct the engine's user agent or version setting.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_DISCONNECTED,
     ),
-    Reason(
+    _for_person(
         "misconfigured",
         "the worker cannot run with its configuration",
         "Read the worker's last line, correct the setting, then start the instance.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_DISCONNECTED,
         local=True,
     ),
     Reason(
@@ -398,13 +393,11 @@ ROWS = (
         permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
     ),
-    Reason(
+    _for_person(
         "remote_missing",
         "its backend knows no session of that name",
         "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
         " it again, with a code to scan.",
-        permanence=Permanence.WAIT_FOR_PERSON,
-        status=_DISCONNECTED,
     ),
     Reason(
         "renewal_unfinished",
@@ -420,13 +413,11 @@ ROWS = (
         status=_REFUSED,
         scan_again=True,
     ),
-    Reason(
+    _slow(
         "multidevice_mismatch",
         "the account does not take this kind of linked device",
         "`wa-agent start ID` makes one more try at once. If the reason stays, upgrade the engine;"
         " pair again only if that does not help.",
-        permanence=Permanence.PROBE_SLOWLY,
-        status=_DISCONNECTED,
         base=120.0,
         max=900.0,
     ),

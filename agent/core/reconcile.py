@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
-    PHASE_SECONDS,
+    PHASES,
     Health,
     HealthVerdict,
     SessionFiles,
@@ -19,11 +19,10 @@ from agent.core.model import (
     phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import WAITS_TURN, gave_up, last_reason, waits_for_network
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
-from agent.core.session import Session
+from agent.core.session import WAITS_TURN, Session, gave_up, last_reason, waits_for_network
 from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.
@@ -255,10 +254,10 @@ def _deadlines(observation: Session, policy: HealthPolicy, now: float) -> list[f
     if wait := observation.record.breaker.opens_in(observation.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
-        moments.append(unit.since + PHASE_SECONDS["process"])
+        moments.append(unit.since + PHASES["process"].limit)
     if fact is None:
         silent_since = max(unit.since, observation.run.linked_since or 0.0)
-        moments += [silent_since + PHASE_SECONDS["process"], silent_since + policy.stuck]
+        moments += [silent_since + PHASES["process"].limit, silent_since + policy.stuck]
         return moments
     if (deadline := phase_deadline(fact)) is not None:
         moments.append(deadline)

@@ -1,10 +1,9 @@
-"""A session: all that the agent knows of it, in parts. A view for the API, the metrics and the
-command line is a shallow copy; what they show of the agent and of
-backends stands below."""
+"""A session: all that the agent knows of it, in parts, and what follows from them. A view is a
+shallow copy. Below: what is shown of the agent and of backends."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -32,9 +31,11 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
     Signal,
+    UnitState,
     UnitStatus,
 )
-from agent.core.reasons import reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, reason_of
+from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import Kept, Repair
 
 WINDOW = 300.0
@@ -101,14 +102,6 @@ NO_WAIT = Wait()
 
 
 @dataclass(slots=True)
-class Repairs:
-    last: Repair | None = None
-    """The last repair, over or not."""
-    kept: Kept | None = None
-    """Why the repair keeps the pairing, as of the last pass; None = it may end it."""
-
-
-@dataclass(slots=True)
 class Counters:
     """Counted since `since_wall`, the agent's start."""
 
@@ -149,7 +142,8 @@ class Session:
     folder: Folder = field(default_factory=Folder)
     wait: Wait = NO_WAIT
     """Why it waits for something other than itself, as of the last pass."""
-    repair: Repairs = field(default_factory=Repairs)
+    kept: Kept | None = None
+    """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
     counters: Counters = field(default_factory=Counters)
     verdict: HealthVerdict = NOT_LOOKED_YET
     boot: str = ""
@@ -201,6 +195,20 @@ class Session:
         return self.run.claim
 
     @property
+    def repair(self) -> Repair | None:
+        """The last one, over or not."""
+        return self.record.repair
+
+    @repair.setter
+    def repair(self, repair: Repair | None) -> None:
+        self.record = replace(self.record, repair=repair)
+
+    @property
+    def repairing(self) -> Repair | None:
+        """The repair that goes on."""
+        return None if self.repair is None or self.repair.over else self.repair
+
+    @property
     def linked(self) -> bool:
         return self.run.linked_since is not None
 
@@ -218,10 +226,14 @@ class Session:
         return self.record.override if self.record.override_boot == self.boot else Override.NONE
 
     @property
+    def enabled(self) -> bool:
+        return self.instance.enabled or self.enabled_by_operator
+
+    @property
     def should_run(self) -> bool:
         if self.override is not Override.NONE:
             return self.override is Override.STARTED
-        return self.instance.enabled or self.enabled_by_operator
+        return self.enabled
 
     @property
     def attempts(self) -> int:
@@ -271,6 +283,149 @@ class Session:
     def wall(self, moment: float) -> float:
         """A moment of the boot clock in Unix time."""
         return self.at_wall + (moment - self.at)
+
+
+# Conclusions: its past, its pairing, and what an operator did to its worker with systemctl.
+
+
+ON_ITS_WAY = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+
+
+def no_pairing_to_lose(session: Session) -> bool:
+    """True when a new start costs no scan that is not due anyway."""
+    if reason_of(last_reason(session)).unpairs:
+        return True
+    return not may_be_paired(session)
+
+
+def is_other_account(session: Session) -> bool:
+    """True if the session that its backend has is not the one that was paired here. Programs
+    address an instance by its id: it stays the account that it is, until its pairing ends."""
+    record, fact = session.record, session.claim
+    if fact is None or not session.instance.backend or not record.paired:
+        return False
+    known = record.account and fact.claim.paired and fact.claim.account
+    ended = reason_of(record.reason).unpairs
+    return bool(known) and not ended and fact.claim.account != record.account
+
+
+def is_guarded(session: Session) -> bool:
+    """True if only a person may end the pairing: its account needs a passkey for another one. An
+    end that an engine or a server reports does not lift this: such a report can be wrong."""
+    return session.record.needs_passkey and may_be_paired(session)
+
+
+def may_be_paired(session: Session) -> bool:
+    fact = session.claim
+    claimed = fact is not None and (fact.claim.paired or fact.claim.pairing_unknown)
+    return session.record.paired or claimed or session.folder.files is SessionFiles.WHOLE
+
+
+def is_paired_now(session: Session) -> bool:
+    """True if its worker or its files say so, whatever its record says, or if neither tells."""
+    if session.claim is not None:
+        return session.claim.claim.paired or session.claim.claim.pairing_unknown
+    whole = session.folder.files is SessionFiles.WHOLE
+    return whole or session.unit.runs or bool(session.instance.backend)
+
+
+def last_reason(session: Session) -> str:
+    """Why the session is not connected: the engine's present word, else the recorded one."""
+    if session.claim is not None and session.claim.claim.reason:
+        return session.claim.claim.reason
+    return session.record.reason
+
+
+def waits_for_network(session: Session) -> bool:
+    """True if its engine connects by itself, waits for an answer, or names the network."""
+    if session.claim is None or not session.unit.runs:
+        return False
+    claim = session.claim.claim
+    by_itself = claim.status is ConnectionStatus.RECONNECTING
+    asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
+    return by_itself or (claim.status in ON_ITS_WAY and asks)
+
+
+def gave_up(session: Session, policy: ReconnectPolicy) -> str:
+    """The code for which the agent ended its tries; "" while it goes on trying."""
+    record, reason = session.record, reason_of(last_reason(session))
+    if reason.hopeless:
+        return reason.code
+    if reason.tries is not None and record.strikes > reason.tries:
+        return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
+    if reason.endless or reason.slow:
+        # A load of the page harms no account: it may wait for any time.
+        return ""
+    return "attempts_used_up" if record.attempts >= policy.attempts else ""
+
+
+# Why an instance waits for something other than itself, and whether that explains its state.
+
+
+BACKEND_DOWN = "backend_down"
+BACKEND_UNCHECKED = "backend_unchecked"
+WAITS_TURN = "waits_turn"
+AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
+"""Wait reasons that leave the session's own state unknown."""
+GONE = AWAY - {BACKEND_UNCHECKED}
+"""Of them, those that may last for any time."""
+
+WAIT_SENTENCES = {
+    BACKEND_DOWN: "its backend is down",
+    BACKEND_UNCHECKED: "the agent has not checked its backend yet",
+    WAITS_TURN: "its turn to start has not come",
+    "backend_circuit": "its backend left several checks or requests in a row without an answer;"
+    " one session tries first",
+    "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
+    UNREACHABLE: "this machine cannot reach the address that the session needs",
+    "network_down": "many sessions lost their connection at once; one of them tries first",
+    "incident": "many instances of its engine fail the same way; one of them tries first",
+    "memory_full": "the machine has too little memory for one more worker",
+    "disk_full": "the disk of the sessions has too little free space",
+}
+"""Wait reasons; a wait costs the instance no attempt."""
+
+NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
+"""Reasons with a time of their own for the next try, however far."""
+
+
+def shown_wait(session: Session) -> dict[str, str]:
+    """How the API says why a session waits: only where it would be tried otherwise."""
+    reason, verdict = session.wait.reason, session.verdict
+    ended = reason_of(verdict.reason)
+    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    # disabled, stopped: a start was ordered, and no pass has run since
+    waits = verdict.reason in (reason, "disabled", "stopped")
+    if not session.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):
+        reason = ""
+    sentence = session.wait.sentence or WAIT_SENTENCES.get(reason, reason)
+    return {"wait_reason": reason, "wait_sentence": sentence}
+
+
+def stopped_by_hand(session: Session) -> bool:
+    """Its last run of this boot is over, and the agent did not stop it."""
+    record = session.record
+    ran = record.seen_run != "" and record.seen_boot == session.boot
+    ours = session.override is Override.STOPPED or record.stopped_run == record.seen_run
+    return ran and not ours and session.unit.state is UnitState.INACTIVE
+
+
+def started_by_hand(session: Session, our_run: str) -> bool:
+    """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
+    unit, record = session.unit, session.record
+    if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
+        return False
+    if unit.state is UnitState.DEACTIVATING:
+        return False
+    # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
+    again = reason_of(record.reason).final and record.seen_boot == session.boot
+    return again or session.override is Override.STOPPED or not session.enabled
+
+
+def with_override(record: SessionRecord, override: Override, boot: str) -> SessionRecord:
+    """The record with an operator's order, which holds for this boot."""
+    in_boot = "" if override is Override.NONE else boot
+    return replace(record, override=override, override_boot=in_boot)
 
 
 # What the agent shows of itself and of backends.

@@ -28,11 +28,11 @@ from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.passes.record import Means
-from agent.supervise.passes.run import run_pass
 from agent.supervise.reach import Reaching
+from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
+from agent.supervise.run import run_pass
 from agent.supervise.seats import Packs, Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
@@ -82,13 +82,7 @@ class Supervisor:
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
         self.reaching.changed = self.incidents.reach_changed
-        self.gate = Gate(
-            settings=settings,
-            backends=self.backends,
-            reaching=self.reaching,
-            incidents=self.incidents,
-            wake=wake,
-        )
+        self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
@@ -223,9 +217,8 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
     for facts in list(registry.facts.values()):
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
         if facts.id in running:
-            registry.gate.promise(
-                facts
-            )  # before the first pass: no other start may take its memory
+            # Before the first pass: no other start may take its memory.
+            registry.gate.promise(facts)
         elif facts.should_run and facts.record.status is ConnectionStatus.CONNECTED:
             # Not counted as a loss: a session that comes back after the agent's own stop is no
             # reconnect, and a machine that boots is no storm.

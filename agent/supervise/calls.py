@@ -13,10 +13,10 @@ from typing import IO, Any
 
 import msgspec
 
-from agent.core.observed import is_other_account, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
+from agent.core.session import is_other_account, no_pairing_to_lose
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import (
@@ -289,7 +289,7 @@ def _refuse_other_account(facts: Facts) -> None:
     if fact is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
         raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
-    if fact is not None and is_other_account(facts.instance, facts.record, fact.claim):
+    if is_other_account(facts):
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
         raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
 

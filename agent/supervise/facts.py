@@ -25,7 +25,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
-from agent.core.reasons import REASONS, Permanence, reason_of
+from agent.core.reasons import Permanence, reason_of
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import BEHIND, Claim
 from agent.engines.catalog import entry_of
@@ -109,8 +109,6 @@ class Facts(Session):
 
     asked: Asked = field(default_factory=Asked)
     action: ActionFacts = field(default_factory=ActionFacts)
-    repair_waiters: asyncio.Event | None = None
-    """Set when the repair ends; None while no request waits for it."""
     saved: SavedFacts = field(default_factory=SavedFacts)
     shown: tuple[UnitStatus, HealthVerdict] = (UNIT_ABSENT, NOT_LOOKED_YET)
     """Unit and verdict as views show them: those of the record that was saved last."""
@@ -175,11 +173,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-    def repair_ended(self) -> None:
-        if self.repair_waiters is not None:
-            self.repair_waiters.set()
-            self.repair_waiters = None
 
 
 def _words(claim: Claim) -> Claim:
@@ -252,10 +245,7 @@ MEMORY = 96 << 20
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""
 
-_PERSISTENT = frozenset(
-    {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
-)
-_BAD_VERDICTS = (Health.STUCK, Health.CORRUPTED)
+_TROUBLES = (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer", "snapshot_failed")
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
 """A session that is down for one of these is down on purpose, or shows a code."""
 
@@ -267,22 +257,18 @@ def entry(
 
 
 def is_trouble(entry: JournalEntry) -> bool:
-    """Whether the log has it as a warning: a session goes down, is stuck, banned, given up,
+    """True if the log has it as a warning: a session goes down, is stuck, banned, given up,
     loses what arrives, or its circuit opens."""
-    bad_kinds = (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer", "snapshot_failed")
-    if entry.detail.get("ok") is False or entry.kind in bad_kinds:
+    detail, code = entry.detail, str(entry.detail.get("reason", ""))
+    if detail.get("ok") is False or entry.kind in _TROUBLES:
         return True
-    reason = str(entry.detail.get("reason", ""))
+    if code in _MEANT or detail.get("asked"):
+        return False
     if entry.kind == "status":
-        down = (
-            entry.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
-        )
-        return down and reason not in _MEANT and not entry.detail.get("asked")
-    if entry.kind == "verdict":
-        bad = entry.detail.get("verdict") in _BAD_VERDICTS
-        lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT
-        return bad or (lasts and reason not in _MEANT)
-    return False
+        return detail.get("before") == ConnectionStatus.CONNECTED or reason_of(code).hopeless
+    lasts = reason_of(code).permanence not in (Permanence.RETRY, Permanence.AT_ONCE)
+    bad = detail.get("verdict") in (Health.STUCK, Health.CORRUPTED)
+    return entry.kind == "verdict" and (bad or lasts)
 
 
 def tell(entry: JournalEntry) -> None:

@@ -19,14 +19,7 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import (
-    Failure,
-    Incident,
-    IncidentPolicy,
-    find_incident,
-    is_shared,
-    shared,
-)
+from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
 from agent.core.model import (
     Category,
@@ -36,13 +29,19 @@ from agent.core.model import (
     JournalEntry,
     is_light,
 )
-from agent.core.observed import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN
 from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import NO_WAIT, Wait
+from agent.core.session import (
+    BACKEND_DOWN,
+    BACKEND_UNCHECKED,
+    NO_WAIT,
+    WAIT_SENTENCES,
+    WAITS_TURN,
+    Wait,
+)
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
@@ -151,9 +150,8 @@ class Incidents:
             return
         if shared(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
-        repair = facts.repair.last
         # Without a pairing to lose it has not failed before its repair has renewed it.
-        goes_on = repair is not None and not repair.over and repair.step is not RecoveryKind.CLEANUP
+        goes_on = facts.repairing and facts.repairing.step is not RecoveryKind.CLEANUP
         if facts.record.paired or not goes_on:
             incident.end_turn(self.policy, now)
 
@@ -279,8 +277,8 @@ class Incidents:
         return [its for its in members if its.should_run and not is_well(its.verdict)]
 
     def _hurry(self, facts: Facts) -> None:
-        if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
+        if facts.repairing:
+            facts.repair = hurry_repair(facts.repairing, paired=facts.record.paired)
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:
@@ -327,7 +325,7 @@ RETRY_HELD = 5.0
 """Seconds until a session asks again while another one is the circuit's trial."""
 
 
-@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Gate:
     """Asked in each pass and before each plan. It knows which workers were promised memory: their
     limits count, not present use, for sessions grow. No running worker is stopped for it."""

@@ -70,10 +70,6 @@ class Loop:
     passes: int = field(init=False, default=0)
     pass_seconds: float = field(init=False, default=0.0)
 
-    def behind(self, now: float) -> float:
-        """Seconds by which the most overdue instance waits for its pass."""
-        return max(now - self._heap[0][0], 0.0) if self._heap else 0.0
-
     def blocked(self, now: float) -> float:
         """Seconds for which no pass has ended while others wait for a place."""
         return 0.0 if self._full_since is None else now - self._full_since

@@ -10,21 +10,19 @@ from functools import partial
 from typing import Any
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, Override
-from agent.core.observed import no_pairing_to_lose, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.session import Session
+from agent.core.session import Session, no_pairing_to_lose, with_override
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import failpoint
-from agent.log import clean
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts, entry
-from agent.supervise.passes.observe import refuse_to_end
+from agent.supervise.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.check import read_linked
-from agent.vault.folder import SESSION, unless_absent
+from agent.vault.folder import unless_absent
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
@@ -107,8 +105,7 @@ class Orders:
         facts = self.registry.get(id)
         async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
             facts.asked.start = True
-            wanted = facts.instance.enabled or facts.enabled_by_operator
-            override = Override.NONE if wanted else Override.STARTED
+            override = Override.NONE if facts.enabled else Override.STARTED
             facts.record = with_override(forgive(facts.record), override, facts.boot)
             return await self.intend(facts, "operator", "an operator started it")
 
@@ -171,20 +168,18 @@ class Orders:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            await self.registry.save_order(
-                facts, entry(facts, "deleting", "an operator deletes it")
-            )
+            begins = entry(facts, "deleting", "an operator deletes it")
+            await self.registry.save_order(facts, begins)
             await self.host.stop(id)
             failpoint("deletion_begun")
             if facts.instance.backend:
                 await self.registry.gate.backends.let_go(facts.instance)
-            stays = await asyncio.to_thread(self._left_elsewhere, facts)
             name = ""
             async with self.asking.keeping.ending(facts):
                 with unless_absent():
                     retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name
-            words = f"deleted; its session is in the trash as {name or 'nothing'}{stays}"
+            words = f"deleted; its session is in the trash as {name or 'nothing'}"
             said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
             await self.registry.store.remove(id, said)
@@ -224,11 +219,3 @@ class Orders:
         except (Refused, TryLater):
             await asyncio.to_thread(retire, self.registry.root, id, "deleted")
             raise
-
-    def _left_elsewhere(self, facts: Facts) -> str:
-        """A link is the operator's own, as is what it leads to: the trash gets the link."""
-        session = self.registry.root / facts.id / SESSION
-        try:
-            return f"; {clean(str(session.readlink()))}, to which its folder was a link, stays"
-        except OSError:
-            return ""

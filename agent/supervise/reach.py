@@ -27,6 +27,7 @@ from dataclasses import astuple, dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
@@ -134,17 +135,11 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=it,
-                port=port,
-                family=socket.AF_INET6 if ":" in it else socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-            for it in await resolve(host, port)
-        ]
+        rest: Any = {"hostname": host, "port": port, "proto": 0, "flags": socket.AI_NUMERICHOST}
+        kinds = {False: socket.AF_INET, True: socket.AF_INET6}
+        there = await resolve(host, port)
+        found: list[Any] = [{**rest, "host": it, "family": kinds[":" in it]} for it in there]
+        return found
 
     async def close(self) -> None:
         pass
@@ -327,18 +322,22 @@ class Reaching:
         del reach.waiting[facts.id]
         return None
 
-    def doubt(self, facts: Facts) -> None:
-        """The session's engine waits for the network: look whether the address is away."""
-        if not (reach := self._reach(facts)).away:
-            self._look_for(reach, facts, LOOK_EVERY)
+    def doubt(self, facts: Facts, apart: float = LOOK_EVERY) -> None:
+        """The session's engine waits for the network: look whether the address is away. `apart`:
+        seconds since the last look."""
+        if (reach := self._reach(facts)).away or reach.address is NOWHERE:
+            return
+        reach.waiting[facts.id] = facts
+        if boot_now() - reach.looked_at > apart:
+            self._begin_look(reach)
 
     def failed(self, facts: Facts, code: str) -> None:
         """The session's connection was lost, or a try failed; its record has counted that."""
         reach = self._reach(facts)
         reach.failed(code, boot_now())
-        if code in NETWORK_CODES and not reach.away:
+        if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
-            self._look_for(reach, facts, LOOKS_APART)
+            self.doubt(facts, LOOKS_APART)
         self._changed.set()
 
     def succeeded(self, facts: Facts) -> None:
@@ -379,15 +378,8 @@ class Reaching:
 
     def _wants(self, its: Facts) -> bool:
         """True if it should run, is not connected, and may try by itself."""
-        record = its.record
-        able = not (its.gone or record.status == "CONNECTED" or reason_of(record.reason).hopeless)
-        return able and its.should_run
-
-    def _look_for(self, reach: Reach, facts: Facts, apart: float) -> None:
-        """`apart`: seconds since the last look."""
-        reach.waiting[facts.id] = facts
-        if boot_now() - reach.looked_at > apart and reach.address is not NOWHERE:
-            self._begin_look(reach)
+        over = its.gone or its.status == "CONNECTED" or reason_of(its.record.reason).hopeless
+        return its.should_run and not over
 
     def _begin_look(self, reach: Reach) -> None:
         if reach.looking is None:

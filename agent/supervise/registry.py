@@ -18,7 +18,7 @@ from agent.core.model import Category, Instance, InstanceId, JournalEntry, Sessi
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
 from agent.core.recovery.repair import Repair
-from agent.core.session import Counters, Repairs, Session
+from agent.core.session import Counters, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
 from agent.engines.files import Linked
@@ -95,8 +95,7 @@ class Registry:
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         facts = Facts(
             instance,
-            record,
-            repair=Repairs(repair_of(instance.id, record)),
+            replace(record, repair=repair_of(instance.id, record)),
             counters=Counters(time.time()),
             boot=self.boot,
             counts_messages=entry_of(instance.engine).counts_messages,
@@ -162,7 +161,6 @@ class Registry:
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True
-        facts.repair_ended()
         self.facts.pop(facts.id, None)
         self.gate.forget(facts.id)
         self.forgotten(facts.id)
@@ -278,9 +276,7 @@ class Registry:
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance, saved = facts.instance, facts.saved
-        # The next agent goes on with its repair.
-        record = facts.record = replace(facts.record, repair=facts.repair.last)
+        instance, record, saved = facts.instance, facts.record, facts.saved
         try:
             await self.store.save(instance, record, *entries)
         except BaseException:

@@ -11,28 +11,21 @@ from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    Instance,
-    InstanceId,
-)
-from agent.core.observed import AWAY, WAITS_TURN
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
-from agent.core.recovery.repair import Consent, Ending, Goal
-from agent.core.session import NOT_LOOKED_YET
+from agent.core.recovery.repair import Consent, Ending, Goal, Repair
+from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
+from agent.supervise.act import request_repair, take_back_request
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.orders import Orders
-from agent.supervise.passes.act import request_repair, take_back_request
-from agent.supervise.passes.record import Means
-from agent.supervise.passes.run import run_pass
+from agent.supervise.record import Means
+from agent.supervise.run import run_pass
 
 T = TypeVar("T")
 GRACE = 0.2
@@ -149,8 +142,7 @@ class Repairs:
         if (answer := await in_time(work, deadline)) is not None:
             return answer
         _refuse_away(facts)
-        last = facts.repair.last
-        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
+        so_far = facts.repairing.answer if facts.repairing else _NOTHING_DONE
         return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
 
     async def set_up(
@@ -237,44 +229,42 @@ class Repairs:
     async def _reach(
         self, goal: Goal, facts: Facts, deadline: float, consent: Consent
     ) -> RepairResult:
-        heals = goal is Goal.WORKING_QR and not _repair_runs(facts)
-        if heals or (facts.verdict is NOT_LOOKED_YET and not _repair_runs(facts)):
+        heals = goal is Goal.WORKING_QR and not facts.repairing
+        if heals or (facts.verdict is NOT_LOOKED_YET and not facts.repairing):
             await self.check_now([facts.id])
         if heals:
             # A start or a stop ends first: its deadlines say when it is late.
-            while _is_on_its_way(facts) and not _repair_runs(facts) and time.monotonic() < deadline:
+            while _is_on_its_way(facts) and not facts.repairing and time.monotonic() < deadline:
                 await self.pause()
             if _is_well(facts.verdict):
                 return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-            if _is_on_its_way(facts) and not _repair_runs(facts):
+            if _is_on_its_way(facts) and not facts.repairing:
                 # It starts in its time: a repair would only begin the start again.
                 return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
         patience = time.monotonic() + AWAY_PATIENCE
         while facts.wait.reason in _HOLDS and time.monotonic() < patience:
             await self.pause()
         _refuse_away(facts)  # its server stayed away: no wait would help
-        over = await self._begin(goal, facts, consent)
-        while not over.is_set() and time.monotonic() < deadline:
+        asked = await self._begin(goal, facts, consent)
+        while not (over := _is_over(facts, asked)) and time.monotonic() < deadline:
             if goal is Goal.WORKING_QR and _is_kept_away(facts):
                 break
             await self.pause()
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
-        return _answer(goal, facts, over=over.is_set())
+        return _answer(goal, facts, over=over)
 
-    async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> asyncio.Event:
-        """Set once the repair that runs now is over."""
-        before, joins = facts.repair.last, _repair_runs(facts)
-        request_repair(facts, goal, consent)
-        over = facts.repair_waiters = facts.repair_waiters or asyncio.Event()
-        word = "joins the repair that runs" if joins else "begins a repair"
+    async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> Repair:
+        before = facts.repair
+        word = "joins the repair that runs" if facts.repairing else "begins a repair"
+        asked = request_repair(facts, goal, consent)
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
             await self.orders.intend(facts, "operator", sentence, Category.RECOVERY)
         except WaError:
             take_back_request(facts, before)
             raise
-        return over
+        return asked
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.should_run:
@@ -284,9 +274,15 @@ class Repairs:
             )
 
 
+def _is_over(facts: Facts, asked: Repair) -> bool:
+    """True also where the next one has begun already."""
+    now = facts.repairing
+    return facts.gone or now is None or now.started_wall != asked.started_wall
+
+
 def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
     """TryLater where the repair cannot reach what was asked for."""
-    last, verdict = facts.repair.last, facts.verdict
+    last, verdict = facts.repair, facts.verdict
     assert last is not None
     if not over:
         _refuse_away(facts)
@@ -314,7 +310,7 @@ def _refuse_away(facts: Facts) -> None:
 
 def _refuse_kept(facts: Facts) -> None:
     """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
-    last, kept = facts.repair.last, facts.repair.kept
+    last, kept = facts.repair, facts.kept
     if kept is None or last is None:
         return
     if not last.over and _is_kept_away(facts):
@@ -326,11 +322,7 @@ def _refuse_kept(facts: Facts) -> None:
 
 def _is_kept_away(facts: Facts) -> bool:
     """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
-    return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
-
-
-def _repair_runs(facts: Facts) -> bool:
-    return facts.repair.last is not None and not facts.repair.last.over
+    return facts.kept is not None and facts.kept.code == WHATSAPP_AWAY
 
 
 def _is_on_its_way(facts: Facts) -> bool:

@@ -27,7 +27,7 @@ from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.loop import Loop
-from agent.supervise.passes.record import judge_keys
+from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep
@@ -229,9 +229,6 @@ class Watchdog:
         turned = boot_now() - self._loop.turned_at
         if turned > max(limit, 2.0):
             return f"the loop of passes has not turned for {turned:.0f} s"
-        behind = self._loop.behind(boot_now())
-        if behind > limit:
-            return f"passes are {behind:.0f} s behind"
         blocked = self._loop.blocked(boot_now())
         if blocked > max(limit, LONGEST_PASS):
             return f"no pass has ended for {blocked:.0f} s while others wait"

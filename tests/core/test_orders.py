@@ -7,10 +7,10 @@ import pytest
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
-from agent.core.observed import started_by_hand
 from agent.core.reconcile import ActionKind, plan_asked
 from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
-from agent.supervise.passes.act import plan_step
+from agent.core.session import Session, started_by_hand
+from agent.supervise.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 from tests.sessions import changed
 
@@ -95,10 +95,13 @@ RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
     ],
 )
 def test_a_start_by_hand(changes, ours, enabled, started):
-    record, run = replace(RAN, **changes), replace(unit(), run="r2")
-    assert started_by_hand(record, run, BOOT, our_run=ours, enabled=enabled) is started
-    again = replace(run, restarts=1)
-    assert not started_by_hand(record, again, BOOT, our_run=ours, enabled=enabled)
+    run = replace(unit(), run="r2")
+    its = Session(
+        Instance(InstanceId("one"), "sandbox", enabled), replace(RAN, **changes), run, boot=BOOT
+    )
+    assert started_by_hand(its, ours) is started
+    its.unit = replace(run, restarts=1)
+    assert not started_by_hand(its, ours)
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    PHASE_SECONDS,
+    PHASES,
     ConnectionStatus,
     Health,
     SessionFiles,
     SessionRecord,
 )
-from agent.core.observed import is_guarded
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
-from agent.supervise.passes.act import plan_step
-from agent.supervise.passes.record import find_drop
+from agent.core.session import is_guarded
+from agent.supervise.act import plan_step
+from agent.supervise.record import find_drop
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker
 from tests.core.test_recovery import (
     DAMAGED,
@@ -134,7 +134,7 @@ def pairing(ago: float):
 
 
 def test_a_pairing_that_goes_nowhere_is_suspected_after_its_time():
-    limit = PHASE_SECONDS["pairing"]
+    limit = PHASES["pairing"].limit
     assert judge_health(pairing(limit - 1), HEALTH, NOW).reason == "starting"
     late = pairing(limit)
     verdict = judge_health(late, HEALTH, NOW)

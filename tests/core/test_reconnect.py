@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from agent.core.breaker import CLOCK_STEP, Breaker, BreakerState, remaining
 from agent.core.model import ConnectionStatus, SessionRecord
-from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
     ReconnectPolicy,
@@ -21,6 +20,7 @@ from agent.core.reconnect import (
     not_before,
     settled,
 )
+from agent.core.session import gave_up
 from agent.core.words import Claim
 from tests.core.made import WALL, records, seen
 

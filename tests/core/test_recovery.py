@@ -17,7 +17,6 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
-from agent.core.observed import no_pairing_to_lose
 from agent.core.reconcile import ActionKind, plan_actions
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
@@ -44,6 +43,7 @@ from agent.core.recovery.repair import (
     Unpair,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
+from agent.core.session import no_pairing_to_lose
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 

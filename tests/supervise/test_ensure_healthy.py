@@ -17,7 +17,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.recovery.ladder import begin_repair
-from agent.core.recovery.repair import Ending, Goal
+from agent.core.recovery.repair import Ending, Goal, Repair
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
@@ -48,8 +48,9 @@ def checked() -> asyncio.Event:
 def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> Repairs:
     """With the session's own facts; no pass runs, so a test plays what the repair does."""
 
-    def request(facts: Facts, goal: Any, consent: Any) -> None:
-        facts.repair.last = begin_repair(STUCK, goal, time.time(), consent)
+    def request(facts: Facts, goal: Any, consent: Any) -> Repair:
+        facts.repair = asked = begin_repair(STUCK, goal, time.time(), consent)
+        return asked
 
     async def run(_: object, facts: Facts) -> None:
         await checked.wait()
@@ -84,9 +85,9 @@ async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_be
     async with asyncio.timeout(60):
         found = await ask(repairs, "ensure-healthy", wait=0)
     assert found == RepairResult(False, False, False, GOES_ON, "not checked yet")
-    assert facts.repair.last is None
+    assert facts.repair is None
     checked.set()
-    await eventually(lambda: facts.repair.last is not None)
+    await eventually(lambda: facts.repair is not None)
 
 
 @pytest.mark.parametrize("word", ["cleanup", "recover"])
@@ -97,18 +98,17 @@ async def test_no_repair_of_a_session_begins_while_its_server_is_away(
     with pytest.raises(TryLater, match="its backend is down") as refused:
         await ask(repairs, word, wait=0)
     assert refused.value.code == "backend_down"
-    assert facts.repair.last is None
+    assert facts.repair is None
 
 
 async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
     repairs: Repairs, facts: Facts, eventually: Eventually
 ) -> None:
     asked = asyncio.create_task(ask(repairs, "cleanup"))
-    await eventually(lambda: facts.repair_waiters is not None)
-    assert facts.repair.last is not None
-    facts.repair.last = replace(facts.repair.last, ending=Ending.GAVE_UP, acts=3)
+    await eventually(lambda: facts.repair is not None)
+    assert facts.repair is not None
+    facts.repair = replace(facts.repair, ending=Ending.GAVE_UP, acts=3)
     facts.action.refusal = "cannot delete sales: it answers 500"
-    facts.repair_ended()
     with pytest.raises(TryLater, match="it answers 500") as refused:
         await asked
     assert refused.value.code == "cleanup_failed"
@@ -119,10 +119,10 @@ async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on
     repairs: Repairs, facts: Facts, eventually: Eventually, *, unpaired: bool
 ) -> None:
     asked = asyncio.create_task(ask(repairs, "ensure-healthy"))
-    await eventually(lambda: facts.repair_waiters is not None)
-    assert facts.repair.last is not None
-    facts.repair.last = replace(facts.repair.last, unpaired=unpaired, acts=3)
+    await eventually(lambda: facts.repair is not None)
+    assert facts.repair is not None
+    facts.repair = replace(facts.repair, unpaired=unpaired, acts=3)
     async with asyncio.timeout(30):
         found = await asked
     assert found == RepairResult(False, unpaired, False, GOES_ON, "it hangs")
-    assert not facts.repair.last.over
+    assert not facts.repair.over

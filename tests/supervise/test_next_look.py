@@ -3,7 +3,7 @@
 import itertools
 import random
 
-from agent.supervise.passes.observe import next_look
+from agent.supervise.observe import next_look
 
 
 def test_after_a_hold_up_no_second_gets_more_than_its_share() -> None:

@@ -24,9 +24,9 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
 from agent.supervise.facts import Facts, Settings, is_trouble
-from agent.supervise.passes.observe import note_unit
-from agent.supervise.passes.record import note_operator, remember
-from agent.supervise.passes.run import note_circuit
+from agent.supervise.observe import note_unit
+from agent.supervise.record import note_operator, remember
+from agent.supervise.run import note_circuit
 
 BOOT = "boot-1"
 NOW = 1000.0

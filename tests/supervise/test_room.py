@@ -9,9 +9,9 @@ from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
+from agent.supervise.act import plan_step
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import plan_step
 
 MIB = 1 << 20
 START = Plan("start", (ActionKind.START,), "it should run")

@@ -12,8 +12,7 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.observed import shown_wait
-from agent.core.session import Session, Wait
+from agent.core.session import Session, Wait, shown_wait
 
 WALL = 1_700_000_000.0
 

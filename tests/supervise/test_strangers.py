@@ -7,7 +7,7 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import Happening
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.passes.record import judge_keys, note_happening, signals_of
+from agent.supervise.record import judge_keys, note_happening, signals_of
 
 SETTINGS = Settings(Config())
 

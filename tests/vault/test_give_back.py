@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.supervise import act
 from agent.supervise.facts import Facts
-from agent.supervise.passes import act
 from agent.vault import restore
 from tests.moving.conftest import creds, keys_of, write_folder
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from agent.engines.sandbox.files import SessionFile, write_session
-from agent.supervise.passes import act
+from agent.supervise import act
 from tests.world.virtual import kill
 
 SETTINGS = "[sessions]\nsnapshots = 2\n"

@@ -118,7 +118,7 @@ async def delete(call: Call) -> Json:
 
     The session of a backend stays on its server without remote=true and its confirmation.
     """
-    id, instance, repair = call.id, call.view.instance, call.view.repair.last
+    id, instance, repair = call.id, call.view.instance, call.view.repair
     passkey = call.body.get("confirm_passkey", "")
     call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
     deleted: dict[str, Any] = {"id": id}

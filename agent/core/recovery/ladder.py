@@ -5,12 +5,8 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import (
-    Case,
-    may_repair_end_it,
-)
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Consent,
     Ending,
@@ -22,28 +18,23 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
+from agent.core.session import last_reason, no_pairing_to_lose
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
 UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 
+_ALL = (
+    RecoveryKind.RECONNECT,
+    RecoveryKind.RESTART,
+    RecoveryKind.RESTORE,
+    RecoveryKind.LOGOUT_RESTART,
+    RecoveryKind.CLEANUP,
+)
 LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
-    Trouble.CONNECTION: (
-        RecoveryKind.RECONNECT,
-        RecoveryKind.RESTART,
-        RecoveryKind.RESTORE,
-        RecoveryKind.LOGOUT_RESTART,
-        RecoveryKind.CLEANUP,
-    ),
+    Trouble.CONNECTION: _ALL,
     # New keys with the peers that fail come first: they delay the messages of no other.
-    Trouble.KEYS: (
-        RecoveryKind.REGENERATE_KEYS,
-        RecoveryKind.RECONNECT,
-        RecoveryKind.RESTART,
-        RecoveryKind.RESTORE,
-        RecoveryKind.LOGOUT_RESTART,
-        RecoveryKind.CLEANUP,
-    ),
+    Trouble.KEYS: (RecoveryKind.REGENERATE_KEYS, *_ALL),
     # A worker refuses damaged files; starting it again and again proves nothing.
     Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
     # Its old pairing may still be there: the agent never ends it by itself, and tries it again only

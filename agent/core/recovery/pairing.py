@@ -4,7 +4,6 @@ removes, replaces, renews or logs out what may be a pairing has its proof from h
 from dataclasses import dataclass, replace
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles
-from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import (
     Circumstances,
@@ -18,7 +17,7 @@ from agent.core.recovery.repair import (
     Trouble,
     Unpair,
 )
-from agent.core.session import Session
+from agent.core.session import Session, is_guarded, last_reason, no_pairing_to_lose
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""

@@ -8,17 +8,8 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
-from agent.core.observed import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.ladder import (
-    DESTRUCTIVE,
-    UNPAIRING,
-    lapse_order,
-    needs_repair,
-    next_step,
-    trouble_of,
-    useless_steps,
-)
+from agent.core.recovery import ladder
 from agent.core.recovery.pairing import Case, is_calm, may_put_back, may_repair_end_it
 from agent.core.recovery.repair import (
     Decision,
@@ -33,6 +24,7 @@ from agent.core.recovery.repair import (
     Trouble,
     delay_step,
 )
+from agent.core.session import BACKEND_UNCHECKED, GONE, is_paired_now, no_pairing_to_lose
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
@@ -42,7 +34,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return Ending.NOT_WANTED
     if repair.goal is Goal.CLEANUP and not repair.cleaned:
         return None
-    if repair.stage is Stage.ACTING or needs_repair(verdict):
+    if repair.stage is Stage.ACTING or ladder.needs_repair(verdict):
         return None
     helped = Ending.RECOVERED if repair.acts else Ending.NO_STEP
     if repair.cleaned or repair.unpaired:
@@ -78,7 +70,7 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     reason = reason_of(case.verdict.reason)
     return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
         # Also where the step failed: it may have come as far as the logout.
-        (repair.unpaired or repair.step in UNPAIRING) and reason.scan_again
+        (repair.unpaired or repair.step in ladder.UNPAIRING) and reason.scan_again
     )
 
 
@@ -95,10 +87,10 @@ def stage_left(case: Case, repair: Repair) -> float:
 def _settle_limit(case: Case, repair: Repair) -> float:
     if repair.trouble is Trouble.SUSPECT:
         return case.policy.suspect_settle
-    if not (needs_repair(case.verdict) or _wants_code(case, repair)):  # it helped
+    if not (ladder.needs_repair(case.verdict) or _wants_code(case, repair)):  # it helped
         keys = repair.trouble is Trouble.KEYS and case.verdict.reason != "starting"
         return case.policy.settle_keys if keys else case.policy.start_limit
-    if repair.step in useless_steps(case):
+    if repair.step in ladder.useless_steps(case):
         # It was begun in a milder state; in this one it changes nothing.
         return 0.0
     same_run = repair.step in (RecoveryKind.RECONNECT, RecoveryKind.REGENERATE_KEYS)
@@ -123,14 +115,14 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     if case.observation.wait.reason in GONE:
-        repair = lapse_order(repair)
+        repair = ladder.lapse_order(repair)
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.
         if case.observation.wait.reason == BACKEND_UNCHECKED:
             until = case.now_wall + _HELD
             return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
         if is_paired_now(case.observation):
-            repair = lapse_order(repair)
+            repair = ladder.lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
@@ -175,7 +167,7 @@ def after_action(
         stage_wall=now_wall,
         done=True,
         cleaned=repair.cleaned or kind is RecoveryKind.CLEANUP,
-        unpaired=repair.unpaired or kind in UNPAIRING,
+        unpaired=repair.unpaired or kind in ladder.UNPAIRING,
     )
 
 
@@ -195,11 +187,11 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
     """The verdict may change to another trouble; then that trouble's ladder begins."""
-    if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
+    if not ladder.needs_repair(case.verdict) or ladder.trouble_of(case.verdict) is repair.trouble:
         return repair
     return replace(
         repair,
-        trouble=trouble_of(case.verdict),
+        trouble=ladder.trouble_of(case.verdict),
         reason=case.verdict.reason,
         step=RecoveryKind.NONE,
         tries=0,
@@ -213,7 +205,8 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return repair, Decision(RecoveryKind.WAIT, verdict.sentence, now_wall + _HELD)
     wait = remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
     # A step that keeps the pairing is possible, and none was in the round before: no pause.
-    came_up = repair.nothing_tried and next_step(case, repair) not in (None, *UNPAIRING)
+    step = ladder.next_step(case, repair)
+    came_up = repair.nothing_tried and step not in (None, *ladder.UNPAIRING)
     if wait and not came_up:
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
@@ -231,10 +224,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         # Its files can only be checked while no worker runs; plan_actions stops it first.
         sentence = "until its worker has stopped and its files are checked"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
-    step = next_step(case, repair)
     if step is None:
         return _end_round(case, repair)
-    if step in DESTRUCTIVE and not repair.backup:
+    if step in ladder.DESTRUCTIVE and not repair.backup:
         acting = replace(_begin_step(repair, now_wall), backup_tries=repair.backup_tries + 1)
         return acting, Decision(RecoveryKind.BACK_UP, f"a backup before {step}")
     tries = repair.tries + 1 if step is repair.step else 1
@@ -248,7 +240,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         nothing_tried=False,
     )
     proof: Proof | Kept | None = may_put_back() if step is RecoveryKind.RESTORE else None
-    if step in UNPAIRING:
+    if step in ladder.UNPAIRING:
         proof = may_repair_end_it(case, repair)
     assert not isinstance(proof, Kept), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
@@ -262,7 +254,7 @@ def _waits_for_start(case: Case, repair: Repair) -> bool:
     if case.verdict.health is Health.NOT_FOUND:
         return repair.goal is Goal.HEAL
     cut_off = repair.resumed > 0 and not repair.done
-    return cut_off and not needs_repair(case.verdict) and case.verdict.state in _COMING_UP
+    return cut_off and not ladder.needs_repair(case.verdict) and case.verdict.state in _COMING_UP
 
 
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -275,7 +267,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.goal is not Goal.HEAL or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)
     # A round in an outage, or before any step is of use, proves nothing about the instance.
-    early = RecoveryKind.CLEANUP.value in useless_steps(case)
+    early = RecoveryKind.CLEANUP.value in ladder.useless_steps(case)
     number = repair.round + 1 if (repair.calm and not early) or endless else repair.round
     pause = case.policy.round_pause
     if endless:

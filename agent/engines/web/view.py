@@ -148,7 +148,7 @@ class Advance:
 
 def _rank(claim: Claim) -> tuple[int, bool]:
     """A session that lost its connection says no phase once its page is there again."""
-    phase = PHASES.index(claim.phase) if claim.phase in PHASES else len(PHASES)
+    phase = list(PHASES).index(claim.phase) if claim.phase in PHASES else len(PHASES)
     return phase, claim.status is ConnectionStatus.LOADING
 
 

@@ -13,8 +13,8 @@ from agent.core.model import InstanceId, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.recovery.repair import Goal, Ground, Proof, Repair, Trouble
 from agent.errors import Refused, VaultError
+from agent.supervise.act import carry_out
 from agent.supervise.facts import Facts
-from agent.supervise.passes.act import carry_out
 from agent.supervise.snapshots import Snapshots
 from agent.vault.check import inspect
 from agent.vault.identity import Identity, create, read_identity

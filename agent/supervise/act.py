@@ -4,27 +4,18 @@ plans are steps of."""
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.config.config import Config
 from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
-from agent.core.observed import AWAY
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
-from agent.core.recovery.ladder import (
-    UNPAIRING,
-    begin_repair,
-    join_repair,
-    lapse_order,
-    outlive_repair,
-    wants_repair,
-)
+from agent.core.recovery import ladder
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Circumstances,
@@ -40,12 +31,13 @@ from agent.core.recovery.repair import (
     Trouble,
 )
 from agent.core.recovery.steps import NOTHING_TO_REMOVE, after_action, step_repair
+from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
 from agent.log import about, clean, going_on
 from agent.supervise.facts import Facts, entry
-from agent.supervise.passes.record import Means, failing_peers, reads_messages
+from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.vault.check import inspect
 from agent.vault.identity import create
@@ -55,7 +47,6 @@ from agent.vault.trash import list_trash, retire
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
 """A server takes its time over what it does to a session."""
@@ -69,16 +60,27 @@ BACKED_UP_THERE = "each removal of keys, beside it"
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """A failure of host, worker or disk is not raised: it is the outcome."""
-    begun, made, refusal = boot_now(), "", ""
+    begun, made, detail, refusal = boot_now(), "", "", ""
+    task = asyncio.create_task(_do_all(means, facts, plan), name=plan.name)
+    facts.action.task = task  # a stop may cancel it
     try:
         async with asyncio.timeout(PLAN_TIMEOUT):
-            done = await _to_its_end(facts, _do_all(means, facts, plan), plan.name)
-            made, detail = done or "", "interrupted" if done is None else ""
+            await asyncio.wait([task])
+        if task.cancelled():
+            detail = "interrupted"
+        else:
+            made = task.result()
     except WaError as error:
         detail = str(error) or type(error).__name__
         refusal = (error.code or "") if isinstance(error, EngineError) else ""
     except TimeoutError:
         detail = "it took too long"
+    finally:
+        # A cancelled plan ends before its pass: the code that closes all workers later must see
+        # what it had asked of the host.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        facts.action.task = None
     return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
 
@@ -214,21 +216,6 @@ async def _call(
     await facts.link.call(do, arguments or {}, timeout=timeout)
 
 
-async def _to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
-    """Run `work` as a task that a stop may cancel; None: it was cancelled."""
-    task = asyncio.create_task(work, name=name)
-    facts.action.task = task
-    try:
-        await asyncio.wait([task])
-        return None if task.cancelled() else task.result()
-    finally:
-        # A cancelled plan ends before this task: the code that closes all workers later must see
-        # what this task had asked of the host.
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        facts.action.task = None
-
-
 def set_aside(root: Path, facts: Facts, why: str) -> str:
     """Retire the folder of a session that is over and lay out an empty one: its name in the trash.
 
@@ -293,10 +280,10 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     if not _has_repair(registry, facts, verdict, now_wall):
         return None, None
     case = await _case_of(registry, facts, verdict)
-    before = facts.repair.last  # again after that await: a request may have joined it
+    before = facts.repair  # again after that await: a request may have joined it
     assert before is not None
     proof = may_repair_end_it(case, before)
-    facts.repair.kept = proof if isinstance(proof, Kept) else None
+    facts.kept = proof if isinstance(proof, Kept) else None
     repair, decision = step_repair(case, before)
     if before.consent and not repair.consent:
         said = "an operator's order (%s) was not carried out: it is dropped, ask again"
@@ -304,13 +291,13 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     if decision.idle:
         registry.gate.incidents.nothing_to_try(facts)
     if decision.kind is RecoveryKind.WAIT:
-        facts.repair.last = repair
+        facts.repair = repair
         if repair != before:
             await registry.save(facts)
         return None, boot_now() + max(decision.not_before_wall - now_wall, 0.0)
     if not repair.over:
         # Before it begins, only failures of others that it has seen count.
-        facts.repair.last = replace(before, calm=repair.calm)
+        facts.repair = replace(before, calm=repair.calm)
         return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
     gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
     asked = replace(repair, goal=Goal.WORKING_QR)
@@ -318,42 +305,42 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
         facts.record = replace(forgive(facts.record), paired=False, account="")
-    facts.repair.last = repair
+    facts.repair = repair
     registry.statistics.note(repair)
     detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
     over = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
     await registry.save(facts, [over])
-    if facts.repair.last is repair:  # else a request joined meanwhile
-        facts.repair_ended()
     return None, None
 
 
-def request_repair(facts: Facts, goal: Goal, consent: Consent) -> None:
+def request_repair(facts: Facts, goal: Goal, consent: Consent) -> Repair:
     """A requested repair joins the running one, or begins."""
-    last, facts.repair.kept = facts.repair.last, None
-    if last is not None and not last.over:
-        facts.repair.last = join_repair(last, goal, consent)
+    facts.kept = None
+    if facts.repairing:
+        asked = ladder.join_repair(facts.repairing, goal, consent)
     else:
-        facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
+        asked = ladder.begin_repair(facts.verdict, goal, time.time(), consent)
+    facts.repair = asked
+    return asked
 
 
 def take_back_request(facts: Facts, before: Repair | None) -> None:
     """A request could not be written: nothing more is done by its word."""
-    last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
+    last, begun = facts.repair, 0 if before is None or before.over else before.acts
     if last is not None:
-        facts.repair.last = before if last.acts == begun else lapse_order(last)
+        facts.repair = before if last.acts == begun else ladder.lapse_order(last)
 
 
 def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> None:
     """Count a repair's step, and note how it went."""
-    kind, repair, counters = RecoveryKind(plan.name), facts.repair.last, facts.counters
+    kind, repair, counters = RecoveryKind(plan.name), facts.repair, facts.counters
     if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
         facts.next_probe = facts.next_deep = 0.0
         if outcome.ok:
             facts.begin_again(boot_now())
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
-    if outcome.ok and kind in UNPAIRING:
+    if outcome.ok and kind in ladder.UNPAIRING:
         counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
@@ -365,7 +352,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
-        facts.repair.last = after_action(
+        facts.repair = after_action(
             repair,
             kind,
             outcome.ok,
@@ -378,17 +365,17 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
 
 
 def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:
-    if (last := facts.repair.last) is not None:
-        if not last.over:
-            return True
-        facts.repair.last = outlive_repair(last, verdict)
+    if facts.repairing:
+        return True
+    if facts.repair:
+        facts.repair = ladder.outlive_repair(facts.repair, verdict)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
     if away_since is not None and boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free
     released = registry.gate.incidents.released_wall(facts)
-    if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
+    if not ladder.wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
         return False
-    facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
+    facts.repair = ladder.begin_repair(verdict, Goal.HEAL, now_wall)
     return True
 
 
@@ -398,7 +385,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     with going_on():
         newest = await asyncio.to_thread(newest_good, registry.root, facts.id)
         readable = True
-    begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
+    begun_wall = facts.repair.started_wall if facts.repair else time.time()
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY

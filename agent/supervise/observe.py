@@ -8,21 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.model import (
-    ConnectionStatus,
-    ProbeFact,
-    SessionFiles,
-    UnitState,
-    UnitStatus,
-)
-from agent.core.observed import BACKEND_DOWN, ON_ITS_WAY
-from agent.core.session import Run
+from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
+from agent.core.session import BACKEND_DOWN, ON_ITS_WAY, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
-from agent.supervise.passes.record import Means, take_in
+from agent.supervise.record import Means, take_in
 from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start

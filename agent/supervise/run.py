@@ -5,41 +5,20 @@ import time
 from dataclasses import replace
 
 from agent.clock import boot_now
+from agent.core import reconnect
 from agent.core.breaker import BreakerPolicy
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    SessionRecord,
-    UnitState,
-)
-from agent.core.observed import ON_ITS_WAY, waits_for_network
+from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord, UnitState
 from agent.core.reasons import UNREACHABLE, reason_of
-from agent.core.reconcile import (
-    ActionKind,
-    Outcome,
-    Plan,
-    next_deadline,
-    plan_actions,
-    plan_asked,
-)
-from agent.core.reconnect import (
-    ReconnectPolicy,
-    after_refusal,
-    after_try,
-    forgive,
-    not_before,
-    spare_unreached,
-)
-from agent.core.session import NO_WAIT
+from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
+from agent.core.reconnect import ReconnectPolicy
+from agent.core.session import NO_WAIT, ON_ITS_WAY, waits_for_network
 from agent.files import failpoint
+from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
-from agent.supervise.passes.act import Next, carry_out, note_step, plan_repair
-from agent.supervise.passes.observe import holds_the_only_copy, observe
-from agent.supervise.passes.record import (
+from agent.supervise.observe import holds_the_only_copy, observe
+from agent.supervise.record import (
     Means,
     note_operator,
     note_restarts,
@@ -127,9 +106,9 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     policy = _policy(gate, facts)
     facts.wait = gate.ask(facts) or NO_WAIT
     if facts.wait.reason == UNREACHABLE:
-        facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
+        facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
     facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
-    earliest = not_before(facts.record, policy.reconnect, now, now_wall)
+    earliest = reconnect.not_before(facts.record, policy.reconnect, now, now_wall)
     facts.not_before = now if facts.asked.try_at_once else earliest
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
@@ -154,7 +133,7 @@ async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
             plan, repair_again = None, wait.again
         again = min((at for at in (again, repair_again) if at is not None), default=None)
     if plan is None:
-        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair.last)
+        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair)
     if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
         plan = None  # it may end the worker, which has the only copy of the session
     if plan is not None and (wait := gate.ask(facts, plan)) is not None:
@@ -193,7 +172,7 @@ async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
     """Count the try, and write it down before it happens."""
     count = ""
     if plan.repair:
-        facts.repair.last = plan.repair
+        facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(means.settings.config.reconnect, facts, plan)
@@ -217,7 +196,7 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     if plan.ordered:
         restarts["operator"] += 1
         # An operator's order outweighs the reason why its worker is down.
-        facts.record = replace(forgive(facts.record), restart_of="")
+        facts.record = replace(reconnect.forgive(facts.record), restart_of="")
         return ""
     if ActionKind.RESTART in plan.actions:
         restarts["agent"] += 1
@@ -226,7 +205,7 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
             return ""
     if not plan.tries:
         return ""
-    facts.record = after_try(facts.record, rules, time.time(), random.random())
+    facts.record = reconnect.after_try(facts.record, rules, time.time(), random.random())
     if not facts.lost_because or not facts.record.attempts:
         return ""
     return f" (attempt {facts.record.attempts} of {rules.attempts})"
@@ -243,14 +222,14 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         note_step(config, facts, plan, outcome)
     elif plan.tries and not outcome.ok:
         rules = config.reconnect
-        facts.record = after_refusal(facts.record, outcome.refusal, rules, time.time())
+        facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
     elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
         # The files of the pairing that ended are in the trash.
         failpoint("renew_done")
         facts.record = replace(facts.record, paired=False, account="")
         if config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.
-            facts.record = forgive(facts.record)
+            facts.record = reconnect.forgive(facts.record)
     opened = note_circuit(facts, before, config.reconnect.breaker, time.time())
     word = "done" if outcome.ok else f"failed: {outcome.detail}"
     said = entry(

@@ -10,14 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.crypto import (
-    CryptoPolicy,
-    CryptoState,
-    forget_old,
-    judge_crypto,
-    note_error,
-    note_message,
-)
+from agent.core import crypto
+from agent.core.crypto import CryptoPolicy, CryptoState
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
@@ -34,11 +28,17 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.model import ConnectionStatus as Status
-from agent.core.observed import is_other_account, started_by_hand, stopped_by_hand, with_override
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
-from agent.core.session import NOT_LOOKED_YET, Session
+from agent.core.session import (
+    NOT_LOOKED_YET,
+    Session,
+    is_other_account,
+    started_by_hand,
+    stopped_by_hand,
+    with_override,
+)
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
@@ -75,14 +75,14 @@ class Means:
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """The session's crypto errors judged, where its engine counts messages."""
-    return judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
+    return crypto.judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
     if not facts.counts_messages:
         return True
-    return bool(forget_old(facts.crypto, policy, boot_now()).messages)
+    return bool(crypto.forget_old(facts.crypto, policy, boot_now()).messages)
 
 
 def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
@@ -180,7 +180,7 @@ def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], 
     """A message that was read proves that the keys of its sender fit again."""
     policy, group = settings.config.crypto, _text(detail.get("group"))
     peers = _text(detail.get("peer")), _text(detail.get("alias"))
-    facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
+    facts.crypto = crypto.note_message(facts.crypto, policy, now, peers=peers, group=group)
 
 
 def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> bool:
@@ -202,7 +202,7 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
         message=_text(detail.get("id"))[:64],
     )
     errors["crypto"] += 1
-    facts.crypto = note_error(facts.crypto, finding, config.crypto, now)
+    facts.crypto = crypto.note_error(facts.crypto, finding, config.crypto, now)
     facts.crypto_log, show, hidden = facts.crypto_log.note(now)
     if show:
         more = f" ({hidden} more like it are not in the log)" if hidden else ""
@@ -297,19 +297,17 @@ def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
     """Conclude from the unit what an operator did with systemctl, and respect it. `past_us`: the
     operator can."""
     entries: list[JournalEntry] = []
-    unit, enabled = facts.unit, facts.instance.enabled or facts.enabled_by_operator
+    unit = facts.unit
     # A session on a backend has no unit that an operator could stop.
     if past_us and not facts.instance.backend and not unit.job_pending:
-        if stopped_by_hand(facts.record, unit, facts.boot):
+        if stopped_by_hand(facts):
             # Once per run, or no start by the agent would ever last.
             record = replace(facts.record, stopped_run=facts.record.seen_run)
             facts.record = with_override(record, Override.STOPPED, facts.boot)
             sentence = "an operator stopped its unit: it stays stopped until a start"
             entries.append(entry(facts, "operator", sentence))
-        elif started_by_hand(
-            facts.record, unit, facts.boot, our_run=facts.action.started_run, enabled=enabled
-        ):
-            wanted = Override.NONE if enabled else Override.STARTED
+        elif started_by_hand(facts, facts.action.started_run):
+            wanted = Override.NONE if facts.enabled else Override.STARTED
             facts.record = with_override(facts.record, wanted, facts.boot)
             entries.append(entry(facts, "operator", "an operator started its unit"))
             if reason_of(facts.record.reason).final:
@@ -443,11 +441,8 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
 
 
 def _note_pairing(facts: Facts) -> list[JournalEntry]:
-    claim = facts.claim.claim if facts.claim else None
-    record = facts.record
-    if claim is None or not claim.paired:
-        return []
-    if is_other_account(facts.instance, record, claim):
+    claim, record = facts.claim.claim if facts.claim else None, facts.record
+    if claim is None or not claim.paired or is_other_account(facts):
         return []
     account = claim.account or record.account
     if record.paired and record.account == account:

@@ -1,1 +1,0 @@
-"""One pass for one instance: observe, judge, decide, act, record."""
