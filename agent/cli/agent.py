@@ -11,16 +11,7 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import (
-    CONFIG,
-    COPY,
-    Subparsers,
-    Words,
-    add_command,
-    add_group,
-    client_of,
-    name_of_a,
-)
+from agent.cli.command import CONFIG, Subparsers, Words, add_command, add_group, client_of
 from agent.cli.terminal import list_of, print_answer, say
 from agent.errors import Refused
 from agent.files import write_whole
@@ -39,7 +30,7 @@ def add(commands: Subparsers) -> None:
     summary = "keys for the HTTP interface"
     among = add_group(commands, "key", summary, "add shop --scope operate")
     words = {
-        "NAME": "name of the key, such as its program",
+        "NAME": ("name of the key, such as its program", {"type": str}),
         "--scope SCOPE": (
             "read, operate, admin or instance:ID; may be repeated",
             {"action": "append", "required": True},
@@ -47,7 +38,7 @@ def add(commands: Subparsers) -> None:
     }
     add_command(among, "add", add_key, example="prometheus --scope read", words=words)
     add_command(among, "list", list_keys)
-    words = {"key_id=KEY": ("its id, as `key list` shows it", {"type": name_of_a("key", COPY)})}
+    words = {"key_id=KEY": "its id, as `key list` shows it"}
     add_command(among, "revoke", revoke, example="3f8a2c1d", words=words)
     words = {
         "--with ENGINE": (

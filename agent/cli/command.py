@@ -81,6 +81,10 @@ def _add_parser(
     return parser
 
 
+_NAMES = {"NAME": "copy", "KEY": "key"}
+"""Words for what the agent named, which become a part of an address."""
+
+
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
@@ -91,6 +95,8 @@ def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
             dest, _, shown = names.rpartition("=")
             more = {"nargs": "?", **more} if shown.startswith("[") else more
             shown = shown.strip("[]")
+            if shown in _NAMES:
+                more = {"type": name_of_a(_NAMES[shown], "[A-Za-z0-9._-]{1,96}"), **more}
             parser.add_argument(dest or shown.lower(), metavar=shown, help=text, **more)
         else:
             how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
@@ -113,9 +119,6 @@ def seconds(text: str) -> float:
     if not 0 <= (given := float(text)) < 1e9:
         raise ValueError
     return given
-
-
-COPY = "[A-Za-z0-9._-]{1,96}"
 
 
 def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:

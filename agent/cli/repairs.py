@@ -74,24 +74,17 @@ def repair(options: argparse.Namespace) -> int:
         instances = [client.get(f"/api/instance/{options.id}")]
         events = f"/api/instance/{options.id}/events"
     unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
-    if options.dry_run:
-        return _print_repaired(options, unwell, map(_dry_run, unwell))
+    work = _dry_run if options.dry_run else partial(_repair, client)
     newest = client.get(events, {"limit": 1})["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     with progress(options, f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
-        repaired = [*pool.map(partial(_repair, client), unwell)]
+        done = [*pool.map(work, unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in client.get(events, query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             say(f"{moment(event['time'])} {line}")
-    return _print_repaired(options, unwell, repaired)
-
-
-def _print_repaired(
-    options: argparse.Namespace, unwell: list[dict[str, Any]], done: Iterable[dict[str, Any]]
-) -> int:
     rows = [
         {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
         for it, did in zip(unwell, done, strict=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 from agent.cli.client import LONGEST, AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import (
-    COPY,
     Subparsers,
     Words,
     add_command,
@@ -21,7 +20,6 @@ from agent.cli.command import (
     add_instance_command,
     client_of,
     given,
-    name_of_a,
 )
 from agent.cli.terminal import Columns, clean, list_of, moment, pair_lines, print_answer, progress
 from agent.core.reasons import reason_of
@@ -122,7 +120,7 @@ def add(commands: Subparsers) -> None:
     add_instance_command(commands, "snapshot", snapshot)
     add_instance_command(commands, "snapshots", list_snapshots)
     words = {
-        "NAME": ("as `snapshots` shows it", {"type": name_of_a("copy", COPY)}),
+        "NAME": "as `snapshots` shows it",
         "--force": "also replace a newer session or use a damaged snapshot",
     }
     add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
@@ -130,13 +128,13 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "trash", list_trash)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     add_command(among, "list", list_trash)
-    words = {"NAME": ("as `trash list` shows it", {"type": name_of_a("retired session", COPY)})}
+    words = {"NAME": "as `trash list` shows it"}
     add_command(among, "restore", untrash, example="sales.20260115T103045Z-4", words=words)
 
     summary = "files and keys that repairs removed from a session on a backend"
     among = add_group(commands, "removed", summary, "list sales")
     add_instance_command(among, "list", list_removed)
-    words = {"NAME": ("as `removed list` shows it", {"type": name_of_a("repair's copy", COPY)})}
+    words = {"NAME": "as `removed list` shows it"}
     add_instance_command(among, "restore", put_back, example="20260115T103045Z", words=words)
 
 

@@ -13,7 +13,6 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
-from agent.config.tables import check_declared
 from agent.core.model import (
     UNSETTLED,
     Category,
@@ -356,6 +355,9 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
         log.warning("%s takes effect at the agent's next start", key)
     for facts in registry.facts.values():
         registry.look_up(facts)
+        with going_on("agent.toml does not fit a session"):
+            if facts.instance.enabled:
+                registry.check(facts.instance)
     await supervisor.backends.take_on(config.backend)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
@@ -364,10 +366,6 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
             log.warning(exists, declared.id, extra=about(declared.id))
     with going_on("cannot create the instances that [[instance]] declares"):
         await create_declared(registry, config.instance)
-    enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
-    for instance in enabled:
-        with going_on("agent.toml does not fit a session"):
-            check_declared(config, instance, enabled)
     now, rules = boot_now(), config.health
     for facts in registry.facts.values():
         # The next look was set by the old intervals, and may be far.

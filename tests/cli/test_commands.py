@@ -187,18 +187,10 @@ async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli
 
 
 def test_show_prints_no_raw_figures_and_no_lists_of_dicts() -> None:
-    told = {
-        "claim": {"proof_age": 9.9e-06, "until_wall": 1795781378.5},
-        "status_seconds": {"LOADING": 0.06},
-        "steps": [{"step": "restart", "count": 2}],
-    }
-    found = dict(_flat(told))
-    assert str(found.pop("  claim.until_wall")).startswith("2026-11-2")
-    assert found == {
-        "  claim.proof_age": "0.0 s",
-        "  status_seconds.LOADING": "0.1 s",
-        "  steps.1": "step restart, count 2",
-    }
+    told = {"status_seconds": {"LOADING": 0.06}, "steps": [{"step": "restart", "count": 2}]}
+    found = dict(_flat({"claim": {"proof_age": 9.9e-06}, **told}))
+    assert found.pop("  steps.1") == "step restart, count 2"
+    assert found == {"  claim.proof_age": "0.0 s", "  status_seconds.LOADING": "0.1 s"}
 
 
 async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cli) -> None:
