@@ -100,8 +100,7 @@ def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVe
     verdict = (
         _not_wanted(session)
         or _session_files(session)
-        or _hopeless_past(session)
-        or _backend_away(session)
+        or _hopeless_or_away(session)
         or _without_worker(session, policy, now)
         or _silent_worker(session, policy, now)
         or _by_claim(session, policy, now)
@@ -158,14 +157,12 @@ def _session_files(session: Session) -> HealthVerdict | None:
     return _corrupted(session, SUSPECT) if session.folder.files is SessionFiles.UNPAIRED else None
 
 
-def _hopeless_past(session: Session) -> HealthVerdict | None:
-    """After a logout or a ban it is right that nothing runs or answers."""
+def _hopeless_or_away(session: Session) -> HealthVerdict | None:
+    """After a logout or a ban it is right that nothing runs or answers. While a backend is away its
+    last claim about the session is worthless."""
     reason = reason_of(session.record.reason)
-    return _waits_for_person(session, reason) if reason.hopeless and not session.unit.runs else None
-
-
-def _backend_away(session: Session) -> HealthVerdict | None:
-    """While a backend is away its last claim about the session is worthless."""
+    if reason.hopeless and not session.unit.runs:
+        return _waits_for_person(session, reason)
     return _waiting(session) if session.wait.reason in AWAY else None
 
 

@@ -357,16 +357,12 @@ async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) 
     try:
         call = {"name": "file_part", "arguments": dict(part)}
         await link.call("command", call, timeout=PART_TIMEOUT)
-    except LinkError as error:
-        raise TryLater(f"cannot hand the file over to {id}: {error}", code="not_sent") from error
-    except EngineError as error:
+    except (LinkError, EngineError) as error:
+        may_pass = ("timeout", "internal", "busy", "file_lost")
+        if isinstance(error, LinkError) or error.code in may_pass:
+            cause = f"cannot hand the file over to {id}: {error}"
+            raise TryLater(cause, code="not_sent") from error
         if error.code == "invalid_request":
-            raise Refused(
-                f"cannot send this file with {id}: its engine sends none of this size",
-                code="not_supported",
-            ) from error
-        if error.code in ("timeout", "internal", "busy", "file_lost"):
-            raise TryLater(
-                f"cannot hand the file over to {id}: {error}", code="not_sent"
-            ) from error
+            cause = f"cannot send this file with {id}: its engine sends none of this size"
+            raise Refused(cause, code="not_supported") from error
         raise
