@@ -26,7 +26,7 @@ async def test_it_beats_while_passes_complete_in_time(make_agent, eventually, mo
         assert {round(b - a) for a, b in pairwise(beats)} == {60}
         said = [one.getMessage() for one in caplog.records if "heartbeat" in one.getMessage()]
         assert said == ["the address of [heartbeat] url does not take the heartbeat: HTTP 500"]
-        monkeypatch.setattr(Loop, "behind", lambda _loop, _now: 999.0)
+        monkeypatch.setattr(Loop, "blocked", lambda _loop, _now: 999.0)
         await asyncio.sleep(120)
         heard = len(beats)
         await asyncio.sleep(600)
