@@ -13,7 +13,6 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
@@ -85,7 +84,6 @@ class Incidents:
     backends: Backends
     active: dict[str, Incident] = field(init=False, default_factory=dict)
     _groups: dict[str, _Group] = field(init=False, default_factory=dict)
-    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     @property
     def policy(self) -> IncidentPolicy:
@@ -94,14 +92,9 @@ class Incidents:
     async def run(self) -> None:
         """Give canaries their turns when it is time."""
         while True:
-            self._changed.clear()
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            now = boot_now()
-            turns = [incident.next_turn(self.policy, now) for incident in self.active.values()]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(min(turns) - now, 0.05) if turns else None):
-                    await self._changed.wait()
+            await asyncio.sleep(1.0 - boot_now() % 1.0)  # the loop of passes turns then, too
 
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
@@ -119,7 +112,6 @@ class Incidents:
     def failed(self, facts: Facts, code: str) -> None:
         group, now = group_of(facts), boot_now()
         incident, its = self.active.get(group), self._of(group)
-        self._changed.set()
         if incident is not None:
             incident.join(facts.id, code)
             if incident.canary == facts.id:
@@ -173,7 +165,6 @@ class Incidents:
         if incident is not None and incident.canary == id:
             incident.idle.add(id)
             incident.pass_turn(boot_now())
-            self._changed.set()
 
     def reach_changed(self, sessions: Iterable[Facts], back: bool) -> None:
         """The address of these sessions is away or back: a canary goes as soon as its try can prove
@@ -184,7 +175,6 @@ class Incidents:
             lost = canary is not None and self.reaching.away(canary)
             if incident.is_outage and (lost or (back and canary is None)):
                 incident.pass_turn(boot_now())
-        self._changed.set()
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         if not facts.should_run:

@@ -280,7 +280,6 @@ class Reaching:
     """By instance: the settings that this was found from, and what it needs."""
     _places: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 32))
     """Looks at once."""
-    _changed: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def wait_reason(self, facts: Facts) -> str:
         """The wait reason while its address is away; "" while it can be reached, or is unknown."""
@@ -312,7 +311,6 @@ class Reaching:
             return None
         reach.waiting[facts.id] = facts
         if now < reach.next_moment:
-            self._changed.set()
             return max(min(reach.next_moment, now + ASK_AGAIN), now + 0.05)
         if not reach.is_known(now):
             self._begin_look(reach)
@@ -338,7 +336,6 @@ class Reaching:
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
             self.doubt(facts, LOOKS_APART)
-        self._changed.set()
 
     def succeeded(self, facts: Facts) -> None:
         reach = self._reach(facts)
@@ -360,17 +357,13 @@ class Reaching:
         """Look again at addresses that are away while a session waits for them."""
         try:
             while True:
-                now, every = boot_now(), self._all.values()
-                due = [it for it in every if it.away_since is not None and it.looking is None]
-                for reach in due:
+                for reach in self._all.values():
+                    if reach.away_since is None or reach.look_at > boot_now():
+                        continue
                     reach.waiting = {id: it for id, it in reach.waiting.items() if self._wants(it)}
-                    if reach.waiting and reach.look_at <= now:
+                    if reach.waiting:
                         self._begin_look(reach)
-                moments = [it.look_at - now for it in due if it.waiting and it.looking is None]
-                self._changed.clear()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(moments, default=None)):
-                        await self._changed.wait()
+                await asyncio.sleep(1.0 - boot_now() % 1.0)  # the loop of passes turns then, too
         finally:
             for reach in self._all.values():
                 if reach.looking is not None:
@@ -398,7 +391,6 @@ class Reaching:
         reach.looking = None
         if cause:
             reach.look_failed(cause, reach.looked_at)
-            self._changed.set()
         else:
             reach.look_was_good(boot_now())
         if was_away is not bool(cause):
