@@ -1,9 +1,5 @@
-"""Plan what to do about one instance: what is wanted against what is there.
-
-Before a START, RESTART or CONNECT the caller passes the record through reconnect.after_try, for
-each new drop or stuck verdict through after_drop, for each success through after_connected. After a
-logout it clears the record's reason once the files are retired, or no start follows by itself.
-"""
+"""Plan what to do about one instance: what is wanted against what is there, and when to look again.
+Nothing here counts a try or a drop: the pass does (supervise/run.py, record.py)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

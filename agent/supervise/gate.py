@@ -1,11 +1,11 @@
-"""The gate before each login: may this session start, and if not why, in which order, in which
-words, and when to ask again.
+"""The gate before each login says why a session must wait, in one order and one set of words, and
+when to ask again.
 
 The order: the session's server, its address, its incident, room on this machine, a turn in the
 queue with the budget of logins, a good look at address and server, the trial of the server's
 circuit. Who asked first goes first; a person's `start` takes its place behind them.
 
-Before the gate stand the incidents that hold sessions.
+The incidents that hold sessions stand here as well, before the gate that asks them.
 """
 
 import asyncio

@@ -203,8 +203,6 @@ class Reach:
     """Since when the looks fail; None = they do not."""
     cause: str = ""
     """Why the last failed look failed."""
-    look_at: float = 0.0
-    """No look before this moment."""
     back_at: float | None = None
     """When it could last be reached again."""
     seen: bool = False
@@ -244,7 +242,7 @@ class Reach:
 
     def look_failed(self, cause: str, begun: float) -> None:
         self.away_since = begun if self.away_since is None else self.away_since
-        self.cause, self.look_at = cause, begun + LOOK_EVERY
+        self.cause = cause
 
     def connected(self, now: float) -> None:
         """A session that needs it is connected."""
@@ -260,8 +258,8 @@ class Reach:
         elif code not in NETWORK_CODES or self.away:
             return
         elif self.blind:
-            # Looks and tries agree again, and the looks go on at once.
-            self.blind, self.well_at, self.look_at = False, None, now
+            # Looks and tries agree again.
+            self.blind, self.well_at = False, None
         else:
             self.well_at = None
 
@@ -358,12 +356,13 @@ class Reaching:
         try:
             while True:
                 for reach in self._all.values():
-                    if reach.away_since is None or reach.look_at > boot_now():
-                        continue
-                    reach.waiting = {id: it for id, it in reach.waiting.items() if self._wants(it)}
-                    if reach.waiting:
-                        self._begin_look(reach)
-                await asyncio.sleep(1.0 - boot_now() % 1.0)  # the loop of passes turns then, too
+                    if reach.away_since is not None:
+                        its = reach.waiting.items()
+                        reach.waiting = {id: one for id, one in its if self._wants(one)}
+                        if reach.waiting:
+                            self._begin_look(reach)
+                # At whole seconds the loop of passes turns, too.
+                await asyncio.sleep(LOOK_EVERY - boot_now() % LOOK_EVERY)
         finally:
             for reach in self._all.values():
                 if reach.looking is not None:

@@ -1,6 +1,6 @@
-"""Takes down what a worker says of its session (counted, written or passed on, with what that shows
-beside the session's state: crypto errors, memory, silence), and what a pass writes into record and
-journal. There the order matters: a drop is counted while the record still says CONNECTED, the
+"""Counts, writes down or passes on what a worker says of its session; judges what that shows beside
+the session's state (crypto errors, errors, memory, silence); and turns what a pass saw into record
+and journal. There the order matters: a drop is counted while the record still says CONNECTED, the
 published status comes last."""
 
 import random
