@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 Wake = Callable[[InstanceId], None]
 Statuses = dict[InstanceId, UnitStatus]
 
-LOOK_EVERY = 2.0
+LOOK_EVERY = 1.0
 UNUSED = 10.0
 """Seconds after which a pack that holds no session is stopped."""
 ATTACHED_WITHIN, ATTACH_AGAIN = 20.0, 0.05
@@ -118,11 +118,9 @@ class Pack:
     async def _attach(self) -> None:
         def told(_run: str, _what: object) -> None:
             self.stale = True
-            self.wake(self.name)
 
         def lost(_why: str) -> None:
             self.link, self.stale = None, True
-            self.wake(self.name)
 
         self.link = await Link.open(
             self.host.link_path(self.name),
@@ -155,10 +153,9 @@ class Packs:
     _open_host: Callable[[], Awaitable[Host]]
     _size: int
     _facts: Mapping[InstanceId, Facts]
-    _wake_session: Wake
+    _wake: Wake
     all: dict[InstanceId, Pack] = field(init=False, default_factory=dict)
     _host: Host | None = field(init=False, default=None)
-    _stirred: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     async def take_over(self, run_folder: Path) -> None:
         """Find the packs that run already, and the sessions in them; one that is larger than the
@@ -236,9 +233,7 @@ class Packs:
     async def run(self) -> None:
         """Look after the packs until cancelled; return at once where none is wanted."""
         while self._host is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), LOOK_EVERY)
-            self._stirred.clear()
+            await asyncio.sleep(LOOK_EVERY)
             for pack in list(self.all.values()):
                 with going_on(f"cannot look after pack {pack.name}"):
                     await self._look_after(pack)
@@ -298,12 +293,6 @@ class Packs:
     def _pack_of(self, id: InstanceId) -> Pack | None:
         facts = self._facts.get(id)
         return self.all.get(InstanceId(facts.pack)) if facts is not None and facts.pack else None
-
-    def _wake(self, id: InstanceId) -> None:
-        if id in self._facts:
-            self._wake_session(id)
-        if id in self.all:
-            self._stirred.set()
 
 
 def _may_run(*run_folders: Path) -> bool:
