@@ -96,7 +96,6 @@ class Supervisor:
         self.incidents = Incidents(
             settings, self._facts, wake, self._notes, self.reaching, self.backends
         )
-        self.reaching.changed = self.incidents.reach_changed
         self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.

@@ -99,9 +99,15 @@ class Incidents:
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
         longer."""
-        if now < incident.next_turn(self.policy, now) or self._end_if_well(incident):
+        if self._end_if_well(incident):
             return
         able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
+        holder = self.all_facts[incident.canary] if incident.canary else None
+        if incident.is_outage and (self.reaching.away(holder) if holder else not able):
+            incident.pass_turn(now)  # its try would prove nothing: due once an address is back
+            return
+        if now < incident.next_turn(self.policy, now):
+            return
         if (canary := incident.give_turn(able, self.policy, now)) is not None:
             facts = self.all_facts[canary]
             facts.asked.try_at_once = True
@@ -165,16 +171,6 @@ class Incidents:
         if incident is not None and incident.canary == id:
             incident.idle.add(id)
             incident.pass_turn(boot_now())
-
-    def reach_changed(self, sessions: Iterable[Facts], back: bool) -> None:
-        """The address of these sessions is away or back: a canary goes as soon as its try can prove
-        something."""
-        for group in {group_of(facts) for facts in sessions} & self.active.keys():
-            incident = self.active[group]
-            canary = self.all_facts.get(incident.canary) if incident.canary else None
-            lost = canary is not None and self.reaching.away(canary)
-            if incident.is_outage and (lost or (back and canary is None)):
-                incident.pass_turn(boot_now())
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         if not facts.should_run:

@@ -271,8 +271,6 @@ class Reaching:
     session_root: Path
     wake: Callable[[InstanceId], None]
     notes: Notes
-    changed: Callable[[tuple[Facts, ...], bool], None] = field(init=False)
-    """Called when an address is back (True) or away, with those that wait for it."""
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
@@ -398,17 +396,16 @@ class Reaching:
             self._wake_waiting(reach, done=True)
 
     def _tell(self, reach: Reach, *, back: bool) -> None:
-        name, waiting = reach.address.name, tuple(reach.waiting.values())
+        name, waiting = reach.address.name, len(reach.waiting)
         said = f"cannot reach {name}: {reach.cause}; its sessions wait"
         if back:
-            said = f"this machine reaches {name} again; {len(waiting)} sessions waited"
+            said = f"this machine reaches {name} again; {waiting} sessions waited"
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
             log.log(logging.INFO if back else logging.WARNING, "%s", said)
             kind = "address_back" if back else "address_away"
             detail = {"address": name}
             self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail=detail))
         self._wake_waiting(reach, done=back)
-        self.changed(waiting, back)
 
     def _wake_waiting(self, reach: Reach, *, done: bool) -> None:
         for id in random.sample(list(reach.waiting), len(reach.waiting)):

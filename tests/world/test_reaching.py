@@ -96,8 +96,6 @@ class Network:
     def write(self, said: Any) -> None:
         self.news.append(said.kind)
 
-    def changed(self, *_: object) -> None: ...
-
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Network:
@@ -110,7 +108,6 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Network:
 async def reaching(network: Network, tmp_path: Path) -> AsyncIterator[Reaching]:
     noted: Any = network
     found = Reaching(tmp_path, network.woken.append, noted)
-    found.changed = noted.changed
     task = asyncio.create_task(found.run())
     yield found
     task.cancel()
