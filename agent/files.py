@@ -43,17 +43,10 @@ def failpoint(name: str) -> None:
 
 @contextmanager
 def replacement(
-    folder_fd: int,
-    name: str,
-    *,
-    mode: int = 0o600,
-    group: int | None = None,
-    durable: bool = True,
-    points: bool = False,
+    folder_fd: int, name: str, *, mode: int = 0o600, group: int | None = None, points: bool = False
 ) -> Iterator[IO[bytes]]:
     """A file to write into, beside `name`; it takes that name on the disk when the block ends.
 
-    `durable=False`: whole after a kill, perhaps not after a power cut.
     `points`: whether this write passes the fail points, which are about sessions.
     """
     # Threads may write the same name at once: each needs a file of its own until the rename.
@@ -69,15 +62,13 @@ def replacement(
             if group is not None and os.fstat(fd).st_gid != group:
                 os.fchown(fd, -1, group)
             os.fchmod(fd, mode)
-            if durable:
-                os.fsync(fd)
+            os.fsync(fd)
         if points:
             failpoint("after_tmp_write")
         os.rename(temporary, name, src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
         if points:
             failpoint("after_rename")
-        if durable:
-            os.fsync(folder_fd)
+        os.fsync(folder_fd)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder_fd)
@@ -85,13 +76,11 @@ def replacement(
 
 
 @contextmanager
-def replacing(
-    path: Path, *, mode: int = 0o600, group: int | None = None, durable: bool = True
-) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = 0o600, group: int | None = None) -> Iterator[IO[bytes]]:
     """As `replacement`, by path; its folder must exist."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with replacement(folder, path.name, mode=mode, group=group, durable=durable) as file:
+        with replacement(folder, path.name, mode=mode, group=group) as file:
             yield file
     finally:
         os.close(folder)
@@ -120,16 +109,9 @@ def open_plain(path: Path) -> IO[bytes]:
     return file
 
 
-def write_whole(
-    path: Path,
-    content: bytes,
-    *,
-    mode: int = 0o600,
-    group: int | None = None,
-    durable: bool = True,
-) -> None:
+def write_whole(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
     """Replace a file; when this returns the new content is on the disk. OSError: the old one is."""
-    with replacing(path, mode=mode, group=group, durable=durable) as file:
+    with replacing(path, mode=mode, group=group) as file:
         file.write(content)
 
 

@@ -6,8 +6,10 @@ knows the keys; how the file is opened belongs to who opens it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import msgspec
 
 from agent.core.words import InstanceId, parse_instance_id
 
@@ -40,10 +42,6 @@ class InstanceFile:
     """The settings of each wing's part in its worker, where they are not the usual ones."""
 
 
-_PLAIN: Mapping[Any, Any] = {float: (int, float), str: str, bool: bool, int: int}
-_KINDS = {its.name: _PLAIN.get(its.type, dict) for its in fields(InstanceFile) if its.name != "id"}
-
-
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
     """ValueError says what is wrong. Keys that only another version knows are no fault."""
     content = parse_object(raw)
@@ -56,15 +54,11 @@ def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
             f" {folder_name!r}: put each folder back under its own name (or, if that was meant,"
             " remove this file)"
         )
-    for key, kind in _KINDS.items():
-        missing = key in ("engine", "enabled") and key not in content
-        if missing or (key in content and not isinstance(content[key], kind)):
-            raise ValueError(f"{key} is missing or of the wrong kind")
-    if not content["engine"]:
+    parse_instance_id(folder_name)
+    file = msgspec.convert(content, InstanceFile)
+    if not file.engine:
         raise ValueError("engine is empty")
-    known = {key: content[key] for key in _KINDS if key in content}
-    known["created_wall"] = float(known.get("created_wall", 0.0))
-    return InstanceFile(parse_instance_id(folder_name), **known)
+    return file
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Log lines: to stderr as SPEC's line or JSON, to the journal with fields where it listens.
 
-The output of a worker that the process host started is worker.log: bounded, and there under its
-name. Its worker looks after it while it writes, so without an agent, too.
+The output of a worker that the process host started is worker.log, which its worker keeps bounded
+while it writes, so without an agent, too.
 
 Writing a line never blocks, never raises and never shows a secret. Standard library only: workers
 log through here too.
@@ -29,20 +29,13 @@ from agent.redaction import redact
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")
 
-LEVELS = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warn": logging.WARNING,
-    "error": logging.ERROR,
-}
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 IDENTIFIER = "wa-agent"
 LONGEST = 16_384
 """Characters of one message; the rest is cut."""
 WORKER_LOG = "worker.log"
 LOG_LIMIT = 1 << 20
-_LOOKS = 1.0
-"""Seconds between two looks at the name of worker.log; its size is known after each line."""
 
 
 def clean(text: str) -> str:
@@ -138,7 +131,7 @@ class LineWriter(logging.Handler):
         self._fd = fd
         self._form = form
         self._journal_path = journal_path
-        self._folder, self._looked = folder, 0.0
+        self._folder = folder
         self._journal: socket.socket | None = None
         if to_journal:
             self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -165,7 +158,8 @@ class LineWriter(logging.Handler):
 
     def _write(self, line: str) -> None:
         if self._folder is not None:
-            self._look_after(self._folder)
+            with suppress(OSError):  # whatever fails, the line goes where the last one went
+                trim_log(self._fd, self._folder)
         if self.dropped:
             line = f"{line}\n  | {self.dropped} earlier lines are lost: stderr was too slow"
         raw = (line + "\n").encode("utf-8", "backslashreplace")
@@ -181,25 +175,6 @@ class LineWriter(logging.Handler):
             raw = raw[os.write(self._fd, raw[: select.PIPE_BUF]) :]
         self.dropped = 0
 
-    def _look_after(self, folder: Path) -> None:
-        """Whatever fails, the line goes where the last one went."""
-        with suppress(OSError):
-            own = os.fstat(self._fd)
-            if own.st_size > LOG_LIMIT and own.st_nlink:
-                trim_log(folder / WORKER_LOG)
-            if (now := time.monotonic()) - self._looked < _LOOKS:
-                return
-            self._looked = now
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.lstat(folder / WORKER_LOG), own):
-                    return
-            new = open_log(folder)  # it was removed or moved
-            try:
-                for fd in {1, self._fd}:
-                    os.dup2(new, fd)
-            finally:
-                os.close(new)
-
 
 def open_log(folder: Path) -> int:
     """A descriptor that appends, so that a log can be shortened under a running worker."""
@@ -210,21 +185,22 @@ def open_log(folder: Path) -> int:
             path.rename(folder / f"{WORKER_LOG}.{time.time():.0f}")
         elif not stat.S_ISREG(mode):
             path.unlink()  # a pipe would be waited for, and a link's target is another file
-    trim_log(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    fd = os.open(path, flags, 0o600)
+    trim_log(fd, folder)
+    return fd
 
 
-def trim_log(path: Path | str) -> None:
-    """Keep the last full piece beside the present one; together they are bounded."""
-    with suppress(FileNotFoundError):
-        if os.lstat(path).st_size > LOG_LIMIT:  # of every worker, four times a minute
-            whole = Path(path)
-            with whole.open("rb+") as log, whole.with_suffix(".log.1").open("wb") as before:
-                os.fchmod(before.fileno(), 0o600)
-                log.seek(-LOG_LIMIT, os.SEEK_END)
-                before.write(log.read(LOG_LIMIT))
-                log.truncate(0)
+def trim_log(fd: int, folder: Path) -> None:
+    """Keep the last full piece as worker.log.1, and go on in an empty file: together they are
+    bounded. By its descriptor: it may have been moved."""
+    if os.fstat(fd).st_size > LOG_LIMIT:
+        log, before = Path(f"/proc/self/fd/{fd}"), folder / f"{WORKER_LOG}.1"
+        with log.open("rb") as read, before.open("wb") as write:
+            os.fchmod(write.fileno(), 0o600)
+            read.seek(-LOG_LIMIT, os.SEEK_END)
+            write.write(read.read(LOG_LIMIT))
+        os.ftruncate(fd, 0)
 
 
 def describe(record: logging.LogRecord) -> tuple[str, str]:
@@ -243,11 +219,8 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
 
 
 def level_word(record: logging.LogRecord) -> str:
-    if record.levelno >= logging.ERROR:
-        return "ERROR"
-    if record.levelno >= logging.WARNING:
-        return "WARN"
-    return "INFO" if record.levelno >= logging.INFO else "DEBUG"
+    words = [word for word, least in LEVELS.items() if record.levelno >= least]
+    return words[-1].upper() if words else "DEBUG"
 
 
 def _about(record: logging.LogRecord) -> tuple[str, str]:

@@ -7,17 +7,15 @@ proxies and certificates; root reads a limited part of what it says, for a limit
     python -I -m agent.other_user USER:GROUP SECONDS COMMAND...
 """
 
-import fcntl
 import grp
 import os
 import pwd
-import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +24,6 @@ TIMED_OUT = 124
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("WA_NODE", "NODE_EXTRA_CA_CERTS", "SSL_CERT_DIR", "SSL_CERT_FILE")
 _MOST_TEXT = 64 * 1024
-_LOOK = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,60 +71,31 @@ def run_as(
     groups = ",".join(map(str, user.groups))
     line = ["setpriv", f"--reuid={user.uid}", f"--regid={user.gid}", "--no-new-privs"]
     line += [f"--groups={groups}" if groups else "--clear-groups", "--pdeathsig=KILL", "--"]
-    with _to_read(feed) as stdin:
+    with tempfile.TemporaryFile() as out:
         child = subprocess.Popen(
             [*line, *map(str, command)],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            stdout=out,
             stderr=subprocess.STDOUT,
             cwd="/",
             env=_environment(),
             umask=0o027,
             start_new_session=True,
         )
-    try:
-        said, ended = _listen(child, time.monotonic() + within)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        status = child.wait()
-    text = _plain(said)
-    if ended:
-        return Answer(status if status >= 0 else 128 - status, text)
-    return Answer(TIMED_OUT, f"{text}\n{command[0]} did not end within {within:g} s".strip())
-
-
-def _listen(child: subprocess.Popen[bytes], until: float) -> tuple[bytes, bool]:
-    """What it says to its end, and whether it ended. What it started may live on: unheard."""
-    assert child.stdout is not None
-    said, ended = b"", False
-    with child.stdout as pipe:
-        os.set_blocking(pipe.fileno(), False)
-        while time.monotonic() < until:
-            ended = child.poll() is not None
-            if select.select([pipe], [], [], 0 if ended else _LOOK)[0]:
-                if part := os.read(pipe.fileno(), _MOST_TEXT):
-                    said = (said + part)[-_MOST_TEXT:]
-                    continue
-                break  # it closed its output, and may run on
-            if ended:
-                break
-    if not ended:
-        with suppress(subprocess.TimeoutExpired):
-            ended = child.wait(max(until - time.monotonic(), 0)) is not None
-    return said, ended
-
-
-@contextmanager
-def _to_read(content: bytes) -> Iterator[int]:
-    """A file in memory that its reader cannot change."""
-    fd = os.memfd_create("feed", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                child.communicate(feed, within)
+            status = child.returncode
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        out.seek(max(out.seek(0, os.SEEK_END) - _MOST_TEXT, 0))
+        text = _plain(out.read(_MOST_TEXT))
+    if status is None:
+        late = f"{command[0]} did not end within {within:g} s"
+        return Answer(TIMED_OUT, f"{text}\n{late}".strip())
+    return Answer(status if status >= 0 else 128 - status, text)
 
 
 def _environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ from agent.clock import boot_now
 from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Ending, Repair, Stage
-from agent.core.session import AgentStatus, BackendView, Session, shown_wait, wall_text
+from agent.core.session import BackendView, Session, shown_wait, wall_text
 from agent.store.rows import KeyRow
 
 
@@ -139,18 +139,6 @@ def show_incident(incident: Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
     names = ("group", "kind", "code", "sentence", "members", "canary", "tries")
     return {**part(incident, *names), "since": wall_text(time.time() - ago)}
-
-
-def show_agent(status: AgentStatus) -> dict[str, Any]:
-    done, total = status.restoring
-    passes = ("last_pass_age_seconds=last_pass_age", "passes=passes_total")
-    figures = ("jobs_pending", "dbus_connected", "settings_refused=config_refused")
-    return {
-        **part(status, "version", "host", "started_wall", "ready", *passes, *figures),
-        "alive": status.alive,
-        "restoring": {"done": done, "total": total},
-        "settings_read": wall_text(status.config_read_wall),
-    }
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:

@@ -42,7 +42,8 @@ MADE: Options = {"answers": (201,)}
 ENDED: Options = {**ASKED, **ACCEPTED}
 ADOPTED: Options = {**ASKED, "answers": (201, 202)}
 DELETED: Options = {**LATE, "query": (*instances.DELETE_QUERY, *WAIT)}
-SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT}
+LARGE: Options = {"large": True}
+SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT, **LARGE}
 LIVE: Options = {"answers": (101, 200), "query": events.EVENTS}
 PROBE: Options = {"answers": (200, 503)}
 SHOWN: Options = {"shows": {"$ref": "#/components/schemas/Instance"}}
@@ -89,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
     _route(f"POST {ID}/presence", OPERATE, messages.presence, messages.PRESENCE),
     _route(f"POST {ID}/sandbox/scan", OPERATE, sandbox.scan, ()),
     _route(f"POST {ID}/sandbox/fault", OPERATE, sandbox.fault, sandbox.FAULT),
-    _route(f"POST {ID}/sandbox/say", OPERATE, sandbox.say, sandbox.SAY),
+    _route(f"POST {ID}/sandbox/say", OPERATE, sandbox.say, sandbox.SAY, LARGE),
     _route(f"GET {ID}/sandbox/heard", OPERATE, sandbox.heard, None, {"query": sandbox.HEARD}),
     _route("GET /api/engines", SOME, backends.list_engines),
     _route("GET /api/backends", READ, backends.list_backends),

@@ -5,7 +5,6 @@ answer is lost."""
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 import stat
@@ -18,7 +17,7 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.auth import CALLER, REQUEST_ID, has_rights, identify, path_of, require, route_of
+from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
 from agent.api.http.call import ANSWER_WITHIN, Call, Json, Parts, Route, look_at, plain_path
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.envelope import (
@@ -28,7 +27,7 @@ from agent.api.http.envelope import (
     library_error_answer,
     new_request_id,
 )
-from agent.api.http.fields import read_query
+from agent.api.http.fields import read_body, read_json, read_query
 from agent.api.http.guard import check_entrance, host_name
 from agent.api.present import show_instance
 from agent.api.routes import ROUTES
@@ -63,20 +62,13 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
     try:
         host, port = split_address(listen)
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
-    sock = socket.socket(family, kind, protocol)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
+        sock = socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        sock.close()
         refusal: type[WaError] = TryLater
         if error.errno == errno.EADDRINUSE:
             holder = _holder(port) if name_holder else ""
@@ -85,7 +77,7 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
             cause = "no interface of this machine has that address; bring it up or change"
             cause += " api.listen"
         else:
-            refusal, cause = ConfigError, str(error.strerror)
+            refusal, cause = ConfigError, os.strerror(error.errno or 0)
         raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
     sock.setblocking(False)
     return sock
@@ -105,27 +97,26 @@ def _holder(port: int) -> str:
 
 def bind_unix(path: Path) -> socket.socket:
     """Bound with mode 0660. A socket that another agent listens on is kept."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with short_path(path) as short:
             _remove_stale(path, short)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                # The file takes its mode from the socket: at no moment is it open to others.
-                os.fchmod(sock.fileno(), 0o660)
-                sock.bind(short)
-                Path(short).chmod(0o660)  # the umask may have removed bits
-                sock.listen(BACKLOG)
-            except OSError:
-                sock.close()
-                raise
-    except OSError as error:
+            # The file takes its mode from the socket: at no moment is it open to others.
+            os.fchmod(sock.fileno(), 0o660)
+            sock.bind(short)
+            Path(short).chmod(0o660)  # the umask may have removed bits
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except (OSError, TryLater) as error:
+        sock.close()
+        if isinstance(error, TryLater):
+            raise
         if error.errno == errno.EADDRINUSE:
             raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
         cause = f"cannot listen on {path}: {error.strerror or error}"
         cure = "move away what is in its way, or point [api] socket elsewhere"
         raise ConfigError(f"{cause}; {cure}", field="api.socket") from error
-    sock.setblocking(False)
     return sock
 
 
@@ -150,8 +141,7 @@ def describe(sock: socket.socket) -> str:
     address = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(address)}"
-    host = address[0]
-    shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
+    shown = f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]
     return f"http://{shown}:{address[1]}"
 
 
@@ -304,12 +294,12 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
-    caller = request[CALLER] = identify(request, parts.section, parts.ring)
-    require(caller, route.right, id)
-    call = Call(request, route, parts, caller, read_query(request, route.query))
-    if route.body == ():
-        await call.body()
-    answered = await run_in_time(call)
+    require(request[CALLER], route.right, id)
+    query, body, section = read_query(request, route.query), {}, parts.section
+    if route.body is not None and not route.large:
+        given = await read_json(request, section.body_limit, section.body_timeout)
+        body = read_body(given, route.body)
+    answered = await run_in_time(Call(request, route, parts, request[CALLER], query, body))
     if isinstance(answered, web.StreamResponse):
         return answered
     return json_answer(answered, route.answers[0])
@@ -324,10 +314,14 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
         request[REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:
-                if isinstance(request.protocol, Connection):
-                    righted = has_rights(request, parts.section, parts.ring)
-                    await request.protocol.admit(righted=righted)
+                caller = ANONYMOUS
+                try:
+                    caller = identify(request, parts.section, parts.ring)
+                finally:  # a client without rights waits for its turn, also to be refused
+                    if isinstance(request.protocol, Connection):
+                        await request.protocol.admit(righted=caller is not ANONYMOUS)
                 check_entrance(request, allowed_hosts)
+                request[CALLER] = caller
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
             except WaError as error:
@@ -367,8 +361,6 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
-    if call.route.body is not None:
-        await call.raw_body()  # its sender has a limit of its own
     wait = float(call.query.get("wait", ANSWER_WITHIN))
     deadline = time.monotonic() + wait
     answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)

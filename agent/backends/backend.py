@@ -164,12 +164,12 @@ class Backend:
         self.api = api = self._open(declared)
         self.claim, self.started_at = NOT_CHECKED, boot_now()
         try:
-            for seat in [it for id, it in self.seats.items() if id in self.shared.instances]:
+            for id in self.seats.keys() & self.shared.instances.keys():
                 try:
-                    await self._hold(seat)
+                    await self.take(id)
                 except WaError as error:
                     log.warning("%s", error)
-                    self.leave(seat.id)
+                    self.leave(id)
             async with asyncio.TaskGroup() as group:
                 looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
                 await self._read_lists(api, declared)
@@ -315,8 +315,21 @@ class Backend:
 
     async def take(self, id: InstanceId) -> Seat:
         """Watch a session from now on."""
+        if self.api is None:
+            raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
-        await self._hold(seat)
+        instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
+        remote, adopted = instance.remote or id, instance.adopted
+        if seat.remote == remote:
+            return seat
+        if (holder := self._seat_of(remote)) is not None:
+            cause = f"{holder.id} watches it"
+            raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
+        seat.session = await self.api.hold(
+            remote, adopted=adopted, paired=record.paired, account=record.account
+        )
+        seat.remote = remote
+        self.look_soon.set()
         return seat
 
     def leave(self, id: InstanceId) -> None:
@@ -339,23 +352,6 @@ class Backend:
             listener.on_happening(seat.run, what)
         return seat
 
-    async def _hold(self, seat: Seat) -> None:
-        id = seat.id
-        if self.api is None:
-            raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
-        instance, record = self.shared.instances[id].instance, self.shared.instances[id].record
-        remote, adopted = instance.remote or id, instance.adopted
-        if seat.remote == remote:
-            return
-        if (holder := self._seat_of(remote)) is not None:
-            cause = f"{holder.id} watches it"
-            raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
-        seat.session = await self.api.hold(
-            remote, adopted=adopted, paired=record.paired, account=record.account
-        )
-        seat.remote = remote
-        self.look_soon.set()
-
     def _seat_of(self, remote: str) -> Seat | None:
         return next((seat for seat in self.seats.values() if seat.remote == remote), None)
 
@@ -367,7 +363,8 @@ class Backend:
             blinked, self.away_since = self.away_since is not None, None
             if not self.down:
                 if blinked:  # only probes show which sessions it hit
-                    self._bring_back(list(self.members), outage=False)
+                    work = self._bring_back(list(self.members), outage=False)
+                    self.shared.tasks.start(work, f"look again at {self.name}")
                 return
             self.down, self.since_wall = False, time.time()
             back = list(self.members)
@@ -377,7 +374,8 @@ class Backend:
             self._cause, self.away = "", set(back)
             self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
             random.shuffle(back)
-            self._bring_back(back, outage=True)
+            work = self._bring_back(back, outage=True)
+            self.shared.tasks.start(work, f"bring back {self.name}")
             return
         if self.away_since is None:
             self.away_since = boot_now()
@@ -394,16 +392,13 @@ class Backend:
         for id in ids:
             self.shared.wake(id)
 
-    def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
-        async def in_turn() -> None:
-            for id in ids:
-                if self.down:
-                    return  # the next return begins again
-                self.away.discard(id)
-                self.shared.look_again(id, outage)
-                await asyncio.sleep(1.0 / BACK_RATE)
-
-        self.shared.tasks.start(in_turn(), f"bring back {self.name}")
+    async def _bring_back(self, ids: Sequence[InstanceId], *, outage: bool) -> None:
+        for id in ids:
+            if self.down:
+                return  # the next return begins again
+            self.away.discard(id)
+            self.shared.look_again(id, outage)
+            await asyncio.sleep(1.0 / BACK_RATE)
 
     # log and journal
 

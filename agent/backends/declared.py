@@ -6,15 +6,12 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-from yarl import URL
 
 from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
 from agent.backends.seat import Seat
@@ -43,7 +40,6 @@ LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
 SLUG = 40
-ADVICE = "remove one of the two, or let adopt of each name other sessions"
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -73,28 +69,23 @@ class Backends:
 
     async def take_over(self, declared: Collection[BackendDeclaration]) -> None:
         """Watch the sessions again that the agent before this one watched."""
-        for declaration in declared:
-            backend = self._declare(declaration)
-            # The name of a run outlives the agent: what was watched goes on.
-            for id, its in backend.members.items():
-                if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
-                    backend.seats[id] = Seat(backend, id, its.record.seen_run)
-            self.tasks.start(backend.run(), f"backend {backend.name}")
+        await self.take_on(declared)
         with suppress(TimeoutError):
             async with asyncio.timeout(TAKE_OVER):
                 await asyncio.gather(*(backend.known.wait() for backend in self.all.values()))
 
     async def take_on(self, declared: Collection[BackendDeclaration]) -> None:
-        """Watch what is new in a file that was read again."""
+        """Watch the servers that are not watched yet."""
         for each in declared:
             if each.name not in self.all:
-                self.tasks.start(self._declare(each).run(), f"backend {each.name}")
-                log.info("backend %s is new: the agent watches it", each.name)
-
-    def _declare(self, declared: BackendDeclaration) -> Backend:
-        name = parse_instance_id(declared.name)
-        self.all[name] = backend = Backend(declared, name, self)
-        return backend
+                name = parse_instance_id(each.name)
+                self.all[name] = backend = Backend(each, name, self)
+                # The name of a run outlives the agent: what was watched goes on.
+                for id, its in backend.members.items():
+                    if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
+                        backend.seats[id] = Seat(backend, id, its.record.seen_run)
+                self.tasks.start(backend.run(), f"backend {name}")
+                log.info("the agent watches backend %s", name)
 
     async def close(self) -> None:
         """The servers' sessions go on."""
@@ -201,13 +192,15 @@ class Backends:
         return _view(self._find(name))
 
     async def sessions(self, name: str) -> tuple[RemoteSession, ...]:
-        """The server's own list, read now."""
-        return await check_now(self._find(name))
+        """The server's own list, read now; TryLater where none comes."""
+        backend = self._find(name)
+        if (await backend.check()).up:
+            return backend.sessions
+        raise TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
 
     async def check(self, name: str) -> BackendView:
-        backend = self._find(name)
-        await check_now(backend)
-        return _view(backend)
+        await self.sessions(name)
+        return self.view(name)
 
     async def reset(self, name: str) -> BackendView:
         """Close its circuit at once, by an operator's order."""
@@ -231,31 +224,29 @@ class Backends:
         async with self._adopting:
             # Deleted once, and wanted again: also where the server gives no list now.
             await self.store.forget_facts([LET_GO.format(backend.name) + asked])
-            remote = session_meant(backend.name, await check_now(backend), asked)
+            remote = session_meant(name, await self.sessions(name), asked)
             return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
     async def discover(self, backend: Backend) -> None:
         """Make instances of its server's new sessions that match `adopt`."""
-        if backend.up and backend.declared.adopt:
-            async with self._adopting:
-                await self._adopt_new(backend)
-
-    async def _adopt_new(self, backend: Backend) -> None:
-        prefix = LET_GO.format(backend.name)
-        ours = {its.instance.remote for its in backend.members.values()}
-        ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
-        for session in backend.sessions:
-            words = [word for word in (session.name, session.title) if word]
-            patterns = backend.declared.adopt
-            wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
-            if session.name in ours or not wanted:
-                continue
-            try:
-                await self._take_in(backend, session.name, None)
-            except WaError as error:
-                if str(error) not in self._refused:
-                    log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
-                self._refused.add(str(error))
+        if not (backend.up and (patterns := backend.declared.adopt)):
+            return
+        async with self._adopting:
+            prefix = LET_GO.format(backend.name)
+            ours = {its.instance.remote for its in backend.members.values()}
+            ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
+            for session in backend.sessions:
+                words = (session.name, session.title)
+                wanted = any(fnmatch.fnmatchcase(word, it) for word in words for it in patterns)
+                if session.name in ours or not wanted:
+                    continue
+                try:
+                    await self._take_in(backend, session.name, None)
+                except WaError as error:
+                    if str(error) not in self._refused:
+                        cause = "cannot adopt a session of backend %s: %s"
+                        log.warning(cause, backend.name, error)
+                    self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""
@@ -301,13 +292,6 @@ def _view(backend: Backend) -> BackendView:
     )
 
 
-async def check_now(backend: Backend) -> tuple[RemoteSession, ...]:
-    """Read the server's list; TryLater where none comes."""
-    if (await backend.check()).up:
-        return backend.sessions
-    raise TryLater(f"cannot ask backend {backend.name}: {backend.sentence}", code="backend_down")
-
-
 def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
     """The server's name of the session that an operator called by its name or its title."""
     if any(session.name == asked for session in there):
@@ -320,24 +304,3 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
     if not titled:
         raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]
-
-
-def one_server(backends: Sequence[BackendDeclaration]) -> Iterator[str]:
-    """A sentence for each two backends that adopt the same sessions of one server: each would be
-    watched and repaired twice."""
-    for first, second in combinations(backends, 2):
-        pairs = [(a, b) for a in first.adopt for b in second.adopt]
-        overlap = any(fnmatch.fnmatchcase(a, b) or fnmatch.fnmatchcase(b, a) for a, b in pairs)
-        same = first.engine == second.engine and _place(first.url) == _place(second.url)
-        if overlap and same:
-            yield (
-                f"backend {first.name} and backend {second.name} are one server"
-                f" ({URL(first.url).authority}), and adopt of both takes the same sessions: each of"
-                " them becomes two instances, which both repair it"
-            )
-
-
-def _place(url: str) -> tuple[str | None, int | None, str]:
-    parts = URL(url)
-    host = "127.0.0.1" if parts.host == "localhost" else parts.host
-    return host, parts.port, parts.path.rstrip("/")

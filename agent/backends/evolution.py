@@ -1,22 +1,37 @@
-"""Evolution API 1.8 and 2.x: what seat.py asks of a server."""
+"""Evolution API 1.8 and 2.x: what seat.py asks of a server.
+
+A renewal replaces a session there: back up its row and settings, delete it, create it. That ends
+its pairing, and the server deletes its messages and contacts. Token, settings, webhook and proxy
+are given back, also after the agent or the server died in between. One folder for each session: a
+backup for each deletion, the same as `removal.json` from the deletion until all is given back, and
+`made` if the agent made it on the server. Backups have the session's token: mode 0600.
+"""
 
 import asyncio
+import hashlib
+import json
+import logging
+import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.backends.evolution_calls import EvolutionCalls, Live
-from agent.backends.evolution_renewal import LOOK_EVERY, Renewal, folder_name
 from agent.backends.evolution_session import EvolutionSession
-from agent.backends.http import Http, ServerDown, cannot
+from agent.backends.http import Http, ServerDown, cannot, read_json, segment
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
 from agent.engines.base import Qr
-from agent.engines.tasks import cancel, runs
+from agent.engines.settings import inside
+from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
+from agent.files import make_folder, write_whole
+
+log = logging.getLogger(__name__)
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
@@ -31,6 +46,15 @@ ONE_LOGIN = 10.0
 """Seconds after a login was asked for in which a restart is the same wish: two would fight."""
 CODE_WAIT, PAIRING_WAIT = 3.0, 7.0
 """Seconds that a request for a code waits for the first one; for one to type on a phone."""
+
+SETTINGS = (
+    *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
+    "syncFullHistory",
+)
+LOGOUT_WAIT = 5.0
+"""Seconds that a logout may take after the server answered it."""
+REMOVAL_WAIT = 45.0
+LOOK_EVERY = 0.3
 
 
 class Evolution:
@@ -73,7 +97,8 @@ class Evolution:
     async def hold(self, remote: str, *, adopted: bool, paired: bool, account: str) -> "Session":
         known = EvolutionSession(remote, self.calls, adopted, paired or None, account)
         session = Session(self, known)
-        await session.renewal.load()
+        known.owed = bool(await in_thread(session.read))
+        known.made = await in_thread((session.folder / "made").exists)
         self.held[remote] = session
         return session
 
@@ -92,11 +117,8 @@ class Session:
         self._server, self._calls, self.name = server, server.calls, known.name
         self._acting = asyncio.Lock()
         """Held by each action: a request for a code begins a login if it closed meanwhile."""
-        self._folder = server.folder / folder_name(known.name)
-        self._know(known)
-
-    def _know(self, known: EvolutionSession) -> None:
-        self.known, self.renewal = known, Renewal(known, self._calls, self._folder)
+        self.folder = server.folder / folder_name(known.name)
+        self.known = known
 
     async def look(self, *, deep: bool = False) -> None:
         """EngineError `zombie`: it says open, and WhatsApp does not answer through it."""
@@ -152,7 +174,7 @@ class Session:
                 return
             known.renewing = True
             try:
-                await self.renewal.take_away(heard)
+                await self._take_away(heard)
                 known = EvolutionSession(
                     *(self.name, self._calls, known.adopted and not confirmed, False),
                     live=Live.MISSING,
@@ -161,7 +183,7 @@ class Session:
                     made=known.made,
                     renewing=True,
                 )
-                self._know(known)
+                self.known = known
                 await self._connect()
             finally:
                 known.renewing = False
@@ -187,7 +209,7 @@ class Session:
             return await self._pairing_code(phone_of(arguments))
         if name == "delete":  # for good, by a person's word
             async with self._acting:
-                await self.renewal.delete()
+                await self._delete()
                 self.known.note_end("")
             return {}
         cause = "an Evolution server knows pairing_code and delete"
@@ -204,7 +226,7 @@ class Session:
                 raise cannot("get a pairing code", "it waits for no scan", "not_waiting")
             if known.live is Live.CONNECTING:
                 # The number counts only when a login begins; there is no pairing to lose.
-                await self.renewal.log_out(None)
+                await self._end_pairing(None)
                 known.note_end("")
                 known.note_live(Live.CLOSE)
             await self._log_in(phone)
@@ -270,7 +292,7 @@ class Session:
     # logins
 
     async def _log_out(self, heard: Live | None) -> None:
-        await self.renewal.log_out(heard)
+        await self._end_pairing(heard)
         self.known.note_end("logout")
         await self._state()
 
@@ -288,7 +310,7 @@ class Session:
             await self._ask_account(at_once=True)
         await self._log_in()
         # A slow server may have created it after our request had run out of time.
-        await self.renewal.give_back()
+        await self._give_back()
 
     async def _create(self) -> None:
         known = self.known
@@ -298,7 +320,11 @@ class Session:
                 " makes none in its place. To create it: `wa-agent ensure-healthy ID --yes`"
             )
             raise cannot(f"connect {self.name}", cause, "remote_missing")
-        await self.renewal.create()
+        # With what an unfinished renewal backed up, else with nothing set.
+        row = (await in_thread(self.read)).get("row")
+        await in_thread(self._write, {"made": b""})
+        known.made = True
+        await self._calls.create(self.name, _creation(row, self._calls.old))
         known.note_end("")
         known.note_live(Live.CLOSE)
 
@@ -321,3 +347,187 @@ class Session:
                         return
                     await asyncio.sleep(LOOK_EVERY)
                     await self._log_in()
+
+    # a renewal
+
+    async def _take_away(self, heard: Live | None) -> None:
+        """Delete the session after a backup. `heard`: the state by which that was decided."""
+        name = self.name
+        live = await self._calls.state(name)
+        if live is Live.MISSING:
+            return
+        if not self.known.owed:  # else a first backup has what may be half deleted by now
+            backup = await self._back_up(rehearse=live is not Live.UNLOADED)
+        elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
+            return
+        else:
+            backup = await in_thread(self.read)
+        await self._remove(heard, backup)
+
+    async def _delete(self) -> None:
+        """Delete for good; the backup stays for a person."""
+        if await self._calls.state(self.name) is not Live.MISSING:
+            await self._back_up(rehearse=False)
+            await self._remove(None, {})
+        await in_thread(self._write, {"removal.json": None, "made": None})
+        self.known.owed = self.known.made = False
+
+    async def _end_pairing(self, heard: Live | None) -> None:
+        """End its pairing, and leave it on the server with all that it has there."""
+        name = self.name
+        live = await self._calls.state(name)
+        self._refuse_kept(live, heard)
+        if live not in (Live.OPEN, Live.CONNECTING):
+            return
+        await self._calls.logout(name)
+        # The answer comes first, and says success also where the server does nothing: a paired
+        # session that is not connected cannot tell WhatsApp about it, and stays as it is.
+        if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
+            cause = f"it has not closed after {LOGOUT_WAIT:g} s"
+            raise cannot(f"log {name} out", cause, "no_effect")
+
+    async def _give_back(self) -> None:
+        """Set what an unfinished renewal backed up and `create` cannot set."""
+        if not (session := await in_thread(self.read)):
+            return
+        for what, body in self._settable(session).items():
+            try:
+                await self._calls.set(what, self.name, body)
+            except ServerDown:
+                raise
+            except EngineError as error:
+                # It is there and can be scanned; deleting it once more changes nothing.
+                log.warning("%s: the backup stays in %s", error, self.folder)
+        await in_thread(self._write, {"removal.json": None})
+        self.known.owed = False
+
+    async def _back_up(self, *, rehearse: bool) -> dict[str, Any]:
+        """`rehearse`: set the present values again, for the server would refuse the same after the
+        deletion, and wait until it can create sessions at all."""
+        name = self.name
+        session = {"remote": name, "row": await self._calls.raw_row(name)}
+        session |= {what: await self._calls.find(what, name) for what in ("settings", "webhook")}
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
+        await in_thread(self._write, {backup: json.dumps(session).encode()})
+        if await in_thread(read_json, self.folder / backup) != session:
+            raise cannot(f"back up {name}", "it reads differently", "backup_failed")
+        if rehearse:
+            if self._calls.old:
+                await self._calls.rows()
+            for what, body in self._settable(session).items():
+                await self._calls.set(what, name, body)
+        return session
+
+    async def _remove(self, heard: Live | None, backup: Mapping[str, Any]) -> None:
+        """`backup`: of a session that is created again."""
+        calls, name = self._calls, self.name
+        live = await calls.state(name)
+        self._refuse_kept(live, heard)
+        if live is Live.OPEN or (live is Live.CONNECTING and calls.old):
+            await calls.logout(name)
+            if not await self._becomes(Live.CLOSE, LOGOUT_WAIT) and live is Live.CONNECTING:
+                # Measured on 1.8.6: the connection of what is deleted now goes on, reads the keys
+                # of the next session of that name, and both replace each other without an end.
+                cause = "WhatsApp does not answer its connection, which Evolution API 1.8 would"
+                cause += " keep beside the new session's; try again later, or restart the server"
+                raise cannot(f"remove {name} now", cause, "no_effect")
+        if backup:
+            await in_thread(self._write, {"removal.json": json.dumps(backup).encode()})
+            self.known.owed = True
+        await calls.delete(name)
+        if not await self._becomes(Live.MISSING, REMOVAL_WAIT):
+            raise cannot(f"delete {name}", f"it is there after {REMOVAL_WAIT:g} s", "timeout")
+
+    def _refuse_kept(self, live: Live, heard: Live | None) -> None:
+        back = live is Live.OPEN and heard not in (None, Live.OPEN)
+        if live is not Live.MISSING and (back or heard is Live.MISSING):
+            cause = f"its server has it again, and says {live}; the pairing is kept. To end it"
+            cause += " all the same, ask again"
+            raise cannot(f"renew {self.name}", cause, "pairing_kept")
+
+    async def _becomes(self, wanted: Live, within: float) -> bool:
+        """True once it is so at two looks: between two tries it says `close` for a moment."""
+        deadline, seen = time.monotonic() + within, 0
+        while seen < 2:
+            live = await self._calls.state(self.name)
+            seen = seen + 1 if live is wanted else 0
+            if live is Live.MISSING or time.monotonic() > deadline:
+                return live is Live.MISSING or seen > 1
+            await asyncio.sleep(LOOK_EVERY)
+        return True
+
+    def _settable(self, session: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The bodies that set its settings and its webhook, by the route's name."""
+        bodies, old = {}, self._calls.old
+        if isinstance(raw := session.get("settings"), Mapping):
+            bodies["settings"] = _settings(inside(raw, "settings") or raw, old)
+        if webhook := _webhook(session.get("webhook"), old):
+            bodies["webhook"] = webhook
+        return bodies
+
+    # files
+
+    def _write(self, files: Mapping[str, bytes | None]) -> None:
+        """None removes a file. EngineError if a file cannot be written: delete nothing then."""
+        try:
+            make_folder(self.folder)
+            for name, content in files.items():
+                if content is not None:
+                    write_whole(self.folder / name, content)
+                else:
+                    (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot(f"write {self.folder}", f"{error.strerror}", "backup_failed") from error
+
+    def read(self) -> dict[str, Any]:
+        return read_json(self.folder / "removal.json")
+
+
+def folder_name(name: str) -> str:
+    quoted = segment(name)
+    if len(quoted) <= 120:
+        return quoted
+    return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def _creation(row: Any, old: bool) -> dict[str, str]:
+    """Token, number and proxy: only `create` can set them."""
+    if old:
+        fields = {"token": inside(row, "instance", "apikey")}
+    else:
+        fields = {"token": inside(row, "token"), "number": inside(row, "number")}
+        if inside(row, "Proxy", "enabled") is True:
+            for key in ("host", "port", "protocol", "username", "password"):
+                fields[f"proxy{key.capitalize()}"] = row["Proxy"].get(key)
+    return {key: value for key, value in fields.items() if isinstance(value, str) and value}
+
+
+def _settings(raw: Any, old: bool) -> dict[str, Any]:
+    """All settings by the server's own names, for the route that sets all at once."""
+    names = [re.sub("([A-Z])", r"_\1", it).lower() for it in SETTINGS] if old else SETTINGS
+    body = {name: inside(raw, name) for name in names}
+    for name in [name for name, value in body.items() if value is None]:
+        body[name] = "" if name.startswith("msg") else False
+    token = inside(raw, "wavoipToken")
+    if old or token:
+        # 1.8.6 refuses a change without it, and takes an empty one.
+        body["wavoipToken"] = token if isinstance(token, str) else ""
+    return body
+
+
+def _webhook(raw: Any, old: bool) -> dict[str, Any]:
+    url, events = inside(raw, "url"), inside(raw, "events")
+    if inside(raw, "enabled") is not True or not isinstance(url, str) or not url:
+        return {}
+    both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
+    if old:
+        names = ("webhook_by_events", "webhook_base64")
+        return both | {key: raw.get(key) is True for key in names}
+    headers = raw.get("headers")
+    more = {
+        "headers": headers if isinstance(headers, Mapping) else {},
+        "byEvents": raw.get("webhookByEvents") is True,
+        "base64": raw.get("webhookBase64") is True,
+    }
+    return {"webhook": both | more}

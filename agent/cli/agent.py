@@ -8,11 +8,19 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import quote
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import CONFIG, Subparsers, Words, add_command, add_group, client_of
+from agent.cli.command import (
+    CONFIG,
+    COPY,
+    Subparsers,
+    Words,
+    add_command,
+    add_group,
+    client_of,
+    name_of_a,
+)
 from agent.cli.terminal import list_of, print_answer, say
 from agent.errors import Refused
 from agent.files import write_whole
@@ -39,7 +47,7 @@ def add(commands: Subparsers) -> None:
     }
     add_command(among, "add", add_key, example="prometheus --scope read", words=words)
     add_command(among, "list", list_keys)
-    words = {"key_id=KEY": "its id, as `key list` shows it"}
+    words = {"key_id=KEY": ("its id, as `key list` shows it", {"type": name_of_a("key", COPY)})}
     add_command(among, "revoke", revoke, example="3f8a2c1d", words=words)
     words = {
         "--with ENGINE": (
@@ -106,7 +114,7 @@ def check_config(options: argparse.Namespace) -> int:
 def show_config(options: argparse.Namespace) -> int:
     """Show every setting."""
     from agent.config.load import load_config
-    from agent.config.render import render_config, tables_of, without_secrets
+    from agent.config.tables import render_config, tables_of, without_secrets
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = without_secrets(load_config(path, os.environ, overrides=given))
@@ -117,7 +125,7 @@ def show_config(options: argparse.Namespace) -> int:
 def init_config(options: argparse.Namespace) -> int:
     """Write a commented configuration."""
     from agent.config.load import load_config
-    from agent.config.render import render_config
+    from agent.config.tables import render_config
     from agent.vault.folder import explain
 
     target = Path(options.config or INSTALLED_CONFIG)
@@ -153,8 +161,7 @@ def list_keys(options: argparse.Namespace) -> int:
 
 def revoke(options: argparse.Namespace) -> int:
     """Revoke a key."""
-    path = f"/api/keys/{quote(options.key_id, safe='')}"
-    revoked = client_of(options).request("DELETE", path)
+    revoked = client_of(options).request("DELETE", f"/api/keys/{options.key_id}")
     return print_answer(options, revoked, f"{revoked['id']} revoked")
 
 

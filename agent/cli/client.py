@@ -138,10 +138,17 @@ class Client:
         if self.key:
             sent["Authorization"] = f"Bearer {self.key}"
         connection = http.client.HTTPConnection(self._host())
-        connection.sock = self._open_socket()
-        # The agent refuses what is no time to wait.
-        connection.sock.settimeout(min(max(1.0, seconds), 86_400.0))
         try:
+            connection.sock = self._connect()
+            try:  # the kernel accepts connections for a process that hangs, too
+                connection.request("GET", "/healthz")
+                connection.getresponse().read()
+            except TimeoutError:
+                words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
+                raise AgentUnreachable(words) from None
+            connection.sock = connection.sock or self._connect()
+            # The agent refuses what is no time to wait.
+            connection.sock.settimeout(min(max(1.0, seconds), 86_400.0))
             try:
                 connection.request(method, path, raw, sent)
             except (BrokenPipeError, ConnectionResetError):
@@ -154,7 +161,9 @@ class Client:
                 raise AgentSaidNo(response.status, response.read())
             yield response
         except (OSError, http.client.HTTPException) as error:
-            raise _broken_off(error) from error
+            cause = str(error) or type(error).__name__
+            words = f"cannot finish talking to the agent: {cause}; {_START_IT}"
+            raise AgentUnreachable(words) from error
         finally:
             connection.close()
 
@@ -173,22 +182,6 @@ class Client:
         if parts.scheme != "http" or not parts.netloc:
             raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
         return parts.netloc
-
-    def _open_socket(self) -> socket.socket:
-        """A socket to an agent that answers. The kernel accepts connections for a process that
-        hangs, too. So /healthz is asked first, with a short time limit."""
-        import http.client
-
-        try:
-            with self._connect() as sock:
-                sock.sendall(f"GET /healthz HTTP/1.1\r\nHost: {self._host()}\r\n\r\n".encode())
-                http.client.HTTPResponse(sock, method="GET").begin()
-        except TimeoutError:
-            words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
-            raise AgentUnreachable(words) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise _broken_off(error) from error
-        return self._connect()
 
     def _connect(self) -> socket.socket:
         problems = []
@@ -210,11 +203,6 @@ class Client:
                 sock.close()
                 problems.append(f"{path}: {error.strerror or error}")
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
-
-
-def _broken_off(error: Exception) -> AgentUnreachable:
-    cause = str(error) or type(error).__name__
-    return AgentUnreachable(f"cannot finish talking to the agent: {cause}; {_START_IT}")
 
 
 LONGEST = 1800.0

@@ -2,13 +2,14 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from agent.cli.client import Client
-from agent.core.model import parse_instance_id
+from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
 
 Run = Callable[[argparse.Namespace], int]
@@ -114,15 +115,16 @@ def seconds(text: str) -> float:
     return given
 
 
-def name_of_a(thing: str) -> Callable[[str], str]:
-    """Reads the name of a backend or of a webhook, which has the letters of an instance's id."""
+COPY = "[A-Za-z0-9._-]{1,96}"
+
+
+def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:
+    """Reads a name that becomes a part of an address: no other letters are allowed."""
 
     def read(text: str) -> str:
-        try:
-            return parse_instance_id(text)
-        except InvalidRequest:
-            sentence = f"cannot use {text!r:.80} as the name of a {thing}"
-            raise argparse.ArgumentTypeError(sentence) from None
+        if re.fullmatch(pattern, text) and text.strip("."):
+            return text
+        raise InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
 
     return read
 

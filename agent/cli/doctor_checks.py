@@ -15,8 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import VERSION
-from agent.backends.declared import ADVICE as ONE_SERVER
-from agent.backends.declared import one_server
 from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor import Finding, Installation, note, ok, wrong
 from agent.config.declaration import BackendDeclaration, hide_secrets
@@ -252,8 +250,6 @@ def backends(here: Installation) -> Iterator[Finding]:
         sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
         advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
         yield wrong(sentence, advice, check="config")
-    for sentence in one_server(declared):
-        yield wrong(sentence, ONE_SERVER, check="config")
     if declared:
         with suppress(WaError):  # the check `agent` says why
             views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}

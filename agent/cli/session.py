@@ -10,10 +10,10 @@ import time
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from agent.cli.client import LONGEST, AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import (
+    COPY,
     Subparsers,
     Words,
     add_command,
@@ -21,6 +21,7 @@ from agent.cli.command import (
     add_instance_command,
     client_of,
     given,
+    name_of_a,
 )
 from agent.cli.terminal import Columns, clean, list_of, moment, pair_lines, print_answer, progress
 from agent.core.reasons import reason_of
@@ -121,7 +122,7 @@ def add(commands: Subparsers) -> None:
     add_instance_command(commands, "snapshot", snapshot)
     add_instance_command(commands, "snapshots", list_snapshots)
     words = {
-        "NAME": "as `snapshots` shows it",
+        "NAME": ("as `snapshots` shows it", {"type": name_of_a("copy", COPY)}),
         "--force": "also replace a newer session or use a damaged snapshot",
     }
     add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
@@ -129,13 +130,13 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "trash", list_trash)
     among = parser.add_subparsers(metavar="COMMAND", required=False)
     add_command(among, "list", list_trash)
-    words, example = {"NAME": "as `trash list` shows it"}, "sales.20260115T103045Z-4"
-    add_command(among, "restore", untrash, example=example, words=words)
+    words = {"NAME": ("as `trash list` shows it", {"type": name_of_a("retired session", COPY)})}
+    add_command(among, "restore", untrash, example="sales.20260115T103045Z-4", words=words)
 
     summary = "files and keys that repairs removed from a session on a backend"
     among = add_group(commands, "removed", summary, "list sales")
     add_instance_command(among, "list", list_removed)
-    words = {"NAME": "as `removed list` shows it"}
+    words = {"NAME": ("as `removed list` shows it", {"type": name_of_a("repair's copy", COPY)})}
     add_instance_command(among, "restore", put_back, example="20260115T103045Z", words=words)
 
 
@@ -378,7 +379,7 @@ def list_snapshots(options: argparse.Namespace) -> int:
 
 def restore(options: argparse.Namespace) -> int:
     """Replace a session by a snapshot; the trash keeps the replaced session."""
-    path = f"snapshots/{quote(options.name, safe='')}/restore"
+    path = f"snapshots/{options.name}/restore"
     answer = _post(options, f"restoring {options.id}", path, {"force": options.force})
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
     return print_answer(
@@ -411,7 +412,7 @@ def list_trash(options: argparse.Namespace) -> int:
 
 def untrash(options: argparse.Namespace) -> int:
     """Bring a retired session back."""
-    path = f"/api/trash/{quote(options.name, safe='')}/restore"
+    path = f"/api/trash/{options.name}/restore"
     instance = client_of(options).post(path)
     state = "enabled" if instance["enabled"] else "disabled"
     return print_answer(options, instance, f"{instance['id']} is back, {state}")
@@ -429,7 +430,7 @@ def list_removed(options: argparse.Namespace) -> int:
 
 def put_back(options: argparse.Namespace) -> int:
     """Put removed files and keys back; the session is down meanwhile."""
-    path = f"removed/{quote(options.name, safe='')}/restore{TO_THE_END}"
+    path = f"removed/{options.name}/restore{TO_THE_END}"
     answer = _post(options, f"putting {options.name} of {options.id} back", path)
     return print_answer(
         options,

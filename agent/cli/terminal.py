@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Columns = Mapping[str, str | Callable[[Row], object]]
 """Each head with the field below it, or how its cell is made."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+_SECONDS = ("seconds", "proof_age", "still_for")
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -149,6 +150,8 @@ def shown(name: str, value: Any) -> object:
         return " ".join(map(str, value))
     if name.endswith(("_seconds", "_bytes")):
         return duration(value) if name.endswith("_seconds") else size(value)
+    if isinstance(value, float):
+        return f"{value:.1f} s" if name in _SECONDS else round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 

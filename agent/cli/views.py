@@ -1,19 +1,14 @@
 """`list`, `show`, and `why` for a person who was just called: an instance's last events, its state
 with the proof, and its next steps. `top`: the table of `list`, live in a terminal, those in trouble
-first; q ends it. `reasons`: why sessions end, and what the agent does. `events`: the history of
+first, until Ctrl+C. `reasons`: why sessions end, and what the agent does. `events`: the history of
 instances and agent; `logs`: what a session's worker and its program print."""
 
 import argparse
-import contextlib
 import json
-import os
-import select
 import signal
 import subprocess
 import sys
-import termios
 import time
-import tty
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -124,7 +119,12 @@ def show(options: argparse.Namespace) -> int:
 
 def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
     for name, value in told.items():
-        if isinstance(value, dict):
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = (
+                ", ".join(f"{key} {shown(key, it)}" for key, it in row.items()) for row in value
+            )
+            value = dict(zip(map(str, range(1, len(value) + 1)), rows, strict=True))
+        if isinstance(value, dict) and name != "events":
             yield from _flat(value, f"{above}{name}.")
         elif value and name != "events":
             yield above + name, shown(name, value)
@@ -257,7 +257,7 @@ _STYLES = {
 
 
 def top(options: argparse.Namespace) -> int:
-    """Watch every instance live, those in trouble first; q quits."""
+    """Watch every instance live, those in trouble first, until Ctrl+C."""
     client = client_of(options)
     if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
         return _watch(client)
@@ -303,38 +303,20 @@ def frame(rows: list[Row], lost: str = "") -> "Group":
 def _watch(client: Client) -> int:
     from rich.live import Live
 
+    # Each end restores the terminal; a screen that is suspended would have to be entered again.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     rows: list[Row] = []
     seen, lost = time.monotonic(), ""
-    with _keys() as fd, Live(screen=True, auto_refresh=False) as live:
+    with Live(screen=True, auto_refresh=False) as live:
         while True:
             try:
                 rows, seen, lost = worst_first(client), time.monotonic(), ""
             except AgentUnreachable as error:
                 lost = f"{duration(time.monotonic() - seen)} old: {error}"
             live.update(frame(rows, lost), refresh=True)
-            # The end of the input is readable for ever: it ends the program.
-            if select.select([fd], [], [], EVERY)[0]:
-                keys = os.read(fd, 1024)
-                if not keys or b"q" in keys:
-                    return 0
-
-
-@contextlib.contextmanager
-def _keys() -> Iterator[int]:
-    """Keys one by one, and a terminal that is restored at every end."""
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
-    # A screen that is suspended would have to be left and entered again.
-    signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    try:
-        tty.setcbreak(fd)
-        yield fd
-    finally:
-        # A terminal that is gone (SIGHUP) needs nothing back.
-        with contextlib.suppress(OSError, termios.error):
-            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+            time.sleep(EVERY)
 
 
 # The history, and the workers' lines

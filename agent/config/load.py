@@ -107,6 +107,7 @@ def _paths(config: Config) -> Iterator[Fault]:
 
 T = TypeVar("T")
 Row = dict[str, Any]
+Given = tuple[str, Any, str]
 
 PREFIX = "WA_AGENT_"
 NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
@@ -152,7 +153,7 @@ def load_config(
     source = Source() if path is None else _read_source(path, text)
     tables = source.tables
     _name_tables(source)
-    for key, value, words in _read_given(env, overrides or {}, all_tables()):
+    for key, value, words in _read_given(env, overrides or {}):
         table, _, name = key.rpartition(".")
         tables.setdefault(table, {})[name] = value
         source.given[key] = words
@@ -205,9 +206,7 @@ class Source:
         return self.refuse(next(key for its in places for key in keys if key in its), cause)
 
 
-def _read_given(
-    env: Mapping[str, str], overrides: Mapping[str, str], tables: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, str]]:
+def _read_given(env: Mapping[str, str], overrides: Mapping[str, str]) -> Iterator[Given]:
     """Key, value, and the words that say where it came from, of all that stands outside the file;
     the last one of a key wins. A key's own name (WA_AGENT_SECTION__KEY) wins over a name
     that users know, and the command line over both."""
@@ -215,21 +214,19 @@ def _read_given(
         if text := env.get(name):
             if name == "LOG_LEVEL":
                 text = text.lower().removesuffix("ing")  # "warning" is warn
-            yield _from_text(text, key, tables, f"environment variable {name}{unit}", unit)
+            yield _from_text(text, key, f"environment variable {name}{unit}", unit)
     for name in sorted(env):
         if name.startswith(PREFIX) and name not in NOT_KEYS:
             key = name[len(PREFIX) :].lower().replace("__", ".", 1)
-            yield _from_text(env[name], key, tables, f"environment variable {name}")
+            yield _from_text(env[name], key, f"environment variable {name}")
     for key, text in overrides.items():
-        yield _from_text(text, key, tables, f"command line ({key})")
+        yield _from_text(text, key, f"command line ({key})")
 
 
-def _from_text(
-    text: str, key: str, tables: Mapping[str, Any], words: str, unit: str = ""
-) -> tuple[str, Any, str]:
+def _from_text(text: str, key: str, words: str, unit: str = "") -> Given:
     """The text as the type of the key's default."""
     section, _, name = key.partition(".")
-    table = tables.get(section)
+    table = all_tables().get(section)
     if table is None or table.example or all(name != it.name for it, _ in settings_of(table.plain)):
         raise ConfigError(f"cannot use {words}: there is no key {key}", field=key)
     kind = type(getattr(table.plain, name))

@@ -9,7 +9,14 @@ from functools import partial
 from typing import Any
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, Histogram, PerMinute, StatusTime
+from agent.core.figures import (
+    COUNTS,
+    ErrorRate,
+    Histogram,
+    Inbound,
+    PerMinute,
+    StatusTime,
+)
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -167,10 +174,7 @@ class Session:
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
     """Crypto errors in the sliding window."""
-    received_wall: float = 0.0
-    """When the last message came."""
-    acked_wall: float = 0.0
-    """When the last ack or receipt came: the connection works."""
+    inbound: Inbound = field(default_factory=Inbound)
     circuit: str = "closed"
     """closed, open or half_open."""
     circuit_opens_wall: float | None = None
@@ -464,13 +468,13 @@ class BackendView:
 class AgentStatus:
     version: str
     host: str
-    started_wall: float
+    started: str | None
     ready: bool
-    restoring: tuple[int, int] = (0, 0)
-    """Instances brought back so far, and how many there are to bring back."""
-    passes_total: int = 0
+    restoring: Mapping[str, int]
+    """Instances brought back so far, `done`, and how many there are to bring back, `total`."""
+    passes: int = 0
     pass_seconds_total: float = 0.0
-    last_pass_age: float = 0.0
+    last_pass_age_seconds: float = 0.0
     dbus_connected: bool | None = None
     """None on a host that has no D-Bus."""
     jobs_pending: int = 0
@@ -479,12 +483,12 @@ class AgentStatus:
     goes on fail with; "" = none."""
     reconnects: Histogram = field(default_factory=Histogram)
     """Seconds from a lost to the next connection, of sessions not stopped by hand."""
-    config_read_wall: float = 0.0
+    settings_read: str | None = None
     """When the settings in force were read."""
-    config_refused: bool = False
+    settings_refused: bool = False
     """The last reload failed."""
     alive: bool = True
-    """False while `last_pass_age` means that the loop no longer turns."""
+    """False while `last_pass_age_seconds` means that the loop no longer turns."""
 
 
 # A journal entry and a moment as JSON shows them.

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
 from agent.api.server import Server
 from agent.clock import boot_now
-from agent.config.config import USUAL_LISTEN, Config, StopSection
+from agent.config.config import USUAL_LISTEN, Config
 from agent.config.load import load_config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.state_folder import (
@@ -48,7 +48,6 @@ from agent.store.database import Store
 from agent.supervise.assemble import Supervisor, line_up, load_instances, take_on
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.seats import Seats
 from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import found_sessions, scan
@@ -352,11 +351,7 @@ def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 
 
 async def stop_in_order(
-    supervisor: Supervisor,
-    server: Server | None,
-    state: Path,
-    *,
-    leave: bool,
+    supervisor: Supervisor, server: Server | None, state: Path, *, leave: bool
 ) -> bool:
     """Schedules have ended with the TaskGroup; what follows keeps this order. `leave`: the agent
     is restarting, and the workers stay.
@@ -368,8 +363,6 @@ async def stop_in_order(
         server.announce_end()
     supervisor.repairs.stop()
     supervisor.keeping.work.stop()
-    facts = supervisor.registry.facts.values()
-    every = [session for session in facts if not session.instance.backend]
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
     async def write(what: Awaitable[object]) -> None:
@@ -386,12 +379,11 @@ async def stop_in_order(
 
     if leave:
         await save_records()
-        links = [session.link for session in every if session.link is not None]
+        facts = supervisor.registry.facts.values()
+        links = [its.link for its in facts if its.link and not its.instance.backend]
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
     else:
-        times = supervisor.settings.config.stop
-        besides = {session.id for session in facts if session.instance.backend}
-        await close_sessions(every, supervisor.seats, times, save_records, besides=besides)
+        await close_sessions(supervisor, save_records)
     await supervisor.packs.close(leave_workers=leave)
     await supervisor.backends.close()
     await write(store.append(said("agent_stopped", "the agent stopped in order")))
@@ -404,21 +396,18 @@ async def stop_in_order(
 
 
 async def close_sessions(
-    all_facts: Collection[Facts],
-    host: Seats,
-    times: StopSection,
-    save_records: Callable[[], Awaitable[None]],
-    *,
-    besides: Container[InstanceId] = (),
+    supervisor: Supervisor, save_records: Callable[[], Awaitable[None]]
 ) -> None:
-    """Prepare, save, close. `besides`: sessions that go on: those of backends."""
-    linked = [facts for facts in all_facts if facts.link is not None]
+    """Prepare, save, close. The sessions of backends go on."""
+    times, all_facts = supervisor.settings.config.stop, supervisor.registry.facts.values()
+    linked = [facts for facts in all_facts if facts.link and not facts.instance.backend]
+    besides = {facts.id for facts in all_facts if facts.instance.backend}
     what = f"tell {len(linked)} sessions to prepare"
     await _ask_all(linked, "prepare_stop", times.prepare, what)
     await save_records()
     await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
     # A start may still be queued: it would begin when the agent is gone.
-    units = await host.list()
+    units = await supervisor.seats.list()
     running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
     running = [id for id in running if id not in besides]
     begun = boot_now()
@@ -426,7 +415,7 @@ async def close_sessions(
     async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(times.close):
-                await host.stop(id)
+                await supervisor.seats.stop(id)
         except (WaError, TimeoutError) as error:
             words = "cannot close the worker of %s in order: %s"
             log.error(words, id, error or "too slow", extra=about(id))

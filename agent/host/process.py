@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -90,18 +90,14 @@ def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int
 
 
 class ProcessChild:
-    """Its notices come to `path`, where those of an earlier agent's child arrived as well."""
+    """Its notices come to `notify`, where those of an earlier agent's child arrived as well."""
 
     pid = 0
 
-    def __init__(
-        self,
-        path: Path,
-        notice: Callable[[Mapping[str, str]], None],
-        clear: Callable[[int], Awaitable[int]],
-    ) -> None:
-        """`notice` hears of the process that `watch` names; `clear` ends what it leaves."""
-        self._notice, self._clear = notice, clear
+    def __init__(self, host: "ProcessHost", worker: Worker) -> None:
+        """The worker hears of the process that `watch` names; the host ends what that leaves."""
+        self._host, self._worker = host, worker
+        path = host.folder(worker.id) / "notify"
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self._pidfd = -1
@@ -134,7 +130,7 @@ class ProcessChild:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
     async def clear(self) -> int:
-        return await self._clear(self.pid)
+        return await self._host.sweep(self.pid, self._worker.status.run)
 
     def release(self) -> None:
         for fd in (self._pidfd, self._sock.fileno()):
@@ -154,7 +150,7 @@ class ProcessChild:
             said = dict(line.split("=", 1) for line in lines if "=" in line)
         for _level, _kind, credentials in sent:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
-                self._notice(said)
+                self._worker.notice(said)
 
     def _end(self) -> None:
         with suppress(OSError):  # its last notices
@@ -199,25 +195,6 @@ Left = tuple[int, str]
 run is in its children's environment."""
 
 
-class Sweep:
-    """Workers that end together share one look at the processes of the machine."""
-
-    def __init__(self) -> None:
-        self._asked: set[Left] = set()
-        self._looking = asyncio.Lock()
-
-    async def kill(self, leader: int, run: str, living: Collection[int] = ()) -> int:
-        """Return when none is left, and how many there were. `living`: leaders of other workers;
-        none of their processes is looked at."""
-        if leader > 1:  # 0 would be this process's own group
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(leader, signal.SIGKILL)
-        self._asked.add((leader, run))
-        async with self._looking:
-            asked, self._asked = self._asked, set()
-            return await asyncio.to_thread(_kill_all, asked, set(living)) if asked else 0
-
-
 def _kill_all(asked: set[Left], living: set[int]) -> int:
     leaders, runs = ({each[at] for each in asked} - {0, ""} for at in (0, 1))
     spared, killed = {0, os.getsid(0), *living} - leaders, set()
@@ -249,7 +226,9 @@ class ProcessHost(Host):
     def __init__(self, wake: Wake, places: Places, limits: Limits, program: Sequence[str]) -> None:
         self._wake, self._places, self._limits = wake, places, limits
         self._program = program
-        self._boot, self._sweep = boot_id(), Sweep()
+        self._boot = boot_id()
+        self._left: set[Left] = set()
+        self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
@@ -286,10 +265,10 @@ class ProcessHost(Host):
         return self._boot
 
     def link_path(self, instance: InstanceId) -> Path:
-        return self._folder(instance) / "link.sock"
+        return self.folder(instance) / "link.sock"
 
     def log_path(self, instance: InstanceId) -> Path | None:
-        return self._folder(instance) / "worker.log"
+        return self.folder(instance) / "worker.log"
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         all = self._workers.items()
@@ -315,7 +294,7 @@ class ProcessHost(Host):
     def limit_memory(self, instance: InstanceId, most: int) -> None:
         self._memory_max[instance] = most
 
-    def _folder(self, instance: InstanceId) -> Path:
+    def folder(self, instance: InstanceId) -> Path:
         return self._places.run_dir / parse_instance_id(instance)
 
     def _worker(self, instance: InstanceId) -> Worker:
@@ -325,12 +304,12 @@ class ProcessHost(Host):
         return self._workers[instance]
 
     def _launch(self, worker: Worker) -> ProcessChild:
-        id, folder = worker.id, self._folder(worker.id)
+        id, folder = worker.id, self.folder(worker.id)
         environment = self._places.environment(folder, worker.status.run, self._limits.watchdog)
         try:
             _make_run_dir(folder)
             (folder / "link.sock").unlink(missing_ok=True)
-            child, out = self._child(worker), open_log(folder)
+            child, out = ProcessChild(self, worker), open_log(folder)
         except OSError as error:
             raise HostError(f"cannot prepare {folder} for {id}: {error}") from error
         try:
@@ -341,15 +320,18 @@ class ProcessHost(Host):
         finally:
             os.close(out)
 
-    def _child(self, worker: Worker) -> ProcessChild:
-        return ProcessChild(
-            self._folder(worker.id) / "notify",
-            worker.notice,
-            partial(self._clear, worker),
-        )
-
-    async def _clear(self, worker: Worker, pid: int) -> int:
-        return await self._sweep.kill(pid, worker.status.run, self._living())
+    async def sweep(self, leader: int, run: str) -> int:
+        """Return when nothing of that worker is left, and how many processes there were. Workers
+        that end together share one look at the processes of the machine; none of those of a
+        living worker is touched."""
+        if leader > 1:  # 0 would be this process's own group
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(leader, signal.SIGKILL)
+        self._left.add((leader, run))
+        async with self._looking:
+            left, self._left = self._left, set()
+            living = set(self._living())
+            return await asyncio.to_thread(_kill_all, left, living) if left else 0
 
     async def _adopt(self) -> None:
         """The workers of an earlier agent go on. One whose sessions lie somewhere else by now, as
@@ -359,7 +341,7 @@ class ProcessHost(Host):
         for id, pid in find_workers(places.run_dir):
             known, worker = variables_of(pid), self._worker(id)
             try:
-                child = self._child(worker).watch(pid)
+                child = ProcessChild(self, worker).watch(pid)
             except OSError as error:
                 log.warning("cannot adopt process %s: %s", pid, error, extra=about(id))
                 continue
@@ -379,7 +361,7 @@ class ProcessHost(Host):
                 if out.name.startswith("worker.log") and not _same(out.parents[1], places.run_dir):
                     elsewhere.add(run)  # of a state folder that was moved away: left as it is
         for run in left - running - elsewhere:
-            await self._sweep.kill(0, run)
+            await self.sweep(0, run)
 
     def _living(self) -> dict[int, Worker]:
         """Those that are well, by the pid."""

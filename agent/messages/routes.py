@@ -144,7 +144,6 @@ def disposition(name: str) -> str:
 
 
 async def media(call: Call) -> web.StreamResponse:
-    call.supervisor.view(call.id)
     chat, wait = call.query.get("chat", ""), float(call.query.get("wait", _LOAD_WAIT))
     if chat and "@" not in chat:
         chat = f"{digits_of(chat)}@s.whatsapp.net"
@@ -183,7 +182,6 @@ def _headers(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def list_outbox(call: Call) -> Json:
-    call.supervisor.view(call.id)
     sending, query = call.parts.sending, call.query
     limit = query.get("limit", 100)
     rows = await sending.page(call.id, query.get("state", ""), query.get("before", ""), limit)
@@ -192,12 +190,10 @@ async def list_outbox(call: Call) -> Json:
 
 
 async def show(call: Call) -> Json:
-    call.supervisor.view(call.id)
     return await call.parts.sending.show(call.id, call.request.match_info["message"])
 
 
 async def cancel(call: Call) -> Json:
-    call.supervisor.view(call.id)
     return await call.parts.sending.cancel(call.id, call.request.match_info["message"])
 
 

@@ -153,15 +153,15 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    its = status.reconnects
     meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
-    now = replace(its, counts=its.counts.copy())
-    yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, now)])
+    its = replace(status.reconnects, counts=status.reconnects.counts.copy())
+    yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, its)])
     rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    passes = Summary(status.pass_seconds_total, status.passes_total)
-    yield one("wa_agent_pass_duration_seconds", "Duration of passes.", passes)
-    yield one("wa_agent_last_pass_age_seconds", "Age of the last pass.", status.last_pass_age)
+    spent = Summary(status.pass_seconds_total, status.passes)
+    yield one("wa_agent_pass_duration_seconds", "Duration of passes.", spent)
+    age = status.last_pass_age_seconds
+    yield one("wa_agent_last_pass_age_seconds", "Age of the last pass.", age)
 
 
 def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:

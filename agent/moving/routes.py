@@ -9,7 +9,7 @@ from agent.api.http.call import Call, Route, archive_of
 from agent.api.http.envelope import HEADERS, created
 from agent.api.http.fields import BOOLEAN, STRING, Field
 from agent.api.present import show_instance
-from agent.core.model import ID_PATTERN, parse_instance_id
+from agent.core.model import ID_PATTERN
 
 EXPORT = (Field("snapshot", STRING, "of this snapshot; default: one made now", most=24),)
 IMPORT = (
@@ -23,8 +23,7 @@ _READER_SECONDS = 60.0
 
 
 async def export(call: Call) -> web.StreamResponse:
-    body = await call.body()
-    async with call.parts.archives.export(call.id, body.get("snapshot", "")) as found:
+    async with call.parts.archives.export(call.id, call.body.get("snapshot", "")) as found:
         file, snapshot, packed = found
         name = f"{call.id}.{snapshot.name}.wa-session.tar.gz"
         headers = {
@@ -47,7 +46,7 @@ async def import_archive(call: Call) -> web.Response:
     query = call.query
     view, sha256, retired = await call.parts.archives.import_archive(
         archive_of(call),
-        id=parse_instance_id(query["id"]) if "id" in query else None,
+        id=query.get("id"),
         replace=query.get("replace", False),
         enable=query.get("enable", False),
     )

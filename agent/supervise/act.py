@@ -389,7 +389,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
-    reads = facts.received_wall >= begun_wall - crypto.window
+    reads = facts.inbound.last_wall >= begun_wall - crypto.window
     around = Circumstances(
         well=gate.incidents.well(facts) and not waits,
         odd_one_out=gate.incidents.odd_one_out(facts),

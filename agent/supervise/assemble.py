@@ -24,7 +24,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.session import AgentStatus
+from agent.core.session import AgentStatus, wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.instance_file import NAME
@@ -153,18 +153,21 @@ class Supervisor:
         return AgentStatus(
             version=VERSION,
             host=self.host.name,
-            started_wall=self._started_wall,
+            started=wall_text(self._started_wall),
             ready=all(its.observed for its in there),
-            restoring=(self._to_restore - len(self._pending), self._to_restore),
-            passes_total=self.loop.passes,
+            restoring={
+                "done": self._to_restore - len(self._pending),
+                "total": self._to_restore,
+            },
+            passes=self.loop.passes,
             pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age=age,
+            last_pass_age_seconds=age,
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.incidents.codes(),
             reconnects=self.registry.reconnects,
-            config_read_wall=settings.read_wall,
-            config_refused=settings.refused,
+            settings_read=wall_text(settings.read_wall),
+            settings_refused=settings.refused,
             alive=age <= max(settings.config.health.interval, 30.0),
         )
 

@@ -140,6 +140,9 @@ class Facts(Session):
     """Why it is no longer connected; "" once it is again."""
     crypto_lines: PerMinute = field(default_factory=PerMinute)
     """Lines about crypto errors in the log: a flood must not end the process by its log."""
+    hour_wall: float = 0.0
+    hour_messages: int = 0
+    """Begin of the hour that `silence` learns from, and the message count at that time."""
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""

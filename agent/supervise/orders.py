@@ -62,15 +62,10 @@ class Orders:
         return self.registry.view(facts.id)
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> Session:
-        """The worker reads them at its next start; its limits change at once."""
+        """The worker reads them at its next start; its limits change at once. The caller has
+        refused another backend or session."""
         facts = self.registry.get(id)
         changed = replace(facts.instance, settings=dict(settings))
-        if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
-            raise Refused(
-                f"cannot move {id} to another backend or session: delete it, adopt that one",
-                field="settings",
-                code="place_is_fixed",
-            )
         check_settings_of(changed)
         self.registry.check(changed)
         facts.instance = changed

@@ -13,7 +13,7 @@ from agent.clock import boot_now
 from agent.core import crypto
 from agent.core.crypto import CryptoPolicy, CryptoState
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.figures import judge_silence
+from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.memory import judge_memory
 from agent.core.model import (
@@ -92,6 +92,7 @@ def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
     return crypto.failing if corrupted and facts.instance.backend else crypto.peers
 
 
+HOUR = 3600.0
 ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20
 MOST_LINES = 20
@@ -128,7 +129,7 @@ def note_happening(settings: Settings, facts: Facts, happening: Happening) -> bo
             facts.counters.messages[direction] += 1
             facts.counters.per_minute[direction].note(now)
             if not out:
-                facts.received_wall = time.time()
+                facts.inbound = replace(facts.inbound, last_wall=time.time())
             # One that this session wrote itself proves nothing.
             if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
                 _note_readable(settings, facts, detail, now)
@@ -136,7 +137,7 @@ def note_happening(settings: Settings, facts: Facts, happening: Happening) -> bo
             _note_readable(settings, facts, detail, now)
         case "ack":
             facts.counters.messages["ack"] += 1
-            facts.acked_wall = time.time()
+            facts.inbound = replace(facts.inbound, ack_wall=time.time())
         case "crypto_error":
             return _note_crypto(settings, facts, detail, now)
         # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
@@ -152,12 +153,8 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
     if run.memory_bytes is not None:
         limit, history = settings.memory_limit(facts), run.memory_history
         signals.append(judge_memory(history, run.memory_bytes, limit, config.memory, now))
-    last = max(facts.received_wall, facts.connected_since_wall or 0.0)
-    # Where not even acks arrive the connection is dead: the proof's age and pings show it better.
-    if facts.connected_since_wall is not None and facts.acked_wall > last:
-        counters, now_wall = facts.counters, time.time()
-        watched = now_wall - counters.since_wall
-        signals.append(judge_silence(counters.messages["in"], watched, now_wall - last))
+    if (since := facts.connected_since_wall) is not None:
+        signals.append(judge_silence(facts.inbound, since, time.time()))
     signals.append(_judge_errors(facts, config.health.error_rate, now))
     if facts.lacks:
         words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
@@ -167,6 +164,18 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
             words += "; only that worker still has the pairing: restore a snapshot in its place"
         signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
     return tuple(signal for signal in signals if signal is not None)
+
+
+def watch_hour(facts: Facts) -> None:
+    """Learn the usual rate from each whole hour of one connection."""
+    now_wall, came = time.time(), facts.counters.messages["in"]
+    if facts.connected_since_wall is None:
+        facts.hour_wall = 0.0
+    elif now_wall - facts.hour_wall >= HOUR:
+        if facts.hour_wall:
+            seen = came - facts.hour_messages
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, seen)
+        facts.hour_wall, facts.hour_messages = now_wall, came
 
 
 def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
@@ -424,7 +433,9 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
         facts.record = replace(facts.record, status_since_wall=now_wall)
     if facts.connected_since_wall is not None:
         facts.connected_since_wall = min(facts.connected_since_wall, now_wall)
-    facts.received_wall = min(facts.received_wall, now_wall)
+    facts.hour_wall = min(facts.hour_wall, now_wall)
+    if facts.inbound.last_wall > now_wall:
+        facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
 def _note_pairing(facts: Facts) -> list[JournalEntry]:

@@ -18,7 +18,14 @@ from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
+from agent.supervise.record import (
+    Means,
+    note_operator,
+    note_restarts,
+    remember,
+    signals_of,
+    watch_hour,
+)
 from agent.supervise.registry import is_written
 
 
@@ -65,6 +72,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         verdict = _judge(gate, facts)
         judged = facts.record
         entries += remember(registry, facts, verdict)
+        watch_hour(facts)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or NO_WAIT
         if facts.record is not judged or facts.wait.reason != waits.reason:

@@ -15,7 +15,7 @@ import msgspec
 import sdnotify
 
 from agent.clock import boot_now
-from agent.core.figures import RepairStatistics
+from agent.core.figures import HOURS, Inbound, RepairStatistics
 from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.core.session import Session
@@ -61,9 +61,18 @@ def performance_line(view: Session) -> str:
     return " ".join(f"{name}={value}" for name, value in figures.items())
 
 
-STATISTICS = "statistics"
-"""The row in the database, for the next agent. Written each hour and at the stop; a kill loses an
-hour of counting."""
+# What an agent learned and the next should know: statistics, usual message rates. Written each hour
+# and at the stop; a kill loses an hour of counting.
+
+
+LEARNED = "learned"
+"""The row in the database."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    statistics: RepairStatistics
+    inbound: dict[InstanceId, Inbound]
+    """By instance."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -73,24 +82,31 @@ class Upkeep:
     registry: Registry
 
     async def take_over(self) -> None:
-        """What cannot be read is dropped."""
+        """What cannot be read is dropped: only statistics and usual rates depend on it."""
         self.registry.statistics = RepairStatistics(since_wall=time.time())
-        if (text := await self.registry.store.get_fact(STATISTICS)) is None:
+        if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
         try:
-            self.registry.statistics = msgspec.json.decode(text, type=RepairStatistics)
+            kept = msgspec.json.decode(text, type=Kept)
         except (msgspec.DecodeError, RecursionError) as error:
             log.warning("cannot read the kept statistics, they begin at 0: %s", error)
+            return
+        self.registry.statistics = kept.statistics
+        for facts in self.registry.facts.values():
+            inbound = kept.inbound.get(facts.id)
+            facts.inbound = inbound if inbound and len(inbound.rates) == HOURS else facts.inbound
 
     async def keep(self) -> None:
         """Never raises: its loss is not worth a failed stop."""
-        kept = msgspec.json.encode(self.registry.statistics)
-        with going_on("cannot write the statistics"):
-            await self.registry.store.put_facts({STATISTICS: kept.decode()})
+        all_facts = list(self.registry.facts.values())
+        inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
+        kept = msgspec.json.encode(Kept(self.registry.statistics, inbound))
+        with going_on("cannot write the learned statistics"):
+            await self.registry.store.put_facts({LEARNED: kept.decode()})
 
     async def sweep_trash(self) -> None:
         """Delete retired sessions whose days are over, and snapshots that belong to no session or
-        are not whole; write the statistics."""
+        are not whole; write what was learned."""
         swept = now = boot_now()
         while True:
             days = self.registry.settings.config.sessions.trash_days

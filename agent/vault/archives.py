@@ -325,7 +325,7 @@ class _Unpacked:
         # Heads and filling are counted generously: a block or three for each file.
         self._left = limits.unpacked + 4 * BLOCK * limits.files
 
-    def read_head(self) -> "tarfile.TarInfo | None":
+    def read_head(self) -> tarfile.TarInfo | None:
         """The next head; None at the two empty blocks that end a tar."""
         block = self._exactly(BLOCK)
         if not block.strip(b"\0"):

@@ -145,6 +145,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks, messages = FakeWebhooks(), FakeMessages()
+        supervisor.known = messages.sessions
         sending = LateSending(tmp_path, supervisor, keys, supervisor.bus, messages.reader)
         rooms = {"messages": messages, "sending": sending, "webhooks": webhooks}
         server = await serve_fakes(section, supervisor, keys, metrics, path, **rooms)

@@ -193,7 +193,7 @@ async def test_alive_means_that_the_loop_turns(house: House) -> None:
         assert (await anyone.get("/healthz")).status == 200
         assert (await anyone.get("/readyz")).status == 200
         house.supervisor.agent = replace(
-            house.supervisor.agent, alive=False, ready=False, restoring=(1, 5)
+            house.supervisor.agent, alive=False, ready=False, restoring={"done": 1, "total": 5}
         )
         assert (await anyone.get("/healthz")).status == 503
         waiting = await anyone.get("/readyz")

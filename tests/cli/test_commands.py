@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from agent.cli.main import build_parser
+from agent.cli.views import _flat
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
 from tests.api.conftest import House
@@ -58,10 +59,10 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param(
             ("sandbox", "fault", "sales", "fire"), 2, "invalid_request", id="unknown fault"
         ),
-        pytest.param(("trash", "restore", "../x"), 3, "unknown_route", id="foul name"),
+        pytest.param(("trash", "restore", "../x"), 2, "invalid_request", id="foul name"),
         pytest.param(("key", "revoke", "shop"), 3, "not_found", id="unknown key"),
         pytest.param(("restore", "sales", "nothing"), 3, "not_found", id="unknown snapshot"),
-        pytest.param(("key", "revoke", "../x"), 3, "unknown_route", id="foul key"),
+        pytest.param(("key", "revoke", "../x"), 2, "invalid_request", id="foul key"),
         pytest.param(("frobnicate",), 2, "", id="unknown command"),
         pytest.param((), 2, "", id="no command"),
         pytest.param(("create", "b", "--engine", "sandbox", "--wait", "-1"), 2, "", id="no time"),
@@ -183,6 +184,12 @@ async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli
         said = await cli(*argv)
         assert not set(said.out) & set("\x1b\x07\x9b\u202e\r"), argv
         assert not any(line.startswith("fake line") for line in said.out.splitlines())
+
+
+def test_show_prints_no_raw_figures_and_no_lists_of_dicts() -> None:
+    told = {"claim": {"proof_age": 9.9e-06}, "steps": [{"step": "restart", "count": 2}]}
+    found = dict(_flat(told))
+    assert found == {"  claim.proof_age": "0.0 s", "  steps.1": "step restart, count 2"}
 
 
 async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cli) -> None:

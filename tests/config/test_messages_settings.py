@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.load import load_config
-from agent.config.render import render_config
-from agent.config.tables import rows_of, worker_settings
+from agent.config.tables import render_config, rows_of, worker_settings
 from agent.messages.settings import MESSAGES, PACE
 
 

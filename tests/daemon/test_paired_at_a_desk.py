@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from subprocess import DEVNULL, Popen
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -18,6 +17,7 @@ from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from tests.daemon.conftest import RunningAgent, cli
+from tests.in_memory import folder_in_memory
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
 
@@ -145,7 +145,8 @@ class Person:
         said = b""
         async with asyncio.timeout(90):
             while words not in said:
-                said += await desk.stdout.readuntil(b"\n")
+                said += (line := await desk.stdout.readline())
+                assert line, said
         return said
 
     async def links(self, desk: asyncio.subprocess.Process, eventually: Any) -> None:
@@ -168,8 +169,9 @@ class Person:
 
 @pytest.fixture
 def person(display: str, cache: Path, stand_in: StandIn) -> Iterator[Person]:
-    with TemporaryDirectory() as home:  # short: the browser makes a socket below it
-        yield Person(Path(home), display, cache, stand_in)
+    # Short, for the browser makes a socket below it; in memory, as agents' folders are.
+    with folder_in_memory() as home:
+        yield Person(home, display, cache, stand_in)
 
 
 async def test_a_person_with_a_passkey_pairs_at_a_desk_and_the_server_connects(

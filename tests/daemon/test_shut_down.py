@@ -1,8 +1,9 @@
 """What the agent's end closes: workers of this machine, and no session of a server."""
 
+from types import SimpleNamespace
 from typing import Any
 
-from agent.config.config import StopSection
+from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.daemon.main import close_sessions
 from agent.supervise.facts import Facts
@@ -22,12 +23,17 @@ class Host:
 
 async def test_sessions_of_a_backend_go_on() -> None:
     host: Any = Host()
-    own = Facts(Instance(InstanceId("own"), "sandbox", True), SessionRecord())
+    own, remote = (
+        Facts(Instance(InstanceId(id), "sandbox", True, {"backend": backend}), SessionRecord())
+        for id, backend in (("own", ""), ("remote", "evo"))
+    )
 
     async def save() -> None:
         assert not host.stopped, "the next agent takes no stop of ours for an operator's"
         host.stopped.append("saved")
 
-    besides = {InstanceId("remote")}
-    await close_sessions([own], host, StopSection(), save, besides=besides)
+    registry = SimpleNamespace(facts={its.id: its for its in (own, remote)})
+    settings = SimpleNamespace(config=Config())
+    supervisor: Any = SimpleNamespace(registry=registry, settings=settings, seats=host)
+    await close_sessions(supervisor, save)
     assert sorted(host.stopped) == ["own", "packed", "saved"]

@@ -180,10 +180,11 @@ class FakeSupervisor:
         self.agent = AgentStatus(
             "0.1.0",
             "process",
-            time.time(),
-            ready=True,
-            last_pass_age=0.5,
-            passes_total=3,
+            "2026-01-15T10:00:00.000Z",
+            True,
+            {"done": 0, "total": 0},
+            last_pass_age_seconds=0.5,
+            passes=3,
         )
 
     def views(self) -> Mapping[InstanceId, Session]:

@@ -91,7 +91,7 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
             "cpu_seconds": 1.0,
         }
         house.put(id, **measured, connected_since_wall=NOW)
-    house.status = replace(house.status, last_pass_age=1.0, incidents={"web": "zombie"})
+    house.status = replace(house.status, last_pass_age_seconds=1.0, incidents={"web": "zombie"})
     with house.exporter.http.observe("GET") as seen:
         seen.code = 200
     names = [f"wa_session_{name}" for name in SESSION.split()]

@@ -9,8 +9,7 @@ from agent.cli.client import Client
 from agent.cli.doctor import Installation
 from agent.config.config import Config
 from agent.config.load import load_config
-from agent.config.render import without_secrets
-from agent.config.tables import check_declared, shared_sessions
+from agent.config.tables import check_declared, shared_sessions, without_secrets
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.settings import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused

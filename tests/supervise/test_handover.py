@@ -1,4 +1,4 @@
-"""What one life of the agent counted is there in the next; rubbish in its place does no harm."""
+"""What one life of the agent learned is there in the next; rubbish in its place does no harm."""
 
 import time
 from dataclasses import replace
@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.core.figures import RepairStatistics
+from agent.core.figures import Inbound, RepairStatistics, note_hour
+from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.store.database import Store
-from agent.supervise.upkeep import STATISTICS, Upkeep
+from agent.supervise.facts import Facts
+from agent.supervise.upkeep import LEARNED, Upkeep
 
 
 @pytest.fixture
@@ -18,24 +20,32 @@ async def store(tmp_path):
     await one.close()
 
 
-def house(store):
+def house(store, *ids):
     """A registry as far as a handover looks at it."""
-    return SimpleNamespace(statistics=RepairStatistics(), store=store)
+    facts = {
+        InstanceId(id): Facts(Instance(InstanceId(id), "sandbox", True), SessionRecord())
+        for id in ids
+    }
+    return SimpleNamespace(statistics=RepairStatistics(), store=store, facts=facts)
 
 
-async def test_statistics_are_handed_over(store):
-    registry = house(store)
+async def test_statistics_and_usual_rates_are_handed_over(store):
+    registry = house(store, "a", "b")
     registry.statistics = RepairStatistics(repaired=3, check_seconds=0.5)
+    learned = note_hour(Inbound(last_wall=5.0), time.time(), 120)
+    registry.facts["a"].inbound = learned
     await Upkeep(registry).keep()
 
-    registry = house(store)
+    registry = house(store, "a", "b")
     await Upkeep(registry).take_over()
-    assert registry.statistics == RepairStatistics(repaired=3, check_seconds=0.5)
+    assert (registry.statistics.repaired, registry.statistics.check_seconds) == (3, 0.5)
+    assert registry.facts["a"].inbound == learned
+    assert registry.facts["b"].inbound == Inbound()
 
 
-@pytest.mark.parametrize("text", ["", '{"checked": "x"}'])
+@pytest.mark.parametrize("text", ["", '{"statistics": {"checked": "x"}, "inbound": {}}'])
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
-    await store.put_facts({STATISTICS: text})
+    await store.put_facts({LEARNED: text})
     registry = house(store)
     await Upkeep(registry).take_over()
     assert replace(registry.statistics, since_wall=0.0) == RepairStatistics()

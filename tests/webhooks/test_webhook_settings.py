@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.load import load_config
-from agent.config.render import render_config, without_secrets
+from agent.config.tables import render_config, without_secrets
 from agent.errors import ConfigError
 from agent.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
 

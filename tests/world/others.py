@@ -19,8 +19,8 @@ class Others:
     _ends: list[asyncio.Task[None]] = field(default_factory=list)
 
     @classmethod
-    async def open(cls, ids: list[str]) -> "Others":
-        standin = await StandIn.open(times=Times())
+    async def open(cls, ids: list[str], version: str = "2.3.7") -> "Others":
+        standin = await StandIn.open(version, times=Times())
         for id in ids:
             standin.add(id, "open")
         return cls(standin, ids)

@@ -15,7 +15,7 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created, json_answer
 from agent.api.http.fields import STRING, STRINGS, Field
 from agent.api.present import part, show_backend, show_instance, show_key
-from agent.core.model import ID_PATTERN, Instance, parse_instance_id
+from agent.core.model import ID_PATTERN, Instance
 from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
 from agent.errors import InvalidRequest, NotFound, Refused
@@ -62,9 +62,8 @@ async def sessions(call: Call) -> Json:
 
 async def adopt(call: Call) -> web.Response:
     """Make an instance of a backend's session."""
-    body = await call.body()
-    wanted = parse_instance_id(body["id"]) if "id" in body else None
-    id = await call.supervisor.backends.adopt(_name(call), body["remote"], wanted)
+    remote, wanted = call.body["remote"], call.body.get("id")
+    id = await call.supervisor.backends.adopt(_name(call), remote, wanted)
     return created(show_instance(call.supervisor.view(id)), f"/api/instance/{id}")
 
 
@@ -189,9 +188,8 @@ async def list_keys(call: Call) -> Json:
 
 async def add_key(call: Call) -> web.Response:
     """Make a key."""
-    body = await call.body()
-    scopes = tuple(dict.fromkeys(body["scopes"]))
-    row, token = await call.parts.ring.add(body["name"], scopes)
+    scopes = tuple(dict.fromkeys(call.body["scopes"]))
+    row, token = await call.parts.ring.add(call.body["name"], scopes)
     return created({**show_key(row, None), "token": token}, f"/api/keys/{row.id}")
 
 

@@ -55,7 +55,7 @@ HISTORY = (
 
 async def create(call: Call) -> web.StreamResponse:
     """Create an instance."""
-    body = await call.body()
+    body = call.body
     instance = Instance(
         id=parse_instance_id(body["id"]),
         engine=body["engine"],
@@ -88,7 +88,7 @@ async def list_instances(call: Call) -> Json:
 
 async def show(call: Call) -> Json:
     """An instance's state."""
-    shown = show_instance(call.supervisor.view(call.id))
+    shown = show_instance(call.view)
     return {**shown, **_outbox(call)}
 
 
@@ -100,9 +100,8 @@ def _outbox(call: Call) -> Json:
 
 async def details(call: Call) -> Json:
     """Everything about an instance."""
-    call.supervisor.view(call.id)
     await call.supervisor.sampler.measure_now(call.id)
-    shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
+    shown = {**show_details(call.view), **_outbox(call)}
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
@@ -112,9 +111,7 @@ async def details(call: Call) -> Json:
 
 async def change(call: Call) -> Json:
     """Change an instance's settings."""
-    instance = call.supervisor.view(call.id).instance
-    body = await call.body()
-    settings = still_placed(instance, body["settings"])
+    settings = still_placed(call.view.instance, call.body["settings"])
     return show_details(await call.supervisor.orders.change_settings(call.id, settings))
 
 
@@ -123,16 +120,14 @@ async def delete(call: Call) -> Json:
 
     The session of a backend stays on its server without remote=true and its confirmation.
     """
-    body = await call.body()
-    view = call.supervisor.view(call.id)
-    instance, repair = view.instance, view.repair
-    passkey = body.get("confirm_passkey", "")
-    call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
-    deleted: dict[str, Any] = {"id": call.id}
+    id, instance, repair = call.id, call.view.instance, call.view.repair
+    passkey = call.body.get("confirm_passkey", "")
+    call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
+    deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
         if also_remote:
-            _confirm(instance, body.get("confirm"))
+            _confirm(instance, call.body.get("confirm"))
             # On the server first: after a failure the instance can be deleted again.
             lacking = (
                 f"cannot delete {instance.remote} on backend {instance.backend}: engine"
@@ -149,13 +144,13 @@ async def delete(call: Call) -> Json:
         }
     elif "remote" in call.query:
         raise InvalidRequest(
-            f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
+            f"cannot delete {id} on a backend: its session is on this machine", field="remote"
         )
-    call.parts.sending.dropped.pop(call.id, None)  # of one of that name before
-    trash = await call.supervisor.orders.delete(call.id, passkey=passkey)
-    if dropped := await call.parts.sending.forget(call.id):
+    call.parts.sending.dropped.pop(id, None)  # of one of that name before
+    trash = await call.supervisor.orders.delete(id, passkey=passkey)
+    if dropped := await call.parts.sending.forget(id):
         deleted["messages_dropped"] = dropped
-    for row in (ended := await call.parts.ring.end_of(call.id)):
+    for row in (ended := await call.parts.ring.end_of(id)):
         call.parts.end_listeners_of(row.id)
     if ended:
         deleted["keys_ended"] = [row.name or row.id for row in ended]
@@ -175,7 +170,6 @@ def _confirm(instance: Instance, confirmation: str | None) -> None:
 
 async def history(call: Call) -> Json:
     """An instance's history, newest first."""
-    call.supervisor.view(call.id)
     return await read_history(call, call.id)
 
 
@@ -204,8 +198,7 @@ async def intend(name: str, call: Call) -> Json:
 
 async def logout(call: Call) -> Json:
     """End the pairing and retire the session."""
-    body = await call.body()
-    confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
+    confirmed, passkey = call.body.get("confirm", False), call.body.get("confirm_passkey", "")
     return show_instance(
         await call.supervisor.orders.logout(call.id, confirmed=confirmed, passkey=passkey)
     )
@@ -213,7 +206,7 @@ async def logout(call: Call) -> Json:
 
 async def mark_passkey(call: Call) -> Json:
     """Note whether an instance's account needs a passkey to link."""
-    needed = (await call.body())["needed"]
+    needed = call.body["needed"]
     return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
 
 
@@ -238,14 +231,12 @@ async def make(call: Call) -> Json:
 
 async def restore(call: Call) -> Json:
     """Replace an instance's session by a snapshot."""
-    body = await call.body()
-    name = call.request.match_info["snapshot"]
-    force = body.get("force", False)
+    name, force = call.request.match_info["snapshot"], call.body.get("force", False)
     restored = await call.supervisor.keeping.restore(call.id, name, force=force)
     return {
         "snapshot": show_snapshot(restored.snapshot),
         "trash": restored.retired.name if restored.retired else "",
-        "instance": show_instance(call.supervisor.view(call.id)),
+        "instance": show_instance(call.view),
     }
 
 
@@ -296,7 +287,7 @@ async def restore_removed(call: Call) -> Json:
             f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
-    view = call.supervisor.view(call.id)
+    view = call.view
     return {"removed": removed, "instance": show_instance(view)}
 
 

@@ -85,7 +85,7 @@ class NotAcceptable(WaError):
 
 async def show_qr(call: Call) -> web.Response:
     """The code to scan; JSON, PNG, SVG or text by Accept."""
-    view = call.supervisor.view(call.id)
+    view = call.view
     accept = (call.request.headers.get("Accept") or "*/*").lower().split(",")
     words = (part.partition(";")[0].strip() for part in accept)
     # The header's order counts, not its weights.
@@ -120,12 +120,11 @@ async def show_qr(call: Call) -> web.Response:
 
 async def pairing_code(call: Call) -> Json:
     """A code to type on the phone instead of a scan."""
-    body = await call.body()
     # A server may have to end one login and begin another before it has a code.
     answer = await ask_engine(
         call,
         "pairing_code",
-        {"phone": body["phone"]},
+        call.body,
         lacking=f"cannot make a pairing code of {call.id}: its engine {call.engine} offers none",
         timeout=45.0,
     )
@@ -197,7 +196,6 @@ async def worker_lines(call: Call) -> Json:
 
     `lines`: null where the journal has them; then `command` shows them.
     """
-    call.supervisor.view(call.id)
     path = call.supervisor.seats.log_path(call.id)
     if path is None:
         return {"lines": None, "command": f"wa-agent logs {call.id}", "next": 0, "cut": False}
@@ -209,14 +207,12 @@ async def worker_lines(call: Call) -> Json:
 
 async def failed_starts(call: Call) -> Json:
     """The diagnostics that an engine kept of failed starts, newest first."""
-    call.supervisor.view(call.id)
     starts = await asyncio.to_thread(list_failed_starts, call.supervisor.root, call.id)
     return {"failed_starts": starts}
 
 
 async def picture(call: Call) -> web.Response:
     """The picture of a failed start."""
-    call.supervisor.view(call.id)
     name = call.request.match_info["failed"]
     content = await asyncio.to_thread(read_picture, call.supervisor.root, call.id, name)
     return web.Response(body=content, content_type="image/jpeg")

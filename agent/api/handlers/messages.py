@@ -58,7 +58,7 @@ PRESENCE = (
 
 async def mark_read(call: Call) -> Json:
     """Let the writers of messages know that they were read."""
-    body = await call.body()
+    body = call.body
     async with _told(call, "mark_read"):
         chat = _chat_of(body["chat"])
         sender = writer_of(body["sender"], "sender") if "sender" in body else ""
@@ -69,7 +69,7 @@ async def mark_read(call: Call) -> Json:
 
 async def presence(call: Call) -> Json:
     """Show that the account types or records in a chat, or is there."""
-    body = await call.body()
+    body = call.body
     state, chat = body["state"], body.get("chat", "")
     if (state in IN_CHAT) != bool(chat):
         what = "give one" if state in IN_CHAT else f"{state} is shown to all"
@@ -175,7 +175,6 @@ WAIT_SENT = (
 
 async def send(call: Call) -> web.StreamResponse:
     """Send a message; honours Idempotency-Key."""
-    call.supervisor.view(call.id)
     wait = float(call.query.get("wait", 0))
     taken = await _accept(call, wait)
     # The answer is waited for without the message in memory.

@@ -4,6 +4,7 @@ seconds and bytes, as on /metrics; an unknown one is null."""
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -11,10 +12,10 @@ from aiohttp import web
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
-from agent.api.present import show_agent, show_verdict
+from agent.api.present import show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
-from agent.core.model import ID_PATTERN, Health, parse_instance_id
+from agent.core.model import ID_PATTERN, Health
 from agent.core.session import Session, wall_text
 from agent.core.trouble import Of, Severity
 from agent.core.troubles import MINUTE
@@ -28,8 +29,9 @@ CHECK = (
 async def health(call: Call) -> Json:
     """The agent's health and its instances'."""
     views = call.supervisor.views().values()
-    status = call.supervisor.status()
-    shown = show_agent(status)
+    shown = asdict(call.supervisor.status())
+    for name in ("pass_seconds_total", "incidents", "reconnects"):  # of the metrics
+        del shown[name]
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"
     return {
@@ -57,11 +59,7 @@ def _is_in_trouble(view: Session) -> bool:
 
 async def check_now(call: Call) -> Json:
     """Check all or some now."""
-    body = await call.body()
-    ids = [parse_instance_id(word) for word in body["ids"]] if "ids" in body else None
-    for id in ids or ():
-        call.supervisor.view(id)
-    verdicts = await call.supervisor.repairs.check_now(ids)
+    verdicts = await call.supervisor.repairs.check_now(call.body.get("ids"))
     return {
         "checked": len(verdicts),
         "healthy": sum(verdict.healthy for verdict in verdicts.values()),
@@ -72,7 +70,6 @@ async def check_now(call: Call) -> Json:
 
 async def check_instance(call: Call) -> Json:
     """Check an instance now."""
-    call.supervisor.view(call.id)
     verdicts = await call.supervisor.repairs.check_now([call.id])
     return {**show_verdict(verdicts[call.id]), "time": wall_text(time.time())}
 
@@ -89,15 +86,14 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    shown = {"alive": status.alive, "last_pass_age_seconds": status.last_pass_age}
+    shown = {"alive": status.alive, "last_pass_age_seconds": status.last_pass_age_seconds}
     return json_answer(shown, 200 if status.alive else 503)
 
 
 async def ready(call: Call) -> web.Response:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
-    done, total = status.restoring
-    shown = {"ready": status.ready, "restoring": {"done": done, "total": total}}
+    shown = {"ready": status.ready, "restoring": status.restoring}
     shown["not_listening"] = call.parts.not_listening
     return json_answer(shown, 200 if status.ready else 503)
 

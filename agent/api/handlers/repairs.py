@@ -44,7 +44,7 @@ async def _as_it_is(call: Call, *, up: bool) -> Json:
         # After this check a stop or start that was under way is over and seen.
         await in_time(call.supervisor.repairs.check_now([call.id]), deadline)
     while True:
-        view = call.supervisor.view(call.id)
+        view = call.view
         arrived = view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
         if not up:
             at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
@@ -78,12 +78,12 @@ async def recover(call: Call) -> Json | web.StreamResponse:
 
 async def cleanup(call: Call) -> Json | web.StreamResponse:
     """Retire an instance's session and show a new code."""
-    return await _repair(call, Goal.CLEANUP, **_confirmed(await call.body()))
+    return await _repair(call, Goal.CLEANUP, **_confirmed(call.body))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     """Check, recover, clean up, until it is connected or shows a code."""
-    return await _repair(call, Goal.WORKING_QR, **_confirmed(await call.body()))
+    return await _repair(call, Goal.WORKING_QR, **_confirmed(call.body))
 
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
@@ -108,18 +108,17 @@ def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
 async def force_reconnection(call: Call) -> Json:
     """Connect an instance now, without waiting for its next attempt."""
     await call.supervisor.repairs.force_reconnection(call.id)
-    return show_instance(call.supervisor.view(call.id))
+    return show_instance(call.view)
 
 
 async def reset_circuit_breaker(call: Call) -> Json:
     """Close the circuit of an instance, or of the backend of that name."""
-    supervisor = call.supervisor
-    backends = {view.name for view in supervisor.backends.views()}
-    if call.id in backends and call.id not in supervisor.views():
+    supervisor, name = call.supervisor, call.request.match_info["id"]
+    if name in {view.name for view in supervisor.backends.views()} - {*supervisor.views()}:
         require(call.caller, Right.OPERATE, None)  # a key of an instance has no right to a backend
-        return show_backend(await supervisor.backends.reset(call.id))
+        return show_backend(await supervisor.backends.reset(name))
     await supervisor.repairs.reset_circuit_breaker(call.id)
-    return show_reconnection(call.supervisor.view(call.id))
+    return show_reconnection(call.view)
 
 
 async def reconnection_status(call: Call) -> Json:
@@ -133,7 +132,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
 
     The code is a secret: it stands in the answer and nowhere else.
     """
-    body = await call.body()
+    body = call.body
     id = parse_instance_id(body["instanceName"])
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)

@@ -58,8 +58,7 @@ async def scan(call: Call) -> Json:
 
 async def fault(call: Call) -> Json:
     """Cause a fault in the sandbox."""
-    body = await call.body()
-    return await _sandbox(call, "fault", {"name": body.pop("fault"), **body})
+    return await _sandbox(call, "fault", {"name": call.body.pop("fault"), **call.body})
 
 
 async def say(call: Call) -> Json:
@@ -80,7 +79,7 @@ async def heard(call: Call) -> Json:
 
 
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
-    view = call.supervisor.view(call.id)
+    view = call.view
     if view.instance.engine != "sandbox":
         raise Refused(
             f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",

@@ -153,14 +153,6 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     return ANONYMOUS
 
 
-def has_rights(request: web.Request, section: ApiSection, ring: KeyRing) -> bool:
-    """True if it may have a place among those that no stranger takes."""
-    try:
-        return identify(request, section, ring) is not ANONYMOUS
-    except Unauthorized:
-        return False
-
-
 def _token_of(request: web.Request) -> str | None:
     if (header := request.headers.get("Authorization")) is not None:
         scheme, _, token = header.partition(" ")

@@ -13,16 +13,15 @@ from aiohttp import web
 from agent.api.http.auth import Audit, Caller, KeyRing, Right
 from agent.api.http.fields import (
     INTEGER,
-    RAW,
     Field,
     TooSlow,
     UnsupportedType,
     invite,
-    read_body,
     read_json,
 )
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
+from agent.core.session import Session
 from agent.core.trouble import Trouble, Windows
 from agent.deliver.bus import Subscription
 from agent.errors import InvalidRequest, TryLater
@@ -107,6 +106,8 @@ class Route:
     summary: str
     body: tuple[Field, ...] | None = None
     """None: the body is ignored, or of a POST an archive; (): it must be empty."""
+    large: bool = False
+    """True if the handler reads the body, which may be longer than `body_limit`."""
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
@@ -125,31 +126,33 @@ class Call:
     caller: Caller
     query: Mapping[str, Any]
     """The checked parameters."""
+    body: dict[str, Any]
+    """The checked body; empty where the handler reads it by itself."""
 
     @property
     def supervisor(self) -> Supervisor:
         return self.parts.supervisor
 
     @property
+    def view(self) -> Session:
+        """The instance of its path; NotFound without such an instance."""
+        # The application refuses an id that is not well-formed.
+        return self.supervisor.view(InstanceId(self.request.match_info["id"]))
+
+    @property
     def id(self) -> InstanceId:
-        # The application refuses one that is not well-formed.
-        return InstanceId(self.request.match_info["id"])
+        return self.view.instance.id
 
     @property
     def engine(self) -> str:
-        """The engine of its instance; NotFound without such an instance."""
-        return self.supervisor.view(self.id).instance.engine
-
-    async def body(self) -> dict[str, Any]:
-        """The checked body; a route without fields refuses a body that is not empty."""
-        return read_body(await self.raw_body(), self.route.body or ())
+        return self.view.instance.engine
 
     @asynccontextmanager
     async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
         """A body that may be longer than `body_limit`; few of them are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
         if size is not None and size <= section.body_limit:
-            yield await self.raw_body()
+            yield await read_json(self.request, section.body_limit, section.body_timeout)
             return
         try:
             async with asyncio.timeout(section.body_timeout):
@@ -161,14 +164,9 @@ class Call:
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
-            yield await read_json(self.request, limit=most, seconds=seconds)
+            yield await read_json(self.request, most, seconds)
         finally:
-            self.request.pop(RAW, None)  # its handler may go on for long
             self.parts.large.release()
-
-    async def raw_body(self) -> dict[str, Any]:
-        section = self.parts.section
-        return await read_json(self.request, limit=section.body_limit, seconds=section.body_timeout)
 
 
 async def archive_of(call: Call) -> AsyncIterator[bytes]:

@@ -135,8 +135,6 @@ def _wrong(name: str, cause: str) -> InvalidRequest:
 
 
 DEEPEST = 32
-RAW = web.RequestKey("raw", bytes)
-"""The bytes of a body that was read already: they come once."""
 
 
 class TooSlow(WaError):
@@ -153,9 +151,9 @@ class UnsupportedType(WaError):
     exit_status = 2
 
 
-async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict[str, Any]:
+async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
     """The body as an object; an empty body is an empty object."""
-    raw = request[RAW] = request.get(RAW) or await _read(request, limit, seconds)
+    raw = await _read(request, limit, seconds)
     if not raw.strip():
         return {}
     # A browser sends other types to foreign servers without a preflight request.

@@ -181,8 +181,8 @@ class Whaticket:
                     async with asyncio.timeout(QUIET):
                         chunk = await process.stdout.read(CHUNK // 8)
                 *lines, rest = (rest + chunk)[-LONGEST_LINE:].split(b"\n")
-                found = [it for line in lines for it in reader.feed(line)]
-                self._take([Found(it, time.time()) for it in (found if chunk else reader.flush())])
+                found = [it for line in lines for it in reader.feed(line, time.time())]
+                self._take(found if chunk else reader.flush())
                 await asyncio.sleep(len(chunk) / RATE)
         finally:
             with suppress(ProcessLookupError):
@@ -198,24 +198,21 @@ class Whaticket:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
     def _take(self, all_found: list[Found]) -> None:
-        every = (session.known for session in self.held.values())
-        by_id = {session.id: session for session in every if session.id}
+        by_id = {it.known.id: it.known for it in self.held.values() if it.known.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
-        news = [found for found in all_found if now - found.at <= WINDOW]
-        for id, found in self.owners.attribute(news):
+        for id, found in self.owners.attribute([it for it in all_found if now - it.at <= WINDOW]):
             session = by_id.get(id)
             if isinstance(found.it, Turn):
                 if session is not None:
                     session.note_turn(found.it)
-                continue
-            nameless += not id
-            if session is not None:
+            elif session is not None:
                 shown[session.name] += 1
                 if shown[session.name] <= MOST_ERRORS:
-                    what = found.it.finding
-                    words = PATTERN_WORDS.get(what.name, what.name)
-                    detail = {"text": words, "peer": what.peer, "pattern": what.name}
+                    words = PATTERN_WORDS.get(found.it.name, found.it.name)
+                    detail = {"text": words, "peer": found.it.peer, "pattern": found.it.name}
                     self.happened(session.name, Happening("crypto_error", detail))
+            else:
+                nameless += not id
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"

@@ -100,7 +100,7 @@ class Shelf:
         self.sweep()
         wall = time.time()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(wall))
-        names = (stamp, *(f"{stamp}.{number}" for number in range(2, 10_000)))
+        names = (f"{stamp}.{number:04}" for number in range(10_000))
         name = next(name for name in names if not self._path(remote, name).exists())
         removal = Removal(name, remote, why[:200], wall, "begun", whole, tuple(records))
         self.write(removal)

@@ -23,7 +23,7 @@ from typing import Any
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
-from agent.engines.settings import text
+from agent.engines.settings import moment, text
 from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, web_reason
 from agent.files import open_plain
 
@@ -41,6 +41,8 @@ _HEAD = re.compile(
 """Of a record as pino-pretty writes it, or of an object as Node prints it: its fields follow,
 indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
+_PM2S = {"message", "timestamp", "type", "process_id", "app_name"}
+"""The fields of a record as pm2 writes what a program said, with `log_type: "json"`."""
 _ERRORS = ("error", "err", "reason", "cause")
 _SESSIONS = ("sessionId", "whatsappId", "session", "id")
 _PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
@@ -48,23 +50,25 @@ _PEER = re.compile(r"(\d{5,20}(?:_\d{1,3})?)(?::\d{1,5})?@(?:s\.whatsapp\.net|li
 
 
 @dataclass(frozen=True, slots=True)
-class LogError:
-    """One error about keys."""
-
-    finding: crypto.CryptoFinding
-    session: str = ""
-    """As the log calls it; "" = not named."""
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
     """A connection that began or ended."""
 
-    session: str
-    """As the log calls it; "" = not named."""
     open: bool
     reason: str = ""
     """Why it ended; "" = the log leaves that open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An error about keys, or a turn."""
+
+    it: crypto.CryptoFinding | Turn
+    session: str = ""
+    """As the log calls it; "" = not named."""
+    at: float = field(default=0.0, compare=False)
+    """Unix time of its first line."""
+    hint: str = ""
+    """The file's name, without what follows its last dot."""
 
 
 @dataclass(slots=True)
@@ -74,9 +78,10 @@ class LineReader:
     log_session: re.Pattern[str] | None = None
     own: tuple[crypto.CryptoPattern, ...] = ()
     """The settings' patterns."""
+    hint: str = ""
     _reader: crypto.CryptoLogReader = field(init=False)
-    _session: str = ""
-    """The session of the error that waits for the stack under it."""
+    _whose: tuple[str, float] = ("", 0.0)
+    """The session and the time of what waits for the lines under it."""
     _block: list[str] = field(default_factory=list)
     _twice: int = 0
     """Messages that came twice: the server's own lines about them are benign as well."""
@@ -84,51 +89,60 @@ class LineReader:
     def __post_init__(self) -> None:
         self._reader = crypto.CryptoLogReader(self.own)
 
-    def feed(self, raw: bytes) -> list[LogError | Turn]:
+    def feed(self, raw: bytes, at: float) -> list[Found]:
+        """`at`: Unix time of the line."""
         line = _DRESS.sub("", raw[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r"))
         if self._block and line[:1] in (" ", "\t") and len(self._block) < _MOST_OF_BLOCK:
             self._block.append(line[:_LONGEST_TEXT])
             return []
-        found = self._end_block()
+        found, here = self._end_block(), (self._named(line), at)
         with suppress(ValueError, RecursionError):
             if line.startswith("{") and isinstance(record := json.loads(line), dict):
+                if record.keys() == _PM2S:
+                    at = moment(record["timestamp"]) or at
+                    for each in text(record["message"], len(raw)).removesuffix("\n").split("\n"):
+                        found += self.feed(each.encode("utf-8", "replace"), at)
+                    return found
                 peer = next((p for n in _PEERS if (p := _peer(_key_of(record).get(n)))), "")
-                return [*found, *self.flush(), *self._record(record, peer, self._named(line))]
+                return [*found, *self.flush(), *self._record(record, peer, *here)]
         if _HEAD.match(line):
             found += self.flush()
-            self._block = [line[:_LONGEST_TEXT]]
+            self._block, self._whose = [line[:_LONGEST_TEXT]], here
             return found
-        return found + self._text(line[:_LONGEST_TEXT])
+        return found + self._text(line[:_LONGEST_TEXT], here)
 
     @property
     def rests(self) -> bool:
         """True if no line that was read waits for another."""
         return not (self._block or self._reader.waiting is not None or self._reader.in_block)
 
-    def flush(self) -> list[LogError | Turn]:
+    def flush(self) -> list[Found]:
         """End what waits for more lines, as it is."""
         found = self._end_block()
         self._reader, done = self._reader.flush()
-        return found + [LogError(it, self._session) for it in done if self._counts(it)]
+        return found + [Found(it, *self._whose, self.hint) for it in done if self._counts(it)]
 
-    def _text(self, line: str) -> list[LogError | Turn]:
-        session = self._named(line)
-        turn = read_turn(line, session)
-        if session and self.log_session is not None:
+    def _text(self, line: str, here: tuple[str, float]) -> list[Found]:
+        found = self._turn(line, *here)
+        if here[0] and self.log_session is not None:
             line = self.log_session.sub("", line, count=1)  # the error may begin behind it
-        before = self._session if self._reader.waiting is not None else None
+        before = self._whose if self._reader.waiting is not None else None
         self._reader, done = self._reader.feed(line)
-        if any(finding.name == "known_header" for finding in done):
-            self._session = session  # the lines below it may say no more whose it is
-        elif self._reader.in_block:
-            self._session = session or self._session
+        if self._reader.in_block and not any(finding.name == "known_header" for finding in done):
+            self._whose = here[0] or self._whose[0], self._whose[1]
         elif done or before is None:
-            self._session = session
-        whose = [session if number or before is None else before for number in range(len(done))]
-        errors = [LogError(*it) for it in zip(done, whose, strict=True) if self._counts(it[0])]
-        return [*([turn] if turn else []), *errors]
+            self._whose = here  # the lines below it may say no more whose it is
+        for finding in done:
+            if self._counts(finding):
+                found.append(Found(finding, *(before or here), self.hint))
+            before = None
+        return found
 
-    def _end_block(self) -> list[LogError | Turn]:
+    def _turn(self, line: str, session: str, at: float) -> list[Found]:
+        named, turn = read_turn(line)
+        return [Found(turn, session or named, at, self.hint)] if turn else []
+
+    def _end_block(self) -> list[Found]:
         """A printed record: its fields as far as they are about an error, a peer, a session. Others
         may have a contact's words."""
         lines, self._block = self._block, []
@@ -158,17 +172,17 @@ class LineReader:
             elif not inside:
                 record.setdefault(name, value)
         record |= {"err": error} if error else {}
-        return self._record(record, peer, self._named(lines[0]))
+        return self._record(record, peer, *self._whose)
 
-    def _record(self, record: Mapping[str, Any], peer: str, session: str) -> list[LogError | Turn]:
+    def _record(self, record: Mapping[str, Any], peer: str, session: str, at: float) -> list[Found]:
+        found = self._turn(text(record.get("msg"), _LONGEST_TEXT), "", at)
         names = (record.get(name) for name in _SESSIONS)
         session = session or next((str(n)[:200] for n in names if isinstance(n, str | int)), "")
-        found: list[LogError | Turn] = []
-        if (turn := read_turn(text(record.get("msg"), _LONGEST_TEXT))) is not None:
-            found.append(turn if turn.session else replace(turn, session=session))
+        found = [replace(it, session=it.session or session) for it in found]
         finding = crypto.read_record(record, self.own)
         if finding is not None and self._counts(finding):
-            found.append(LogError(replace(finding, peer=peer or finding.peer), session))
+            finding = replace(finding, peer=peer or finding.peer)
+            found.append(Found(finding, session, at, self.hint))
         return found
 
     def _counts(self, finding: crypto.CryptoFinding) -> bool:
@@ -221,18 +235,18 @@ _NAME = re.compile(r'"session(?:Id|Name)?"\s*:\s*"?([^",}]{1,200})')
 _CODE = re.compile(r'"statusCode"\s*:\s*(\d{3})\b')
 
 
-def read_turn(line: str, session: str = "") -> Turn | None:
-    """`session`: what the line's surroundings call it; better than the name in the line."""
+def read_turn(line: str) -> tuple[str, Turn | None]:
+    """The session's name in a line, and the turn that the line tells of."""
     for pattern in _TURNS:
         hit = pattern.search(line)
         # Quoted text may be a contact's words.
         if hit and line.count('"', 0, hit.start()) % 2 == 0:
             opened, named = hit["state"] in ("open", "READY"), _NAME.search(hit["why"])
-            name = session or hit["name"].strip() or (named[1] if named else "")
+            name = hit["name"].strip() or (named[1] if named else "")
             stuck = hit["state"] == "browser"
             why = "server_stuck" if stuck else _reason(hit["why"].strip())
-            return Turn(name, opened, "" if opened else why)
-    return None
+            return name, Turn(opened, "" if opened else why)
+    return "", None
 
 
 def _reason(why: str) -> str:
@@ -262,15 +276,6 @@ _TIME = re.compile(
 _QUARTER, _FIRST_DAY = 900.0, date(1970, 1, 1).toordinal()
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A finding of a log, when (Unix time), and what its file is called."""
-
-    it: LogError | Turn
-    at: float
-    hint: str = ""
-
-
 def stamp_of(raw: bytes) -> float | None:
     """The time in a line, in a zone that is not known; without a date, of the first day."""
     if raw[:1] == b"{" and (epoch := _EPOCH.search(raw[:4096])):
@@ -296,12 +301,8 @@ class Tail:
     heard_at: float
     safe: int = 0
     """Where a later run must begin, for no line before it waits for another."""
-    stamp: float | None = None
-    """The time in the newest line that has one."""
-    began: float | None = None
-    """The time in the line that waits for more."""
-    skew: float | None = None
-    """Seconds from a stamp to Unix time."""
+    at: float = 0.0
+    """Unix time of the last line."""
     live: bool = False
     """True if nothing was left unread a moment ago: what is read now was written now."""
     skips: bool = False
@@ -309,36 +310,34 @@ class Tail:
 
     def read(self, most: int, now: float, *, ends: bool) -> tuple[int, list[Found]]:
         """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
-        if os.fstat(self.fd).st_size < self.offset:
+        status = os.fstat(self.fd)
+        if status.st_size < self.offset:
             self.begin_again()
-        chunk, waiting = os.pread(self.fd, min(most, CHUNK), self.offset), []
+        chunk, found = os.pread(self.fd, min(most, CHUNK), self.offset), list[Found]()
+        changed = now if self.live else min(status.st_mtime, now)
+        skew = None if self.live or not chunk else self._skew(status)
         end = chunk.rfind(b"\n") + 1
         if not end and len(chunk) >= LONGEST_LINE:
             self.skips, self.offset, end = True, self.offset + len(chunk), len(chunk)
         else:  # half a line waits for its other half
             for line in chunk[: max(end - 1, 0)].split(b"\n") if end else ():
-                waiting += [] if self.skips else self._feed(line)
+                self.at = _moment(line, skew, changed, self.at)
+                found += [] if self.skips else self.reader.feed(line, self.at)
                 self.offset, self.skips = self.offset + len(line) + 1, False
                 self.safe = self.offset if self.reader.rests else self.safe
         self.heard_at = now if end else self.heard_at
-        if ends or now - self.heard_at > QUIET:
-            waiting += [(it, self.began) for it in self.reader.flush()]
+        if not end and (ends or now - self.heard_at > QUIET):
+            found += self.reader.flush()
             self.safe = self.offset
-        status = os.fstat(self.fd)
-        changed = now if self.live else min(status.st_mtime, now)
-        if self.stamp is not None and status.st_size == self.offset:
-            self.skew = round((changed - self.stamp) / _QUARTER) * _QUARTER
-        skew, hint = None if self.live else self.skew, Path(self.path).stem
-        self.live = status.st_size == self.offset
-        return end, [Found(it, _moment(at, skew, changed), hint) for it, at in waiting]
+        self.live = os.fstat(self.fd).st_size == self.offset
+        return end, found
 
-    def _feed(self, line: bytes) -> list[tuple[LogError | Turn, float | None]]:
-        stamp = stamp_of(line)
-        self.stamp = self.stamp if stamp is None else stamp
-        self.began = self.stamp if self.reader.rests else self.began
-        found = [(it, self.began) for it in self.reader.feed(line)]
-        self.began = self.stamp if found else self.began
-        return found
+    def _skew(self, status: os.stat_result) -> float | None:
+        """Seconds from a stamp to Unix time; None: the file's last lines have no stamp."""
+        end = os.pread(self.fd, LONGEST_LINE, max(status.st_size - LONGEST_LINE, 0))
+        stamps = (stamp_of(line) for line in reversed(end.split(b"\n")))
+        last = next((stamp for stamp in stamps if stamp is not None), None)
+        return None if last is None else round((status.st_mtime - last) / _QUARTER) * _QUARTER
 
     def print_of(self, offset: int) -> str:
         """A mark of what stands before that place."""
@@ -350,9 +349,13 @@ class Tail:
         self.offset, self.safe, self.skips = 0, 0, False
 
 
-def _moment(stamp: float | None, skew: float | None, changed: float) -> float:
-    """Unix time of a stamp in a file that was changed then."""
-    at = changed if stamp is None or skew is None else stamp + skew
+def _moment(line: bytes, skew: float | None, changed: float, before: float) -> float:
+    """Unix time of a line in a file that was changed then; `before`: of the line above it."""
+    if skew is None:
+        return changed
+    if (stamp := stamp_of(line)) is None:
+        return before or changed
+    at = stamp + skew
     return min(at if at < changed + _QUARTER else at - 86400.0, changed)  # before midnight
 
 
@@ -373,8 +376,8 @@ class LogFiles:
     _tails: dict[str, Tail] = field(default_factory=dict)
     _began: bool = False
 
-    def reader(self) -> LineReader:
-        return LineReader(self.log_session, self.own)
+    def reader(self, hint: str = "") -> LineReader:
+        return LineReader(self.log_session, self.own, hint)
 
     def read(self, most: int, *, ends: bool = False) -> list[Found]:
         """At most so many bytes. `ends`: nothing more comes in this run."""
@@ -436,7 +439,7 @@ class LogFiles:
         start = 0 if known else max(os.fstat(fd).st_size - self.history, 0)
         mark = None if self._began else self.marks.get(key)
         start = start if mark is None else int(mark["offset"])
-        tail = Tail(fd, str(path), self.reader(), start, now, start)
+        tail = Tail(fd, str(path), self.reader(path.stem), start, now, start)
         if mark is not None and tail.print_of(start) != mark["print"]:
             tail.begin_again()
         elif mark is None and start:
@@ -472,16 +475,16 @@ class Owners:
     def attribute(self, found: list[Found]) -> Iterator[tuple[str, Found]]:
         """With the server's id of its session, or "". First what began and ended: an error without
         a name may stand before the reconnect that tells whose it is."""
-        for one in sorted(found, key=lambda it: isinstance(it.it, LogError)):
+        for one in sorted(found, key=lambda it: isinstance(it.it, crypto.CryptoFinding)):
             yield self.whose(one), one
 
     def whose(self, found: Found) -> str:
         """The server's id of a session; "" = not known."""
         last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
-        named = [self.ids[n] for n in (found.it.session, found.hint, last) if n in self.ids]
+        named = [self.ids[n] for n in (found.session, found.hint, last) if n in self.ids]
         near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
         whose = next(iter(named), self._only or (near.pop() if len(near) == 1 else ""))
-        if isinstance(found.it, Turn) and (named or found.it.session):
-            turn = (found.at, named[0] if named else found.it.session)
+        if isinstance(found.it, Turn) and (named or found.session):
+            turn = (found.at, named[0] if named else found.session)
             self._turns = [*self._turns, turn][-500:]
         return whose

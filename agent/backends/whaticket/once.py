@@ -59,7 +59,7 @@ from agent.backends.whaticket.calls import WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
-from agent.backends.whaticket.logs import LogError, Owners, open_logs
+from agent.backends.whaticket.logs import Owners, open_logs
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.crypto_patterns import CryptoFinding, Effect
@@ -222,14 +222,14 @@ class Round:
         owners.know({row.id: row.name for row in rows})
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
         found = await in_thread(logs.read, MOST, ends=True)
-        every = [(id, one.at, one.it) for id, one in owners.attribute(found)]
-        errors = [(id, at, it.finding) for id, at, it in every if isinstance(it, LogError)]
-        named = [(id, at, finding) for id, at, finding in errors if id]
-        for id, at, finding in named:
-            self.errors.append([at, id, finding.name, str(finding.effect), finding.peer])
+        nameless = 0
+        for id, one in owners.attribute(found):
+            if isinstance(it := one.it, CryptoFinding):
+                nameless += not id
+                self.errors += [[one.at, id, it.name, str(it.effect), it.peer]] if id else []
         for text in (*logs.lost, *filter(None, [logs.trouble])):
             self.say("", text, logging.WARNING)
-        if (nameless := len(errors) - len(named)) and not self.errors:
+        if nameless and not self.errors:
             text = f"{nameless} errors about keys name no session: set log_session"
             self.say("", text, logging.WARNING)
             self.status = 1

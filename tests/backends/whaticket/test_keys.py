@@ -191,7 +191,8 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
 
 async def test_old_removals_are_swept(tmp_path: Path) -> None:
     shelf, now = Shelf(tmp_path), time.time()
-    young, old = [shelf.keep("7", why, [], whole=False) for why in ("young", "old")]
+    young, old = kept = [shelf.keep("7", why, [], whole=False) for why in ("young", "old")]
+    assert shelf.all("7") == kept  # oldest first, also of one second
     shelf.write(replace(old, wall=now - KEEP - 1.0))
     shelf.sweep()
     assert shelf.all("7") == [young]

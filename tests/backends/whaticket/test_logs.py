@@ -8,14 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.logs import (
-    Found,
-    LineReader,
-    LogError,
-    LogFiles,
-    Owners,
-    Turn,
-)
+from agent.backends.whaticket.logs import Found, LineReader, LogFiles, Owners, Turn
 from agent.core import crypto_patterns as crypto
 from agent.engines.baileys.session_state import PATTERN_WORDS
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench
@@ -27,15 +20,15 @@ STACK = f"error: Error: Bad MAC\n      at async {PEER}.3 [as awaitable] (q.js)"
 DAY, AT = "2026-11-20T12:00:00", "[20-11-2026 12:00:00]"
 
 
-def heard(*texts: str, reader: LineReader | None = None) -> list[LogError | Turn]:
+def heard(*texts: str, reader: LineReader | None = None) -> list[Found]:
     reader = reader or LineReader()
     lines = "\n".join(texts).encode().split(b"\n")
-    return [it for line in lines for it in reader.feed(line)] + reader.flush()
+    return [it for line in lines for it in reader.feed(line, 0.0)] + reader.flush()
 
 
 def errors(*texts: str, reader: LineReader | None = None) -> list[str]:
-    found = [it for it in heard(*texts, reader=reader) if isinstance(it, LogError)]
-    return [f"{it.finding.name} {it.finding.peer} {it.session}" for it in found]
+    found = [(it.it, it.session) for it in heard(*texts, reader=reader)]
+    return [f"{it.name} {it.peer} {by}" for it, by in found if not isinstance(it, Turn)]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +42,8 @@ def errors(*texts: str, reader: LineReader | None = None) -> list[str]:
         (PRINTED % STACK, f"bad_mac {PEER} 123"),
         (PRINTED % "error: {\n    name: 'Error',\n    message: 'Bad MAC'\n  }", "bad_mac  123"),
         ("0|app  | Erro de criptografia: Bad MAC", "bad_mac  "),
+        (words.of_pm2(words.bad_mac(f"{PEER}.3") + "\n"), f"bad_mac {PEER} "),
+        (words.of_pm2(words.info(SAID)), ""),
         # benign, or the words of a contact
         (words.duplicate(f"{PEER}.3") + "\n" + words.pino(JID, sessionId="7"), ""),
         (words.info(f"from {JID}: {SAID}"), ""),
@@ -63,10 +58,10 @@ def test_errors_in_lines(text: str, expected: str) -> None:
 
 
 TURNS = {
-    "Socket  wa 7 Connection Update open undefined": Turn("wa 7", True),
-    "Socket  wa 7 Connection Update close Intentional Logout": Turn("wa 7", False, "logout"),
-    "Disconnected session: wa 7, reason: CONFLICT": Turn("wa 7", False, "conflict"),
-    'DESCONECTOU REASON: 403 --> {"statusCode":403}': Turn("", False, "banned"),
+    "Socket  wa 7 Connection Update open undefined": Found(Turn(True), "wa 7"),
+    "Socket  wa 7 Connection Update close Intentional Logout": Found(Turn(False, "logout"), "wa 7"),
+    "Disconnected session: wa 7, reason: CONFLICT": Found(Turn(False, "conflict"), "wa 7"),
+    'DESCONECTOU REASON: 403 --> {"statusCode":403}': Found(Turn(False, "banned"), ""),
 }
 
 
@@ -109,7 +104,7 @@ def follow(*patterns: object, marks: dict[str, object] | None = None, history: i
 
 def peers(files: LogFiles, *, ends: bool = False) -> list[str]:
     found = files.read(1 << 20, ends=ends)
-    return [it.it.finding.peer for it in found if isinstance(it.it, LogError)]
+    return [it.it.peer for it in found if isinstance(it.it, crypto.CryptoFinding)]
 
 
 def again(files: LogFiles) -> LogFiles:
@@ -163,7 +158,8 @@ def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: i
     log, now = tmp_path / "app.log", time.time() // 86400 * 86400 - 86100  # after midnight
     for age in (1000, 200, 5):
         at = time.strftime(form, time.gmtime(now - age + shift))
-        log.write_text((log.read_text() if log.exists() else "") + f"{at} ERROR: Bad MAC\n")
+        with log.open("a") as file:  # more than one reading takes
+            file.write(f"{at} INFO: nothing\n" * 9000 + f"{at} ERROR: Bad MAC\n")
     os.utime(log, (now - 5, now - 5))
     found = follow(log, history=1 << 20).read(1 << 20, ends=True)
     assert [now - it.at for it in found] == pytest.approx([1000, 200, 5], abs=2)
@@ -177,9 +173,9 @@ CASES = [("Shop", "8", "7"), ("Twin", "", ""), ("", "whatsapp-8", "8"), ("", "ap
 def test_whose_an_error_is(named: str, hint: str, whose: str) -> None:
     owners, finding = Owners(), crypto.CryptoFinding("bad_mac", crypto.Effect.COUNTS)
     owners.know(ROWS)
-    found = Found(LogError(finding, named), 1000.0, hint)
+    found = Found(finding, named, 1000.0, hint)
     assert owners.whose(found) == whose
-    owners.whose(Found(Turn("9", True), 980.0))
+    owners.whose(Found(Turn(True), "9", 980.0))
     assert owners.whose(found) == (whose or "9")  # the one that reconnects
     owners.know({"7": "Shop"})
     assert owners.whose(found) == "7"

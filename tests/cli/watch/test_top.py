@@ -191,8 +191,9 @@ async def end(screen: Screen, eventually: Eventually) -> int:
     return found[0]
 
 
-async def test_top_is_live_resizes_and_q_restores_the_terminal(
-    house: House, eventually: Eventually
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+async def test_top_is_live_resizes_and_restores_the_terminal(
+    house: House, eventually: Eventually, number: signal.Signals, status: int
 ) -> None:
     id = InstanceId("sales")
     house.supervisor.known[id] = make_view("sales")
@@ -204,21 +205,10 @@ async def test_top_is_live_resizes_and_q_restores_the_terminal(
             house.supervisor.known[id], verdict=verdict, sentence="it answers nothing"
         )
         await eventually(screen.shows("stuck"))
-        await eventually(screen.shows("it answers nothing"))
         house.supervisor.known[id] = changed(
             house.supervisor.known[id], sentence=f"{'far ' * 20}end"
         )
         screen.resize(24, 160)
         await eventually(screen.shows("far end"))
-        os.write(screen.fd, b"q")
-        assert await end(screen, eventually) == 0
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-async def test_the_terminal_is_restored_however_it_ends(
-    house: House, eventually: Eventually, number: signal.Signals, status: int
-) -> None:
-    with on_a_terminal(house) as screen:
-        await eventually(screen.shows("no instances"))
         os.kill(screen.pid, number)
         assert await end(screen, eventually) == status

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState
 from agent.host.process import find_workers
-from agent.log import open_log, trim_log
+from agent.log import open_log
 from tests.host.contract import GOOD, HostContract
 from tests.host.short_limits import FAST, WATCHFUL
 
@@ -201,6 +201,5 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
 def test_what_is_in_place_of_a_workers_log_is_replaced_by_a_file(tmp_path: Path, make) -> None:
     log = tmp_path / "worker.log"
     make(log)
-    trim_log(log)
     os.close(open_log(tmp_path))
     assert log.is_file()

@@ -25,6 +25,12 @@ def bad_mac(address: str, tried: int = 1) -> str:
     return "\n".join([HEADER, *[error] * tried])
 
 
+def of_pm2(said: str) -> str:
+    """As a pm2 with `log_type: "json"` writes it."""
+    about = {"timestamp": "2026-11-27T11:56:46.981Z", "type": "err", "process_id": 2}
+    return json.dumps({"message": said, **about, "app_name": "app"})
+
+
 def duplicate(address: str) -> str:
     """The newest session has seen the message, an older one does not fit it: benign."""
     text = "MessageCounterError: Key used already or never filled"

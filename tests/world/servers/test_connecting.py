@@ -1,8 +1,11 @@
 """Sessions that hang while their server connects them."""
 
+import asyncio
+
 import pytest
 
-from agent.backends.evolution_renewal import folder_name
+from agent.backends.evolution import folder_name
+from agent.clock import boot_now
 from tests.standin.evolution import StandIn, Times
 from tests.world.servers.test_evolution import Watched, table
 
@@ -98,3 +101,30 @@ async def test_a_marked_pairing_ends_by_ensure_healthy_only_with_its_second_word
     status, told = await one.agent.ask("POST", path)
     assert (status, told["error"]) == (503, "confirm_passkey"), told
     assert not [path for path in standin.paths if path.startswith("DELETE")]
+
+
+@pytest.mark.parametrize("version", ["2.3.7", "1.8.6"])
+async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
+    make_agent, eventually, version
+):
+    """Of an instance that others made, and that hangs."""
+    standin = await StandIn.open(version, times=Times())
+    standin.silence(True)
+    there = standin.add("shop")
+    there.connect()
+    agent = make_agent(table(standin, adopt=[]))
+    await agent.start()
+    begun = boot_now()
+    body = {"name": "Shop", "instanceName": "shop", "backend": "evo"}
+    status, told = await agent.ask("POST", "/api/v1/whatsapp/setup", body)
+    assert (status, told["ending"]) == (202, "goes_on") and boot_now() - begun < 11
+    await asyncio.sleep(240)
+    standin.silence(False)
+    await eventually(lambda: there.code, within=60)  # the server's own next try
+
+    async def shows():
+        return await agent.status("shop")
+
+    await eventually(shows, "QR_REQUIRED", within=10)
+    assert not standin.asked["DELETE /instance/delete"]
+    await standin.close()
