@@ -33,23 +33,20 @@ def answer(
     body: bytes, status: str = "200 OK", *headers: str, length: int | None = None
 ) -> Misbehaviour:
     async def behave(writer: asyncio.StreamWriter) -> None:
-        size = len(body) if length is None else length
-        lines = [f"HTTP/1.1 {status}", f"Content-Length: {size}", *headers, "", ""]
+        lines = [f"HTTP/1.1 {status}", f"Content-Length: {length or len(body)}", *headers, "", ""]
         writer.write("\r\n".join(lines).encode() + body)
         await writer.drain()
 
     return behave
 
 
-def stream(piece: bytes, pause: float = 0.0, most: int = 1 << 62) -> Misbehaviour:
-    """An answer in pieces that has no end, or `most` bytes."""
+def stream(piece: bytes, pause: float = 0.0) -> Misbehaviour:
+    """An answer in pieces that has no end."""
 
     async def behave(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        sent = 0
-        while sent < most and not writer.is_closing():
+        while not writer.is_closing():
             writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
-            sent += len(piece)
             await writer.drain()
             await asyncio.sleep(pause)
 
