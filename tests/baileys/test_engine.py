@@ -25,6 +25,7 @@ from tests.baileys.conftest import (
     session_of,
     two_sessions,
 )
+from tests.fakes.servers import make_backend, take
 from tests.standin.baileys.run import TOKEN
 
 pytestmark = pytest.mark.slow
@@ -61,9 +62,11 @@ async def task(bed: Bed) -> AsyncIterator[Task]:
     own = BackendSettings(logs=(f"file:{bed.log}",), auth_folder=str(bed.folder / "{id}"))
     declared = BackendDeclaration("chat", "whaticket", bed.server.url, key=TOKEN, own=own)
     folder, happened = bed.folder.parent / "backend", list[Happening]()
-    api = Whaticket(declared, folder, lambda _remote, it: happened.append(it), PATTERNS)
-    session = await api.hold("7", adopted=True, paired=False, account="")
+    server = make_backend(declared, folder.parent)
+    server.api = api = Whaticket(declared, folder, PATTERNS)
+    await take(server, "7", happened=happened.append)
     await api.sessions()
+    session = api.held["7"]
     yield Task(session, folder, happened)
     await api.close()
 
