@@ -158,10 +158,9 @@ class Sending:
             end = waiting.ending
         if isinstance(end, WaError):
             raise end
-        if end is not None:
-            return 200, end
+        row = end or row
         if row.state in LEFT:
-            return 200, json.loads(row.answer) if seconds else self._show(row)
+            return 200, {**self._show(row), "outcome": "sent"}
         if row.state in WAITING:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
