@@ -139,8 +139,8 @@ class Incoming:
                 lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
                 unknown = (self._next - 1, None, lost, self._opened_wall)
                 db.execute("insert into gone values (?, ?, ?, ?)", unknown)
-                db.execute("update state set lost = ?", (lost,))
-            db.execute("update state set owner = ?, newest = ?", (self.owner, self._next - 1))
+                db.execute("update state set lost = ?, newest = ?", (lost, self._next - 1))
+            db.execute("update state set owner = ?", (self.owner,))
         self._db = db
         return db
 
@@ -240,13 +240,14 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     after, newest = args["after"], state_of(db)[0]
     records: list[dict[str, Any]] = []
     size = last = 0
-    if after > newest:
-        # What was kept is gone, and this file is another one: its reader has nothing of it.
-        records.append(erased(after, time.time()))
-        after = 0
-    elif found := _gap(db, after):
+    if found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
+    elif (known := _last_given(db, after)) < after:
+        # Another file gave this cursor, as when an older copy was put back. Its reader had all that
+        # the copy holds, and would answer it a second time.
+        records.append(erased(after, known, time.time()))
+        after = known
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)
@@ -258,6 +259,14 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     next = last or newest
     more = next < newest
     return {"records": records, "next": next, "oldest": oldest, "newest": newest, "more": more}
+
+
+def _last_given(db: sqlite3.Connection, after: int) -> int:
+    """The cursor itself where this file gave it, or the next one; else the last that it gave."""
+    here = "select max(cursor) from records where cursor <= ?1 + 1"
+    gone = "select max(last) from gone where last <= ?1"
+    found = db.execute(f"{here} union all {gone}", (after,)).fetchall()
+    return min(after, max(cursor or 0 for (cursor,) in found))
 
 
 def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:

@@ -84,8 +84,8 @@ class FakeWorker:
         if do != "messages":
             return {}
         after, oldest = args["after"], self.newest - len(self.records) + 1
-        lost = [erased(after, time.time())] if after > self.newest else []
-        after = 0 if lost else after
+        lost = [erased(after, self.newest, time.time())] if after > self.newest else []
+        after = min(after, self.newest)
         found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
         last = found[-1]["cursor"] if found else self.newest
         if 0 < after < oldest - 1:
