@@ -21,6 +21,7 @@ from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
+from agent.messages.media import PIECE
 from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
@@ -42,7 +43,6 @@ SAFE = (
 """Types that no browser runs as a page; any other file is only octets."""
 LONGEST_NAME = 150
 """Bytes, as file systems count."""
-PIECE = 256 * 1024
 SLOWEST = 32 * 1024
 """Bytes a second that a reader must take of the whole, beside a minute."""
 _LOAD_WAIT = 30
