@@ -218,7 +218,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
         digest = new_sha256()
         while piece := file.read(PIECE):
             digest.update(piece)
-        return digest.hexdigest() == sha256
+        return str(digest.hexdigest()) == sha256
     return False
 
 
