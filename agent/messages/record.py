@@ -122,12 +122,6 @@ def gap(first: int, last: int, since: float, missing: int | None) -> dict[str, A
     return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
 
 
-def erased(after: int, cursor: int, now_wall: float) -> dict[str, Any]:
-    """The gap behind a cursor, for a reader that had others of this session."""
-    its = {"v": VERSION, "id": f"g:{after}:erased", "kind": GAP}
-    return {**its, "cursor": cursor, "kept": now_wall}
-
-
 def read(body: Any) -> dict[str, Any] | None:
     """A kept record; None: the disk changed its bytes, which SQLite does not notice."""
     try:

@@ -214,7 +214,7 @@ class Courier:
             its.cursor, its.saved = int(found["before"]) if self._begun else 0, -1
             its.born = born
             await self._save(its)
-        page = await self._reader.page(its.id, its.cursor, limit=PAGE)
+        page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
             its.news.set()
         kinds = (*self.declared.message_kinds, GAP)

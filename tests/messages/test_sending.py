@@ -139,8 +139,7 @@ async def test_one_key_is_one_message(agent: Agent, phone: Phone) -> None:
     assert first == second
     assert phone.tried == ["once"]
     assert await agent.ask(A, "once", wait=0, key="k") == first
-    row = (await agent.sending.page(ID))[0]
-    assert (row["id"], row["message_id"]) == (first[1]["id"], next(iter(phone.heard)))
+    assert first[1]["message_id"] in phone.heard and first[1]["id"][:4] == "out_"
     assert await code_of(agent.ask(A, "another", key="k")) == "idempotency_key_reused"
     phone.show(status=AWAY)
     taken = await agent.say(A, "back", whose=("operator", ID, "c"), digest="d")
