@@ -36,7 +36,7 @@ from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
 from agent.log import about, clean, going_on
-from agent.supervise.facts import Facts, entry
+from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.vault.check import inspect
@@ -308,8 +308,8 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     facts.repair = repair
     registry.statistics.note(repair)
     detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-    over = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
-    await registry.save(facts, [over])
+    facts.note("repair_over", decision.reason, Category.RECOVERY, **detail)
+    await registry.save(facts)
     return None, None
 
 

@@ -307,7 +307,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     newer = {its: getattr(written, its) for its in IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
-    await registry.save(facts, [entry(facts, "folder_newer", sentence)])
+    facts.note("folder_newer", sentence)
+    await registry.save(facts)
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:

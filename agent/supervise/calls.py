@@ -29,7 +29,7 @@ from agent.errors import (
     WaError,
 )
 from agent.files import open_plain
-from agent.supervise.facts import Facts, WorkerLink, entry
+from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.snapshots import Snapshots
 
@@ -123,8 +123,8 @@ class Calls:
         self._link(id, "log out")
         async with facts.busy:  # a restart under way would lose the engine's word
             link = self._link(id, "log out")
-            said = entry(facts, "operator", "an operator asked for a logout")
-            await self.registry.store.append(said)
+            facts.note("operator", "an operator asked for a logout")
+            await self.registry.save(facts)
             facts.asked.logout = True
             async with self.keeping.ending(facts):
                 await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
@@ -158,8 +158,8 @@ class Calls:
             async with facts.busy if alone else nullcontext():
                 link = self._link(id, f"{name} with")
                 if alone:
-                    said = f"an operator asked its engine for: {name}"
-                    await self.registry.store.append(entry(facts, "operator", said))
+                    facts.note("operator", f"an operator asked its engine for: {name}")
+                    await self.registry.save(facts)
                 return await link.call("command", call, timeout=timeout)
         finally:
             if alone:

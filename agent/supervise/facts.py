@@ -143,6 +143,14 @@ class Facts(Session):
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
+    unsaid: list[JournalEntry] = field(default_factory=list)
+    """Entries for the journal, which the next save writes."""
+
+    def note(
+        self, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
+    ) -> None:
+        """The journal and the log have it with the next save."""
+        self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""

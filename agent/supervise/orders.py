@@ -155,7 +155,8 @@ class Orders:
     async def intend(
         self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
     ) -> Session:
-        await self.registry.save_order(facts, entry(facts, kind, sentence, category))
+        facts.note(kind, sentence, category)
+        await self.registry.save_order(facts)
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
@@ -168,8 +169,8 @@ class Orders:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            begins = entry(facts, "deleting", "an operator deletes it")
-            await self.registry.save_order(facts, begins)
+            facts.note("deleting", "an operator deletes it")
+            await self.registry.save_order(facts)
             await self.host.stop(id)
             failpoint("deletion_begun")
             if facts.instance.backend:

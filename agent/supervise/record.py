@@ -43,7 +43,7 @@ from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT,
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
-from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings, entry
+from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
@@ -291,10 +291,9 @@ _BY_HAND = ("stopped", "disabled", "masked", "logout")
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
-def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
+def note_operator(facts: Facts, *, past_us: bool) -> None:
     """Conclude from the unit what an operator did with systemctl, and respect it. `past_us`: the
     operator can."""
-    entries: list[JournalEntry] = []
     unit = facts.unit
     # A session on a backend has no unit that an operator could stop.
     if past_us and not facts.instance.backend and not unit.job_pending:
@@ -302,12 +301,11 @@ def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
             # Once per run, or no start by the agent would ever last.
             record = replace(facts.record, stopped_run=facts.record.seen_run)
             facts.record = with_override(record, Override.STOPPED, facts.boot)
-            sentence = "an operator stopped its unit: it stays stopped until a start"
-            entries.append(entry(facts, "operator", sentence))
+            facts.note("operator", "an operator stopped its unit: it stays stopped until a start")
         elif started_by_hand(facts, facts.action.started_run):
             wanted = Override.NONE if facts.enabled else Override.STARTED
             facts.record = with_override(facts.record, wanted, facts.boot)
-            entries.append(entry(facts, "operator", "an operator started its unit"))
+            facts.note("operator", "an operator started its unit")
             if reason_of(facts.record.reason).final:
                 # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                 # in.
@@ -316,20 +314,17 @@ def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
     seen = (facts.record.seen_run, facts.record.seen_boot)
     if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
         facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
-    return entries
 
 
-def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> None:
     """Turn one observation and its verdict into a new record and journal entries."""
     _begin_now(facts, facts.at_wall)
     before = facts.record
     _note_drop(registry.gate, facts, verdict)
-    return [
-        *_note_pairing(facts),
-        *_note_passkey(facts),
-        *_note_status(registry, facts, before, verdict),
-        *_note_verdict(registry.gate, facts, verdict),
-    ]
+    _note_pairing(facts)
+    _note_passkey(facts)
+    _note_status(registry, facts, before, verdict)
+    _note_verdict(registry.gate, facts, verdict)
 
 
 def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
@@ -357,7 +352,7 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 def _note_status(
     registry: Registry, facts: Facts, before: SessionRecord, verdict: HealthVerdict
-) -> list[JournalEntry]:
+) -> None:
     """`before`: the record before this pass, drops not yet counted."""
     now_wall = facts.at_wall
     if verdict.state is before.status:
@@ -367,7 +362,7 @@ def _note_status(
         if verdict.state is Status.CONNECTED:
             facts.record = settled(facts.record, now_wall)
             facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
-        return []
+        return
     if verdict.state is Status.CONNECTED:
         _note_connected(registry, facts, now_wall)
     else:
@@ -385,8 +380,7 @@ def _note_status(
     more: dict[str, Any] = {"asked": True} if asked else {}
     lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
     goes_on = "; it reconnects" if lost else ""
-    said = entry(
-        facts,
+    facts.note(
         "status",
         f"{before.status} → {verdict.state}: {why}{goes_on}",
         status=verdict.state,
@@ -396,7 +390,6 @@ def _note_status(
         why=why,
         **more,
     )
-    return [said]
 
 
 def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
@@ -414,17 +407,16 @@ def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
         facts.lost_because = ""
 
 
-def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     before, facts.verdict = facts.verdict, verdict
     if (before.health, before.reason) == (verdict.health, verdict.reason):
-        return []
+        return
     if verdict.reason == SUSPECT:
         gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
     if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
-        return []
+        return
     words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
-    said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
-    return [said]
+    facts.note("verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:
@@ -438,38 +430,37 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
-def _note_pairing(facts: Facts) -> list[JournalEntry]:
+def _note_pairing(facts: Facts) -> None:
     claim, record = facts.claim.claim if facts.claim else None, facts.record
     if claim is None or not claim.paired or is_other_account(facts):
-        return []
+        return
     account = claim.account or record.account
     if record.paired and record.account == account:
-        return []
+        return
     facts.record = replace(record, paired=True, account=account)
-    if record.paired and record.account:
-        return [entry(facts, "paired", "paired again, with another account")]
-    return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+    if not record.paired:
+        facts.note("paired", "paired with a phone")
+    elif record.account:
+        facts.note("paired", "paired again, with another account")
 
 
-def _note_passkey(facts: Facts) -> list[JournalEntry]:
+def _note_passkey(facts: Facts) -> None:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim = facts.claim.claim if facts.claim else None
     known = facts.passkey_asked
     facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
-    if known or not facts.passkey_asked or facts.record.needs_passkey:
-        return []
-    facts.record = replace(facts.record, needs_passkey=True)
-    return [entry(facts, PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))]
+    if facts.passkey_asked and not known and not facts.record.needs_passkey:
+        facts.record = replace(facts.record, needs_passkey=True)
+        facts.note(PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))
 
 
-def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:
+def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> None:
     """The host restarted the worker: count it under the reason why the last run ended."""
     if after.restarts <= before.restarts or not after.run:
-        return []
+        return
     times = after.restarts - before.restarts
     last_result = before.result if after.result == "success" else after.result
     reason = RESTART_REASON.get(last_result, "crash")
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
-    sentence = f"its worker ended ({reason}), and the host started it again"
-    return [entry(facts, "restarted", sentence)]
+    facts.note("restarted", f"its worker ended ({reason}), and the host started it again")

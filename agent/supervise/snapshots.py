@@ -212,9 +212,9 @@ class Snapshots:
                 await asyncio.to_thread(refuse_roll_back, self.registry.root, instance, snapshot)
             await asyncio.to_thread(must_have_room, self.registry.root, snapshot)
             begins = f"the agent begins to restore snapshot {name}"
-            said = entry(facts, "restoring", begins, Category.RECOVERY)
+            facts.note("restoring", begins, Category.RECOVERY)
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-            await self.registry.save(facts, [said])
+            await self.registry.save(facts)
             try:
                 await self.host.stop(id)
                 restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
