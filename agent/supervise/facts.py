@@ -35,6 +35,8 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.vault.identity import Identity
 
+NEVER = float("-inf")
+NOT_FAILING = ("", NEVER)
 FOLDER_LOST = "folder_lost"
 """The code of a session whose folder was deleted or replaced under its worker."""
 
@@ -143,6 +145,12 @@ class Facts(Session):
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
+    failing: tuple[str, float] = NOT_FAILING
+    """The reason of its last verdict that needs a repair, and when that was; until it is well."""
+    failures: dict[str, float] = field(default_factory=dict)
+    """When it last failed with each code that others may share."""
+    succeeded_at: float = NEVER
+    """When it last connected."""
     unsaid: list[JournalEntry] = field(default_factory=list)
     """Entries for the journal, which the next save writes."""
 
