@@ -269,7 +269,7 @@ MEMORY = 96 << 20
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""
 
-_TROUBLES = (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer", "snapshot_failed")
+_TROUBLES = (SESSION_CIRCUIT_OPEN, "folder_newer", "snapshot_failed")
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
 """A session that is down for one of these is down on purpose, or shows a code."""
 
@@ -281,8 +281,8 @@ def entry(
 
 
 def is_trouble(entry: JournalEntry) -> bool:
-    """True if the log has it as a warning: a session goes down, is stuck, banned, given up,
-    loses what arrives, or its circuit opens."""
+    """True if the log has it as a warning: a session goes down, is stuck, banned, given up, or its
+    circuit opens."""
     detail, code = entry.detail, str(entry.detail.get("reason", ""))
     if detail.get("ok") is False or entry.kind in _TROUBLES:
         return True
