@@ -16,7 +16,6 @@ import msgspec
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
-from agent.core.session import is_other_account, no_pairing_to_lose
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import (
@@ -38,7 +37,7 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
     """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id
-    if not confirmed and not no_pairing_to_lose(facts):
+    if not confirmed and not facts.no_pairing_to_lose:
         there, chats = facts.instance, ""
         if doing == "clean up" and there.engine == "evolution":
             chats = f" and delete {there.remote} on {there.backend} with its chats to make it again"
@@ -144,7 +143,7 @@ class Calls:
         alone: bool = False,
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
-        if name == PAIRING_CODE and not no_pairing_to_lose(self.registry.get(id)):
+        if name == PAIRING_CODE and not self.registry.get(id).no_pairing_to_lose:
             raise Refused(
                 f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
                 f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
@@ -289,7 +288,7 @@ def _refuse_other_account(facts: Facts) -> None:
     if fact is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
         raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
-    if is_other_account(facts):
+    if facts.is_other_account:
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
         raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
 

@@ -30,15 +30,8 @@ from agent.core.model import (
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.reconnect import after_connected, after_drop, forgive, settled
-from agent.core.session import (
-    NOT_LOOKED_YET,
-    Session,
-    is_other_account,
-    started_by_hand,
-    stopped_by_hand,
-    with_override,
-)
+from agent.core.reconnect import after_connected, after_drop, settled
+from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
@@ -297,19 +290,18 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
     unit = facts.unit
     # A session on a backend has no unit that an operator could stop.
     if past_us and not facts.instance.backend and not unit.job_pending:
-        if stopped_by_hand(facts):
+        if facts.stopped_by_hand:
             # Once per run, or no start by the agent would ever last.
-            record = replace(facts.record, stopped_run=facts.record.seen_run)
-            facts.record = with_override(record, Override.STOPPED, facts.boot)
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+            facts.order(Override.STOPPED)
             facts.note("operator", "an operator stopped its unit: it stays stopped until a start")
-        elif started_by_hand(facts, facts.action.started_run):
-            wanted = Override.NONE if facts.enabled else Override.STARTED
-            facts.record = with_override(facts.record, wanted, facts.boot)
+        elif facts.started_by_hand(facts.action.started_run):
+            facts.order(Override.NONE if facts.enabled else Override.STARTED)
             facts.note("operator", "an operator started its unit")
             if reason_of(facts.record.reason).final:
                 # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                 # in.
-                facts.record = replace(forgive(facts.record), restart_of=unit.run)
+                facts.forgive(restart_of=unit.run)
     settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
     seen = (facts.record.seen_run, facts.record.seen_boot)
     if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
@@ -432,7 +424,7 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
 
 def _note_pairing(facts: Facts) -> None:
     claim, record = facts.claim.claim if facts.claim else None, facts.record
-    if claim is None or not claim.paired or is_other_account(facts):
+    if claim is None or not claim.paired or facts.is_other_account:
         return
     account = claim.account or record.account
     if record.paired and record.account == account:

@@ -12,7 +12,7 @@ from agent.core.model import Category, Health, HealthVerdict, SessionRecord, Uni
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.session import NO_WAIT, STARTING, waits_for_network
+from agent.core.session import NO_WAIT, STARTING
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
@@ -110,7 +110,7 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
     facts.back_at = gate.reaching.back_at(facts)
-    if not facts.wait.reason and waits_for_network(facts):
+    if not facts.wait.reason and facts.waits_for_network:
         gate.reaching.doubt(facts)
     verdict = judge_health(facts, policy, boot_now())
     return as_asked(verdict) if facts.asked.logout else verdict
@@ -192,7 +192,7 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     if plan.ordered:
         restarts["operator"] += 1
         # An operator's order outweighs the reason why its worker is down.
-        facts.record = replace(reconnect.forgive(facts.record), restart_of="")
+        facts.forgive(restart_of="")
         return ""
     if ActionKind.RESTART in plan.actions:
         restarts["agent"] += 1
@@ -225,7 +225,7 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         facts.record = replace(facts.record, paired=False, account="")
         if config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.
-            facts.record = reconnect.forgive(facts.record)
+            facts.forgive()
     word = "done" if outcome.ok else f"failed: {outcome.detail}"
     facts.note(
         "repaired" if plan.repair else "outcome",

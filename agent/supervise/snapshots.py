@@ -17,7 +17,6 @@ from typing import TypeVar
 
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
-from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, going_on
 from agent.supervise.facts import Facts, entry, tell
@@ -219,9 +218,7 @@ class Snapshots:
                 await self.host.stop(id)
                 restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
                 manifest = restored.manifest
-                facts.record = replace(
-                    forgive(facts.record), paired=manifest.paired, account=manifest.account
-                )
+                facts.forgive(paired=manifest.paired, account=manifest.account)
                 await self.registry.save(facts)
             finally:
                 self.registry.gate.wake(id)
