@@ -14,7 +14,6 @@ from agent.core.model import (
     Override,
     SessionFiles,
     UnitState,
-    phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
@@ -239,8 +238,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
             # The worker disconnected in order to connect again.
             return _starting(Status.RECONNECTING, "it reconnects")
         return _dropped(session, claim, policy, now)
-    deadline = phase_deadline(fact)
-    if deadline is not None and now >= deadline:
+    if fact.deadline is not None and now >= fact.deadline:
         return _stuck_in(session, claim.phase, now - fact.phase_since)
     if claim.phase not in PHASES and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)

@@ -5,15 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.health import MISCONFIGURED, HealthPolicy
-from agent.core.model import (
-    PHASES,
-    Health,
-    HealthVerdict,
-    SessionFiles,
-    UnitState,
-    UnitStatus,
-    phase_deadline,
-)
+from agent.core.model import PHASES, Health, HealthVerdict, SessionFiles, UnitState, UnitStatus
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
@@ -255,7 +247,7 @@ def _deadlines(session: Session, policy: HealthPolicy, now: float) -> list[float
         silent_since = max(unit.since, session.run.linked_since or 0.0)
         moments += [silent_since + PHASES["process"].limit, silent_since + policy.stuck]
         return moments
-    if (deadline := phase_deadline(fact)) is not None:
+    if (deadline := fact.deadline) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
     if session.back_at is not None:

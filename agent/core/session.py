@@ -12,6 +12,7 @@ from agent.core.crypto import CryptoWindow
 from agent.core.figures import COUNTS, ErrorRate, Histogram, Inbound, PerMinute, StatusTime
 from agent.core.model import (
     UNIT_ABSENT,
+    UNSETTLED,
     ClaimFact,
     ConnectionStatus,
     Health,
@@ -91,9 +92,6 @@ class Wait:
     """Boot time at which to ask again at the latest."""
 
 
-NO_WAIT = Wait()
-
-
 @dataclass(slots=True)
 class Counters:
     """Counted since `since_wall`, the agent's start."""
@@ -136,7 +134,7 @@ class Session:
     unit: UnitStatus = UNIT_ABSENT
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
-    wait: Wait = NO_WAIT
+    wait: Wait = Wait()
     """Why it waits for something other than itself, as of the last pass."""
     kept: Kept | None = None
     """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
@@ -203,6 +201,11 @@ class Session:
     def repairing(self) -> Repair | None:
         """The repair that goes on."""
         return None if self.repair is None or self.repair.over else self.repair
+
+    @property
+    def unsettled(self) -> bool:
+        """True in a status that should pass by itself."""
+        return self.record.status in UNSETTLED
 
     @property
     def linked(self) -> bool:

@@ -13,14 +13,7 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
-from agent.core.model import (
-    UNSETTLED,
-    Category,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-)
+from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus, wall_text
@@ -146,9 +139,7 @@ class Supervisor:
         age, settings = boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
-        self._pending = {
-            its.id for its in there if not its.observed or its.record.status in UNSETTLED
-        }
+        self._pending = {its.id for its in there if not its.observed or its.unsettled}
         return AgentStatus(
             version=VERSION,
             host=self.host.name,

@@ -18,15 +18,7 @@ from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_perso
 from agent.core.recovery.repair import Consent, Kept
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
-from agent.errors import (
-    EngineError,
-    InvalidRequest,
-    LinkError,
-    Refused,
-    TooLarge,
-    TryLater,
-    WaError,
-)
+from agent.errors import EngineError, InvalidRequest, LinkError, Refused, TooLarge, TryLater
 from agent.files import open_plain
 from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
@@ -300,7 +292,7 @@ def _because(facts: Facts, error: EngineError) -> EngineError:
     return EngineError(f"{error} ({facts.sentence})", code=error.code)
 
 
-def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
+def _unsent(facts: Facts, error: LinkError | EngineError) -> TooLarge | TryLater | EngineError:
     """The error of a failed send: surely not sent, or unknown."""
     id = facts.id
     if error.code == "oversized":

@@ -19,27 +19,13 @@ from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    InstanceId,
-    JournalEntry,
-    is_light,
-)
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import (
-    BACKEND_DOWN,
-    BACKEND_UNCHECKED,
-    NO_WAIT,
-    WAIT_SENTENCES,
-    WAITS_TURN,
-    Wait,
-)
+from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
@@ -344,7 +330,7 @@ class Gate:
     def note_wait(self, facts: Facts) -> None:
         """So that an order's answer says at once that the start has to wait."""
         if not facts.wait.reason:
-            facts.wait = self.ask(facts) or NO_WAIT
+            facts.wait = self.ask(facts) or Wait()
 
     def note_look(self, facts: Facts) -> None:
         """The worker was looked at: while it runs it has its room."""
@@ -355,10 +341,9 @@ class Gate:
 
     def note_claim(self, facts: Facts) -> None:
         """A claim may show that the heavy part of its start is over."""
-        claim = None if facts.run.claim is None else facts.run.claim.claim
-        if claim is not None and is_light(claim):
+        if facts.claim is not None and facts.claim.is_light:
             self.queues.is_light(facts.id)
-        if claim is not None and claim.reason == NOT_TOLD:
+        if facts.claim is not None and facts.claim.claim.reason == NOT_TOLD:
             self.queues.settled(facts.id)  # it may never tell more
 
     def promise(self, facts: Facts) -> None:

@@ -159,7 +159,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
     return tuple(signal for signal in signals if signal is not None)
 
 
-def watch_hour(facts: Facts) -> None:
+def _watch_hour(facts: Facts) -> None:
     """Learn the usual rate from each whole hour of one connection."""
     now_wall, came = time.time(), facts.counters.messages["in"]
     if facts.connected_since_wall is None:
@@ -317,6 +317,7 @@ def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> None:
     _note_passkey(facts)
     _note_status(registry, facts, before, verdict)
     _note_verdict(registry.gate, facts, verdict)
+    _watch_hour(facts)
 
 
 def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:

@@ -12,20 +12,13 @@ from agent.core.model import Category, Health, HealthVerdict, SessionRecord, Uni
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.session import NO_WAIT, STARTING
+from agent.core.session import STARTING, Wait
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import (
-    Means,
-    note_operator,
-    note_restarts,
-    remember,
-    signals_of,
-    watch_hour,
-)
+from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
 from agent.supervise.registry import is_written
 
 
@@ -69,9 +62,8 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         verdict = _judge(gate, facts)
         judged = facts.record
         remember(registry, facts, verdict)
-        watch_hour(facts)
         gate.incidents.judged(facts, verdict)
-        waits = gate.ask(facts) or NO_WAIT
+        waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
             verdict = _judge(gate, facts)
         facts.sentence = verdict.sentence
@@ -101,7 +93,7 @@ def _policy(gate: Gate, facts: Facts) -> HealthPolicy:
 
 def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     policy = _policy(gate, facts)
-    facts.wait = gate.ask(facts) or NO_WAIT
+    facts.wait = gate.ask(facts) or Wait()
     if facts.wait.reason == UNREACHABLE:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
     facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
