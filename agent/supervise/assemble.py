@@ -32,7 +32,7 @@ from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
 from agent.supervise.run import run_pass
-from agent.supervise.seats import Packs, Seats
+from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault.identity import (
@@ -93,8 +93,7 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake)
-        self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
+        self.seats = Seats(host, open_packs, config.worker.pack, self._facts, self.gate)
         self.keeping = Snapshots(registry, self.seats)
 
         # What a pass works with, and when passes happen.
