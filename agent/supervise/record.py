@@ -36,7 +36,7 @@ from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT,
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
-from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings
+from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
@@ -98,45 +98,34 @@ _PASSED_ON = ("direction", "type", "id", "ack")
 
 def take_in(means: Means, facts: Facts, happening: Happening) -> None:
     """Count what happened in a session, write it down or pass it on."""
-    kind = happening.kind
+    kind, detail, now = happening.kind, happening.detail, boot_now()
     if kind in (KEPT, "not_kept", "kept_again"):
         means.registry.kept_more(facts.id)
-    if kind == KEPT:
-        return
-    if note_happening(means.settings, facts, happening):
-        means.gate.wake(facts.id)
-    if kind in WITH_TEXT:
-        text = _text(happening.detail.get("text"))
-        means.notes.write(JournalEntry(kind, text, WITH_TEXT[kind], facts.id, time.time()))
-    if kind in UNWRITTEN and means.bus.wants(kind):
-        means.bus.publish_passing(_passing_entry(facts, happening))
-
-
-def note_happening(settings: Settings, facts: Facts, happening: Happening) -> bool:
-    """Count it; True when the instance should be looked at now."""
-    detail, now = happening.detail, boot_now()
-    match happening.kind:
+    match kind:
         case "message":
-            out = detail.get("direction") == "out"
-            direction = "out" if out else "in"
+            direction = "out" if detail.get("direction") == "out" else "in"
             facts.counters.messages[direction] += 1
             facts.counters.per_minute[direction].note(now)
-            if not out:
+            if direction == "in":
                 facts.inbound = replace(facts.inbound, last_wall=time.time())
             # One that this session wrote itself proves nothing.
-            if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
-                _note_readable(settings, facts, detail, now)
+            if detail.get("type") != "ciphertext" and (detail.get("peer") or direction == "in"):
+                _note_readable(means.settings, facts, detail, now)
         case "read_later":
-            _note_readable(settings, facts, detail, now)
+            _note_readable(means.settings, facts, detail, now)
         case "ack":
             facts.counters.messages["ack"] += 1
             facts.inbound = replace(facts.inbound, ack_wall=time.time())
         case "crypto_error":
-            return _note_crypto(settings, facts, detail, now)
+            if _note_crypto(means.settings, facts, detail, now):
+                means.gate.wake(facts.id)
+        case _ if kind in WITH_TEXT:
+            means.notes.write(entry(facts, kind, _text(detail.get("text")), WITH_TEXT[kind]))
         # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
-        case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
+        case _ if kind not in ("key_regeneration", KEPT):
             facts.counters.errors[kind] += 1
-    return False
+    if kind in UNWRITTEN and means.bus.wants(kind):
+        means.bus.publish_passing(_passing_entry(facts, happening))
 
 
 def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
@@ -233,12 +222,11 @@ that what arrives cannot be kept, until it can, or was damaged."""
 def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
     """A message or an acknowledgement for the listeners, without text and peer."""
     passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
+    sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
     if happening.kind == "ack":
         sentence = f"a message is {passed_on['ack'] or 'acknowledged'}"
-    else:
-        sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
-    detail = {key: value for key, value in passed_on.items() if value}
-    return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+    detail: dict[str, Any] = {key: value for key, value in passed_on.items() if value}
+    return entry(facts, happening.kind, sentence, **detail)
 
 
 def _text(value: object) -> str:
