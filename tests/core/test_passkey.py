@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import (
-    PHASES,
-    ConnectionStatus,
-    Health,
-    SessionFiles,
-    SessionRecord,
-)
+from agent.core.model import PHASES, ConnectionStatus, Health, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import Case

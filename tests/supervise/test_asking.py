@@ -43,10 +43,9 @@ async def bench(tmp_path):
     store = await Store.open(tmp_path / "agent.db")
     worker, woken = Worker(), []
     registry = Registry(store, Mock(wake=woken.append), tmp_path)
-    facts = registry.facts[ID] = Facts(
-        Instance(ID, "evolution", True), SessionRecord(), link=worker
-    )
-    await store.add(facts.instance, facts.record, JournalEntry("created", ""))
+    instance, record = Instance(ID, "evolution", True), SessionRecord()
+    await store.add(instance, record, JournalEntry("created", ""))
+    facts = registry.facts[ID] = Facts(instance, record, link=worker)
     yield Calls(registry, Mock()), facts, worker, woken
     await store.close()
 
