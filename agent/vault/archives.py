@@ -5,7 +5,6 @@ import fcntl
 import gzip
 import hashlib
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
@@ -221,16 +220,14 @@ def _delete_unused(path: Path) -> None:
             os.close(fd)
 
 
-# Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only. The
-# tarfile of Python 3.11.2 has no filter for members, and reads extended heads of any size into
-# memory; so heads are read here, and unneeded ones are refused.
+# Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only.
 
 
 _PIECE = 1 << 16
-LONGEST_EXTENDED_HEAD = 1 << 16
-"""Bytes; the agent's archives have one for a long or foreign path."""
+LONGEST_HEADS = 1 << 16
+"""Bytes before a member's content; the agent's archives extend the head of a long or foreign
+path."""
 _AFTER_END = 1 << 20
-_RECORD = re.compile(rb"([0-9]{1,6}) ([^=]{1,64})=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,46 +257,25 @@ def too_large(cause: str, code: str) -> TooLarge:
 
 def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
-    stream = _Unpacked(source, limits)
-    count = 0
-    extended: dict[str, str] = {}
-    while (head := stream.read_head()) is not None:
-        if head.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            extended = _read_extended(stream, head.size)
-            continue
-        if head.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+    stream, count = _Unpacked(source, limits), 0
+    tar: tarfile.TarFile | None = None
+    while True:
+        stream.of_heads = LONGEST_HEADS
+        try:
+            tar = tar or tarfile.TarFile(fileobj=cast(IO[bytes], stream), encoding="utf-8")
+            head = tar.next()
+        except (tarfile.TarError, ValueError) as error:
+            raise refuse(f"it is no tar, or a damaged one ({error})") from None
+        if head is None:
+            break
+        tar.members.clear()  # type: ignore[attr-defined]
+        if not head.isreg() or head.issparse():
             raise refuse(f"{head.name!r:.80} is no plain file (type {head.type!r})")
         count += 1
         if count > limits.files:
             raise too_large(f"it has more than {limits.files} files", "too_many_files")
-        text = extended.get("size", str(head.size))
-        if not re.fullmatch("[0-9]{1,20}", text):
-            raise refuse(f"{head.name!r:.80} has a size that is no number")
-        size = int(text)
-        pieces = stream.content(size)
-        yield Member(extended.get("path", head.name), size, pieces)
-        for _ in pieces:
-            pass  # what the caller left unread
-        extended = {}
+        yield Member(head.name, head.size, stream.content(head.size))
     stream.finish()
-
-
-def _read_extended(stream: "_Unpacked", size: int) -> dict[str, str]:
-    if not 0 < size <= LONGEST_EXTENDED_HEAD:
-        raise refuse(f"an extended head of {size} bytes")
-    raw = b"".join(stream.content(size))
-    records: dict[str, str] = {}
-    while raw:
-        match = _RECORD.match(raw)
-        end = int(match[1]) if match else 0
-        if match is None or raw[end - 1 : end] != b"\n" or end <= match.end():
-            raise refuse("an extended head that cannot be read")
-        name = match[2].decode("ascii", "replace")
-        if name.startswith("GNU.sparse"):
-            raise refuse("a sparse file")
-        records[name] = raw[match.end() : end - 1].decode("utf-8", "surrogateescape")
-        raw = raw[end:]
-    return records
 
 
 class _Packed:
@@ -317,51 +293,58 @@ class _Packed:
 
 
 class _Unpacked:
-    """The unpacked stream: one piece of it in memory at a time, bounded in sum."""
+    """The unpacked stream, which tarfile reads as a file: forward, one piece of it in memory at a
+    time, bounded in sum."""
+
+    of_heads = 0
+    """Bytes that may still be read as heads, which come into memory whole."""
 
     def __init__(self, source: IO[bytes], limits: Limits) -> None:
         self._stream = gzip.GzipFile(fileobj=_Packed(source, limits.packed))  # type: ignore[call-overload]
         self._most = limits.unpacked
         # Heads and filling are counted generously: a block or three for each file.
         self._left = limits.unpacked + 4 * BLOCK * limits.files
+        self._at, self._last_head = 0, b""
 
-    def read_head(self) -> tarfile.TarInfo | None:
-        """The next head; None at the two empty blocks that end a tar."""
-        block = self._exactly(BLOCK)
-        if not block.strip(b"\0"):
-            if self._exactly(BLOCK).strip(b"\0"):
-                raise refuse("it has a single empty block")
-            return None
-        try:
-            return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except (tarfile.HeaderError, ValueError) as error:
-            raise refuse(f"it is no tar, or a damaged one ({error})") from None
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int) -> None:
+        if to < self._at:
+            raise refuse("it leads back to what was read")
+        for _ in self.content(to - self._at):
+            pass
+
+    def read(self, count: int) -> bytes:
+        self.of_heads -= count
+        if count < 0 or self.of_heads < 0:
+            raise refuse(f"an extended head of more than {LONGEST_HEADS} bytes")
+        self._last_head = self._read(count)
+        return self._last_head
 
     def content(self, size: int) -> Iterator[bytes]:
-        """One member's bytes; then the filling up to the next block is skipped."""
         for begun in range(0, size, _PIECE):
-            yield self._exactly(min(_PIECE, size - begun))
-        self._exactly(-size % BLOCK)
+            piece = self._read(count := min(_PIECE, size - begun))
+            if len(piece) < count:
+                raise refuse("it ends too early")
+            yield piece
 
     def finish(self) -> None:
         """To the end of the gzip, where its checksum is; only filling may follow."""
+        if self._last_head != bytes(BLOCK):
+            raise refuse("it ends too early, or in the middle of a head")
         filling = 0
         while piece := self._read(_PIECE):
             filling += len(piece)
             if piece.strip(b"\0") or filling > _AFTER_END:
                 raise refuse("data follows its end")
 
-    def _exactly(self, count: int) -> bytes:
-        piece = self._read(count)
-        if len(piece) < count:
-            raise refuse("it ends too early")
-        return piece
-
     def _read(self, count: int) -> bytes:
         try:
             piece: bytes = self._stream.read(count)
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise refuse(f"it is no gzip, or a damaged one ({error})") from None
+        self._at += len(piece)
         self._left -= len(piece)
         if self._left < 0:
             cause = f"unpacked it has more than {self._most} bytes"

@@ -137,7 +137,7 @@ def listing(*files, **changes):
 
 WHOLE = build(PLAIN, manifest=GOOD)
 HOSTILE = {
-    "nothing": (b"", "ends too early"),
+    "nothing": (b"", "no tar"),
     "no tar": (gzip.compress(b"x" * 5000), "no tar"),
     "no manifest": (build(PLAIN), "manifest.json does not come first"),
     "an empty manifest": (build(manifest=b"{}"), "its format is None"),
@@ -235,7 +235,7 @@ def test_a_huge_extended_head_is_not_read_into_memory(root):
     head = member("x", tarfile.XHDTYPE)
     head.size = 8 << 30
     with pytest.raises(InvalidRequest, match="extended head"):
-        arrive(root, gzip.compress(head.tobuf() + bytes(4096)))
+        arrive(root, gzip.compress(head.tobuf(tarfile.GNU_FORMAT) + bytes(4096)))
 
 
 NAMES = st.text(
