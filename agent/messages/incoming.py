@@ -74,7 +74,7 @@ class Incoming:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
         all were there."""
         made = [(record, encode(record)) for record in records]
-        newest = self._do(lambda db: self._append(db, made))
+        newest = self._do(self._append, made)
         if newest:
             self._do(self._trim)
         return newest
@@ -83,7 +83,7 @@ class Incoming:
         """The answer to a call of the link: one of CALLS."""
         if not self.path.exists() and "settled" not in args:
             return nothing(do, args) if do in READS else {}
-        answer = self._do(lambda db: CALLS[do](db, args))
+        answer = self._do(CALLS[do], args)
         if "consumer" in args:
             self._handed = {name: self._handed.get(name, 0) for name in args["consumers"]}
             self._handed[args["consumer"]] = answer["next"]
@@ -91,26 +91,27 @@ class Incoming:
 
     def find(self, id: str, chat: str = "") -> dict[str, Any] | None:
         """The whole record of that id, or of a message of the chat by WhatsApp's id."""
-        return self._do(lambda db: find(db, id, chat)) if self.path.exists() else None
+        return self._do(find, id, chat) if self.path.exists() else None
 
     def trim(self) -> None:
-        self._do(lambda db: self._trim(db, by_age=True))
+        self._do(self._trim, True)
 
     def close(self) -> None:
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
 
-    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _do(self, work: Callable[..., T], *args: Any) -> T:
+        """`work` gets the connection first."""
         try:
-            return work(self._open())
+            return work(self._open(), *args)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
             self.close()
             kept = set_aside(self.path).name
             self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept}")
-            return work(self._open())
+            return work(self._open(), *args)
 
     def _open(self) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file."""
@@ -165,7 +166,7 @@ class Incoming:
         new, self._next = cursor > self._next, cursor
         return cursor - 1 if new else 0
 
-    def _trim(self, db: sqlite3.Connection, *, by_age: bool = False) -> None:
+    def _trim(self, db: sqlite3.Connection, by_age: bool = False) -> None:
         """Let the oldest go while a bound is passed, and a little more: not with each record."""
         _, count, bytes, *_ = state_of(db)
         most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0

@@ -92,7 +92,7 @@ class Intake:
         async with self._turn:
             records, self._waiting, self._writing = self._waiting, [], None
             try:
-                newest = await self._in_thread(lambda file: file.append(records))
+                newest = await self._in_thread(self._file.append, records)
             except Exception as error:
                 raise self._refuse(error) from error
         self._newest = newest or self._newest
@@ -130,7 +130,7 @@ class Intake:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 if self._file.path.exists():
-                    await self._do(Incoming.trim)
+                    await self._do(self._file.trim)
                 await self._media.trim()
             except (OSError, sqlite3.Error, WaError) as error:
                 log.warning("cannot look at old messages: %s", error)
@@ -138,7 +138,7 @@ class Intake:
     # The agent's calls
 
     async def _read(self, do: str, args: Mapping[str, Any]) -> Answer:
-        return await self._ask(lambda file: file.read(do, args))
+        return await self._ask(self._file.read, do, args)
 
     async def _state(self, args: Mapping[str, Any]) -> Answer:
         told: dict[str, Any] = {"refused": int(self._refused_since > 0)}
@@ -149,27 +149,27 @@ class Intake:
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
         id, chat = args["id"], args["chat"]
-        record = await self._ask(lambda file: file.find(id, chat))
+        record = await self._ask(self._file.find, id, chat)
         return await self._media.open(record, args.get("wait", 0.0))
 
-    async def _ask(self, work: Callable[[Incoming], T]) -> T:
+    async def _ask(self, work: Callable[..., T], *args: Any) -> T:
         try:
-            return await self._do(work)
+            return await self._do(work, *args)
         except (OSError, sqlite3.Error, StoreError) as error:
             why = f"cannot read the messages that are kept: {error}"
             raise EngineError(why, code="unreadable") from error
 
-    async def _do(self, work: Callable[[Incoming], T]) -> T:
+    async def _do(self, work: Callable[..., T], *args: Any) -> T:
         """Cancelling the caller does not stop the thread; the lock is held until it ends."""
-        return await asyncio.shield(asyncio.create_task(self._alone(work)))
+        return await asyncio.shield(asyncio.create_task(self._alone(work, *args)))
 
-    async def _alone(self, work: Callable[[Incoming], T]) -> T:
+    async def _alone(self, work: Callable[..., T], *args: Any) -> T:
         async with self._turn:
-            return await self._in_thread(work)
+            return await self._in_thread(work, *args)
 
-    async def _in_thread(self, work: Callable[[Incoming], T]) -> T:
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         try:
-            return await asyncio.to_thread(work, self._file)
+            return await asyncio.to_thread(work, *args)
         finally:
             said, self._file.said = self._file.said, []
             for sentence in said:

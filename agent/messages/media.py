@@ -70,7 +70,7 @@ class MediaLoader:
 
     async def trim(self) -> None:
         if self._folder.exists():
-            await asyncio.to_thread(lambda: _make_room(self._folder, self._most))
+            await asyncio.to_thread(_make_room, self._folder, self._most)
 
     async def close(self) -> None:
         tasks = list(self._tasks.values())
@@ -103,10 +103,10 @@ class MediaLoader:
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
-                with await asyncio.to_thread(lambda: _begin_file(self._folder, part)) as file:
+                with await asyncio.to_thread(_begin_file, self._folder, part) as file:
                     async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
-                await asyncio.to_thread(lambda: _make_room(self._folder, self._most, part))
+                await asyncio.to_thread(_make_room, self._folder, self._most, part)
                 part.rename(self._folder / name)
             except TimeoutError as error:
                 raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
@@ -131,9 +131,9 @@ class MediaLoader:
             if length > self._largest:
                 raise self._too_large(length)
             digest.update(piece)
-            await asyncio.to_thread(lambda piece=piece: file.write(piece))  # type: ignore[misc]
+            await asyncio.to_thread(file.write, piece)
         await asyncio.to_thread(file.flush)
-        await asyncio.to_thread(lambda: os.fsync(file.fileno()))
+        await asyncio.to_thread(os.fsync, file.fileno())
         if digest.hexdigest() != sha256:
             raise _no("it has another sha256 than its message names", "media_damaged")
 
