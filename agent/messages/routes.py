@@ -17,7 +17,7 @@ from aiohttp import web
 
 from agent.api.handlers.events import send_frame, serve_live
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Field, Json, Route
+from agent.api.http.call import Call, Field, Json, route
 from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
@@ -54,6 +54,7 @@ _NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 
 
 async def read(call: Call) -> Json:
+    """What arrived in a session, oldest first: messages, reactions, states of sent ones, calls."""
     after, reader = cursor_of(call), call.parts.reader
     wait = float(call.query.get("wait", 0))
     limit, by = call.query.get("limit", 100), READER if wait else ""
@@ -66,6 +67,7 @@ async def read(call: Call) -> Json:
 
 
 async def live(call: Call) -> web.StreamResponse:
+    """The same over a WebSocket: one record each."""
     after, reader = cursor_of(call), call.parts.reader
     if call.request.headers.get("Upgrade", "").lower() != "websocket":
         why = f"cannot follow messages of {call.id} without a WebSocket to its own machine"
@@ -107,6 +109,7 @@ async def _write(
 
 
 async def count(call: Call) -> Json:
+    """How many kept records wait for who gets them, by session."""
     kept, sending = call.parts.reader.figures(), call.parts.sending
     sessions = []
     for id in sorted({*kept, *sending.senders}):
@@ -145,6 +148,8 @@ def disposition(name: str) -> str:
 
 
 async def media(call: Call) -> web.StreamResponse:
+    """The file that a message brought, as an attachment; it is loaded from WhatsApp first where it
+    is not kept yet."""
     chat, wait = call.query.get("chat", ""), float(call.query.get("wait", _LOAD_WAIT))
     if chat and "@" not in chat:
         chat = f"{digits_of(chat)}@s.whatsapp.net"
@@ -183,6 +188,7 @@ def _headers(about: Mapping[str, Any]) -> dict[str, str]:
 
 
 async def list_outbox(call: Call) -> Json:
+    """Messages that wait to be sent and what became of the others, newest first."""
     sending, query = call.parts.sending, call.query
     limit = query.get("limit", 100)
     rows = await sending.page(call.id, query.get("state", ""), query.get("before", ""), limit)
@@ -191,10 +197,12 @@ async def list_outbox(call: Call) -> Json:
 
 
 async def show(call: Call) -> Json:
+    """One message to send, by its id or by WhatsApp's."""
     return await call.parts.sending.show(call.id, call.request.match_info["message"])
 
 
 async def cancel(call: Call) -> Json:
+    """Cancel a message that was not sent yet."""
     return await call.parts.sending.cancel(call.id, call.request.match_info["message"])
 
 
@@ -209,6 +217,7 @@ def _schema(required: str, **fields: tuple[Mapping[str, Any], str]) -> dict[str,
 
 _INTEGER, _BOOLEAN, _KINDS = {"type": "integer"}, {"type": "boolean"}, {"enum": list(OWN)}
 # One of the outbox ("out_…") or of WhatsApp.
+_FILE = f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media"
 _SENT = f"{ONE}/outbox/{{message:[A-Za-z0-9._:@=-]{{1,200}}}}"
 _OPERATE = Right.OPERATE
 # fmt: off
@@ -251,18 +260,12 @@ _LIST = (
     Field("limit", int, "most messages, default 100", least=1, most=500),
 )
 ROUTES = (
-    Route("GET", f"{ONE}/messages", _OPERATE, read, "What arrived in a session, oldest first:"
-          " messages, reactions, states of sent ones, calls", query=_READ, shows=_PAGE),
-    Route("GET", f"{ONE}/messages/live", _OPERATE, live,
-          "The same over a WebSocket: one record each", query=(_AFTER,), answers=(101,)),
-    Route("GET", "/api/messages", Right.READ, count,
-          "How many kept records wait for who gets them, by session"),
-    Route("GET", f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media", _OPERATE, media, "The file that"
-          " a message brought, as an attachment; it is loaded from WhatsApp first where it is not"
-          " kept yet", query=_MEDIA),
-    Route("GET", f"{ONE}/outbox", _OPERATE, list_outbox,
-          "Messages that wait to be sent and what became of the others, newest first", query=_LIST),
-    Route("GET", _SENT, _OPERATE, show, "One message to send, by its id or by WhatsApp's"),
-    Route("DELETE", _SENT, _OPERATE, cancel, "Cancel a message that was not sent yet", ()),
+    route(f"GET {ONE}/messages", _OPERATE, read, query=_READ, shows=_PAGE),
+    route(f"GET {ONE}/messages/live", _OPERATE, live, query=(_AFTER,), answers=(101,)),
+    route("GET /api/messages", Right.READ, count),
+    route(f"GET {_FILE}", _OPERATE, media, query=_MEDIA),
+    route(f"GET {ONE}/outbox", _OPERATE, list_outbox, query=_LIST),
+    route(f"GET {_SENT}", _OPERATE, show),
+    route(f"DELETE {_SENT}", _OPERATE, cancel, ()),
 )
 # fmt: on

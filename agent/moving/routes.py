@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Field, Route, archive_of
+from agent.api.http.call import Call, Field, archive_of, route
 from agent.api.present import HEADERS, created, show_instance
 from agent.core.model import ID_PATTERN
 
@@ -21,6 +21,7 @@ _READER_SECONDS = 60.0
 
 
 async def export(call: Call) -> web.StreamResponse:
+    """An instance's session as an archive."""
     async with call.parts.archives.export(call.id, call.body.get("snapshot", "")) as found:
         file, snapshot, packed = found
         name = f"{call.id}.{snapshot.name}.wa-session.tar.gz"
@@ -41,6 +42,7 @@ async def export(call: Call) -> web.StreamResponse:
 
 
 async def import_archive(call: Call) -> web.Response:
+    """An instance from an archive, which is the body."""
     query = call.query
     view, sha256, retired = await call.parts.archives.import_archive(
         archive_of(call),
@@ -52,12 +54,7 @@ async def import_archive(call: Call) -> web.Response:
     return created(shown, f"/api/instance/{view.instance.id}")
 
 
-OUT, IN = "An instance's session as an archive", "An instance from an archive, which is the body"
 ROUTES = (
-    Route("POST", "/api/instance/{id}/export", Right.ADMIN, export, OUT, EXPORT),
-    Route(
-        *("POST", "/api/import", Right.ADMIN, import_archive, IN),
-        query=IMPORT,
-        answers=(201,),
-    ),
+    route("POST /api/instance/{id}/export", Right.ADMIN, export, EXPORT),
+    route("POST /api/import", Right.ADMIN, import_archive, query=IMPORT, answers=(201,)),
 )

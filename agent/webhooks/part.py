@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json, Route
+from agent.api.http.call import Call, Json, route
 from agent.config.config import Config
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
 from agent.core.session import Session
@@ -103,24 +103,28 @@ class Webhooks:
 
 
 async def list_webhooks(call: Call) -> Json:
+    """The webhooks, and what waits."""
     return {"webhooks": call.parts.webhooks.views()}
 
 
 async def test(call: Call) -> Json:
-    """200 also without a delivery: the answer has the target's status or the error."""
+    """Send a test event now, and show the answer.
+
+    200 also without a delivery: the answer has the target's status or the error."""
     return await call.parts.webhooks.test(call.request.match_info["name"])
 
 
 async def retry(call: Call) -> Json:
-    """Answered before the tries; the list of webhooks shows their results."""
+    """Close a circuit and send now.
+
+    Answered before the tries; the list of webhooks shows their results."""
     call.parts.webhooks.retry(call.request.match_info["name"])
     return {"look": "/api/webhooks"}
 
 
 _ONE = f"/api/webhooks/{{name:{ID_PATTERN}}}"
-_TEST, _RETRY = "Send a test event now, and show the answer", "Close a circuit and send now"
 ROUTES = (
-    Route("GET", "/api/webhooks", Right.READ, list_webhooks, "The webhooks, and what waits"),
-    Route("POST", f"{_ONE}/test", Right.OPERATE, test, _TEST, ()),
-    Route("POST", f"{_ONE}/retry", Right.OPERATE, retry, _RETRY, (), answers=(202,)),
+    route("GET /api/webhooks", Right.READ, list_webhooks),
+    route(f"POST {_ONE}/test", Right.OPERATE, test, ()),
+    route(f"POST {_ONE}/retry", Right.OPERATE, retry, (), answers=(202,)),
 )

@@ -316,7 +316,7 @@ class Route:
     right: Right
     run: "Handler"
     summary: str
-    body: tuple[Field, ...] | None = None
+    body: "Body" = None
     """None: the body is ignored, or of a POST an archive; (): it must be empty."""
     large: bool = False
     """True if the handler reads the body, which may be longer than `body_limit`."""
@@ -422,6 +422,14 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
 Json = Mapping[str, Any]
 """An answer in JSON."""
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
+Body = tuple[Field, ...] | None
+
+
+def route(at: str, right: Right, run: Handler, body: Body = None, **more: Any) -> Route:
+    """`at`: method and path. The summary is the beginning of the handler's docstring."""
+    method, _, path = at.partition(" ")
+    summary = " ".join((run.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
+    return Route(method, path, right, run, summary, body, **more)
 
 
 def look_at(id: str) -> Json:
