@@ -64,21 +64,8 @@ async def look(address: Address, within: float) -> str:
         return f"no answer in {within:g} s"
     except aiohttp.ClientHttpProxyError as error:
         return f"the proxy answers {error.status}"
-    except aiohttp.ClientConnectorCertificateError as error:
-        refused = error.certificate_error
-        return f"its certificate is refused: {getattr(refused, 'verify_message', refused)}"
-    except aiohttp.ClientSSLError:
-        return "no TLS with it"
-    except aiohttp.ClientConnectorError as error:
-        return _cause_of(error.os_error)
-    except aiohttp.ServerDisconnectedError:
-        return "it closed the connection without an answer"
-    except aiohttp.ClientResponseError:
-        return "it does not speak HTTP"
-    except OSError as error:
-        return _cause_of(error)
-    except aiohttp.ClientError:
-        return "no connection"
+    except (aiohttp.ClientError, OSError) as error:
+        return cause_of(error)
 
 
 async def _connect(proxy: SplitResult) -> str:
@@ -110,15 +97,27 @@ async def _ask(address: Address) -> str:
     return ""
 
 
-def _cause_of(error: OSError) -> str:
-    if isinstance(error, ConnectionResetError):
-        return "the connection was cut"
-    if isinstance(error, socket.gaierror):
-        again = error.errno == socket.EAI_AGAIN
-        return "no name server answers" if again else "its name is not known"
-    if error.errno is None:
-        return "no connection"
-    return (os.strerror(error.errno) or "no connection").lower()
+_CAUSES = {
+    aiohttp.ClientSSLError: "no TLS with it",
+    aiohttp.ServerDisconnectedError: "it closed the connection without an answer",
+    aiohttp.ClientResponseError: "it does not speak HTTP",
+    ConnectionResetError: "the connection was cut",
+}
+
+
+def cause_of(error: Exception) -> str:
+    """Why a request got no answer; the library's own text may hold the whole URL."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        refused = error.certificate_error
+        return f"its certificate is refused: {getattr(refused, 'verify_message', refused)}"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    for kind, words in _CAUSES.items():
+        if isinstance(error, kind) or isinstance(cause, kind):
+            return words
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(cause, socket.gaierror):
+        return "no name server answers" if number == socket.EAI_AGAIN else "its name is not known"
+    return os.strerror(number).lower() if number else "no connection"
 
 
 def _look_at_file(path: str) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-import os
 import socket
 import ssl
 import time
@@ -29,7 +28,7 @@ from agent.core.addresses import refuse_address
 from agent.core.model import InstanceId, JournalEntry
 from agent.core.session import show_event
 from agent.errors import ConfigError
-from agent.supervise.reach import Resolver
+from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.settings import WebhookDeclaration, secret_of
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -168,28 +167,11 @@ class RequestLine:
 
 
 def problem_of(error: Exception) -> str:
-    """The cause without the library's text, which may hold the whole URL."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, AddressDenied):
-        return str(cause)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"its certificate is refused: {error.certificate_error}"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS with it fails: {cause.reason or 'refused'}"
-    for kind, words in _PROBLEMS.items():
-        if isinstance(error, kind):
-            return words
-    # The library's "Connect call failed" does not tell the cause.
-    number = cause.errno if isinstance(cause, OSError) else None
-    return f"it cannot be reached: {os.strerror(number) if number else type(error).__name__}"
-
-
-_PROBLEMS = {
-    TimeoutError: "it did not answer in time",
-    aiohttp.ClientConnectorDNSError: "its name cannot be looked up",
-    aiohttp.ServerDisconnectedError: "it closed the connection without an answer",
-    aiohttp.ClientResponseError: "its answer is not HTTP",
-}
+    if isinstance(denied := getattr(error, "os_error", None), AddressDenied):
+        return str(denied)
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return f"it cannot be reached: {cause_of(error)}"
 
 
 class AddressDenied(OSError):
