@@ -3,7 +3,7 @@ up is dropped with a reason; it can come back and read the missed entries from t
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from agent.core.model import InstanceId, JournalEntry
@@ -61,14 +61,9 @@ class Subscription:
             await self._filled.wait()
         return self._waiting.popleft()
 
-    def __aiter__(self) -> "Subscription":
-        return self
-
-    async def __anext__(self) -> JournalEntry:
-        entry = await self.get()
-        if entry is None:
-            raise StopAsyncIteration
-        return entry
+    async def __aiter__(self) -> AsyncIterator[JournalEntry]:
+        while (entry := await self.get()) is not None:
+            yield entry
 
     async def ended(self) -> None:
         """Return at the end, also while a delivery is under way."""
@@ -87,17 +82,13 @@ class Subscription:
         self._filled.set()
         self._forget(self)
 
-    def close(self) -> None:
-        self.end()
+    close = end
 
 
 class EventBus:
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
         self._subscriptions: set[Subscription] = set()
-
-    def __len__(self) -> int:
-        return len(self._subscriptions)
 
     def subscribe(
         self, wanted: EventFilter = EVERYTHING, *, limit: int | None = None

@@ -117,9 +117,9 @@ async def test_f77_a_listener_that_never_reads_is_dropped_and_the_others_hear_al
         reader, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
         writer.write(_UPGRADE)
         good = await local.ws_connect("/api/events")
-        await eventually(lambda: len(house.supervisor.bus) == 2)
+        await eventually(lambda: len(house.supervisor.bus._subscriptions) == 2)
         heard = 0
-        while len(house.supervisor.bus) == 2:
+        while len(house.supervisor.bus._subscriptions) == 2:
             for _ in range(20):
                 house.supervisor.note(A, "status", "x" * 5000)
             await read_events(good, 20)
@@ -138,7 +138,7 @@ async def test_f77_a_listener_that_never_reads_does_not_hold_up_the_end(
 ) -> None:
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
     writer.write(_UPGRADE)
-    await eventually(lambda: len(house.supervisor.bus) == 1)
+    await eventually(lambda: len(house.supervisor.bus._subscriptions) == 1)
     for _ in range(500):
         house.supervisor.note(A, "status", "x" * 5000)
     async with asyncio.timeout(60):

@@ -37,7 +37,7 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
     writer.write(_UPGRADE if whole else _UPGRADE[:40])
     if whole:
         await reader.readuntil(b"\r\n\r\n")
-        await eventually(lambda: len(bus), 1)
+        await eventually(lambda: len(bus._subscriptions), 1)
         writer.write(HALF_FRAMES[frame])
         await writer.drain()
         house.supervisor.note(SALES, "status", "x" * 70_000)  # an answer is under way as well
@@ -47,7 +47,7 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
     writer.close()
-    await eventually(lambda: (len(bus), len(house.server._parts.listeners)), (0, 0))
+    await eventually(lambda: (len(bus._subscriptions), len(house.server._parts.listeners)), (0, 0))
     await eventually(lambda: len(connections), 0)
     gc.collect()  # a task whose error was never read would speak up now
     assert "Traceback" not in caplog.text
