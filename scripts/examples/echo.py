@@ -1,5 +1,4 @@
-"""Answers each message of a session with its own text, once: `python3 echo.py SESSION`."""
-
+# Answers each message of a session with its own text, once: `python3 echo.py SESSION`.
 import json
 import time
 from os import getenv
