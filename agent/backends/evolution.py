@@ -23,12 +23,13 @@ from agent.backends.http import Http, ServerDown, cannot, read_json, segment
 from agent.backends.seat import Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.words import NO_PROOF, RemoteSession, ServerClaim
+from agent.core.words import NO_PROOF, Address, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
 from agent.files import make_folder, write_whole
+from agent.supervise.reach import LOOK_TIMEOUT, look
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ LOGOUT_WAIT = 5.0
 """Seconds that a logout may take after the server answered it."""
 REMOVAL_WAIT = 45.0
 LOOK_EVERY = 0.3
+WHATSAPP = Address("https://web.whatsapp.com/")
+LOOKS_APART, ASKED_FOR, CODE_AFTER = 2.0, 15.0, 2.0
+"""Seconds between two looks at WhatsApp, from the last session that hangs to the last of them, and
+from a restart to the look at the code that it brings."""
 
 
 class Evolution:
@@ -64,6 +69,8 @@ class Evolution:
         self.proofs = asyncio.Semaphore(max(1, declared.parallel // 2))
         self._asked = False
         self._learning: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._hung_at = 0.0
 
     @property
     def list_every(self) -> float:
@@ -93,7 +100,7 @@ class Evolution:
         remote, its = seat.remote, seat.backend.shared.instances[seat.id]
         paired, account = its.record.paired or None, its.record.account
         known = EvolutionSession(remote, self.calls, its.instance.adopted, paired, account)
-        session = Session(self, known)
+        session = Session(self, known, seat)
         known.owed = bool(await in_thread(session.read))
         known.made = await in_thread((session.folder / "made").exists)
         self.held[remote] = session
@@ -103,15 +110,32 @@ class Evolution:
         self.held.pop(remote, None)
 
     async def close(self) -> None:
-        await cancel(self._learning)
+        await cancel(self._learning, self._watching)
         await self.calls.http.close()
+
+    def watch_whatsapp(self) -> None:
+        """A session hangs that was never paired, and has no login to disturb: once WhatsApp answers
+        again, its server's next try, up to 30 s away, need not be waited for."""
+        self._hung_at = boot_now()
+        if not runs(self._watching):
+            self._watching = asyncio.create_task(self._watch_whatsapp(), name="looks at WhatsApp")
+
+    async def _watch_whatsapp(self) -> None:
+        away = False
+        while boot_now() - self._hung_at < ASKED_FOR:
+            was_away, away = away, bool(await look(WHATSAPP, LOOK_TIMEOUT))
+            if was_away and not away:
+                hung = [it.try_again() for it in self.held.values() if it.known.hangs]
+                await asyncio.gather(*hung, return_exceptions=True)
+            await asyncio.sleep(LOOKS_APART)
 
 
 class Session:
     """A ServerSession."""
 
-    def __init__(self, server: Evolution, known: EvolutionSession) -> None:
+    def __init__(self, server: Evolution, known: EvolutionSession, seat: Seat) -> None:
         self._server, self._calls, self.name = server, server.calls, known.name
+        self._seat = seat
         self._acting = asyncio.Lock()
         """Held by each action: a request for a code begins a login if it closed meanwhile."""
         self.folder = server.folder / folder_name(known.name)
@@ -275,6 +299,14 @@ class Session:
             cause = "it says open and gives no answer"
             raise cannot("query WhatsApp through the session", cause, "zombie")
 
+    async def try_again(self) -> None:
+        async with self._acting:
+            if not await self._calls.restart(self.name):
+                return
+            self.known.begin()
+        await asyncio.sleep(CODE_AFTER)
+        await self._seat.ask()
+
     async def _missing_code(self) -> None:
         if self.known.code is not None or self._acting.locked() or self.known.refuse_login():
             return
@@ -285,6 +317,8 @@ class Session:
                 raise
             except EngineError:
                 return  # it changed since the look; the next one sees
+        if self.known.hangs:
+            self._server.watch_whatsapp()
 
     # logins
 

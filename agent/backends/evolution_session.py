@@ -124,6 +124,14 @@ class EvolutionSession:
         return self.row_at >= self.since and (self.row is None or self.row.status != Live.OPEN)
 
     @property
+    def hangs(self) -> bool:
+        """True if it is connecting and never showed a code: it has no pairing and no login that a
+        restart could disturb."""
+        unused = self.row is not None and self.row.status == Live.CLOSE and not self.account
+        new = unused and self.paired is False and self._code is None and not self.calls.old
+        return new and self.live is Live.CONNECTING
+
+    @property
     def may_come_back(self) -> bool:
         """True if it is closed and the server may connect it by itself."""
         if self.live is not Live.CLOSE or self._looked_closed >= STAYS_CLOSED:

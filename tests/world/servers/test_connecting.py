@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agent.backends import evolution
 from agent.backends.evolution import folder_name
 from agent.clock import boot_now
 from tests.standin.evolution import StandIn, Times
@@ -105,10 +106,15 @@ async def test_a_marked_pairing_ends_by_ensure_healthy_only_with_its_second_word
 
 @pytest.mark.parametrize("version", ["2.3.7", "1.8.6"])
 async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
-    make_agent, eventually, version
+    make_agent, eventually, version, monkeypatch
 ):
     """Of an instance that others made, and that hangs."""
     standin = await StandIn.open(version, times=Times())
+
+    async def look(_address, _within):
+        return "silent" * there.stuck
+
+    monkeypatch.setattr(evolution, "look", look)
     standin.silence(True)
     there = standin.add("shop")
     there.connect()
@@ -118,9 +124,10 @@ async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
     body = {"name": "Shop", "instanceName": "shop", "backend": "evo"}
     status, told = await agent.ask("POST", "/api/v1/whatsapp/setup", body)
     assert (status, told["ending"]) == (202, "goes_on") and boot_now() - begun < 11
-    await asyncio.sleep(240)
+    await asyncio.sleep(245)
     standin.silence(False)
-    await eventually(lambda: there.code, within=60)  # the server's own next try
+    if version[0] == "1":  # it ignores a restart: the server's own next try
+        await eventually(lambda: there.code, within=60)
 
     async def shows():
         return await agent.status("shop")
