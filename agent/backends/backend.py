@@ -132,6 +132,12 @@ class Backend:
         every = self.shared.instances.items()
         return {id: its for id, its in every if its.instance.backend == self.name}
 
+    @property
+    def twins(self) -> list["Backend"]:
+        """All that are declared for its server, itself too: other keys, or other sessions."""
+        others = (it for it in self.shared.all.values() if it is not self)
+        return [self, *(it for it in others if it.declared.url == self.declared.url)]
+
     # the task
 
     async def run(self) -> None:
@@ -216,28 +222,26 @@ class Backend:
             await _until_set(self.check_soon, max(self.next_check - boot_now(), 0.0))
 
     async def _check(self, api: ServerApi) -> None:
-        listed = True
         try:
             claim, self.sessions = await api.sessions()
+            self.circuit.checked(claim.seconds)
         except ServerDown as down:
             api.away()
             claim = ServerClaim(False, down.reason, str(down))
         except EngineError as error:  # only its list does not come
-            claim, listed = ServerClaim(True, "", str(error), sessions=self.claim.sessions), False
+            claim = ServerClaim(True, "", str(error), sessions=self.claim.sessions)
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
             claim = ServerClaim(False, "garbage", "its list cannot be read")
-        self.checked(claim, listed=listed)
+        self.checked(claim)
         for seat in list(self.seats.values()) if claim.up else ():
             seat.note()  # a list tells of pairings and ends
             await asyncio.sleep(0)
 
-    def checked(self, claim: ServerClaim, *, listed: bool = True) -> None:
-        """A check ended; `listed`: its list came, without which no check is a quick one."""
+    def checked(self, claim: ServerClaim) -> None:
         was_up, self.claim = self.up, claim
         self.checked_at = boot_now()
         self.known.set()
-        self.circuit.checked(up=claim.up and listed, seconds=claim.seconds)
         self.judge()
         if claim.up and not was_up:
             for seat in self.seats.values():
@@ -310,7 +314,7 @@ class Backend:
         remote = self.shared.instances[id].instance.remote or id
         if seat.session is not None and seat.remote == remote:
             return seat
-        for its in self.seats.values():
+        for its in (it for twin in self.twins for it in twin.seats.values()):
             if its is not seat and its.remote == remote:
                 cause = f"{its.id} watches it"
                 raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")

@@ -133,8 +133,9 @@ class Backends:
         if not backend.up:
             sentence = f"nothing measures it now: {self.why_away(its)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
-        lacks = backend.claim.reason == NO_PROOF
-        return (Signal(NO_PROOF, Health.DEGRADED, backend.claim.sentence),) if lacks else ()
+        seat = backend.seats.get(its.instance.id)
+        words = "" if seat is None or seat.session is None else seat.session.known.unproved
+        return (Signal(NO_PROOF, Health.DEGRADED, words),) if words else ()
 
     def slack(self, its: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
@@ -171,7 +172,8 @@ class Backends:
         if (kind := backend.declared.engine) != instance.engine:
             cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"
             raise InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
-        remotes = {it.instance.remote: id for id, it in backend.members.items()}
+        every = (it for twin in backend.twins for it in twin.members.items())
+        remotes = {it.instance.remote: id for id, it in every}
         if (holder := remotes.get(instance.remote)) not in (None, instance.id):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
             raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")

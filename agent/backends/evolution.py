@@ -40,6 +40,9 @@ NO_ROUTE = (
     " so whether its open sessions are connected is not proved; let that route pass, or set prove ="
     " false for this [[backend]] in agent.toml to believe what the server says"
 )
+PROOF_HOLDS = 55.0
+"""Seconds after which a look asks for a proof again: a session is looked at every 30 s, and may be
+connected by a proof that is 90 s old."""
 QUERY_LIMIT = 4.0
 """Seconds that WhatsApp may take to answer the query of a proof."""
 ONE_LOGIN = 10.0
@@ -52,9 +55,8 @@ LOGOUT_WAIT = 5.0
 REMOVAL_WAIT = 45.0
 LOOK_EVERY = 0.3
 WHATSAPP = Address("https://web.whatsapp.com/")
-LOOKS_APART, ASKED_FOR, CODE_AFTER = 2.0, 15.0, 2.0
-"""Seconds between two looks at WhatsApp, from the last session that hangs to the last of them, and
-from a restart to the look at the code that it brings."""
+LOOKS_APART, CODE_AFTER = 2.0, 2.0
+"""Seconds between two looks at WhatsApp, and from a restart to the look at the code it brings."""
 
 
 class Evolution:
@@ -65,12 +67,12 @@ class Evolution:
         self.declared, self.folder = declared, folder
         self.calls = EvolutionCalls(Http(declared, {"apikey": declared.key}))
         self.held: dict[str, Session] = {}
-        # Dead sessions hold their turns long: only half of all are theirs.
-        self.proofs = asyncio.Semaphore(max(1, declared.parallel // 2))
+        # Dead sessions hold their turns long: only a third of all are theirs, and as many are of
+        # those that were proved before.
+        self.proofs = [asyncio.Semaphore(max(1, declared.parallel // 3)) for _ in range(2)]
         self._asked = False
         self._learning: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._hung_at = 0.0
 
     @property
     def list_every(self) -> float:
@@ -86,8 +88,8 @@ class Evolution:
         for name, session in self.held.items():
             session.known.note_row(rows.get(name), at)
         sessions = tuple(RemoteSession(it.name, it.status, it.account) for it in rows.values())
-        unproved = self.declared.prove and not self.calls.has_query
-        reason, warning = (NO_PROOF, NO_ROUTE) if unproved else ("", "")
+        told = [it.known.unproved for it in self.held.values() if it.known.live is Live.OPEN]
+        reason, warning = (NO_PROOF, NO_ROUTE) if told and all(told) else ("", "")
         version, count = self.calls.version, len(rows)
         return ServerClaim(True, reason, warning, version, seconds, count), sessions
 
@@ -116,13 +118,12 @@ class Evolution:
     def watch_whatsapp(self) -> None:
         """A session hangs that was never paired, and has no login to disturb: once WhatsApp answers
         again, its server's next try, up to 30 s away, need not be waited for."""
-        self._hung_at = boot_now()
         if not runs(self._watching):
             self._watching = asyncio.create_task(self._watch_whatsapp(), name="looks at WhatsApp")
 
     async def _watch_whatsapp(self) -> None:
         away = False
-        while boot_now() - self._hung_at < ASKED_FOR:
+        while any(it.known.hangs for it in self.held.values()):
             was_away, away = away, bool(await look(WHATSAPP, LOOK_TIMEOUT))
             if was_away and not away:
                 hung = [it.try_again() for it in self.held.values() if it.known.hangs]
@@ -246,16 +247,19 @@ class Session:
             if known.live is Live.OPEN or known.paired is not False:
                 raise cannot("get a pairing code", "it waits for no scan", "not_waiting")
             if known.live is Live.CONNECTING:
-                # The number counts only when a login begins; there is no pairing to lose.
-                await self._end_pairing(None)
-                known.note_end("")
-                known.note_live(Live.CLOSE)
+                await self._begin_over()  # the number counts only when a login begins
             await self._log_in(phone)
             await self._wait_for_code(PAIRING_WAIT, to_type=True)
             if known.code is None or not known.code.pairing_code:
                 raise cannot("get a pairing code", "none came in time", "not_ready")
             left = known.qr.expires_in if known.qr is not None else 1.0
             return {"code": known.code.pairing_code, "expires_in": round(left, 1)}
+
+    async def _begin_over(self) -> None:
+        """Of a session that connects and has no pairing to lose."""
+        await self._end_pairing(Live.CONNECTING)
+        self.known.note_end("")
+        self.known.note_live(Live.CLOSE)
 
     # looks
 
@@ -287,24 +291,30 @@ class Session:
         known = self.known
         if known.alive is None:  # it tells whose it is since it opened
             await self._row()
-        if known.alive is True and not deep:
+        if known.alive is True and boot_now() - known.proved_at < PROOF_HOLDS and not deep:
             return
-        alive, opening = None, known.since
+        alive, opening, at = None, known.since, boot_now()
         if self._server.declared.prove and known.integration in BAILEYS:
-            async with self._server.proofs:
+            async with self._server.proofs[known.alive is True]:
                 alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
-        if known.since == opening and (alive is not None or known.alive is None):
-            known.alive = alive is not False
+            known.unproved = NO_ROUTE if alive is None else ""
+        if known.since == opening and (alive is not None or known.alive is not False):
+            known.alive, known.proved_at = alive is not False, at
         if alive is False:
             cause = "it says open and gives no answer"
             raise cannot("query WhatsApp through the session", cause, "zombie")
 
     async def try_again(self) -> None:
+        await self.look()
         async with self._acting:
-            if not await self._calls.restart(self.name):
+            if not self.known.hangs:
                 return
-            self.known.begin()
-        await asyncio.sleep(CODE_AFTER)
+            if self._calls.old:  # it ignores a restart
+                await self._begin_over()
+                await self._log_in()
+            elif await self._calls.restart(self.name):
+                self.known.begin()
+                await asyncio.sleep(CODE_AFTER)
         await self._seat.ask()
 
     async def _missing_code(self) -> None:

@@ -79,9 +79,6 @@ class EvolutionCalls:
     told: bool = False
     """True if the server's version or its list told which it is."""
     version: str = ""
-    has_query: bool = True
-    """False if the last query of a proof got no answer of WhatsApp's: the server, or a proxy before
-    it, lacks its route or answers something else."""
 
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
@@ -214,7 +211,6 @@ class EvolutionCalls:
         except ServerDown as down:
             if down.reason not in ("timeout", "not_found", "failing", "garbage"):
                 raise
-            self.has_query = self.has_query and down.reason == "timeout"
             if down.reason != "timeout" or not down.reached:
                 return None  # this route alone
             await self.state(name, urgent=True)  # the session hangs if the server still answers
@@ -222,9 +218,9 @@ class EvolutionCalls:
         words = _words_of(answer.body)
         dead = any(sign in words for sign in _DEAD)
         refused = any(sign in words for sign in _REFUSED_BY_WHATSAPP)
-        # Any other answer is one of the server's own, or of a proxy before it.
-        self.has_query = dead or refused or inside(answer.body, "isBusiness") is not None
-        return not dead if self.has_query else None
+        if dead or refused or inside(answer.body, "isBusiness") is not None:
+            return not dead
+        return None  # an answer of the server's own, or of a proxy before it
 
     async def learn_version(self) -> None:
         """2.x asks the internet before it answers: slow, and it hides failures."""
@@ -248,7 +244,9 @@ class EvolutionCalls:
             return None
         if rows:
             self.old, self.told = old, True
-        return {row.name: row for row in rows if row.name not in (".", "..")}
+        return {
+            row.name: row for row in rows if row.name.isprintable() and row.name not in (".", "..")
+        }
 
     async def _ask(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
         """The answer; ServerDown if it tells that the server itself is not well."""

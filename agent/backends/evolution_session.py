@@ -56,6 +56,10 @@ class EvolutionSession:
     """Boot time at which the request that brought `row` began."""
     alive: bool | None = None
     """False if the last query in this opening got no answer; None: not asked yet."""
+    proved_at: float = 0.0
+    """Boot time of that query; of the look, where the server's word is believed."""
+    unproved: str = ""
+    """Why its proof cannot be asked for: the last query got no answer of WhatsApp's."""
     gone: bool = False
     """It is missing at two looks and in a list between them."""
     owed: bool = False
@@ -127,9 +131,9 @@ class EvolutionSession:
     def hangs(self) -> bool:
         """True if it is connecting and never showed a code: it has no pairing and no login that a
         restart could disturb."""
-        unused = self.row is not None and self.row.status == Live.CLOSE and not self.account
-        new = unused and self.paired is False and self._code is None and not self.calls.old
-        return new and self.live is Live.CONNECTING
+        new = self.paired is False and self._code is None and not self.account
+        shown = not self.calls.old and (self.row is None or self.row.status != Live.CLOSE)
+        return new and not shown and self.live is Live.CONNECTING
 
     @property
     def may_come_back(self) -> bool:
@@ -301,7 +305,7 @@ class EvolutionSession:
         match self.live:
             case Live.OPEN:
                 claim = self._with(Status.CONNECTED)
-                age = boot_now() - self._looked_at if self.alive else None
+                age = boot_now() - self.proved_at if self.alive else None
                 return replace(claim, proof_age=age, raw="", useless=("reconnect",))
             case Live.CONNECTING:
                 return self._connecting()

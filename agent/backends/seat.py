@@ -43,13 +43,13 @@ person's word. `known` is what is known of it, without I/O."""
 
 # One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 # Calls for its sessions count, but not where the server cannot be reached. While the circuit is
-# open the agent starts, connects and repairs none of its sessions. Checks go on: once all of `CALM`
-# seconds were quick, one session tries before the pause ends.
+# open the agent starts, connects and repairs none of its sessions. Checks go on: after a quick one,
+# `CALM` seconds later, one session tries before the pause ends.
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
 QUICK, CALM = 1.0, 30.0
-"""Seconds: of a quick check, and for which all checks must be quick."""
+"""Seconds: of a quick check, and until such a one ends the pause."""
 Call = Callable[[], Awaitable[Answer]]
 
 
@@ -60,8 +60,6 @@ class Circuit:
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """The session whose call is the trial of a half-open circuit."""
-    calm_since: float | None = None
-    """Boot time of the first of the checks that were all quick, without a failure since."""
 
     @property
     def policy(self) -> BreakerPolicy:
@@ -95,14 +93,10 @@ class Circuit:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
-    def checked(self, *, up: bool, seconds: float) -> None:
-        """A check ended after `seconds`; `up`: the server is up and its list came."""
-        if not up or seconds > QUICK:
-            self.calm_since = None
-            return
-        now = boot_now()
-        self.calm_since = now if self.calm_since is None else self.calm_since
-        if self.state is BreakerState.OPEN and now - self.calm_since >= CALM:
+    def checked(self, seconds: float) -> None:
+        """The list came after so many seconds: a quick one ends the pause."""
+        now, since = boot_now(), self.breaker.opened_at or 0.0
+        if self.state is BreakerState.OPEN and seconds <= QUICK and now - since >= CALM:
             self.breaker = replace(self.breaker, opened_at=now - self.policy.pause)
             self.backend.circuit_changed(BreakerState.HALF_OPEN)
 
@@ -133,7 +127,7 @@ class Circuit:
     def _failed(self) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy)
-        self.trial = self.calm_since = None
+        self.trial = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.backend.circuit_changed(BreakerState.OPEN)
 

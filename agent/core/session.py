@@ -213,6 +213,9 @@ class Session:
 
     @property
     def status(self) -> ConnectionStatus:
+        """That it was connected under an earlier agent proves nothing until it is looked at."""
+        if self.verdict is NOT_LOOKED_YET and self.record.status is ConnectionStatus.CONNECTED:
+            return ConnectionStatus.INITIALIZING
         return self.record.status
 
     @property

@@ -9,7 +9,7 @@ from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import Session
+from agent.core.session import AWAY, Session
 from agent.core.trouble import Condition, Found, Of, Row, Severity, Sight
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
@@ -33,11 +33,12 @@ _NOT_WELL = ("silent_inbound", "memory_leak")
 
 def counted_of(view: Session) -> dict[str, float]:
     """The counters of a session that conditions look back at."""
-    errors, keys = view.counters.errors, view.crypto_operations
+    errors, keys, its = view.counters.errors, view.crypto_operations, view.counters.by_word
     return {
-        "reconnects": sum(view.counters.by_word["reconnects"].values()),
-        "hangs": view.counters.by_word["restarts"].get("watchdog", 0),
-        "keys_failed": view.counters.by_word["key_regenerations"].get("failed", 0),
+        # An outage of its server is not its own.
+        "reconnects": sum(its["reconnects"][word] for word in its["reconnects"].keys() - AWAY),
+        "hangs": its["restarts"].get("watchdog", 0),
+        "keys_failed": its["key_regenerations"].get("failed", 0),
         "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
         "unreadable": keys.get("failed", 0),
         "decryptions": sum(keys.values()) if view.counts_messages else 0,

@@ -94,7 +94,7 @@ _ENGINES = (
 )
 CATALOG = {entry.name: entry for entry in _ENGINES}
 
-PLACE = ("backend", "remote")
+PLACE, LONGEST_PLACE = ("backend", "remote"), 200
 """The settings of a session on a backend: which backend, and its name there."""
 
 
@@ -204,8 +204,9 @@ def _check_place(settings: Mapping[str, Any]) -> None:
             f"cannot use setting {ADOPTED!r}: it must be true or false", field=ADOPTED
         )
     for key, value in settings.items():
-        if key != ADOPTED and (key not in PLACE or not isinstance(value, str)):
-            cause = "not text" if key in PLACE else f"unknown, known are {', '.join(PLACE)}"
+        good = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_PLACE
+        if key != ADOPTED and not (key in PLACE and good):
+            cause = f"known are {', '.join(PLACE)}, each a line of at most {LONGEST_PLACE} signs"
             raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 

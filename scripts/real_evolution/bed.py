@@ -95,11 +95,16 @@ async def open_bed(source: Path, place: Path, sessions: int) -> AsyncIterator[Be
 
 
 @asynccontextmanager
-async def running_agent(place: Path, more: str, listen: str) -> AsyncIterator[RunningAgent]:
+async def running_agent(
+    place: Path, more: str, listen: str, whatsapp: int
+) -> AsyncIterator[RunningAgent]:
+    """`whatsapp`: the port of the line to it."""
     config = place / "agent.toml"
     config.write_text(SETTINGS + more)
     agent = RunningAgent(place / "state", config)
     agent.listen = listen
+    its = f"it.WHATSAPP = it.Address('http://127.0.0.1:{whatsapp}/')"
+    agent.first = f"import agent.backends.evolution as it; {its}"
     try:
         await agent.start({"CACHE_PATH": str(place / "cache")})
         yield agent

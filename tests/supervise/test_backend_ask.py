@@ -1,7 +1,6 @@
 """Before a session tries, its backend's server has answered a check."""
 
 from pathlib import Path
-from unittest.mock import AsyncMock
 
 import pytest
 
@@ -11,7 +10,6 @@ from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import ServerClaim
-from agent.errors import EngineError
 from agent.supervise.facts import Facts
 from tests.fakes.servers import make_backends
 
@@ -86,10 +84,3 @@ async def test_after_a_blink_its_sessions_are_looked_at_again(house, eventually)
     answers(one, up=True)
     await eventually(lambda: sorted(looked), [A, B])
     await backends.close()
-
-
-async def test_a_check_whose_list_does_not_come_is_no_quick_one(house):
-    one = house[1]
-    failed = EngineError("cannot list its sessions", code="list_failed")
-    await one._check(AsyncMock(sessions=AsyncMock(side_effect=failed)))
-    assert (one.up, one.circuit.calm_since) == (True, None)

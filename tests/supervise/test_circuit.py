@@ -120,10 +120,10 @@ async def test_a_server_that_is_not_reached_opens_nothing(clock):
 def check_for(circuit, clock, seconds):
     """Checks that the server answers quickly, for so long."""
     until = clock.now + seconds
-    circuit.checked(up=True, seconds=0.1)
+    circuit.checked(0.1)
     while clock.now < until:
         clock.now += 5.0
-        circuit.checked(up=True, seconds=0.1)
+        circuit.checked(0.1)
 
 
 async def test_after_quick_checks_one_session_tries_for_all(clock):

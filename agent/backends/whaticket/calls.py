@@ -222,6 +222,7 @@ class WhaticketSession:
     hung_up: bool = False
     """True if the agent disconnected it: that it is down needs no other reason."""
     way_out: str | None = ""
+    unproved = ""
     _asked: bool = False
     """True if it showed codes since it was last connected."""
     _log_reason: str = ""

@@ -308,6 +308,8 @@ class Tail:
     """Where a later run must begin, for no line before it waits for another."""
     at: float = 0.0
     """Unix time of the last line."""
+    seen: Mapping[str, Any] = field(default_factory=dict)
+    """The mark of the last reading; {} = none was. A file that is cut keeps it."""
     live: bool = False
     """True if nothing was left unread a moment ago: what is read now was written now."""
     skips: bool = False
@@ -330,7 +332,8 @@ class Tail:
                 found += [] if self.skips else self.reader.feed(line, self.at)
                 self.offset, self.skips = self.offset + len(line) + 1, False
                 self.safe = self.offset if self.reader.rests else self.safe
-        self.heard_at = now if end else self.heard_at
+        if end:
+            self.heard_at, self.seen = now, self.mark(self.offset)
         if not end and (ends or now - self.heard_at > QUIET):
             found += self.reader.flush()
             self.safe = self.offset
@@ -350,9 +353,17 @@ class Tail:
         return skew
 
     def print_of(self, offset: int) -> str:
-        """A mark of what stands before that place."""
+        """A mark of what stands before that place; "" = the file ends before it."""
         before = os.pread(self.fd, min(256, offset), max(offset - 256, 0))
         return hashlib.sha256(before).hexdigest() if len(before) == min(256, offset) else ""
+
+    def mark(self, offset: int) -> dict[str, Any]:
+        return {"path": self.path, "offset": offset, "print": self.print_of(offset)}
+
+    def goes_on(self, mark: Mapping[str, Any]) -> bool:
+        """True if it begins with all that was read until that mark, under this inode or another."""
+        print = self.print_of(mark["offset"]) if mark and mark["offset"] else ""
+        return print != "" and print == mark["print"]
 
     def begin_again(self) -> None:
         """The file was cut or written over."""
@@ -374,8 +385,8 @@ class LogFiles:
     """Blocking; runs in a thread."""
 
     patterns: Sequence[str]
-    marks: Mapping[str, Any] = field(default_factory=dict)
-    """The `positions` of an earlier run; by inode."""
+    marks: dict[str, Any] = field(default_factory=dict)
+    """By inode, the `positions` of an earlier run, and of files that are no longer there."""
     history: int = 0
     """Bytes that are read of a file if no earlier run met it."""
     log_session: re.Pattern[str] | None = None
@@ -402,6 +413,7 @@ class LogFiles:
             except OSError as error:
                 self.trouble = f"cannot read {tail.path}: {error.strerror}"
             if key not in here and now - tail.heard_at > GRACE:
+                self.marks[key] = tail.seen  # it may be put back
                 os.close(self._tails.pop(key).fd)
         tails = self._tails.values()
         if any(os.fstat(it.fd).st_size - it.offset > LONGEST_LINE for it in tails):
@@ -409,10 +421,7 @@ class LogFiles:
         return found
 
     def positions(self) -> dict[str, Any]:
-        return {
-            key: {"path": it.path, "offset": it.safe, "print": it.print_of(it.safe)}
-            for key, it in self._tails.items()
-        }
+        return {key: it.mark(it.safe) for key, it in self._tails.items()}
 
     def close(self) -> None:
         for tail in self._tails.values():
@@ -437,28 +446,32 @@ class LogFiles:
             except OSError as error:
                 self.trouble = f"cannot read {path}: {error.strerror}"
         if not self._began:
-            gone = [mark["path"] for key, mark in self.marks.items() if key not in here]
-            self.lost += [f"the end of {path} was rotated away and is not read" for path in gone]
+            gone = [mark for key, mark in self.marks.items() if key not in here]
+            for mark in gone:
+                if not any(it.goes_on(mark) for it in self._tails.values()):
+                    words = f"the end of {mark['path']} was rotated away and is not read"
+                    self.lost.append(words)
             self._began = True
         return here
 
     def _open(self, path: Path, key: str, now: float) -> Tail:
         with open_plain(path.resolve()) as file:
             fd = os.dup(file.fileno())
-        known = self._began or any(it["path"] == str(path) for it in self.marks.values())
+        known = self._began or any(it.get("path") == str(path) for it in self.marks.values())
+        known = known or key in self.marks
         start = 0 if known else max(os.fstat(fd).st_size - self.history, 0)
-        mark = None if self._began else self.marks.get(key)
-        start = start if mark is None else int(mark["offset"])
         tail = Tail(fd, str(path), self.reader(path.stem), start, now, start)
-        if mark is not None and tail.print_of(start) != mark["print"]:
-            tail.begin_again()
-        elif mark is None and start:
+        read = [*self.marks.values(), *(it.seen for it in self._tails.values())]
+        # A file that was copied, or put back, is not read a second time.
+        if offsets := [int(mark["offset"]) for mark in read if tail.goes_on(mark)]:
+            tail.offset = tail.safe = max(offsets)
+        elif start:
             tail.skips = os.pread(fd, 1, start - 1) != b"\n"
         return tail
 
 
 def open_logs(
-    own: BackendSettings, patterns: Sequence[CryptoPattern], marks: Mapping[str, Any], history: int
+    own: BackendSettings, patterns: Sequence[CryptoPattern], marks: dict[str, Any], history: int
 ) -> LogFiles:
     expression = re.compile(own.log_session) if own.log_session else None
     files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]

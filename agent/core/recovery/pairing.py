@@ -115,7 +115,7 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
         return _kept(case, "nothing shows that a new pairing would help")
     if not _others_connect(case):
         here = "the server" if case.session.instance.backend else "this machine"
-        why = f"WhatsApp is not reached from {here} (no session beside this one is connected)"
+        why = f"no session beside this one is connected, so {here} may not reach WhatsApp"
         return Kept(WHATSAPP_AWAY, why, _word_for_it(case))
     if not around.odd_one_out:
         return _kept(case, "other sessions fail alike, so the cause may not be its own")

@@ -153,6 +153,32 @@ def test_rotation_and_cutting(tmp_path: Path) -> None:
     assert peers(again(files)) == [OTHER]
 
 
+def test_a_log_that_is_copied_or_put_back_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, copy = tmp_path / "app.log", tmp_path / "app.log.1"
+    log.write_text("x")
+    files = follow(log, f"{copy}*")
+    log.write_text("x\n" + error(PEER))
+    assert peers(files) == [PEER]
+    for restarts in (False, True):
+        copy.write_text(log.read_text())
+        copy.rename(log)  # another inode, and all of it was read
+        files = again(files) if restarts else files
+        assert (peers(files), files.lost) == ([], [])
+    with log.open("a") as file:
+        file.write(error(OTHER))
+    assert peers(files) == [OTHER]
+    copy.write_text(log.read_text() + error(PEER))
+    log.write_text("")  # logrotate's copytruncate
+    assert peers(files) == [PEER]
+    monkeypatch.setattr("agent.backends.whaticket.logs.GRACE", -1.0)
+    copy.rename(tmp_path / "away")
+    assert peers(files) == []
+    (tmp_path / "away").rename(copy)
+    assert peers(files) == []
+
+
 @pytest.mark.parametrize("shift", [-10800, 0, 7200])
 @pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S", "[%d-%m-%Y %H:%M:%S]", "[%H:%M:%S]"])
 def test_a_line_has_its_own_time_in_any_zone(tmp_path: Path, form: str, shift: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.backends import evolution
 from tests.standin.evolution.faults import Front
 from tests.standin.evolution.instances import Instance, Times
 from tests.standin.evolution.meddling import Handler, Meddling
@@ -71,7 +72,12 @@ class StandIn:
         await made._runner.setup()
         assert made._runner.server is not None
         await made.front.open(made._runner.server)
+        evolution.look = made._look
         return made
+
+    async def _look(self, _address: object, _within: float) -> str:
+        """The look at WhatsApp of an agent in this process."""
+        return "no answer" if self.silent else ""
 
     @property
     def old(self) -> bool:
