@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
-from agent.backends.seat import Seat
+from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
@@ -49,6 +49,7 @@ class Backends:
     proves anything."""
     note: Callable[[JournalEntry], object]
     breaker: Callable[[], BreakerPolicy]
+    look: Look
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
     tasks: Tasks = field(default_factory=partial(Tasks, crashed))

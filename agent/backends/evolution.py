@@ -20,7 +20,7 @@ from typing import Any
 from agent.backends.evolution_calls import EvolutionCalls, Live
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot, read_json, segment
-from agent.backends.seat import Seat
+from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import NO_PROOF, Address, RemoteSession, ServerClaim
@@ -29,7 +29,6 @@ from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
 from agent.files import make_folder, write_whole
-from agent.supervise.reach import LOOK_TIMEOUT, look
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +54,9 @@ LOGOUT_WAIT = 5.0
 REMOVAL_WAIT = 45.0
 LOOK_EVERY = 0.3
 WHATSAPP = Address("https://web.whatsapp.com/")
-LOOKS_APART, CODE_AFTER = 2.0, 2.0
-"""Seconds between two looks at WhatsApp, and from a restart to the look at the code it brings."""
+LOOK_LIMIT, LOOKS_APART, CODE_AFTER = 3.0, 2.0, 2.0
+"""Seconds that a look at WhatsApp may take, between two of them, and from a restart to the look at
+the code that it brings."""
 
 
 class Evolution:
@@ -115,16 +115,18 @@ class Evolution:
         await cancel(self._learning, self._watching)
         await self.calls.http.close()
 
-    def watch_whatsapp(self) -> None:
+    def watch_whatsapp(self, look: Look) -> None:
         """A session hangs that was never paired, and has no login to disturb: once WhatsApp answers
         again, its server's next try, up to 30 s away, need not be waited for."""
         if not runs(self._watching):
-            self._watching = asyncio.create_task(self._watch_whatsapp(), name="looks at WhatsApp")
+            self._watching = asyncio.create_task(
+                self._watch_whatsapp(look), name="looks at WhatsApp"
+            )
 
-    async def _watch_whatsapp(self) -> None:
+    async def _watch_whatsapp(self, look: Look) -> None:
         away = False
         while any(it.known.hangs for it in self.held.values()):
-            was_away, away = away, bool(await look(WHATSAPP, LOOK_TIMEOUT))
+            was_away, away = away, bool(await look(WHATSAPP, LOOK_LIMIT))
             if was_away and not away:
                 hung = [it.try_again() for it in self.held.values() if it.known.hangs]
                 await asyncio.gather(*hung, return_exceptions=True)
@@ -328,7 +330,7 @@ class Session:
             except EngineError:
                 return  # it changed since the look; the next one sees
         if self.known.hangs:
-            self._server.watch_whatsapp()
+            self._server.watch_whatsapp(self._seat.backend.shared.look)
 
     # logins
 

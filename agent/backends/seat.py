@@ -13,7 +13,7 @@ from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
 from agent.core.model import ClaimFact
-from agent.core.words import Claim, Happening, InstanceId
+from agent.core.words import Address, Claim, Happening, InstanceId
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
@@ -31,6 +31,8 @@ MOST_UNHEARD = 100
 """Happenings of one session that no pass listens to yet."""
 
 Answer = Mapping[str, Any]
+Look: TypeAlias = Callable[[Address, float], Awaitable[str]]
+"""Why an address does not answer within so many seconds; "" = it does."""
 ServerApi: TypeAlias = "evolution.Evolution | whaticket.Whaticket"
 """A server of one kind; its sessions are named as the server names them. Its list comes by one
 request; the claim's reason and sentence are what a server that is up lacks. EngineError

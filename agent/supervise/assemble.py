@@ -27,7 +27,7 @@ from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders
-from agent.supervise.reach import Reaching
+from agent.supervise.reach import Reaching, look
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
@@ -82,6 +82,7 @@ class Supervisor:
             look_again=self._look_again,
             note=self._notes.write,
             breaker=lambda: settings.config.reconnect.breaker,
+            look=look,
             crypto_patterns=config.crypto_patterns,
         )
         self.reaching = Reaching(root, wake, self._notes)

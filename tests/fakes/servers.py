@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 from agent.backends.backend import Backend
 from agent.backends.declared import Backends
@@ -23,6 +24,7 @@ def make_backends(root: Path, woken: Callable[[InstanceId], None] = lambda _id: 
         look_again=lambda _id, _outage: None,
         note=lambda _entry: None,
         breaker=lambda: BreakerPolicy(5, 600.0),
+        look=AsyncMock(return_value=""),
     )
 
 

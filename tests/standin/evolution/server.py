@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.backends import evolution
+from agent.supervise import assemble
 from tests.standin.evolution.faults import Front
 from tests.standin.evolution.instances import Instance, Times
 from tests.standin.evolution.meddling import Handler, Meddling
@@ -72,7 +72,7 @@ class StandIn:
         await made._runner.setup()
         assert made._runner.server is not None
         await made.front.open(made._runner.server)
-        evolution.look = made._look
+        assemble.look = made._look
         return made
 
     async def _look(self, _address: object, _within: float) -> str:
