@@ -112,11 +112,6 @@ class Backend:
         return self.claim.up
 
     @property
-    def reason(self) -> str:
-        """Why it is away, as a code; "" = it is up."""
-        return "" if self.up else self.claim.reason
-
-    @property
     def sentence(self) -> str:
         """Why it is not well, for people."""
         parts = (self.circuit.sentence if self.up else "", self.claim.sentence)
@@ -214,7 +209,7 @@ class Backend:
             except WaError as error:
                 log.error("cannot adopt sessions of backend %s: %s", self.name, error)
             self.next_check = begun + (api.list_every if self.up else EVERY)
-            if self.reason == "refused_key":
+            if self.claim.reason == "refused_key":
                 with suppress(ConfigError):
                     if await asyncio.to_thread(with_secrets, self.declared) != declared:
                         return
@@ -371,8 +366,8 @@ class Backend:
         if not self.down and boot_now() - self.away_since >= PATIENCE:
             self.down, self.since_wall = True, time.time()
             self._wake(self.members)
-        if self.down and self.reason != self._cause:
-            self._cause, waiting = self.reason, len(self.members)
+        if self.down and self.claim.reason != self._cause:
+            self._cause, waiting = self.claim.reason, len(self.members)
             words = f"it is down: {self.sentence}; {waiting} sessions wait for it"
             self.say("backend_down", words, bad=True)
 

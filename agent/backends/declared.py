@@ -273,7 +273,7 @@ def _view(backend: Backend) -> BackendView:
         engine=backend.declared.engine,
         url=backend.declared.url,
         up=backend.up,
-        reason=backend.reason,
+        reason=claim.reason,
         sentence=backend.sentence,
         warning=claim.sentence if backend.up else "",
         version=claim.version,

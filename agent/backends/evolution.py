@@ -23,7 +23,7 @@ from agent.backends.http import Http, ServerDown, cannot, read_json, segment
 from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
-from agent.core.words import NO_PROOF, Address, RemoteSession, ServerClaim
+from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
@@ -72,7 +72,7 @@ class Evolution:
         self.proofs = [asyncio.Semaphore(max(1, declared.parallel // 3)) for _ in range(2)]
         self._asked = False
         self._learning: asyncio.Task[None] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self.watching: asyncio.Task[None] | None = None
 
     @property
     def list_every(self) -> float:
@@ -89,9 +89,8 @@ class Evolution:
             session.known.note_row(rows.get(name), at)
         sessions = tuple(RemoteSession(it.name, it.status, it.account) for it in rows.values())
         told = [it.known.unproved for it in self.held.values() if it.known.live is Live.OPEN]
-        reason, warning = (NO_PROOF, NO_ROUTE) if told and all(told) else ("", "")
-        version, count = self.calls.version, len(rows)
-        return ServerClaim(True, reason, warning, version, seconds, count), sessions
+        warning = NO_ROUTE if told and all(told) else ""
+        return ServerClaim(True, "", warning, self.calls.version, seconds, len(rows)), sessions
 
     def away(self) -> None:
         self._asked = runs(self._learning)  # another version may come back
@@ -112,24 +111,17 @@ class Evolution:
         self.held.pop(remote, None)
 
     async def close(self) -> None:
-        await cancel(self._learning, self._watching)
+        await cancel(self._learning, self.watching)
         await self.calls.http.close()
 
-    def watch_whatsapp(self, look: Look) -> None:
-        """A session hangs that was never paired, and has no login to disturb: once WhatsApp answers
-        again, its server's next try, up to 30 s away, need not be waited for."""
-        if not runs(self._watching):
-            self._watching = asyncio.create_task(
-                self._watch_whatsapp(look), name="looks at WhatsApp"
-            )
-
-    async def _watch_whatsapp(self, look: Look) -> None:
+    async def watch_whatsapp(self, look: Look) -> None:
+        """While a session hangs that was never paired, and has no login to disturb: once WhatsApp
+        answers again, its server's next try, up to 30 s away, need not be waited for."""
         away = False
-        while any(it.known.hangs for it in self.held.values()):
+        while hung := [it for it in self.held.values() if it.known.hangs]:
             was_away, away = away, bool(await look(WHATSAPP, LOOK_LIMIT))
             if was_away and not away:
-                hung = [it.try_again() for it in self.held.values() if it.known.hangs]
-                await asyncio.gather(*hung, return_exceptions=True)
+                await asyncio.gather(*(it.try_again() for it in hung), return_exceptions=True)
             await asyncio.sleep(LOOKS_APART)
 
 
@@ -329,8 +321,9 @@ class Session:
                 raise
             except EngineError:
                 return  # it changed since the look; the next one sees
-        if self.known.hangs:
-            self._server.watch_whatsapp(self._seat.backend.shared.look)
+        if self.known.hangs and not runs(self._server.watching):
+            work = self._server.watch_whatsapp(self._seat.backend.shared.look)
+            self._server.watching = asyncio.create_task(work, name="looks at WhatsApp")
 
     # logins
 

@@ -217,7 +217,7 @@ class Seat:
         if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
         if backend.known.is_set() and not backend.up:  # no session waits for its silence
-            raise ServerDown(what, backend.reason, backend.sentence, reached=False)
+            raise ServerDown(what, backend.claim.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):
                 return await self._act(self.session, do, args)

@@ -117,8 +117,7 @@ class ServerClaim:
     up: bool
     reason: str = ""
     """A short code while it is not up: unreachable, tls, timeout, garbage, refused_key,
-    licence_missing, not_found (another program answers), failing (it answers with 5xx). NO_PROOF
-    while it is up."""
+    licence_missing, not_found (another program answers), failing (it answers with 5xx)."""
     sentence: str = ""
     """For people; without keys."""
     version: str = ""
@@ -132,7 +131,7 @@ class ServerClaim:
 UNMEASURED = "unmeasured"
 """The reason of a verdict on a session whose backend does not answer now."""
 NO_PROOF = "no_proof"
-"""The reason of a server that is up and lacks what proves its sessions; theirs as well."""
+"""The reason of a session whose server lacks what proves it."""
 
 
 @dataclass(frozen=True, slots=True)
