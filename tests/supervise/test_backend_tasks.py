@@ -69,7 +69,7 @@ async def test_a_refused_key_is_read_again(backends, tmp_path: Path, monkeypatch
     declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
     await backends.take_on([declared])
     one = backends.all["evo"]
-    await eventually(lambda: one.reason == "refused_key")
+    await eventually(lambda: one.claim.reason == "refused_key")
     key.unlink()
     count = len(used)
     await eventually(lambda: len(used) > count + 1)
