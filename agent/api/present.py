@@ -201,9 +201,9 @@ def show_reconnection(view: Session) -> dict[str, Any]:
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:
-    said = ("name", "engine", "url", "up", "reason", "sentence", "warning", "version")
-    times = ("since_wall", "checked_wall", "next_check_wall", "answer_seconds=seconds")
-    return part(view, *said, *times, "sessions", "held", "connected", "circuit=breaker")
+    said = ("name", "engine", "url", "sentence", "warning", "held", "connected", "circuit=breaker")
+    its = part(view.claim, "up", "reason", "version", "answer_seconds=seconds", "sessions")
+    return part(view, *said, "since_wall", "checked_wall", "next_check_wall") | its
 
 
 def show_incident(incident: Incident) -> dict[str, Any]:

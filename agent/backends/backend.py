@@ -10,7 +10,6 @@ after another. A session reads and acts through its seat, as through a link to a
 
 import asyncio
 import logging
-import random
 import secrets
 import time
 from collections import deque
@@ -108,13 +107,9 @@ class Backend:
         self.circuit, self._turns = Circuit(self), asyncio.Semaphore(LOOKS)
 
     @property
-    def up(self) -> bool:
-        return self.claim.up
-
-    @property
     def sentence(self) -> str:
         """Why it is not well, for people."""
-        parts = (self.circuit.sentence if self.up else "", self.claim.sentence)
+        parts = (self.circuit.sentence if self.claim.up else "", self.claim.sentence)
         return "; ".join(filter(None, parts))
 
     @property
@@ -128,10 +123,10 @@ class Backend:
         return {id: its for id, its in every if its.instance.backend == self.name}
 
     @property
-    def twins(self) -> list["Backend"]:
+    def twins(self) -> set["Backend"]:
         """All that are declared for its server, itself too: other keys, or other sessions."""
-        others = (it for it in self.shared.all.values() if it is not self)
-        return [self, *(it for it in others if it.declared.url == self.declared.url)]
+        url, every = self.declared.url, self.shared.all.values()
+        return {self, *(it for it in every if it.declared.url == url)}
 
     # the task
 
@@ -208,7 +203,7 @@ class Backend:
                 await self.shared.discover(self)
             except WaError as error:
                 log.error("cannot adopt sessions of backend %s: %s", self.name, error)
-            self.next_check = begun + (api.list_every if self.up else EVERY)
+            self.next_check = begun + (api.list_every if self.claim.up else EVERY)
             if self.claim.reason == "refused_key":
                 with suppress(ConfigError):
                     if await asyncio.to_thread(with_secrets, self.declared) != declared:
@@ -234,7 +229,7 @@ class Backend:
             await asyncio.sleep(0)
 
     def checked(self, claim: ServerClaim) -> None:
-        was_up, self.claim = self.up, claim
+        was_up, self.claim = self.claim.up, claim
         self.checked_at = boot_now()
         self.known.set()
         self.judge()
@@ -251,11 +246,10 @@ class Backend:
             self.look_soon.clear()
             early = boot_now() < next_round
             next_round = next_round if early else boot_now() + EVERY
-            if self.up:
+            if self.claim.up:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
-                # Those without a proof first: the others are looked at as they opened lately.
-                for seat in sorted(seats, key=attrgetter("is_proved", "looked")):
+                for seat in sorted(seats, key=attrgetter("looked")):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")
@@ -265,7 +259,7 @@ class Backend:
         try:
             async with self._turns:
                 seat.waits = False
-                if self.up:
+                if self.claim.up:
                     await seat.ask()
         except EngineError as error:
             if isinstance(error, ServerDown):
@@ -324,7 +318,7 @@ class Backend:
         if seat is not None and seat.remote and self.api is not None:
             if seat.look is not None:
                 seat.look.cancel()
-            self.api.forget(seat.remote)
+            self.api.held.pop(seat.remote, None)
 
     def attach(self, id: InstanceId, listener: Listener) -> Seat:
         """`listener` gets the last claim at once, and what happened before."""
@@ -342,7 +336,7 @@ class Backend:
 
     def judge(self) -> None:
         """Tell its sessions when it is away, when that lasts, and when it is back."""
-        if self.up:
+        if self.claim.up:
             blinked, self.away_since = self.away_since is not None, None
             if not self.down:
                 if blinked:  # only probes show which sessions it hit
@@ -356,7 +350,6 @@ class Backend:
                 return
             self._cause, self.away = "", set(back)
             self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
-            random.shuffle(back)
             work = self._bring_back(back, outage=True)
             self.shared.tasks.start(work, f"bring back {self.name}")
             return

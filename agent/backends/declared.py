@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.backend import NOT_CHECKED, TAKE_OVER, Backend, crashed
+from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, crashed
 from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -28,7 +28,6 @@ from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER = 5.0
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it
 follows."""
@@ -49,9 +48,9 @@ class Backends:
     proves anything."""
     note: Callable[[JournalEntry], object]
     breaker: Callable[[], BreakerPolicy]
-    look: Look
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
+    look: Look = field(init=False)
     tasks: Tasks = field(default_factory=partial(Tasks, crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
@@ -121,7 +120,7 @@ class Backends:
         """In words; "" = its backend is not declared."""
         if (backend := self.of(its)) is None:
             return ""
-        if backend.up:
+        if backend.claim.up:
             return "its backend is up again; the agent checks its sessions in turn"
         reason = BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"
@@ -131,7 +130,7 @@ class Backends:
         may only blink: nothing has measured the session since."""
         if (backend := self.of(its)) is None:
             return ()
-        if not backend.up:
+        if not backend.claim.up:
             sentence = f"nothing measures it now: {self.why_away(its)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
         seat = backend.seats.get(its.instance.id)
@@ -145,18 +144,12 @@ class Backends:
     def ask(self, its: Session, now: float) -> float | None:
         """None: its server is up. A time: ask again then, or when woken."""
         backend = self.of(its)
-        return None if backend is None or backend.up else now + RETRY_AFTER
+        return None if backend is None or backend.claim.up else now + EVERY
 
     def may_begin(self, its: Session) -> bool:
         """True if its server's last check was good; a half-open circuit lets one session begin."""
         backend = self.of(its)
-        return backend is None or (backend.up and backend.circuit.begin(its.instance.id))
-
-    def may_ask(self, its: Session) -> bool:
-        """True if a probe can reach its server now."""
-        backend = self.of(its)
-        here = not its.instance.backend
-        return here or (backend is not None and backend.up and its.instance.id not in backend.away)
+        return backend is None or (backend.claim.up and backend.circuit.begin(its.instance.id))
 
     def server_version(self, name: str) -> str:
         """The version that the server itself tells; "" = none, or it is down."""
@@ -225,7 +218,7 @@ class Backends:
 
     async def discover(self, backend: Backend) -> None:
         """Make instances of its server's new sessions that match `adopt`."""
-        if not (backend.up and (patterns := backend.declared.adopt)):
+        if not (backend.claim.up and (patterns := backend.declared.adopt)):
             return
         async with self._adopting:
             prefix = LET_GO.format(backend.name)
@@ -272,15 +265,11 @@ def _view(backend: Backend) -> BackendView:
         name=backend.name,
         engine=backend.declared.engine,
         url=backend.declared.url,
-        up=backend.up,
-        reason=claim.reason,
+        claim=claim,
         sentence=backend.sentence,
-        warning=claim.sentence if backend.up else "",
-        version=claim.version,
+        warning=claim.sentence if claim.up else "",
         since_wall=backend.since_wall,
         checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
-        seconds=claim.seconds,
-        sessions=claim.sessions,
         held=len(backend.seats),
         connected=sum(its.record.status == "CONNECTED" for its in members),
         next_check_wall=soon,

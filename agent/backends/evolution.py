@@ -8,7 +8,6 @@ backup for each deletion, the same as `removal.json` from the deletion until all
 """
 
 import asyncio
-import hashlib
 import json
 import logging
 import time
@@ -17,9 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.backends.evolution_calls import EvolutionCalls, Live
+from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
-from agent.backends.http import Http, ServerDown, cannot, read_json, segment
+from agent.backends.http import Http, ServerDown, cannot, read_json
 from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
@@ -67,24 +66,20 @@ class Evolution:
         self.declared, self.folder = declared, folder
         self.calls = EvolutionCalls(Http(declared, {"apikey": declared.key}))
         self.held: dict[str, Session] = {}
+        self.list_every = 5.0
         # Dead sessions hold their turns long: only a third of all are theirs, and as many are of
         # those that were proved before.
         self.proofs = [asyncio.Semaphore(max(1, declared.parallel // 3)) for _ in range(2)]
-        self._asked = False
         self._learning: asyncio.Task[None] | None = None
         self.watching: asyncio.Task[None] | None = None
 
-    @property
-    def list_every(self) -> float:
-        return 30.0 if self.calls.old else 5.0
-
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
         at = boot_now()
-        if not self._asked:
-            self._asked = True
+        if self._learning is None:
             # It may take seconds: the list does not wait for it.
             self._learning = asyncio.create_task(self.calls.learn_version(), name="version")
         rows, seconds = await self.calls.rows()
+        self.list_every = 30.0 if self.calls.old else 5.0
         for name, session in self.held.items():
             session.known.note_row(rows.get(name), at)
         sessions = tuple(RemoteSession(it.name, it.status, it.account) for it in rows.values())
@@ -93,7 +88,8 @@ class Evolution:
         return ServerClaim(True, "", warning, self.calls.version, seconds, len(rows)), sessions
 
     def away(self) -> None:
-        self._asked = runs(self._learning)  # another version may come back
+        if not runs(self._learning):
+            self._learning = None  # another version may come back
         for session in self.held.values():
             session.known.away()
 
@@ -107,9 +103,6 @@ class Evolution:
         self.held[remote] = session
         return session
 
-    def forget(self, remote: str) -> None:
-        self.held.pop(remote, None)
-
     async def close(self) -> None:
         await cancel(self._learning, self.watching)
         await self.calls.http.close()
@@ -121,7 +114,7 @@ class Evolution:
         while hung := [it for it in self.held.values() if it.known.hangs]:
             was_away, away = away, bool(await look(WHATSAPP, LOOK_LIMIT))
             if was_away and not away:
-                await asyncio.gather(*(it.try_again() for it in hung), return_exceptions=True)
+                await asyncio.gather(*(it.try_again() for it in hung))
             await asyncio.sleep(LOOKS_APART)
 
 
@@ -184,22 +177,17 @@ class Session:
         async with self._acting:
             known = self.known
             heard = known.live
-            if not confirmed and not known.is_ours:
+            if not confirmed and (known.adopted or not known.made):
                 await self._log_out(heard)
                 await self._connect()
                 return
             known.renewing = True
             try:
                 await self._take_away(heard)
-                known = EvolutionSession(
-                    *(self.name, self._calls, known.adopted and not confirmed, False),
-                    live=Live.MISSING,
-                    gone=True,
-                    owed=known.owed,
-                    made=known.made,
-                    renewing=True,
-                )
-                self.known = known
+                adopted, owed, made = known.adopted and not confirmed, known.owed, known.made
+                self.known = known = EvolutionSession(self.name, self._calls, adopted, False)
+                known.owed, known.made, known.renewing = owed, made, True
+                known.live, known.gone = Live.MISSING, True
                 await self._connect()
             finally:
                 known.renewing = False
@@ -288,7 +276,7 @@ class Session:
         if known.alive is True and boot_now() - known.proved_at < PROOF_HOLDS and not deep:
             return
         alive, opening, at = None, known.since, boot_now()
-        if self._server.declared.prove and known.integration in BAILEYS:
+        if self._server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
             async with self._server.proofs[known.alive is True]:
                 alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
             known.unproved = NO_ROUTE if alive is None else ""
@@ -299,17 +287,18 @@ class Session:
             raise cannot("query WhatsApp through the session", cause, "zombie")
 
     async def try_again(self) -> None:
-        await self.look()
-        async with self._acting:
-            if not self.known.hangs:
-                return
-            if self._calls.old:  # it ignores a restart
-                await self._begin_over()
-                await self._log_in()
-            elif await self._calls.restart(self.name):
-                self.known.begin()
-                await asyncio.sleep(CODE_AFTER)
-        await self._seat.ask()
+        with suppress(EngineError):
+            await self.look()
+            async with self._acting:
+                if not self.known.hangs:
+                    return
+                if self._calls.old:  # it ignores a restart
+                    await self._begin_over()
+                    await self._log_in()
+                elif await self._calls.restart(self.name):
+                    self.known.begin()
+                    await asyncio.sleep(CODE_AFTER)
+            await self._seat.ask()
 
     async def _missing_code(self) -> None:
         if self.known.code is not None or self._acting.locked() or self.known.refuse_login():
@@ -509,10 +498,3 @@ class Session:
 
     def read(self) -> dict[str, Any]:
         return read_json(self.folder / "removal.json")
-
-
-def folder_name(name: str) -> str:
-    quoted = segment(name)
-    if len(quoted) <= 120:
-        return quoted
-    return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

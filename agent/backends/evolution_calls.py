@@ -393,3 +393,10 @@ def _webhook(raw: Any, old: bool) -> dict[str, Any]:
         "base64": raw.get("webhookBase64") is True,
     }
     return {"webhook": both | more}
+
+
+def folder_name(name: str) -> str:
+    quoted = segment(name)
+    if len(quoted) <= 120:
+        return quoted
+    return f"{quoted[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"

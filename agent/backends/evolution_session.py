@@ -45,13 +45,13 @@ class EvolutionSession:
     paired: bool | None = None
     """None: not known yet."""
     account: str = ""
-    integration: str = ""
     born: float = field(default_factory=boot_now)
     """A list that was asked for earlier is about another session of this name."""
     live: Live | None = None
     since: float = field(default_factory=boot_now)
     """Boot time at which `live` was first seen."""
     row: Row | None = None
+    way_out: str | None = None
     row_at: float = float("-inf")
     """Boot time at which the request that brought `row` began."""
     alive: bool | None = None
@@ -92,10 +92,6 @@ class EvolutionSession:
     """Boot time from which that is asked again without another code."""
 
     @property
-    def way_out(self) -> str | None:
-        return None if self.row is None else self.row.proxy
-
-    @property
     def code(self) -> Shown | None:
         """The code that a phone can scan now."""
         fresh = self.live is Live.CONNECTING and boot_now() - self._code_at < CODE_HOLDS
@@ -107,10 +103,6 @@ class EvolutionSession:
             return None
         left = self._code_at + CODE_HOLDS - boot_now()
         return Qr(self.code.code, max(1.0, left), max(1, self.code.count))
-
-    @property
-    def is_ours(self) -> bool:
-        return self.made and not self.adopted
 
     @property
     def end(self) -> str:
@@ -197,11 +189,10 @@ class EvolutionSession:
         """`at`: boot time at which the request for it began."""
         if at < self.born or at < self.row_at:
             return
-        self.row, self.row_at = row, at
+        self.row, self.row_at, self.way_out = row, at, None
         if row is None:
             return
-        self.account = row.account or self.account
-        self.integration = row.integration
+        self.account, self.way_out = row.account or self.account, row.proxy
         if self.calls.old:
             return
         if row.status == Live.OPEN and self.live is Live.OPEN:
@@ -297,7 +288,7 @@ class EvolutionSession:
         claim = self._claim()
         if self.calls.old and self.live in (Live.CONNECTING, Live.OPEN):
             claim = replace(claim, useless=(*claim.useless, "restart"))
-        return replace(claim, made_elsewhere=not self.is_ours)
+        return replace(claim, made_elsewhere=self.adopted or not self.made)
 
     def _claim(self) -> Claim:
         if self.renewing:

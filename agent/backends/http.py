@@ -91,6 +91,7 @@ class Http:
             headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
             trust_env=False,
         )
+        self.close = self._session.close
 
     async def ask(
         self,
@@ -130,9 +131,6 @@ class Http:
             raise ServerDown(what, reason, cause, reached=sent) from error
         content = await asyncio.to_thread(_read, what, reply.status, raw)
         return Answer(reply.status, content, time.monotonic() - begun)
-
-    async def close(self) -> None:
-        await self._session.close()
 
 
 def segment(name: str) -> str:

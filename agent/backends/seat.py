@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
-from agent.core.breaker import Breaker, BreakerPolicy, BreakerState
+from agent.core.breaker import Breaker, BreakerState
 from agent.core.model import ClaimFact
 from agent.core.words import Address, Claim, Happening, InstanceId
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
@@ -64,12 +64,8 @@ class Circuit:
     """The session whose call is the trial of a half-open circuit."""
 
     @property
-    def policy(self) -> BreakerPolicy:
-        return self.backend.shared.breaker()
-
-    @property
     def state(self) -> BreakerState:
-        state = self.breaker.state(boot_now(), self.policy)
+        state = self.breaker.state(boot_now(), self.backend.shared.breaker())
         return BreakerState.HALF_OPEN if self.trial is not None else state
 
     @property
@@ -80,12 +76,12 @@ class Circuit:
             return ""
         if state is BreakerState.HALF_OPEN:
             return f"its circuit is half open after {failures} failures: one session tries"
-        left = self.breaker.opens_in(boot_now(), self.policy)
+        left = self.breaker.opens_in(boot_now(), self.backend.shared.breaker())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
     def lets(self, id: InstanceId) -> bool:
         """True if this session may wait for its turn, or has it."""
-        return self.breaker.may_try(boot_now(), self.policy) or id == self.trial
+        return self.breaker.may_try(boot_now(), self.backend.shared.breaker()) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
         """True if this session may act now; the first one while half open is the trial."""
@@ -97,9 +93,10 @@ class Circuit:
 
     def checked(self, seconds: float) -> None:
         """The list came after so many seconds: a quick one ends the pause."""
-        now, since = boot_now(), self.breaker.opened_at or 0.0
-        if self.state is BreakerState.OPEN and seconds <= QUICK and now - since >= CALM:
-            self.breaker = replace(self.breaker, opened_at=now - self.policy.pause)
+        now, pause = boot_now(), self.backend.shared.breaker().pause
+        may_end = seconds <= QUICK and now - (self.breaker.opened_at or now) >= CALM
+        if may_end and self.state is BreakerState.OPEN:
+            self.breaker = replace(self.breaker, opened_at=now - pause)
             self.backend.circuit_changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Answer:
@@ -128,7 +125,7 @@ class Circuit:
 
     def _failed(self) -> None:
         was = self.state
-        self.breaker = self.breaker.after_failure(boot_now(), self.policy)
+        self.breaker = self.breaker.after_failure(boot_now(), self.backend.shared.breaker())
         self.trial = None
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.backend.circuit_changed(BreakerState.OPEN)
@@ -159,10 +156,6 @@ class Seat:
     @property
     def hello(self) -> Hello:
         return Hello(self.id, self.run, self.backend.declared.engine, 0)
-
-    @property
-    def is_proved(self) -> bool:
-        return self.fact is not None and self.fact.claim.proof_age is not None
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -216,7 +209,7 @@ class Seat:
         here = backend.api is not None and backend.seats.get(self.id) is self
         if self.session is None or not here:
             raise LinkError(f"cannot {what}: its server is not watched", code="gone")
-        if backend.known.is_set() and not backend.up:  # no session waits for its silence
+        if not backend.claim.up:  # no session waits for its silence
             raise ServerDown(what, backend.claim.reason, backend.sentence, reached=False)
         try:
             async with asyncio.timeout(limit):

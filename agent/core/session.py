@@ -31,6 +31,7 @@ from agent.core.model import (
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, reason_of
 from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
+from agent.core.words import ServerClaim
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
@@ -422,22 +423,14 @@ class BackendView:
     engine: str
     url: str
     """Without a password."""
-    up: bool = False
-    reason: str = ""
-    """A short code while it is not up (ServerClaim.reason, or not_checked)."""
+    claim: ServerClaim
     sentence: str = ""
     warning: str = ""
     """While it is up: what its logs leave unclear, or why they cannot be read."""
-    version: str = ""
-    """The server's own; "" = unknown."""
     since_wall: float = 0.0
     """Since when it is up, or is not."""
     checked_wall: float | None = None
     """When it was last checked; None: not yet."""
-    seconds: float = 0.0
-    """How long its last answer took."""
-    sessions: int | None = None
-    """All sessions on the server; None: unknown."""
     held: int = 0
     """Instances on it."""
     connected: int = 0

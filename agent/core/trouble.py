@@ -133,7 +133,7 @@ class Sight:
     def unknown(self) -> Mapping[bool, Collection[str]]:
         """Sessions that no row speaks of, for their server is down; and (True) those that a row
         `of_incident` leaves to their incident."""
-        down = {name for name, backend in self.backends.items() if not backend.up}
+        down = {name for name, backend in self.backends.items() if not backend.claim.up}
         away = {who for who, view in self.sessions.items() if view.instance.backend in down}
         return {False: away, True: away | {w for w, it in self.sessions.items() if it.in_incident}}
 

@@ -307,7 +307,7 @@ TABLE = (
     ),
     _critical(
         "backend_down",
-        lambda sight, who: None if (its := sight.backends[who]).up else _because(its.reason),
+        lambda sight, who: None if (its := sight.backends[who].claim).up else _because(its.reason),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",

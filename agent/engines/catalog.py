@@ -199,14 +199,13 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
 
 
 def _check_place(settings: Mapping[str, Any]) -> None:
-    if not isinstance(settings.get(ADOPTED, False), bool):
-        raise ConfigError(
-            f"cannot use setting {ADOPTED!r}: it must be true or false", field=ADOPTED
-        )
     for key, value in settings.items():
-        good = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_PLACE
-        if key != ADOPTED and not (key in PLACE and good):
+        good, cause = isinstance(value, bool), "it must be true or false"
+        if key != ADOPTED:
+            line = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_PLACE
             cause = f"known are {', '.join(PLACE)}, each a line of at most {LONGEST_PLACE} signs"
+            good = line and key in PLACE
+        if not good:
             raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 

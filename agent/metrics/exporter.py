@@ -166,16 +166,13 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
 
 def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
     views = sorted(backends, key=lambda view: view.name)
-    up: list[Row] = [({"backend": view.name}, int(view.up)) for view in views]
+    up: list[Row] = [({"backend": view.name}, int(view.claim.up)) for view in views]
     yield Family("wa_backend_up", "1 while the server of the backend answers.", up)
-    held = [
-        ({"backend": view.name, "state": state}, count)
-        for view in views
-        for state, count in zip(
-            ("held", "connected", "seen"), (view.held, view.connected, view.sessions), strict=True
-        )
-        if count is not None
-    ]
+    held: list[Row] = []
+    for view in views:
+        counts = {"held": view.held, "connected": view.connected, "seen": view.claim.sessions}
+        its = ((state, count) for state, count in counts.items() if count is not None)
+        held += [({"backend": view.name, "state": state}, count) for state, count in its]
     yield Family("wa_backend_sessions", "Sessions by state: held, connected, seen.", held)
 
 

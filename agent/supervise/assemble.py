@@ -82,7 +82,6 @@ class Supervisor:
             look_again=self._look_again,
             note=self._notes.write,
             breaker=lambda: settings.config.reconnect.breaker,
-            look=look,
             crypto_patterns=config.crypto_patterns,
         )
         self.reaching = Reaching(root, wake, self._notes)
@@ -126,7 +125,7 @@ class Supervisor:
         self.asking = Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
         self.orders = Orders(registry, self.seats, self.asking)
-        self.backends.create = self.orders.create
+        self.backends.create, self.backends.look = self.orders.create, look
         self.repairs = Repairs(means, self.asking, self.orders)
 
     def expect(self, instances: Iterable[InstanceId]) -> None:

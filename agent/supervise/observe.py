@@ -61,7 +61,7 @@ async def observe(means: Means, facts: Facts) -> None:
     note_unit(facts, await means.seats.status(facts.id))
     await _attach_if_it_runs(means, facts)
     now = boot_now()
-    if facts.link is not None and now >= facts.next_probe and means.gate.backends.may_ask(facts):
+    if facts.link is not None and now >= facts.next_probe:
         await probe(means, facts, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.

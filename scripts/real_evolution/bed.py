@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from scripts.real_evolution.server import RealServer, real_server
-from tests.daemon.conftest import RunningAgent
+from tests.daemon.conftest import NOWHERE, RunningAgent
 from tests.daemon.line import Line, line_to
+from tests.ports import free_port
 from tests.standin.baileys.run import WhatsApp, make_certificate
 
 MADE_WITHIN = 60.0
@@ -95,16 +96,13 @@ async def open_bed(source: Path, place: Path, sessions: int) -> AsyncIterator[Be
 
 
 @asynccontextmanager
-async def running_agent(
-    place: Path, more: str, listen: str, whatsapp: int
-) -> AsyncIterator[RunningAgent]:
+async def running_agent(place: Path, more: str, whatsapp: int) -> AsyncIterator[RunningAgent]:
     """`whatsapp`: the port of the line to it."""
     config = place / "agent.toml"
     config.write_text(SETTINGS + more)
     agent = RunningAgent(place / "state", config)
-    agent.listen = listen
-    its = f"it.WHATSAPP = it.Address('http://127.0.0.1:{whatsapp}/')"
-    agent.first = f"import agent.backends.evolution as it; {its}"
+    agent.listen = f"127.0.0.1:{free_port()}"
+    agent.first = NOWHERE.replace("[::1]:9", f"127.0.0.1:{whatsapp}").strip("; ")
     try:
         await agent.start({"CACHE_PATH": str(place / "cache")})
         yield agent

@@ -13,7 +13,6 @@ from scripts.real_evolution.bed import Bed, open_bed, running_agent, until
 from scripts.real_evolution.proxy import Proxy
 from scripts.real_evolution.server import KEY
 from tests.daemon.conftest import RunningAgent
-from tests.ports import free_port
 
 BACK_WITHIN, SHOWN_WITHIN = 90.0, 120.0
 """Seconds: of paired sessions after a fault, of a new one's code."""
@@ -191,9 +190,8 @@ async def open_walk(source: Path, place: Path, sessions: int) -> AsyncIterator[W
         try:
             declared = f'\n[[backend]]\nname = "evo"\nengine = "evolution"\nkey = "{KEY}"\n'
             declared += f'url = "{proxy.url}"\nadopt = ["*"]\n'
-            listen = f"127.0.0.1:{free_port()}"
             (place / "agent").mkdir()
-            async with running_agent(place / "agent", declared, listen) as agent:
+            async with running_agent(place / "agent", declared, bed.line.port) as agent:
                 walk = Walk(bed, proxy, agent)
                 await until(walk.is_well, BACK_WITHIN)
                 yield walk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.backend import EVERY, LOOKS
+from agent.backends.backend import EVERY, LOOKS, Backend
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, Refused
@@ -57,19 +57,6 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     assert at.asked(CONNECT) == 0
 
 
-async def test_sessions_of_a_server_that_was_away_are_proved_again_at_once(
-    watch: Watch, version: str
-) -> None:
-    at = await watch(version)
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.standin.restart_process(away=40.0)
-    await at.until(lambda: not up(at), 40)
-    await at.until(lambda: one.state == "open", 120)
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    assert at.asked(CONNECT) == 0
-
-
 async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> None:
     at = await watch("1.8.6")
     await at.hold("one")
@@ -108,14 +95,33 @@ async def test_a_server_that_proves_nothing_is_believed_and_told(watch: Watch, f
     assert up(at) and "fetchBusinessProfile" in at.server.claim.sentence
 
 
+async def test_a_proof_that_one_session_lacks_is_told_of_that_one(watch: Watch) -> None:
+    at = await watch()
+    await at.standin.front.set("html", only="/chat/fetchBusinessProfile/one")
+    for name in ("one", "two"):
+        await at.hold(name)
+        await at.until_it_says("CONNECTED", AT_ONCE, name)
+    await asyncio.sleep(3 * EVERY)
+    its = at.server.shared.instances
+    assert [bool(at.server.shared.signals(its[id])) for id in (ONE, TWO)] == [True, False]
+    assert at.server.claim.sentence == ""
+
+
 async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch) -> None:
     at = await watch()
     await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
     other = Instance(TWO, "evolution", True, {"backend": "evo", "remote": "one"})
     at.server.shared.instances[TWO] = Facts(other, SessionRecord())  # type: ignore[index]
-    with pytest.raises(Refused):
-        await at.server.take(TWO)
+    shared = at.server.shared
+    shared.all["more"] = more = Backend(declare(at.standin.url), InstanceId("more"), shared)
+    more.api = at.server.api
+    for one in (at.server, more):  # two keys of one server
+        with pytest.raises(Refused):
+            await one.take(TWO)
+        there = {"backend": one.name, "remote": "one"}
+        with pytest.raises(Refused):
+            shared.check_place(Instance(InstanceId("new"), "evolution", True, there))
     at.server.leave(ONE)
     before = at.asked("GET /instance/connectionState")
     await asyncio.sleep(3 * EVERY)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.damage import bad_among, is_record, worth_reading
+from agent.backends.whaticket.damage import JUDGED, is_record
 from tests.baileys.conftest import (
     ACCOUNT,
     NEIGHBOUR,
@@ -63,7 +63,7 @@ def run_round(bed: Bed) -> str:
 
 def damaged(bed: Bed) -> list[str]:
     stored = {name.removesuffix(".json"): raw for name, raw in bed.files().items()}
-    bad = bad_among({name: raw for name, raw in stored.items() if worth_reading(name)})
+    bad = [it for it, raw in stored.items() if JUDGED.fullmatch(it) and not is_record(it, raw)]
     return [f"{name}.json" for name in bad]
 
 
@@ -77,7 +77,7 @@ async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None
     await bed.eventually(lambda: bed.heard(PEER, "and back"), within=60)
     bed.server.disconnect()
     judged = {name.removesuffix(".json"): raw for name, raw in bed.files().items()}
-    judged = {name: raw for name, raw in judged.items() if worth_reading(name)}
+    judged = {name: raw for name, raw in judged.items() if JUDGED.fullmatch(name)}
     kinds = ("session-", "pre-key-", "sender-key-120", "sender-key-memory-")
     for kind in kinds:
         assert any(name.startswith(kind) for name in judged), kind

@@ -52,6 +52,13 @@ def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout
     assert judge_health(held, POLICY, NOW).reason == "logout"
 
 
+def test_the_status_of_an_earlier_agent_is_not_connected():
+    its = seen(record=SessionRecord(status=S.CONNECTED))
+    assert its.status is S.INITIALIZING
+    its.verdict = judge_health(seen(), POLICY, NOW)
+    assert its.status is S.CONNECTED
+
+
 def test_a_session_unknown_to_its_backend_is_not_found_and_is_left_to_a_person():
     missing = seen(instance=REMOTE, claim=said(S.DISCONNECTED, reason="remote_missing"))
     verdict = judge_health(missing, POLICY, NOW)

@@ -41,6 +41,8 @@ STOPS_WITHIN = 60.0
 """It only guards against hanging: the limits of a stop are the settings'."""
 LOOKS_OFTEN = "import agent.host.process as host; host.LOOK_EVERY = 1"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
+NOWHERE = "import agent.backends.evolution as it; it.WHATSAPP = it.Address('http://[::1]:9/'); "
+"""Before another `RunningAgent.first`: no look at WhatsApp leaves this machine."""
 
 
 def workers_in(run_dir: Path) -> dict[str, int]:

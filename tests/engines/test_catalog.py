@@ -6,12 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.catalog import (
-    CATALOG,
-    file_rules,
-    load_engine,
-    needed_address,
-)
+from agent.engines.catalog import CATALOG, check_settings, file_rules, load_engine, needed_address
 from agent.errors import ConfigError
 
 
@@ -37,6 +32,12 @@ def test_an_engine_whose_libraries_are_missing_says_so(monkeypatch: pytest.Monke
     with pytest.raises(ConfigError) as caught:
         load_engine("sandbox")
     assert caught.value.code == "engine_not_installed"
+
+
+@pytest.mark.parametrize("remote", ["a\nb", "x" * 201])
+def test_the_name_at_a_server_is_one_line(remote: str) -> None:
+    with pytest.raises(ConfigError):
+        check_settings("evolution", {"backend": "evo", "remote": remote})
 
 
 def test_the_catalog_imports_no_engine() -> None:

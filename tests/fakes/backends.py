@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.model import Instance, InstanceId, parse_instance_id
 from agent.core.session import BackendView
-from agent.core.words import RemoteSession
+from agent.core.words import RemoteSession, ServerClaim
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater
 
 if TYPE_CHECKING:
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 
 def make_backend(name: str, engine: str = "evolution", **more: Any) -> BackendView:
     now = time.time()
+    told = {it: more.pop(it) for it in ("up", "reason", "sessions") if it in more}
+    claim = replace(ServerClaim(True, version="2.3.7", seconds=0.02, sessions=2), **told)
     made: dict[str, Any] = {
-        "up": True,
         "sentence": "it answers",
-        "version": "2.3.7",
         "since_wall": now - 600,
         "checked_wall": now - 5,
-        "seconds": 0.02,
-        "sessions": 2,
         "next_check_wall": now + 25,
     }
-    return BackendView(name, engine, f"http://{name}.example:8080", **{**made, **more})
+    return BackendView(name, engine, f"http://{name}.example:8080", claim, **{**made, **more})
 
 
 class FakeBackends:

@@ -24,13 +24,14 @@ def make_backends(root: Path, woken: Callable[[InstanceId], None] = lambda _id: 
         look_again=lambda _id, _outage: None,
         note=lambda _entry: None,
         breaker=lambda: BreakerPolicy(5, 600.0),
-        look=AsyncMock(return_value=""),
     )
 
 
 def make_backend(declared: BackendDeclaration, root: Path) -> Backend:
     """`root`: its folder is in it."""
-    return Backend(declared, InstanceId(declared.name), make_backends(root))
+    made = Backend(declared, InstanceId(declared.name), make_backends(root))
+    made.shared.all[declared.name], made.shared.look = made, AsyncMock(return_value="")
+    return made
 
 
 async def take(

@@ -17,6 +17,7 @@ from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
 from agent.core.session import AgentStatus, BackendView
+from agent.core.words import ServerClaim
 from agent.metrics.exporter import Exporter, backend_families
 from agent.metrics.family import Family, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
@@ -51,7 +52,7 @@ class House:
             self.supervisor.views,
             lambda: self.status,
             folder,
-            lambda: backend_families([BackendView("evo", "evolution", "http://a")]),
+            lambda: backend_families([BackendView("evo", "evolution", "", ServerClaim(False))]),
         )
 
     def put(self, id: str, **more: object) -> None:

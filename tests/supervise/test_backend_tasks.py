@@ -74,7 +74,7 @@ async def test_a_refused_key_is_read_again(backends, tmp_path: Path, monkeypatch
     count = len(used)
     await eventually(lambda: len(used) > count + 1)
     key.write_text("second")
-    await eventually(lambda: one.up)
+    await eventually(lambda: one.claim.up)
     assert {*used} == {"first", "second"}
     await backends.close()
 

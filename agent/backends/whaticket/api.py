@@ -20,6 +20,7 @@ from agent.backends.seat import Seat
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
+    Owners,
     Row,
     WhaticketCalls,
     WhaticketSession,
@@ -32,7 +33,6 @@ from agent.backends.whaticket.logs import (
     LONGEST_LINE,
     QUIET,
     Found,
-    Owners,
     Turn,
     open_logs,
 )
@@ -123,9 +123,6 @@ class Whaticket:
         known = WhaticketSession(remote, its.instance.adopted, paired, account, prove, useless)
         self.held[remote] = session = Session(self, known, seat)
         return session
-
-    def forget(self, remote: str) -> None:
-        self.held.pop(remote, None)
 
     async def close(self) -> None:
         """A repair that has begun may take a session up again, so that none stays down."""

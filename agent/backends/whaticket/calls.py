@@ -1,19 +1,21 @@
 """A whaticket server's requests: its login, its token, what its routes answer, and what follows
-from it for one session.
+from it for one session; and whose an error in the log is.
 
 A token lasts 15 minutes, and the server answers 401 or 403 after it: a refusal is followed by one
 new login and one more try.
 """
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown, cannot
 from agent.backends.whaticket.contract import BackendSettings, Route
-from agent.backends.whaticket.logs import Turn
+from agent.backends.whaticket.logs import Found, Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
@@ -24,7 +26,6 @@ from agent.engines.whatsapp import web_reason
 REFUSED_HOLDS = 30.0
 """Seconds in which a refused login is not tried again."""
 REFUSED = "user or password is refused"
-LONGEST_TOKEN = 8192
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _NO_SESSION = "ERR_NO_WAPP_FOUND"
@@ -159,7 +160,7 @@ class WhaticketCalls:
                 self._refused_at = boot_now()
                 raise ServerDown(what, "refused_key", REFUSED)
             _must_be_good(route, answer)
-            token = text(inside(answer.body, "token"), LONGEST_TOKEN)
+            token = text(inside(answer.body, "token"), 8192)
             if not token or any(not "!" <= c <= "~" for c in token):
                 raise ServerDown(what, "garbage", "the answer has no token")
             self._token = token
@@ -324,3 +325,42 @@ class WhaticketSession:
             return None
         left = CODE_LASTS - (boot_now() - self._code_at)
         return Qr(self.row.qrcode, max(left, 1.0), self._codes)
+
+
+MOMENT = 30.0
+"""Seconds around a reconnect in which an error without a name counts for that session."""
+
+
+@dataclass(slots=True)
+class Owners:
+    """Which session an error counts for: the one that its line names, else the one that its file
+    is named by, else the server's only one, else the only one that reconnected at that moment."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    """The server's ids, by themselves and by each name that no two have."""
+    _turns: list[tuple[float, str]] = field(default_factory=list)
+
+    def know(self, sessions: Mapping[str, str]) -> None:
+        """The names of the server's sessions, by their ids there."""
+        names = Counter(sessions.values())
+        self.ids = {name: id for id, name in sessions.items() if names[name] == 1}
+        self.ids |= {id: id for id in sessions}
+
+    def attribute(self, found: list[Found]) -> Iterator[tuple[str, Found]]:
+        """With the server's id of its session, or "". First what began and ended: an error without
+        a name may stand before the reconnect that tells whose it is."""
+        for one in sorted(found, key=lambda it: not isinstance(it.it, Turn)):
+            yield self.whose(one), one
+
+    def whose(self, found: Found) -> str:
+        """The server's id of a session; "" = not known."""
+        last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
+        named = [self.ids[n] for n in (found.session, found.hint, last) if n in self.ids]
+        every = {*self.ids.values()}
+        near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
+        near = every if len(every) == 1 else near
+        whose = next(iter(named), near.pop() if len(near) == 1 else "")
+        if isinstance(found.it, Turn) and (named or found.session):
+            turn = (found.at, named[0] if named else found.session)
+            self._turns = [*self._turns, turn][-500:]
+        return whose

@@ -13,16 +13,12 @@ from typing import Any
 
 from agent.engines.settings import inside, text
 
-_JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
+JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"
 _SENDER_KEY = re.compile(
     r"sender-key-(?!memory-)(?P<group>[^/]{1,200}?)(?:--|::)(?P<user>\d{1,20})(?:_\d{1,3})?"
     r"(?:--|::)\d{1,5}"
 )
-
-
-def worth_reading(key: str) -> bool:
-    return _JUDGED.fullmatch(key) is not None
 
 
 def is_record(key: str, raw: bytes) -> bool:
@@ -32,10 +28,6 @@ def is_record(key: str, raw: bytes) -> bool:
         return False
     kind = next((kind for kind in _KINDS if key.startswith(kind)), "")
     return record is None or not kind or _KINDS[kind](record)
-
-
-def bad_among(stored: Mapping[str, bytes]) -> list[str]:
-    return [key for key, raw in stored.items() if not is_record(key, raw)]
 
 
 def notes_of_own(damaged: Iterable[str], own_users: Iterable[str]) -> set[str]:

@@ -451,12 +451,12 @@ class SessionKeys:
 
     def _damaged(self, store: FolderKeys | RedisKeys, id: str, keys: dict[str, str]) -> set[str]:
         """With a damaged sender key of the account's own goes the note of who has it."""
-        bad = [key for key in keys if damage.worth_reading(key)]
+        bad = [key for key in keys if damage.JUDGED.fullmatch(key)]
         for pause in (0.0, AGAIN):
             time.sleep(pause if bad else 0.0)
             values = store.values(id, [keys[key] for key in bad])
             stored = {key: values[keys[key]] for key in bad if keys[key] in values}
-            bad = damage.bad_among(stored)
+            bad = [key for key, raw in stored.items() if not damage.is_record(key, raw)]
         own = damage.own_users(self._creds(id) or b"") if bad else frozenset()
         return {*bad, *(damage.notes_of_own(bad, own) & keys.keys())}
 

@@ -1,5 +1,5 @@
 """A server's logs: files by path and glob, read on from where an earlier run stood; what stands in
-their lines; and the session that an error counts for.
+their lines.
 
 No line leaves this module, only the name of the pattern that it matched: libsignal prints session
 records with their private keys. A file is known by its inode. A file that rotated away before it
@@ -12,8 +12,7 @@ import json
 import os
 import re
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -267,8 +266,6 @@ QUIET = 0.7
 """Seconds after which an error waits for no further lines of its stack."""
 GRACE = 15.0
 """Seconds for which a program may go on writing into a file that was renamed."""
-MOMENT = 30.0
-"""Seconds around a reconnect in which an error without a name counts for that session."""
 _COPIES = re.compile(r"__\d{4}-\d\d-\d\d|\.gz$")
 """In the names of pm2's copies of what was read already."""
 _EPOCH = re.compile(rb'"time":\s*(1\d{12})\b')
@@ -446,11 +443,9 @@ class LogFiles:
             except OSError as error:
                 self.trouble = f"cannot read {path}: {error.strerror}"
         if not self._began:
-            gone = [mark for key, mark in self.marks.items() if key not in here]
-            for mark in gone:
-                if not any(it.goes_on(mark) for it in self._tails.values()):
-                    words = f"the end of {mark['path']} was rotated away and is not read"
-                    self.lost.append(words)
+            for key, mark in self.marks.items():
+                if key not in here and not any(it.goes_on(mark) for it in self._tails.values()):
+                    self.lost.append(f"the end of {mark['path']} was rotated away and is not read")
             self._began = True
         return here
 
@@ -476,38 +471,3 @@ def open_logs(
     expression = re.compile(own.log_session) if own.log_session else None
     files = [it.removeprefix("file:") for it in own.logs if it.startswith("file:")]
     return LogFiles(files, marks, history, expression, tuple(patterns))
-
-
-@dataclass(slots=True)
-class Owners:
-    """Which session an error counts for: the one that its line names, else the one that its file
-    is named by, else the server's only one, else the only one that reconnected at that moment."""
-
-    ids: dict[str, str] = field(default_factory=dict)
-    """The server's ids, by themselves and by each name that no two have."""
-    _only: str = ""
-    _turns: list[tuple[float, str]] = field(default_factory=list)
-
-    def know(self, sessions: Mapping[str, str]) -> None:
-        """The names of the server's sessions, by their ids there."""
-        names = Counter(sessions.values())
-        self.ids = {name: id for id, name in sessions.items() if names[name] == 1}
-        self.ids |= {id: id for id in sessions}
-        self._only = next(iter(sessions)) if len(sessions) == 1 else ""
-
-    def attribute(self, found: list[Found]) -> Iterator[tuple[str, Found]]:
-        """With the server's id of its session, or "". First what began and ended: an error without
-        a name may stand before the reconnect that tells whose it is."""
-        for one in sorted(found, key=lambda it: isinstance(it.it, crypto.CryptoFinding)):
-            yield self.whose(one), one
-
-    def whose(self, found: Found) -> str:
-        """The server's id of a session; "" = not known."""
-        last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
-        named = [self.ids[n] for n in (found.session, found.hint, last) if n in self.ids]
-        near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
-        whose = next(iter(named), self._only or (near.pop() if len(near) == 1 else ""))
-        if isinstance(found.it, Turn) and (named or found.session):
-            turn = (found.at, named[0] if named else found.session)
-            self._turns = [*self._turns, turn][-500:]
-        return whose

@@ -55,11 +55,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import ServerDown, read_json
-from agent.backends.whaticket.calls import WhaticketCalls
+from agent.backends.whaticket.calls import Owners, WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
-from agent.backends.whaticket.logs import Owners, open_logs
+from agent.backends.whaticket.logs import open_logs
 from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.crypto_patterns import CryptoFinding, Effect
@@ -134,16 +134,15 @@ def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPol
 
 def _applied(table: Any, given: Mapping[str, Any]) -> Any:
     for each, mark in settings_of(table):
-        if (value := given.get(each.name)) is None:
-            continue
-        default = getattr(table, each.name)
-        with suppress(ValueError):  # a text, then, which is refused
-            value = type(default)(value) if isinstance(default, int | float) else value
-        try:
-            value = [value] if isinstance(default, tuple) else value
-            table = replace(table, **{each.name: read_value(value, default, mark)})
-        except ValueError as error:
-            raise ConfigError(f"cannot use {VARIABLES[each.name]}: {error}") from None
+        if each.name in given:
+            value, default = given[each.name], getattr(table, each.name)
+            with suppress(ValueError):  # a text, then, which is refused
+                value = type(default)(value) if isinstance(default, int | float) else value
+            try:
+                value = read_value([value] if isinstance(default, tuple) else value, default, mark)
+            except ValueError as error:
+                raise ConfigError(f"cannot use {VARIABLES[each.name]}: {error}") from None
+            table = replace(table, **{each.name: value})
     return table
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.logs import Found, LineReader, LogFiles, Owners, Turn
+from agent.backends.whaticket.calls import Owners
+from agent.backends.whaticket.logs import Found, LineReader, LogFiles, Turn
 from agent.core import crypto_patterns as crypto
 from agent.engines.baileys.session_state import PATTERN_WORDS
 from tests.backends.whaticket.conftest import OTHER, PEER, OpenBench

@@ -10,6 +10,7 @@ from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.session import BackendView
 from agent.core.trouble import Key, Look, Sight, Trouble, Windows, look
 from agent.core.troubles import TABLE, counted_of
+from agent.core.words import ServerClaim
 from tests.fakes.supervisor import make_view
 
 S = ConnectionStatus
@@ -70,14 +71,15 @@ def bad(reason: str, status: ConnectionStatus = S.DISCONNECTED) -> dict[str, Any
 
 
 def backend(**more: Any) -> dict[str, BackendView]:
-    return {"evo": BackendView("evo", "evolution", "http://x", **more)}
+    claim = ServerClaim(more.pop("up", False), more.pop("reason", ""))
+    return {"evo": BackendView("evo", "evolution", "http://x", claim, **more)}
 
 
 def test_none_begins_while_it_is_well() -> None:
     world = World()
     world.put(verdict=verdict(Health.CORRUPTED, "keys"))
     assert world.run(400) == set()
-    world.put()
+    world.put(reconnects={"backend_down": 11})
     assert world.run(900) == set()
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.backends.evolution import folder_name
+from agent.backends.evolution_calls import folder_name
 from agent.clock import boot_now
 from tests.standin.evolution import StandIn, Times
 from tests.world.servers.test_evolution import Watched, table
@@ -120,10 +120,6 @@ async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
     assert (status, told["ending"]) == (202, "goes_on") and boot_now() - begun < 11
     await asyncio.sleep(245)
     standin.silence(False)
-
-    async def shows():
-        return await agent.status("shop")
-
-    await eventually(shows, "QR_REQUIRED", within=10)
+    await eventually(lambda: agent.status("shop"), "QR_REQUIRED", within=10)
     assert not standin.asked["DELETE /instance/delete"]
     await standin.close()

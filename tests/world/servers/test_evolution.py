@@ -137,7 +137,6 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     await one.agent.create("local")
     await eventually(lambda: one.all_connected(13))
     await standin.front.set("refuse")
-    await eventually(lambda: one.verdict("line-3"), ("disconnected", "backend_down"))
     for number in range(12):
         await eventually(
             lambda n=number: one.verdict(f"line-{n}"), ("disconnected", "backend_down")
@@ -157,8 +156,6 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
         shown = await one.agent.show(f"line-{number}")
         assert shown["attempts"] == 0
         assert not [kind for kind, _ in await one.agent.story(f"line-{number}") if kind == "repair"]
-    told = await one.agent.do("GET", "/api/instance/line-1/events?limit=50")
-    assert told
 
 
 async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):

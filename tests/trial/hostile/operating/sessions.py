@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.daemon.conftest import NOWHERE, RunningAgent
 from tests.daemon.conftest import SETTINGS as SHORT
-from tests.daemon.conftest import RunningAgent
 from tests.defaults import changed
 from tests.engines.baileys.conftest import ACCOUNT, make_cache
 from tests.lacking import not_lent
@@ -149,10 +149,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     write_folder(folder / "bots" / "one", keys_of())
     write_folder(folder / "bots" / "two", keys_of(creds(noiseKey=pair_of(9))))
     agent = RunningAgent(disk / "state", folder / "agent.toml")
-    agent.first = changed("agent.core.recovery.repair.RecoveryPolicy", settle_keys=2.0)
-    agent.first += (
-        "; import agent.backends.evolution as it; it.WHATSAPP = it.Address('http://[::1]:9')"
-    )
+    agent.first = NOWHERE + changed("agent.core.recovery.repair.RecoveryPolicy", settle_keys=2.0)
     agent.log = GrowingLog(folder / "agent.log")
     evolution = await Evolution.open("1.8.6", times=Times.fast())
     world: World | None = None
