@@ -1,15 +1,14 @@
 """instance.json: what the agent writes of an instance beside its session.
 
 The agent and its tools read it whole, a worker what concerns it, a host the engine. This module
-knows the keys; how the file is opened belongs to who opens it.
+knows the keys; how the file is opened belongs to who opens it. Standard library only: msgspec would
+be a tenth of a worker.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
-
-import msgspec
 
 from agent.core.words import InstanceId, parse_instance_id
 
@@ -42,6 +41,15 @@ class InstanceFile:
     """The settings of each wing's part in its worker, where they are not the usual ones."""
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("enabled", "paired", "needs_passkey"), (bool,)),
+    **dict.fromkeys(("settings", "of_wings"), (dict,)),
+    "created_wall": (float, int),
+    "generation": (int,),
+}
+"""Of the keys that are no texts."""
+
+
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
     """ValueError says what is wrong. Keys that only another version knows are no fault."""
     content = parse_object(raw)
@@ -55,10 +63,13 @@ def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
             " remove this file)"
         )
     parse_instance_id(folder_name)
-    file = msgspec.convert(content, InstanceFile)
-    if not file.engine:
-        raise ValueError("engine is empty")
-    return file
+    known = {its.name: content[its.name] for its in fields(InstanceFile) if its.name in content}
+    for name, value in known.items():
+        if type(value) not in _KINDS.get(name, (str,)):
+            raise ValueError(f"its {name} has another type than it must have")
+    if not known.get("engine") or "enabled" not in known:
+        raise ValueError("engine or enabled is missing")
+    return InstanceFile(**known)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
