@@ -33,7 +33,8 @@ from agent.webhooks.part import Webhooks
 
 log = logging.getLogger(__name__)
 
-EVERY = 10.0
+EVERY, CALM = 10.0, 30.0
+"""Seconds between two looks while a row holds, and while none does."""
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 ROW = "troubles"
@@ -71,7 +72,7 @@ class Troubles:
                 await self.look()
             except Exception:
                 log.exception("cannot look for troubles")
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(EVERY if self._present else CALM)
 
     async def look(self) -> None:
         self._present, begun, over = look(TABLE, self._present, self._sight())

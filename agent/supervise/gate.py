@@ -94,7 +94,7 @@ class Incidents:
         while True:
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            await asyncio.sleep(1.0 - boot_now() % 1.0)  # the loop of passes turns then, too
+            await asyncio.sleep(1.0 if self.active else 5.0)
 
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no

@@ -20,8 +20,8 @@ from agent.log import about
 
 log = logging.getLogger(__name__)
 
-TURN = 1.0
-"""At whole seconds, as other clocks of the agent, so that they share one wake-up."""
+TURN = 10.0
+"""Longest sleep: the watchdog asks whether the loop turns."""
 FAR = 10.0
 TICK = 0.5
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
@@ -109,9 +109,8 @@ class Loop:
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     async def _sleep(self, now: float) -> None:
-        """Until an instance is woken or the nearest is due; at most TURN, for the watchdog."""
-        turn = math.floor(now / TURN + 1.0) * TURN
-        self._sleeps_until = min(self._heap[0][0], turn) if self._heap else turn
+        """Until an instance is woken or the nearest is due; at most TURN."""
+        self._sleeps_until = min([now + TURN, *(at for at, _ in self._heap[:1])])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._sleeps_until - now):
                 await self.wakes.rung.wait()

@@ -199,12 +199,14 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     now = boot_now()
     files = answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
-    if not facts.instance.backend:
-        folder = means.registry.root / facts.id
-        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), folder)
+    told = answer.get("folder")
+    if not facts.instance.backend and (deep or told != facts.run.folder_told):
+        # In a thread, as its disk may hang: too dear for each probe of a session at rest.
+        facts.run.folder_told = told
+        await asyncio.to_thread(compare_folder, facts, told, means.registry.root / facts.id)
     if deep:
-        told = answer.get("detail")
-        detail = told if isinstance(told, Mapping) else {}
+        detail = answer.get("detail")
+        detail = detail if isinstance(detail, Mapping) else {}
         # Parts are missing while the page loads.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()

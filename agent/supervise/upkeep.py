@@ -26,7 +26,7 @@ from agent.log import bound, going_on
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Notes, Settings, entry
-from agent.supervise.loop import Loop
+from agent.supervise.loop import TURN, Loop
 from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.snapshots import sweep_snapshots
@@ -227,7 +227,7 @@ class Watchdog:
     async def _what_is_late(self, limit: float) -> str | None:
         """A no-op round through the loop and the database; the part that did not answer, if any."""
         turned = boot_now() - self._loop.turned_at
-        if turned > max(limit, 2.0):
+        if turned > max(limit, 2 * TURN):
             return f"the loop of passes has not turned for {turned:.0f} s"
         blocked = self._loop.blocked(boot_now())
         if blocked > max(limit, LONGEST_PASS):
