@@ -4,11 +4,10 @@ counts."""
 import contextlib
 import os
 import sqlite3
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
-
-from sqlite_utils import Database
 
 from agent.errors import StoreError, TryLater
 from agent.files import put_in_place, refuses_writes
@@ -55,13 +54,27 @@ CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
-def _opened(conn: sqlite3.Connection) -> Database:
+def _opened(conn: sqlite3.Connection) -> sqlite3.Connection:
     # A row with damaged text is read all the same.
     conn.text_factory = partial(str, encoding="utf-8", errors="replace")
-    return Database(conn, recursive_triggers=False, execute_plugins=False)
+    return conn
 
 
-def connect(path: Path) -> Database:
+@contextlib.contextmanager
+def atomic(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, also within a transaction."""
+    db.execute("savepoint one")
+    try:
+        yield
+        db.execute("release one")
+    except BaseException:
+        if db.in_transaction:  # a full disk may have ended it
+            db.execute("rollback to one")
+            db.execute("release one")
+        raise
+
+
+def connect(path: Path) -> sqlite3.Connection:
     try:
         with contextlib.ExitStack() as failed:
             conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -85,7 +98,7 @@ def connect(path: Path) -> Database:
     return db
 
 
-def connect_to_read(path: Path) -> Database:
+def connect_to_read(path: Path) -> sqlite3.Connection:
     """A second connection that cannot write: for looking, and for long checks and copies."""
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
@@ -93,19 +106,19 @@ def connect_to_read(path: Path) -> Database:
     return _opened(conn)
 
 
-def check(db: Database) -> str:
+def check(db: sqlite3.Connection) -> str:
     """ "ok", or what SQLite's full check says. Reads everything."""
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(20)").fetchall()]
     return "ok" if lines == ["ok"] else "; ".join(lines)
 
 
-def copy_verified(db: Database, target: Path) -> None:
+def copy_verified(db: sqlite3.Connection, target: Path) -> None:
     """Write a copy (VACUUM INTO), check it whole, and only then give it its name."""
     unfinished = target.with_name(target.name + ".tmp")
     try:
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600, exist_ok=False)
-        db.conn.execute("vacuum into ?", [str(unfinished)])
+        db.execute("vacuum into ?", [str(unfinished)])
         with contextlib.closing(connect_to_read(unfinished)) as copy:
             if (found := check(copy)) != "ok":
                 raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")

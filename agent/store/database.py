@@ -14,14 +14,13 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Unpack
 
-from sqlite_utils import Database
-
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.files import failpoint, put_in_place, sync
 from agent.log import bound
 from agent.store import rows
 from agent.store.connect import (
+    atomic,
     check,
     code_of,
     connect,
@@ -67,16 +66,16 @@ MIGRATIONS: Sequence[Migration] = (
 )
 
 
-def schema_version(db: Database) -> int:
+def schema_version(db: sqlite3.Connection) -> int:
     version: int = db.execute("pragma user_version").fetchone()[0]
     return version
 
 
-def migrate(db: Database, migrations: Sequence[Migration]) -> int:
+def migrate(db: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
     """Bring the schema up to the newest version; return how many steps were made."""
     version = schema_version(db)
     for number, (name, *statements) in enumerate(migrations[version:], start=version + 1):
-        with db.atomic():
+        with atomic(db):
             for statement in statements:
                 db.execute(statement)
             failpoint("mid_migration")
@@ -85,7 +84,7 @@ def migrate(db: Database, migrations: Sequence[Migration]) -> int:
     return max(0, len(migrations) - version)
 
 
-def _schema_of(db: Database) -> dict[str, str]:
+def _schema_of(db: sqlite3.Connection) -> dict[str, str]:
     """The SQL of each table and index, by name; layout apart. SQLite's own are left out."""
     rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
     return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
@@ -93,8 +92,8 @@ def _schema_of(db: Database) -> dict[str, str]:
 
 def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        migrate(db := Database(conn), migrations)
-        return _schema_of(db)
+        migrate(conn, migrations)
+        return _schema_of(conn)
 
 
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
@@ -106,7 +105,7 @@ _CURSORS_LEFT_OUT = 1_000_000
 
 def open_checked(
     path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
-) -> Database:
+) -> sqlite3.Connection:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
@@ -128,7 +127,7 @@ def open_checked(
         raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _use(path: Path, sentences: list[str]) -> Database:
+def _use(path: Path, sentences: list[str]) -> sqlite3.Connection:
     """Connect and migrate."""
     db = connect(path)
     try:
@@ -214,7 +213,7 @@ def _build(
         )
     with contextlib.closing(connect(fresh)) as db:
         migrate(db, MIGRATIONS)
-        with db.atomic():
+        with atomic(db):
             _take_from_folders(db, sessions)
         failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
@@ -227,7 +226,9 @@ _OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot"
 """What a folder says of the pairing and of operators: it is nearer to the session."""
 
 
-def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
+def _take_from_folders(
+    db: sqlite3.Connection, sessions: Sequence[tuple[Instance, SessionRecord]]
+) -> None:
     """A copy may hold instances that were deleted since."""
     records = dict(db.execute("select instance, record from sessions").fetchall())
     db.execute("delete from instances")
@@ -327,7 +328,7 @@ class Store:
     ) -> list[JournalEntry]:
         settings, text = json.dumps(dict(instance.settings)), rows.encode_record(record)
 
-        def write(db: Database) -> None:
+        def write(db: sqlite3.Connection) -> None:
             rows.update_instance(db, instance, settings)
             rows.update_record(db, instance.id, text)
 
@@ -372,7 +373,7 @@ class Store:
         """Small texts by name that outlive the agent, all in one commit. No decision about a
         session depends on them."""
         sql = "replace into facts (name, value) values (?, ?)"
-        await self._writer.write(lambda db: db.conn.executemany(sql, [*changed.items()]))
+        await self._writer.write(lambda db: db.executemany(sql, [*changed.items()]))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
         """All facts whose name begins so."""
@@ -381,7 +382,7 @@ class Store:
 
     async def forget_facts(self, names: Collection[str]) -> None:
         sql, wanted = "delete from facts where name = ?", [(name,) for name in names]
-        await self._writer.write(lambda db: db.conn.executemany(sql, wanted))
+        await self._writer.write(lambda db: db.executemany(sql, wanted))
 
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
@@ -392,7 +393,7 @@ class Store:
         """A verified copy that stands alone; it replaces an older one of that name."""
         await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
 
-    def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
+    def _beside(self, verb: str, work: Callable[[sqlite3.Connection], T]) -> T:
         """With a second connection, in the caller's thread."""
         try:
             with contextlib.closing(connect_to_read(self.path)) as db:
@@ -401,13 +402,13 @@ class Store:
             raise explain(verb, self.path, error) from error
 
     async def _change(
-        self, work: Callable[[Database], None], entries: Collection[JournalEntry]
+        self, work: Callable[[sqlite3.Connection], None], entries: Collection[JournalEntry]
     ) -> list[JournalEntry]:
         """One change and its journal entries: both are there, or neither."""
         now = self._now_wall()
         encoded = [rows.encode_entry(entry, now) for entry in entries]
 
-        def change(db: Database) -> list[JournalEntry]:
+        def change(db: sqlite3.Connection) -> list[JournalEntry]:
             work(db)
             stored = rows.insert_entries(db, entries, encoded)
             if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
@@ -416,9 +417,9 @@ class Store:
 
         return await self._writer.write(change, self._tell)
 
-    def _trim(self, db: Database, now: float) -> None:
+    def _trim(self, db: sqlite3.Connection, now: float) -> None:
         try:
-            with db.atomic():
+            with atomic(db):
                 trim(db, self._bounds, now)
         except sqlite3.Error as error:
             _log.warning("cannot trim the history of %s: %s", self.path, error)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from sqlite3 import Connection, Cursor
 from typing import Any, TypedDict, Unpack, get_type_hints
 
 import msgspec
-from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.words import parse_instance_id
@@ -19,12 +19,12 @@ SELECT = (
 )
 
 
-def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
+def select_instances(db: Connection) -> list[tuple[Instance, SessionRecord]]:
     read = ((decode_instance(row), decode_record(row[5])) for row in db.execute(SELECT).fetchall())
     return [(instance, record) for instance, record in read if instance is not None]
 
 
-def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
+def insert_instance(db: Connection, instance: Instance, settings: str, record: str) -> None:
     row = [instance.id, instance.engine, int(instance.enabled), settings]
     sql = "insert into instances values (?, ?, ?, ?, ?) on conflict do nothing"
     if not db.execute(sql, [*row, float(instance.created_wall)]).rowcount:
@@ -32,13 +32,13 @@ def insert_instance(db: Database, instance: Instance, settings: str, record: str
     update_record(db, instance.id, record)
 
 
-def update_instance(db: Database, instance: Instance, settings: str) -> None:
+def update_instance(db: Connection, instance: Instance, settings: str) -> None:
     row = [instance.engine, int(instance.enabled), settings, instance.id]
     sql = "update instances set engine = ?, enabled = ?, settings = ? where id = ?"
     _change_one(db, sql, row, f"save {instance.id}")
 
 
-def update_record(db: Database, id: InstanceId, record: str) -> None:
+def update_record(db: Connection, id: InstanceId, record: str) -> None:
     sql = (
         "insert into sessions select id, ? from instances where id = ?"
         " on conflict do update set record = excluded.record"
@@ -46,11 +46,11 @@ def update_record(db: Database, id: InstanceId, record: str) -> None:
     _change_one(db, sql, [record, id], f"save the session of {id}")
 
 
-def delete_instance(db: Database, id: InstanceId) -> None:
+def delete_instance(db: Connection, id: InstanceId) -> None:
     _change_one(db, "delete from instances where id = ?", [id], f"remove {id}")
 
 
-def _change_one(db: Database, sql: str, row: Sequence[Any], doing: str) -> None:
+def _change_one(db: Connection, sql: str, row: Sequence[Any], doing: str) -> None:
     if not db.execute(sql, row).rowcount:
         raise NotFound(f"cannot {doing}: there is no such instance")
 
@@ -102,7 +102,7 @@ def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
 
 
 def insert_entries(
-    db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
+    db: Connection, entries: Collection[JournalEntry], rows: Collection[list[Any]]
 ) -> list[JournalEntry]:
     """The entries as they were stored, with their cursors."""
     sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
@@ -121,7 +121,7 @@ class Wanted(TypedDict, total=False):
 
 
 def select_entries(
-    db: Database, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
+    db: Connection, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
 ) -> list[JournalEntry]:
     after, kinds = wanted.get("after"), tuple(wanted.get("kinds", ()))
     asked = {"instance = ?": instance, "cursor < ?": wanted.get("before"), "cursor > ?": after}
@@ -130,10 +130,10 @@ def select_entries(
     order = "desc" if after is None else "asc"
     sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
     values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), 1000))]
-    return [_decode_entry(row) for row in db.query(sql, values)]
+    return [_decode_entry(row) for row in _by_name(db.execute(sql, values))]
 
 
-def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
+def trim(db: Connection, bounds: Bounds, now_wall: float) -> int:
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
     newest = db.execute("select max(cursor) from journal").fetchone()[0]
     if newest is None:
@@ -145,6 +145,11 @@ def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
         " where cursor <= ? or (wall < ? and cursor <= ?))",
         [1000, newest - bounds.rows, oldest, newest - bounds.least],
     ).rowcount
+
+
+def _by_name(cursor: Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def _decode_entry(row: dict[str, Any]) -> JournalEntry:
@@ -169,12 +174,12 @@ class KeyRow:
     created_wall: float
 
 
-def list_keys(db: Database) -> list[KeyRow]:
-    rows = db.query("select * from keys order by created_wall, id")
+def list_keys(db: Connection) -> list[KeyRow]:
+    rows = _by_name(db.execute("select * from keys order by created_wall, id"))
     return [KeyRow(**{**row, "scopes": tuple(json.loads(row["scopes"]))}) for row in rows]
 
 
-def insert_key(db: Database, key: KeyRow) -> None:
+def insert_key(db: Connection, key: KeyRow) -> None:
     row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
     sql = "insert into keys values (?, ?, ?, ?, ?) on conflict (id) do nothing"
     if not db.execute(sql, row).rowcount:

@@ -1,10 +1,10 @@
 """Paging through history, and its bounds."""
 
+import sqlite3
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlite_utils import Database
 
 from agent.core.model import InstanceId
 from agent.store.database import MIGRATIONS, migrate
@@ -13,8 +13,7 @@ from tests.store.conftest import entry
 
 
 def memory():
-    db = Database(memory=True)
-    db.conn.isolation_level = None
+    db = sqlite3.connect(":memory:", isolation_level=None)
     migrate(db, MIGRATIONS)
     return db
 
