@@ -7,7 +7,7 @@ be a tenth of a worker.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.core.words import InstanceId, parse_instance_id
@@ -41,15 +41,6 @@ class InstanceFile:
     """The settings of each wing's part in its worker, where they are not the usual ones."""
 
 
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    **dict.fromkeys(("enabled", "paired", "needs_passkey"), (bool,)),
-    **dict.fromkeys(("settings", "of_wings"), (dict,)),
-    "created_wall": (float, int),
-    "generation": (int,),
-}
-"""Of the keys that are no texts."""
-
-
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
     """ValueError says what is wrong. Keys that only another version knows are no fault."""
     content = parse_object(raw)
@@ -63,11 +54,12 @@ def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
             " remove this file)"
         )
     parse_instance_id(folder_name)
-    known = {its.name: content[its.name] for its in fields(InstanceFile) if its.name in content}
-    for name, value in known.items():
-        if type(value) not in _KINDS.get(name, (str,)):
+    known = asdict(InstanceFile(InstanceId(""), "", enabled=False))
+    for name, usual in known.items():
+        known[name] = value = content.get(name, usual)
+        if type(value) is not type(usual) and (name, type(value)) != ("created_wall", int):
             raise ValueError(f"its {name} has another type than it must have")
-    if not known.get("engine") or "enabled" not in known:
+    if not known["engine"] or "enabled" not in content:
         raise ValueError("engine or enabled is missing")
     return InstanceFile(**known)
 

@@ -68,12 +68,9 @@ class FileWriter(RotatingFileHandler):
 def open_files(folder: Path, form: str, repairs_name: str) -> None:
     """audit.log, performance.log and the one of repairs, from now on."""
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    audit = FileWriter(folder / "audit.log", form)
-    performance = FileWriter(folder / "performance.log", form)
-    repairs = FileWriter(folder / repairs_name, form, categories=_REPAIRS)
-    logging.getLogger(AUDIT).addHandler(audit)
-    logging.getLogger(PERFORMANCE).addHandler(performance)
+    for logger, name in ((AUDIT, "audit.log"), (PERFORMANCE, "performance.log")):
+        logging.getLogger(logger).addHandler(FileWriter(folder / name, form))
     root = logging.getLogger()
-    root.addHandler(repairs)
+    root.addHandler(FileWriter(folder / repairs_name, form, categories=_REPAIRS))
     # The handler of stderr keeps its own level; the files take INFO and above.
     root.setLevel(min(root.level, logging.INFO))

@@ -67,8 +67,6 @@ class Run:
     processes: int | None = None
     open_fds: int | None = None
     memory_history: Samples = ()
-    folder_told: object = None
-    """The folders that its worker named when the agent last compared them."""
     folder_lost: str = ""
     """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False

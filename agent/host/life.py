@@ -31,6 +31,8 @@ class Host(Protocol):
     """Starts and stops workers. Every call succeeds or raises HostError, in bounded time."""
 
     name: str
+    boot: str
+    """The name of this boot of the machine."""
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         """All workers that this host knows, running or failed, in one question to the machine."""
@@ -44,12 +46,14 @@ class Host(Protocol):
     async def stop(self, instance: InstanceId) -> None:
         """Return when no process of the worker is left."""
 
-    async def restart(self, instance: InstanceId) -> None: ...
+    async def restart(self, instance: InstanceId) -> None:
+        await self.stop(instance)
+        await self.start(instance)
 
     async def reset_failed(self, instance: InstanceId) -> None: ...
 
     def limit_memory(self, instance: InstanceId, most: int) -> None:
-        """Kill its worker above so many bytes where no unit does; 0 = no limit."""
+        """Kill its worker above so many bytes, where no MemoryMax= of a unit does; 0 = no limit."""
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         """True when an operator enabled this worker with `systemctl enable`."""
@@ -60,9 +64,6 @@ class Host(Protocol):
 
     def log_path(self, instance: InstanceId) -> Path | None:
         """The file of that worker's output; None where the journal has it."""
-
-    def boot_id(self) -> str:
-        """The name of this boot of the machine."""
 
     @property
     def connected(self) -> bool | None:

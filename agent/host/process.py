@@ -223,7 +223,7 @@ class ProcessHost(Host):
     def __init__(self, wake: Wake, places: Places, limits: Limits, program: Sequence[str]) -> None:
         self._wake, self._places, self._limits = wake, places, limits
         self._program = program
-        self._boot = boot_id()
+        self.boot = boot_id()
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
@@ -258,9 +258,6 @@ class ProcessHost(Host):
         all = self._workers.values()
         return sum(its.status.runs and its.state is not UnitState.ACTIVE for its in all)
 
-    def boot_id(self) -> str:
-        return self._boot
-
     def link_path(self, instance: InstanceId) -> Path:
         return self.folder(instance) / "link.sock"
 
@@ -280,10 +277,6 @@ class ProcessHost(Host):
 
     async def stop(self, instance: InstanceId) -> None:
         await self._worker(instance).stop()
-
-    async def restart(self, instance: InstanceId) -> None:
-        await self.stop(instance)
-        await self.start(instance)
 
     async def reset_failed(self, instance: InstanceId) -> None:
         self._worker(instance).reset_failed()

@@ -17,7 +17,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.tasks import to_end
 from agent.errors import HostError
 from agent.host import units
-from agent.host.life import Limits, Wake, words
+from agent.host.life import Host, Limits, Wake, words
 from agent.host.systemd_bus import (
     NO_SUCH_UNIT,
     BusCallFailed,
@@ -113,7 +113,7 @@ class Jobs:
                     break
 
 
-class SystemdHost:
+class SystemdHost(Host):
     """The workers of one kind; `units` has the names of their units."""
 
     name = "systemd"
@@ -124,7 +124,7 @@ class SystemdHost:
         self._wake, self._limits, self._kind = wake, limits, kind
         self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
         self._files_changed = asyncio.Event()
-        self._boot = self._own_unit = ""
+        self.boot = self._own_unit = ""
         self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
         self._jobs = Jobs(self._bus)
         self._files_reader = asyncio.create_task(self._read_files_again(), name="unit files")
@@ -147,7 +147,7 @@ class SystemdHost:
             self._files_reader.cancel()
             raise
         try:
-            self._boot = f"{boot_id()}.{await self._bus.booted_at():x}"
+            self.boot = f"{boot_id()}.{await self._bus.booted_at():x}"
         except HostError as error:
             await self.close(leave_workers=True)
             raise HostError(f"cannot ask systemd when it booted: {error}") from error
@@ -169,9 +169,6 @@ class SystemdHost:
     @property
     def jobs_pending(self) -> int:
         return self._jobs.pending
-
-    def boot_id(self) -> str:
-        return self._boot
 
     def link_path(self, instance: InstanceId) -> Path:
         return self._kind.runtime_directory(instance) / "link.sock"
@@ -263,9 +260,6 @@ class SystemdHost:
                 return  # not loaded: nothing to reset
             raise refusal("reset", unit, error) from error
         self._cache.mark_stale(instance)
-
-    def limit_memory(self, instance: InstanceId, most: int) -> None:
-        """Nothing to do: its unit's MemoryMax= is the limit, and only root may change that."""
 
     async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
         unit = self._kind.unit(instance)

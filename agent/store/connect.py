@@ -54,10 +54,11 @@ CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
-def _opened(conn: sqlite3.Connection) -> sqlite3.Connection:
+def _open(name: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    db = sqlite3.connect(name, uri=uri, isolation_level=None, timeout=5.0)
     # A row with damaged text is read all the same.
-    conn.text_factory = partial(str, encoding="utf-8", errors="replace")
-    return conn
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
+    return db
 
 
 @contextlib.contextmanager
@@ -77,21 +78,20 @@ def atomic(db: sqlite3.Connection) -> Iterator[None]:
 def connect(path: Path) -> sqlite3.Connection:
     try:
         with contextlib.ExitStack() as failed:
-            conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            db = _open(path)
             # Closed later, it would take away the log of the database that stands there then.
-            failed.callback(conn.close)
-            db = _opened(conn)
+            failed.callback(db.close)
             # Before any read: a read-only file or folder shows itself here.
-            mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
+            mode = db.execute("pragma journal_mode = wal").fetchone()[0]
             if mode != "wal":
                 raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
             for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
-                conn.execute(f"pragma {pragma}")
+                db.execute(f"pragma {pragma}")
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
-            conn.execute("begin immediate")
-            version = conn.execute("pragma user_version").fetchone()[0]
-            conn.execute(f"pragma user_version = {version}")
-            conn.rollback()
+            db.execute("begin immediate")
+            version = schema_version(db)
+            db.execute(f"pragma user_version = {version}")
+            db.rollback()
             failed.pop_all()
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -100,10 +100,14 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A second connection that cannot write: for looking, and for long checks and copies."""
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
-    conn.execute(f"pragma {CACHE}")
-    return _opened(conn)
+    db = _open(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
+    db.execute(f"pragma {CACHE}")
+    return db
+
+
+def schema_version(db: sqlite3.Connection) -> int:
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    return version
 
 
 def check(db: sqlite3.Connection) -> str:

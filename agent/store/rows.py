@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from sqlite3 import Connection, Cursor
-from typing import Any, TypedDict, Unpack, get_type_hints
+from sqlite3 import Connection
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -110,34 +110,28 @@ def insert_entries(
     return [replace(e, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for e, row in each]
 
 
-class Wanted(TypedDict, total=False):
-    """Which entries."""
-
-    before: int | None
-    after: int | None
-    """Oldest first, then."""
-    limit: int
-    kinds: Collection[str]
-
-
 def select_entries(
-    db: Connection, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
+    db: Connection,
+    instance: InstanceId | None = None,
+    *,
+    before: int | None = None,
+    after: int | None = None,
+    kinds: Collection[str] = (),
+    limit: int = 100,
 ) -> list[JournalEntry]:
-    after, kinds = wanted.get("after"), tuple(wanted.get("kinds", ()))
-    asked = {"instance = ?": instance, "cursor < ?": wanted.get("before"), "cursor > ?": after}
+    """Newest first; oldest first where `after` is given."""
+    asked = {"instance = ?": instance, "cursor < ?": before, "cursor > ?": after}
     given = {condition: value for condition, value in asked.items() if value is not None}
     where = ["true", *given, *([f"kind in ({', '.join('?' * len(kinds))})"] if kinds else [])]
     order = "desc" if after is None else "asc"
     sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
-    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), 1000))]
-    return [_decode_entry(row) for row in _by_name(db.execute(sql, values))]
+    values = [*given.values(), *kinds, max(1, min(limit, 1000))]
+    return [_decode_entry(row) for row in db.execute(sql, values)]
 
 
 def trim(db: Connection, bounds: Bounds, now_wall: float) -> int:
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
-    newest = db.execute("select max(cursor) from journal").fetchone()[0]
-    if newest is None:
-        return 0
+    newest = db.execute("select coalesce(max(cursor), 0) from journal").fetchone()[0]
     oldest = now_wall - bounds.days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
@@ -147,19 +141,15 @@ def trim(db: Connection, bounds: Bounds, now_wall: float) -> int:
     ).rowcount
 
 
-def _by_name(cursor: Cursor) -> list[dict[str, Any]]:
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor]
-
-
-def _decode_entry(row: dict[str, Any]) -> JournalEntry:
+def _decode_entry(row: Sequence[Any]) -> JournalEntry:
     """A garbled category or detail costs itself: the rest of the row is read all the same."""
+    cursor, wall, kind, category, instance, sentence, detail = row
     try:
-        category, detail = Category(row["category"]), json.loads(row["detail"])
+        category, detail = Category(category), json.loads(detail)
     except (ValueError, RecursionError):
         category, detail = Category.SYSTEM, {}
     detail = detail if isinstance(detail, dict) else {}
-    return JournalEntry(**{**row, "category": category, "detail": detail})
+    return JournalEntry(kind, sentence, category, instance, wall, detail, cursor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +165,8 @@ class KeyRow:
 
 
 def list_keys(db: Connection) -> list[KeyRow]:
-    rows = _by_name(db.execute("select * from keys order by created_wall, id"))
-    return [KeyRow(**{**row, "scopes": tuple(json.loads(row["scopes"]))}) for row in rows]
+    rows = db.execute("select * from keys order by created_wall, id")
+    return [KeyRow(id, hash, tuple(json.loads(scopes)), *rest) for id, hash, scopes, *rest in rows]
 
 
 def insert_key(db: Connection, key: KeyRow) -> None:

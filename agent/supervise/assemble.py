@@ -78,7 +78,7 @@ class Supervisor:
         self.settings = settings = Settings(config)
         self.root, self.wake = root, wake = config.session_root, wakes.wake
         self._facts: dict[InstanceId, Facts] = {}
-        self._notes, boot = Notes(store), host.boot_id()
+        self._notes, boot = Notes(store), host.boot
 
         # What a start may have to wait for.
         self.backends = Backends(

@@ -200,9 +200,9 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     files = answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     told = answer.get("folder")
-    if not facts.instance.backend and (deep or told != facts.run.folder_told):
+    gone = isinstance(told, Mapping) and told.get("deleted")
+    if not facts.instance.backend and (deep or gone or facts.run.folder_lost):
         # In a thread, as its disk may hang: too dear for each probe of a session at rest.
-        facts.run.folder_told = told
         await asyncio.to_thread(compare_folder, facts, told, means.registry.root / facts.id)
     if deep:
         detail = answer.get("detail")

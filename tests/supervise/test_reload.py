@@ -24,10 +24,7 @@ class Watched:
 
 
 class QuietHost:
-    name = "process"
-
-    def boot_id(self) -> str:
-        return "boot"
+    name, boot = "process", "boot"
 
 
 def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():

@@ -57,7 +57,7 @@ class Store:
         self.free.set()
         self.asked = 0
 
-    async def answers(self) -> None:
+    async def keys(self) -> None:
         self.asked += 1
         await self.free.wait()
 

@@ -66,7 +66,7 @@ def _broken(why: str) -> None:
 
 
 class LoopHost:
-    name = "process"
+    name, boot = "process", "this boot"
     connected = True
     jobs_pending = 0
 
@@ -102,9 +102,6 @@ class LoopHost:
 
     def log_path(self, instance: InstanceId) -> Path | None:
         return None
-
-    def boot_id(self) -> str:
-        return "this boot"
 
     async def agent_is_restarting(self) -> bool:
         return False
