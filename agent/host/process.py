@@ -117,6 +117,7 @@ class ProcessChild:
         self.pid = pid
         self._loop.add_reader(self._pidfd, self._end)
         self._loop.add_reader(self._sock, self._read)
+        self._host.children.add(self)
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -127,11 +128,13 @@ class ProcessChild:
                 if number is not signal.SIGKILL:
                     # A frozen process gets no other signal.
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+                    self._loop.add_reader(self._sock, self._read)
 
     async def clear(self) -> int:
         return await self._host.sweep(self.pid, self._worker.status.run)
 
     def release(self) -> None:
+        self._host.children.discard(self)
         for fd in (self._pidfd, self._sock.fileno()):
             if fd >= 0:
                 self._loop.remove_reader(fd)
@@ -148,11 +151,17 @@ class ProcessChild:
         for _level, _kind, credentials in sent:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
                 self._worker.notice(said)
+        if self._worker.state is UnitState.ACTIVE:  # from here on with the other workers'
+            self._loop.remove_reader(self._sock)
 
-    def _end(self) -> None:
-        with suppress(OSError):  # its last notices
+    def hear(self) -> None:
+        """Read what has come."""
+        with suppress(OSError):
             for _ in range(100):
                 self._read()
+
+    def _end(self) -> None:
+        self.hear()
         how = UNKNOWN
         with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.
@@ -180,8 +189,10 @@ def listener(path: Path) -> int:
 
 
 WORKER = ("-m", "agent.worker")
-LOOK_EVERY = 30
-"""Seconds between two looks at the workers' memory."""
+HEAR_EVERY = 4.0
+"""Seconds between two readings of the notices of workers that are well, at most."""
+LOOK_EVERY = 8
+"""So many readings from one look at the workers' memory to the next."""
 
 
 ROUNDS, PAUSE = 10, 0.01
@@ -227,6 +238,7 @@ class ProcessHost(Host):
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
+        self.children: set[ProcessChild] = set()
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
@@ -361,7 +373,11 @@ class ProcessHost(Host):
 
     async def _take_care(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            for _ in range(LOOK_EVERY):
+                # Each ping by itself would wake the agent.
+                await asyncio.sleep(min(self._limits.watchdog / 5, HEAR_EVERY))
+                for child in list(self.children):
+                    child.hear()
             most = self._memory_max
             limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
             try:
