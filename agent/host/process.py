@@ -95,7 +95,7 @@ class ProcessChild:
 
     def __init__(self, host: "ProcessHost", worker: Worker) -> None:
         """The worker hears of the process that `watch` names; the host ends what that leaves."""
-        self._host, self._worker = host, worker
+        self._host, self.worker = host, worker
         path = host.folder(worker.id) / "notify"
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
@@ -131,7 +131,7 @@ class ProcessChild:
                     self._loop.add_reader(self._sock, self._read)
 
     async def clear(self) -> int:
-        return await self._host.sweep(self.pid, self._worker.status.run)
+        return await self._host.sweep(self.pid, self.worker.status.run)
 
     def release(self) -> None:
         self._host.children.discard(self)
@@ -150,8 +150,8 @@ class ProcessChild:
         said = dict(line.split("=", 1) for line in lines if "=" in line)
         for _level, _kind, credentials in sent:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
-                self._worker.notice(said)
-        if self._worker.state is UnitState.ACTIVE:  # from here on with the other workers'
+                self.worker.notice(said)
+        if self.worker.state is UnitState.ACTIVE:  # from here on with the other workers'
             self._loop.remove_reader(self._sock)
 
     def hear(self) -> None:
@@ -248,7 +248,8 @@ class ProcessHost(Host):
     ) -> "ProcessHost":
         """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
         try:
-            _make_run_dir(places.run_dir, parents=True)
+            places.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            places.run_dir.chmod(0o700)
             self = cls(wake, places, limits, program)
             await self._adopt()
         except OSError as error:
@@ -309,7 +310,7 @@ class ProcessHost(Host):
         id, folder = worker.id, self.folder(worker.id)
         environment = self._places.environment(folder, worker.status.run, self._limits.watchdog)
         try:
-            _make_run_dir(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)  # below one that was moved away it cannot
             (folder / "link.sock").unlink(missing_ok=True)
             child, out = ProcessChild(self, worker), open_log(folder)
         except OSError as error:
@@ -332,7 +333,7 @@ class ProcessHost(Host):
         self._left.add((leader, run))
         async with self._looking:
             left, self._left = self._left, set()
-            living = set(self._living())
+            living = {child.pid for child in self.children}
             return await asyncio.to_thread(_kill_all, left, living) if left else 0
 
     async def _adopt(self) -> None:
@@ -365,12 +366,6 @@ class ProcessHost(Host):
         for run in left - running - elsewhere:
             await self.sweep(0, run)
 
-    def _living(self) -> dict[int, Worker]:
-        """Those that are well, by the pid."""
-        up = (UnitState.ACTIVATING, UnitState.ACTIVE)
-        workers = (its for its in self._workers.values() if its.child and its.state in up)
-        return {its.child.pid: its for its in workers if its.child}
-
     async def _take_care(self) -> None:
         while True:
             for _ in range(LOOK_EVERY):
@@ -379,17 +374,17 @@ class ProcessHost(Host):
                 for child in list(self.children):
                     child.hear()
             most = self._memory_max
-            limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
+            well = [it for it in self.children if it.worker.state is not UnitState.DEACTIVATING]
+            limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}
             try:
                 over = await asyncio.to_thread(over_limit, limits) if limits else {}
             except (HostError, OSError) as error:
                 log.warning("cannot check the workers: %s", error)
                 continue
-            for pid, used in over.items():
-                if (large := self._living().get(pid)) is not None:
-                    what = "%s uses %s bytes, over its limit"
-                    log.warning(what, large.id, used, extra=about(large.id))
-                    large.kill("oom-kill")
+            for child in (it for it in well if it.pid in over and it in self.children):
+                id, what = child.worker.id, "%s uses %s bytes, over its limit"
+                log.warning(what, id, over[child.pid], extra=about(id))
+                child.worker.kill("oom-kill")
 
 
 def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
@@ -402,12 +397,6 @@ def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
             if used > limits[leader]:
                 over[leader] = used
     return over
-
-
-def _make_run_dir(path: Path, *, parents: bool = False) -> None:
-    """`parents`: at the start. Later, one that was moved away is not made again."""
-    path.mkdir(mode=0o700, parents=parents, exist_ok=True)
-    path.chmod(0o700)
 
 
 def find_workers(run_dir: Path) -> Iterator[tuple[InstanceId, int]]:
