@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlite_utils import Database
+
 from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
 from agent.core.session import wall_text
@@ -163,14 +165,14 @@ class Outbox:
         """`known`: the mark of the file that this agent had last; None = it had none."""
         aside = []
 
-        def connect() -> sqlite3.Connection:
+        def connect() -> Database:
             try:
                 db, damage = open_file(path, FORM)
             except (sqlite3.Error, OSError) as error:
                 raise explain("open", path, error) from error
             db.execute("pragma secure_delete = on").fetchall()
             aside.append(damage)
-            return db
+            return Database(db, recursive_triggers=False, execute_plugins=False)
 
         outbox = cls(await Writer.open(path, connect))
         try:
@@ -192,7 +194,7 @@ class Outbox:
         return time.time() - self.now()
 
     async def _begin(self, known: Mark | None, damage: str) -> None:
-        def write(db: sqlite3.Connection) -> tuple[Mark, bool, float]:
+        def write(db: Database) -> tuple[Mark, bool, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
             if boot != boot_id():  # only the wall's clock tells how long the machine was off
@@ -223,7 +225,7 @@ class Outbox:
         """The row, and True if an earlier request with its key made it. `committed` is called in
         the order of the numbers, before another write."""
 
-        def write(db: sqlite3.Connection) -> tuple[OutMessage, bool]:
+        def write(db: Database) -> tuple[OutMessage, bool]:
             if new.repeats:
                 found = _find(db, "select {} from messages where repeats = ?", new.repeats)
                 if found and found[0].digest == new.digest:
@@ -281,7 +283,7 @@ class Outbox:
         row = f"update messages set {names} where number = ? and {_WAITS}"
         sent = str(columns.get("message_id", ""))
 
-        def write(db: sqlite3.Connection) -> None:
+        def write(db: Database) -> None:
             db.execute(row, [*columns.values(), number])
             for instance, ack in self._early if sent else ():
                 if ack[0] in (sent, sent[:CUT]):
@@ -294,7 +296,7 @@ class Outbox:
     ) -> None:
         """`cursor`: up to where they were read."""
 
-        def write(db: sqlite3.Connection) -> None:
+        def write(db: Database) -> None:
             if cursor is not None:
                 row = "insert or replace into cursors values (?, ?)"
                 db.execute(row, [instance, cursor])
@@ -318,7 +320,7 @@ class Outbox:
         that waited."""
         mine = "where instance = ? and born <> ?"
 
-        def write(db: sqlite3.Connection) -> list[OutMessage]:
+        def write(db: Database) -> list[OutMessage]:
             rows = f"select {{}} from messages {mine} and {_WAITS}"
             waited = _find(db, rows, instance, born)
             db.execute(f"delete from messages {mine}", [instance, born])
@@ -338,14 +340,14 @@ class Outbox:
         return await self._writer.read(lambda db: _find(db, sql, *given))
 
 
-def _find(db: sqlite3.Connection, sql: str, *given: Any) -> list[OutMessage]:
+def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
     rows = db.execute(sql.format(_COLUMNS), list(given)).fetchall()
     names = [each.name for each in fields(OutMessage)]
     made = (OutMessage(**dict(zip(names, row, strict=True))) for row in rows)
     return [replace(each, state=State(each.state)) for each in made]
 
 
-def _note_ack(db: sqlite3.Connection, instance: InstanceId, ack: Ack, now: float) -> bool:
+def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
     """True if the message is known."""
     id, word = ack
     last = id + ("\x7f" if len(id) == CUT else "")

@@ -4,10 +4,11 @@ counts."""
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
+
+from sqlite_utils import Database
 
 from agent.errors import StoreError, TryLater
 from agent.files import put_in_place, refuses_writes
@@ -54,75 +55,57 @@ CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
-def _open(name: Path | str, *, uri: bool = False) -> sqlite3.Connection:
-    db = sqlite3.connect(name, uri=uri, isolation_level=None, timeout=5.0)
+def _opened(conn: sqlite3.Connection) -> Database:
     # A row with damaged text is read all the same.
-    db.text_factory = partial(str, encoding="utf-8", errors="replace")
-    return db
+    conn.text_factory = partial(str, encoding="utf-8", errors="replace")
+    return Database(conn, recursive_triggers=False, execute_plugins=False)
 
 
-@contextlib.contextmanager
-def atomic(db: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing, also within a transaction."""
-    db.execute("savepoint one")
-    try:
-        yield
-        db.execute("release one")
-    except BaseException:
-        if db.in_transaction:  # a full disk may have ended it
-            db.execute("rollback to one")
-            db.execute("release one")
-        raise
-
-
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> Database:
     try:
         with contextlib.ExitStack() as failed:
-            db = _open(path)
+            conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             # Closed later, it would take away the log of the database that stands there then.
-            failed.callback(db.close)
+            failed.callback(conn.close)
+            db = _opened(conn)
             # Before any read: a read-only file or folder shows itself here.
-            mode = db.execute("pragma journal_mode = wal").fetchone()[0]
+            mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
             if mode != "wal":
                 raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
             for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
-                db.execute(f"pragma {pragma}")
+                conn.execute(f"pragma {pragma}")
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
-            db.execute("begin immediate")
-            version = schema_version(db)
-            db.execute(f"pragma user_version = {version}")
-            db.rollback()
+            conn.execute("begin immediate")
+            version = conn.execute("pragma user_version").fetchone()[0]
+            conn.execute(f"pragma user_version = {version}")
+            conn.rollback()
             failed.pop_all()
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     return db
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
-    db = _open(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)
-    db.execute(f"pragma {CACHE}")
-    return db
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
+    conn.execute(f"pragma {CACHE}")
+    return _opened(conn)
 
 
-def schema_version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("pragma user_version").fetchone()[0]
-    return version
-
-
-def check(db: sqlite3.Connection) -> str:
+def check(db: Database) -> str:
     """ "ok", or what SQLite's full check says. Reads everything."""
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(20)").fetchall()]
     return "ok" if lines == ["ok"] else "; ".join(lines)
 
 
-def copy_verified(db: sqlite3.Connection, target: Path) -> None:
+def copy_verified(db: Database, target: Path) -> None:
     """Write a copy (VACUUM INTO), check it whole, and only then give it its name."""
     unfinished = target.with_name(target.name + ".tmp")
     try:
         unfinished.unlink(missing_ok=True)
         unfinished.touch(mode=0o600, exist_ok=False)
-        db.execute("vacuum into ?", [str(unfinished)])
+        db.conn.execute("vacuum into ?", [str(unfinished)])
         with contextlib.closing(connect_to_read(unfinished)) as copy:
             if (found := check(copy)) != "ok":
                 raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")

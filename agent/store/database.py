@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
 from textwrap import shorten
-from typing import Any
+from typing import Unpack
+
+from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
@@ -21,7 +22,6 @@ from agent.files import failpoint, put_in_place, sync
 from agent.log import bound
 from agent.store import rows
 from agent.store.connect import (
-    atomic,
     check,
     code_of,
     connect,
@@ -29,7 +29,6 @@ from agent.store.connect import (
     copy_verified,
     explain,
     explain_opening,
-    schema_version,
 )
 from agent.store.rows import Bounds, KeyRow, trim
 from agent.store.writer import T, Writer
@@ -68,11 +67,16 @@ MIGRATIONS: Sequence[Migration] = (
 )
 
 
-def migrate(db: Connection, migrations: Sequence[Migration]) -> int:
+def schema_version(db: Database) -> int:
+    version: int = db.execute("pragma user_version").fetchone()[0]
+    return version
+
+
+def migrate(db: Database, migrations: Sequence[Migration]) -> int:
     """Bring the schema up to the newest version; return how many steps were made."""
     version = schema_version(db)
     for number, (name, *statements) in enumerate(migrations[version:], start=version + 1):
-        with atomic(db):
+        with db.atomic():
             for statement in statements:
                 db.execute(statement)
             failpoint("mid_migration")
@@ -81,7 +85,7 @@ def migrate(db: Connection, migrations: Sequence[Migration]) -> int:
     return max(0, len(migrations) - version)
 
 
-def _schema_of(db: Connection) -> dict[str, str]:
+def _schema_of(db: Database) -> dict[str, str]:
     """The SQL of each table and index, by name; layout apart. SQLite's own are left out."""
     rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
     return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
@@ -89,8 +93,8 @@ def _schema_of(db: Connection) -> dict[str, str]:
 
 def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        migrate(conn, migrations)
-        return _schema_of(conn)
+        migrate(db := Database(conn), migrations)
+        return _schema_of(db)
 
 
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
@@ -100,7 +104,9 @@ _CURSORS_LEFT_OUT = 1_000_000
 """More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[str]) -> Connection:
+def open_checked(
+    path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
+) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
@@ -112,9 +118,9 @@ def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[st
                 code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
                 if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                     raise
-                kept = _set_aside(path)
+                kept = _set_aside(path, now_wall)
                 sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
-        sentences += _build(path, folder_sessions())
+        sentences += _build(path, folder_sessions(), now_wall)
         return _use(path, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -122,7 +128,7 @@ def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[st
         raise StoreError(f"cannot open {path}: {error}") from error
 
 
-def _use(path: Path, sentences: list[str]) -> Connection:
+def _use(path: Path, sentences: list[str]) -> Database:
     """Connect and migrate."""
     db = connect(path)
     try:
@@ -174,11 +180,11 @@ def _a_new_one_would_open(path: Path) -> bool:
     return True
 
 
-def _set_aside(path: Path) -> Path:
+def _set_aside(path: Path, now_wall: float) -> Path:
     """Rename a damaged database with its companions; the main file first. A crash between leaves
     companions without a main file, which `_build` moves away: SQLite would replay them into a new
     database."""
-    kept = _free_name(path)
+    kept = _free_name(path, now_wall)
     path.rename(kept)
     failpoint("mid_set_aside")
     _move_companions(path, kept)
@@ -186,10 +192,12 @@ def _set_aside(path: Path) -> Path:
     return kept
 
 
-def _build(path: Path, sessions: Sequence[tuple[Instance, SessionRecord]]) -> list[str]:
+def _build(
+    path: Path, sessions: Sequence[tuple[Instance, SessionRecord]], now_wall: float
+) -> list[str]:
     """Build a new database and rename it when it is complete; sentences on what is in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _move_companions(path, _free_name(path))
+    _move_companions(path, _free_name(path, now_wall))
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
@@ -206,7 +214,7 @@ def _build(path: Path, sessions: Sequence[tuple[Instance, SessionRecord]]) -> li
         )
     with contextlib.closing(connect(fresh)) as db:
         migrate(db, MIGRATIONS)
-        with atomic(db):
+        with db.atomic():
             _take_from_folders(db, sessions)
         failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
@@ -219,7 +227,7 @@ _OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot"
 """What a folder says of the pairing and of operators: it is nearer to the session."""
 
 
-def _take_from_folders(db: Connection, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
+def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
     """A copy may hold instances that were deleted since."""
     records = dict(db.execute("select instance, record from sessions").fetchall())
     db.execute("delete from instances")
@@ -245,8 +253,8 @@ def _remove(path: Path) -> None:
         _beside(path, suffix).unlink(missing_ok=True)
 
 
-def _free_name(path: Path) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+def _free_name(path: Path, now_wall: float) -> Path:
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
     kept = _beside(path, f".damaged-{stamp}")
     taken = len(list(path.parent.glob(f"{kept.name}*")))
     return _beside(kept, f".{taken}") if taken else kept
@@ -270,6 +278,7 @@ class Store:
     rebuilt_from: tuple[str, ...]
     """Sentences on what `open` had to repair; they are in the journal too."""
     _writer: Writer
+    _now_wall: Callable[[], float]
     _bounds: Bounds
     on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
@@ -280,13 +289,14 @@ class Store:
         path: Path,
         *,
         folder_sessions: FolderSessions = lambda: (),
+        now_wall: Callable[[], float] = time.time,
         bounds: Bounds | None = None,
     ) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, folder_sessions, sentences)
+        connect = partial(open_checked, path, folder_sessions, sentences, now_wall())
         writer = await Writer.open(path, connect)
-        store = cls(path, tuple(sentences), writer, bounds or Bounds())
+        store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
             _log.warning("%s", sentence)
         await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
@@ -295,6 +305,10 @@ class Store:
     async def close(self) -> None:
         """Finish all requests, then close the file."""
         await self._writer.close()
+
+    async def answers(self) -> None:
+        """Return when the database has answered a question that costs nothing."""
+        await self._writer.read(lambda db: db.execute("select 1").fetchone())
 
     async def instances(self) -> list[tuple[Instance, SessionRecord]]:
         return await self._writer.read(rows.select_instances)
@@ -313,7 +327,7 @@ class Store:
     ) -> list[JournalEntry]:
         settings, text = json.dumps(dict(instance.settings)), rows.encode_record(record)
 
-        def write(db: Connection) -> None:
+        def write(db: Database) -> None:
             rows.update_instance(db, instance, settings)
             rows.update_record(db, instance.id, text)
 
@@ -336,7 +350,7 @@ class Store:
             _log.error("the journal lacks %s: %s", kinds, error)
 
     async def history(
-        self, instance: InstanceId | None = None, **wanted: Any
+        self, instance: InstanceId | None = None, **wanted: Unpack[rows.Wanted]
     ) -> list[JournalEntry]:
         """Newest first; oldest first when `after` is given, so that a follower can page on."""
         return await self._writer.read(lambda db: rows.select_entries(db, instance, **wanted))
@@ -358,7 +372,7 @@ class Store:
         """Small texts by name that outlive the agent, all in one commit. No decision about a
         session depends on them."""
         sql = "replace into facts (name, value) values (?, ?)"
-        await self._writer.write(lambda db: db.executemany(sql, [*changed.items()]))
+        await self._writer.write(lambda db: db.conn.executemany(sql, [*changed.items()]))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
         """All facts whose name begins so."""
@@ -367,7 +381,7 @@ class Store:
 
     async def forget_facts(self, names: Collection[str]) -> None:
         sql, wanted = "delete from facts where name = ?", [(name,) for name in names]
-        await self._writer.write(lambda db: db.executemany(sql, wanted))
+        await self._writer.write(lambda db: db.conn.executemany(sql, wanted))
 
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
@@ -378,7 +392,7 @@ class Store:
         """A verified copy that stands alone; it replaces an older one of that name."""
         await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
 
-    def _beside(self, verb: str, work: Callable[[Connection], T]) -> T:
+    def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
         """With a second connection, in the caller's thread."""
         try:
             with contextlib.closing(connect_to_read(self.path)) as db:
@@ -387,13 +401,13 @@ class Store:
             raise explain(verb, self.path, error) from error
 
     async def _change(
-        self, work: Callable[[Connection], None], entries: Collection[JournalEntry]
+        self, work: Callable[[Database], None], entries: Collection[JournalEntry]
     ) -> list[JournalEntry]:
         """One change and its journal entries: both are there, or neither."""
-        now = time.time()
+        now = self._now_wall()
         encoded = [rows.encode_entry(entry, now) for entry in entries]
 
-        def change(db: Connection) -> list[JournalEntry]:
+        def change(db: Database) -> list[JournalEntry]:
             work(db)
             stored = rows.insert_entries(db, entries, encoded)
             if stored and stored[-1].cursor % TRIM_EVERY < len(stored):
@@ -402,9 +416,9 @@ class Store:
 
         return await self._writer.write(change, self._tell)
 
-    def _trim(self, db: Connection, now: float) -> None:
+    def _trim(self, db: Database, now: float) -> None:
         try:
-            with atomic(db):
+            with db.atomic():
                 trim(db, self._bounds, now)
         except sqlite3.Error as error:
             _log.warning("cannot trim the history of %s: %s", self.path, error)

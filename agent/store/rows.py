@@ -4,10 +4,10 @@ import json
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from sqlite3 import Connection
-from typing import Any, get_type_hints
+from typing import Any, TypedDict, Unpack, get_type_hints
 
 import msgspec
+from sqlite_utils import Database
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.words import parse_instance_id
@@ -19,12 +19,12 @@ SELECT = (
 )
 
 
-def select_instances(db: Connection) -> list[tuple[Instance, SessionRecord]]:
+def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:
     read = ((decode_instance(row), decode_record(row[5])) for row in db.execute(SELECT).fetchall())
     return [(instance, record) for instance, record in read if instance is not None]
 
 
-def insert_instance(db: Connection, instance: Instance, settings: str, record: str) -> None:
+def insert_instance(db: Database, instance: Instance, settings: str, record: str) -> None:
     row = [instance.id, instance.engine, int(instance.enabled), settings]
     sql = "insert into instances values (?, ?, ?, ?, ?) on conflict do nothing"
     if not db.execute(sql, [*row, float(instance.created_wall)]).rowcount:
@@ -32,13 +32,13 @@ def insert_instance(db: Connection, instance: Instance, settings: str, record: s
     update_record(db, instance.id, record)
 
 
-def update_instance(db: Connection, instance: Instance, settings: str) -> None:
+def update_instance(db: Database, instance: Instance, settings: str) -> None:
     row = [instance.engine, int(instance.enabled), settings, instance.id]
     sql = "update instances set engine = ?, enabled = ?, settings = ? where id = ?"
     _change_one(db, sql, row, f"save {instance.id}")
 
 
-def update_record(db: Connection, id: InstanceId, record: str) -> None:
+def update_record(db: Database, id: InstanceId, record: str) -> None:
     sql = (
         "insert into sessions select id, ? from instances where id = ?"
         " on conflict do update set record = excluded.record"
@@ -46,11 +46,11 @@ def update_record(db: Connection, id: InstanceId, record: str) -> None:
     _change_one(db, sql, [record, id], f"save the session of {id}")
 
 
-def delete_instance(db: Connection, id: InstanceId) -> None:
+def delete_instance(db: Database, id: InstanceId) -> None:
     _change_one(db, "delete from instances where id = ?", [id], f"remove {id}")
 
 
-def _change_one(db: Connection, sql: str, row: Sequence[Any], doing: str) -> None:
+def _change_one(db: Database, sql: str, row: Sequence[Any], doing: str) -> None:
     if not db.execute(sql, row).rowcount:
         raise NotFound(f"cannot {doing}: there is no such instance")
 
@@ -102,7 +102,7 @@ def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
 
 
 def insert_entries(
-    db: Connection, entries: Collection[JournalEntry], rows: Collection[list[Any]]
+    db: Database, entries: Collection[JournalEntry], rows: Collection[list[Any]]
 ) -> list[JournalEntry]:
     """The entries as they were stored, with their cursors."""
     sql = "insert into journal values (null, ?, ?, ?, ?, ?, ?)"
@@ -110,28 +110,34 @@ def insert_entries(
     return [replace(e, wall=row[0], cursor=db.execute(sql, row).lastrowid or 0) for e, row in each]
 
 
+class Wanted(TypedDict, total=False):
+    """Which entries."""
+
+    before: int | None
+    after: int | None
+    """Oldest first, then."""
+    limit: int
+    kinds: Collection[str]
+
+
 def select_entries(
-    db: Connection,
-    instance: InstanceId | None = None,
-    *,
-    before: int | None = None,
-    after: int | None = None,
-    kinds: Collection[str] = (),
-    limit: int = 100,
+    db: Database, instance: InstanceId | None = None, **wanted: Unpack[Wanted]
 ) -> list[JournalEntry]:
-    """Newest first; oldest first where `after` is given."""
-    asked = {"instance = ?": instance, "cursor < ?": before, "cursor > ?": after}
+    after, kinds = wanted.get("after"), tuple(wanted.get("kinds", ()))
+    asked = {"instance = ?": instance, "cursor < ?": wanted.get("before"), "cursor > ?": after}
     given = {condition: value for condition, value in asked.items() if value is not None}
     where = ["true", *given, *([f"kind in ({', '.join('?' * len(kinds))})"] if kinds else [])]
     order = "desc" if after is None else "asc"
     sql = f"select * from journal where {' and '.join(where)} order by cursor {order} limit ?"
-    values = [*given.values(), *kinds, max(1, min(limit, 1000))]
-    return [_decode_entry(row) for row in db.execute(sql, values)]
+    values = [*given.values(), *kinds, max(1, min(wanted.get("limit", 100), 1000))]
+    return [_decode_entry(row) for row in db.query(sql, values)]
 
 
-def trim(db: Connection, bounds: Bounds, now_wall: float) -> int:
+def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
-    newest = db.execute("select coalesce(max(cursor), 0) from journal").fetchone()[0]
+    newest = db.execute("select max(cursor) from journal").fetchone()[0]
+    if newest is None:
+        return 0
     oldest = now_wall - bounds.days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
@@ -141,15 +147,14 @@ def trim(db: Connection, bounds: Bounds, now_wall: float) -> int:
     ).rowcount
 
 
-def _decode_entry(row: Sequence[Any]) -> JournalEntry:
+def _decode_entry(row: dict[str, Any]) -> JournalEntry:
     """A garbled category or detail costs itself: the rest of the row is read all the same."""
-    cursor, wall, kind, category, instance, sentence, detail = row
     try:
-        category, detail = Category(category), json.loads(detail)
+        category, detail = Category(row["category"]), json.loads(row["detail"])
     except (ValueError, RecursionError):
         category, detail = Category.SYSTEM, {}
     detail = detail if isinstance(detail, dict) else {}
-    return JournalEntry(kind, sentence, category, instance, wall, detail, cursor)
+    return JournalEntry(**{**row, "category": category, "detail": detail})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +169,12 @@ class KeyRow:
     created_wall: float
 
 
-def list_keys(db: Connection) -> list[KeyRow]:
-    rows = db.execute("select * from keys order by created_wall, id")
-    return [KeyRow(id, hash, tuple(json.loads(scopes)), *rest) for id, hash, scopes, *rest in rows]
+def list_keys(db: Database) -> list[KeyRow]:
+    rows = db.query("select * from keys order by created_wall, id")
+    return [KeyRow(**{**row, "scopes": tuple(json.loads(row["scopes"]))}) for row in rows]
 
 
-def insert_key(db: Connection, key: KeyRow) -> None:
+def insert_key(db: Database, key: KeyRow) -> None:
     row = [key.id, key.hash, json.dumps(key.scopes), key.name, float(key.created_wall)]
     sql = "insert into keys values (?, ?, ?, ?, ?) on conflict (id) do nothing"
     if not db.execute(sql, row).rowcount:

@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from sqlite_utils import Database
+
 from agent.errors import StoreError, WaError
 from agent.files import failpoint
 from agent.log import bound
-from agent.store.connect import atomic, code_of, explain
+from agent.store.connect import code_of, explain
 
 T = TypeVar("T")
 
@@ -26,7 +28,7 @@ _log = bound(name=__name__)
 
 @dataclass(slots=True)
 class _Job(Generic[T]):
-    work: Callable[[sqlite3.Connection], T]
+    work: Callable[[Database], T]
     future: asyncio.Future[T]
     write: bool
     committed: Callable[[T], None] | None = None
@@ -46,7 +48,7 @@ class Writer:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    async def open(cls, path: Path, connect: Callable[[], sqlite3.Connection]) -> "Writer":
+    async def open(cls, path: Path, connect: Callable[[], Database]) -> "Writer":
         """`connect` runs in the thread. It may fail: that is raised here."""
         writer = cls(path)
         opened: asyncio.Future[None] = writer._loop.create_future()
@@ -56,11 +58,11 @@ class Writer:
         await opened
         return writer
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[Database], T]) -> T:
         return await self._submit(_Job(work, self._loop.create_future(), write=False))
 
     async def write(
-        self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
+        self, work: Callable[[Database], T], committed: Callable[[T], None] | None = None
     ) -> T:
         return await self._submit(_Job(work, self._loop.create_future(), True, committed))
 
@@ -81,7 +83,7 @@ class Writer:
 
     # -- from here on everything runs in the thread
 
-    def _run(self, connect: Callable[[], sqlite3.Connection], opened: asyncio.Future[None]) -> None:
+    def _run(self, connect: Callable[[], Database], opened: asyncio.Future[None]) -> None:
         try:
             db = connect()
         except BaseException as error:
@@ -101,7 +103,7 @@ class Writer:
             job = self._queue.get()
         db.close()
 
-    def _do(self, db: sqlite3.Connection, jobs: Sequence[_Job[Any]]) -> None:
+    def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
         writes = [job for job in jobs if job.write]
         if writes:
             self._commit(db, writes)
@@ -110,19 +112,19 @@ class Writer:
                 self._attempt(db, job)
         self._call(_deliver, jobs)
 
-    def _commit(self, db: sqlite3.Connection, writes: Sequence[_Job[Any]]) -> None:
+    def _commit(self, db: Database, writes: Sequence[_Job[Any]]) -> None:
         """One transaction with all writes; each is on the disk, or knows why not."""
         try:
-            db.execute("begin immediate")
+            db.conn.execute("begin immediate")
             for job in writes:
                 self._attempt(db, job)
                 full = job.error is not None and code_of(job.error) == "disk_full"
-                if full or not db.in_transaction:
+                if full or not db.conn.in_transaction:
                     # A full disk may have ended the whole transaction, with the jobs before this
                     # one; going on would commit the rest one by one.
                     raise job.error or StoreError("the transaction was lost")
             failpoint("before_commit")
-            db.execute("commit")
+            db.conn.execute("commit")
             failpoint("after_commit")
         except Exception as error:
             with suppress(sqlite3.Error):
@@ -131,9 +133,9 @@ class Writer:
             for job in writes:
                 job.error, job.result = job.error or shown, None
 
-    def _attempt(self, db: sqlite3.Connection, job: _Job[Any]) -> None:
+    def _attempt(self, db: Database, job: _Job[Any]) -> None:
         try:
-            with atomic(db) if job.write else nullcontext():
+            with db.atomic() if job.write else nullcontext():
                 job.result = job.work(db)
         except WaError as error:
             job.error = error

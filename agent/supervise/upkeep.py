@@ -234,7 +234,7 @@ class Watchdog:
             return f"no pass has ended for {blocked:.0f} s while others wait"
         try:
             async with asyncio.timeout(limit):
-                await self._store.keys()
+                await self._store.answers()
         except TimeoutError:
             return f"the database has not answered for {limit:.0f} s"
         return None

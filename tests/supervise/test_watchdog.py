@@ -57,7 +57,7 @@ class Store:
         self.free.set()
         self.asked = 0
 
-    async def keys(self) -> None:
+    async def answers(self) -> None:
         self.asked += 1
         await self.free.wait()
 
