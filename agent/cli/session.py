@@ -341,9 +341,7 @@ def send(options: argparse.Namespace) -> int:
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         return print_answer(options, message, kept, clean(message.get("sentence", "")))
-    pairs = (f"{k}={v}" for k, v in message.items() if (k, v) != ("outcome", "sent"))
-    word = "sent" if message.get("outcome", "sent") == "sent" else "handed over;"
-    return print_answer(options, message, " ".join([word, *pairs]))
+    return print_answer(options, message, f"sent message_id={message['message_id']}")
 
 
 def file_fields(path: Path) -> dict[str, Any]:

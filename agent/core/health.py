@@ -14,25 +14,13 @@ from agent.core.model import (
     Override,
     SessionFiles,
     UnitState,
-    phase_deadline,
 )
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
-from agent.core.session import (
-    AWAY,
-    WAIT_SENTENCES,
-    WAITS_TURN,
-    Session,
-    gave_up,
-    is_guarded,
-    is_other_account,
-    last_reason,
-    no_pairing_to_lose,
-    waits_for_network,
-)
+from agent.core.session import AWAY, WAIT_SENTENCES, WAITS_TURN, Session
 from agent.core.setting import setting
 from agent.core.words import (
     NOT_TOLD,
@@ -110,7 +98,7 @@ def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVe
     if session.wait.reason == UNREACHABLE and _is_the_networks(session, verdict):
         verdict = _waiting(session)
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
-        verdict = replace(verdict, should_cleanup=no_pairing_to_lose(session))
+        verdict = replace(verdict, should_cleanup=session.no_pairing_to_lose)
     return _with_signals(session, verdict)
 
 
@@ -234,7 +222,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
     fact = session.claim
     assert fact is not None
     claim = fact.claim
-    if is_other_account(session):
+    if session.is_other_account:
         return _waits_for_person(session, reason_of(OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
         return _connected(session, fact, policy, now)
@@ -250,8 +238,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
             # The worker disconnected in order to connect again.
             return _starting(Status.RECONNECTING, "it reconnects")
         return _dropped(session, claim, policy, now)
-    deadline = phase_deadline(fact)
-    if deadline is not None and now >= deadline:
+    if fact.deadline is not None and now >= fact.deadline:
         return _stuck_in(session, claim.phase, now - fact.phase_since)
     if claim.phase not in PHASES and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
@@ -364,7 +351,7 @@ def _corrupted(session: Session, code: str, more: str = "") -> HealthVerdict:
 
 
 def _waits_for_person(session: Session, reason: Reason) -> HealthVerdict:
-    if reason.unpairs and is_guarded(session):
+    if reason.unpairs and session.is_guarded:
         reason = replace(reason, advice=ENDED_WITH_PASSKEY)
     sentence = reason.in_full(session.id)
     return HealthVerdict(Health.DISCONNECTED, reason.status, reason.code, sentence)
@@ -378,9 +365,9 @@ def _waits_its_time(reason: Reason, raw: str = "") -> HealthVerdict:
 
 
 def _given_up(session: Session, policy: HealthPolicy) -> HealthVerdict | None:
-    if not (code := gave_up(session, policy.reconnect)):
+    if not (code := session.gave_up(policy.reconnect)):
         return None
-    last = reason_of(last_reason(session)).title
+    last = reason_of(session.last_reason).title
     sentence = f"{last}; the agent makes no further try"
     if code == "attempts_used_up":
         sentence = f"no success in {session.record.attempts} attempts; last: {last}"
@@ -411,7 +398,7 @@ def _not_running(code: str, sentence: str) -> HealthVerdict:
 def _is_the_networks(session: Session, verdict: HealthVerdict) -> bool:
     """True if an address that is away explains this verdict."""
     if verdict.reason == "starting":
-        return waits_for_network(session)
+        return session.waits_for_network
     at_rest = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
     if verdict.health not in (Health.STUCK, Health.DEGRADED) or verdict.state in at_rest:
         return False

@@ -171,6 +171,20 @@ class ClaimFact:
     def proved_at(self) -> float | None:
         return None if self.claim.proof_age is None else self.at - self.claim.proof_age
 
+    @property
+    def is_light(self) -> bool:
+        """True if the heavy part of its start is over: its processes run, its page is loaded."""
+        light = self.claim.phase in ("pairing", "login", "sync")
+        return light or self.claim.status not in UNSETTLED or self.claim.reason == NOT_TOLD
+
+    @property
+    def deadline(self) -> float | None:
+        """When the phase that is claimed is overdue; None when none is running."""
+        phase = PHASES.get(self.claim.phase)
+        if phase is None or self.claim.status not in UNSETTLED:
+            return None
+        return max(self.phase_since, self.progress_since) + phase.limit
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeFact:
@@ -246,17 +260,3 @@ suspected. An engine may leave phases out."""
 
 UNSETTLED = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, ConnectionStatus.RECONNECTING)
 """The states that should pass by themselves."""
-
-
-def is_light(claim: Claim) -> bool:
-    """True if the heavy part of its start is over: its processes run, its page is loaded."""
-    light = claim.phase in ("pairing", "login", "sync")
-    return light or claim.status not in UNSETTLED or claim.reason == NOT_TOLD
-
-
-def phase_deadline(fact: ClaimFact) -> float | None:
-    """When the phase that is claimed is overdue; None when none is running."""
-    phase = PHASES.get(fact.claim.phase)
-    if phase is None or fact.claim.status not in UNSETTLED:
-        return None
-    return max(fact.phase_since, fact.progress_since) + phase.limit

@@ -5,20 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.health import MISCONFIGURED, HealthPolicy
-from agent.core.model import (
-    PHASES,
-    Health,
-    HealthVerdict,
-    SessionFiles,
-    UnitState,
-    UnitStatus,
-    phase_deadline,
-)
+from agent.core.model import PHASES, Health, HealthVerdict, SessionFiles, UnitState, UnitStatus
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
-from agent.core.session import WAITS_TURN, Session, gave_up, last_reason, waits_for_network
+from agent.core.session import WAITS_TURN, Session
 from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.
@@ -119,7 +111,7 @@ def plan_actions(
     if unit.runs and verdict.reason == SUSPECT:
         # Any plan but a stop could overwrite the only copy of the old pairing.
         return _plan(ActionKind.STOP, verdict)
-    final = reason_of(last_reason(session)).final
+    final = reason_of(session.last_reason).final
     if unit.runs and final and not session.instance.backend:
         # A worker that crashed, or that a boot of the machine starts, would log in again.
         return _plan(ActionKind.STOP, verdict)
@@ -180,7 +172,7 @@ def may_try_now(session: Session, policy: HealthPolicy, now: float) -> bool:
     """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
     if session.wait.reason or now < session.not_before:
         return False
-    if gave_up(session, policy.reconnect):
+    if session.gave_up(policy.reconnect):
         return False
     return session.record.breaker.may_try(session.wall(now), policy.reconnect.breaker)
 
@@ -232,14 +224,14 @@ def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:
     elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
         return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
-    fresh = fresh or reason_of(last_reason(session)).fresh_worker
+    fresh = fresh or reason_of(session.last_reason).fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
 
 def _is_slow_to_return(session: Session) -> bool:
     """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
     fact, back_at = session.claim, session.back_at
-    if fact is None or back_at is None or not waits_for_network(session):
+    if fact is None or back_at is None or not session.waits_for_network:
         return False
     begun = max(fact.since, fact.phase_since, fact.progress_since)
     return begun < back_at <= session.at - OWN_TIME
@@ -255,7 +247,7 @@ def _deadlines(session: Session, policy: HealthPolicy, now: float) -> list[float
         silent_since = max(unit.since, session.run.linked_since or 0.0)
         moments += [silent_since + PHASES["process"].limit, silent_since + policy.stuck]
         return moments
-    if (deadline := phase_deadline(fact)) is not None:
+    if (deadline := fact.deadline) is not None:
         moments.append(deadline)
     moments.append(fact.since + policy.stuck)
     if session.back_at is not None:

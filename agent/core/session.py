@@ -9,16 +9,10 @@ from functools import partial
 from typing import Any
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import (
-    COUNTS,
-    ErrorRate,
-    Histogram,
-    Inbound,
-    PerMinute,
-    StatusTime,
-)
+from agent.core.figures import COUNTS, ErrorRate, Histogram, Inbound, PerMinute, StatusTime
 from agent.core.model import (
     UNIT_ABSENT,
+    UNSETTLED,
     ClaimFact,
     ConnectionStatus,
     Health,
@@ -35,7 +29,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, reason_of
-from agent.core.reconnect import ReconnectPolicy
+from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
 
 WINDOW = 300.0
@@ -98,9 +92,6 @@ class Wait:
     """Boot time at which to ask again at the latest."""
 
 
-NO_WAIT = Wait()
-
-
 @dataclass(slots=True)
 class Counters:
     """Counted since `since_wall`, the agent's start."""
@@ -131,6 +122,9 @@ class Counters:
     """When the last probes were answered, and in how many seconds."""
 
 
+STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+
+
 @dataclass(slots=True)
 class Session:
     """Times are of the boot clock unless the name says `wall`."""
@@ -140,7 +134,7 @@ class Session:
     unit: UnitStatus = UNIT_ABSENT
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
-    wait: Wait = NO_WAIT
+    wait: Wait = Wait()
     """Why it waits for something other than itself, as of the last pass."""
     kept: Kept | None = None
     """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
@@ -207,6 +201,11 @@ class Session:
     def repairing(self) -> Repair | None:
         """The repair that goes on."""
         return None if self.repair is None or self.repair.over else self.repair
+
+    @property
+    def unsettled(self) -> bool:
+        """True in a status that should pass by itself."""
+        return self.record.status in UNSETTLED
 
     @property
     def linked(self) -> bool:
@@ -284,79 +283,102 @@ class Session:
         """A moment of the boot clock in Unix time."""
         return self.at_wall + (moment - self.at)
 
+    # Conclusions: its past, its pairing, and what an operator did to its worker with systemctl.
 
-# Conclusions: its past, its pairing, and what an operator did to its worker with systemctl.
+    @property
+    def no_pairing_to_lose(self) -> bool:
+        """True when a new start costs no scan that is not due anyway."""
+        if reason_of(self.last_reason).unpairs:
+            return True
+        return not self.may_be_paired
 
+    @property
+    def is_other_account(self) -> bool:
+        """True if the session that its backend has is not the one that was paired here. Programs
+        address an instance by its id: it stays the account that it is, until its pairing ends."""
+        record, fact = self.record, self.claim
+        if fact is None or not self.instance.backend or not record.paired:
+            return False
+        known = record.account and fact.claim.paired and fact.claim.account
+        ended = reason_of(record.reason).unpairs
+        return bool(known) and not ended and fact.claim.account != record.account
 
-STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
+    @property
+    def is_guarded(self) -> bool:
+        """True if only a person may end the pairing: its account needs a passkey for another one.
+        An end that an engine or a server reports does not lift this: such a report can be wrong."""
+        return self.record.needs_passkey and self.may_be_paired
 
+    @property
+    def may_be_paired(self) -> bool:
+        fact = self.claim
+        claimed = fact is not None and (fact.claim.paired or fact.claim.pairing_unknown)
+        return self.record.paired or claimed or self.folder.files is SessionFiles.WHOLE
 
-def no_pairing_to_lose(session: Session) -> bool:
-    """True when a new start costs no scan that is not due anyway."""
-    if reason_of(last_reason(session)).unpairs:
-        return True
-    return not may_be_paired(session)
+    @property
+    def is_paired_now(self) -> bool:
+        """True if its worker or its files say so, whatever its record says, or if neither tells."""
+        if self.claim is not None:
+            return self.claim.claim.paired or self.claim.claim.pairing_unknown
+        whole = self.folder.files is SessionFiles.WHOLE
+        return whole or self.unit.runs or bool(self.instance.backend)
 
+    @property
+    def last_reason(self) -> str:
+        """Why the session is not connected: the engine's present word, else the recorded one."""
+        if self.claim is not None and self.claim.claim.reason:
+            return self.claim.claim.reason
+        return self.record.reason
 
-def is_other_account(session: Session) -> bool:
-    """True if the session that its backend has is not the one that was paired here. Programs
-    address an instance by its id: it stays the account that it is, until its pairing ends."""
-    record, fact = session.record, session.claim
-    if fact is None or not session.instance.backend or not record.paired:
-        return False
-    known = record.account and fact.claim.paired and fact.claim.account
-    ended = reason_of(record.reason).unpairs
-    return bool(known) and not ended and fact.claim.account != record.account
+    @property
+    def waits_for_network(self) -> bool:
+        """True if its engine connects by itself, waits for an answer, or names the network."""
+        if self.claim is None or not self.unit.runs:
+            return False
+        claim = self.claim.claim
+        by_itself = claim.status is ConnectionStatus.RECONNECTING
+        asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
+        return by_itself or (claim.status in STARTING and asks)
 
+    def gave_up(self, policy: ReconnectPolicy) -> str:
+        """The code for which the agent ended its tries; "" while it goes on trying."""
+        record, reason = self.record, reason_of(self.last_reason)
+        if reason.hopeless:
+            return reason.code
+        if reason.tries is not None and record.strikes > reason.tries:
+            return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
+        if reason.endless or reason.slow:
+            # A load of the page harms no account: it may wait for any time.
+            return ""
+        return "attempts_used_up" if record.attempts >= policy.attempts else ""
 
-def is_guarded(session: Session) -> bool:
-    """True if only a person may end the pairing: its account needs a passkey for another one. An
-    end that an engine or a server reports does not lift this: such a report can be wrong."""
-    return session.record.needs_passkey and may_be_paired(session)
+    @property
+    def stopped_by_hand(self) -> bool:
+        """Its last run of this boot is over, and the agent did not stop it."""
+        record = self.record
+        ran = record.seen_run != "" and record.seen_boot == self.boot
+        ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
+        return ran and not ours and self.unit.state is UnitState.INACTIVE
 
+    def started_by_hand(self, our_run: str) -> bool:
+        """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
+        unit, record = self.unit, self.record
+        if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
+            return False
+        if unit.state is UnitState.DEACTIVATING:
+            return False
+        # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
+        again = reason_of(record.reason).final and record.seen_boot == self.boot
+        return again or self.override is Override.STOPPED or not self.enabled
 
-def may_be_paired(session: Session) -> bool:
-    fact = session.claim
-    claimed = fact is not None and (fact.claim.paired or fact.claim.pairing_unknown)
-    return session.record.paired or claimed or session.folder.files is SessionFiles.WHOLE
+    def forgive(self, **changes: Any) -> None:
+        """An operator's order, or another pairing: try now, whatever happened before."""
+        self.record = replace(forgive(self.record), **changes)
 
-
-def is_paired_now(session: Session) -> bool:
-    """True if its worker or its files say so, whatever its record says, or if neither tells."""
-    if session.claim is not None:
-        return session.claim.claim.paired or session.claim.claim.pairing_unknown
-    whole = session.folder.files is SessionFiles.WHOLE
-    return whole or session.unit.runs or bool(session.instance.backend)
-
-
-def last_reason(session: Session) -> str:
-    """Why the session is not connected: the engine's present word, else the recorded one."""
-    if session.claim is not None and session.claim.claim.reason:
-        return session.claim.claim.reason
-    return session.record.reason
-
-
-def waits_for_network(session: Session) -> bool:
-    """True if its engine connects by itself, waits for an answer, or names the network."""
-    if session.claim is None or not session.unit.runs:
-        return False
-    claim = session.claim.claim
-    by_itself = claim.status is ConnectionStatus.RECONNECTING
-    asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
-    return by_itself or (claim.status in STARTING and asks)
-
-
-def gave_up(session: Session, policy: ReconnectPolicy) -> str:
-    """The code for which the agent ended its tries; "" while it goes on trying."""
-    record, reason = session.record, reason_of(last_reason(session))
-    if reason.hopeless:
-        return reason.code
-    if reason.tries is not None and record.strikes > reason.tries:
-        return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
-    if reason.endless or reason.slow:
-        # A load of the page harms no account: it may wait for any time.
-        return ""
-    return "attempts_used_up" if record.attempts >= policy.attempts else ""
+    def order(self, override: Override) -> None:
+        """Take an operator's order, which holds for this boot."""
+        boot = "" if override is Override.NONE else self.boot
+        self.record = replace(self.record, override=override, override_boot=boot)
 
 
 # Why an instance waits for something other than itself, and whether that explains its state.
@@ -384,32 +406,6 @@ WAIT_SENTENCES = {
     "disk_full": "the disk of the sessions has too little free space",
 }
 """Wait reasons; a wait costs the instance no attempt."""
-
-
-def stopped_by_hand(session: Session) -> bool:
-    """Its last run of this boot is over, and the agent did not stop it."""
-    record = session.record
-    ran = record.seen_run != "" and record.seen_boot == session.boot
-    ours = session.override is Override.STOPPED or record.stopped_run == record.seen_run
-    return ran and not ours and session.unit.state is UnitState.INACTIVE
-
-
-def started_by_hand(session: Session, our_run: str) -> bool:
-    """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
-    unit, record = session.unit, session.record
-    if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
-        return False
-    if unit.state is UnitState.DEACTIVATING:
-        return False
-    # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-    again = reason_of(record.reason).final and record.seen_boot == session.boot
-    return again or session.override is Override.STOPPED or not session.enabled
-
-
-def with_override(record: SessionRecord, override: Override, boot: str) -> SessionRecord:
-    """The record with an operator's order, which holds for this boot."""
-    in_boot = "" if override is Override.NONE else boot
-    return replace(record, override=override, override_boot=in_boot)
 
 
 # What the agent shows of itself and of backends.

@@ -254,7 +254,7 @@ class Daemon:
             watchdog = Watchdog(supervisor.loop, store, settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
-                "packs": supervisor.packs.run,
+                "packs": supervisor.seats.run,
                 "sampling": supervisor.sampler.run,
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
@@ -300,7 +300,7 @@ class Daemon:
         await load_instances(registry, config.instance, older=older)
         await supervisor.backends.take_over(config.backend)
         with going_on():
-            await supervisor.packs.take_over(config.agent.state_path / "run-packs")
+            await supervisor.seats.take_over(config.agent.state_path / "run-packs")
         for id in await line_up(registry, supervisor.seats):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
@@ -379,7 +379,7 @@ async def stop_in_order(
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
     else:
         await close_sessions(supervisor, save_records)
-    await supervisor.packs.close(leave_workers=leave)
+    await supervisor.seats.close(leave_workers=leave)
     await supervisor.backends.close()
     await write(store.append(said("agent_stopped", "the agent stopped in order")))
     await write(note_stop(store, state))

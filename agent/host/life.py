@@ -352,10 +352,10 @@ class Worker:
 
     def _enter(self, state: UnitState, seconds: float = math.inf, **more: Any) -> None:
         pid = self.child.pid if self.child is not None else 0
-        self.status = replace(self.status, state=state, since=boot_now(), main_pid=pid, **more)
-        if self.at_rest:
+        if state in (_INACTIVE, _FAILED):
             self._stop_wanted.clear()
-        self.status = replace(self.status, job_pending=self._stop_wanted.is_set())
+        more |= {"state": state, "job_pending": self._stop_wanted.is_set()}
+        self.status = replace(self.status, since=boot_now(), main_pid=pid, **more)
         self._was_ready = self._was_ready or state is _ACTIVE
         self._limit(seconds)
         self._turned.set()

@@ -60,9 +60,8 @@ class Places:
             "NOTIFY_SOCKET": folder / "notify",
             "RUNTIME_DIRECTORY": folder,
         }
-        ours = os.environ.items()
         return {
-            **{name: value for name, value in ours if not name.startswith(_AGENTS_OWN)},
+            **{it: os.environ[it] for it in os.environ if not it.startswith(_AGENTS_OWN)},
             **{name: str(path.absolute()) for name, path in paths.items() if path is not None},
             "WATCHDOG_USEC": str(round(watchdog * 1_000_000)),
             "INVOCATION_ID": run,
@@ -282,8 +281,7 @@ class ProcessHost(Host):
         return {id: its.status for id, its in all if its.state is not UnitState.INACTIVE}
 
     async def status(self, instance: InstanceId) -> UnitStatus:
-        worker = self._workers.get(instance)
-        return worker.status if worker is not None else UNIT_ABSENT
+        return self._workers[instance].status if instance in self._workers else UNIT_ABSENT
 
     async def start(self, instance: InstanceId) -> None:
         await self._worker(instance).start()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from agent.clock import boot_now
 from agent.files import failpoint
 from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
-from agent.messages.record import LONGEST_WORD, PRIVATE, encode, erased, gap, read, show
+from agent.messages.record import LONGEST_WORD, PRIVATE, encode, gap, read, show
 
 T = TypeVar("T")
 Answer = Mapping[str, Any]
@@ -66,11 +66,9 @@ class Incoming:
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
         self._next = 0
+        self._handed: dict[str, int] = {}
+        """By consumer, the end of its last page: it has that, though it has not said so yet."""
         self._opened_wall = self._opened_at = 0.0
-
-    @property
-    def there(self) -> bool:
-        return self._db is not None or self.path.exists()
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
@@ -83,13 +81,17 @@ class Incoming:
 
     def read(self, do: str, args: Answer) -> Answer:
         """The answer to a call of the link: one of CALLS."""
-        if not self.there and do != "messages_settled":
+        if not self.path.exists() and "settled" not in args:
             return nothing(do, args) if do in READS else {}
-        return self._do(lambda db: CALLS[do](db, args))
+        answer = self._do(lambda db: CALLS[do](db, args))
+        if "consumer" in args:
+            self._handed = {name: self._handed.get(name, 0) for name in args["consumers"]}
+            self._handed[args["consumer"]] = answer["next"]
+        return answer
 
     def find(self, id: str, chat: str = "") -> dict[str, Any] | None:
         """The whole record of that id, or of a message of the chat by WhatsApp's id."""
-        return self._do(lambda db: find(db, id, chat)) if self.there else None
+        return self._do(lambda db: find(db, id, chat)) if self.path.exists() else None
 
     def trim(self) -> None:
         self._do(lambda db: self._trim(db, by_age=True))
@@ -139,8 +141,8 @@ class Incoming:
                 lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
                 unknown = (self._next - 1, None, lost, self._opened_wall)
                 db.execute("insert into gone values (?, ?, ?, ?)", unknown)
-                db.execute("update state set lost = ?", (lost,))
-            db.execute("update state set owner = ?, newest = ?", (self.owner, self._next - 1))
+                db.execute("update state set lost = ?, newest = ?", (lost, self._next - 1))
+            db.execute("update state set owner = ?", (self.owner,))
         self._db = db
         return db
 
@@ -180,27 +182,26 @@ class Incoming:
             if count - went <= most and bytes - freed <= largest and kept >= due:
                 break
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
-        if went:
-            with db:
-                db.execute("begin immediate")
-                _let_go(db, last, went, freed, since)
-
-
-def _let_go(db: sqlite3.Connection, last: int, went: int, freed: int, since: float) -> None:
-    *_, settled, settled_wall = state_of(db)
-    lost = 0
-    if last > settled and time.time() - settled_wall < FORGOTTEN:
-        unread = "select count(*) from records where cursor > ? and cursor <= ?"
-        lost = db.execute(unread, (settled, last)).fetchone()[0]
-    db.execute("delete from records where cursor <= ?", (last,))
-    db.execute("insert or replace into gone values (?, ?, ?, ?)", (last, went, lost, since))
-    oldest = db.execute("select last, lost from gone order by last desc").fetchall()[MOST_GONE:]
-    for run, unread in oldest:
-        db.execute("delete from gone where last = ?", (run,))
-        widen = "update gone set missing = null, lost = lost + ? where last = "
-        db.execute(f"{widen} (select min(last) from gone)", (unread,))
-    change = "update state set count = count - ?, bytes = bytes - ?, lost = lost + ?"
-    db.execute(change, (went, freed, lost))
+        if not went:
+            return
+        *_, settled, settled_wall = state_of(db)
+        if not by_age:
+            settled = max(settled, min(self._handed.values(), default=0))
+        with db:
+            db.execute("begin immediate")
+            lost = 0
+            if last > settled and time.time() - settled_wall < FORGOTTEN:
+                unread = "select count(*) from records where cursor > ? and cursor <= ?"
+                lost = db.execute(unread, (settled, last)).fetchone()[0]
+            db.execute("delete from records where cursor <= ?", (last,))
+            db.execute("insert or replace into gone values (?, ?, ?, ?)", (last, went, lost, since))
+            oldest = "select last, lost from gone order by last desc limit -1 offset ?"
+            for run, unread in db.execute(oldest, (MOST_GONE,)).fetchall():
+                db.execute("delete from gone where last = ?", (run,))
+                widen = "update gone set missing = null, lost = lost + ? where last = "
+                db.execute(f"{widen} (select min(last) from gone)", (unread,))
+            change = "count = count - ?, bytes = bytes - ?, lost = lost + ?, settled = ?"
+            db.execute(f"update state set {change}", (went, freed, lost, settled))
 
 
 def read_only(path: Path, do: str, args: Answer) -> Answer:
@@ -240,13 +241,14 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     after, newest = args["after"], state_of(db)[0]
     records: list[dict[str, Any]] = []
     size = last = 0
-    if after > newest:
-        # What was kept is gone, and this file is another one: its reader has nothing of it.
-        records.append(erased(after, time.time()))
-        after = 0
-    elif found := _gap(db, after):
+    if found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
+    elif (known := _last_given(db, after)) < after:
+        # Another file gave this cursor, as when an older copy was put back. Its reader had all that
+        # the copy holds, and would answer it a second time.
+        records.append({**gap(known + 1, after, time.time(), None), "cursor": known})
+        after = known
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)
@@ -258,6 +260,14 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     next = last or newest
     more = next < newest
     return {"records": records, "next": next, "oldest": oldest, "newest": newest, "more": more}
+
+
+def _last_given(db: sqlite3.Connection, after: int) -> int:
+    """The cursor itself where this file gave it, or the next one; else the last that it gave."""
+    here = "select max(cursor) from records where cursor <= ?1 + 1"
+    gone = "select max(last) from gone where last <= ?1"
+    found = db.execute(f"{here} union all {gone}", (after,)).fetchall()
+    return min(after, max(cursor or 0 for (cursor,) in found))
 
 
 def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
@@ -273,10 +283,14 @@ def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
     return gap(after + 1, found[-1][0], since, None if None in counts else sum(counts))
 
 
-def _state(db: sqlite3.Connection, _args: Answer) -> Answer:
+def _state(db: sqlite3.Connection, args: Answer) -> Answer:
+    """`settled`: all up to that cursor were delivered to all consumers."""
     newest, _, bytes, lost, settled, settled_wall = state_of(db)
-    waiting = 0
-    if time.time() - settled_wall < FORGOTTEN:
+    waiting, now, cursor = 0, time.time(), min(args.get("settled", 0), newest)
+    if "settled" in args and (settled < cursor or not 0 <= now - settled_wall < 3600):
+        settled, settled_wall = max(cursor, settled), now
+        db.execute("update state set settled = ?, settled_wall = ?", (settled, settled_wall))
+    if now - settled_wall < FORGOTTEN:
         waiting = _behind(db, {"after": settled})["count"]
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
 
@@ -317,16 +331,6 @@ def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
     return {"messages": shown, "newest": newest}
 
 
-def _settle(db: sqlite3.Connection, args: Answer) -> Answer:
-    """All up to the cursor were delivered to all consumers."""
-    newest, *_, settled, settled_wall = state_of(db)
-    now, cursor = time.time(), min(args["cursor"], newest)
-    if settled < cursor or not 0 <= now - settled_wall < 3600:
-        change = "update state set settled = ?, settled_wall = ?"
-        db.execute(change, (max(cursor, settled), now))
-    return {}
-
-
 def _mark(db: sqlite3.Connection, args: Answer) -> Answer:
     """The messages of a chat up to the cursor were marked as read."""
     row = (
@@ -346,7 +350,7 @@ READS: Mapping[str, Callable[[sqlite3.Connection, Answer], Answer]] = {
     "messages_unread": _unread,
 }
 """By the names of the link's calls."""
-CALLS = {**READS, "messages_settled": _settle, "messages_marked": _mark}
+CALLS = {**READS, "messages_marked": _mark}
 
 
 def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:

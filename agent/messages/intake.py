@@ -129,7 +129,7 @@ class Intake:
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
-                if self._file.there:
+                if self._file.path.exists():
                     await self._do(Incoming.trim)
                 await self._media.trim()
             except (OSError, sqlite3.Error, WaError) as error:

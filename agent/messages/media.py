@@ -24,6 +24,7 @@ LIVES = 86_400.0
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
+PIECE = 256 * 1024
 _ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
     NotFound: ("message_not_found", "no_media", "media_gone"),
     Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
@@ -53,7 +54,7 @@ class MediaLoader:
         assert record is not None
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not path.is_file():
+        if not await asyncio.to_thread(_is_whole, path, media["sha256"]):
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
@@ -209,6 +210,16 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     file = part.open("xb")
     os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)
     return file
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """True if it is there as it was loaded: the disk may have changed it since."""
+    with suppress(OSError), open_plain(path) as file:
+        digest = new_sha256()
+        while piece := file.read(PIECE):
+            digest.update(piece)
+        return str(digest.hexdigest()) == sha256
+    return False
 
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:

@@ -77,8 +77,6 @@ class OutMessage:
     """The name of its media file; "" = it is in the content, or there is none."""
     size: int = 0
     """Bytes of content and file."""
-    answer: str = "{}"
-    """The engine's as JSON, when it was sent."""
 
     def show(self, waits: str, set_by: float) -> dict[str, Any]:
         """As the API answers; `waits`: why its session sends nothing now; `set_by`: seconds that

@@ -2,7 +2,6 @@
 acknowledgements use this one. From the session's worker while one runs, else from its file."""
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,16 +15,13 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.whatsapp import is_answerable
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
-from agent.log import about
 from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
 from agent.messages.record import MESSAGE
 from agent.supervise.calls import Calls
 
-log = logging.getLogger(__name__)
-
 ENDING = "stopping"
-READER = ""
+READER = "/"
 """The consumer that reads over the API; it counts where no webhook gets the messages."""
 LONGEST_PAGE = 500
 CALL_SECONDS = 5.0
@@ -50,13 +46,7 @@ class Page(msgspec.Struct, frozen=True):
     oldest: _Whole
     newest: _Whole
     """Cursors; `oldest` is beyond `newest` where nothing is kept."""
-
-    @property
-    def more(self) -> bool:
-        return self.next < self.newest
-
-    def show(self) -> dict[str, Any]:
-        return {**msgspec.structs.asdict(self), "more": self.more}
+    more: bool
 
 
 @dataclass(slots=True)
@@ -103,16 +93,17 @@ class Reader:
         """Who gets the messages of which sessions; `settle` tells how far each is."""
 
     async def page(
-        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
+        self, id: InstanceId, after: int | None, limit: int = 100, wait: float = 0.0, by: str = ""
     ) -> Page:
         """The records behind the cursor; None = behind the newest. With `wait` it waits so many
-        seconds for the first one, also while the session's worker is restarted."""
+        seconds for the first one, also while the session's worker is restarted. `by`: the consumer
+        that takes them."""
         ends_at, looked = boot_now() + wait, False
         while True:
             news = self._of(id).news  # before the look: what comes meanwhile is not missed
             failure: WaError | None = None
             try:
-                page = await self._look(id, after, limit)
+                page = await self._look(id, after, limit, by)
                 after = page.next if after is None else after
                 if page.records:
                     return page
@@ -209,17 +200,11 @@ class Reader:
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
-        wanted = [name for name, wants in self.consumers.items() if wants(id)]
-        least = min(its.cursors.get(name, 0) for name in wanted or (READER,))
-        try:
-            if least or wanted:
-                with suppress(EngineError):
-                    await self.call(id, "messages_settled", {"cursor": least})
-            raw = await self.call(id, "messages_state", {})
-        except WaError as error:
-            log.debug("no figures of its messages: %s", error, extra=about(id))
-            return
-        with suppress(msgspec.ValidationError):
+        takers = self._takers(id)
+        least = min(its.cursors.get(name, 0) for name in takers)
+        asked = {"settled": least} if least or takers != [READER] else {}
+        with suppress(WaError, msgspec.ValidationError):  # the next time tells
+            raw = await self.call(id, "messages_state", asked)
             told = its.figures | msgspec.convert(raw, dict[str, _Whole])
             its.figures = {name: told.get(name, 0) for name in FIGURES}
 
@@ -253,11 +238,18 @@ class Reader:
     def _of(self, id: InstanceId) -> _Session:
         return self._sessions.setdefault(id, _Session())
 
-    async def _look(self, id: InstanceId, after: int | None, limit: int) -> Page:
+    def _takers(self, id: InstanceId) -> list[str]:
+        """The consumers that must have a record before it may go unread."""
+        return [name for name, wants in self.consumers.items() if wants(id)] or [READER]
+
+    async def _look(self, id: InstanceId, after: int | None, limit: int, by: str = "") -> Page:
         if after is None:
             page = await self._look(id, 0, 1)
-            return Page([], page.newest, page.oldest, page.newest)
-        raw = await self.ask(id, "messages", {"after": after, "limit": limit})
+            return Page([], page.newest, page.oldest, page.newest, False)
+        asked: dict[str, Any] = {"after": after, "limit": limit}
+        if by in (takers := self._takers(id)):
+            asked |= {"consumer": by, "consumers": takers}
+        raw = await self.ask(id, "messages", asked)
         try:
             page = msgspec.convert(raw, Page)
         except msgspec.ValidationError as error:

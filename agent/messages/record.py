@@ -122,11 +122,6 @@ def gap(first: int, last: int, since: float, missing: int | None) -> dict[str, A
     return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
 
 
-def erased(after: int, now_wall: float) -> dict[str, Any]:
-    """The gap before a session's first record, for a reader that had others of it."""
-    return {"v": VERSION, "id": f"g:{after}:erased", "kind": GAP, "cursor": 0, "kept": now_wall}
-
-
 def read(body: Any) -> dict[str, Any] | None:
     """A kept record; None: the disk changed its bytes, which SQLite does not notice."""
     try:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from aiohttp import web
 
 from agent.api.handlers.events import send_frame, serve_live
@@ -21,6 +22,7 @@ from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
+from agent.messages.media import PIECE
 from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
@@ -42,7 +44,6 @@ SAFE = (
 """Types that no browser runs as a page; any other file is only octets."""
 LONGEST_NAME = 150
 """Bytes, as file systems count."""
-PIECE = 256 * 1024
 SLOWEST = 32 * 1024
 """Bytes a second that a reader must take of the whole, beside a minute."""
 _LOAD_WAIT = 30
@@ -55,12 +56,13 @@ _NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 async def read(call: Call) -> Json:
     after, reader = cursor_of(call), call.parts.reader
     wait = float(call.query.get("wait", 0))
-    page = await reader.page(call.id, after, limit=call.query.get("limit", 100), wait=wait)
+    limit, by = call.query.get("limit", 100), READER if wait else ""
+    page = await reader.page(call.id, after, limit=limit, wait=wait, by=by)
     if call.caller.key and not call.parts.ring.knows(call.caller.key):
         raise Unauthorized("cannot accept this key: it was revoked meanwhile")
     if wait and after and after <= page.newest:
         reader.settle(READER, call.id, after)
-    return page.show()
+    return msgspec.structs.asdict(page)
 
 
 async def live(call: Call) -> web.StreamResponse:
@@ -83,7 +85,7 @@ async def _write(
     """The listener sets the pace; one that does not read is let go."""
     while not reader.ending:
         try:
-            page = await reader.page(call.id, after, limit=50, wait=_WAIT)
+            page = await reader.page(call.id, after, limit=50, wait=_WAIT, by=READER)
         except WaError as error:
             if error.code == ENDING:
                 break

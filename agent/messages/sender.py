@@ -1,7 +1,6 @@
 """Sends what waits of one session: several chats at once, each chat in its order."""
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -35,9 +34,9 @@ ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
 """They have the id of the message that they are about, on engines that give them none."""
-End = Mapping[str, Any] | WaError | None
-"""How a message ended, for a client that waits: the engine's answer, or an error. None: it has not
-ended, and the agent stops."""
+End = OutMessage | WaError | None
+"""How a message ended, for a client that waits: its row when it was sent, or an error. None: it has
+not ended, and the agent stops."""
 
 
 @dataclass(slots=True)
@@ -272,8 +271,9 @@ class SessionSender:
         self._holds.sent()
         id = answer.get("id")
         message_id = id[:200] if isinstance(id, str) else ""
-        told = {"message_id": message_id, "answer": json.dumps(dict(answer))}
-        await self._end(waiting, State.SENT, answer, "", "", **told)
+        row = replace(waiting.row, state=State.SENT, message_id=message_id)
+        row = replace(row, changed_wall=self._outbox.now())
+        await self._end(waiting, State.SENT, row, "", "", message_id=message_id)
         failpoint("outbox_noted")
 
     async def _failed(self, waiting: Waiting, error: WaError, engine: str) -> None:

@@ -127,8 +127,11 @@ class Sending:
         content["to"] = check_receiver(str(content["to"]))
         apart = content.pop("content", "")
         text = json.dumps(content, separators=(",", ":"))
-        chat = chat_of(content["to"])
-        lane = await self._lane(id, chat)
+        chat = lane = chat_of(content["to"])
+        if "@lid" in chat:  # both names of a person keep one order
+            with suppress(WaError):
+                other = await self._reader.ask(id, "messages_name", {"chat": chat})
+                lane = chat_of(str(other.get("name") or "")) or chat
         expires = expires_in or self.limits.messages.expires_hours * 3600
         row = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
@@ -158,10 +161,9 @@ class Sending:
             end = waiting.ending
         if isinstance(end, WaError):
             raise end
-        if end is not None:
-            return 200, end
+        row = end or row
         if row.state in LEFT:
-            return 200, json.loads(row.answer) if seconds else self._show(row)
+            return 200, {**self._show(row), "outcome": "sent"}
         if row.state in WAITING:
             look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
             return 202, {**self._show(row), "look": look}
@@ -243,14 +245,6 @@ class Sending:
         if self._outbox is None:
             raise self._trouble
         return self._outbox
-
-    async def _lane(self, id: InstanceId, chat: str) -> str:
-        """The chat under the name by which both its names keep one order."""
-        if "@lid" in chat:
-            with suppress(WaError):
-                other = await self._reader.ask(id, "messages_name", {"chat": chat})
-                chat = chat_of(str(other.get("name") or "")) or chat
-        return chat
 
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self.senders.get(id), self.limits.messages

@@ -154,9 +154,9 @@ class Archives:
         async with old.busy, self._keeping.ending(old):
             self._registry.get(old.id)
             self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
-            said = entry(old, "replacing", "an import begins to replace it")
+            old.note("replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
-            await self._registry.save(old, [said])
+            await self._registry.save(old)
             await self._host.stop(old.id)
             await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
             self._registry.drop(old)

@@ -14,7 +14,6 @@ from agent.config.config import Config
 from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
-from agent.core.reconnect import forgive
 from agent.core.recovery import ladder
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
@@ -36,7 +35,7 @@ from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
 from agent.log import about, clean, going_on
-from agent.supervise.facts import Facts, entry
+from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.vault.check import inspect
@@ -89,7 +88,7 @@ async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
         await means.copies.must_have_room(facts)
         # First, so that a copy that the next agent finds in place has no errors counted against
         # it.
-        facts.record = forgive(facts.record)
+        facts.forgive()
     made = ""
     for kind in plan.actions:
         made = await _do(means, facts, kind, plan) or made
@@ -169,7 +168,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
             await _look_at_files(means, facts)
             if plan.proof is not None and not plan.proof.stands(facts.folder.files):
                 raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
-        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.forgive(paired=False, account="")
         await means.registry.save(facts)
         failpoint("cleanup_reset")
     if facts.instance.backend:
@@ -304,12 +303,12 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     if gave_up and facts.instance.backend and isinstance(may_repair_end_it(case, asked), Proof):
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
-        facts.record = replace(forgive(facts.record), paired=False, account="")
+        facts.forgive(paired=False, account="")
     facts.repair = repair
     registry.statistics.note(repair)
     detail = {"ending": repair.ending, "seconds": round(repair.seconds, 1)}
-    over = entry(facts, "repair_over", decision.reason, Category.RECOVERY, **detail)
-    await registry.save(facts, [over])
+    facts.note("repair_over", decision.reason, Category.RECOVERY, **detail)
+    await registry.save(facts)
     return None, None
 
 

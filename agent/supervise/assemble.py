@@ -13,14 +13,7 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
-from agent.core.model import (
-    UNSETTLED,
-    Category,
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    JournalEntry,
-)
+from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.session import AgentStatus, wall_text
@@ -39,7 +32,7 @@ from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.repairs import Repairs
 from agent.supervise.run import run_pass
-from agent.supervise.seats import Packs, Seats
+from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault.identity import (
@@ -100,8 +93,7 @@ class Supervisor:
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.packs = Packs(open_packs, config.worker.pack, self._facts, wake)
-        self.seats = Seats(host, self.packs, self.backends, self._facts, self.gate.queues)
+        self.seats = Seats(host, open_packs, config.worker.pack, self._facts, self.gate)
         self.keeping = Snapshots(registry, self.seats)
 
         # What a pass works with, and when passes happen.
@@ -146,9 +138,7 @@ class Supervisor:
         age, settings = boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
-        self._pending = {
-            its.id for its in there if not its.observed or its.record.status in UNSETTLED
-        }
+        self._pending = {its.id for its in there if not its.observed or its.unsettled}
         return AgentStatus(
             version=VERSION,
             host=self.host.name,
@@ -307,7 +297,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     newer = {its: getattr(written, its) for its in IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
-    await registry.save(facts, [entry(facts, "folder_newer", sentence)])
+    facts.note("folder_newer", sentence)
+    await registry.save(facts)
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:

@@ -16,20 +16,11 @@ import msgspec
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
-from agent.core.session import is_other_account, no_pairing_to_lose
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
-from agent.errors import (
-    EngineError,
-    InvalidRequest,
-    LinkError,
-    Refused,
-    TooLarge,
-    TryLater,
-    WaError,
-)
+from agent.errors import EngineError, InvalidRequest, LinkError, Refused, TooLarge, TryLater
 from agent.files import open_plain
-from agent.supervise.facts import Facts, WorkerLink, entry
+from agent.supervise.facts import Facts, WorkerLink
 from agent.supervise.registry import Registry
 from agent.supervise.snapshots import Snapshots
 
@@ -38,7 +29,7 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
     """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id
-    if not confirmed and not no_pairing_to_lose(facts):
+    if not confirmed and not facts.no_pairing_to_lose:
         there, chats = facts.instance, ""
         if doing == "clean up" and there.engine == "evolution":
             chats = f" and delete {there.remote} on {there.backend} with its chats to make it again"
@@ -123,8 +114,8 @@ class Calls:
         self._link(id, "log out")
         async with facts.busy:  # a restart under way would lose the engine's word
             link = self._link(id, "log out")
-            said = entry(facts, "operator", "an operator asked for a logout")
-            await self.registry.store.append(said)
+            facts.note("operator", "an operator asked for a logout")
+            await self.registry.save(facts)
             facts.asked.logout = True
             async with self.keeping.ending(facts):
                 await link.call("logout", {}, timeout=LOGOUT_TIMEOUT)
@@ -144,7 +135,7 @@ class Calls:
         alone: bool = False,
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
-        if name == PAIRING_CODE and not no_pairing_to_lose(self.registry.get(id)):
+        if name == PAIRING_CODE and not self.registry.get(id).no_pairing_to_lose:
             raise Refused(
                 f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
                 f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
@@ -158,8 +149,8 @@ class Calls:
             async with facts.busy if alone else nullcontext():
                 link = self._link(id, f"{name} with")
                 if alone:
-                    said = f"an operator asked its engine for: {name}"
-                    await self.registry.store.append(entry(facts, "operator", said))
+                    facts.note("operator", f"an operator asked its engine for: {name}")
+                    await self.registry.save(facts)
                 return await link.call("command", call, timeout=timeout)
         finally:
             if alone:
@@ -289,7 +280,7 @@ def _refuse_other_account(facts: Facts) -> None:
     if fact is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
         raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
-    if is_other_account(facts):
+    if facts.is_other_account:
         why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
         raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
 
@@ -301,7 +292,7 @@ def _because(facts: Facts, error: EngineError) -> EngineError:
     return EngineError(f"{error} ({facts.sentence})", code=error.code)
 
 
-def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
+def _unsent(facts: Facts, error: LinkError | EngineError) -> TooLarge | TryLater | EngineError:
     """The error of a failed send: surely not sent, or unknown."""
     id = facts.id
     if error.code == "oversized":

@@ -35,6 +35,8 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.vault.identity import Identity
 
+NEVER = float("-inf")
+NOT_FAILING = ("", NEVER)
 FOLDER_LOST = "folder_lost"
 """The code of a session whose folder was deleted or replaced under its worker."""
 
@@ -143,6 +145,20 @@ class Facts(Session):
     hour_wall: float = 0.0
     hour_messages: int = 0
     """Begin of the hour that `silence` learns from, and the message count at that time."""
+    failing: tuple[str, float] = NOT_FAILING
+    """The reason of its last verdict that needs a repair, and when that was; until it is well."""
+    failures: dict[str, float] = field(default_factory=dict)
+    """When it last failed with each code that others may share."""
+    succeeded_at: float = NEVER
+    """When it last connected."""
+    unsaid: list[JournalEntry] = field(default_factory=list)
+    """Entries for the journal, which the next save writes."""
+
+    def note(
+        self, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
+    ) -> None:
+        """The journal and the log have it with the next save."""
+        self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
@@ -253,7 +269,7 @@ MEMORY = 96 << 20
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""
 
-_TROUBLES = (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside", "folder_newer", "snapshot_failed")
+_TROUBLES = (SESSION_CIRCUIT_OPEN, "folder_newer", "snapshot_failed")
 _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idle"})
 """A session that is down for one of these is down on purpose, or shows a code."""
 
@@ -265,8 +281,8 @@ def entry(
 
 
 def is_trouble(entry: JournalEntry) -> bool:
-    """True if the log has it as a warning: a session goes down, is stuck, banned, given up,
-    loses what arrives, or its circuit opens."""
+    """True if the log has it as a warning: a session goes down, is stuck, banned, given up, or its
+    circuit opens."""
     detail, code = entry.detail, str(entry.detail.get("reason", ""))
     if detail.get("ok") is False or entry.kind in _TROUBLES:
         return True

@@ -11,8 +11,7 @@ The incidents that hold sessions stand here as well, before the gate that asks t
 import asyncio
 import logging
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
@@ -20,31 +19,17 @@ from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
-from agent.core.model import (
-    Category,
-    ConnectionStatus,
-    HealthVerdict,
-    InstanceId,
-    JournalEntry,
-    is_light,
-)
+from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import (
-    BACKEND_DOWN,
-    BACKEND_UNCHECKED,
-    NO_WAIT,
-    WAIT_SENTENCES,
-    WAITS_TURN,
-    Wait,
-)
+from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.log import about
-from agent.supervise.facts import Facts, Notes, Settings
+from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
 
 # Many sessions that fail alike: one incident per engine, one canary, one trouble. The rules are the
@@ -61,16 +46,6 @@ _BETWEEN = frozenset(
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Group:
-    failures: deque[Failure] = field(default_factory=deque)
-    successes: dict[InstanceId, float] = field(default_factory=dict)
-    """When each session last connected."""
-    failing: dict[InstanceId, tuple[str, float]] = field(default_factory=dict)
-    """Failing sessions: the reason of each and when it was last seen."""
-    released_wall: float = 0.0
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
     """Hears of each failure and success; asked before each try. A session that should not run, or
@@ -83,7 +58,8 @@ class Incidents:
     reaching: Reaching
     backends: Backends
     active: dict[str, Incident] = field(init=False, default_factory=dict)
-    _groups: dict[str, _Group] = field(init=False, default_factory=dict)
+    _released: dict[str, float] = field(init=False, default_factory=dict)
+    """When the last incident of each group ended, in Unix time."""
 
     @property
     def policy(self) -> IncidentPolicy:
@@ -117,20 +93,19 @@ class Incidents:
 
     def failed(self, facts: Facts, code: str) -> None:
         group, now = group_of(facts), boot_now()
-        incident, its = self.active.get(group), self._of(group)
-        if incident is not None:
+        if (incident := self.active.get(group)) is not None:
             incident.join(facts.id, code)
             if incident.canary == facts.id:
                 self._canary_failed(incident, facts, code, now)
         elif is_shared(code):
-            its.failures.append(Failure(facts.id, code, now))
-            while its.failures[0].at < now - self.policy.window:
-                its.failures.popleft()
+            facts.failures.pop(code, None)
+            facts.failures[code] = now
+            members = self._of(group)
             found = find_incident(
                 group,
-                its.failures,
-                successes=its.successes,
-                population=self._population()[group],
+                (Failure(it.id, word, at) for it in members for word, at in it.failures.items()),
+                successes={it.id: it.succeeded_at for it in members},
+                population=len(members),
                 policy=self.policy,
                 now=now,
             )
@@ -155,12 +130,14 @@ class Incidents:
 
     def succeeded(self, facts: Facts) -> None:
         group, now = group_of(facts), boot_now()
-        (successes := self._of(group).successes)[facts.id] = now
+        facts.succeeded_at = now
         if (incident := self.active.get(group)) is None:
             return
         if incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
-        elif sum(incident.since <= at for at in successes.values()) >= len(incident.members):
+        elif sum(incident.since <= it.succeeded_at for it in self._of(group)) >= len(
+            incident.members
+        ):
             self.release(group, "as many sessions connected meanwhile")
 
     def nothing_to_try(self, facts: Facts) -> None:
@@ -174,13 +151,13 @@ class Incidents:
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         if not facts.should_run:
+            facts.failing, facts.succeeded_at = NOT_FAILING, NEVER
             self.forget(facts.id)
             return
-        failing = self._of(group_of(facts)).failing
         if needs_repair(verdict):
-            failing[facts.id] = (verdict.reason, boot_now())
+            facts.failing = verdict.reason, boot_now()
         elif verdict.reason not in _BETWEEN:
-            failing.pop(facts.id, None)
+            facts.failing = NOT_FAILING
         if (incident := self.incident_of(facts)) is not None and is_well(verdict):
             word = "is connected again" if verdict.healthy else "shows its code"
             if facts.id == incident.canary:
@@ -190,9 +167,6 @@ class Incidents:
 
     def forget(self, id: InstanceId) -> None:
         """The session is disabled, deleted or moved away: no other one waits for its try."""
-        for its in self._groups.values():
-            its.failing.pop(id, None)
-            its.successes.pop(id, None)
         for incident in list(self.active.values()):
             if id in incident.members:
                 self._pass_turn(incident, id)
@@ -217,12 +191,12 @@ class Incidents:
     def odd_one_out(self, facts: Facts) -> bool:
         """No other instance of its group fails as this one does, nor of those that go out the same
         way."""
-        group, since, noise = group_of(facts), boot_now() - STALE, self.policy.noise
-        failing = {id: why for id, (why, at) in self._of(group).failing.items() if at > since}
+        since, noise, members = boot_now() - STALE, self.policy.noise, self._of(group_of(facts))
+        failing = {it.id: it.failing[0] for it in members if it.failing[1] > since}
         code = failing.pop(facts.id, "")
         alike = {id for id, other in failing.items() if other == code}
         beside = {other.id for other in self._beside(facts)}
-        among_all = len(alike) <= self._population()[group] * noise
+        among_all = len(alike) <= len(members) * noise
         return among_all and len(alike & beside) <= (len(beside) + 1) * noise
 
     def another_connected(self, facts: Facts) -> bool:
@@ -234,19 +208,19 @@ class Incidents:
         incident = self.active.get(group_of(facts))
         if incident is not None and incident.canary == facts.id:
             return time.time() - (boot_now() - incident.turn_at)
-        return self._of(group_of(facts)).released_wall
+        return self._released.get(group_of(facts), 0.0)
 
     def codes(self) -> dict[str, str]:
         """For each group in use, the code of its incident; "" = none."""
-        none = dict.fromkeys(self._population(), "")
+        none = dict.fromkeys(map(group_of, self.all_facts.values()), "")
         return none | {group: incident.code for group, incident in self.active.items()}
 
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns. Earlier failures prove
         nothing any more."""
-        incident, its = self.active.pop(group), self._of(group)
-        its.failures.clear()
-        its.released_wall = time.time()
+        incident, self._released[group] = self.active.pop(group), time.time()
+        for its in self._of(group):
+            its.failures.clear()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
         for id in incident.members:
             if id in self.all_facts:
@@ -273,19 +247,16 @@ class Incidents:
         detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
         self.notes.write(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
 
-    def _of(self, group: str) -> _Group:
-        return self._groups.setdefault(group, _Group())
+    def _of(self, group: str) -> list[Facts]:
+        return [its for its in self.all_facts.values() if group_of(its) == group]
 
-    def _population(self) -> Counter[str]:
-        return Counter(map(group_of, self.all_facts.values()))
-
-    def _beside(self, facts: Facts) -> Iterable[Facts]:
+    def _beside(self, facts: Facts) -> list[Facts]:
         """The others of its group that go out the same way. What the rest do proves nothing about
         this way."""
-        group, way = group_of(facts), self._way_out(facts)
-        others = (its for its in self.all_facts.values() if group_of(its) == group)
-        alike = (its for its in others if its is not facts and self._way_out(its) == way)
-        return () if way is None else alike
+        if (way := self._way_out(facts)) is None:
+            return []
+        others = self._of(group_of(facts))
+        return [its for its in others if its is not facts and self._way_out(its) == way]
 
     def _way_out(self, facts: Facts) -> str | None:
         """The way by which a session goes out; None = not known, so no other goes out the same."""
@@ -359,7 +330,7 @@ class Gate:
     def note_wait(self, facts: Facts) -> None:
         """So that an order's answer says at once that the start has to wait."""
         if not facts.wait.reason:
-            facts.wait = self.ask(facts) or NO_WAIT
+            facts.wait = self.ask(facts) or Wait()
 
     def note_look(self, facts: Facts) -> None:
         """The worker was looked at: while it runs it has its room."""
@@ -370,10 +341,9 @@ class Gate:
 
     def note_claim(self, facts: Facts) -> None:
         """A claim may show that the heavy part of its start is over."""
-        claim = None if facts.run.claim is None else facts.run.claim.claim
-        if claim is not None and is_light(claim):
+        if facts.claim is not None and facts.claim.is_light:
             self.queues.is_light(facts.id)
-        if claim is not None and claim.reason == NOT_TOLD:
+        if facts.claim is not None and facts.claim.claim.reason == NOT_TOLD:
             self.queues.settled(facts.id)  # it may never tell more
 
     def promise(self, facts: Facts) -> None:

@@ -11,8 +11,7 @@ from typing import Any
 
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, Override
 from agent.core.reasons import reason_of
-from agent.core.reconnect import forgive
-from agent.core.session import Session, no_pairing_to_lose, with_override
+from agent.core.session import Session
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import failpoint
@@ -84,7 +83,8 @@ class Orders:
         async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
             facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
-            facts.record = with_override(forgive(facts.record), Override.NONE, "")
+            facts.forgive()
+            facts.order(Override.NONE)
             return await self.intend(facts, "enabled", "an operator enabled it")
 
     async def disable(self, id: InstanceId) -> Session:
@@ -97,7 +97,7 @@ class Orders:
                 code="enabled_in_systemd",
             )
         facts.instance = replace(facts.instance, enabled=False)
-        facts.record = with_override(facts.record, Override.NONE, "")
+        facts.order(Override.NONE)
         facts.action.interrupt_start()
         return await self.intend(facts, "disabled", "an operator disabled it")
 
@@ -105,14 +105,14 @@ class Orders:
         facts = self.registry.get(id)
         async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
             facts.asked.start = True
-            override = Override.NONE if facts.enabled else Override.STARTED
-            facts.record = with_override(forgive(facts.record), override, facts.boot)
+            facts.forgive()
+            facts.order(Override.NONE if facts.enabled else Override.STARTED)
             return await self.intend(facts, "operator", "an operator started it")
 
     async def stop(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         refuse_to_end(facts, "stop")
-        facts.record = with_override(facts.record, Override.STOPPED, facts.boot)
+        facts.order(Override.STOPPED)
         facts.action.interrupt_start()
         stays = "an operator stopped it: it stays stopped until a start"
         return await self.intend(facts, "operator", stays)
@@ -124,7 +124,7 @@ class Orders:
         unit = facts.unit if facts.observed else await self.host.status(id)
         if not unit.runs:
             return await self.start(id)
-        facts.record = replace(forgive(facts.record), restart_of=unit.run)
+        facts.forgive(restart_of=unit.run)
         return await self.intend(facts, "operator", "an operator asked for a restart")
 
     def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
@@ -142,7 +142,7 @@ class Orders:
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> Session:
         facts = self.registry.get(id)
-        if no_pairing_to_lose(facts):
+        if facts.no_pairing_to_lose:
             raise Refused(
                 f"cannot log out {id}: it is not paired, there is no pairing to end; to pair it:"
                 f" `wa-agent qr {id}`",
@@ -155,7 +155,8 @@ class Orders:
     async def intend(
         self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
     ) -> Session:
-        await self.registry.save_order(facts, entry(facts, kind, sentence, category))
+        facts.note(kind, sentence, category)
+        await self.registry.save_order(facts)
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
@@ -168,8 +169,8 @@ class Orders:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            begins = entry(facts, "deleting", "an operator deletes it")
-            await self.registry.save_order(facts, begins)
+            facts.note("deleting", "an operator deletes it")
+            await self.registry.save_order(facts)
             await self.host.stop(id)
             failpoint("deletion_begun")
             if facts.instance.backend:
@@ -202,7 +203,9 @@ class Orders:
         # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
         # that WhatsApp no longer knows stays ended.
         record = replace(
-            with_override(identity.record, Override.NONE, ""),
+            identity.record,
+            override=Override.NONE,
+            override_boot="",
             status_since_wall=time.time(),
             reason="",
             paired=identity.paired and not reason_of(identity.ended).unpairs,

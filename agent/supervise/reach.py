@@ -91,7 +91,7 @@ async def _connect(proxy: SplitResult) -> str:
 
 
 async def _ask(address: Address) -> str:
-    connector = aiohttp.TCPConnector(resolver=_Resolver(), force_close=True)
+    connector = aiohttp.TCPConnector(resolver=Resolver(), force_close=True)
     headers = ("User-Agent", "Accept", "Accept-Encoding")
     async with (
         aiohttp.ClientSession(
@@ -129,7 +129,7 @@ def _look_at_file(path: str) -> str:
     return ""
 
 
-class _Resolver(AbstractResolver):
+class Resolver(AbstractResolver):
     """Names by `resolve`, for a client of aiohttp."""
 
     async def resolve(

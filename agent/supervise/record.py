@@ -30,15 +30,8 @@ from agent.core.model import (
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.reconnect import after_connected, after_drop, forgive, settled
-from agent.core.session import (
-    NOT_LOOKED_YET,
-    Session,
-    is_other_account,
-    started_by_hand,
-    stopped_by_hand,
-    with_override,
-)
+from agent.core.reconnect import after_connected, after_drop, settled
+from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
@@ -105,45 +98,34 @@ _PASSED_ON = ("direction", "type", "id", "ack")
 
 def take_in(means: Means, facts: Facts, happening: Happening) -> None:
     """Count what happened in a session, write it down or pass it on."""
-    kind = happening.kind
+    kind, detail, now = happening.kind, happening.detail, boot_now()
     if kind in (KEPT, "not_kept", "kept_again"):
         means.registry.kept_more(facts.id)
-    if kind == KEPT:
-        return
-    if note_happening(means.settings, facts, happening):
-        means.gate.wake(facts.id)
-    if kind in WITH_TEXT:
-        text = _text(happening.detail.get("text"))
-        means.notes.write(JournalEntry(kind, text, WITH_TEXT[kind], facts.id, time.time()))
-    if kind in UNWRITTEN and means.bus.wants(kind):
-        means.bus.publish_passing(_passing_entry(facts, happening))
-
-
-def note_happening(settings: Settings, facts: Facts, happening: Happening) -> bool:
-    """Count it; True when the instance should be looked at now."""
-    detail, now = happening.detail, boot_now()
-    match happening.kind:
+    match kind:
         case "message":
-            out = detail.get("direction") == "out"
-            direction = "out" if out else "in"
+            direction = "out" if detail.get("direction") == "out" else "in"
             facts.counters.messages[direction] += 1
             facts.counters.per_minute[direction].note(now)
-            if not out:
+            if direction == "in":
                 facts.inbound = replace(facts.inbound, last_wall=time.time())
             # One that this session wrote itself proves nothing.
-            if detail.get("type") != "ciphertext" and (detail.get("peer") or not out):
-                _note_readable(settings, facts, detail, now)
+            if detail.get("type") != "ciphertext" and (detail.get("peer") or direction == "in"):
+                _note_readable(means.settings, facts, detail, now)
         case "read_later":
-            _note_readable(settings, facts, detail, now)
+            _note_readable(means.settings, facts, detail, now)
         case "ack":
             facts.counters.messages["ack"] += 1
             facts.inbound = replace(facts.inbound, ack_wall=time.time())
         case "crypto_error":
-            return _note_crypto(settings, facts, detail, now)
+            if _note_crypto(means.settings, facts, detail, now):
+                means.gate.wake(facts.id)
+        case _ if kind in WITH_TEXT:
+            means.notes.write(entry(facts, kind, _text(detail.get("text")), WITH_TEXT[kind]))
         # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
-        case kind if kind not in WITH_TEXT and kind not in ("key_regeneration", KEPT):
+        case _ if kind not in ("key_regeneration", KEPT):
             facts.counters.errors[kind] += 1
-    return False
+    if kind in UNWRITTEN and means.bus.wants(kind):
+        means.bus.publish_passing(_passing_entry(facts, happening))
 
 
 def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
@@ -166,7 +148,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
     return tuple(signal for signal in signals if signal is not None)
 
 
-def watch_hour(facts: Facts) -> None:
+def _watch_hour(facts: Facts) -> None:
     """Learn the usual rate from each whole hour of one connection."""
     now_wall, came = time.time(), facts.counters.messages["in"]
     if facts.connected_since_wall is None:
@@ -240,12 +222,11 @@ that what arrives cannot be kept, until it can, or was damaged."""
 def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
     """A message or an acknowledgement for the listeners, without text and peer."""
     passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
+    sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
     if happening.kind == "ack":
         sentence = f"a message is {passed_on['ack'] or 'acknowledged'}"
-    else:
-        sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
-    detail = {key: value for key, value in passed_on.items() if value}
-    return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+    detail: dict[str, Any] = {key: value for key, value in passed_on.items() if value}
+    return entry(facts, happening.kind, sentence, **detail)
 
 
 def _text(value: object) -> str:
@@ -291,45 +272,40 @@ _BY_HAND = ("stopped", "disabled", "masked", "logout")
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
-def note_operator(facts: Facts, *, past_us: bool) -> list[JournalEntry]:
+def note_operator(facts: Facts, *, past_us: bool) -> None:
     """Conclude from the unit what an operator did with systemctl, and respect it. `past_us`: the
     operator can."""
-    entries: list[JournalEntry] = []
     unit = facts.unit
     # A session on a backend has no unit that an operator could stop.
     if past_us and not facts.instance.backend and not unit.job_pending:
-        if stopped_by_hand(facts):
+        if facts.stopped_by_hand:
             # Once per run, or no start by the agent would ever last.
-            record = replace(facts.record, stopped_run=facts.record.seen_run)
-            facts.record = with_override(record, Override.STOPPED, facts.boot)
-            sentence = "an operator stopped its unit: it stays stopped until a start"
-            entries.append(entry(facts, "operator", sentence))
-        elif started_by_hand(facts, facts.action.started_run):
-            wanted = Override.NONE if facts.enabled else Override.STARTED
-            facts.record = with_override(facts.record, wanted, facts.boot)
-            entries.append(entry(facts, "operator", "an operator started its unit"))
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+            facts.order(Override.STOPPED)
+            facts.note("operator", "an operator stopped its unit: it stays stopped until a start")
+        elif facts.started_by_hand(facts.action.started_run):
+            facts.order(Override.NONE if facts.enabled else Override.STARTED)
+            facts.note("operator", "an operator started its unit")
             if reason_of(facts.record.reason).final:
                 # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                 # in.
-                facts.record = replace(forgive(facts.record), restart_of=unit.run)
+                facts.forgive(restart_of=unit.run)
     settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
     seen = (facts.record.seen_run, facts.record.seen_boot)
     if unit.runs and unit.run and settled and seen != (unit.run, facts.boot):
         facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
-    return entries
 
 
-def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> None:
     """Turn one observation and its verdict into a new record and journal entries."""
     _begin_now(facts, facts.at_wall)
     before = facts.record
     _note_drop(registry.gate, facts, verdict)
-    return [
-        *_note_pairing(facts),
-        *_note_passkey(facts),
-        *_note_status(registry, facts, before, verdict),
-        *_note_verdict(registry.gate, facts, verdict),
-    ]
+    _note_pairing(facts)
+    _note_passkey(facts)
+    _note_status(registry, facts, before, verdict)
+    _note_verdict(registry.gate, facts, verdict)
+    _watch_hour(facts)
 
 
 def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
@@ -357,7 +333,7 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 def _note_status(
     registry: Registry, facts: Facts, before: SessionRecord, verdict: HealthVerdict
-) -> list[JournalEntry]:
+) -> None:
     """`before`: the record before this pass, drops not yet counted."""
     now_wall = facts.at_wall
     if verdict.state is before.status:
@@ -367,7 +343,7 @@ def _note_status(
         if verdict.state is Status.CONNECTED:
             facts.record = settled(facts.record, now_wall)
             facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
-        return []
+        return
     if verdict.state is Status.CONNECTED:
         _note_connected(registry, facts, now_wall)
     else:
@@ -385,8 +361,7 @@ def _note_status(
     more: dict[str, Any] = {"asked": True} if asked else {}
     lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
     goes_on = "; it reconnects" if lost else ""
-    said = entry(
-        facts,
+    facts.note(
         "status",
         f"{before.status} → {verdict.state}: {why}{goes_on}",
         status=verdict.state,
@@ -396,7 +371,6 @@ def _note_status(
         why=why,
         **more,
     )
-    return [said]
 
 
 def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
@@ -414,17 +388,16 @@ def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
         facts.lost_because = ""
 
 
-def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> list[JournalEntry]:
+def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     before, facts.verdict = facts.verdict, verdict
     if (before.health, before.reason) == (verdict.health, verdict.reason):
-        return []
+        return
     if verdict.reason == SUSPECT:
         gate.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
     if before is NOT_LOOKED_YET and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
-        return []
+        return
     words, code = f"{verdict.health}: {verdict.sentence}", verdict.reason
-    said = entry(facts, "verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
-    return [said]
+    facts.note("verdict", words, Category.HEALTH, verdict=verdict.health, reason=code)
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:
@@ -438,38 +411,37 @@ def _begin_now(facts: Facts, now_wall: float) -> None:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
-def _note_pairing(facts: Facts) -> list[JournalEntry]:
+def _note_pairing(facts: Facts) -> None:
     claim, record = facts.claim.claim if facts.claim else None, facts.record
-    if claim is None or not claim.paired or is_other_account(facts):
-        return []
+    if claim is None or not claim.paired or facts.is_other_account:
+        return
     account = claim.account or record.account
     if record.paired and record.account == account:
-        return []
+        return
     facts.record = replace(record, paired=True, account=account)
-    if record.paired and record.account:
-        return [entry(facts, "paired", "paired again, with another account")]
-    return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
+    if not record.paired:
+        facts.note("paired", "paired with a phone")
+    elif record.account:
+        facts.note("paired", "paired again, with another account")
 
 
-def _note_passkey(facts: Facts) -> list[JournalEntry]:
+def _note_passkey(facts: Facts) -> None:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim = facts.claim.claim if facts.claim else None
     known = facts.passkey_asked
     facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
-    if known or not facts.passkey_asked or facts.record.needs_passkey:
-        return []
-    facts.record = replace(facts.record, needs_passkey=True)
-    return [entry(facts, PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))]
+    if facts.passkey_asked and not known and not facts.record.needs_passkey:
+        facts.record = replace(facts.record, needs_passkey=True)
+        facts.note(PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))
 
 
-def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:
+def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> None:
     """The host restarted the worker: count it under the reason why the last run ended."""
     if after.restarts <= before.restarts or not after.run:
-        return []
+        return
     times = after.restarts - before.restarts
     last_result = before.result if after.result == "success" else after.result
     reason = RESTART_REASON.get(last_result, "crash")
     facts.counters.by_word["restarts"][reason] += times
     facts.lost_because = facts.lost_because or f"worker_{reason}"
-    sentence = f"its worker ended ({reason}), and the host started it again"
-    return [entry(facts, "restarted", sentence)]
+    facts.note("restarted", f"its worker ended ({reason}), and the host started it again")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -236,23 +236,24 @@ class Registry:
                 return instance.id
         return None
 
-    async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Write rows and identity: they must be on the disk before a plan is carried out. The log
-        has the entries as well."""
+    async def save(self, facts: Facts) -> None:
+        """Write rows, identity and what was noted: they must be on the disk before a plan is
+        carried out."""
         if facts.gone:
             return
-        for said in entries:
-            tell(said)
+        said, facts.unsaid = facts.unsaid, []
+        for each in said:
+            tell(each)
         if not is_written(facts):
             await self._write_identity(facts)
-        await self._save_row(facts, *entries)
+        await self._save_row(facts, *said)
 
-    async def save_order(self, facts: Facts, said: JournalEntry) -> None:
+    async def save_order(self, facts: Facts) -> None:
         """As `save`, for an order: where it cannot be written, what is wanted is what was."""
         instance, record = facts.saved.instance, facts.saved.record
         assert instance is not None and record is not None, "the registry has what was written"
         try:
-            await self.save(facts, [said])
+            await self.save(facts)
         except WaError:
             facts.asked.start = False
             facts.instance = instance

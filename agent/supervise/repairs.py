@@ -13,7 +13,6 @@ from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
-from agent.core.reconnect import forgive
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
@@ -198,7 +197,7 @@ class Repairs:
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else ""
-        facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
+        facts.forgive(restart_of=again or facts.record.restart_of)
         facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
         asked = "an operator asked to connect now"
         await self.orders.intend(facts, "operator", asked, Category.RECONNECT)

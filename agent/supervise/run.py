@@ -8,31 +8,24 @@ from agent.clock import boot_now
 from agent.core import reconnect
 from agent.core.breaker import BreakerPolicy
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
-from agent.core.model import Category, Health, HealthVerdict, JournalEntry, SessionRecord, UnitState
+from agent.core.model import Category, Health, HealthVerdict, SessionRecord, UnitState
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.session import NO_WAIT, STARTING, waits_for_network
+from agent.core.session import STARTING, Wait
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
-from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, entry
+from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import (
-    Means,
-    note_operator,
-    note_restarts,
-    remember,
-    signals_of,
-    watch_hour,
-)
+from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
 from agent.supervise.registry import is_written
 
 
 def note_circuit(
     facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
-) -> list[JournalEntry]:
-    """Journal entry where its circuit opened or closed since `before`; a failed trial adds none."""
+) -> None:
+    """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
@@ -41,12 +34,9 @@ def note_circuit(
             f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
             " (it closes once it connects)"
         )
-        category = Category.RECONNECT
-        return [entry(facts, SESSION_CIRCUIT_OPEN, sentence, category, failures=now.failures)]
+        facts.note(SESSION_CIRCUIT_OPEN, sentence, Category.RECONNECT, failures=now.failures)
     if was.opened_at is not None and now.opened_at is None:
-        sentence = "its circuit is closed again"
-        return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
-    return []
+        facts.note(SESSION_CIRCUIT_CLOSED, "its circuit is closed again", Category.RECONNECT)
 
 
 MOST_FAILURES = 6
@@ -65,25 +55,24 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # The settings may have changed, and the host may have begun a run.
         means.seats.limit_memory(facts.id, settings.memory_wall(facts))
         gate.note_look(facts)
-        entries = note_operator(facts, past_us=means.operators_act_past_us)
+        note_operator(facts, past_us=means.operators_act_past_us)
         if facts.observed:
-            entries += note_restarts(facts, unit_before, facts.unit)
+            note_restarts(facts, unit_before, facts.unit)
         # Judge; once more where the verdict's entries changed the record.
         verdict = _judge(gate, facts)
         judged = facts.record
-        entries += remember(registry, facts, verdict)
-        watch_hour(facts)
+        remember(registry, facts, verdict)
         gate.incidents.judged(facts, verdict)
-        waits = gate.ask(facts) or NO_WAIT
+        waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
             verdict = _judge(gate, facts)
         facts.sentence = verdict.sentence
-        entries += note_circuit(facts, before, settings.config.reconnect.breaker, time.time())
+        note_circuit(facts, before, settings.config.reconnect.breaker, time.time())
         registry.statistics.checked += 1
         registry.statistics.check_seconds += boot_now() - begun
         # Record.
-        if entries or facts.record != before or not is_written(facts):
-            await registry.save(facts, entries)
+        if facts.unsaid or facts.record != before or not is_written(facts):
+            await registry.save(facts)
         if verdict.state not in STARTING or verdict.health is Health.STUCK:
             gate.queues.settled(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
@@ -104,7 +93,7 @@ def _policy(gate: Gate, facts: Facts) -> HealthPolicy:
 
 def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     policy = _policy(gate, facts)
-    facts.wait = gate.ask(facts) or NO_WAIT
+    facts.wait = gate.ask(facts) or Wait()
     if facts.wait.reason == UNREACHABLE:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
     facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
@@ -113,7 +102,7 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
     facts.back_at = gate.reaching.back_at(facts)
-    if not facts.wait.reason and waits_for_network(facts):
+    if not facts.wait.reason and facts.waits_for_network:
         gate.reaching.doubt(facts)
     verdict = judge_health(facts, policy, boot_now())
     return as_asked(verdict) if facts.asked.logout else verdict
@@ -178,14 +167,13 @@ async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
         count = _count_try(means.settings.config.reconnect, facts, plan)
         if ActionKind.STOP in plan.actions:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-    said = entry(
-        facts,
+    facts.note(
         "repair" if plan.repair else "action",
         f"{plan.name}: {plan.reason}{count}",
         Category.RECONNECT if count else Category.RECOVERY,
         **{"step" if plan.repair else "action": plan.name},
     )
-    await means.registry.save(facts, [said])
+    await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
 
 
@@ -196,7 +184,7 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     if plan.ordered:
         restarts["operator"] += 1
         # An operator's order outweighs the reason why its worker is down.
-        facts.record = replace(reconnect.forgive(facts.record), restart_of="")
+        facts.forgive(restart_of="")
         return ""
     if ActionKind.RESTART in plan.actions:
         restarts["agent"] += 1
@@ -229,11 +217,9 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         facts.record = replace(facts.record, paired=False, account="")
         if config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.
-            facts.record = reconnect.forgive(facts.record)
-    opened = note_circuit(facts, before, config.reconnect.breaker, time.time())
+            facts.forgive()
     word = "done" if outcome.ok else f"failed: {outcome.detail}"
-    said = entry(
-        facts,
+    facts.note(
         "repaired" if plan.repair else "outcome",
         f"{plan.name}: {word} in {outcome.seconds:.2f} s",
         Category.RECOVERY,
@@ -241,4 +227,5 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         seconds=round(outcome.seconds, 3),
         **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
     )
-    await means.registry.save(facts, [said, *opened])
+    note_circuit(facts, before, config.reconnect.breaker, time.time())
+    await means.registry.save(facts)

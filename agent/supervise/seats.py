@@ -16,9 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.backends.declared import Backends
 from agent.clock import boot_now
-from agent.core.admission import Queues
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import entry_of
 from agent.errors import HostError, LinkError, WaError
@@ -27,6 +25,7 @@ from agent.host.units import PACKS
 from agent.link.client import Link, Listener
 from agent.log import going_on
 from agent.supervise.facts import Facts
+from agent.supervise.gate import Gate
 
 log = logging.getLogger(__name__)
 
@@ -147,15 +146,108 @@ def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, s
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Packs:
-    """Which sessions are in which pack; keeps the worker of each pack as long as it is used."""
+class Seats:
+    """Starts and stops sessions where each has its seat; keeps the worker of each pack as long as
+    it is used."""
 
-    _open_host: Callable[[], Awaitable[Host]]
+    _host: Host
+    _open_packs: Callable[[], Awaitable[Host]]
     _size: int
+    """Sessions of one pack; 1 = none is in a pack."""
     _facts: Mapping[InstanceId, Facts]
-    _wake: Wake
-    all: dict[InstanceId, Pack] = field(init=False, default_factory=dict)
-    _host: Host | None = field(init=False, default=None)
+    _gate: Gate
+    packs: dict[str, Pack] = field(init=False, default_factory=dict)
+    _host_of_packs: Host | None = field(init=False, default=None)
+
+    async def list(self) -> Mapping[InstanceId, UnitStatus]:
+        packs = self.packs.values()
+        every = ((pack, id, unit) for pack in packs for id, unit in pack.members.items())
+        members = {id: unit for pack, id, unit in every if self._pack_of(id) is pack}
+        return {**await self._host.list(), **members, **self._gate.backends.units()}
+
+    async def status(self, id: InstanceId) -> UnitStatus:
+        if (remote := self._remote(id)) is not None:
+            backend = self._gate.backends.of(remote)
+            return UNIT_ABSENT if backend is None else backend.unit(id)
+        if not self._in_pack(id):
+            return await self._host.status(id)
+        if (pack := self._pack_of(id)) is None:
+            return UNIT_ABSENT
+        if pack.stale or pack.link is None:
+            async with pack.acting:
+                await pack.look()
+        return pack.members.get(id, UNIT_ABSENT)
+
+    async def start(self, id: InstanceId) -> None:
+        """HostError where it does not come up. A worker that runs stays where it is."""
+        if (remote := self._remote(id)) is not None:
+            if not await self._gate.backends.needed(remote).start(id):
+                self._gate.queues.no_login()  # the server had it connected already
+            return
+        facts = self._facts.get(id)
+        if facts is not None and self._takes(facts) and not (await self.status(id)).runs:
+            places = {each.id: each.pack for each in self._facts.values() if each.pack}
+            facts.pack = choose_pack(places, id, facts.instance.engine, self._size)
+        if facts is None or not facts.pack:
+            await self._host.start(id)
+        else:
+            pack = await self._running(InstanceId(facts.pack))
+            pack.needed_at = boot_now()
+            await pack.call("hold", HOLD_WITHIN, id=id)
+
+    async def stop(self, id: InstanceId) -> None:
+        if (remote := self._remote(id)) is not None:
+            if (backend := self._gate.backends.of(remote)) is not None:
+                backend.leave(id)
+        elif not self._in_pack(id):
+            await self._host.stop(id)
+        else:
+            await self.status(id)
+            pack = self._pack_of(id)
+            if pack is not None and pack.unit.runs and id in pack.members:
+                await pack.call("release", RELEASE_WITHIN, id=id)
+
+    async def restart(self, id: InstanceId) -> None:
+        facts = self._facts.get(id)
+        if facts is not None and facts.instance.backend:
+            await self._gate.backends.needed(facts).restart(id)
+        elif facts is not None and (facts.pack or self._takes(facts)):
+            await self.stop(id)
+            await self.start(id)
+        else:
+            await self._host.restart(id)
+
+    async def reset_failed(self, id: InstanceId) -> None:
+        """A pack forgets how a member failed where it holds it again."""
+        if (pack := self._pack_of(id)) is not None:
+            if not pack.members.get(id, UNIT_ABSENT).runs:
+                pack.members[id] = UNIT_ABSENT
+        elif self._remote(id) is None and not self._in_pack(id):
+            await self._host.reset_failed(id)
+
+    def limit_memory(self, id: InstanceId, most: int) -> None:
+        """A member of a pack has none: the pack ends a Node that uses too much."""
+        if self._remote(id) is None and not self._in_pack(id):
+            self._host.limit_memory(id, most)
+
+    def enabled_by_operator(self, id: InstanceId) -> bool:
+        return self._remote(id) is None and self._host.enabled_by_operator(id)
+
+    def link_path(self, id: InstanceId) -> Path:
+        if not self._in_pack(id):
+            return self._host.link_path(id)
+        if (pack := self._pack_of(id)) is None:
+            raise HostError(f"cannot reach {id}: it is in no pack")
+        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
+
+    def log_path(self, id: InstanceId) -> Path | None:
+        """In a pack's, each line names its session."""
+        if not self._in_pack(id):
+            return self._host.log_path(id)
+        pack = self._pack_of(id)
+        return None if pack is None else pack.host.log_path(pack.name)
+
+    # the packs
 
     async def take_over(self, run_folder: Path) -> None:
         """Find the packs that run already, and the sessions in them; one that is larger than the
@@ -163,8 +255,9 @@ class Packs:
         no systemd. Without a pack no host is opened."""
         if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
             return
-        self._host = await self._open_host()
-        found = [self._pack(id) for id, its in (await self._host.list()).items() if its.runs]
+        self._host_of_packs = await self._open_packs()
+        units = await self._host_of_packs.list()
+        found = [self._pack(id) for id, its in units.items() if its.runs]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
@@ -174,77 +267,21 @@ class Packs:
             for id in held:
                 self._facts[id].pack = pack.name
 
-    def holds(self, id: InstanceId) -> bool:
-        """Whether its pack answers for it: it was started there, and no worker of its own since."""
-        facts = self._facts.get(id)
-        return facts is not None and bool(facts.pack)
-
-    def list(self) -> Mapping[InstanceId, UnitStatus]:
-        packs = self.all.values()
-        all = ((pack, id, unit) for pack in packs for id, unit in pack.members.items())
-        return {id: unit for pack, id, unit in all if self._pack_of(id) is pack}
-
-    async def status(self, id: InstanceId) -> UnitStatus:
-        if (pack := self._pack_of(id)) is None:
-            return UNIT_ABSENT
-        if pack.stale or pack.link is None:
-            async with pack.acting:
-                await pack.look()
-        return pack.members.get(id, UNIT_ABSENT)
-
-    def takes(self, facts: Facts) -> bool:
-        """Whether a start of this session is a start in a pack."""
-        return self._size > 1 and entry_of(facts.instance.engine).packable
-
-    def place(self, facts: Facts) -> None:
-        """Choose the pack of a session that starts; "" = a worker of its own."""
-        if self.takes(facts):
-            places = {each.id: each.pack for each in self._facts.values() if each.pack}
-            facts.pack = choose_pack(places, facts.id, facts.instance.engine, self._size)
-
-    async def start(self, facts: Facts) -> None:
-        """HostError where it does not come up."""
-        pack = await self._running(InstanceId(facts.pack))
-        pack.needed_at = boot_now()
-        await pack.call("hold", HOLD_WITHIN, id=facts.id)
-
-    async def stop(self, id: InstanceId) -> None:
-        await self.status(id)
-        pack = self._pack_of(id)
-        if pack is not None and pack.unit.runs and id in pack.members:
-            await pack.call("release", RELEASE_WITHIN, id=id)
-
-    async def reset_failed(self, id: InstanceId) -> None:
-        """Its pack forgets how it failed where it holds it again."""
-        pack = self._pack_of(id)
-        if pack is not None and not pack.members.get(id, UNIT_ABSENT).runs:
-            pack.members[id] = UNIT_ABSENT
-
-    def link_path(self, id: InstanceId) -> Path:
-        if (pack := self._pack_of(id)) is None:
-            raise HostError(f"cannot reach {id}: it is in no pack")
-        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
-
-    def log_path(self, id: InstanceId) -> Path | None:
-        """Of its pack: each line names its session."""
-        pack = self._pack_of(id)
-        return None if pack is None else pack.host.log_path(pack.name)
-
     async def run(self) -> None:
         """Look after the packs until cancelled; return at once where none is wanted."""
-        while self._host is not None:
+        while self._host_of_packs is not None:
             await asyncio.sleep(LOOK_EVERY)
-            for pack in list(self.all.values()):
+            for pack in list(self.packs.values()):
                 with going_on(f"cannot look after pack {pack.name}"):
                     await self._look_after(pack)
 
     async def close(self, *, leave_workers: bool) -> None:
         """After the sessions."""
-        if (host := self._host) is None:
+        if (host := self._host_of_packs) is None:
             return
         for name in [] if leave_workers else await host.list():
             await self._end(self._pack(name), "the agent stops")
-        for pack in self.all.values():
+        for pack in self.packs.values():
             await pack.close()
         await host.close(leave_workers=leave_workers)
 
@@ -265,7 +302,7 @@ class Packs:
         with going_on(f"cannot stop pack {pack.name} in order"):  # it is looked after again
             await pack.close()
             await pack.host.stop(pack.name)
-            del self.all[pack.name]
+            del self.packs[pack.name]
             log.info("pack %s is stopped: %s", pack.name, why)
 
     async def _running(self, name: InstanceId) -> Pack:
@@ -286,91 +323,29 @@ class Packs:
                 raise HostError(f"cannot start pack {name}: its worker does not answer")
             return pack
 
+    def _takes(self, facts: Facts) -> bool:
+        """True if a start of this session is a start in a pack."""
+        return self._size > 1 and entry_of(facts.instance.engine).packable
+
     def _pack(self, name: InstanceId) -> Pack:
-        assert self._host is not None
-        return self.all.setdefault(name, Pack(name, self._host, self._wake))
+        assert self._host_of_packs is not None
+        return self.packs.setdefault(name, Pack(name, self._host_of_packs, self._gate.wake))
 
     def _pack_of(self, id: InstanceId) -> Pack | None:
         facts = self._facts.get(id)
-        return self.all.get(InstanceId(facts.pack)) if facts is not None and facts.pack else None
+        return self.packs.get(facts.pack) if facts is not None else None
 
-
-def _may_run(*run_folders: Path) -> bool:
-    """Whether packs of an earlier agent may run: each has a folder in one of these."""
-    there = [place for place in run_folders if place.is_dir()]
-    return any(entry.is_dir() for place in there for entry in place.iterdir())
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class Seats:
-    _host: Host
-    _packs: Packs
-    _backends: Backends
-    _facts: Mapping[InstanceId, Facts]
-    _queues: Queues
-
-    async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        return {**await self._host.list(), **self._packs.list(), **self._backends.units()}
-
-    async def status(self, id: InstanceId) -> UnitStatus:
-        if (remote := self._remote(id)) is None:
-            return await self._local(id).status(id)
-        backend = self._backends.of(remote)
-        return UNIT_ABSENT if backend is None else backend.unit(id)
-
-    async def start(self, id: InstanceId) -> None:
-        if (remote := self._remote(id)) is None:
-            await self._start_worker(id)
-        elif not await self._backends.needed(remote).start(id):
-            self._queues.no_login()  # the server had it connected already
-
-    async def stop(self, id: InstanceId) -> None:
-        if (remote := self._remote(id)) is None:
-            await self._local(id).stop(id)
-        elif (backend := self._backends.of(remote)) is not None:
-            backend.leave(id)
-
-    async def restart(self, id: InstanceId) -> None:
+    def _in_pack(self, id: InstanceId) -> bool:
+        """True if a pack answers for it: it was started there, and no worker of its own since."""
         facts = self._facts.get(id)
-        if facts is not None and facts.instance.backend:
-            await self._backends.needed(facts).restart(id)
-        elif facts is not None and (facts.pack or self._packs.takes(facts)):
-            await self.stop(id)
-            await self._start_worker(id)
-        else:
-            await self._host.restart(id)
-
-    async def reset_failed(self, id: InstanceId) -> None:
-        if self._remote(id) is None:
-            await self._local(id).reset_failed(id)
-
-    def limit_memory(self, id: InstanceId, most: int) -> None:
-        """A member of a pack has none: the pack ends a Node that uses too much."""
-        if self._remote(id) is None and not self._packs.holds(id):
-            self._host.limit_memory(id, most)
-
-    def enabled_by_operator(self, id: InstanceId) -> bool:
-        return self._remote(id) is None and self._host.enabled_by_operator(id)
-
-    def link_path(self, id: InstanceId) -> Path:
-        return self._local(id).link_path(id)
-
-    def log_path(self, id: InstanceId) -> Path | None:
-        return self._local(id).log_path(id)
+        return facts is not None and bool(facts.pack)
 
     def _remote(self, id: InstanceId) -> Facts | None:
         facts = self._facts.get(id)
         return facts if facts is not None and facts.instance.backend else None
 
-    def _local(self, id: InstanceId) -> Host | Packs:
-        return self._packs if self._packs.holds(id) else self._host
 
-    async def _start_worker(self, id: InstanceId) -> None:
-        """In its pack, or in a worker of its own; a worker that runs stays where it is."""
-        facts = self._facts.get(id)
-        if facts is not None and not (await self.status(id)).runs:
-            self._packs.place(facts)
-        if facts is not None and facts.pack:
-            await self._packs.start(facts)
-        else:
-            await self._host.start(id)
+def _may_run(*run_folders: Path) -> bool:
+    """True if packs of an earlier agent may run: each has a folder in one of these."""
+    there = [place for place in run_folders if place.is_dir()]
+    return any(entry.is_dir() for place in there for entry in place.iterdir())

@@ -17,12 +17,12 @@ from typing import TypeVar
 
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
-from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, going_on
 from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.vault import snapshots as copies
 from agent.vault.restore import (
     Restored,
     bring_back,
@@ -30,18 +30,6 @@ from agent.vault.restore import (
     must_have_room,
     refuse_roll_back,
     restore_snapshot,
-)
-from agent.vault.snapshots import (
-    OUTSIDE,
-    Snapshot,
-    Subject,
-    end_copies,
-    find_snapshot,
-    linked_of,
-    list_snapshots,
-    newest_good,
-    prune_snapshots,
-    take_snapshot,
 )
 
 log = logging.getLogger(__name__)
@@ -111,12 +99,12 @@ class Snapshots:
     )
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
-    async def snapshots(self, id: InstanceId) -> list[Snapshot]:
+    async def snapshots(self, id: InstanceId) -> list[copies.Snapshot]:
         """Newest first, the unusable ones too."""
         self.registry.get(id)
-        return await asyncio.to_thread(list_snapshots, self.registry.root, id)
+        return await asyncio.to_thread(copies.list_snapshots, self.registry.root, id)
 
-    async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
+    async def snapshot(self, id: InstanceId, why: str) -> copies.Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
         return await self.take(self.registry.get(id), why)
 
@@ -125,11 +113,11 @@ class Snapshots:
         try:
             return (await self.take(facts, why, backup=True)).name
         except WaError as error:
-            if error.code in ("absent", "no_session", OUTSIDE):
+            if error.code in ("absent", "no_session", copies.OUTSIDE):
                 return NOTHING_TO_BACK_UP
             raise
 
-    async def take(self, facts: Facts, why: str, *, backup: bool = False) -> Snapshot:
+    async def take(self, facts: Facts, why: str, *, backup: bool = False) -> copies.Snapshot:
         if facts.instance.backend:
             raise Refused(
                 f"cannot make a snapshot of {facts.id}: its session's files are on"
@@ -139,7 +127,7 @@ class Snapshots:
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
             keep = max(self.registry.settings.config.sessions.snapshots, 1)
-            await asyncio.to_thread(prune_snapshots, self.registry.root, facts.id, keep)
+            await asyncio.to_thread(copies.prune_snapshots, self.registry.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
         if manifest.good:
@@ -152,7 +140,7 @@ class Snapshots:
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken
 
-    async def _take_unchanged(self, facts: Facts, why: str, *, backup: bool) -> Snapshot:
+    async def _take_unchanged(self, facts: Facts, why: str, *, backup: bool) -> copies.Snapshot:
         wait, last, saves = FIRST_WAIT, "", True
         for number in range(TRIES):
             if number:
@@ -160,10 +148,10 @@ class Snapshots:
                 wait *= 2
             saves = saves and await self._ask_to_save(facts, must_save=not backup)
             record = facts.record
-            subject = Subject(
+            subject = copies.Subject(
                 facts.instance, record.paired, record.account, why, backup, record.needs_passkey
             )
-            take = partial(take_snapshot, self.registry.root, subject)
+            take = partial(copies.take_snapshot, self.registry.root, subject)
             try:
                 return await self.work.run(facts.id, "snapshot", take)
             except VaultError as error:
@@ -196,8 +184,8 @@ class Snapshots:
     async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self.registry.get(id)
-        snapshot = await asyncio.to_thread(find_snapshot, self.registry.root, id, name)
-        linked = await asyncio.to_thread(linked_of, self.registry.root, snapshot)
+        snapshot = await asyncio.to_thread(copies.find_snapshot, self.registry.root, id, name)
+        linked = await asyncio.to_thread(copies.linked_of, self.registry.root, snapshot)
         facts.action.interrupt_start()
         async with (
             self.registry.alone(
@@ -212,16 +200,14 @@ class Snapshots:
                 await asyncio.to_thread(refuse_roll_back, self.registry.root, instance, snapshot)
             await asyncio.to_thread(must_have_room, self.registry.root, snapshot)
             begins = f"the agent begins to restore snapshot {name}"
-            said = entry(facts, "restoring", begins, Category.RECOVERY)
+            facts.note("restoring", begins, Category.RECOVERY)
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-            await self.registry.save(facts, [said])
+            await self.registry.save(facts)
             try:
                 await self.host.stop(id)
                 restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
                 manifest = restored.manifest
-                facts.record = replace(
-                    forgive(facts.record), paired=manifest.paired, account=manifest.account
-                )
+                facts.forgive(paired=manifest.paired, account=manifest.account)
                 await self.registry.save(facts)
             finally:
                 self.registry.gate.wake(id)
@@ -231,12 +217,12 @@ class Snapshots:
     async def ending(self, facts: Facts) -> AsyncIterator[None]:
         """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
         async with self.locks[facts.id]:
-            await asyncio.to_thread(end_copies, self.registry.root, facts.id)
+            await asyncio.to_thread(copies.end_copies, self.registry.root, facts.id)
             facts.last_snapshot_wall = None
             yield
 
     async def must_have_room(self, facts: Facts) -> None:
-        newest = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
+        newest = await asyncio.to_thread(copies.newest_good, self.registry.root, facts.id)
         if newest is not None:
             await asyncio.to_thread(must_have_room, self.registry.root, newest)
 
@@ -244,7 +230,9 @@ class Snapshots:
         """Restore the newest good snapshot that can be read; its worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
-            for snapshot in await asyncio.to_thread(list_snapshots, self.registry.root, facts.id):
+            for snapshot in await asyncio.to_thread(
+                copies.list_snapshots, self.registry.root, facts.id
+            ):
                 if snapshot.manifest is not None and snapshot.manifest.backup:
                     continue  # the evidence of a fault, perhaps of this one
                 try:
@@ -264,7 +252,7 @@ class Snapshots:
                     log.error("%s", error)
         raise unreadable or VaultError(f"cannot restore {facts.id}: it has no good snapshot")
 
-    async def _put_back(self, facts: Facts, snapshot: Snapshot, why: str) -> Restored:
+    async def _put_back(self, facts: Facts, snapshot: copies.Snapshot, why: str) -> Restored:
         needs, root = facts.record.needs_passkey, self.registry.root
         work = partial(restore_snapshot, root, facts.instance, snapshot, why, needs_passkey=needs)
         restored = await self.work.run(facts.id, "restore", work)
@@ -281,7 +269,7 @@ class Snapshots:
     async def run(self) -> None:
         for facts in list(self.registry.facts.values()):
             with going_on():
-                newest = await asyncio.to_thread(newest_good, self.registry.root, facts.id)
+                newest = await asyncio.to_thread(copies.newest_good, self.registry.root, facts.id)
                 if newest is not None and newest.manifest is not None:
                     facts.last_snapshot_wall = newest.manifest.taken_wall
         while True:
@@ -320,7 +308,7 @@ class Snapshots:
             assert taken.manifest is not None
             facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"
         except WaError as error:
-            if error.code == OUTSIDE:
+            if error.code == copies.OUTSIDE:
                 facts.snapshot_failure = ""  # the settings mean it so; `snapshot` tells
             elif not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"

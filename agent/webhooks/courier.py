@@ -214,7 +214,7 @@ class Courier:
             its.cursor, its.saved = int(found["before"]) if self._begun else 0, -1
             its.born = born
             await self._save(its)
-        page = await self._reader.page(its.id, its.cursor, limit=PAGE)
+        page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
             its.news.set()
         kinds = (*self.declared.message_kinds, GAP)
@@ -325,17 +325,18 @@ class Courier:
         reply = await self.post(parcel)
         taken = reply.taken
         self._results["delivered" if taken else "failed"] += 1
-        if bool(self._problem) == taken:
-            how = "it takes events again" if taken else f"{reply.problem}; it is tried again"
-            log.log(logging.INFO if taken else logging.WARNING, "%s: %s", self._journal.fact, how)
         self._problem = reply.problem
         if taken:
             self._delivered_wall = time.time()
+            if before >= CIRCUIT.failures:
+                log.info("webhook %s: it takes events again", self.name)
             self._breaker, self._in_a_row = Breaker(), 0
         # Tries side by side fail as one.
         elif before == self._breaker.failures and (
             not reply.refused or self._in_a_row >= MOST_IN_A_ROW
         ):
+            if not before:
+                log.warning("webhook %s: %s; it is tried again", self.name, reply.problem)
             now = boot_now()
             self._breaker = self._breaker.after_failure(now, CIRCUIT)
             wait = next_wait(self._breaker.failures, reply.wait)

@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from agent import VERSION
@@ -29,7 +29,7 @@ from agent.core.addresses import refuse_address
 from agent.core.model import InstanceId, JournalEntry
 from agent.core.session import show_event
 from agent.errors import ConfigError
-from agent.supervise.reach import resolve
+from agent.supervise.reach import Resolver
 from agent.webhooks.settings import WebhookDeclaration, secret_of
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -233,8 +233,8 @@ class _HeadFirst(ResponseHandler):
             super().data_received(rest)
 
 
-class GuardedResolver(AbstractResolver):
-    """Asks the machine's resolver, and returns the allowed addresses."""
+class GuardedResolver(Resolver):
+    """Returns the allowed addresses."""
 
     def __init__(self, *, private: bool) -> None:
         self._private = private
@@ -242,14 +242,8 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        addresses = await resolve(host, port)
-        good = [it for it in addresses if not refuse_address(it, private=self._private)]
+        found = await super().resolve(host, port)
+        good = [it for it in found if not refuse_address(it["host"], private=self._private)]
         if not good:
-            check_address(addresses[0], private=self._private)
-        rest: Any = {"hostname": host, "port": port, "proto": 0, "flags": socket.AI_NUMERICHOST}
-        kinds = {False: socket.AF_INET, True: socket.AF_INET6}
-        found: list[Any] = [{**rest, "host": it, "family": kinds[":" in it]} for it in good]
-        return found
-
-    async def close(self) -> None:
-        pass
+            check_address(found[0]["host"], private=self._private)
+        return good

@@ -156,7 +156,7 @@ async def test_a_message_is_checked_and_handed_on(house: House, local: Client) -
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     path, to = "/api/instance/sales/messages?wait=30", "49151123456"
     answer = await local.post(path, json={"to": to, "text": "hi"})
-    assert await answer.json() == {"message_id": "M1"}
+    assert (await answer.json())["message_id"] == "M1"
     ((id, sent),) = house.supervisor.sent
     assert (id, sent["type"], sent["to"], sent["text"]) == ("sales", "text", to, "hi")
     for wrong, field in (

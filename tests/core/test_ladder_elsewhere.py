@@ -6,13 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import (
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    SessionFiles,
-    SessionRecord,
-)
+from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFiles, SessionRecord
 from agent.core.recovery.ladder import begin_repair, join_repair, wants_repair
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (

@@ -9,7 +9,7 @@ from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, plan_asked
 from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
-from agent.core.session import Session, started_by_hand
+from agent.core.session import Session
 from agent.supervise.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 from tests.sessions import changed
@@ -99,9 +99,9 @@ def test_a_start_by_hand(changes, ours, enabled, started):
     its = Session(
         Instance(InstanceId("one"), "sandbox", enabled), replace(RAN, **changes), run, boot=BOOT
     )
-    assert started_by_hand(its, ours) is started
+    assert its.started_by_hand(ours) is started
     its.unit = replace(run, restarts=1)
-    assert not started_by_hand(its, ours)
+    assert not its.started_by_hand(ours)
 
 
 @pytest.mark.parametrize(

@@ -7,19 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import (
-    PHASES,
-    ConnectionStatus,
-    Health,
-    SessionFiles,
-    SessionRecord,
-)
+from agent.core.model import PHASES, ConnectionStatus, Health, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
 from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
 from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
-from agent.core.session import is_guarded
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker
@@ -96,7 +89,7 @@ def test_no_plan_of_a_pass_ends_such_a_pairing(observation, start_asked, restart
 )
 def test_pairings_that_may_need_a_passkey(record, files, claimed, is_one):
     claim = said(S.LOADING, paired=claimed)
-    assert is_guarded(seen(record=record, files=files, claim=claim)) is is_one
+    assert seen(record=record, files=files, claim=claim).is_guarded is is_one
 
 
 def test_after_a_logout_its_files_stay_and_its_sentence_asks_for_a_person():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.core.model import PHASES, ConnectionStatus, is_light
+from agent.core.model import PHASES, ClaimFact, ConnectionStatus
 from agent.core.words import Claim
 
 S = ConnectionStatus
@@ -10,8 +10,10 @@ S = ConnectionStatus
 
 @pytest.mark.parametrize("phase", ["", *PHASES])
 def test_a_start_is_light_once_it_logs_in(phase: str) -> None:
-    assert is_light(Claim(S.INITIALIZING, phase=phase)) is (phase in ("pairing", "login", "sync"))
+    started = ClaimFact(Claim(S.INITIALIZING, phase=phase), 0.0, 0.0)
+    assert started.is_light is (phase in ("pairing", "login", "sync"))
 
 
 def test_a_session_that_starts_no_more_is_light() -> None:
-    assert is_light(Claim(S.CONNECTED)) and is_light(Claim(S.QR_REQUIRED))
+    for status in (S.CONNECTED, S.QR_REQUIRED):
+        assert ClaimFact(Claim(status), 0.0, 0.0).is_light

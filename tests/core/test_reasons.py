@@ -1,12 +1,7 @@
 import pytest
 
 from agent.core.reasons import REASONS, Permanence, reason_of
-from agent.engines.whatsapp import (
-    WEB_WORDS,
-    WHATSAPP_CODES,
-    code_reason,
-    web_reason,
-)
+from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, code_reason, web_reason
 
 
 @pytest.mark.parametrize("code", ["logout", "banned"])

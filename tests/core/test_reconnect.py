@@ -20,7 +20,6 @@ from agent.core.reconnect import (
     not_before,
     settled,
 )
-from agent.core.session import gave_up
 from agent.core.words import Claim
 from tests.core.made import WALL, records, seen
 
@@ -151,9 +150,9 @@ def test_a_temporary_ban_waits_for_its_own_end():
 def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(until):
     record = lose(SessionRecord(paired=True), "temporary_ban", until_wall=until)
     assert record.not_before_wall == WALL + 3600
-    assert gave_up(seen(record=record, claim=None), POLICY) == ""
+    assert seen(record=record, claim=None).gave_up(POLICY) == ""
     again = lose(attempt(record), "temporary_ban", until_wall=until)
-    assert gave_up(seen(record=again, claim=None), POLICY) == "temporary_ban"
+    assert seen(record=again, claim=None).gave_up(POLICY) == "temporary_ban"
 
 
 @pytest.mark.parametrize(("code", "first"), [("restart_required", 0), ("connection_lost", 1)])
@@ -168,7 +167,7 @@ def test_the_first_drop_of_a_short_connection_waits_as_its_reason_says(code, fir
 def test_a_login_that_is_refused_without_a_cause_is_tried_for_hours():
     """WhatsApp's 500 is also what an outage of its own looks like."""
     record, wall, tries = connect(SessionRecord(), WALL), WALL + 60, []
-    while not gave_up(seen(record=record), POLICY):
+    while not seen(record=record).gave_up(POLICY):
         record = lose(record, "bad_session", wall)
         wall = record.not_before_wall
         tries.append(wall - WALL)

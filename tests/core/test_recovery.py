@@ -43,7 +43,6 @@ from agent.core.recovery.repair import (
     Unpair,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
-from agent.core.session import no_pairing_to_lose
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 
@@ -751,7 +750,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
             if action.kind in DESTRUCTIVE:
                 assert backed_up
             if action.kind in UNPAIRING and goal in (Goal.HEAL, Goal.RECOVER):
-                nothing_to_lose = no_pairing_to_lose(observation)
+                nothing_to_lose = observation.no_pairing_to_lose
                 assert around.well or before.unpaired or (around.canary and nothing_to_lose)
                 assert repair.trouble is not Trouble.SUSPECT
             if number in kills:  # the agent died with the step half done

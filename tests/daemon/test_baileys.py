@@ -83,7 +83,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     # It may have gone out, so it is repeated under its id, which phones show once.
     status, answer = await agent.ask("POST", path, message, key)
     assert (status, answer["outcome"]) == (200, "sent")
-    assert set(heard()) == {answer["id"]}
+    assert set(heard()) == {answer["message_id"]}
 
     os.kill(await agent.pid("sales"), signal.SIGKILL)
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3)

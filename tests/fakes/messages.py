@@ -10,7 +10,7 @@ from agent.core.model import Instance, InstanceId
 from agent.core.session import Session
 from agent.errors import LinkError, NotFound
 from agent.messages.reader import Reader
-from agent.messages.record import erased, gap
+from agent.messages.record import gap
 from tests.fakes.supervisor import make_view
 
 
@@ -53,7 +53,7 @@ class FakeWorker:
         del self.records[:count]
 
     def settled(self) -> list[int]:
-        return [args["cursor"] for do, args in self.asked if do == "messages_settled"]
+        return [args["settled"] for _, args in self.asked if "settled" in args]
 
     async def call(
         self, do: str, args: Mapping[str, Any], timeout: float = 10.0
@@ -84,8 +84,8 @@ class FakeWorker:
         if do != "messages":
             return {}
         after, oldest = args["after"], self.newest - len(self.records) + 1
-        lost = [erased(after, time.time())] if after > self.newest else []
-        after = 0 if lost else after
+        lost = [gap(after, self.newest, time.time(), None)] if after > self.newest else []
+        after = min(after, self.newest)
         found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
         last = found[-1]["cursor"] if found else self.newest
         if 0 < after < oldest - 1:

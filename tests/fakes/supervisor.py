@@ -326,7 +326,7 @@ class FakeSupervisor:
         if file is not None:
             message = {**message, "content": b64encode(file.read_bytes()).decode()}
         self.sent.append((id, dict(message)))
-        return {"message_id": f"M{len(self.sent)}"}
+        return {"id": f"M{len(self.sent)}"}
 
     async def find(
         self, _id: InstanceId, _chat: str, _message_ids: Sequence[str]

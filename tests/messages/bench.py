@@ -93,7 +93,7 @@ class Workers:
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
     ) -> Mapping[str, Any]:
-        self.calls.append(do)
+        self.calls += [do, *args]
         if self.fails is not None:
             raise self.fails
         async with asyncio.timeout(timeout):

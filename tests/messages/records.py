@@ -51,7 +51,7 @@ def page_of(file: Incoming, after: int, limit: int = 1000) -> Mapping[str, Any]:
 
 
 def settle(file: Incoming, cursor: int) -> None:
-    file.read("messages_settled", {"cursor": cursor})
+    file.read("messages_state", {"settled": cursor})
 
 
 def newest(file: Incoming) -> int:

@@ -127,9 +127,7 @@ async def test_the_agents_questions_about_messages(tmp_path: Path) -> None:
     names = [(await at.ask("messages_name", chat=chat))["name"] for chat in (LID, CHAT, "1@g.us")]
     assert names == [CHAT, LID, ""]
     assert (await at.ask("messages_state"))["waiting"] == 0, "no consumer reads"
-    await at.ask("messages_settled", cursor=0)
-    assert (await at.ask("messages_state"))["waiting"] == 6
-    await at.ask("messages_settled", cursor=unread["newest"])
-    assert (await at.ask("messages_state"))["waiting"] == 0
+    assert (await at.ask("messages_state", settled=0))["waiting"] == 6
+    assert (await at.ask("messages_state", settled=unread["newest"]))["waiting"] == 0
     assert await code_of(at.intake.keep([{"kind": "message"}])) == "bad_record"
     await at.intake.close()

@@ -41,7 +41,7 @@ async def test_a_poll_waits_for_the_first_record_and_ends_with_it(tmp_path: Path
     intake = at.start_worker()
     poll = asyncio.create_task(at.reader.page(ID, 0, wait=60))
     await asyncio.sleep(30)
-    assert len(at.workers.calls) == 1, "it waits in the agent, and asks no worker on a clock"
+    assert at.workers.calls.count("messages") == 1, "no worker is asked on a clock"
     await intake.keep([message(1)])
     page = await asyncio.wait_for(poll, 1)
     assert numbers_of(page.records) == [1]
@@ -109,7 +109,7 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     await intake.keep([message(number) for number in range(10)])
     cursors = [each["cursor"] for each in (await at.reader.page(ID, 0)).records]
     await asyncio.sleep(2 * SETTLE_EVERY)
-    assert "messages_settled" not in at.workers.calls, "no consumer, so nothing can be lost"
+    assert "settled" not in at.workers.calls, "no consumer, so nothing can be lost"
     at.reader.settle(READER, ID, cursors[1])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 8
@@ -118,7 +118,9 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.workers.calls.clear()
     at.reader.changed(ID)
     await asyncio.sleep(2 * SETTLE_EVERY)
-    assert "messages_settled" in at.workers.calls, "what this one misses is lost"
+    assert "settled" in at.workers.calls, "what this one misses is lost"
+    await asyncio.gather(*(at.reader.page(ID, 0, by=by) for by in ("two", "another")))
+    assert at.workers.calls.count("consumers") == 1
     at.reader.settle(READER, ID, cursors[7])
     at.reader.settle("one", ID, cursors[4])
     at.reader.settle("two", ID, cursors[6])

@@ -7,7 +7,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from agent.core.model import ClaimFact, Instance, InstanceId, SessionRecord
+from agent.core.model import ClaimFact, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.web import page_calls
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater, WaError
@@ -43,8 +43,10 @@ async def bench(tmp_path):
     store = await Store.open(tmp_path / "agent.db")
     worker, woken = Worker(), []
     registry = Registry(store, Mock(wake=woken.append), tmp_path)
-    registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
-    yield Calls(registry, Mock()), registry.facts[ID], worker, woken
+    instance, record = Instance(ID, "evolution", True), SessionRecord()
+    await store.add(instance, record, JournalEntry("created", ""))
+    facts = registry.facts[ID] = Facts(instance, record, link=worker)
+    yield Calls(registry, Mock()), facts, worker, woken
     await store.close()
 
 
@@ -83,7 +85,7 @@ async def test_alone_is_history_before_it_is_done(bench, eventually):
     asks, _, worker, _ = bench
     worker.leave.clear()
     doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))
-    written = await eventually(lambda: asks.registry.store.history(ID))
+    written = await eventually(lambda: asks.registry.store.history(ID, after=1))
     assert [(one.kind, one.sentence) for one in written] == [
         ("operator", "an operator asked its engine for: delete")
     ]

@@ -37,7 +37,13 @@ STOPPED = UnitStatus(UnitState.INACTIVE)
 
 def operated(it: Facts, unit: UnitStatus, *, past_us: bool = True) -> list[JournalEntry]:
     it.unit = unit
-    return note_operator(it, past_us=past_us)
+    note_operator(it, past_us=past_us)
+    return said(it)
+
+
+def said(it: Facts) -> list[JournalEntry]:
+    now, it.unsaid = it.unsaid, []
+    return now
 
 
 def facts(enabled: bool = True, **record: object) -> Facts:
@@ -104,7 +110,8 @@ def look(
     settings = Settings(Config())
     gate = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
     registry: Any = SimpleNamespace(gate=gate, settings=settings, reconnects=Histogram((1.0,)))
-    return [one.kind for one in remember(registry, it, judge_health(it, HealthPolicy(), at))]
+    remember(registry, it, judge_health(it, HealthPolicy(), at))
+    return [one.kind for one in said(it)]
 
 
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
@@ -199,13 +206,14 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     closed = it.record
     opened = Breaker(5, WALL)
     it.record = replace(closed, breaker=opened)
-    (told,) = note_circuit(it, closed, policy, WALL)
+    note_circuit(it, closed, policy, WALL)
+    (told,) = said(it)
     assert is_trouble(told), "the log tells it as a warning"
     assert "600 s" in told.sentence and "wa-agent recover a" in told.sentence
     before, it.record = it.record, replace(closed, breaker=Breaker(6, WALL + 600))
-    assert note_circuit(it, before, policy, WALL + 600) == [], "a trial failed: it stays open"
+    note_circuit(it, before, policy, WALL + 600)
+    assert not it.unsaid, "a trial failed: it stays open"
     before, it.record = it.record, closed
-    assert [one.kind for one in note_circuit(it, before, policy, WALL)] == [
-        "session_circuit_closed"
-    ]
-    assert note_circuit(it, closed, policy, WALL) == []
+    note_circuit(it, before, policy, WALL)
+    note_circuit(it, closed, policy, WALL)
+    assert [one.kind for one in said(it)] == ["session_circuit_closed"]

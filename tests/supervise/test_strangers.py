@@ -1,5 +1,7 @@
 """Contacts of whom the session holds no keys: what they write costs it nothing."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from agent.clock import boot_now
@@ -7,7 +9,7 @@ from agent.config.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import Happening
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.record import judge_keys, note_happening, signals_of
+from agent.supervise.record import judge_keys, signals_of, take_in
 
 SETTINGS = Settings(Config())
 
@@ -17,7 +19,7 @@ def after(errors: int, peers: int, **more: str) -> Facts:
     for number in range(errors):
         peer, id = f"55119000000{number % peers:02}", f"{number % peers}"
         detail = {"text": "Bad MAC", "peer": peer, "id": id, **more}
-        note_happening(SETTINGS, facts, Happening("crypto_error", detail))
+        take_in(Mock(settings=SETTINGS), facts, Happening("crypto_error", detail))
     return facts
 
 

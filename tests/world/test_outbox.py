@@ -24,7 +24,7 @@ async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, ev
     assert by_whatsapp["id"] == id
     assert (await agent.do("GET", OUTBOX))["messages"] == [by_whatsapp]
     status, sent = await agent.ask("POST", f"{PATH}?wait=30", {"to": TO, "text": "now"})
-    assert (status, sent["id"][:4]) == (200, "3EB0")
+    assert (status, sent["message_id"][:4]) == (200, "3EB0")
 
 
 async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eventually):

@@ -1,22 +1,15 @@
-"""Engines, keys (a token is shown once) and backends: their health, the sessions on their servers,
-and where an instance runs: on this machine, or as a session of a backend.
+"""Engines, keys (a token is shown once) and backends: their health, the sessions on their
+servers."""
 
-`backend` and `remote` may stand in a body beside `settings` or in them; they are stored as
-settings. Supervision checks that they exist."""
-
-from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
 
 from aiohttp import web
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json
 from agent.api.present import created, json_answer, part, show_backend, show_instance, show_key
-from agent.core.model import ID_PATTERN, Instance
-from agent.core.words import ADOPTED
-from agent.engines.catalog import CATALOG, describe_engine, remote_engines
-from agent.errors import InvalidRequest, NotFound, Refused
+from agent.core.model import ID_PATTERN
+from agent.engines.catalog import CATALOG, describe_engine
 
 ADOPT = (
     Field("remote", str, "its name on the server", required=True, least=1, most=256),
@@ -85,74 +78,12 @@ def _name(call: Call) -> str:
     return call.request.match_info["name"]
 
 
-PLACE = (
-    Field("backend", str, "the [[backend]] that runs it, short for settings.backend", most=48),
-    Field("remote", str, "its name there, short for settings.remote; default: id", most=256),
-)
-_PLACE = ("backend", "remote")
-
-
 async def list_engines(_call: Call) -> Json:
     """The engines and their settings.
 
     Each engine of the catalog with its settings, for forms.
     """
     return {"engines": [describe_engine(name) for name in CATALOG]}
-
-
-def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a new instance, with its place in them."""
-    settings = {**body.get("settings", {})}
-    for name in _PLACE:
-        if name in body and settings.setdefault(name, body[name]) != body[name]:
-            raise _wrong(name, f"settings.{name} has another value")
-    _check_engine(engine, settings)
-    return settings
-
-
-def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Changed settings of an existing instance, which keeps its backend and session."""
-    _check_engine(instance.engine, settings)
-    present = {
-        k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED) and instance.backend
-    }
-    moved = Instance(instance.id, instance.engine, True, {**present, **settings})
-    if (moved.backend, moved.remote) != (instance.backend, instance.remote) and instance.backend:
-        raise Refused(
-            f"cannot make {instance.id} another session than {instance.remote} on"
-            f" {instance.backend}: delete it here (the session there stays) and adopt the other",
-            field="settings",
-            code="place_is_fixed",
-        )
-    return dict(moved.settings)
-
-
-def engine_of(call: Call, backend: str) -> str:
-    """The engine of a named backend."""
-    try:
-        return call.supervisor.backends.view(backend).engine
-    except NotFound:
-        names = ", ".join(sorted(view.name for view in call.supervisor.backends.views()))
-        cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {names or 'none'}"
-        raise _wrong("backend", cause, code="unknown_backend") from None
-
-
-def only_backend(call: Call) -> str:
-    """The only backend, for a body with neither engine nor backend; "" = none is declared."""
-    names = sorted(view.name for view in call.supervisor.backends.views())
-    if len(names) > 1:
-        cause = f"missing, name a backend ({', '.join(names)}) or an engine"
-        raise _wrong("backend", cause, code="which_backend")
-    return names[0] if names else ""
-
-
-def _check_engine(engine: str, settings: Mapping[str, Any]) -> None:
-    if settings.get("backend") and engine not in remote_engines():
-        raise _wrong("backend", f"engine {engine} runs on this machine and takes no backend")
-
-
-def _wrong(name: str, cause: str, *, code: str | None = None) -> InvalidRequest:
-    return InvalidRequest(f"cannot use the field '{name}': {cause}", field=name, code=code)
 
 
 # Keys

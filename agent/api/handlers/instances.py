@@ -1,12 +1,15 @@
 """Instances: read them and store intents, which passes carry out. Their copies: snapshots, the
-trash, and what repairs removed from a session on a backend; each is listed and put back."""
+trash, and what repairs removed from a session on a backend; each is listed and put back.
+
+`backend` and `remote`, the place of an instance, may stand in a body beside `settings` or in them,
+and are stored as settings. Supervision checks them."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.backends import PLACE, placed, still_placed
 from agent.api.handlers.looks import ask_engine
 from agent.api.http.auth import Right
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json
@@ -14,11 +17,16 @@ from agent.api.present import created, part, show_details, show_instance
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, InstanceId, parse_instance_id
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event, wall_text
+from agent.core.words import ADOPTED
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.redaction import redact
 from agent.vault.snapshots import Snapshot
 
+PLACE = (
+    Field("backend", str, "the [[backend]] that runs it, short for settings.backend", most=48),
+    Field("remote", str, "its name there, short for settings.remote; default: id", most=256),
+)
 CREATE = (
     Field("id", str, "the instance's id", required=True, pattern=ID_PATTERN),
     Field("engine", str, "its engine", required=True, choices=tuple(engine_names())),
@@ -26,6 +34,7 @@ CREATE = (
     Field("settings", dict, "the engine's settings"),
     *PLACE,
 )
+_PLACE = tuple(field.name for field in PLACE)
 CHANGE = (Field("settings", dict, "replaces the engine's settings", required=True),)
 LOGOUT = (Field("confirm", bool, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
 DELETE = (
@@ -58,11 +67,37 @@ async def create(call: Call) -> web.StreamResponse:
         id=parse_instance_id(body["id"]),
         engine=body["engine"],
         enabled=body.get("enabled", True),
-        settings=placed(body["engine"], body),
+        settings=placed(body),
         created_wall=time.time(),
     )
     view = await call.supervisor.orders.create(instance)
     return created(show_instance(view), f"/api/instance/{view.instance.id}")
+
+
+def placed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a new instance, with its place in them."""
+    settings = {**body.get("settings", {})}
+    for name in _PLACE:
+        if name in body and settings.setdefault(name, body[name]) != body[name]:
+            cause = f"settings.{name} has another value"
+            raise InvalidRequest(f"cannot use the field '{name}': {cause}", field=name)
+    return settings
+
+
+def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Changed settings of an existing instance, which keeps its backend and session."""
+    if not instance.backend:
+        return dict(settings)
+    present = {k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED)}
+    moved = Instance(instance.id, instance.engine, True, {**present, **settings})
+    if (moved.backend, moved.remote) != (instance.backend, instance.remote):
+        raise Refused(
+            f"cannot make {instance.id} another session than {instance.remote} on"
+            f" {instance.backend}: delete it here (the session there stays) and adopt the other",
+            field="settings",
+            code="place_is_fixed",
+        )
+    return dict(moved.settings)
 
 
 async def list_instances(call: Call) -> Json:

@@ -163,8 +163,8 @@ WAIT_SENT = (
     Field(
         "wait",
         int,
-        "seconds to wait until WhatsApp has it: 200 with WhatsApp's id, or the error; default 0:"
-        " 202 as soon as it is on the disk, and it is sent when the session can",
+        "seconds to wait until WhatsApp has it: 200, or the error; default 0: 202 when it is on the"
+        " disk. In each answer, also to a repeat, `id` is the outbox's, `message_id` WhatsApp's",
         most=300,
     ),
 )

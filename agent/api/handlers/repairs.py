@@ -7,13 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.backends import PLACE, engine_of, only_backend, placed, still_placed
+from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json, look_at
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
 from agent.core.recovery.repair import Goal
 from agent.engines.catalog import engine_names
+from agent.errors import InvalidRequest
 from agent.supervise.repairs import GOES_ON, RepairResult, in_time
 
 _UP = Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
@@ -152,14 +153,21 @@ def _place(
 ) -> tuple[str, Mapping[str, Any]]:
     """Engine and settings of the instance; an existing one keeps its backend and session."""
     place = {name: body[name] for name in ("backend", "remote") if name in body}
+    engine, backend = body.get("engine"), place.get("backend")
     if existing is not None:
-        return body.get("engine") or existing.engine, still_placed(existing, place)
-    if not body.get("engine") and not place.get("backend") and (name := only_backend(call)):
-        place["backend"] = name
-    engine = body.get("engine") or (
-        engine_of(call, place["backend"]) if place.get("backend") else DEFAULT_ENGINE
-    )
-    return engine, placed(engine, place)
+        return engine or existing.engine, still_placed(existing, place)
+    engines = {its.name: its.engine for its in call.supervisor.backends.views()}
+    names, code = ", ".join(sorted(engines)), ""
+    if not (engine or backend) and engines:  # the only one
+        place["backend"] = backend = names
+        code = "which_backend" if len(engines) > 1 else ""
+        cause = f"missing, name a backend ({names}) or an engine"
+    elif not engine and backend and backend not in engines:
+        code = "unknown_backend"
+        cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {names or 'none'}"
+    if code:
+        raise InvalidRequest(f"cannot use the field 'backend': {cause}", field="backend", code=code)
+    return engine or engines.get(backend or "", DEFAULT_ENGINE), placed(place)
 
 
 async def incidents(call: Call) -> Json:

@@ -18,7 +18,6 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
-from agent.core.session import last_reason, no_pairing_to_lose
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
@@ -64,7 +63,7 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     if repair.done and repair.trouble is Trouble.CONNECTION and case.session.instance.backend:
         # The server did it and the session is as it was. A restart may still help the next time,
         # and is all that keeps a pairing.
-        kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.session)
+        kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not case.session.no_pairing_to_lose
         same_again = same_again and kept and repair.step is RecoveryKind.RESTART
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
@@ -86,7 +85,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
         # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
-    if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.session)).unpairs:
+    if step is not RecoveryKind.CLEANUP and reason_of(case.session.last_reason).unpairs:
         # WhatsApp ended this pairing: another login with it harms the account.
         return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
@@ -105,7 +104,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
-        pairing = case.session.record.paired or not no_pairing_to_lose(case.session)
+        pairing = case.session.record.paired or not case.session.no_pairing_to_lose
         return case.circumstances.can_log_out and alive and pairing and _may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # It was cleaned up once and is still not well: a second empty session is no better.
@@ -130,13 +129,13 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
     """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
-    if repair.step in UNPAIRING and reason_of(last_reason(case.session)).scan_again:
+    if repair.step in UNPAIRING and reason_of(case.session.last_reason).scan_again:
         return True
     around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:
         return False
     # In an incident one without a pairing goes all the way: it shows whether the server can at all.
-    may_try = around.well or (around.canary and no_pairing_to_lose(case.session))
+    may_try = around.well or (around.canary and case.session.no_pairing_to_lose)
     return may_try and case.verdict.health in (Health.STUCK, Health.CORRUPTED)
 
 

@@ -17,7 +17,7 @@ from agent.core.recovery.repair import (
     Trouble,
     Unpair,
 )
-from agent.core.session import Session, is_guarded, last_reason, no_pairing_to_lose
+from agent.core.session import Session
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
@@ -41,7 +41,7 @@ class Case:
 def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> Proof | Kept:
     """Whether an act may end the session's pairing. `consent`: what a person confirmed of this act;
     `found`: what the facts prove without a person."""
-    if is_guarded(session) and consent is not Consent.PASSKEY:
+    if session.is_guarded and consent is not Consent.PASSKEY:
         return Kept(
             CONFIRM_PASSKEY,
             "its account needs a passkey to link again, so its pairing can be lost for good",
@@ -49,8 +49,8 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
         )
     if consent is not Consent.NONE:
         return Proof(Ground.PERSON)
-    if no_pairing_to_lose(session):
-        ended = reason_of(last_reason(session)).unpairs
+    if session.no_pairing_to_lose:
+        ended = reason_of(session.last_reason).unpairs
         return Proof(Ground.ENDED if ended else Ground.NO_PAIRING)
     return found
 

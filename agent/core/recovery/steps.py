@@ -24,7 +24,7 @@ from agent.core.recovery.repair import (
     Trouble,
     delay_step,
 )
-from agent.core.session import BACKEND_UNCHECKED, GONE, STARTING, is_paired_now, no_pairing_to_lose
+from agent.core.session import BACKEND_UNCHECKED, GONE, STARTING
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
@@ -120,7 +120,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         if case.session.wait.reason == BACKEND_UNCHECKED:
             until = case.now_wall + _HELD
             return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
-        if is_paired_now(case.session):
+        if case.session.is_paired_now:
             repair = ladder.lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):
@@ -261,7 +261,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.trouble is Trouble.SUSPECT:
         return _end_suspect(case, repair)
     # Without a pairing to lose there is no last round: it goes on until a code is shown.
-    endless = no_pairing_to_lose(case.session)
+    endless = case.session.no_pairing_to_lose
     last = repair.round >= rounds and repair.calm and not endless
     if repair.goal is not Goal.HEAL or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
-from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, UNPAIRING, Claim, ConnectionStatus
 from agent.engines.whatsapp import web_reason
 
 Status = ConnectionStatus
@@ -166,7 +165,7 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
             reason,
             until_wall=story.until_wall,
             # A look from before the end still shows the pairing.
-            paired=facts is not None and facts.auth is True and not reason_of(reason).unpairs,
+            paired=facts is not None and facts.auth is True and reason not in UNPAIRING,
             raw=story.ended,
         )
     if facts is None:

@@ -8,8 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent.core.model import PHASES, UNSETTLED
-from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, UNPAIRING, Claim, ConnectionStatus
 from agent.engines.settings import origin_of
 from agent.engines.web.states import (
     PageFacts,
@@ -287,7 +286,7 @@ class SessionView:
         claim = claim_of(self.facts, self._story)
         if claim.status is Status.CONNECTED:
             self._story = replace(self._story, passing="", was_connected=True)
-        if reason_of(claim.reason).unpairs and not claim.paired:
+        if claim.reason in UNPAIRING and not claim.paired:
             self.pairing_safe = False
         if claim.reason == "injection_failed":
             failure = f": {self.facts.failure}" if self.facts and self.facts.failure else ""

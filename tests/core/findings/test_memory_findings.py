@@ -1,13 +1,6 @@
 import pytest
 
-from agent.core.memory import (
-    MIB,
-    MemoryPolicy,
-    decide_memory,
-    judge_memory,
-    leaks,
-    note_memory,
-)
+from agent.core.memory import MIB, MemoryPolicy, decide_memory, judge_memory, leaks, note_memory
 from agent.core.model import Instance, SessionRecord
 from agent.core.session import Run, Session
 

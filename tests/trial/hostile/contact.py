@@ -59,7 +59,7 @@ class World:
     def watched(self) -> Target:
         async def send(message: Mapping[str, Any]) -> str:
             path = f"/api/instance/{WATCHED}/messages?wait=30"
-            return str((await self.agent.do("POST", path, message))["id"])
+            return str((await self.agent.do("POST", path, message))["message_id"])
 
         return Target(self.whatsapp, DESK, self.agent.state / "sessions" / WATCHED, send)
 
