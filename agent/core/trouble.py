@@ -1,6 +1,5 @@
 """From conditions that hold to troubles that begin and are over."""
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -76,25 +75,26 @@ class Windows:
     """How much counters rose lately."""
 
     def __init__(self) -> None:
-        self._past: dict[str, deque[tuple[float, Counted]]] = {}
+        self._past: dict[str, dict[str, list[tuple[float, float]]]] = {}
 
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
         """By whose they are; what is not named any more is forgotten."""
-        self._past = {who: self._past.get(who) or deque() for who in counted}
+        self._past = {who: self._past.get(who, {}) for who in counted}
         for who, values in counted.items():
-            past = self._past[who]
-            if not past or past[-1][1] != values:
-                past.append((now, values))
-            # The newest of those that are too old says what was so at the window's beginning.
-            while len(past) > 1 and past[1][0] <= now - LONGEST:
-                past.popleft()
+            for name, value in values.items():
+                past = self._past[who].setdefault(name, [])
+                if not past or past[-1][1] != value:  # most counters rest
+                    past.append((now, value))
+                # The newest of those that are too old says what was so at the window's beginning.
+                while len(past) > 1 and past[1][0] <= now - LONGEST:
+                    del past[0]
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
-        past = self._past.get(who)
-        if past is None or past[0][1].get(name) == past[-1][1].get(name):
-            return 0.0  # most counters rest
+        past = self._past.get(who, {}).get(name, [])
+        if len(past) < 2:
+            return 0.0
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
-        last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)
+        last, before = past[-1][1], then[1]
         return last - before if last >= before else last
 
 

@@ -28,7 +28,11 @@ async def open_host(
     run_dir = state / ("run-packs" if packs else "run")
     root = run_dir if packs else config.session_root
     limits = Limits(worker.watchdog, worker.stop_timeout, worker.burst)
-    lacking = _what_systemd_lacks(kind)
+    lacking = ""
+    if not BOOTED_BY_SYSTEMD.is_dir():
+        lacking = "systemd did not boot this machine"
+    elif not units.template_installed(kind):
+        lacking = f"{kind.template} is not installed; run scripts/install"
     if choice == "auto":
         if not lacking and root.absolute() != kind.installed:
             lacking = f"the installed units serve {kind.installed}, not {root}"
@@ -51,15 +55,6 @@ async def open_host(
     from agent.host.systemd import SystemdHost
 
     return await SystemdHost.open(wake, limits, kind)
-
-
-def _what_systemd_lacks(kind: units.Kind) -> str:
-    """Why units cannot be its workers; "" when they can."""
-    if not BOOTED_BY_SYSTEMD.is_dir():
-        return "systemd did not boot this machine"
-    if not units.template_installed(kind):
-        return f"{kind.template} is not installed; run scripts/install"
-    return ""
 
 
 @contextlib.contextmanager

@@ -111,8 +111,7 @@ def words(result: str, exit_status: int) -> str:
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
-FAR = 10.0
-DELAYED = 2.0
+DELAYED = 1.0
 """Seconds: an agent that was so late takes no silence for a death."""
 NEVER_RESTARTED = (66, 78)
 """As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
@@ -324,9 +323,7 @@ class Worker:
             self._timer.cancel()
             self._timer = None
         if self._timer is None and self._until < math.inf:
-            # Those of many workers that are well share one wake-up.
-            at = math.ceil(self._until) if seconds > FAR else self._until
-            self._timer = self._loop.call_at(at, self._look)
+            self._timer = self._loop.call_at(self._until, self._look)
 
     def _look(self) -> None:
         limits, late = self._limits, self._loop.time() - self._until
@@ -355,10 +352,10 @@ class Worker:
 
     def _enter(self, state: UnitState, seconds: float = math.inf, **more: Any) -> None:
         pid = self.child.pid if self.child is not None else 0
-        self.status = replace(self.status, state=state, since=boot_now(), main_pid=pid, **more)
-        if self.at_rest:
+        if state in (_INACTIVE, _FAILED):
             self._stop_wanted.clear()
-        self.status = replace(self.status, job_pending=self._stop_wanted.is_set())
+        more |= {"state": state, "job_pending": self._stop_wanted.is_set()}
+        self.status = replace(self.status, since=boot_now(), main_pid=pid, **more)
         self._was_ready = self._was_ready or state is _ACTIVE
         self._limit(seconds)
         self._turned.set()

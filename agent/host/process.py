@@ -60,9 +60,8 @@ class Places:
             "NOTIFY_SOCKET": folder / "notify",
             "RUNTIME_DIRECTORY": folder,
         }
-        ours = os.environ.items()
         return {
-            **{name: value for name, value in ours if not name.startswith(_AGENTS_OWN)},
+            **{it: os.environ[it] for it in os.environ if not it.startswith(_AGENTS_OWN)},
             **{name: str(path.absolute()) for name, path in paths.items() if path is not None},
             "WATCHDOG_USEC": str(round(watchdog * 1_000_000)),
             "INVOCATION_ID": run,
@@ -95,7 +94,7 @@ class ProcessChild:
 
     def __init__(self, host: "ProcessHost", worker: Worker) -> None:
         """The worker hears of the process that `watch` names; the host ends what that leaves."""
-        self._host, self._worker = host, worker
+        self._host, self.worker = host, worker
         path = host.folder(worker.id) / "notify"
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
@@ -117,6 +116,7 @@ class ProcessChild:
         self.pid = pid
         self._loop.add_reader(self._pidfd, self._end)
         self._loop.add_reader(self._sock, self._read)
+        self._host.children.add(self)
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -127,11 +127,13 @@ class ProcessChild:
                 if number is not signal.SIGKILL:
                     # A frozen process gets no other signal.
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
+                    self._loop.add_reader(self._sock, self._read)
 
     async def clear(self) -> int:
-        return await self._host.sweep(self.pid, self._worker.status.run)
+        return await self._host.sweep(self.pid, self.worker.status.run)
 
     def release(self) -> None:
+        self._host.children.discard(self)
         for fd in (self._pidfd, self._sock.fileno()):
             if fd >= 0:
                 self._loop.remove_reader(fd)
@@ -147,12 +149,18 @@ class ProcessChild:
         said = dict(line.split("=", 1) for line in lines if "=" in line)
         for _level, _kind, credentials in sent:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
-                self._worker.notice(said)
+                self.worker.notice(said)
+        if self.worker.state is UnitState.ACTIVE:  # from here on with the other workers'
+            self._loop.remove_reader(self._sock)
 
-    def _end(self) -> None:
-        with suppress(OSError):  # its last notices
+    def hear(self) -> None:
+        """Read what has come."""
+        with suppress(OSError):
             for _ in range(100):
                 self._read()
+
+    def _end(self) -> None:
+        self.hear()
         how = UNKNOWN
         with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.
@@ -180,8 +188,10 @@ def listener(path: Path) -> int:
 
 
 WORKER = ("-m", "agent.worker")
-LOOK_EVERY = 30
-"""Seconds between two looks at the workers' memory."""
+HEAR_EVERY = 4.0
+"""Seconds between two readings of the notices of workers that are well, at most."""
+LOOK_EVERY = 8
+"""So many readings from one look at the workers' memory to the next."""
 
 
 ROUNDS, PAUSE = 10, 0.01
@@ -227,6 +237,7 @@ class ProcessHost(Host):
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
+        self.children: set[ProcessChild] = set()
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
@@ -236,7 +247,8 @@ class ProcessHost(Host):
     ) -> "ProcessHost":
         """`places.run_dir` belongs to one kind of workers; `program` is what Python runs."""
         try:
-            _make_run_dir(places.run_dir, parents=True)
+            places.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            places.run_dir.chmod(0o700)
             self = cls(wake, places, limits, program)
             await self._adopt()
         except OSError as error:
@@ -269,8 +281,7 @@ class ProcessHost(Host):
         return {id: its.status for id, its in all if its.state is not UnitState.INACTIVE}
 
     async def status(self, instance: InstanceId) -> UnitStatus:
-        worker = self._workers.get(instance)
-        return worker.status if worker is not None else UNIT_ABSENT
+        return self._workers[instance].status if instance in self._workers else UNIT_ABSENT
 
     async def start(self, instance: InstanceId) -> None:
         await self._worker(instance).start()
@@ -297,7 +308,7 @@ class ProcessHost(Host):
         id, folder = worker.id, self.folder(worker.id)
         environment = self._places.environment(folder, worker.status.run, self._limits.watchdog)
         try:
-            _make_run_dir(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)  # below one that was moved away it cannot
             (folder / "link.sock").unlink(missing_ok=True)
             child, out = ProcessChild(self, worker), open_log(folder)
         except OSError as error:
@@ -320,7 +331,7 @@ class ProcessHost(Host):
         self._left.add((leader, run))
         async with self._looking:
             left, self._left = self._left, set()
-            living = set(self._living())
+            living = {child.pid for child in self.children}
             return await asyncio.to_thread(_kill_all, left, living) if left else 0
 
     async def _adopt(self) -> None:
@@ -353,27 +364,25 @@ class ProcessHost(Host):
         for run in left - running - elsewhere:
             await self.sweep(0, run)
 
-    def _living(self) -> dict[int, Worker]:
-        """Those that are well, by the pid."""
-        up = (UnitState.ACTIVATING, UnitState.ACTIVE)
-        workers = (its for its in self._workers.values() if its.child and its.state in up)
-        return {its.child.pid: its for its in workers if its.child}
-
     async def _take_care(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            for _ in range(LOOK_EVERY):
+                # Each ping by itself would wake the agent.
+                await asyncio.sleep(min(self._limits.watchdog / 5, HEAR_EVERY))
+                for child in list(self.children):
+                    child.hear()
             most = self._memory_max
-            limits = {pid: most[it.id] for pid, it in self._living().items() if most.get(it.id)}
+            well = [it for it in self.children if it.worker.state is not UnitState.DEACTIVATING]
+            limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}
             try:
                 over = await asyncio.to_thread(over_limit, limits) if limits else {}
             except (HostError, OSError) as error:
                 log.warning("cannot check the workers: %s", error)
                 continue
-            for pid, used in over.items():
-                if (large := self._living().get(pid)) is not None:
-                    what = "%s uses %s bytes, over its limit"
-                    log.warning(what, large.id, used, extra=about(large.id))
-                    large.kill("oom-kill")
+            for child in (it for it in well if it.pid in over and it in self.children):
+                id, what = child.worker.id, "%s uses %s bytes, over its limit"
+                log.warning(what, id, over[child.pid], extra=about(id))
+                child.worker.kill("oom-kill")
 
 
 def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
@@ -386,12 +395,6 @@ def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
             if used > limits[leader]:
                 over[leader] = used
     return over
-
-
-def _make_run_dir(path: Path, *, parents: bool = False) -> None:
-    """`parents`: at the start. Later, one that was moved away is not made again."""
-    path.mkdir(mode=0o700, parents=parents, exist_ok=True)
-    path.chmod(0o700)
 
 
 def find_workers(run_dir: Path) -> Iterator[tuple[InstanceId, int]]:

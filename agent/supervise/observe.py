@@ -201,7 +201,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     told = answer.get("folder")
     gone = isinstance(told, Mapping) and told.get("deleted")
-    if not facts.instance.backend and (deep or gone or facts.run.folder_lost):
+    if not facts.instance.backend and (deep or gone or not facts.counters.probes % 2):
         # In a thread, as its disk may hang: too dear for each probe of a session at rest.
         await asyncio.to_thread(compare_folder, facts, told, means.registry.root / facts.id)
     if deep:

@@ -15,7 +15,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.link.client import Link, Listener
 
-QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
+QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02}
 
 
 class Bench:

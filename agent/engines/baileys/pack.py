@@ -28,7 +28,7 @@ from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
-TICK, TICK_WITHIN = 2.0, 3.0
+TICK, TICK_WITHIN = 5.0, 3.0
 """Seconds between two looks at Node, and for its answer."""
 FORGET_WITHIN = 20.0
 SENDS, TURN_WITHIN = 8, 10.0

@@ -149,7 +149,9 @@ class Server:
         return True
 
     def proof_age(self) -> float | None:
-        """Seconds since the last frame reached the engine; None without a connection."""
+        """Seconds since the last frame reached the engine, which come all the time; None without a
+        connection."""
+        self.frame()
         return boot_now() - self._last_frame if self.connected else None
 
     async def ping(self) -> float:
@@ -164,12 +166,6 @@ class Server:
     async def lag(self) -> None:
         if self._faults.active("slow"):
             await asyncio.sleep(3.0)
-
-    async def keep_alive(self) -> None:
-        """Send frames for ever."""
-        while True:
-            await asyncio.sleep(self._settings.frame_every)
-            self.frame()
 
 
 REPLY_FIRST = 0.05

@@ -83,7 +83,7 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
 
 
 class SandboxEngine:
-    """One session. Its tasks: a login, the frames of a connection, the faults."""
+    """One session. Its tasks: a login, the traffic of a connection, the faults."""
 
     def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
         self._settings = settings
@@ -338,7 +338,6 @@ class SandboxEngine:
 
     async def _talk(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._server.keep_alive(), name="frames")
             tasks.create_task(self._conversation.take(), name="messages")
             if rate := self._settings.messages_per_minute:
                 tasks.create_task(self._conversation.make_noise(60.0 / rate), name="noise")

@@ -31,9 +31,6 @@ class SandboxSettings:
     """Codes of one login; after the last one a new request starts again."""
     messages_per_minute: float = setting(6.0, "messages that come in; 0 = none", low=0, high=6000)
     read_after: float = setting(1.0, "seconds until a contact reads what it got", low=0, high=_DAY)
-    frame_every: float = setting(
-        5.0, "seconds between the server's signs of life", low=0.05, high=_DAY
-    )
     login_seconds: float = setting(0.05, "seconds of a login", low=0, high=_DAY)
     sync_seconds: float = setting(0.05, "seconds of the sync after a login", low=0, high=_DAY)
     save_seconds: float = setting(0.0, "seconds of a save before it writes", low=0, high=_DAY)

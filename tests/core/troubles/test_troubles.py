@@ -46,7 +46,7 @@ class World:
 
     def look(self, **changes: Any) -> Look:
         self.changes.update(changes)
-        extra = self.changes.get("counted", {})
+        extra = {"lost": 0, "sends_failed": 0, **self.changes.get("counted", {})}
         counted = {id: {**counted_of(view), **extra} for id, view in self.sessions.items()}
         self.windows.note({"": self.changes.get("agent", {}), **counted}, self.now)
         fields = {

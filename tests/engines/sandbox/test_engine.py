@@ -10,7 +10,6 @@ QUICK = {
     "scan_after": 0.005,
     "login_seconds": 0.002,
     "sync_seconds": 0.004,
-    "frame_every": 0.05,
     "messages_per_minute": 6000,
 }
 

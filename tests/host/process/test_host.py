@@ -167,7 +167,7 @@ async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
 
 
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
-    monkeypatch.setattr("agent.host.process.LOOK_EVERY", 1)
+    monkeypatch.setattr("agent.host.process.HEAR_EVERY", 0.1)
     host = await open_host()
     host.limit_memory(InstanceId("leak"), 32 << 20)
     host.limit_memory(InstanceId("good"), 256 << 20)

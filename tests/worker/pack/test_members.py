@@ -19,7 +19,7 @@ from agent.worker import pack as member_module
 from agent.worker.identity import lock_held
 from agent.worker.pack import House, Members, follow_tasks
 
-QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
+QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02}
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
 
 
