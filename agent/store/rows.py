@@ -135,7 +135,9 @@ def select_entries(
 
 def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
-    newest = db.execute("select coalesce(max(cursor), 0) from journal").fetchone()[0]
+    newest = db.execute("select max(cursor) from journal").fetchone()[0]
+    if newest is None:
+        return 0
     oldest = now_wall - bounds.days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
