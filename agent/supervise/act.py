@@ -18,7 +18,6 @@ from agent.core.recovery import ladder
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Circumstances,
-    Consent,
     Decision,
     Ending,
     Goal,
@@ -63,17 +62,16 @@ async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
     task = asyncio.create_task(_do_all(means, facts, plan), name=plan.name)
     facts.action.task = task  # a stop may cancel it
     try:
-        async with asyncio.timeout(PLAN_TIMEOUT):
-            await asyncio.wait([task])
-        if task.cancelled():
+        await asyncio.wait([task], timeout=PLAN_TIMEOUT)
+        if not task.done():
+            detail = "it took too long"
+        elif task.cancelled():
             detail = "interrupted"
         else:
             made = task.result()
     except WaError as error:
         detail = str(error) or type(error).__name__
         refusal = (error.code or "") if isinstance(error, EngineError) else ""
-    except TimeoutError:
-        detail = "it took too long"
     finally:
         # A cancelled plan ends before its pass: the code that closes all workers later must see
         # what it had asked of the host.
@@ -310,24 +308,6 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     facts.note("repair_over", decision.reason, Category.RECOVERY, **detail)
     await registry.save(facts)
     return None, None
-
-
-def request_repair(facts: Facts, goal: Goal, consent: Consent) -> Repair:
-    """A requested repair joins the running one, or begins."""
-    facts.kept = None
-    if facts.repairing:
-        asked = ladder.join_repair(facts.repairing, goal, consent)
-    else:
-        asked = ladder.begin_repair(facts.verdict, goal, time.time(), consent)
-    facts.repair = asked
-    return asked
-
-
-def take_back_request(facts: Facts, before: Repair | None) -> None:
-    """A request could not be written: nothing more is done by its word."""
-    last, begun = facts.repair, 0 if before is None or before.over else before.acts
-    if last is not None:
-        facts.repair = before if last.acts == begun else ladder.lapse_order(last)
 
 
 def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> None:

@@ -169,7 +169,8 @@ class Facts(Session):
         # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
         since = before.since if before and same_status else begun
-        if before and same_status and _lost_proof(before.claim, claim):
+        proved = before is not None and before.claim.proof_age is not None
+        if same_status and proved and claim.proof_age is None:
             since = now  # its proof is lost: the next one has its time from here
         last, progressed = (before.claim.progress, before.progress_since) if before else (None, 0.0)
         grew = before is not None and (claim.progress or 0.0) > (last or 0.0)
@@ -193,10 +194,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-
-def _lost_proof(before: Claim, claim: Claim) -> bool:
-    return before.proof_age is not None and claim.proof_age is None
 
 
 def _words(claim: Claim) -> Claim:

@@ -137,7 +137,13 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
         signals.append(judge_memory(history, run.memory_bytes, limit, config.memory, now))
     if (since := facts.connected_since_wall) is not None:
         signals.append(judge_silence(facts.inbound, since, time.time()))
-    signals.append(_judge_errors(facts, config.health.error_rate, now))
+    # Errors about keys have a judge of their own.
+    counters = facts.counters
+    errors = counters.errors.total() - sum(counters.errors[kind] for kind in OF_KEYS)
+    done = counters.probes + counters.messages["in"] + counters.messages["out"]
+    counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
+    most = config.health.error_rate
+    signals.append(counters.error_rate.judge(errors, done, most, LEAST_OPERATIONS))
     if facts.lacks:
         words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
         signals.append(Signal("page_incomplete", Health.DEGRADED, words))
@@ -194,15 +200,6 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     # The name of the pattern, never the line itself: it may carry keys.
     bound(Category.CRYPTO, facts.id).warning("crypto error %s of %s", finding.name, whose)
     return True
-
-
-def _judge_errors(facts: Facts, limit: float, now: float) -> Signal | None:
-    # Errors about keys have a judge of their own.
-    counters = facts.counters
-    errors = counters.errors.total() - sum(counters.errors[kind] for kind in OF_KEYS)
-    done = counters.probes + counters.messages["in"] + counters.messages["out"]
-    counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-    return counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
 
 WITH_TEXT = {

@@ -13,12 +13,12 @@ from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
+from agent.core.recovery.ladder import begin_repair, join_repair, lapse_order
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
-from agent.supervise.act import request_repair, take_back_request
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
@@ -254,14 +254,19 @@ class Repairs:
         return _answer(goal, facts, over=over)
 
     async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> Repair:
-        before = facts.repair
-        word = "joins the repair that runs" if facts.repairing else "begins a repair"
-        asked = request_repair(facts, goal, consent)
+        """A requested repair joins the running one, or begins."""
+        before, runs, facts.kept = facts.repair, facts.repairing, None
+        asked = begin_repair(facts.verdict, goal, time.time(), consent)
+        facts.repair = asked = join_repair(runs, goal, consent) if runs else asked
+        word = "joins the repair that runs" if runs else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
             await self.orders.intend(facts, "operator", sentence, Category.RECOVERY)
         except WaError:
-            take_back_request(facts, before)
+            # It could not be written: nothing more is done by its word.
+            last, begun = facts.repair, runs.acts if runs else 0
+            if last is not None:
+                facts.repair = before if last.acts == begun else lapse_order(last)
             raise
         return asked
 

@@ -1,7 +1,6 @@
 """What a requested repair answers, within its time: healthy, cleaned and recovered as they are."""
 
 import asyncio
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +15,7 @@ from agent.core.model import (
     InstanceId,
     SessionRecord,
 )
-from agent.core.recovery.ladder import begin_repair
-from agent.core.recovery.repair import Ending, Goal, Repair
+from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
@@ -48,10 +46,6 @@ def checked() -> asyncio.Event:
 def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> Repairs:
     """With the session's own facts; no pass runs, so a test plays what the repair does."""
 
-    def request(facts: Facts, goal: Any, consent: Any) -> Repair:
-        facts.repair = asked = begin_repair(STUCK, goal, time.time(), consent)
-        return asked
-
     async def run(_: object, facts: Facts) -> None:
         await checked.wait()
         facts.verdict = STUCK if facts.verdict is NOT_LOOKED_YET else facts.verdict
@@ -59,7 +53,6 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
     async def save(*_: object) -> None: ...
 
     gate = SimpleNamespace(wake=lambda _: None)
-    monkeypatch.setattr("agent.supervise.repairs.request_repair", request)
     monkeypatch.setattr("agent.supervise.repairs.run_pass", run)
     parts: dict[str, Any] = {
         "means": SimpleNamespace(registry=SimpleNamespace(get=lambda _: facts), gate=gate),
