@@ -222,7 +222,6 @@ class Settings:
     read_wall: float = field(default_factory=time.time)
     refused: bool = False
     """The last reload failed: the file could not be read."""
-    _machine: int = field(default_factory=lambda: machine_memory()[0])
 
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
@@ -253,7 +252,7 @@ class Settings:
         return shared and min((shared, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
-        return memory_budget(self._machine, self.config.memory)
+        return memory_budget(machine_memory()[0], self.config.memory)
 
 
 MEMORY = 96 << 20
