@@ -132,7 +132,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
     said = session.claim.claim.reason if session.claim else ""
     if session.folder.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(session, "session_damaged")
-    ended = reason_of(session.record.reason)
+    ended = session.ended
     gone = session.folder.files is SessionFiles.ABSENT and not session.record.paired
     unknown = gone or session.folder.files is SessionFiles.UNREADABLE
     if unknown and not session.unit.runs and not session.instance.backend:
@@ -150,7 +150,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
 def _hopeless_or_away(session: Session) -> HealthVerdict | None:
     """After a logout or a ban it is right that nothing runs or answers. While a backend is away its
     last claim about the session is worthless."""
-    reason = reason_of(session.record.reason)
+    reason = session.ended
     if reason.hopeless and not session.unit.runs:
         return _waits_for_person(session, reason)
     return _waiting(session) if session.wait.reason in AWAY else None
@@ -169,7 +169,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
         return _failed(session, policy)
-    ended = reason_of(session.record.reason)
+    ended = session.ended
     if held := _given_up(session, policy) or _waits_for_others(session, ended, now):
         return held
     if ended.permanence in NOT_SOON and now < session.not_before:
@@ -367,7 +367,7 @@ def _waits_its_time(reason: Reason, raw: str = "") -> HealthVerdict:
 def _given_up(session: Session, policy: HealthPolicy) -> HealthVerdict | None:
     if not (code := session.gave_up(policy.reconnect)):
         return None
-    last = reason_of(session.last_reason).title
+    last = session.last_reason.title
     sentence = f"{last}; the agent makes no further try"
     if code == "attempts_used_up":
         sentence = f"no success in {session.record.attempts} attempts; last: {last}"

@@ -111,7 +111,7 @@ def plan_actions(
     if unit.runs and verdict.reason == SUSPECT:
         # Any plan but a stop could overwrite the only copy of the old pairing.
         return _plan(ActionKind.STOP, verdict)
-    final = reason_of(session.last_reason).final
+    final = session.last_reason.final
     if unit.runs and final and not session.instance.backend:
         # A worker that crashed, or that a boot of the machine starts, would log in again.
         return _plan(ActionKind.STOP, verdict)
@@ -224,7 +224,7 @@ def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:
     elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
         return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
-    fresh = fresh or reason_of(session.last_reason).fresh_worker
+    fresh = fresh or session.last_reason.fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
 

@@ -28,7 +28,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, reason_of
+from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.words import ServerClaim
@@ -246,7 +246,7 @@ class Session:
     @property
     def next_attempt_wall(self) -> float | None:
         """None also where the agent makes no try by itself, as after bans or while stopped."""
-        next_wall, reason = self.record.not_before_wall, reason_of(self.record.reason)
+        next_wall, reason = self.record.not_before_wall, self.ended
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
         due = self.should_run and not over and next_wall > self.at_wall
         return next_wall if due else None
@@ -292,7 +292,7 @@ class Session:
     @property
     def no_pairing_to_lose(self) -> bool:
         """True when a new start costs no scan that is not due anyway."""
-        if reason_of(self.last_reason).unpairs:
+        if self.last_reason.unpairs:
             return True
         return not self.may_be_paired
 
@@ -304,8 +304,7 @@ class Session:
         if fact is None or not self.instance.backend or not record.paired:
             return False
         known = record.account and fact.claim.paired and fact.claim.account
-        ended = reason_of(record.reason).unpairs
-        return bool(known) and not ended and fact.claim.account != record.account
+        return bool(known) and not self.ended.unpairs and fact.claim.account != record.account
 
     @property
     def is_guarded(self) -> bool:
@@ -328,11 +327,15 @@ class Session:
         return whole or self.unit.runs or bool(self.instance.backend)
 
     @property
-    def last_reason(self) -> str:
+    def ended(self) -> Reason:
+        """Why it ended last, as recorded."""
+        return reason_of(self.record.reason)
+
+    @property
+    def last_reason(self) -> Reason:
         """Why the session is not connected: the engine's present word, else the recorded one."""
-        if self.claim is not None and self.claim.claim.reason:
-            return self.claim.claim.reason
-        return self.record.reason
+        said = self.claim.claim.reason if self.claim is not None else ""
+        return reason_of(said) if said else self.ended
 
     @property
     def waits_for_network(self) -> bool:
@@ -346,7 +349,7 @@ class Session:
 
     def gave_up(self, policy: ReconnectPolicy) -> str:
         """The code for which the agent ended its tries; "" while it goes on trying."""
-        record, reason = self.record, reason_of(self.last_reason)
+        record, reason = self.record, self.last_reason
         if reason.hopeless:
             return reason.code
         if reason.tries is not None and record.strikes > reason.tries:
@@ -372,7 +375,7 @@ class Session:
         if unit.state is UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-        again = reason_of(record.reason).final and record.seen_boot == self.boot
+        again = self.ended.final and record.seen_boot == self.boot
         return again or self.override is Override.STOPPED or not self.enabled
 
     def forgive(self, **changes: Any) -> None:

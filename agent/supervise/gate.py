@@ -20,7 +20,7 @@ from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
-from agent.core.reasons import REACHED_CODES, UNREACHABLE, reason_of
+from agent.core.reasons import REACHED_CODES, UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
 from agent.core.recovery.ladder import hurry_repair, needs_repair
@@ -178,7 +178,7 @@ class Incidents:
         if (incident := self.incident_of(facts)) is None or facts.id == incident.canary:
             return ""
         lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
-        return "" if lost or reason_of(facts.record.reason).unpairs else incident.wait_reason
+        return "" if lost or facts.ended.unpairs else incident.wait_reason
 
     def incident_of(self, facts: Facts) -> Incident | None:
         """The incident that goes on and has it as a member."""

@@ -73,7 +73,7 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        ended = reason_of(facts.record.reason).final
+        ended = facts.ended.final
         if ended and facts.instance.enabled and facts.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             already = "an operator enabled it; it was enabled already"

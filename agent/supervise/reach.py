@@ -35,7 +35,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.clock import boot_now
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE, reason_of
+from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE
 from agent.core.words import Address
 from agent.engines.catalog import needed_address
 from agent.files import open_plain
@@ -367,7 +367,7 @@ class Reaching:
 
     def _wants(self, its: Facts) -> bool:
         """True if it should run, is not connected, and may try by itself."""
-        over = its.gone or its.status == "CONNECTED" or reason_of(its.record.reason).hopeless
+        over = its.gone or its.status == "CONNECTED" or its.ended.hopeless
         return its.should_run and not over
 
     def _begin_look(self, reach: Reach) -> None:

@@ -283,7 +283,7 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
         elif facts.started_by_hand(facts.action.started_run):
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             facts.note("operator", "an operator started its unit")
-            if reason_of(facts.record.reason).final:
+            if facts.ended.final:
                 # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                 # in.
                 facts.forgive(restart_of=unit.run)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
-from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import begin_repair, join_repair, lapse_order
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
@@ -192,7 +191,7 @@ class Repairs:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self.means.registry.get(id)
         self._must_be_wanted(facts)
-        if (reason := reason_of(facts.record.reason)).unpairs:
+        if (reason := facts.ended).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Consent,
@@ -85,7 +84,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
         # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
-    if step is not RecoveryKind.CLEANUP and reason_of(case.session.last_reason).unpairs:
+    if step is not RecoveryKind.CLEANUP and case.session.last_reason.unpairs:
         # WhatsApp ended this pairing: another login with it harms the account.
         return False
     if step in DESTRUCTIVE and not repair.backup and repair.backup_tries >= case.policy.tries:
@@ -129,7 +128,7 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
     """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
-    if repair.step in UNPAIRING and reason_of(case.session.last_reason).scan_again:
+    if repair.step in UNPAIRING and case.session.last_reason.scan_again:
         return True
     around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:

@@ -4,7 +4,6 @@ removes, replaces, renews or logs out what may be a pairing has its proof from h
 from dataclasses import dataclass, replace
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles
-from agent.core.reasons import reason_of
 from agent.core.recovery.repair import (
     Circumstances,
     Consent,
@@ -50,7 +49,7 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
     if consent is not Consent.NONE:
         return Proof(Ground.PERSON)
     if session.no_pairing_to_lose:
-        ended = reason_of(session.last_reason).unpairs
+        ended = session.last_reason.unpairs
         return Proof(Ground.ENDED if ended else Ground.NO_PAIRING)
     return found
 
