@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
-from agent.core.crypto import judge_crypto
+from agent.core.crypto import forget_old
 from agent.core.figures import Histogram, RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
@@ -70,13 +70,10 @@ class Registry:
     """Hears that a worker kept more messages, or was connected and may have."""
     forgotten: Callable[[InstanceId], None] = _nothing
     """Hears that a session was deleted."""
-    _devices: WeakValueDictionary[str, asyncio.Lock] = field(
+    _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
-    """By device: two copies are compared one after the other."""
-    _making: WeakValueDictionary[InstanceId, asyncio.Lock] = field(
-        init=False, default_factory=WeakValueDictionary
-    )
+    """By device, as two copies are compared one after the other; and by the name that is made."""
     reconnects: Histogram = field(init=False, default_factory=Histogram)
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
@@ -107,7 +104,7 @@ class Registry:
     ) -> AsyncIterator[None]:
         """One request at a time makes the instance of a name: what another one has just made or
         put back does not go when this one is refused."""
-        async with self._making.setdefault(id, asyncio.Lock()):
+        async with self._locks.setdefault(("name", id), asyncio.Lock()):
             if id in self.facts and not replaces:
                 raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
             yield
@@ -184,7 +181,7 @@ class Registry:
         view.turns_before = self.gate.queues.before(facts.id)
         view.in_incident = self.gate.incidents.incident_of(facts) is not None
         view.memory_limit = settings.memory_limit(facts)
-        view.crypto_lately = judge_crypto(facts.crypto, settings.config.crypto, view.at).errors
+        view.crypto_lately = len(forget_old(facts.crypto, settings.config.crypto, view.at).errors)
         if backend := facts.instance.backend:
             view.engine_version = self.gate.backends.server_version(backend)
         return view
@@ -212,7 +209,7 @@ class Registry:
         if not linked.device:
             yield
             return
-        async with self._devices.setdefault(linked.device, asyncio.Lock()):
+        async with self._locks.setdefault(("device", linked.device), asyncio.Lock()):
             if twin := await self._twin_of(id, linked, running=not arrives):
                 raise Refused(
                     f"cannot {doing}: instance {twin} is the same linked device, and two programs"
