@@ -94,6 +94,8 @@ def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
 
 def refusal_of(engine: str, error: WaError) -> WaError:
     """The engine's refusal as an error: wrong, not supported, or not in this state."""
+    if error.code in ("not_connected", "not_running", "stopping"):
+        return TryLater(str(error), code=error.code)
     if not isinstance(error, EngineError):
         return error
     if error.code == "invalid_request":
@@ -102,8 +104,6 @@ def refusal_of(engine: str, error: WaError) -> WaError:
         return Refused(f"{error} ({engine})", field="type", code="not_supported")
     if error.code == "file_too_large":
         return TooLarge(str(error), field="content", code=error.code)
-    if error.code in ("not_connected", "stopping"):
-        return TryLater(str(error), code=error.code)
     if error.code in _STATES:
         return Refused(str(error), code=error.code)
     return error

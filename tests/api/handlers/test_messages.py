@@ -13,7 +13,7 @@ import pytest
 
 from agent.api.http.call import LARGE_AT_ONCE
 from agent.core.model import InstanceId
-from agent.errors import EngineError
+from agent.errors import EngineError, Refused, WaError
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
@@ -147,12 +147,13 @@ async def test_a_file_is_base64_or_refused(
         (EngineError("x", code="invalid_request", field="to"), (400, "invalid_request", "to")),
         (EngineError("x", code="invalid_request", field="type"), (409, "not_supported", "type")),
         (EngineError("x", code="not_connected"), (503, "not_connected", None)),
+        (Refused("x", code="not_running"), (503, "not_running", None)),
         (EngineError("x", code="file_too_large"), (413, "file_too_large", "content")),
         (EngineError("x", code="not_sent"), (502, "not_sent", None)),
     ],
 )
 async def test_a_refusal_of_an_engine_is_a_clear_answer(
-    house: House, local: aiohttp.ClientSession, error: EngineError, expected: tuple[int, str, str]
+    house: House, local: aiohttp.ClientSession, error: WaError, expected: tuple[int, str, str]
 ) -> None:
     make(house)
     house.supervisor.breaks_with = error
