@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -190,8 +190,6 @@ def listener(path: Path) -> int:
 WORKER = ("-m", "agent.worker")
 HEAR_EVERY = 4.0
 """Seconds between two readings of the notices of workers that are well, at most."""
-LOOK_EVERY = 8
-"""So many readings from one look at the workers' memory to the next."""
 
 
 ROUNDS, PAUSE = 10, 0.01
@@ -232,8 +230,10 @@ class ProcessHost(Host):
 
     def __init__(self, wake: Wake, places: Places, limits: Limits, program: Sequence[str]) -> None:
         self._wake, self._places, self._limits = wake, places, limits
-        self._program = program
-        self.boot = boot_id()
+        self._program, self.boot = program, boot_id()
+        self._pause = min(limits.watchdog / 5, HEAR_EVERY)
+        # A ping may wait so long until it is read.
+        self._patience = replace(limits, watchdog=limits.watchdog + self._pause)
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
@@ -301,7 +301,7 @@ class ProcessHost(Host):
     def _worker(self, instance: InstanceId) -> Worker:
         if instance not in self._workers:
             id = parse_instance_id(instance)
-            self._workers[id] = Worker(id, self._limits, self._launch, partial(self._wake, id))
+            self._workers[id] = Worker(id, self._patience, self._launch, partial(self._wake, id))
         return self._workers[instance]
 
     def _launch(self, worker: Worker) -> ProcessChild:
@@ -366,9 +366,9 @@ class ProcessHost(Host):
 
     async def _take_care(self) -> None:
         while True:
-            for _ in range(LOOK_EVERY):
+            for _ in range(8):  # from one look at their memory to the next
                 # Each ping by itself would wake the agent.
-                await asyncio.sleep(min(self._limits.watchdog / 5, HEAR_EVERY))
+                await asyncio.sleep(self._pause)
                 for child in list(self.children):
                     child.hear()
             most = self._memory_max
