@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -17,9 +18,12 @@ from agent.backends.whaticket import once
 from agent.backends.whaticket.keys import Shelf
 from agent.errors import ConfigError
 from tests.conftest import Eventually
+from tests.moving.test_from_pm2 import Pm2, pm2
 from tests.standin.whaticket import words
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Pace
+
+__all__ = ["pm2"]
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
 PEER, OTHER = "5511999999999", "5511888888888"
@@ -82,12 +86,21 @@ async def place(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Place]:
         yield Place(tmp_path, standin)
 
 
-async def test_a_run_renews_keys_and_says_each_step_in_its_log(place: Place) -> None:
-    assert await place.run("all") == (0, "nothing needs a repair\n")
+@pytest.mark.parametrize("form", [{}, {"time": True}, {"log_type": "json"}], ids=str)
+async def test_a_run_renews_keys_and_says_each_step_in_its_log(
+    place: Place, pm2: Pm2, eventually: Eventually, form: dict[str, Any]
+) -> None:
+    """The server's log is a real pm2's."""
+    log, argv = place.root / "pm2.log", ["-n", "+0", "-F", str(place.standin.log.path)]
+    form |= {"out_file": str(log), "interpreter": "none"}
+    await pm2.run(name="wa", script=shutil.which("tail"), args=argv, **form)
+    await eventually(lambda: log.exists() and "Update open" in log.read_text(), within=60)
+    assert await place.run("all", LOG_FILE=str(log)) == (0, "nothing needs a repair\n")
     assert place.audit == ""
     place.break_keys()
+    await eventually(lambda: log.read_text().count("_asyncQueueExecutor") == 5, within=60)
     before = set(place.auth())
-    assert await place.run("all") == (0, "7: recovered\n")
+    assert await place.run("all", LOG_FILE=str(log)) == (0, "7: recovered\n")
     gone = before - set(place.auth())
     assert {name for name in gone if name.startswith("session-")} == {
         f"session-{PEER}.{device}.json" for device in (0, 12)
@@ -97,7 +110,7 @@ async def test_a_run_renews_keys_and_says_each_step_in_its_log(place: Place) -> 
     assert [line.removeprefix("[INFO] [RECOVERY] [7] ").split(":")[0] for line in lines] == [
         *("disconnect", "back up and remove", "start-session", "wait", "recovered")
     ]
-    assert await place.run("all") == (0, "nothing needs a repair\n")
+    assert await place.run("all", LOG_FILE=str(log)) == (0, "nothing needs a repair\n")
 
 
 async def test_a_run_killed_while_a_session_is_down_is_ended_by_the_next(
