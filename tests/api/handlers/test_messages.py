@@ -162,9 +162,7 @@ async def test_a_refusal_of_an_engine_is_a_clear_answer(
     assert (answer.status, told["error"], told["field"]) == expected
 
 
-async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
-    house: House,
-) -> None:
+async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(house: House) -> None:
     message = {"type": "edit", "message_id": "M1", "text": "x"}
     view = make_view("sales")
     engine = replace(view.instance, engine="whaticket")
