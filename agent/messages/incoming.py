@@ -247,9 +247,11 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         after = last = found["cursor"]
     elif (known := _last_given(db, after)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
-        # the copy holds, and would answer it a second time.
-        records.append({**gap(known + 1, after, time.time(), None), "cursor": known})
-        after = known
+        # the copy holds, and would answer it a second time. Its gap is just before the next record.
+        first = db.execute("select min(cursor) from records where cursor > ?", (after,)).fetchone()
+        at = first[0] - 1 if first[0] else known
+        records.append({**gap(known + 1, after, time.time(), None), "cursor": at})
+        after = at
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)
@@ -334,11 +336,7 @@ def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
 
 def _mark(db: sqlite3.Connection, args: Answer) -> Answer:
     """The messages of a chat up to the cursor were marked as read."""
-    row = (
-        "insert into marks values (?, ?) on conflict (chat)"
-        " do update set cursor = max(cursor, excluded.cursor)"
-    )
-    db.execute(row, (args["chat"], args["cursor"]))
+    db.execute("insert or replace into marks values (?, ?)", (args["chat"], args["cursor"]))
     return {}
 
 

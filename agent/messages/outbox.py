@@ -97,7 +97,7 @@ class OutMessage:
             "accepted": accepted,
             "changed": changed,
             "expires": expires if waiting else None,
-            "next_try": next_try if waiting else None,
+            "next_try": next_try if waiting and self.not_before_wall else None,
         }
 
 

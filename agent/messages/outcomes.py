@@ -140,6 +140,8 @@ class Holds:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
             said = f"the session is {view.status.value}: {view.verdict.sentence}"
+            if view.status is ConnectionStatus.CONNECTED:
+                said = "its worker does not run or cannot be reached"
             refusal = "not_connected" if view.linked else "not_running"
             return Hold(view.reason or "not_connected", said, view.next_attempt_wall, refusal)
         locked = view.reason == TIME_LOCK

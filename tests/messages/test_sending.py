@@ -256,12 +256,14 @@ async def test_a_client_that_waits_hears_of_a_hold_and_nothing_is_kept(
     with pytest.raises(TryLater) as caught:
         await agent.ask(B, "b1")
     assert caught.value.code == "not_connected"
-    status, _ = await agent.ask(A, "a2", wait=5)
+    status, body = await agent.ask(A, "a2", wait=5)
     assert status == 202, "it overtakes no earlier message of its chat"
+    assert body["next_try"] is None
     assert phone.tried == []
     phone.show(status=CONNECTED)
     await until(lambda: phone.texts() == ["a1", "a2"])
     assert await agent.state(earlier) == "sent"
+    assert agent.sending.failed(ID) == 0, "b1 is neither late nor lost"
 
 
 async def test_a_202_holds_though_the_first_request_of_its_key_waits_and_is_refused(
