@@ -88,8 +88,7 @@ def after_ack(state: State, ack: str) -> State:
 
 def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
     """Seconds to wait after so many tries: doubled each time, the second half of it by chance."""
-    wait = min(FIRST * 2.0 ** min(tries - 1, 20), longest)
-    return wait * (0.5 + 0.5 * jitter01)
+    return min(FIRST * 2.0 ** min(tries - 1, 20), longest) * (0.5 + 0.5 * jitter01)
 
 
 def refusal_of(engine: str, error: WaError) -> WaError:

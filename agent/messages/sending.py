@@ -25,7 +25,7 @@ from agent.files import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
-from agent.messages.outcomes import LEFT, UNSURE, WAITING, Hold, State, judge
+from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
@@ -367,8 +367,9 @@ class Sending:
     def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
         self._untidy = True
         counts = self.counts.setdefault(waiting.row.instance, Counts())
-        # A client that waits hears of a hold at once and asks again: nothing is late or lost.
-        counts.ended[state] += reason == "other_account" or judge(reason, "", 0) != "session"
+        # Else a client that waited heard of it at once and asks again: nothing is late or lost.
+        final = reason == "other_account" or judge(reason, str(end), MOST_TRIES) == "final"
+        counts.ended[state] += final or state is not State.FAILED
         if state is State.SENT:
             counts.sent_wall = time.time()
         elif state in (State.FAILED, State.UNKNOWN):

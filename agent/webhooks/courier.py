@@ -104,9 +104,9 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        kept, begun = self._reader.figures(), (it for it in self._sources.values() if it.born >= 0)
-        newest = ((it, kept.get(it.id, {}).get("newest", 0)) for it in begun if it.id)
-        return sum(max(last - it.cursor, it.tried is not None) for it, last in newest)
+        kept, its = self._reader.figures(), self._sources.values()
+        told = ((it, kept.get(it.id, {"newest": 0})) for it in its if it.id and it.born >= 0)
+        return sum(k["waiting"] if k["newest"] > s.cursor else s.tried is not None for s, k in told)
 
     @property
     def waiting(self) -> int:
