@@ -141,7 +141,6 @@ class Sending:
             file=name if apart else "",
             size=len(text) + len(apart) // 4 * 3,
         )
-        self._must_fit(id, row.size)
         taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
         failpoint("outbox_accepted")
         return taken
@@ -246,14 +245,14 @@ class Sending:
             raise self._trouble
         return self._outbox
 
-    def _must_fit(self, id: InstanceId, size: int) -> None:
-        sender, limits = self.senders.get(id), self.limits.messages
+    def _must_fit(self, new: OutMessage) -> None:
+        id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
         if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
             why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
             most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
             raise TooManyWait(f"{why} {most}")
-        waiting = sum(each.bytes for each in self.senders.values())
-        if waiting + size > limits.outbox_megabytes << 20:
+        waiting = sum(each.bytes for each in list(self.senders.values()))
+        if waiting + new.size > limits.outbox_megabytes << 20:
             why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
             most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             raise StoreError(f"{why} {most}", code="outbox_full")
@@ -316,7 +315,7 @@ class Sending:
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
-            self._outbox = outbox
+            self._outbox, outbox.fits = outbox, self._must_fit
             for row in rows:
                 self._add(outbox, row, impatient=False)
             self._opened.set()

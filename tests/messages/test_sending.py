@@ -467,8 +467,9 @@ async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone)
 async def test_no_more_waits_than_the_limits_allow(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
     agent.limits.messages = MessagesSettings(outbox_most=2)
-    for text in ("1", "2"):
-        await agent.say(A, text)
+    for text in "12":
+        assert (await agent.ask(A, text, wait=0, key=text))[0] == 202
+    assert (await agent.ask(A, "1", wait=0, key="1"))[0] == 202, "a repeat is no new one"
     with pytest.raises(TryLater) as caught:
         await agent.say(A, "3")
     assert (caught.value.http, caught.value.code) == (429, "outbox_full")
