@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -130,66 +129,6 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     for folder in mounted:
         # Lazily, so that a file left open by a failed test keeps nothing mounted.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@dataclass
-class FailingDisk:
-    """A disk of its own that turns read-only under open files, as ext4 does after an error."""
-
-    image: Path
-    folder: Path
-
-    def _unmount(self) -> subprocess.CompletedProcess[str]:
-        command = ["umount", str(self.folder)]
-        return subprocess.run(command, check=False, capture_output=True, text=True)
-
-    def mount(self) -> None:
-        mounting = ["mount", "-o", "loop", str(self.image), str(self.folder)]
-        subprocess.run(mounting, check=True, capture_output=True)
-
-    def fail(self) -> None:
-        subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
-
-    def mend(self) -> None:
-        # What has just been killed may hold it a moment longer.
-        deadline = time.monotonic() + 20
-        while (done := self._unmount()).returncode and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert done.returncode == 0, done.stderr
-        # The kernel lets go of the image later than umount ends, and could still write to it.
-        deadline = time.monotonic() + 5
-        while (device := _loop(self.image)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if device:
-            # A namespace that another test made meanwhile has a copy of the mount until it ends.
-            subprocess.run(["blockdev", "--flushbufs", device], check=True)
-            copy = self.image.with_name(f"{self.image.name}-again")
-            subprocess.run(["cp", "--sparse=always", str(self.image), str(copy)], check=True)
-            self.image = copy
-        subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
-        self.mount()
-
-
-def _loop(image: Path) -> str:
-    command = ["losetup", "--associated", str(image), "--noheadings", "--output", "NAME"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-@pytest.fixture
-def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
-    disk = FailingDisk(tmp_path / "image", tmp_path / "ext4")
-    disk.folder.mkdir()
-    disk.image.touch()
-    os.truncate(disk.image, 64 << 20)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", str(disk.image)], check=True, capture_output=True)
-        disk.mount()
-    except (OSError, subprocess.CalledProcessError) as error:
-        not_lent(f"this machine lends no disk: {error}")
-    disk.folder.chmod(0o700)
-    yield disk
-    # Lazily, so that a file left open by a failed test keeps nothing mounted.
-    subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)
 
 
 SLOW = tuple(

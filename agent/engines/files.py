@@ -20,6 +20,9 @@ class FilesReport:
     files: SessionFiles
     problem: str = ""
     """What is wrong and where, for people."""
+    identity_fault: str = ""
+    """Why the identity file must be written again: it is missing, damaged or of another engine; ""
+    = it need not be, or the folder cannot be written."""
 
 
 class SessionFolder(Protocol):

@@ -102,16 +102,18 @@ class Incoming:
             db.close()
 
     def _do(self, work: Callable[..., T], *args: Any) -> T:
-        """`work` gets the connection first."""
-        try:
-            return work(self._open(), *args)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if not is_damage(error):
-                raise
-            self.close()
-            kept = set_aside(self.path).name
-            self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept}")
-            return work(self._open(), *args)
+        """`work` gets the connection first. A file is damaged that fails twice."""
+        for again in (True, False):
+            try:
+                return work(self._open(), *args)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                if not is_damage(error):
+                    raise
+                self.close()
+                if not again:
+                    kept = set_aside(self.path).name
+                    self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept}")
+        return work(self._open(), *args)
 
     def _open(self) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file."""
@@ -131,8 +133,7 @@ class Incoming:
             kept = set_aside(self.path).name
             aside = f"{NAME} was of the session {owner!r:.80}; it is kept as {kept}"
             db, _ = open_file(self.path, FORM, mode=rights)
-        if aside:
-            self.said.append(aside)
+        self.said += [aside] if aside else []
         self._opened_wall, self._opened_at = time.time(), boot_now()
         with db:
             db.execute("begin immediate")

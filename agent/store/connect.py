@@ -2,6 +2,7 @@
 counts."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 from functools import partial
@@ -26,12 +27,15 @@ _CODES = {
     sqlite3.SQLITE_AUTH: "permissions",
 }
 
+_OF_FILES = {errno.ENOSPC: "disk_full", errno.EROFS: "read_only", errno.EIO: "io"}
 _CAUSES = {"disk_full": "the disk is full", "read_only": "it or its file system is read-only"}
 
 
 def code_of(error: BaseException) -> str:
     if isinstance(error, StoreError):
         return error.code
+    if isinstance(error, OSError):
+        return _OF_FILES.get(error.errno or 0, StoreError.code)
     number = getattr(error, "sqlite_errorcode", None)
     # So looks a full disk when the shared index of the WAL cannot grow.
     if number in (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN):
@@ -41,10 +45,11 @@ def code_of(error: BaseException) -> str:
 
 def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     code = code_of(error)
-    if code == "io" and refuses_writes(path.parent):
+    if code in ("io", "cannot_open", "disk_full") and refuses_writes(path.parent):
         code = "read_only"
     cause = _CAUSES.get(code)
-    text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
+    said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    text = f"{cause} ({said})" if cause else said
     made = StoreError(f"cannot {verb} {path}: {text}", code=code)
     if code == "busy":  # another program holds the database, which has room
         made.http, made.exit_status = TryLater.http, TryLater.exit_status
@@ -111,11 +116,12 @@ def copy_verified(db: Database, target: Path) -> None:
                 raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")
         put_in_place(unfinished, target)
     except OSError as error:
-        raise StoreError(f"cannot copy to {target}: {error.strerror}") from error
+        raise explain("copy to", target, error) from error
     finally:
-        unfinished.unlink(missing_ok=True)
-        # SQLite's own, which it leaves where the disk was full.
-        unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)
+        # The journal is SQLite's own, which it leaves where the disk was full.
+        for left in (unfinished, unfinished.with_name(f"{unfinished.name}-journal")):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:

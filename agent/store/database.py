@@ -30,7 +30,7 @@ from agent.store.connect import (
     explain,
     explain_opening,
 )
-from agent.store.rows import Bounds, KeyRow, trim
+from agent.store.rows import KeyRow, trim
 from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
@@ -99,33 +99,35 @@ def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
 
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
 """What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
+_FAULTS = (sqlite3.Error, StoreError, *_NO_VALUES)
+"""Damage where they show twice: SQLite calls a file malformed also where one read of it failed."""
 COMPANIONS = ("-wal", "-shm", "-journal")
 _CURSORS_LEFT_OUT = 1_000_000
 """More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-def open_checked(
-    path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
-) -> Database:
+def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[str]) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
         if path.exists():
-            try:
-                check_whole(path)
-                return _use(path, sentences)
-            except (sqlite3.Error, StoreError, *_NO_VALUES) as error:
-                code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
-                if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
-                    raise
-                kept = _set_aside(path, now_wall)
-                sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
-        sentences += _build(path, folder_sessions(), now_wall)
+            for _look in range(2):
+                try:
+                    check_whole(path)
+                    return _use(path, sentences)
+                except _FAULTS as error:
+                    code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
+                    if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
+                        raise
+                    fault = error
+            kept = _set_aside(path)
+            sentences.append(f"the database was damaged ({fault}); it is kept as {kept.name}")
+        sentences += _build(path, folder_sessions())
         return _use(path, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
     except OSError as error:
-        raise StoreError(f"cannot open {path}: {error}") from error
+        raise explain("open", path, error) from error
 
 
 def _use(path: Path, sentences: list[str]) -> Database:
@@ -180,11 +182,11 @@ def _a_new_one_would_open(path: Path) -> bool:
     return True
 
 
-def _set_aside(path: Path, now_wall: float) -> Path:
+def _set_aside(path: Path) -> Path:
     """Rename a damaged database with its companions; the main file first. A crash between leaves
     companions without a main file, which `_build` moves away: SQLite would replay them into a new
     database."""
-    kept = _free_name(path, now_wall)
+    kept = _free_name(path)
     path.rename(kept)
     failpoint("mid_set_aside")
     _move_companions(path, kept)
@@ -192,20 +194,21 @@ def _set_aside(path: Path, now_wall: float) -> Path:
     return kept
 
 
-def _build(
-    path: Path, sessions: Sequence[tuple[Instance, SessionRecord]], now_wall: float
-) -> list[str]:
+def _build(path: Path, sessions: Sequence[tuple[Instance, SessionRecord]]) -> list[str]:
     """Build a new database and rename it when it is complete; sentences on what is in it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _move_companions(path, _free_name(path, now_wall))
+    _move_companions(path, _free_name(path))
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
     if sessions:
         ids = shorten(", ".join(instance.id for instance, _ in sessions), 500, placeholder=" …")
         sentences.append(f"{len(sessions)} instances were restored from their folders: {ids}")
-    with contextlib.suppress(sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
-        check_whole(copy)
+    with contextlib.suppress(SchemaTooNew, *_FAULTS):
+        try:
+            check_whole(copy)
+        except _FAULTS:
+            check_whole(copy)
         shutil.copyfile(copy, fresh)
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
         sentences.append(
@@ -253,9 +256,8 @@ def _remove(path: Path) -> None:
         _beside(path, suffix).unlink(missing_ok=True)
 
 
-def _free_name(path: Path, now_wall: float) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_wall))
-    kept = _beside(path, f".damaged-{stamp}")
+def _free_name(path: Path) -> Path:
+    kept = _beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
     taken = len(list(path.parent.glob(f"{kept.name}*")))
     return _beside(kept, f".{taken}") if taken else kept
 
@@ -278,25 +280,16 @@ class Store:
     rebuilt_from: tuple[str, ...]
     """Sentences on what `open` had to repair; they are in the journal too."""
     _writer: Writer
-    _now_wall: Callable[[], float]
-    _bounds: Bounds
     on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
     @classmethod
-    async def open(
-        cls,
-        path: Path,
-        *,
-        folder_sessions: FolderSessions = lambda: (),
-        now_wall: Callable[[], float] = time.time,
-        bounds: Bounds | None = None,
-    ) -> "Store":
+    async def open(cls, path: Path, *, folder_sessions: FolderSessions = tuple) -> "Store":
         """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, folder_sessions, sentences, now_wall())
+        connect = partial(open_checked, path, folder_sessions, sentences)
         writer = await Writer.open(path, connect)
-        store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
+        store = cls(path, tuple(sentences), writer)
         for sentence in sentences:
             _log.warning("%s", sentence)
         await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
@@ -404,7 +397,7 @@ class Store:
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]
     ) -> list[JournalEntry]:
         """One change and its journal entries: both are there, or neither."""
-        now = self._now_wall()
+        now = time.time()
         encoded = [rows.encode_entry(entry, now) for entry in entries]
 
         def change(db: Database) -> list[JournalEntry]:
@@ -419,7 +412,7 @@ class Store:
     def _trim(self, db: Database, now: float) -> None:
         try:
             with db.atomic():
-                trim(db, self._bounds, now)
+                trim(db, now)
         except sqlite3.Error as error:
             _log.warning("cannot trim the history of %s: %s", self.path, error)
 

@@ -82,16 +82,6 @@ def decode_instance(row: Sequence[Any]) -> Instance | None:
     return Instance(id, row[1], bool(row[2]), settings, row[4])
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much of the history is kept."""
-
-    rows: int = 200_000
-    days: float = 90.0
-    least: int = 10_000
-    """So many newest rows stay whatever their age: a clock that jumps must not empty it."""
-
-
 def encode_entry(entry: JournalEntry, now_wall: float) -> list[Any]:
     """A row's values. Here, in the caller's thread, so that a wrong value fails its caller only."""
     # SQLite takes no lone surrogates, and a text from outside may have them.
@@ -133,17 +123,20 @@ def select_entries(
     return [_decode_entry(row) for row in db.query(sql, values)]
 
 
-def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
-    """Delete the oldest rows beyond the bounds, 1000 at most; return how many went."""
+def trim(
+    db: Database, now_wall: float, *, rows: int = 200_000, days: float = 90.0, least: int = 10_000
+) -> int:
+    """Delete the oldest rows beyond the bounds, 1000 at most; return how many went. The newest
+    `least` stay whatever their age: a clock that jumps must not empty the history."""
     newest = db.execute("select max(cursor) from journal").fetchone()[0]
     if newest is None:
         return 0
-    oldest = now_wall - bounds.days * 86_400
+    oldest = now_wall - days * 86_400
     return db.execute(
         "delete from journal where cursor in ("
         " select cursor from (select cursor, wall from journal order by cursor limit ?)"
         " where cursor <= ? or (wall < ? and cursor <= ?))",
-        [1000, newest - bounds.rows, oldest, newest - bounds.least],
+        [1000, newest - rows, oldest, newest - least],
     ).rowcount
 
 

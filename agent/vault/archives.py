@@ -22,7 +22,7 @@ from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.files import failpoint
 from agent.vault.check import inspect_session
 from agent.vault.folder import OURS, Folder, Modes, open_root
-from agent.vault.folders import look_for_room
+from agent.vault.folders import leave_room
 from agent.vault.restore import staged
 from agent.vault.snapshots import (
     FILE,
@@ -385,8 +385,7 @@ def unpack(
     """
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
-    if problem := look_for_room(root).problem(manifest.listing.size, len(manifest.listing)):
-        raise VaultError(f"cannot import into {root}: {problem}", code="disk_full")
+    leave_room(root, f"import into {root}", manifest.listing.size, len(manifest.listing))
     with open_root(root) as top, staged(root, id, "import") as target:
         return _unpack_all(members, manifest, target, top.modes, tick)
 

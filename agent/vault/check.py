@@ -4,7 +4,7 @@ files and changes nothing."""
 import os
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles, parse_instance_id
@@ -32,38 +32,28 @@ MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
-    files: SessionFiles
-    problem: str = ""
-    """What is wrong and where, for people."""
-    identity_fault: str = ""
-    """Why the identity file must be written again: it is missing, damaged or of another engine; ""
-    = it need not be, or the folder cannot be written."""
-
-
-def inspect(folder: Path, engine: str, paired: bool = True) -> Findings:
+def inspect(folder: Path, engine: str, paired: bool = True) -> FilesReport:
     """The session in an instance's folder, and the identity file beside it. Never raises: files
     that cannot be read are a finding, with path and owner. `paired` is what the record says; where
     the files alone cannot tell, it decides."""
-    report, fault = look_at_session(folder, engine, paired), ""
+    report = _look_at_session(folder, engine, paired)
     if report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE):
-        return Findings(report.files, report.problem)
+        return report
     lock = folder / LOCK
     try:
         if lock.is_symlink() or (os.path.lexists(lock) and not lock.is_file()):
-            return Findings(SessionFiles.UNREADABLE, str(planted("use", lock)))
+            return FilesReport(SessionFiles.UNREADABLE, str(planted("use", lock)))
         fault = names_other_engine(read_identity(folder), engine, folder)
     except InvalidRequest:
-        pass  # a name that no instance has; the report says so
+        return report  # it says so: no instance has such a name
     except VaultError as error:
         if error.code not in ("absent", "damaged"):
-            return Findings(_unusable(error, engine), str(error))
+            return FilesReport(_unusable(error, engine), str(error))
         fault = str(error)
-    return Findings(report.files, report.problem, fault)
+    return replace(report, identity_fault=fault)
 
 
-def look_at_session(folder: Path, engine: str, paired: bool = True) -> FilesReport:
+def _look_at_session(folder: Path, engine: str, paired: bool) -> FilesReport:
     """The same without the identity file."""
     path = folder / SESSION
     try:

@@ -180,7 +180,7 @@ class Folder:
         return None
 
     def names(self) -> list[str]:
-        with os.scandir(self.fd) as entries:
+        with doing("list", self.path), os.scandir(self.fd) as entries:
             return sorted(entry.name for entry in entries)
 
     def sizes(self, inner: str = "") -> Mapping[str, int]:
@@ -235,7 +235,8 @@ class Folder:
         os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=(into or self).fd)
 
     def sync(self) -> None:
-        os.fsync(self.fd)
+        with doing("save", self.path):
+            os.fsync(self.fd)
 
     @property
     def modes(self) -> Modes:
@@ -253,6 +254,17 @@ def unless_absent() -> Iterator[None]:
         yield
     except VaultError as error:
         if error.code != "absent":
+            raise
+
+
+@contextmanager
+def unless_unusable() -> Iterator[None]:
+    """A file that is missing or damaged ends the block. A disk that fails now is an error: what the
+    file says is not to be lost by it."""
+    try:
+        yield
+    except VaultError as error:
+        if error.code == VaultError.code:
             raise
 
 

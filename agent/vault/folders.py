@@ -160,6 +160,14 @@ def look_for_room(path: Path) -> Room:
     )
 
 
+def leave_room(root: Path, what: str, need: int, files: int, *, least: int | None = None) -> None:
+    """VaultError where so many bytes and files must not be written beside the sessions."""
+    room = look_for_room(root)
+    if problem := room.problem(need, files, least=least):
+        code = "read_only" if room.read_only else "disk_full"
+        raise VaultError(f"cannot {what}: {problem}", code=code)
+
+
 def why_no_start(session_root: Path, least: int) -> str:
     """Why no session may start on this disk now; "" when it may: a session that cannot write what
     it received loses its keys. `least`: bytes that must be free; 0 = no check."""

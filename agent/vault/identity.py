@@ -15,7 +15,7 @@ from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
 from agent.instance_file import render_instance_file as render
 from agent.log import about
-from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root
+from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root, unless_unusable
 
 _log = logging.getLogger(__name__)
 OTHERS = "other_instance"
@@ -70,9 +70,13 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
         new = top.make(id, top.modes)
         with top.inner(id) as folder:
             if not new:
-                with suppress(VaultError):
+                with unless_unusable():
                     before = read_identity(path)
-                _check_take_over(folder, before, instance)
+                same = before is not None and before.instance.engine == instance.engine
+                if not same and not folder.is_empty(SESSION):
+                    whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
+                    cause = f"it holds a session {whose}; retire it first"
+                    raise VaultError(f"cannot create {path}: {cause}", code="session_exists")
             folder.make(SESSION, top.modes)
         top.sync()
     if before is not None:
@@ -82,14 +86,6 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
     return path
 
 
-def _check_take_over(folder: Folder, before: Identity | None, instance: Instance) -> None:
-    same = before is not None and before.instance.engine == instance.engine
-    if not same and not folder.is_empty(SESSION):
-        whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
-        cause = f"it holds a session {whose}; retire it first"
-        raise VaultError(f"cannot create {folder.path}: {cause}", code="session_exists")
-
-
 def new_lineage() -> str:
     return secrets.token_hex(8)
 
@@ -97,13 +93,10 @@ def new_lineage() -> str:
 def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
-    with open_root(root) as top, top.inner(identity.instance.id) as folder:
-        try:
-            parse_identity(folder.content(FILE), folder.path)
-        except (VaultError, InvalidRequest) as error:
-            if error.code == OTHERS and not folder.is_empty(SESSION):
-                raise
-        others = other_keys(root, identity.instance.id)
+    with open_root(root) as top, top.inner(id := identity.instance.id) as folder:
+        others = other_keys(root, id)
+        if others and others.get("id") != id and not folder.is_empty(SESSION):
+            read_identity(folder.path)  # says whose it is
         if lineage is not None:
             others["lineage"] = lineage
         put_identity(folder, identity, top.modes, others)
@@ -112,7 +105,7 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
 def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
     """All that the identity file says, keys of another version too; {} = nothing that is kept: the
     caller has the newer state."""
-    with suppress(VaultError, ValueError), open_instance(root, id) as folder:
+    with unless_unusable(), suppress(ValueError), open_instance(root, id) as folder:
         return parse_object(folder.content(FILE))
     return {}
 
@@ -138,7 +131,7 @@ def read_identity(folder: Path) -> Identity:
 
 def lineage_of(folder: Path) -> str:
     """The session that the folder belongs to; "" = it is not recorded."""
-    with suppress(VaultError):
+    with unless_unusable():
         return read_identity(folder).lineage
     return ""
 

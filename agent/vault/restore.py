@@ -19,7 +19,7 @@ from agent.files import failpoint, folder_locked
 from agent.log import about, going_on
 from agent.vault.check import inspect
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root
-from agent.vault.folders import DOOMED, STAGING, doom, look_for_room, open_own, sweep_folder
+from agent.vault.folders import DOOMED, STAGING, doom, leave_room, open_own, sweep_folder
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
 from agent.vault.trash import TRASH, Retired, list_trash, restore_trash, retire
@@ -161,7 +161,7 @@ def put_in_place(
     """Give the staged folder its identity and its place; return the retired one. The worker must
     not run; if it does, its lock stops this."""
     id = identity.instance.id
-    name, ready, retired = f"{id}.{kind}", id + _READY, None
+    name, ready, retired, replaces = f"{id}.{kind}", id + _READY, None, False
     with open_own(root, STAGING) as (top, staging), doing("put in place", root / id):
         try:
             with staging.inner(name) as made:
@@ -169,24 +169,29 @@ def put_in_place(
                 put_identity(made, identity, top.modes, {**others, "lineage": lineage})
                 made.sync()
             with _no_worker(root, id), carried(root, id):
-                if os.path.lexists(root / id) and not replace:
+                replaces = os.path.lexists(root / id)
+                if replaces and not replace:
                     raise Refused(f"cannot put {id} in place: {root / id} exists", code="exists")
                 failpoint("staging_made")
+                _sweep(staging, ready)  # by a try whose disk failed
                 staging.move(name, ready)
                 staging.sync()
                 failpoint("staging_ready")
-                if os.path.lexists(root / id):
-                    retired = retire(root, id, why)
-                failpoint("staging_way_free")
                 try:
+                    if replaces:
+                        retired = retire(root, id, why)
+                    failpoint("staging_way_free")
                     _move_in(id, top, staging)
-                except OSError:
-                    if retired is not None:
-                        restore_trash(root, retired.name)
+                except (OSError, VaultError):
+                    if replaces and not os.path.lexists(root / id):
+                        with going_on(f"the session of {id} waits for the next start"):
+                            names = (its.name for its in list_trash(root) if its.id == id)
+                            restore_trash(root, next(names))
                     raise
         finally:
             _sweep(staging, name)
-            _sweep(staging, ready)
+            if not replaces or os.path.lexists(root / id):
+                _sweep(staging, ready)
     return retired
 
 
@@ -307,9 +312,8 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
         return
     need = (listing := snapshot.manifest.listing).size + len(listing) * BLOCK + SPARE
     # The reserve of other operations may be used for it: a session waits.
-    if problem := look_for_room(root).problem(need, len(listing), least=0):
-        what = f"cannot restore snapshot {snapshot.name} of {snapshot.id}"
-        raise VaultError(f"{what}: {problem}", code="disk_full")
+    what = f"restore snapshot {snapshot.name} of {snapshot.id}"
+    leave_room(root, what, need, len(listing), least=0)
 
 
 def restore_snapshot(

@@ -33,7 +33,7 @@ from agent.vault.folders import (
     doom,
     grow,
     is_name,
-    look_for_room,
+    leave_room,
     next_name,
     open_own,
     sweep_folder,
@@ -252,15 +252,8 @@ def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
 
 
 def _delete(shelf: Folder, names: list[str]) -> list[str]:
-    gone = []
     # A kill in between leaves the newer ones.
-    for name in sorted(names, key=age_order):
-        with doing("delete", shelf.path / name):
-            shelf.move(name, DOOMED + name)
-        failpoint("mid_prune")
-        if doom(shelf, DOOMED + name):
-            gone.append(name)
-    return gone
+    return [name for name in sorted(names, key=age_order) if doom(shelf, name, point="mid_prune")]
 
 
 def sweep_unfinished(shelf: Folder) -> list[str]:
@@ -410,11 +403,9 @@ def _changing(id: InstanceId, cause: str) -> VaultError:
 
 def _check_room(root: Path, signed: dict[str, Signature]) -> None:
     sizes = {path: signature[1] for path, signature in signed.items() if len(signature) > 1}
-    need = sum(sizes.values())
-    problem, code = look_for_room(root).problem(need, len(signed)), "disk_full"
+    need, what = sum(sizes.values()), f"copy a session in {root}"
     if need > LARGEST:
-        path, code = max(sizes, key=sizes.__getitem__), "too_large"
         problem = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
-        problem += f"; the largest is {path}"
-    if problem:
-        raise VaultError(f"cannot copy a session in {root}: {problem}", code=code)
+        problem += f"; the largest is {max(sizes, key=sizes.__getitem__)}"
+        raise VaultError(f"cannot {what}: {problem}", code="too_large")
+    leave_room(root, what, need, len(signed))

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import re
-import stat
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,10 +54,9 @@ def retire(
     checked = parse_instance_id(id)
     with open_own(root, TRASH, shared=True) as (top, trash):
         with top.inner(checked) as folder:
-            linked = follows and SESSION in folder.names()
-            if linked and stat.S_ISLNK(os.lstat(SESSION, dir_fd=folder.fd).st_mode):
+            if follows and (path := folder.path / SESSION).is_symlink():
                 # The trash would keep the link, and not the session.
-                found = planted("retire", path := folder.path / SESSION)
+                found = planted("retire", path)
                 cure = f"move the link away (mv {path} ELSEWHERE); what it leads to stays"
                 raise VaultError(f"{found}; {cure}", code=found.code)
             manifest = {"version": 1, "id": checked, "why": why, "at_wall": at_wall}

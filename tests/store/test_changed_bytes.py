@@ -107,7 +107,7 @@ def chosen(rng, stopped, killed):
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
     told = []
-    db = open_checked(path, sessions, told, 1_767_225_600.0)
+    db = open_checked(path, sessions, told)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}

@@ -64,41 +64,6 @@ async def test_a_full_commit_fails_all_of_its_writes_and_keeps_none(full):
     assert len(kept) == len(acknowledged)
 
 
-def fill(folder):
-    with (folder / "filler").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(65536))
-        except OSError:
-            pass
-
-
-async def write_much(store, times=400):
-    for number in range(times):
-        await store.append(entry(str(number), sentence="x" * 1000))
-
-
-async def test_a_start_without_any_room_says_why(small_disk):
-    folder = small_disk("size=1m,mode=0700")
-    store = await Store.open(folder / "agent.db")
-    await store.append(entry("before"))
-    await store.close()
-    fill(folder)
-    try:
-        again = await Store.open(folder / "agent.db")
-    except StoreError as error:
-        assert error.code == "disk_full"
-    else:
-        with pytest.raises(StoreError, match="the disk is full"):
-            await write_much(again)
-        await again.close()
-    (folder / "filler").unlink()
-    last = await Store.open(folder / "agent.db")
-    assert last.rebuilt_from == ()
-    assert [one.kind for one in await last.history(kinds=["before"])] == ["before"]
-    await last.close()
-
-
 async def test_f48_a_file_system_without_inodes_is_told_apart(small_disk):
     folder = small_disk("size=1m,nr_inodes=12,mode=0700")
     store = await Store.open(folder / "agent.db")
@@ -117,24 +82,4 @@ async def test_f48_a_file_system_without_inodes_is_told_apart(small_disk):
     again = await Store.open(folder / "agent.db")
     assert again.rebuilt_from == ()
     assert [one.kind for one in await again.history()] == ["before"]
-    await again.close()
-
-
-async def test_f33_a_disk_that_turns_read_only_is_read_on_and_said(failing_disk):
-    folder = failing_disk.folder
-    store = await Store.open(folder / "agent.db")
-    await store.add(instance(), SessionRecord(attempts=3), entry("created"))
-    failing_disk.fail()
-    for _ in range(3):
-        with pytest.raises(StoreError, match="read-only") as caught:
-            await store.append(entry("no"))
-        assert caught.value.code == "read_only"
-    assert (await store.instances())[0][1].attempts == 3
-    assert [one.kind for one in await store.history()] == ["created"]
-
-    await store.close()
-    failing_disk.mend()
-    again = await Store.open(folder / "agent.db")
-    assert again.rebuilt_from == (), "nothing was damaged, nothing is set aside"
-    assert (await again.instances())[0][1].attempts == 3
     await again.close()

@@ -3,8 +3,6 @@
 import pytest
 
 from agent.core.model import InstanceId
-from agent.errors import StoreError
-from tests.store.conftest import entry
 
 WRITE = """
 import asyncio, os, sys
@@ -60,13 +58,3 @@ async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
     last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
     assert last or nth < 10
     await check(path, open_store, last)
-
-
-async def test_a_failed_commit_is_an_error_and_the_next_write_works(path, open_store, monkeypatch):
-    store = await open_store(path)
-    monkeypatch.setenv("WA_FAILPOINT", "before_commit:raise")
-    with pytest.raises(StoreError, match="before_commit"):
-        await store.append(entry("lost"))
-    monkeypatch.delenv("WA_FAILPOINT")
-    await store.append(entry("kept"))
-    assert [one.kind for one in await store.history()] == ["kept"]

@@ -72,8 +72,8 @@ async def test_f34_f35_f37_a_damaged_database_is_kept_and_rebuilt_from_the_folde
 ):
     damage(written)
     bytes_before = written.read_bytes()
-    store = await open_store(written, folder_sessions=found, now_wall=lambda: 1_767_225_600.0)
-    kept = written.with_name("agent.db.damaged-20260101T000000Z")
+    store = await open_store(written, folder_sessions=found)
+    (kept,) = written.parent.glob("agent.db.damaged-????????T??????Z")
     assert kept.read_bytes() == bytes_before, "kept bit by bit"
     assert [one for one, _ in await store.instances()] == [one for one, _ in found()]
     assert [(r.paired, r.account) for _, r in await store.instances()] == [

@@ -1,5 +1,6 @@
 """A disk for other programs that fails at any of their operations, or at which they are killed."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ class Fault:
 
 
 class FailingOperations:
-    """`environment` is for a program whose operations in `folder` are counted."""
+    """`environment` is for a program whose operations in `folder` are counted. That program has
+    such an object of its own by `inside`."""
 
     def __init__(self, place: Path, folder: Path) -> None:
         compiler = shutil.which("cc")
@@ -36,6 +38,12 @@ class FailingOperations:
             "WA_TESTS_OPERATIONS": str(self._file),
             "WA_TESTS_FOLDER": str(folder),
         }
+
+    @classmethod
+    def inside(cls) -> "FailingOperations":
+        made = cls.__new__(cls)
+        made._file = Path(os.environ["WA_TESTS_OPERATIONS"])
+        return made
 
     def begin(self, fault: Fault | None) -> None:
         """Count from 0."""

@@ -1,8 +1,9 @@
-/* Preloaded: counts the operations that change files in the folder WA_TESTS_FOLDER, and lets one of
- * them, or several in a row, fail, or kills the process at it. The file WA_TESTS_OPERATIONS has four
+/* Preloaded: counts the operations that change files in the folder WA_TESTS_FOLDER (with EIO those
+ * that read them, too), and lets one of them, or several in a row, fail, or kills the process at it. The file WA_TESTS_OPERATIONS has four
  * numbers: how many there were, the first one that fails, how many fail, and with which errno (-1: a
  * kill). A write that is killed, or that is the first of several to fail, leaves half of its bytes. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +31,10 @@ __attribute__((constructor)) static void begin(void) {
     told = found;
 }
 
-static int inside_path(const char *path) { return !strncmp(path, folder, strlen(folder)); }
+static int inside_path(const char *path) {
+    size_t size = strlen(folder) - 1;
+    return !strncmp(path, folder, size) && (!path[size] || path[size] == '/');
+}
 
 static int inside(int fd, const char *name) {
     if (!told) return 0;
@@ -54,6 +58,21 @@ static int stop(void) {
     if (told[3] < 0) kill(getpid(), SIGKILL);
     errno = (int)told[3];
     return -1;
+}
+
+static int reads(void) { return told && told[3] == EIO; }
+
+#define READS(name, ...)                                                             \
+    if (reads() && inside(fd, NULL) && fails()) return stop();                                  \
+    return ((ssize_t (*)())dlsym(RTLD_NEXT, #name))(__VA_ARGS__);
+
+ssize_t read(int fd, void *data, size_t size) { READS(read, fd, data, size) }
+ssize_t pread(int fd, void *data, size_t size, off_t at) { READS(pread, fd, data, size, at) }
+ssize_t pread64(int fd, void *data, size_t size, off64_t at) { READS(pread64, fd, data, size, at) }
+
+DIR *fdopendir(int fd) {
+    if (reads() && inside(fd, NULL) && fails()) return stop(), NULL;
+    return ((DIR *(*)(int))dlsym(RTLD_NEXT, "fdopendir"))(fd);
 }
 
 #define WRITES(name, offset_type)                                                               \
@@ -96,6 +115,11 @@ int unlink(const char *path) { OF_NAME(unlink, AT_FDCWD, path, path) }
 int unlinkat(int fd, const char *path, int flags) { OF_NAME(unlinkat, fd, path, fd, path, flags) }
 int linkat(int a, const char *from, int b, const char *to, int flags) { OF_NAME(linkat, b, to, a, from, b, to, flags) }
 int mkdir(const char *path, mode_t mode) { OF_NAME(mkdir, AT_FDCWD, path, path, mode) }
+int mkdirat(int fd, const char *path, mode_t mode) { OF_NAME(mkdirat, fd, path, fd, path, mode) }
+int rmdir(const char *path) { OF_NAME(rmdir, AT_FDCWD, path, path) }
+
+/* A file without a name, as one that asks whether the folder can be written, counts as made. */
+static int makes(int flags) { return flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE || reads(); }
 
 #define OPENS(name)                                                                             \
     int name(const char *path, int flags, ...) {                                                \
@@ -103,7 +127,7 @@ int mkdir(const char *path, mode_t mode) { OF_NAME(mkdir, AT_FDCWD, path, path, 
         va_start(more, flags);                                                                  \
         mode_t mode = va_arg(more, mode_t);                                                     \
         va_end(more);                                                                           \
-        if (flags & O_CREAT && inside(AT_FDCWD, path) && fails()) return stop();                \
+        if (makes(flags) && inside(AT_FDCWD, path) && fails()) return stop();                   \
         return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #name))(path, flags, mode);   \
     }
 OPENS(open)
@@ -115,7 +139,7 @@ OPENS(open64)
         va_start(more, flags);                                                                  \
         mode_t mode = va_arg(more, mode_t);                                                     \
         va_end(more);                                                                           \
-        if (flags & O_CREAT && inside(fd, path) && fails()) return stop();                      \
+        if (makes(flags) && inside(fd, path) && fails()) return stop();                         \
         return ((int (*)(int, const char *, int, ...))dlsym(RTLD_NEXT, #name))(fd, path, flags, mode); \
     }
 OPENS_AT(openat)

@@ -130,21 +130,6 @@ def test_a_folder_that_came_in_between_is_not_replaced(root, sales):
     assert list_trash(root) == []
 
 
-def test_when_the_last_rename_fails_the_old_session_comes_back(
-    root, sales, taken, changed, monkeypatch
-):
-    session = root / "sales" / "session"
-
-    def fail(*_):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("agent.vault.restore._move_in", fail)
-    with pytest.raises(VaultError, match="Input/output"):
-        restore_snapshot(root, sales, taken, "")
-    assert contents(session) == changed
-    assert list_trash(root) == []
-
-
 # what must not go back
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import SessionFiles
 from agent.errors import NotFound, Refused, VaultError
-from agent.vault.identity import create, read_identity, replace_identity
+from agent.vault.identity import read_identity, replace_identity
 from agent.vault.snapshots import (
     find_snapshot,
     list_snapshots,
@@ -20,7 +20,7 @@ from agent.vault.snapshots import (
     take_snapshot,
 )
 from agent.vault.tree import read_back
-from tests.vault.conftest import contents, sandbox_file
+from tests.vault.conftest import contents
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 
@@ -259,21 +259,3 @@ def test_a_snapshot_that_is_not_there_is_not_found(root, sales, session, subject
     take_snapshot(root, subject)
     with pytest.raises(NotFound):
         find_snapshot(root, sales.id, name)
-
-
-def test_a_full_disk_ends_a_copy_and_leaves_nothing(small_disk, sales, subject, monkeypatch):
-
-    root = small_disk("size=1m,mode=0700")
-    folder = create(root, sales)
-    (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
-    (folder / "session" / "big").write_bytes(b"x" * 600_000)
-    with pytest.raises(VaultError, match="200 MiB are kept") as caught:
-        take_snapshot(root, subject)
-    assert caught.value.code == "disk_full"
-    monkeypatch.setattr("agent.vault.folders.LEAST_FREE", -(1 << 30))
-    monkeypatch.setattr("agent.vault.folders.LEAST_SHARE", -1e9)
-    with pytest.raises(VaultError, match="the disk is full"):
-        take_snapshot(root, subject)
-    assert list((root / ".snapshots" / "sales").iterdir()) == []
-    (folder / "session" / "big").unlink()
-    assert take_snapshot(root, subject).good

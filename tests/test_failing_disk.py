@@ -1,0 +1,314 @@
+"""Each file operation of the vault and of the agent's database fails once, and from there on: the
+error has a code, nothing is lost or half there, and the next try succeeds."""
+
+import asyncio
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.errors import StoreError, VaultError, WaError
+from agent.store.database import Store, check_whole
+from agent.store.rows import KeyRow
+from agent.vault import tree
+from agent.vault.identity import create, lineage_of, read_identity, replace_identity
+from agent.vault.restore import KEPT, bring_back, finish, restore_snapshot
+from agent.vault.snapshots import (
+    Snapshot,
+    Subject,
+    list_snapshots,
+    newest_good,
+    open_files,
+    prune_snapshots,
+    sweep_snapshots,
+    take_snapshot,
+)
+from agent.vault.trash import list_trash, restore_trash, retire
+from tests.in_memory import folder_in_memory
+from tests.standin.failing_operations import FailingOperations, Fault
+from tests.store.conftest import entry
+from tests.vault.conftest import contents, sandbox_file
+from tests.vault.written import write_identity
+
+CODES = {errno.ENOSPC: "disk_full", errno.EROFS: "read_only", errno.EIO: "vault"}
+FAULTS = [(errno.ENOSPC, 2), (errno.EIO, 1), (errno.EROFS, 1000), (errno.EIO, 1000)]
+SALES = Instance(InstanceId("sales"), "sandbox", True, {"scan": "auto"}, 1_700_000_000.0)
+SUBJECT = Subject(SALES, True, "49151", "a test")
+
+
+class Failing(AbstractContextManager["Failing"]):
+    """Inside it the disk fails. An error ends the block, and must say what the disk has."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault, self.disk = fault, FailingOperations.inside()
+        self.error: WaError | None = None
+        self.count = 0
+
+    def __enter__(self) -> "Failing":
+        self.disk.begin(self.fault)
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        self.count = self.disk.count
+        self.disk.begin(None)
+        if isinstance(error, WaError):
+            self.note(error)
+        return isinstance(error, WaError)
+
+    def note(self, error: WaError) -> None:
+        self.error = error
+        assert isinstance(error, StoreError | VaultError), repr(error)
+        if isinstance(error, VaultError) or self.fault.error == errno.EROFS:
+            assert error.code == CODES[self.fault.error], (error.code, str(error))
+
+
+def paired(root: Path) -> Path:
+    """The session's folder of a paired instance."""
+    folder = create(root, SALES)
+    write_identity(root, SALES, True, "49151")
+    (folder / "session" / "keys").mkdir()
+    (folder / "session" / "keys" / "one").write_bytes(b"key" * 50)
+    (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
+    return folder / "session"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def is_good(root: Path, snapshot: Snapshot) -> bool:
+    """True if it is of a whole session. One that is not as it was made ends the test."""
+    with open_files(root, snapshot) as (files, manifest):
+        tree.read_back(files, manifest.listing)
+    return snapshot.good
+
+
+def identity(root: Path, failing: Failing) -> None:
+    folder = paired(root).parent
+    before = read_identity(folder)
+    with failing:
+        write_identity(root, SALES, True, "49152")
+    now = read_identity(folder)
+    assert now.account in ("49152", "49151" if failing.error else "")
+    write_identity(root, SALES, True, "49152")
+    now = read_identity(folder)
+    assert (now.account, now.lineage) == ("49152", before.lineage)
+    assert names(folder) == ["instance.json", "session"]
+
+
+def creation(root: Path, failing: Failing) -> None:
+    with failing:
+        create(root, SALES)
+    folder = create(root, SALES)
+    assert read_identity(folder).instance == SALES
+    assert read_identity(folder).lineage
+    assert names(folder) == ["instance.json", "session"]
+
+
+def taking_over(root: Path, failing: Failing) -> None:
+    folder = create(root, SALES)
+    replace_identity(root, before := replace(read_identity(folder), needs_passkey=True))
+    with failing:
+        create(root, SALES)
+    now = read_identity(folder)
+    assert (now.needs_passkey, now.lineage) == (True, before.lineage)
+
+
+def taking(root: Path, failing: Failing) -> None:
+    session = paired(root)
+    first = take_snapshot(root, SUBJECT)
+    (session / "keys" / "one").write_bytes(b"newer")
+    before = contents(session)
+    with failing:
+        take_snapshot(root, SUBJECT)
+    found = list_snapshots(root, SALES.id)
+    assert first in [its for its in found if is_good(root, its)]
+    assert {its.manifest and its.manifest.lineage for its in found} == {lineage_of(root / "sales")}
+    assert len(found) == 2 or failing.error
+    last = take_snapshot(root, SUBJECT)
+    assert contents(session) == before == contents(last.path / "files") and is_good(root, last)
+    assert len(names(last.path.parent)) == len(found) + 1
+
+
+def pruning(root: Path, failing: Failing) -> None:
+    paired(root)
+    *_, newest = (take_snapshot(root, SUBJECT) for _ in range(3))
+    with failing:
+        prune_snapshots(root, SALES.id, 1)
+    assert newest_good(root, SALES.id) == newest
+    assert all(is_good(root, its) for its in list_snapshots(root, SALES.id))
+    prune_snapshots(root, SALES.id, 1)
+    sweep_snapshots(root, {SALES.id}, 9.0, 0.0)
+    assert names(newest.path.parent) == [newest.name]
+    assert is_good(root, newest)
+
+
+def restoring(root: Path, failing: Failing, *, starts: bool = False) -> None:
+    session = paired(root)
+    taken, lineage = take_snapshot(root, SUBJECT), read_identity(session.parent).lineage
+    (session / "keys" / "one").write_bytes(b"newer")
+    before = contents(session)
+    (session.parent / KEPT).mkdir()
+    with failing:
+        restore_snapshot(root, SALES, taken, "a test")
+    if starts:
+        finish(root)
+        bring_back(root)
+        assert read_identity(session.parent).paired
+    kept = [session, *(its.path / "session" for its in list_trash(root))]
+    assert before in [contents(its) for its in kept if its.is_dir()]
+    assert is_good(root, taken)
+    restore_snapshot(root, SALES, taken, "again")
+    assert contents(session) == contents(taken.path / "files")
+    now = read_identity(session.parent)
+    assert (now.paired, now.account, now.lineage) == (True, "49151", lineage)
+    assert (session.parent / KEPT).is_dir()
+    assert before in [contents(its.path / "session") for its in list_trash(root)]
+    assert names(root / ".staging") == names(root / ".carried") == []
+
+
+def starting(root: Path, failing: Failing) -> None:
+    restoring(root, failing, starts=True)
+
+
+def retiring(root: Path, failing: Failing) -> None:
+    session = paired(root)
+    before = contents(session)
+    with failing:
+        retire(root, SALES.id, "a test")
+    assert failing.error or not session.exists()
+    if session.exists():
+        assert list_trash(root) == []
+        retire(root, SALES.id, "a test")
+    (retired,) = list_trash(root)
+    restore_trash(root, retired.name)
+    assert contents(session) == before
+    assert read_identity(session.parent).paired
+
+
+def giving_back(root: Path, failing: Failing) -> None:
+    session = paired(root)
+    before, retired = contents(session), retire(root, SALES.id, "a test")
+    with failing:
+        restore_trash(root, retired.name)
+    assert failing.error or session.exists()
+    if not session.exists():
+        restore_trash(root, retired.name)
+    assert list_trash(root) == []
+    assert contents(session) == before
+    assert read_identity(session.parent).paired
+
+
+KEY = KeyRow("ab12cd34", "f" * 64, ("admin",), "ops", 5.0)
+
+
+async def _filled(path: Path) -> Store:
+    """A database, and a copy that has all that is in it."""
+    store = await Store.open(path)
+    await store.add(SALES, SessionRecord(attempts=1), entry("made", "sales"))
+    await store.add_key(KEY)
+    await store.copy_to(path.with_name("agent.db.copy"))
+    return store
+
+
+async def opening(root: Path, failing: Failing) -> None:
+    path = root / "agent.db"
+    await (await _filled(path)).close()
+    with failing:
+        await (await Store.open(path)).close()
+    store = await Store.open(path)
+    assert store.rebuilt_from == ()
+    assert await store.keys() == [KEY]
+    await store.close()
+
+
+async def writing(root: Path, failing: Failing) -> None:
+    path, done = root / "agent.db", 1
+    store = await _filled(path)
+    with failing:
+        await store.save(SALES, SessionRecord(attempts=2), entry("changed"))
+        done = 2
+        await store.copy_to(path.with_name("agent.db.copy"))
+    check_whole(path.with_name("agent.db.copy"))
+    assert done == 2 or failing.error
+    await store.append(entry("after"))
+    await store.copy_to(path.with_name("agent.db.copy"))
+    await store.close()
+    again = await Store.open(path)
+    assert again.rebuilt_from == ()
+    ((_, record),) = await again.instances()
+    assert record.attempts in (done, 2)
+    changes = ["changed"] * (record.attempts - 1)
+    assert [its.kind for its in await again.history()] == ["after", *changes, "made"]
+    await again.close()
+
+
+async def rebuilding(root: Path, failing: Failing) -> None:
+    path, damage = root / "agent.db", b"damaged" * 1000
+    await (await _filled(path)).close()
+    path.write_bytes(damage)
+    with failing:
+        await (await Store.open(path, folder_sessions=_of_folders)).close()
+    store = await Store.open(path, folder_sessions=_of_folders)
+    ((instance, record),) = await store.instances()
+    assert (instance, record.account, record.attempts) == (SALES, "49151", 1)
+    assert await store.keys() == [KEY]
+    await store.close()
+    assert damage in [its.read_bytes() for its in root.glob("agent.db.damaged-*")]
+
+
+def _of_folders() -> list[tuple[Instance, SessionRecord]]:
+    return [(SALES, SessionRecord(paired=True, account="49151"))]
+
+
+VAULT = (
+    *(identity, creation, taking_over, taking),
+    *(pruning, retiring, giving_back),
+    restoring,
+    starting,
+)
+SCENARIOS = {its.__name__: its for its in (*VAULT, opening, writing, rebuilding)}
+
+
+def sweep(name: str) -> None:
+    """In the program whose operations fail."""
+    tree._COARSE = 0.0
+    root, play = Path(os.environ["WA_TESTS_FOLDER"]), SCENARIOS[name]
+    for error, many in FAULTS if play in VAULT else FAULTS[:3]:
+        for first in count():
+            root.mkdir(mode=0o700)
+            failing = Failing(Fault(first, many, error))
+            try:
+                if coroutine := play(root, failing):
+                    asyncio.run(coroutine)
+            except BaseException:
+                print(f"{errno.errorcode[error]} from {first} on, {many} times: {failing.error!r}")
+                raise
+            shutil.rmtree(root)
+            if failing.count <= first:
+                break
+        assert first > 5, "it has operations"
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_whichever_operation_fails_nothing_is_lost_and_the_next_try_succeeds(name: str) -> None:
+    with folder_in_memory() as place:
+        disk = FailingOperations(place, place / "disk")
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import sweep; sweep({name!r})"],
+            env={**os.environ, **disk.environment},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
