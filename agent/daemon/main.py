@@ -50,7 +50,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.upkeep import Watchdog
-from agent.vault.identity import found_sessions, scan
+from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,7 @@ class Daemon:
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with only_of_sessions(root):
                 await asyncio.to_thread(finish_cut_short, root)
-                sessions = partial(found_sessions, root)
-                store = await Store.open(state / DATABASE, folder_sessions=sessions)
+                store = await Store.open(state / DATABASE)
                 store.on_append = self._bus.publish
                 try:
                     folders = await asyncio.to_thread(scan, root)

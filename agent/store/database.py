@@ -8,10 +8,9 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import Unpack
 
 from sqlite_utils import Database
@@ -34,11 +33,8 @@ from agent.store.rows import Bounds, KeyRow, trim
 from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
-# verified copy takes its place, with the instances as their session folders have them.
+# verified copy takes its place, without its instances: they come from their session folders.
 
-
-FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
-"""Reads the session folders, for a database that is lost."""
 
 MIGRATION = "migration"
 UNUSABLE = ("disk_full", "busy", MIGRATION)
@@ -104,9 +100,7 @@ _CURSORS_LEFT_OUT = 1_000_000
 """More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-def open_checked(
-    path: Path, folder_sessions: FolderSessions, sentences: list[str], now_wall: float
-) -> Database:
+def open_checked(path: Path, sentences: list[str], now_wall: float) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
@@ -120,7 +114,7 @@ def open_checked(
                     raise
                 kept = _set_aside(path, now_wall)
                 sentences.append(f"the database was damaged ({error}); it is kept as {kept.name}")
-        sentences += _build(path, folder_sessions(), now_wall)
+        sentences += _build(path, now_wall)
         return _use(path, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -192,18 +186,14 @@ def _set_aside(path: Path, now_wall: float) -> Path:
     return kept
 
 
-def _build(
-    path: Path, sessions: Sequence[tuple[Instance, SessionRecord]], now_wall: float
-) -> list[str]:
-    """Build a new database and rename it when it is complete; sentences on what is in it."""
+def _build(path: Path, now_wall: float) -> list[str]:
+    """Build a new database and rename it when it is complete; sentences on what is in it. A copy
+    may hold instances that were deleted since, and what it says of the others is old."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _move_companions(path, _free_name(path, now_wall))
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
-    if sessions:
-        ids = shorten(", ".join(instance.id for instance, _ in sessions), 500, placeholder=" …")
-        sentences.append(f"{len(sessions)} instances were restored from their folders: {ids}")
     with contextlib.suppress(sqlite3.Error, StoreError, SchemaTooNew, *_NO_VALUES):
         check_whole(copy)
         shutil.copyfile(copy, fresh)
@@ -215,33 +205,14 @@ def _build(
     with contextlib.closing(connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
-            _take_from_folders(db, sessions)
+            db.execute("delete from instances")
+            sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
+            db.execute(sql, [_CURSORS_LEFT_OUT])
         failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
         db.execute("pragma journal_mode = delete")
     put_in_place(fresh, path)
     return sentences
-
-
-_OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot")
-"""What a folder says of the pairing and of operators: it is nearer to the session."""
-
-
-def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
-    """A copy may hold instances that were deleted since."""
-    records = dict(db.execute("select instance, record from sessions").fetchall())
-    db.execute("delete from instances")
-    sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
-    db.execute(sql, [_CURSORS_LEFT_OUT])
-    for instance, folder in sessions:
-        record = folder
-        if instance.id in records:
-            stored = rows.decode_record(records[instance.id])
-            generation = max(stored.generation, folder.generation)
-            own = {name: getattr(folder, name) for name in _OF_FOLDERS}
-            record = replace(stored, generation=generation, **own)
-        settings = json.dumps(dict(instance.settings))
-        rows.insert_instance(db, instance, settings, rows.encode_record(record))
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -288,13 +259,12 @@ class Store:
         cls,
         path: Path,
         *,
-        folder_sessions: FolderSessions = lambda: (),
         now_wall: Callable[[], float] = time.time,
         bounds: Bounds | None = None,
     ) -> "Store":
-        """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
+        """Rebuilds a damaged or lost file. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, folder_sessions, sentences, now_wall())
+        connect = partial(open_checked, path, sentences, now_wall())
         writer = await Writer.open(path, connect)
         store = cls(path, tuple(sentences), writer, now_wall, bounds or Bounds())
         for sentence in sentences:
