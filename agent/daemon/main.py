@@ -409,7 +409,8 @@ async def close_sessions(
     async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(times.close):
-                await supervisor.seats.stop(id)
+                known = supervisor.registry.facts.get(id)
+                await (supervisor.seats.stop(known) if known else supervisor.host.stop(id))
         except (WaError, TimeoutError) as error:
             words = "cannot close the worker of %s in order: %s"
             log.error(words, id, error or "too slow", extra=about(id))

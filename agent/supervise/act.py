@@ -133,17 +133,17 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
     seats = means.seats
     if not is_written(facts):
         await means.registry.save(facts)
-    seats.limit_memory(facts.id, means.settings.memory_wall(facts))
+    seats.limit_memory(facts)
     failed = facts.unit.state is UnitState.FAILED
     if failed or facts.action.started_run or facts.record.seen_run:
         # The host's burst limit is against crash loops: starts by the agent must not count.
-        await seats.reset_failed(facts.id)
+        await seats.reset_failed(facts)
     facts.action.is_start = True
     try:
-        await (seats.restart if again else seats.start)(facts.id)
+        await (seats.restart if again else seats.start)(facts)
     finally:
         facts.action.is_start = False
-        facts.action.started_run = (await seats.status(facts.id)).run
+        facts.action.started_run = (await seats.status(facts)).run
 
 
 async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
@@ -151,8 +151,8 @@ async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
         # Saved first: the next agent must not take this stop for an operator's.
         facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         await means.registry.save(facts)
-    await means.seats.stop(facts.id)
-    facts.unit = await means.seats.status(facts.id)
+    await means.seats.stop(facts)
+    facts.unit = await means.seats.status(facts)
     if plan.repair:
         failpoint("repair_stopped")
 

@@ -218,7 +218,7 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
-        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        facts.enabled_by_operator = host.enabled_by_operator(facts)
         if facts.id in running:
             # Before the first pass: no other start may take its memory.
             registry.gate.promise(facts)

@@ -53,7 +53,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
         # The settings may have changed, and the host may have begun a run.
-        means.seats.limit_memory(facts.id, settings.memory_wall(facts))
+        means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
         if facts.observed:

@@ -204,7 +204,7 @@ class Snapshots:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.registry.save(facts)
             try:
-                await self.host.stop(id)
+                await self.host.stop(facts)
                 restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
                 manifest = restored.manifest
                 facts.forgive(paired=manifest.paired, account=manifest.account)
