@@ -28,7 +28,6 @@ from agent.core.recovery.repair import (
     Repair,
     Trouble,
 )
-from agent.core.recovery.steps import NOTHING_TO_REMOVE, after_action, step_repair
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
@@ -196,7 +195,7 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     try:
         await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
     except WaError as error:
-        counts["failed"] += error.code != NOTHING_TO_REMOVE  # else the keys are new already
+        counts["failed"] += error.code != ladder.NOTHING_TO_REMOVE  # else the keys are new already
         raise
     counts["done"] += 1
     # Without a peer the engine took out damaged records, on a server it always does: errors
@@ -281,7 +280,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     assert before is not None
     proof = may_repair_end_it(case, before)
     facts.kept = proof if isinstance(proof, Kept) else None
-    repair, decision = step_repair(case, before)
+    repair, decision = ladder.step_repair(case, before)
     if before.consent and not repair.consent:
         said = "an operator's order (%s) was not carried out: it is dropped, ask again"
         log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
@@ -331,7 +330,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
-        facts.repair = after_action(
+        facts.repair = ladder.after_action(
             repair,
             kind,
             outcome.ok,

@@ -7,7 +7,13 @@ import pytest
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import begin_repair, join_repair, wants_repair
+from agent.core.recovery.ladder import (
+    after_action,
+    begin_repair,
+    join_repair,
+    step_repair,
+    wants_repair,
+)
 from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import (
     Circumstances,
@@ -21,7 +27,6 @@ from agent.core.recovery.repair import (
     Repair,
     Unpair,
 )
-from agent.core.recovery.steps import after_action, step_repair
 from agent.core.session import Session
 from tests.core.made import NOW, PAIRED, WALL, said, seen
 from tests.sessions import changed
