@@ -15,8 +15,7 @@ from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health
 from agent.core.session import Session, wall_text
-from agent.core.trouble import Of, Severity
-from agent.core.troubles import MINUTE
+from agent.core.troubles import MINUTE, Of, Severity
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
