@@ -224,7 +224,7 @@ class Daemon:
             supervisor.registry.forgotten = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
-            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
+            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))
 
             def families() -> Iterator[Family]:
                 yield from backend_families(supervisor.backends.views())

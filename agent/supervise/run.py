@@ -81,7 +81,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         if plan is not None:
             again = await _act(means, facts, plan)
         gate.queues.leave(facts.id)
-        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
+        facts.observed = True
         if facts.instance.backend and facts.next_probe > boot_now():
             again = facts.next_probe if again is None else min(again, facts.next_probe)
         return again
