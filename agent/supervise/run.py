@@ -101,7 +101,7 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     facts.not_before = now if facts.asked.try_at_once else earliest
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
-    facts.back_at = gate.reaching.back_at(facts)
+    facts.back_at = gate.reaching.of(facts).back_at
     if not facts.wait.reason and facts.waits_for_network:
         gate.reaching.doubt(facts)
     verdict = judge_health(facts, policy, boot_now())
