@@ -154,7 +154,6 @@ class Supervisor:
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.incidents.codes(),
-            reconnects=self.registry.reconnects,
             settings_read=wall_text(settings.read_wall),
             settings_refused=settings.refused,
             alive=age <= max(settings.config.health.interval, 30.0),

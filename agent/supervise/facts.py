@@ -129,8 +129,6 @@ class Facts(Session):
     """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """The ending that was counted last."""
-    lost_at: float | None = None
-    """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     crypto_lines: PerMinute = field(default_factory=PerMinute)

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
-from agent.core.figures import Histogram, RepairStatistics, StatusTime
+from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
@@ -74,7 +74,6 @@ class Registry:
         init=False, default_factory=WeakValueDictionary
     )
     """By device, as two copies are compared one after the other; and by the name that is made."""
-    reconnects: Histogram = field(init=False, default_factory=Histogram)
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     @property

@@ -25,7 +25,7 @@ async def health(call: Call) -> Json:
     """The agent's health and its instances'."""
     views = call.supervisor.views().values()
     shown = asdict(call.supervisor.status())
-    for name in ("pass_seconds_total", "incidents", "reconnects"):  # of the metrics
+    for name in ("pass_seconds_total", "incidents"):  # of the metrics
         del shown[name]
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"
