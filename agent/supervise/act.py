@@ -263,9 +263,6 @@ def plan_step(decision: Decision, repair: Repair, *, remote: bool) -> Plan:
     return Plan(decision.kind.value, actions, decision.reason, repair, proof=decision.proof)
 
 
-NO_EFFECT = "no_effect"
-"""An engine's code for a step that its server answered and that changed nothing."""
-
 Next = tuple[Plan | None, float | None]
 """What to do now, and when to look again."""
 
@@ -330,16 +327,8 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
-        facts.repair = ladder.after_action(
-            repair,
-            kind,
-            outcome.ok,
-            config.recovery,
-            time.time(),
-            backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
-            no_effect=outcome.refusal == NO_EFFECT,
-            refusal=outcome.refusal,
-        )
+        told, policy = {"backup": outcome.made, "refusal": outcome.refusal}, config.recovery
+        facts.repair = ladder.after_action(repair, kind, outcome.ok, policy, time.time(), **told)
 
 
 def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:

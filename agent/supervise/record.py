@@ -251,8 +251,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None
-    down = fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-    if down and (code := fact.claim.reason):
+    if fact.claim.down and (code := fact.claim.reason):
         # WhatsApp's last word may come while it is down for another reason.
         key = code if reason_of(code).final else "claim"
         return Drop(code, (key, unit.run, fact.since), fact.claim.until_wall)

@@ -272,8 +272,8 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
     verdict = judge_health(stuck, HEALTH, NOW)
     repair = begin_repair(verdict, Goal.WORKING_QR, WALL)
     repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
-    for no_effect, expected in ((True, K.CLEANUP), (False, K.LOGOUT_RESTART)):
-        reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, no_effect=no_effect)
+    for refusal, expected in (("no_effect", K.CLEANUP), ("", K.LOGOUT_RESTART)):
+        reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, refusal=refusal)
         case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
         assert step_repair(case, reported)[1].kind is expected
 

@@ -8,6 +8,7 @@ In each pass: `repair, decision = step_repair(case, repair)`, save the repair, c
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
@@ -80,11 +81,10 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
 
 
 def tries_for(step: RecoveryKind, trouble: Trouble, case: Case) -> int:
-    if step is RecoveryKind.RESTORE:
-        # The same snapshot heals at once or never.
-        return 1
-    if case.verdict.reason == "crypto_corrupted" and step is RecoveryKind.RESTART:
-        # A second new worker reads the same keys from the disk as the first.
+    same_keys = case.verdict.reason == "crypto_corrupted" and step is RecoveryKind.RESTART
+    if same_keys or step is RecoveryKind.RESTORE:
+        # A second new worker reads the same keys from the disk as the first, and the same snapshot
+        # heals at once or never.
         return 1
     return min(2, case.policy.tries) if trouble is Trouble.SUSPECT else case.policy.tries
 
@@ -262,7 +262,7 @@ def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
     repair = replace(repair, not_before_wall=0.0)
     if not paired or repair.trouble is not Trouble.CONNECTION or repair.step not in _HARMLESS:
         return repair
-    return replace(repair, step=RecoveryKind.NONE, tries=0, done=False)
+    return _from_the_top(repair)
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:
@@ -303,19 +303,15 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return helped
     if case.session.wait.reason and not verdict.healthy:
         return None
-    if verdict.reason == UNMEASURED:
+    # The next pings decide: a zombie looks the same after its failed pings are forgotten.
+    if verdict.reason in (UNMEASURED, "ping_failed", "starting", "stopping"):
         return None
-    if verdict.reason == "ping_failed":
-        # The next pings decide: a zombie looks the same after its failed pings are forgotten.
-        return None
-    if repair.trouble is Trouble.KEYS and stage_left(case, repair):
+    # Until its library is there a program tells nothing.
+    later = repair.trouble is Trouble.KEYS or verdict.reason == NOT_TOLD
+    if later and stage_left(case, repair):
         return None
     if verdict.state is ConnectionStatus.CONNECTED:
         return helped
-    if verdict.reason in ("starting", "stopping"):
-        return None
-    if verdict.reason == NOT_TOLD and stage_left(case, repair):
-        return None  # until its library is there a program tells nothing
     # No step of a repair makes WhatsApp accept a client that it refuses.
     if verdict.health is not Health.DISCONNECTED and not reason_of(verdict.reason).slow:
         return None
@@ -361,6 +357,8 @@ def _settle_limit(case: Case, repair: Repair) -> float:
 MOST_ACTS = 100
 """No real repair comes near; it ends one that an error in this code would never end."""
 
+NO_EFFECT = "no_effect"
+"""The code of a step that its server answered and that changed nothing."""
 NOTHING_TO_REMOVE = "nothing_to_remove"
 FOR_GOOD = frozenset({"not_supported", "remote_missing", "files", NOTHING_TO_REMOVE})
 """Codes of refusals that the same step would meet again in this round."""
@@ -404,12 +402,10 @@ def after_action(
     now_wall: float,
     *,
     backup: str = "",
-    no_effect: bool = False,
     refusal: str = "",
 ) -> Repair:
-    """A step reported. `backup` names what BACK_UP made and confirmed to be readable; `no_effect`:
-    the step failed because its server answered it and changed nothing. `refusal`: the code with
-    which it was refused."""
+    """A step reported. `backup` names what BACK_UP made and confirmed to be readable; `refusal`:
+    the code with which the step was refused."""
     if repair.over:
         return repair
     if kind is RecoveryKind.BACK_UP:
@@ -419,7 +415,7 @@ def after_action(
     if not ok:
         wait = _delay(repair.tries, policy)
         tries = policy.tries if refusal in FOR_GOOD else repair.tries
-        return _delay_step(replace(repair, done=no_effect, tries=tries), now_wall, wait)
+        return _delay_step(replace(repair, done=refusal == NO_EFFECT, tries=tries), now_wall, wait)
     return replace(
         repair,
         stage=Stage.SETTLING,
@@ -448,14 +444,13 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
     """The verdict may change to another trouble; then that trouble's ladder begins."""
     if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
         return repair
-    return replace(
-        repair,
-        trouble=trouble_of(case.verdict),
-        reason=case.verdict.reason,
-        step=RecoveryKind.NONE,
-        tries=0,
-        done=False,
-    )
+    trouble, reason = trouble_of(case.verdict), case.verdict.reason
+    return _from_the_top(repair, trouble=trouble, reason=reason)
+
+
+def _from_the_top(repair: Repair, **changes: Any) -> Repair:
+    """Its next step is the mildest again."""
+    return replace(repair, step=RecoveryKind.NONE, tries=0, done=False, **changes)
 
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -488,13 +483,11 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if step in DESTRUCTIVE and not repair.backup:
         acting = replace(_begin_step(repair, now_wall), backup_tries=repair.backup_tries + 1)
         return acting, Decision(RecoveryKind.BACK_UP, f"a backup before {step}")
-    tries = repair.tries + 1 if step is repair.step else 1
-    keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
     acting = replace(
         _begin_step(repair, now_wall),
         step=step,
-        tries=tries,
-        regenerated=keys,
+        tries=repair.tries + 1 if step is repair.step else 1,
+        regenerated=repair.regenerated or step is RecoveryKind.REGENERATE_KEYS,
         done=False,
         nothing_tried=False,
     )
@@ -532,14 +525,11 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if endless:
         pause = min(case.policy.unpaired_pause * 2.0 ** min(repair.round - 1, 16), pause)
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
-    repair = replace(
+    repair = _from_the_top(
         repair,
         round=number,
         calm=True,
         nothing_tried=repair.step is RecoveryKind.NONE,
-        step=RecoveryKind.NONE,
-        tries=0,
-        done=False,
         cleaned=repair.cleaned and not endless,
         regenerated=False,
         # The files are newer by then than this round's backup.
