@@ -394,29 +394,28 @@ def _not_delivered(sight: Sight, _: None) -> str | None:
     return age and f"a webhook has not taken an event for {age}"
 
 
+_lasting = partial(Row, wait=5 * MINUTE)
 _critical = partial(Row, severity=Severity.CRITICAL)
 _machine = partial(Row, of=Of.MACHINE)
 _critical_machine = partial(_machine, severity=Severity.CRITICAL)
 
 TABLE = (
-    Row(
+    _lasting(
         "down",
         _down,
         "{who} should be connected and is not{value}",
         "`wa-agent why {who}` says what is wrong and when the next try is due. If many are down,"
         " look at the network first. `wa-agent recover {who}` tries now.",
-        wait=5 * MINUTE,
         hold=MINUTE,
         covers=("circuit_open", "needs_scan"),
         of_incident=True,
     ),
-    Row(
+    _lasting(
         "needs_scan",
         _needs_scan,
         "{who} waits for a person to scan its QR code",
         "`wa-agent qr {who} --watch` or its page shows the code; scan it with the phone (Linked"
         " devices). `wa-agent events {who}` says why an earlier pairing ended.",
-        wait=5 * MINUTE,
         hold=MINUTE,
     ),
     _critical(
@@ -456,13 +455,12 @@ TABLE = (
         " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
         window=15 * MINUTE,
     ),
-    Row(
+    _lasting(
         "key_errors",
         _key_errors,
         "{who} cannot decrypt {value} of its messages",
         "The agent renews the keys of single contacts. If it stays: does the same session run"
         " twice? Then `wa-agent repair {who}`.",
-        wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
     _critical(
@@ -473,12 +471,11 @@ TABLE = (
         " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
         window=15 * MINUTE,
     ),
-    Row(
+    _lasting(
         "circuit_open",
         lambda _, view: _because(view.reason) if view.circuit == "open" else None,
         "the circuit of {who} is open after failures in a row{value}",
         "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
-        wait=5 * MINUTE,
         of_incident=True,
     ),
     Row(
@@ -500,13 +497,12 @@ TABLE = (
         "`wa-agent restart {who}` keeps the session and frees its memory. If no message comes, send"
         " it one from another phone first.",
     ),
-    Row(
+    _lasting(
         "slow",
         _slow,
         "{who} takes {value} to answer",
         "`wa-agent show {who}` has its memory and processor use; `wa-agent restart {who}` frees a"
         " browser that grew. If all are slow, the machine is too small.",
-        wait=5 * MINUTE,
         of_incident=True,
     ),
     _critical(
@@ -542,13 +538,12 @@ TABLE = (
         wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
-    Row(
+    _lasting(
         "memory_high",
         partial(_memory, level="warn"),
         "{who} uses {value} of the memory it may have",
         "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
         " or `memory_limit` of the instance.",
-        wait=5 * MINUTE,
     ),
     _critical(
         "memory_critical",
