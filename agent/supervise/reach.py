@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
@@ -151,17 +151,15 @@ async def resolve(host: str, port: int) -> list[str]:
     if not _asked.acquire(blocking=False):
         raise socket.gaierror(socket.EAI_AGAIN, "the name servers do not answer")
     answer = Future[list[str]]()
+    answer.set_running_or_notify_cancel()  # a caller that gives up leaves it to its thread
 
     def ask() -> None:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
-            with suppress(InvalidStateError):  # no session needs it any more
-                answer.set_result(found)
+            answer.set_result(list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES])
         except (OSError, UnicodeError) as error:
             known = isinstance(error, OSError)
-            with suppress(InvalidStateError):
-                answer.set_exception(error if known else OSError("it is no valid name"))
+            answer.set_exception(error if known else OSError("it is no valid name"))
         finally:
             _asked.release()
 
