@@ -26,7 +26,7 @@ from agent.core.model import InstanceId
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import RecoveryPolicy
 from agent.core.setting import setting
-from agent.core.trouble import TroublesPolicy
+from agent.core.troubles import TroublesPolicy
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")

@@ -232,7 +232,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
         # Unknown is neither connected nor stuck: no repair could find out.
         sentence = reason_of(NOT_TOLD).title_with(claim.raw)
         return HealthVerdict(Health.DISCONNECTED, claim.status, NOT_TOLD, sentence)
-    if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+    if claim.down:
         unexplained = claim.status is Status.DISCONNECTED and not claim.reason
         if unexplained and now - fact.since < policy.stuck:
             # The worker disconnected in order to connect again.

@@ -214,7 +214,7 @@ def needs_connect(claim: Claim, *, paired: bool, adopted: bool = False) -> bool:
     `adopted`: the agent did not make it, so it makes none in its place."""
     if adopted and claim.reason == "remote_missing":
         return False
-    if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
+    if not claim.down:
         # Missing at one look: where no pairing is recorded it is made, and that ends nothing.
         return claim.raw == "missing" and not paired and not adopted
     reason = reason_of(claim.reason or "unknown")

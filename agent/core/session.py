@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, Histogram, Inbound, PerMinute, StatusTime
+from agent.core.figures import COUNTS, ErrorRate, Inbound, PerMinute, StatusTime
 from agent.core.model import (
     UNIT_ABSENT,
     UNSETTLED,
@@ -460,8 +460,6 @@ class AgentStatus:
     incidents: Mapping[str, str] = field(default_factory=dict)
     """For each engine (and backend) in use: the short code of what the members of the incident that
     goes on fail with; "" = none."""
-    reconnects: Histogram = field(default_factory=Histogram)
-    """Seconds from a lost to the next connection, of sessions not stopped by hand."""
     settings_read: str | None = None
     """When the settings in force were read."""
     settings_refused: bool = False

@@ -109,6 +109,11 @@ class Claim:
     made_elsewhere: bool = False
     """Others made it on its server, and not this agent."""
 
+    @property
+    def down(self) -> bool:
+        """True if its engine is not connected and does not try."""
+        return self.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
+
 
 @dataclass(frozen=True, slots=True)
 class ServerClaim:

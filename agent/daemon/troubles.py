@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.trouble import (
+from agent.core.troubles import (
     SETTLE,
+    TABLE,
     Counted,
     Key,
     Of,
@@ -20,9 +21,9 @@ from agent.core.trouble import (
     Sight,
     Trouble,
     Windows,
+    counted_of,
     look,
 )
-from agent.core.troubles import TABLE, counted_of
 from agent.log import bound, going_on
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
@@ -153,9 +153,6 @@ def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
-    its = replace(status.reconnects, counts=status.reconnects.counts.copy())
-    yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, its)])
     rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in status.incidents.items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
     spent = Summary(status.pass_seconds_total, status.passes)

@@ -35,15 +35,7 @@ from agent.supervise.run import run_pass
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
-from agent.vault.identity import (
-    IN_RECORD,
-    OTHERS,
-    Found,
-    Identity,
-    create,
-    names_other_engine,
-    scan,
-)
+from agent.vault import identity as files
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
 
@@ -154,7 +146,6 @@ class Supervisor:
             dbus_connected=self.host.connected,
             jobs_pending=self.host.jobs_pending,
             incidents=self.incidents.codes(),
-            reconnects=self.registry.reconnects,
             settings_read=wall_text(settings.read_wall),
             settings_refused=settings.refused,
             alive=age <= max(settings.config.health.interval, 30.0),
@@ -182,10 +173,10 @@ UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
 
 
-def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
+def recover_identity(root: Path, folder: files.Found) -> tuple[files.Identity, str] | None:
     """The identity, and a sentence on what it was taken from; None: the file is there and cannot be
     read at the moment, or the folder holds no session."""
-    if folder.code not in (OTHERS, "absent", "damaged"):
+    if folder.code not in (files.OTHERS, "absent", "damaged"):
         return None
     for snapshot in list_snapshots(root, folder.id):
         if (manifest := snapshot.manifest) is not None:
@@ -194,10 +185,12 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             )
             source = f"its engine and settings are those of snapshot {snapshot.name}"
             paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
-            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
+            return files.Identity(instance, paired, manifest.account, needs_passkey=passkey), source
     if not (root / folder.id / NAME).exists():
         return None
-    return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
+    return files.Identity(
+        Instance(folder.id, UNKNOWN, False)
+    ), "it has no snapshot to tell its engine"
 
 
 async def load_instances(
@@ -218,7 +211,7 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
-        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        facts.enabled_by_operator = host.enabled_by_operator(facts)
         if facts.id in running:
             # Before the first pass: no other start may take its memory.
             registry.gate.promise(facts)
@@ -241,25 +234,25 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
 
 async def _take_in_folders(registry: Registry) -> None:
     """Compare each folder with its row: the newer wins, and both say the same from then on."""
-    for folder in await asyncio.to_thread(scan, registry.root):
+    for folder in await asyncio.to_thread(files.scan, registry.root):
         facts = registry.facts.get(folder.id)
         if facts is None:
             await _take_in(registry, folder)
             continue
         path, engine = registry.root / folder.id, facts.instance.engine
-        if folder.identity and (fault := names_other_engine(folder.identity, engine, path)):
+        if folder.identity and (fault := files.names_other_engine(folder.identity, engine, path)):
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
             more = "; the agent writes the database's version into it"
-            said.error("%s%s", folder.problem, "" if folder.code == OTHERS else more)
+            said.error("%s%s", folder.problem, "" if folder.code == files.OTHERS else more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
 
 
-async def _take_in(registry: Registry, folder: Found) -> None:
+async def _take_in(registry: Registry, folder: files.Found) -> None:
     """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
     whose identity went with a lost database."""
     identity = folder.identity
@@ -284,7 +277,7 @@ async def _take_in(registry: Registry, folder: Found) -> None:
     registry.add(identity.instance, record).saved.identity = folder.identity
 
 
-async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
+async def _follow_folder(registry: Registry, facts: Facts, identity: files.Identity) -> None:
     """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
     sentence = (
@@ -294,7 +287,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
-    newer = {its: getattr(written, its) for its in IN_RECORD}
+    newer = {its: getattr(written, its) for its in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
     facts.note("folder_newer", sentence)
@@ -328,7 +321,7 @@ async def _lay_out_missing(registry: Registry) -> None:
             await registry.store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
         elif not facts.record.paired:
-            await asyncio.to_thread(create, registry.root, facts.instance)
+            await asyncio.to_thread(files.create, registry.root, facts.instance)
         else:
             missing = "the session folder of %s is missing; the agent does not start it"
             log.error(missing, facts.id, extra=about(facts.id))

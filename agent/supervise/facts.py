@@ -14,19 +14,16 @@ from agent.core.admission import StartPolicy
 from agent.core.figures import PerMinute
 from agent.core.memory import memory_budget
 from agent.core.model import (
-    UNIT_ABSENT,
     Category,
     ClaimFact,
     ConnectionStatus,
     Health,
-    HealthVerdict,
     Instance,
     JournalEntry,
     SessionRecord,
-    UnitStatus,
 )
 from agent.core.reasons import Permanence, reason_of
-from agent.core.session import NOT_LOOKED_YET, Session
+from agent.core.session import Session
 from agent.core.words import BEHIND, Claim
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
@@ -96,8 +93,6 @@ class SavedFacts:
     instance: Instance | None = None
     record: SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""
-    rows_behind: bool = False
-    """Writing them failed since: views show at least what the agent acts on."""
     unwritten: str = ""
     """Why its identity file could not be written last; "" = it could."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -112,8 +107,6 @@ class Facts(Session):
     asked: Asked = field(default_factory=Asked)
     action: ActionFacts = field(default_factory=ActionFacts)
     saved: SavedFacts = field(default_factory=SavedFacts)
-    shown: tuple[UnitStatus, HealthVerdict] = (UNIT_ABSENT, NOT_LOOKED_YET)
-    """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
     link: WorkerLink | None = None
     begun_at: float = 0.0
@@ -136,8 +129,6 @@ class Facts(Session):
     """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """The ending that was counted last."""
-    lost_at: float | None = None
-    """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     crypto_lines: PerMinute = field(default_factory=PerMinute)

@@ -77,9 +77,9 @@ class Incidents:
         longer."""
         if self._end_if_well(incident):
             return
-        able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
+        able = [its.id for its in self._not_well(incident) if not self.reaching.of(its).away]
         holder = self.all_facts.get(incident.canary) if incident.canary else None
-        if incident.is_outage and (self.reaching.away(holder) if holder else not able):
+        if incident.is_outage and (self.reaching.of(holder).away if holder else not able):
             incident.pass_turn(now)  # its try would prove nothing: due once an address is back
             return
         if now < incident.next_turn(self.policy, now):
@@ -362,7 +362,7 @@ class Gate:
             return None
         numbers = ""
         if reason == UNREACHABLE:
-            numbers = self.reaching.sentence(facts)
+            numbers = self.reaching.of(facts).sentence
         elif reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
             numbers = self.backends.why_away(facts)
         return Wait(reason, numbers, boot_now() + ASK_AGAIN)

@@ -58,7 +58,7 @@ FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 
 async def observe(means: Means, facts: Facts) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
-    note_unit(facts, await means.seats.status(facts.id))
+    note_unit(facts, await means.seats.status(facts))
     await _attach_if_it_runs(means, facts)
     now = boot_now()
     if facts.link is not None and now >= facts.next_probe:
@@ -122,7 +122,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         if facts.instance.backend:
             link = means.gate.backends.needed(facts).attach(facts.id, listener)
         else:
-            path = means.seats.link_path(facts.id)
+            path = means.seats.link_path(facts)
             link = await Link.open(path, facts.id, pid, listener)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY

@@ -1,7 +1,6 @@
 """instance.json: the identity of a session folder, readable without the database. The agent writes
 it, the worker reads it, and a lost database is rebuilt from it."""
 
-import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,10 +13,8 @@ from agent.errors import InvalidRequest, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
 from agent.instance_file import render_instance_file as render
-from agent.log import about
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root, unless_unusable
 
-_log = logging.getLogger(__name__)
 OTHERS = "other_instance"
 """The code where a folder is another session's: its file is neither used nor replaced."""
 IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
@@ -179,15 +176,3 @@ def scan(root: Path) -> list[Found]:
         except VaultError as error:
             folders.append(Found(id, None, str(error), error.code))
     return folders
-
-
-def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
-    """The sessions from which a lost database is rebuilt; unreadable folders are left as
-    they are."""
-    sessions = []
-    for folder in scan(root):
-        if folder.identity is None:
-            _log.error("%s is not restored: %s", folder.id, folder.problem, extra=about(folder.id))
-        else:
-            sessions.append((folder.identity.instance, folder.identity.record))
-    return sessions

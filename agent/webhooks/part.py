@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
-Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, Session]]]
+Read = tuple[Store, EventBus, Reader, Mapping[InstanceId, Session]]
 """The parts that couriers read."""
 
 

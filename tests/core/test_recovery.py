@@ -20,13 +20,16 @@ from agent.core.model import (
 from agent.core.reconcile import ActionKind, plan_actions
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
+    MOST_ACTS,
     UNPAIRING,
+    after_action,
     begin_repair,
     hurry_repair,
     join_repair,
     needs_repair,
     outlive_repair,
     resume_repair,
+    step_repair,
     wants_repair,
 )
 from agent.core.recovery.pairing import Case
@@ -42,7 +45,6 @@ from agent.core.recovery.repair import (
     Trouble,
     Unpair,
 )
-from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 

@@ -15,8 +15,7 @@ from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health
 from agent.core.session import Session, wall_text
-from agent.core.trouble import Of, Severity
-from agent.core.troubles import MINUTE
+from agent.core.troubles import MINUTE, Of, Severity
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
@@ -26,7 +25,7 @@ async def health(call: Call) -> Json:
     """The agent's health and its instances'."""
     views = call.supervisor.views().values()
     shown = asdict(call.supervisor.status())
-    for name in ("pass_seconds_total", "incidents", "reconnects"):  # of the metrics
+    for name in ("pass_seconds_total", "incidents"):  # of the metrics
         del shown[name]
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"

@@ -1,7 +1,7 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.setting import setting
@@ -275,7 +275,3 @@ class Decision:
     """Why the pairing may end; None = the step keeps it."""
     idle: bool = False
     """The round has no step left to try."""
-
-
-def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
-    return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)

@@ -12,7 +12,7 @@ import pytest
 
 from agent.config.config import ApiSection, Config
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.trouble import TroublesPolicy
+from agent.core.troubles import TroublesPolicy
 from agent.daemon.troubles import Troubles
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
