@@ -208,7 +208,6 @@ class CoreUse:
 
 def _core_ticks() -> tuple[int, int]:
     """Busy, and altogether. Guests' time is in their hosts' already."""
-    with Path("/proc/stat").open(encoding="ascii") as stat:
-        ticks = [int(word) for word in stat.readline().split()[1:9]]
+    ticks = [int(word) for word in _words(Path("/proc/stat"))[1:9]]
     idle = ticks[3] + ticks[4]
     return sum(ticks) - idle, sum(ticks)

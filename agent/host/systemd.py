@@ -18,13 +18,7 @@ from agent.engines.tasks import to_end
 from agent.errors import HostError
 from agent.host import units
 from agent.host.life import Host, Limits, Wake, words
-from agent.host.systemd_bus import (
-    NO_SUCH_UNIT,
-    BusCallFailed,
-    BusGone,
-    SystemBus,
-    refusal,
-)
+from agent.host.systemd_bus import NO_SUCH_UNIT, BusCallFailed, BusGone, SystemBus, refusal
 from agent.host.units import FOLDERS, UnitCache, UnitFiles, read_unit_files
 
 log = logging.getLogger(__name__)
@@ -278,15 +272,13 @@ class SystemdHost(Host):
         finally:
             self._cache.mark_stale(instance)
         if result == UNKNOWN:
-            await self._check_after_loss(verb, instance, unit)
+            state = (await self.status(instance)).state
+            stopped = state in (UnitState.INACTIVE, UnitState.FAILED)
+            if not (stopped if verb == "stop" else state is UnitState.ACTIVE):
+                after = f"it is {state} after the system bus was away"
+                raise HostError(f"cannot {verb} {unit}: {after}")
         elif result != "done":
             raise HostError(f"cannot {verb} {unit}: {await self._why(instance, result)}")
-
-    async def _check_after_loss(self, verb: str, instance: InstanceId, unit: str) -> None:
-        state = (await self.status(instance)).state
-        stopped = state in (UnitState.INACTIVE, UnitState.FAILED)
-        if not (stopped if verb == "stop" else state is UnitState.ACTIVE):
-            raise HostError(f"cannot {verb} {unit}: it is {state} after the system bus was away")
 
     async def _why(self, instance: InstanceId, job_result: str) -> str:
         with contextlib.suppress(HostError):

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from agent.core.words import Happening
 from agent.engines.base import Reporter
 from agent.engines.files import new_sha256
 from agent.engines.sandbox.drill import Server
+from agent.engines.sandbox.files import saving
 from agent.engines.whatsapp import digits_of, is_phone
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain
@@ -34,12 +35,7 @@ _MIMETYPES = {
     "sticker": "image/webp",
 }
 TYPES = ("text", *_MIMETYPES, "location", "contact", "poll", "other")
-ABOUT_MESSAGE = {
-    "message_reaction": "r",
-    "message_edit": "e",
-    "message_delete": "d",
-    "message_vote": "v",
-}
+ABOUT_MESSAGE = ("message_reaction", "message_edit", "message_delete", "message_vote")
 KINDS = ("message", *ABOUT_MESSAGE, "message_ack", "call")
 MORE = (
     ("a text", str, ("name", "emoji", "state", "participant", "alias")),
@@ -171,7 +167,7 @@ class Conversation:
     def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
         """The command `file_part`: one part after the other."""
         path, raw = self._upload(part.get("upload")), binascii.a2b_base64(part["data"])
-        with _holding(), path.open("ab" if part["index"] else "wb") as file:
+        with saving("hold the file"), path.open("ab" if part["index"] else "wb") as file:
             file.write(raw)
             return {"size": file.tell()}
 
@@ -203,7 +199,7 @@ class Conversation:
         size = path.stat().st_size if path.exists() else -1
         if size != message.get("size", max(size, 0)):
             raise EngineError("cannot send the file: it is not whole here", code="file_lost")
-        with _holding(), path.open("rb") as file:
+        with saving("hold the file"), path.open("rb") as file:
             while piece := file.read(PIECE):
                 digest.update(piece)
             sha256 = digest.hexdigest()
@@ -240,20 +236,12 @@ class Conversation:
     def _media(self) -> Path:
         """Made at its first use, with the rights of the session's own folder."""
         folder = self._session.with_name(FOLDER)
-        with _holding():
+        with saving("hold the file"):
             for each in (folder, folder / MEDIA):
                 if not each.is_dir():
                     each.mkdir(mode=0o700)
                     each.chmod(self._session.stat().st_mode & 0o770)
         return folder / MEDIA
-
-
-@contextmanager
-def _holding() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
 
 
 # What contacts do, as records of messages: each kind that a real engine has. The API has checked
@@ -339,18 +327,16 @@ def _type_of_file(mimetype: str) -> str:
 
 
 def _content(kind: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    text = said.get("text", "")
-    if kind == "message":
-        word = said.get("type", "text")
-        return {"type": word, "text": text, "fresh": True, **_sample(word, text)}
-    content: dict[str, dict[str, Any]] = {
+    text, word = said.get("text", ""), said.get("type", "text")
+    contents: dict[str, dict[str, Any]] = {
+        "message": {"type": word, "text": text, "fresh": True},
         "message_reaction": {"emoji": text},
         "message_edit": {"text": text},
         "message_vote": {"options": [text] if text else []},
         "message_ack": {"state": text or "delivered"},
         "call": {"call_id": said.get("of") or new_id(), "state": text or "offer", "video": False},
     }
-    return content.get(kind, {})
+    return contents.get(kind, {}) | (_sample(word, text) if kind == "message" else {})
 
 
 def _sample(word: str, text: str) -> dict[str, Any]:
@@ -368,12 +354,6 @@ def _sample(word: str, text: str) -> dict[str, Any]:
 
 def _id_of(record: Record) -> str:
     """The same for the same thing, whenever it comes."""
-    kind, who = record["kind"], record["sender"] or "me"
-    message = f"{record['chat']}:{who}:{record['message_id']}"
-    if kind == "message":
-        return f"m:{message}"[:200]
-    if kind == "call":
-        return f"c:{record['call_id']}:{record['state']}"[:200]
-    if kind == "message_ack":
-        return f"a:{message}:{record['state']}"[:200]
-    return f"{ABOUT_MESSAGE[kind]}:{message}:{record['at']}"[:200]
+    which = record["at"] if record["kind"] in ABOUT_MESSAGE else record.get("state", "")
+    parts = (record["kind"], record["chat"], record["sender"] or "me", record["message_id"], which)
+    return ":".join(map(str, parts))[:200]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
-from agent.engines.sandbox.files import write_shared
+from agent.engines.sandbox.files import saving, write_shared
 from agent.engines.sandbox.settings import NETWORK, SandboxSettings
 from agent.errors import EngineError, InvalidRequest
 
@@ -105,14 +105,12 @@ class Faults:
             # A look from outside finds the network away until then.
             NETWORK: f"{lasting['drop']['until_wall']:.3f}\n" if "drop" in lasting else "",
         }
-        try:
+        with saving("keep the faults"):
             for name, content in files.items():
                 if content:
                     write_shared(self.folder / name, content.encode())
                 else:
                     (self.folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise EngineError(f"cannot keep the faults: {error}", code="save_failed") from error
 
 
 PONG_LIMIT = 0.5
@@ -137,9 +135,6 @@ class Server:
         self.connected = True
         self.frame()
         return None
-
-    def close(self) -> None:
-        self.connected = False
 
     def frame(self) -> bool:
         """Let one frame reach the engine; False when it gets lost."""

@@ -45,15 +45,13 @@ class SavedSession:
             # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
         if session is None:
-            session = SessionFile(os.urandom(8).hex())
-            self._write(session)
-        self.now = session
+            self._write(SessionFile(os.urandom(8).hex()))
+        else:
+            self.now = session
 
     def pair(self, account: str) -> None:
         """On the disk first: a pairing that the next run would not know is none."""
-        session = replace(self.now, paired=True, account=account)
-        self._write(session)
-        self.now = session
+        self._write(replace(self.now, paired=True, account=account))
 
     def unpair(self) -> None:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
@@ -67,10 +65,9 @@ class SavedSession:
             self._write(self.now)
 
     def _write(self, session: SessionFile) -> None:
-        try:
+        with files.saving(f"save {self.folder}"):
             files.write_session(self.folder, session)
-        except OSError as error:
-            raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
+        self.now = session
 
 
 Status = ConnectionStatus
@@ -186,27 +183,24 @@ class SandboxEngine:
         self._saved.save()
 
     async def close(self) -> None:
-        self._server.close()
+        self._server.connected = False
         await self._tasks.cancel()
         self._conversation.close()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        match name:
-            case "fault":
-                return await self._cause_fault(arguments)
-            case "say":
-                return self._conversation.say(arguments)
-            case "heard":
-                return self._conversation.heard(arguments)
-            case "file_part":
-                return self._conversation.take_part(arguments)
-            case "scan":
-                if self._code is None:
-                    raise EngineError("cannot scan: no code is shown", code="no_code")
-                self._scanned.set()
-                return {}
-        known = "the sandbox knows scan, fault, say, heard, file_part"
-        raise InvalidRequest(f"cannot {name!r:.40}: {known}", field="name")
+        talk = self._conversation
+        does = {"say": talk.say, "heard": talk.heard, "file_part": talk.take_part}
+        if name in does:
+            return does[name](arguments)
+        if name == "fault":
+            return await self._cause_fault(arguments)
+        if name != "scan":
+            known = ", ".join(("scan", "fault", *does))
+            raise InvalidRequest(f"cannot {name!r:.40}: the sandbox knows {known}", field="name")
+        if self._code is None:
+            raise EngineError("cannot scan: no code is shown", code="no_code")
+        self._scanned.set()
+        return {}
 
     async def _cause_fault(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """`{"name": fault | "clear", "for": seconds | null, ...}`"""
@@ -269,7 +263,7 @@ class SandboxEngine:
         self._reporter.happened(Happening(kind, detail))
 
     async def hang_up(self) -> None:
-        self._server.close()
+        self._server.connected = False
         self._hide_code()
         await cancel(self._login)
         await cancel(self._traffic)
@@ -287,7 +281,7 @@ class SandboxEngine:
         except SessionDamagedError as error:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
         except EngineError as error:
-            self._server.close()
+            self._server.connected = False
             self._happened("error", code=error.code)
             self._tell(Status.DISCONNECTED, "unknown", raw=str(error))
 
@@ -304,7 +298,7 @@ class SandboxEngine:
                 self._saved.pair(self._settings.account or usual)
                 return True
         self._hide_code()
-        self._server.close()
+        self._server.connected = False
         self._tell(Status.QR_REQUIRED, "qr_idle")
         return False
 

@@ -3,6 +3,8 @@ only."""
 
 import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,9 +17,19 @@ from agent.engines.files import (
     damaged,
     how_broken,
 )
+from agent.errors import EngineError
 from agent.files import open_plain, write_whole
 
 NAME = "sandbox.json"
+
+
+@contextmanager
+def saving(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
+    """An error of this kind is raised as the EngineError of a session that cannot save."""
+    try:
+        yield
+    except kind as error:
+        raise EngineError(f"cannot {what}: {error}", code="save_failed") from error
 
 
 class SessionDamagedError(Exception):
