@@ -68,7 +68,7 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
         with top.inner(id) as folder:
             if not new:
                 with unless_unusable():
-                    before = read_identity(path)
+                    before = parse_identity(folder.content(FILE), path)
                 same = before is not None and before.instance.engine == instance.engine
                 if not same and not folder.is_empty(SESSION):
                     whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
@@ -91,7 +91,7 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
     with open_root(root) as top, top.inner(id := identity.instance.id) as folder:
-        others = other_keys(root, id)
+        others = other_keys(folder)
         if others and others.get("id") != id and not folder.is_empty(SESSION):
             read_identity(folder.path)  # says whose it is
         if lineage is not None:
@@ -99,10 +99,10 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
         put_identity(folder, identity, top.modes, others)
 
 
-def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
+def other_keys(folder: Folder) -> dict[str, Any]:
     """All that the identity file says, keys of another version too; {} = nothing that is kept: the
     caller has the newer state."""
-    with unless_unusable(), suppress(ValueError), open_instance(root, id) as folder:
+    with unless_unusable(), suppress(ValueError):
         return parse_object(folder.content(FILE))
     return {}
 
