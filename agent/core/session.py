@@ -63,8 +63,6 @@ class Run:
     """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
-    files_looked_at: ProbeFact | None = None
-    """The probe after which the agent last looked for the files that belong to the session."""
 
 
 @dataclass(slots=True)

@@ -102,7 +102,7 @@ class Supervisor:
             self._run_pass,
             parallel=PASSES_AT_ONCE,
             retry_after=lambda: settings.config.health.interval,
-            lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
+            facts=self._facts,
         )
 
         # What runs on a clock, and what goes on in the next agent.

@@ -143,6 +143,12 @@ class Facts(Session):
         """The journal and the log have it with the next save."""
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
+    @property
+    def at_rest(self) -> bool:
+        """True if no pass need look at it before it is probed: its worker says that it is well."""
+        busy = self.wait.reason or self.repairing or self.record.attempts or self.asked != Asked()
+        return self.verdict.healthy and not busy and not self.instance.backend
+
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
         before = self.run.claim
@@ -169,7 +175,7 @@ class Facts(Session):
             # It has just connected: probed at once, and deep, for its proof and for parts that its
             # page lacks. A server's sessions have their own pace.
             self.next_probe = self.next_deep = 0.0
-        return before is None or _words(before.claim) != _words(claim)
+        return before is None or before.claim != claim or proved is (claim.proof_age is None)
 
     def begin_again(self, now: float) -> None:
         """A server was told to begin this session again: earlier claims prove nothing, and its time
@@ -177,12 +183,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its version, its age and the age of its proof."""
-    proved = None if claim.proof_age is None else 0.0
-    return replace(claim, proof_age=proved, still_for=0.0, version="")
 
 
 # What supervision asks of the configuration: policies, and the memory of all workers.
