@@ -202,7 +202,6 @@ def judge_silence(inbound: Inbound, connected_since_wall: float, now_wall: float
     expected = expected_messages(inbound, since, now_wall)
     if expected < EXPECTED:
         return None
-    sentence = (
-        f"no message for {silent / 60:.0f} min; its usual rate is {expected:.0f} in that time"
-    )
-    return Signal("silent_inbound", Health.DEGRADED, sentence)
+    usual = f"its usual rate is {expected:.0f} in that time"
+    words = f"no message for {silent / 60:.0f} min; {usual}"
+    return Signal("silent_inbound", Health.DEGRADED, words)

@@ -194,15 +194,8 @@ def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
 
 def forgive(record: SessionRecord) -> SessionRecord:
     """An operator's order: try now, whatever happened before."""
-    return replace(
-        record,
-        reason="",
-        attempts=0,
-        flaps=0,
-        strikes=0,
-        not_before_wall=0.0,
-        breaker=CLOSED,
-    )
+    record = replace(record, reason="", not_before_wall=0.0, breaker=CLOSED)
+    return replace(record, attempts=0, flaps=0, strikes=0)
 
 
 BEGINS_AGAIN = ("remote_missing", "qr_idle")

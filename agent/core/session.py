@@ -14,15 +14,12 @@ from agent.core.model import (
     UNIT_ABSENT,
     UNSETTLED,
     ClaimFact,
-    ConnectionStatus,
     Health,
     HealthVerdict,
     Instance,
-    InstanceId,
     JournalEntry,
     Override,
     ProbeFact,
-    SessionFiles,
     SessionRecord,
     Signal,
     UnitState,
@@ -31,7 +28,7 @@ from agent.core.model import (
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
-from agent.core.words import ServerClaim
+from agent.core.words import ConnectionStatus, InstanceId, ServerClaim, SessionFiles
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""

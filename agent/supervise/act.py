@@ -224,9 +224,8 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
                 note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
-            name = next(
-                (retired.name for retired in list_trash(root) if retired.id == facts.id), "nothing"
-            )
+            names = [retired.name for retired in list_trash(root) if retired.id == facts.id]
+            name = (*names, "nothing")[0]
         failpoint("set_aside")
         create(root, facts.instance)
         with going_on(f"files that {facts.id} has for itself stay in the trash"):

@@ -77,9 +77,8 @@ class Supervisor:
             crypto_patterns=config.crypto_patterns,
         )
         self.reaching = Reaching(root, wake, self._notes)
-        self.incidents = Incidents(
-            settings, self._facts, wake, self._notes, self.reaching, self.backends
-        )
+        parts = self._notes, self.reaching, self.backends
+        self.incidents = Incidents(settings, self._facts, wake, *parts)
         self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.

@@ -13,18 +13,10 @@ from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.figures import PerMinute
 from agent.core.memory import memory_budget
-from agent.core.model import (
-    Category,
-    ClaimFact,
-    ConnectionStatus,
-    Health,
-    Instance,
-    JournalEntry,
-    SessionRecord,
-)
+from agent.core.model import ClaimFact, Health, Instance, JournalEntry, SessionRecord
 from agent.core.reasons import Permanence, reason_of
 from agent.core.session import Session
-from agent.core.words import BEHIND, Claim
+from agent.core.words import BEHIND, Category, Claim, ConnectionStatus
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
 from agent.link.wire import Hello

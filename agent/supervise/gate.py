@@ -133,11 +133,10 @@ class Incidents:
         facts.succeeded_at = now
         if (incident := self.active.get(group)) is None:
             return
+        back = sum(incident.since <= it.succeeded_at for it in self._of(group))
         if incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
-        elif sum(incident.since <= it.succeeded_at for it in self._of(group)) >= len(
-            incident.members
-        ):
+        elif back >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
 
     def nothing_to_try(self, facts: Facts) -> None:
