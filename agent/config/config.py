@@ -24,7 +24,7 @@ from agent.core.incidents import IncidentPolicy
 from agent.core.memory import MemoryPolicy, limit_fault
 from agent.core.model import InstanceId
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.repair import RecoveryPolicy
+from agent.core.recovery.pairing import RecoveryPolicy
 from agent.core.setting import setting
 from agent.core.troubles import TroublesPolicy
 

@@ -15,19 +15,8 @@ from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery import ladder
-from agent.core.recovery.pairing import Case, may_repair_end_it
-from agent.core.recovery.repair import (
-    Circumstances,
-    Decision,
-    Ending,
-    Goal,
-    Ground,
-    Kept,
-    Proof,
-    RecoveryKind,
-    Repair,
-    Trouble,
-)
+from agent.core.recovery.pairing import Case, Circumstances, may_repair_end_it
+from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
@@ -256,7 +245,7 @@ _ACTIONS_REMOTE = {
 agent."""
 
 
-def plan_step(decision: Decision, repair: Repair, *, remote: bool) -> Plan:
+def plan_step(decision: ladder.Decision, repair: Repair, *, remote: bool) -> Plan:
     """`repair`: as it stands once the step has begun."""
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     return Plan(decision.kind.value, actions, decision.reason, repair, proof=decision.proof)
@@ -293,7 +282,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
     gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
     asked = replace(repair, goal=Goal.WORKING_QR)
-    if gave_up and facts.instance.backend and isinstance(may_repair_end_it(case, asked), Proof):
+    if gave_up and facts.instance.backend and not isinstance(may_repair_end_it(case, asked), Kept):
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
         facts.forgive(paired=False, account="")

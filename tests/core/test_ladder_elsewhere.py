@@ -14,19 +14,14 @@ from agent.core.recovery.ladder import (
     step_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import Case, may_repair_end_it
-from agent.core.recovery.repair import (
+from agent.core.recovery.pairing import (
+    Case,
     Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    Kept,
-    Proof,
-    RecoveryKind,
     RecoveryPolicy,
-    Repair,
     Unpair,
+    may_repair_end_it,
 )
+from agent.core.recovery.repair import Consent, Ending, Goal, Kept, Proof, RecoveryKind, Repair
 from agent.core.session import Session
 from tests.core.made import NOW, PAIRED, WALL, said, seen
 from tests.sessions import changed

@@ -20,21 +20,13 @@ from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
     Case,
+    Circumstances,
+    RecoveryPolicy,
+    Unpair,
     may_person_end_it,
     may_repair_end_it,
 )
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    Ground,
-    Kept,
-    Proof,
-    RecoveryKind,
-    RecoveryPolicy,
-    Unpair,
-)
+from agent.core.recovery.repair import Consent, Ending, Goal, Ground, Kept, Proof, RecoveryKind
 from tests.core.made import NOW, WALL, observations, said, seen
 from tests.core.test_recovery import (
     DAMAGED,

@@ -32,19 +32,8 @@ from agent.core.recovery.ladder import (
     step_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import Case
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    RecoveryKind,
-    RecoveryPolicy,
-    Repair,
-    Stage,
-    Trouble,
-    Unpair,
-)
+from agent.core.recovery.pairing import Case, Circumstances, RecoveryPolicy, Unpair
+from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 

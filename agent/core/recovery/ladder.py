@@ -7,22 +7,20 @@ In each pass: `repair, decision = step_repair(case, repair)`, save the repair, c
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.reasons import reason_of
-from agent.core.recovery.pairing import Case, is_calm, may_put_back, may_repair_end_it
+from agent.core.recovery.pairing import PUT_BACK, Case, RecoveryPolicy, is_calm, may_repair_end_it
 from agent.core.recovery.repair import (
     Consent,
-    Decision,
     Ending,
     Goal,
     Kept,
     Proof,
     RecoveryKind,
-    RecoveryPolicy,
     Repair,
     Stage,
     Trouble,
@@ -367,6 +365,19 @@ _HELD = 60.0
 """Seconds between two looks at a repair that waits for an outage's end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    kind: RecoveryKind
+    reason: str
+    """One sentence."""
+    not_before_wall: float = 0.0
+    """For WAIT: when to ask again at the latest."""
+    proof: Proof | None = None
+    """Why the pairing may end; None = the step keeps it."""
+    idle: bool = False
+    """The round has no step left to try."""
+
+
 def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
@@ -491,7 +502,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         done=False,
         nothing_tried=False,
     )
-    proof: Proof | Kept | None = may_put_back() if step is RecoveryKind.RESTORE else None
+    proof: Proof | Kept | None = PUT_BACK if step is RecoveryKind.RESTORE else None
     if step in UNPAIRING:
         proof = may_repair_end_it(case, repair)
     assert not isinstance(proof, Kept), "the ladder allowed it"
