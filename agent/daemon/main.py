@@ -402,8 +402,7 @@ async def close_sessions(
     await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
     # A start may still be queued: it would begin when the agent is gone.
     units = await supervisor.seats.list()
-    running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
-    running = [id for id in running if id not in besides]
+    running = [id for id, its in units.items() if its.runs or its.job_pending if id not in besides]
     begun = boot_now()
 
     async def close(id: InstanceId) -> None:
