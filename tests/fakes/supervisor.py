@@ -26,7 +26,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Goal
-from agent.core.session import AgentStatus, Run, Session
+from agent.core.session import Run, Session
 from agent.core.words import Claim
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -177,15 +177,11 @@ class FakeSupervisor:
         self.registry.statistics = RepairStatistics(
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
-        self.agent = AgentStatus(
-            "0.1.0",
-            "process",
-            "2026-01-15T10:00:00.000Z",
-            True,
-            {"done": 0, "total": 0},
-            last_pass_age_seconds=0.5,
-            passes=3,
-        )
+        self.agent = {
+            **{"version": "0.1.0", "host": "process", "started": "2026-01-15T10:00:00.000Z"},
+            **{"ready": True, "restoring": {"done": 0, "total": 0}, "alive": True, "passes": 3},
+            **{"last_pass_age_seconds": 0.5, "pass_seconds_total": 0.0, "incidents": {}},
+        }
 
     def views(self) -> Mapping[InstanceId, Session]:
         return self.known
@@ -195,7 +191,7 @@ class FakeSupervisor:
             raise NotFound(f"cannot find the instance {id}: there is none of that name")
         return self.known[id]
 
-    def status(self) -> AgentStatus:
+    def status(self) -> dict[str, Any]:
         return self.agent
 
     def note(self, id: InstanceId | None, kind: str, sentence: str) -> JournalEntry:
