@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from agent.config.declaration import BackendDeclaration
-from agent.core.admission import StartPolicy, parallel_starts
+from agent.core.admission import StartPolicy
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
@@ -218,7 +218,7 @@ class Config:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
     def start_policy(self, cores: int) -> StartPolicy:
-        return replace(self.start, parallel=parallel_starts(self.start.parallel, cores))
+        return replace(self.start, parallel=self.start.parallel or 2 * max(cores, 1))
 
     @property
     def session_root(self) -> Path:

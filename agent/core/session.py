@@ -1,8 +1,7 @@
 """A session: all that the agent knows of it, in parts, and what follows from them. A view is a
-shallow copy. Below: what is shown of the agent and of backends."""
+shallow copy. Below: what is shown of backends."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -410,7 +409,7 @@ WAIT_SENTENCES = {
 """Wait reasons; a wait costs the instance no attempt."""
 
 
-# What the agent shows of itself and of backends.
+# What the agent shows of backends.
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,31 +435,6 @@ class BackendView:
     breaker: str = "closed"
     """closed, open or half_open."""
     next_check_wall: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
-    version: str
-    host: str
-    started: str | None
-    ready: bool
-    restoring: Mapping[str, int]
-    """Instances brought back so far, `done`, and how many there are to bring back, `total`."""
-    passes: int = 0
-    pass_seconds_total: float = 0.0
-    last_pass_age_seconds: float = 0.0
-    dbus_connected: bool | None = None
-    """None on a host that has no D-Bus."""
-    jobs_pending: int = 0
-    incidents: Mapping[str, str] = field(default_factory=dict)
-    """For each engine (and backend) in use: the short code of what the members of the incident that
-    goes on fail with; "" = none."""
-    settings_read: str | None = None
-    """When the settings in force were read."""
-    settings_refused: bool = False
-    """The last reload failed."""
-    alive: bool = True
-    """False while `last_pass_age_seconds` means that the loop no longer turns."""
 
 
 # A journal entry and a moment as JSON shows them.

@@ -65,7 +65,7 @@ class Troubles:
     async def run(self) -> None:
         await self._take_over()
         for _ in range(int(READY_WITHIN / 0.2)):
-            if self.supervisor.status().ready:
+            if self.supervisor.status()["ready"]:
                 break
             await asyncio.sleep(0.2)
         while True:
@@ -108,7 +108,7 @@ class Troubles:
             time.time(),
             wanted,
             {backend.name: backend for backend in self.supervisor.backends.views()},
-            {group: code for group, code in status.incidents.items() if code},
+            {group: code for group, code in status["incidents"].items() if code},
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
             self.webhooks.oldest_wall(),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent import VERSION
 from agent.backends.declared import Backends
@@ -16,7 +17,7 @@ from agent.config.load import changes_that_need_restart
 from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.session import AgentStatus, wall_text
+from agent.core.session import wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.instance_file import NAME
@@ -124,31 +125,31 @@ class Supervisor:
         self._pending = set(instances)
         self._to_restore = len(self._pending)
 
-    def status(self) -> AgentStatus:
-        """The agent's own figures: does its loop turn, are sessions brought back?"""
+    def status(self) -> dict[str, Any]:
+        """The agent's own figures: does its loop turn (`alive`), are sessions brought back?
+        `dbus_connected`: None on a host that has no D-Bus; `incidents`: for each group in use the
+        code of its incident, "" = none; `settings_refused`: the last reload failed."""
         age, settings = boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
         self._pending = {its.id for its in there if not its.observed or its.unsettled}
-        return AgentStatus(
-            version=VERSION,
-            host=self.host.name,
-            started=wall_text(self._started_wall),
-            ready=all(its.observed for its in there),
-            restoring={
-                "done": self._to_restore - len(self._pending),
-                "total": self._to_restore,
-            },
-            passes=self.loop.passes,
-            pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age_seconds=age,
-            dbus_connected=self.host.connected,
-            jobs_pending=self.host.jobs_pending,
-            incidents=self.incidents.codes(),
-            settings_read=wall_text(settings.read_wall),
-            settings_refused=settings.refused,
-            alive=age <= max(settings.config.health.interval, 30.0),
-        )
+        total, left = self._to_restore, len(self._pending)
+        return {
+            "version": VERSION,
+            "host": self.host.name,
+            "started": wall_text(self._started_wall),
+            "ready": all(its.observed for its in there),
+            "restoring": {"done": total - left, "total": total},
+            "passes": self.loop.passes,
+            "pass_seconds_total": self.loop.pass_seconds,
+            "last_pass_age_seconds": age,
+            "dbus_connected": self.host.connected,
+            "jobs_pending": self.host.jobs_pending,
+            "incidents": self.incidents.codes(),
+            "settings_read": wall_text(settings.read_wall),
+            "settings_refused": settings.refused,
+            "alive": age <= max(settings.config.health.interval, 30.0),
+        }
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
+from agent.core.incidents import Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
@@ -100,15 +100,9 @@ class Incidents:
         elif is_shared(code):
             facts.failures.pop(code, None)
             facts.failures[code] = now
-            members = self._of(group)
-            found = find_incident(
-                group,
-                (Failure(it.id, word, at) for it in members for word, at in it.failures.items()),
-                successes={it.id: it.succeeded_at for it in members},
-                population=len(members),
-                policy=self.policy,
-                now=now,
-            )
+            failures = {it.id: it.failures for it in self._of(group)}
+            successes = {it.id: it.succeeded_at for it in self._of(group)}
+            found = find_incident(group, failures, successes, self.policy, now)
             if found is not None:
                 self.active[group] = found
                 said = f"incident: {found.sentence}; they wait while one of them tries first"

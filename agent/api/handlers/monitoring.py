@@ -4,7 +4,6 @@ seconds and bytes, as on /metrics; an unknown one is null."""
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -24,9 +23,8 @@ CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, p
 async def health(call: Call) -> Json:
     """The agent's health and its instances'."""
     views = call.supervisor.views().values()
-    shown = asdict(call.supervisor.status())
-    for name in ("pass_seconds_total", "incidents"):  # of the metrics
-        del shown[name]
+    status, of_metrics = call.supervisor.status(), ("pass_seconds_total", "incidents")
+    shown = {name: value for name, value in status.items() if name not in of_metrics}
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"
     return {
@@ -81,16 +79,16 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    shown = {"alive": status.alive, "last_pass_age_seconds": status.last_pass_age_seconds}
-    return json_answer(shown, 200 if status.alive else 503)
+    shown = {name: status[name] for name in ("alive", "last_pass_age_seconds")}
+    return json_answer(shown, 200 if shown["alive"] else 503)
 
 
 async def ready(call: Call) -> web.Response:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
-    shown = {"ready": status.ready, "restoring": status.restoring}
+    shown = {"ready": status["ready"], "restoring": status["restoring"]}
     shown["not_listening"] = call.parts.not_listening
-    return json_answer(shown, 200 if status.ready else 503)
+    return json_answer(shown, 200 if shown["ready"] else 503)
 
 
 async def metrics(call: Call) -> web.Response:
