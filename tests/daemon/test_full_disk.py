@@ -98,17 +98,6 @@ async def test_a_damaged_database_ends_the_agent_whose_next_start_sets_it_aside(
         await keep_up("notes", fails, again=0)
 
 
-async def test_f31_a_check_of_a_database_that_cannot_be_read_is_told_by_name(
-    tmp_path: Path,
-) -> None:
-    store = await Store.open(tmp_path / "agent.db")
-    await store.close()
-    (tmp_path / "agent.db").unlink()
-    for work in (store.check(), store.copy_to(tmp_path / "copy")):
-        with pytest.raises(StoreError, match=r"agent\.db"):
-            await work
-
-
 async def test_f16_copies_that_the_machine_has_no_thread_for_end_no_agent() -> None:
     failures = [RuntimeError("can't start new thread")]
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import sqlite3
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -295,26 +294,6 @@ async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
         shutil.rmtree(folder)
     assert said.startswith("permissions cannot open")
     assert "agent.db belongs to uid 0 gid 0 mode 0600, this process is uid 65534" in said
-
-
-def remount(folder, how):
-    subprocess.run(["mount", "-o", f"remount,{how}", str(folder)], check=True)
-
-
-async def test_f33_a_read_only_file_system_is_named(small_disk):
-    folder = small_disk("size=4m,mode=0700")
-    store = await Store.open(folder / "agent.db")
-    await store.append(entry())
-    await store.close()
-    remount(folder, "ro")
-    with pytest.raises(StoreError, match="read-only") as caught:
-        await Store.open(folder / "agent.db")
-    assert caught.value.code == "read_only"
-    remount(folder, "rw")
-    again = await Store.open(folder / "agent.db")
-    assert again.rebuilt_from == ()
-    assert len(await again.history()) == 1
-    await again.close()
 
 
 async def test_a_folder_in_place_of_the_database_is_an_error_not_a_repair(path):
