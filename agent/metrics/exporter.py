@@ -36,11 +36,7 @@ Read = Callable[[Session], Rows]
 
 
 def _one(read: Callable[[Session], float | Summary | None]) -> Read:
-    def rows(view: Session) -> Rows:
-        value = read(view)
-        return () if value is None else (({}, value),)
-
-    return rows
+    return lambda view: () if (value := read(view)) is None else (({}, value),)
 
 
 def _state(label: str, words: Iterable[str], read: Callable[[Session], str]) -> Read:
@@ -154,9 +150,8 @@ def agent_families(status: Mapping[str, Any], views: Collection[Session]) -> Ite
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    rows: list[Row] = [
-        (labels_of_group(it), int(why > "")) for it, why in status["incidents"].items()
-    ]
+    groups = status["incidents"].items()
+    rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in groups]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
     spent = Summary(status["pass_seconds_total"], status["passes"])
     yield one("wa_agent_pass_duration_seconds", "Duration of passes.", spent)
