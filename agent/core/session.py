@@ -7,22 +7,16 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from agent.core import model
 from agent.core.crypto import CryptoWindow
 from agent.core.figures import COUNTS, ErrorRate, Inbound, PerMinute, StatusTime
 from agent.core.model import (
-    UNIT_ABSENT,
-    UNSETTLED,
     ClaimFact,
-    Health,
     HealthVerdict,
     Instance,
     JournalEntry,
     Override,
-    ProbeFact,
     SessionRecord,
-    Signal,
-    UnitState,
-    UnitStatus,
 )
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy, forgive
@@ -37,7 +31,7 @@ Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
 
 NOT_LOOKED_YET = HealthVerdict(
-    Health.NOT_FOUND,
+    model.Health.NOT_FOUND,
     ConnectionStatus.DISCONNECTED,
     "not_looked_yet",
     "the agent has not checked it yet",
@@ -51,7 +45,7 @@ class Run:
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
-    probe: ProbeFact | None = None
+    probe: model.ProbeFact | None = None
     measured_at: float = 0.0
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
@@ -126,7 +120,7 @@ class Session:
 
     instance: Instance
     record: SessionRecord
-    unit: UnitStatus = UNIT_ABSENT
+    unit: model.UnitStatus = model.UNIT_ABSENT
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
     wait: Wait = Wait()
@@ -146,7 +140,7 @@ class Session:
     """When it was last judged, or this view was taken, by both clocks."""
     not_before: float = 0.0
     """No start or reconnect by the agent before this moment."""
-    signals: tuple[Signal, ...] = ()
+    signals: tuple[model.Signal, ...] = ()
     """Findings beside its state: memory, crypto errors, silence."""
     turns_before: int | None = None
     """How many start or log in before it; None: it waits for no turn."""
@@ -200,7 +194,7 @@ class Session:
     @property
     def unsettled(self) -> bool:
         """True in a status that should pass by itself."""
-        return self.record.status in UNSETTLED
+        return self.record.status in model.UNSETTLED
 
     @property
     def linked(self) -> bool:
@@ -359,14 +353,14 @@ class Session:
         record = self.record
         ran = record.seen_run != "" and record.seen_boot == self.boot
         ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
-        return ran and not ours and self.unit.state is UnitState.INACTIVE
+        return ran and not ours and self.unit.state is model.UnitState.INACTIVE
 
     def started_by_hand(self, our_run: str) -> bool:
         """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
         unit, record = self.unit, self.record
         if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
             return False
-        if unit.state is UnitState.DEACTIVATING:
+        if unit.state is model.UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
         again = self.ended.final and record.seen_boot == self.boot

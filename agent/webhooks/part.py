@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, route
 from agent.config.config import Config
-from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
+from agent.core.model import JournalEntry
 from agent.core.session import Session
+from agent.core.words import ID_PATTERN, Category, InstanceId
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
@@ -41,8 +42,7 @@ class Webhooks:
         """All begin again, each from its cursors, and read their files again."""
         before, declared = self._couriers, webhooks_of(config)
         # From now on nothing counts as taken by all that one of these has not taken.
-        takers = (its for its in declared if its.message_kinds)
-        self._reader.consumers = {its.name: its.chooses for its in takers}
+        self._reader.consumers = {its.name: its.chooses for its in declared if its.message_kinds}
         self._couriers = {its.name: self._open(its) for its in declared}
         self._gone += [its for name, its in before.items() if name not in self._couriers]
         self._changed.set()

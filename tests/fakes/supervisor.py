@@ -179,6 +179,8 @@ class FakeSupervisor:
             **{"version": "0.1.0", "host": "process", "started": "2026-01-15T10:00:00.000Z"},
             **{"ready": True, "restoring": {"done": 0, "total": 0}, "alive": True, "passes": 3},
             **{"last_pass_age_seconds": 0.5, "pass_seconds_total": 0.0, "incidents": {}},
+            **{"dbus_connected": None, "jobs_pending": 0},
+            **{"settings_read": None, "settings_refused": False},
         }
 
     def views(self) -> Mapping[InstanceId, Session]:

@@ -12,9 +12,10 @@ from agent.api.http.call import Call, Field, Json
 from agent.api.present import json_answer, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
-from agent.core.model import ID_PATTERN, Health
+from agent.core.model import Health
 from agent.core.session import Session, wall_text
 from agent.core.troubles import MINUTE, Of, Severity
+from agent.core.words import ID_PATTERN
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)

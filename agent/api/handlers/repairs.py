@@ -11,8 +11,9 @@ from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json, look_at
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
-from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
+from agent.core.model import Instance, UnitState
 from agent.core.recovery.repair import Goal
+from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest
 from agent.supervise.repairs import GOES_ON, in_time
