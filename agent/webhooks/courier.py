@@ -245,11 +245,13 @@ class Courier:
                 source.news.set()
 
     async def _carry_page(self, source: Source) -> None:
+        if source.born >= 0:  # what could not be noted comes again after a kill: no more until then
+            await self._save(source)
         try:
             for cursor, parcel in await source.page(source):
                 if parcel is not None:
                     source.tried = parcel.wall
-                    await self._settle(parcel)
+                    await self._settle(parcel, ages=not source.id)
                     source.tried = None
                 source.cursor = cursor
         finally:
@@ -264,23 +266,23 @@ class Courier:
         return True
 
     async def _save(self, source: Source) -> None:
-        cursor = source.cursor
-        if cursor != source.saved:
-            await self._store.put_facts({source.fact: json.dumps([cursor, source.born])})
-            source.saved = cursor
+        if source.cursor != source.saved:
+            await self._store.put_facts({source.fact: json.dumps([source.cursor, source.born])})
+            source.saved = source.cursor
         if source.id:
-            self._reader.settle(self.name, source.id, cursor)
+            self._reader.settle(self.name, source.id, source.cursor)
 
     # One parcel
 
-    async def _settle(self, parcel: Parcel) -> None:
-        """Return when it is delivered, too old or given up."""
+    async def _settle(self, parcel: Parcel, *, ages: bool) -> None:
+        """Return when it is delivered, too old or given up. A message never `ages` here: what its
+        session keeps no longer is a gap."""
         refused = 0
         while True:
             now_wall = time.time()
             # Ages by a clock that was set are wrong.
             was_set = now_wall - boot_now() - self._apart > CLOCK_JUMP
-            if not was_set and now_wall - parcel.wall > self.declared.longest_age * 3600:
+            if ages and not was_set and now_wall - parcel.wall > self.declared.longest_age * 3600:
                 self._results["expired"] += 1
                 return
             reply = await self._try_in_turn(parcel)
@@ -323,10 +325,9 @@ class Courier:
         before = self._breaker.failures
         self._breaker = self._breaker.after_try(boot_now(), CIRCUIT)
         reply = await self.post(parcel)
-        taken = reply.taken
-        self._results["delivered" if taken else "failed"] += 1
+        self._results["delivered" if reply.taken else "failed"] += 1
         self._problem = reply.problem
-        if taken:
+        if reply.taken:
             self._delivered_wall = time.time()
             if before >= CIRCUIT.failures:
                 log.info("webhook %s: it takes events again", self.name)

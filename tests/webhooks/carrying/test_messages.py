@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from agent.errors import StoreError
+from agent.store.database import Store
 from agent.webhooks.courier import PAGE, POSTS, SESSIONS
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
@@ -33,9 +35,10 @@ async def test_each_record_arrives_as_the_api_shows_it_with_its_session(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
     worker = bench.messages.add("shop", first=1_800_000_000_000)
-    await bench.begin(hook(target))
+    await bench.begin(hook(target, longest_age=0.01))  # of events: what is kept does not age here
     many = [str(number) for number in range(PAGE * 2 + 7)]
-    bench.messages.keep("shop", *many)
+    worker.keep(*many, kept=time.time() - 60.0)
+    bench.messages.tell("shop")
     await eventually(lambda: texts(target), many)
     found, record = target.taken[-1], worker.records[-1]
     sender = {name: found.body[name] for name in ("machine", "agent")}
@@ -136,6 +139,23 @@ async def test_what_a_kill_interrupts_is_sent_again_and_nothing_else_before_it(
     names = [one.headers["webhook-id"] for one in target.asked]
     assert names[20] == names[21]  # the receiver knows it by its name
     assert [name.split("-")[1] for name in names[21:]] == ["21", "22"]
+
+
+async def test_what_could_not_be_noted_is_no_more_than_a_kill_sends_again(
+    bench: Bench, target: Receiver, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(facts: object) -> None:
+        raise StoreError("cannot write: the disk is full", code="disk_full")
+
+    bench.messages.add("shop")
+    await bench.begin(hook(target))
+    many = [str(number) for number in range(PAGE * 3)]
+    with monkeypatch.context() as disk:
+        disk.setattr(Store, "put_facts", lambda _, facts: full(facts))
+        bench.messages.keep("shop", *many)
+        await asyncio.sleep(300)
+        assert len(target.asked) == PAGE
+    await eventually(lambda: texts(target), many, within=900)
 
 
 async def _cursor(bench: Bench, id: str) -> int:
