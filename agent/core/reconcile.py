@@ -108,17 +108,18 @@ def plan_actions(
         return _plan(ActionKind.STOP, verdict) if unit.runs else None
     if repair is not None and _leaves_alone(repair, unit):
         return None
-    if unit.runs and verdict.reason == SUSPECT:
-        # Any plan but a stop could overwrite the only copy of the old pairing.
-        return _plan(ActionKind.STOP, verdict)
-    final = session.last_reason.final
-    if unit.runs and final and not session.instance.backend:
-        # A worker that crashed, or that a boot of the machine starts, would log in again.
+    # A worker that crashed, or that a boot of the machine starts, would log in again.
+    ended = session.last_reason.final and not session.instance.backend
+    if unit.runs and (ended or verdict.reason == SUSPECT):
+        # Any plan but a stop could overwrite the only copy of a suspect's old pairing.
         return _plan(ActionKind.STOP, verdict)
     if not may_try_now(session, policy, now):
         return None
     if not unit.runs:
-        return _plan_start(session, verdict)
+        corrupted = verdict.health is Health.CORRUPTED
+        damaged = corrupted or session.folder.files is SessionFiles.DAMAGED
+        wrong = unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED
+        return None if damaged or wrong else _plan(ActionKind.START, verdict)
     return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
 
 
@@ -196,15 +197,6 @@ def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:
     # A verdict is of before the gate was asked, and the plan is carried out once it lets go.
     turn = "its turn to start has come" if verdict.reason == WAITS_TURN else ""
     return Plan(kind.value, (kind,), turn or verdict.sentence)
-
-
-def _plan_start(session: Session, verdict: HealthVerdict) -> Plan | None:
-    unit = session.unit
-    if verdict.health is Health.CORRUPTED or session.folder.files is SessionFiles.DAMAGED:
-        return None
-    if unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED:
-        return None
-    return _plan(ActionKind.START, verdict)
 
 
 def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:

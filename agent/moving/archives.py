@@ -130,7 +130,7 @@ class Archives:
         doing = f"import {id}"
         async with (
             self._registry.making(id, doing, replaces=old is not None),
-            self._registry.alone(id, manifest.engine, doing, arrived.linked),
+            self._registry.alone(id, manifest.engine, doing, arrived.linked, arrives=True),
         ):
             if old is None:
                 async with self._keeping.locks[id]:

@@ -20,7 +20,6 @@ from agent.supervise.facts import Facts, entry
 from agent.supervise.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.check import read_linked
 from agent.vault.folder import unless_absent
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
@@ -212,11 +211,8 @@ class Orders:
         )
         said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
         try:
-            doing = f"restore {id}"
-            linked = await asyncio.to_thread(
-                read_linked, self.registry.root, id, identity.instance.engine
-            )
-            async with self.registry.alone(id, identity.instance.engine, doing, linked):
+            doing, engine = f"restore {id}", identity.instance.engine
+            async with self.registry.alone(id, engine, doing, arrives=True):
                 await self.registry.store.add(identity.instance, record, said)
                 self.registry.add(identity.instance, record)
         except (Refused, TryLater):

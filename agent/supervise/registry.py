@@ -190,13 +190,11 @@ class Registry:
         doing: str,
         linked: Linked | None = None,
         *,
-        arrives: bool | None = None,
+        arrives: bool = False,
     ) -> AsyncIterator[None]:
         """Refused where another instance is the same device. `linked`: of a session that is not in
         its place yet; else of this one. One that `arrives` no other instance may be; one that is
         here already may not run with another that runs."""
-        if arrives is None:
-            arrives = linked is not None
         if linked is None:
             linked = await asyncio.to_thread(read_linked, self.root, id, engine)
         if not linked.device:
@@ -215,15 +213,12 @@ class Registry:
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self.facts.values()):
             instance, account = facts.instance, facts.record.account
-            if instance.id == id or instance.backend or not facts.record.paired:
-                continue
-            if running and not (instance.enabled or facts.unit.runs):
-                continue
-            if account and linked.account and account != linked.account:
-                continue
-            its = await asyncio.to_thread(read_linked, self.root, facts.id, instance.engine)
-            if its.device == linked.device:
-                return instance.id
+            other = instance.id != id and not instance.backend and facts.record.paired
+            runs = instance.enabled or facts.unit.runs or not running
+            if other and runs and (not (account and linked.account) or account == linked.account):
+                its = await asyncio.to_thread(read_linked, self.root, facts.id, instance.engine)
+                if its.device == linked.device:
+                    return instance.id
         return None
 
     async def save(self, facts: Facts) -> None:

@@ -185,9 +185,7 @@ class Snapshots:
         linked = await asyncio.to_thread(copies.linked_of, self.root, snapshot)
         facts.action.interrupt_start()
         async with (
-            self.registry.alone(
-                id, facts.instance.engine, f"restore {name} of {id}", linked, arrives=False
-            ),
+            self.registry.alone(id, facts.instance.engine, f"restore {name} of {id}", linked),
             facts.busy,
             self.locks[id],
         ):
