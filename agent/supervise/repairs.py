@@ -48,7 +48,6 @@ def _over(task: asyncio.Task[Any]) -> None:
         task.exception()  # read here: its caller may have had its answer before
 
 
-REPAIR_TIMEOUT = 300.0
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
 NEEDS_SCAN = "needs_scan"
@@ -86,8 +85,6 @@ class Repairs:
     means: Means
     asking: Calls
     orders: Orders
-    limit: float = REPAIR_TIMEOUT
-    """Seconds until a request for a repair is answered, whatever the repair does."""
     _stopping: bool = field(init=False, default=False)
     _checks: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 64))
     _creating: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -115,11 +112,11 @@ class Repairs:
         goal: Goal,
         id: InstanceId,
         *,
-        wait: float | None = None,
+        wait: float,
         confirmed: bool = False,
         passkey: str = "",
     ) -> Answer:
-        """The answer to every request for a repair; once its time is over, the ending "goes_on".
+        """The answer to every request for a repair; after `wait` seconds the ending "goes_on".
 
         RECOVER tries once all steps that keep the pairing; WORKING_QR goes on to a new session if
         nothing milder helped; CLEANUP begins with that. TryLater where it stays unwell and its
@@ -130,7 +127,7 @@ class Repairs:
             doing = "clean up" if goal is Goal.CLEANUP else "renew"
             consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
         self._must_be_wanted(facts)
-        deadline = time.monotonic() + (self.limit if wait is None else min(wait, self.limit))
+        deadline = time.monotonic() + wait
         work = self._reach(goal, facts, deadline, consent)
         if (answer := await in_time(work, deadline)) is not None:
             return answer

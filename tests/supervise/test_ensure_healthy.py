@@ -60,10 +60,10 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
         "asking": SimpleNamespace(),
         "orders": SimpleNamespace(intend=save),
     }
-    return Repairs(**parts, limit=LIMIT)
+    return Repairs(**parts)
 
 
-async def ask(repairs: Repairs, word: str, wait: float | None = None) -> Answer:
+async def ask(repairs: Repairs, word: str, wait: float = LIMIT) -> Answer:
     if word == "cleanup":
         return await repairs.until(Goal.CLEANUP, ID, wait=wait, confirmed=True)
     return await repairs.until(
