@@ -211,18 +211,21 @@ class Courier:
             # None of this session was sent yet.
             asked = {"after": 0, "since": self._begun}
             found = await self._reader.ask(its.id, "messages_behind", asked)
-            its.cursor, its.saved = int(found["before"]) if self._begun else 0, -1
-            its.born = born
+            its.cursor, its.saved, its.born = int(found["before"]) if self._begun else 0, -1, born
             await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
             its.news.set()
+        if page.records and not its.cursor:
+            # Noted before it is sent: a reader at 0 begins, and hears of nothing that others had.
+            its.cursor = int(page.records[0].get("first", page.records[0]["cursor"])) - 1
+            await self._save(its)
         kinds = (*self.declared.message_kinds, GAP)
-        items: Page = []
-        for record in page.records:
-            wanted = matches(str(record.get("kind")), kinds)
-            items.append((int(record["cursor"]), pack_record(its.id, record) if wanted else None))
-        return [*items, (page.next, None)]
+
+        def pack(it: dict[str, Any]) -> Parcel | None:
+            return pack_record(its.id, it) if matches(str(it.get("kind")), kinds) else None
+
+        return [*((int(it["cursor"]), pack(it)) for it in page.records), (page.next, None)]
 
     # One source
 

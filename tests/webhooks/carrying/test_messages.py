@@ -211,6 +211,7 @@ async def test_while_the_target_fails_one_session_tries_for_all(
     assert len(target.asked) <= POSTS + 5, "those under way, and one after another"
     await asyncio.sleep(60)
     assert webhooks.views()[0]["messages"] == 20
+    assert await _cursor(bench, "shop-3") == 10**9, "in hand, and no more one that begins"
     target.status = lambda body: 200
     await eventually(lambda: sorted(texts(target)), ["a"] * 20, within=900)
 
