@@ -70,9 +70,7 @@ def _print(record: Mapping[str, Any], options: argparse.Namespace) -> None:
 def _what(record: Mapping[str, Any]) -> str:
     """The text and state of a record, in one line."""
     if record["kind"] == "message_gap":
-        if "missing" not in record:
-            return ": what was kept before is gone"
-        return f": {record['missing']} records at most are gone"
+        return f": {record.get('missing', 'an unknown number of')} records at most are gone"
     type_ = record.get("type", "text")
     words = ["" if type_ == "text" else f"({type_})", record.get("state"), record.get("emoji")]
     said = " ".join(filter(None, [*words, record.get("text")])).replace("\n", " / ")

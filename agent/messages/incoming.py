@@ -301,11 +301,14 @@ def _state(db: sqlite3.Connection, args: Answer) -> Answer:
 
 
 def _behind(db: sqlite3.Connection, args: Answer) -> Answer:
-    """The number of records behind a cursor that were kept since a time, and a cursor before
-    them."""
+    """The number of records behind a cursor that were kept since a time, and a cursor before them
+    and what went of those; `settled`: some consumer had all up to there."""
+    since, (newest, _, _, _, settled, _) = args.get("since", 0.0), state_of(db)
     rows = "select count(*), min(cursor) from records where cursor > ? and kept >= ?"
-    count, first = db.execute(rows, (args["after"], args.get("since", 0.0))).fetchone()
-    return {"count": count, "before": first - 1 if count else state_of(db)[0]}
+    count, first = db.execute(rows, (args.get("after", 0), since)).fetchone()
+    went = db.execute("select min(last) from gone where since >= ?", (since,)).fetchone()[0]
+    kept = first - 1 if count else newest
+    return {"count": count, "before": min(kept, went or newest), "settled": settled}
 
 
 def _find(db: sqlite3.Connection, args: Answer) -> Answer:

@@ -139,8 +139,7 @@ class Holds:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
             said = f"the session is {view.status.value}: {view.verdict.sentence}"
-            if view.status is ConnectionStatus.CONNECTED:
-                said = "its worker does not run or cannot be reached"
+            said = "its worker cannot be reached" if view.status == "CONNECTED" else said
             refusal = "not_connected" if view.linked else "not_running"
             return Hold(view.reason or "not_connected", said, view.next_attempt_wall, refusal)
         locked = view.reason == TIME_LOCK

@@ -208,10 +208,10 @@ class Courier:
             raise NotFound(f"cannot read messages of {its.id}: it was deleted")
         born = session.instance.created_wall
         if its.born != born and not (await self._load(its) and its.born == born):
-            # None of this session was sent yet.
-            asked = {"after": 0, "since": self._begun}
-            found = await self._reader.ask(its.id, "messages_behind", asked)
-            its.cursor, its.saved, its.born = int(found["before"]) if self._begun else 0, -1, born
+            its.cursor, its.saved, its.born = 0, -1, born
+        if not its.cursor:  # none of this session was sent, or came, yet
+            found = await self._reader.ask(its.id, "messages_behind", {"since": self._begun})
+            its.cursor = 0 if found["settled"] and not self._begun else int(found["before"])
             await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
@@ -265,7 +265,6 @@ class Courier:
         if (text := await self._store.get_fact(source.fact)) is None:
             return False
         source.cursor, source.born = json.loads(text)
-        source.saved = source.cursor
         return True
 
     async def _save(self, source: Source) -> None:

@@ -80,8 +80,9 @@ class FakeWorker:
         if do == "messages_behind":
             since = args.get("since", 0.0)
             behind = [one["cursor"] for one in self.records if one["kept"] >= since]
-            behind = [cursor for cursor in behind if cursor > args["after"]]
-            return {"count": len(behind), "before": min(behind, default=self.newest + 1) - 1}
+            behind = [cursor for cursor in behind if cursor > args.get("after", 0)]
+            before, had = min(behind, default=self.newest + 1) - 1, max(self.settled(), default=0)
+            return {"count": len(behind), "before": before, "settled": had}
         if do != "messages":
             return {}
         after, oldest = args["after"], self.newest - len(self.records) + 1
