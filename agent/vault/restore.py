@@ -18,7 +18,7 @@ from agent.errors import Refused, VaultError
 from agent.files import failpoint, folder_locked
 from agent.log import about, going_on
 from agent.vault.check import inspect
-from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root
+from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
 from agent.vault.folders import DOOMED, STAGING, doom, leave_room, open_own, sweep_folder
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
@@ -75,10 +75,12 @@ MARK = "give_back.json"
 
 
 def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> None:
-    """Before its folder is retired."""
+    """Before its folder is retired. Files that came back from an earlier end are noted again: that
+    one may have been cut off among them."""
     with open_root(root) as top, top.inner(parse_instance_id(id)) as folder:
-        with folder.inner(SESSION) as session:
-            names = file_rules(engine).not_of(session, account)
+        with folder.inner(SESSION) as session, doing("look at", session.path):
+            names = set(file_rules(engine).not_of(session, account))
+            names |= set().union(*_noted(root, id).values()) & set(session.names())
         if names:
             folder.write(MARK, json.dumps(sorted(names)).encode(), top.modes)
 
@@ -86,25 +88,34 @@ def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> Non
 def give_back(root: Path, id: InstanceId) -> list[str]:
     """Into the session's new folder, from each retired one that still has some: their names."""
     back: list[str] = []
-    for retired in list_trash(root):
-        if retired.id == id and (retired.path / MARK).exists():
-            back += _from(root, retired.name, id)
+    for retired, names in _noted(root, id).items():
+        with unless_unusable():
+            back += _from(root, retired, id, names)
     return back
 
 
-def _from(root: Path, retired: str, id: InstanceId) -> Iterator[str]:
+def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
+    """By the name in the trash, what that folder has to give back."""
+    noted: dict[str, set[str]] = {}
+    garbled = suppress(ValueError, TypeError, RecursionError)
+    with open_own(root, TRASH, shared=True) as (_, trash):
+        for name in (its.name for its in list_trash(root) if its.id == id):
+            with unless_unusable(), garbled, trash.inner(name) as old:
+                noted[name] = set(json.loads(old.content(MARK)))
+    return noted
+
+
+def _from(root: Path, retired: str, id: InstanceId, names: set[str]) -> Iterator[str]:
     with (
         open_own(root, TRASH, shared=True) as (top, trash),
         trash.inner(retired) as old,
         old.inner(SESSION) as source,
         top.inner(id, SESSION) as target,
+        doing("give back what is in", source.path),
     ):
-        noted: set[str] = set()
-        with suppress(ValueError, TypeError, RecursionError):
-            noted = set(json.loads(old.content(MARK)))
-        for name in sorted(noted & set(source.names()) - set(target.names())):
+        for name in sorted(names & set(source.names()) - set(target.names())):
             # A folder of another user's that this one may not write to stays in the trash.
-            with suppress(OSError):
+            with suppress(PermissionError):
                 source.move(name, name, target)
                 yield name
         target.sync()
