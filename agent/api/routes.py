@@ -16,7 +16,7 @@ from agent.api.handlers import (
 )
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
-from agent.core.model import ID_PATTERN
+from agent.core.words import ID_PATTERN
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives
 from agent.page import pages

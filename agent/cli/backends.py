@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from agent.cli.client import config_path
+from agent.cli.client import NO_CONFIG, config_path
 from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
 from agent.cli.session import TO_THE_END
 from agent.cli.terminal import Columns, clean, list_of, moment, print_answer, table_of
@@ -68,7 +68,7 @@ def add_backend(options: argparse.Namespace) -> int:
 
     path = config_path(options.config, os.environ)
     if path is None:
-        raise InvalidRequest("cannot add a backend: --config names agent.toml", field="config")
+        raise InvalidRequest(f"cannot add a backend: {NO_CONFIG}", field="config")
     values = {"name": options.backend, "engine": options.engine, "url": options.address}
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())

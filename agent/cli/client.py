@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
 INSTALLED_CONFIG = Path("/etc/wa-agent/agent.toml")
+_MAKE_ONE = "make one (wa-agent config init --config FILE), run the agent with it"
+NO_CONFIG = f"there is no agent.toml: {_MAKE_ONE}, and give --config FILE"
 
 
 def checkout() -> Path | None:
@@ -35,8 +37,7 @@ def checkout() -> Path | None:
 
 def socket_candidates(env: Mapping[str, str]) -> list[Path]:
     """The sockets at which the agent may listen, the nearest first."""
-    named = env.get("WA_AGENT_SOCKET")
-    if named:
+    if named := env.get("WA_AGENT_SOCKET"):
         return [Path(named)]
     candidates = []
     with suppress(OSError):  # another process removed the working folder
@@ -44,8 +45,7 @@ def socket_candidates(env: Mapping[str, str]) -> list[Path]:
         # Only this user's own: a folder of another user must not catch our commands.
         if here.lstat().st_uid == os.geteuid():
             candidates.append(here)
-    top = checkout()
-    if top is not None:
+    if (top := checkout()) is not None:
         candidates.append(top / ".state" / "api.sock")
     candidates.append(INSTALLED_SOCKET)
     return list(dict.fromkeys(candidates))

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.cli.client import Client
-from agent.core.model import ID_PATTERN, parse_instance_id
+from agent.core.words import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
 
 Run = Callable[[argparse.Namespace], int]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from agent.config.declaration import BackendDeclaration
-from agent.core.admission import StartPolicy, parallel_starts
+from agent.core.admission import StartPolicy
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
@@ -24,9 +24,9 @@ from agent.core.incidents import IncidentPolicy
 from agent.core.memory import MemoryPolicy, limit_fault
 from agent.core.model import InstanceId
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.repair import RecoveryPolicy
+from agent.core.recovery.pairing import RecoveryPolicy
 from agent.core.setting import setting
-from agent.core.trouble import TroublesPolicy
+from agent.core.troubles import TroublesPolicy
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -218,7 +218,7 @@ class Config:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
     def start_policy(self, cores: int) -> StartPolicy:
-        return replace(self.start, parallel=parallel_starts(self.start.parallel, cores))
+        return replace(self.start, parallel=self.start.parallel or 2 * max(cores, 1))
 
     @property
     def session_root(self) -> Path:

@@ -45,11 +45,6 @@ class StartPolicy:
     )
 
 
-def parallel_starts(chosen: int, cores: int) -> int:
-    """How many starts may be under way; a chosen 0 means what suits the machine."""
-    return chosen if chosen > 0 else 2 * max(cores, 1)
-
-
 class LoginBudget:
     """The logins of the whole machine, of its own sessions and of those on backends: a bucket that
     regains one each `login_every` seconds. It is full at first."""

@@ -251,7 +251,7 @@ def peer_in(line: str) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CryptoLogReader:
     """Reads a log line by line: an error waits for the stack under it, which names the peer.
 
@@ -265,47 +265,42 @@ class CryptoLogReader:
     in_block: bool = False
     """True within what libsignal prints about one message."""
 
-    def feed(self, line: str) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
-        in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
-        if in_stack:
+    def feed(self, line: str) -> list[CryptoFinding]:
+        """What is complete with this line."""
+        if line.startswith((" ", "\t")) and line.lstrip().startswith("at "):
             return self._feed_stack(line)
-        finding = read_log_line(line, self.own)
+        finding, tried = read_log_line(line, self.own), self.waiting
         if finding is not None and self.in_block and "Session error:" in line:
-            return self._feed_tried(finding), ()
-        reader, done = self.flush()
+            # A further session that libsignal tried for the same message.
+            if tried is None or _TELLS[finding.effect] > _TELLS[tried.effect]:
+                self.waiting = replace(finding, peer=(tried and tried.peer) or finding.peer)
+            return []
+        done = self.flush()
         if finding is None:
-            return reader, done
-        if finding.name == "known_header":
-            return replace(reader, in_block=True), (*done, finding)
+            return done
+        self.in_block = finding.name == "known_header"
         at_once = finding.effect in (Effect.SUMMARY, Effect.BENIGN) or finding.peer
-        if at_once or line.lstrip().startswith("{"):
-            return reader, (*done, finding)
-        return replace(reader, waiting=finding), done
+        if self.in_block or at_once or line.lstrip().startswith("{"):
+            return [*done, finding]
+        self.waiting = finding
+        return done
 
-    def _feed_tried(self, finding: CryptoFinding) -> "CryptoLogReader":
-        """A further session that libsignal tried for the same message."""
-        if self.waiting is None:
-            return replace(self, waiting=finding, stack=0)
-        if _TELLS[finding.effect] <= _TELLS[self.waiting.effect]:
-            return self
-        return replace(self, waiting=replace(finding, peer=self.waiting.peer or finding.peer))
-
-    def _feed_stack(self, line: str) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
+    def _feed_stack(self, line: str) -> list[CryptoFinding]:
         if self.waiting is None or self.waiting.peer:
-            return self, ()
+            return []
         if self.stack >= _LONGEST_STACK:
             return self.flush()
-        if peer := peer_in(line):
-            named = replace(self.waiting, peer=peer)
-            if self.in_block:
-                return replace(self, waiting=named, stack=0), ()
-            return replace(self, waiting=None, stack=0), (named,)
-        return replace(self, stack=self.stack + 1), ()
+        self.stack += 1
+        if not (peer := peer_in(line)):
+            return []
+        self.waiting, self.stack = replace(self.waiting, peer=peer), 0
+        return [] if self.in_block else self.flush()
 
-    def flush(self) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
+    def flush(self) -> list[CryptoFinding]:
         """The log ended or goes on with something else: report the waiting record as it is."""
-        done = (self.waiting,) if self.waiting is not None else ()
-        return replace(self, waiting=None, stack=0, in_block=False), done
+        done = [self.waiting] if self.waiting is not None else []
+        self.waiting, self.stack, self.in_block = None, 0, False
+        return done
 
 
 _TELLS = {Effect.COUNTS: 1, Effect.SUMMARY: 1, Effect.REGENERATES: 2, Effect.BENIGN: 3}

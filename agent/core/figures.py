@@ -1,8 +1,5 @@
-"""How long things took, as histograms: how many up to each bound, and the sum. One set for all
-sessions together, for one per session would be ten series times a thousand. Counts of what happens,
-and what they show of it."""
+"""Counts of what happens, and what they show of it."""
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,25 +8,6 @@ from functools import partial
 from agent.core.model import Health, Signal
 from agent.core.recovery.repair import Ending, Goal, Repair
 from agent.core.words import ConnectionStatus
-
-RECONNECT_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-"""Bounds of the time from a lost to the next connection."""
-
-
-@dataclass(slots=True)
-class Histogram:
-    bounds: tuple[float, ...] = RECONNECT_SECONDS
-    counts: list[int] = field(default_factory=list)
-    """One more than there are bounds: the last counts what took longer."""
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = self.counts or [0] * (len(self.bounds) + 1)
-
-    def note(self, seconds: float) -> None:
-        self.counts[bisect_left(self.bounds, max(seconds, 0.0))] += 1
-        self.total += max(seconds, 0.0)
-
 
 # Counts of checks and repairs: one value per agent, added to and never reset.
 
@@ -224,7 +202,6 @@ def judge_silence(inbound: Inbound, connected_since_wall: float, now_wall: float
     expected = expected_messages(inbound, since, now_wall)
     if expected < EXPECTED:
         return None
-    sentence = (
-        f"no message for {silent / 60:.0f} min; its usual rate is {expected:.0f} in that time"
-    )
-    return Signal("silent_inbound", Health.DEGRADED, sentence)
+    usual = f"its usual rate is {expected:.0f} in that time"
+    words = f"no message for {silent / 60:.0f} min; {usual}"
+    return Signal("silent_inbound", Health.DEGRADED, words)

@@ -6,15 +6,8 @@ sentence says how long it is until the next try: the views have that, a sentence
 
 from dataclasses import dataclass, field, replace
 
-from agent.core.model import (
-    PHASES,
-    ClaimFact,
-    Health,
-    HealthVerdict,
-    Override,
-    SessionFiles,
-    UnitState,
-)
+from agent.core import words
+from agent.core.model import PHASES, ClaimFact, Health, HealthVerdict, Override, UnitState
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
@@ -22,14 +15,7 @@ from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending
 from agent.core.session import AWAY, WAIT_SENTENCES, WAITS_TURN, Session
 from agent.core.setting import setting
-from agent.core.words import (
-    NOT_TOLD,
-    OTHER_ACCOUNT,
-    PASSKEY_REQUIRED,
-    PASSKEY_SUSPECTED,
-    SUSPECT,
-    Claim,
-)
+from agent.core.words import SUSPECT, Claim, SessionFiles
 
 NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """Reasons with a time of their own for the next try, however far."""
@@ -223,16 +209,16 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
     assert fact is not None
     claim = fact.claim
     if session.is_other_account:
-        return _waits_for_person(session, reason_of(OTHER_ACCOUNT))
+        return _waits_for_person(session, reason_of(words.OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
         return _connected(session, fact, policy, now)
     if claim.status is Status.QR_REQUIRED:
         return _asks_for_scan(session, claim)
-    if claim.reason == NOT_TOLD:
+    if claim.reason == words.NOT_TOLD:
         # Unknown is neither connected nor stuck: no repair could find out.
-        sentence = reason_of(NOT_TOLD).title_with(claim.raw)
-        return HealthVerdict(Health.DISCONNECTED, claim.status, NOT_TOLD, sentence)
-    if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
+        sentence = reason_of(words.NOT_TOLD).title_with(claim.raw)
+        return HealthVerdict(Health.DISCONNECTED, claim.status, words.NOT_TOLD, sentence)
+    if claim.down:
         unexplained = claim.status is Status.DISCONNECTED and not claim.reason
         if unexplained and now - fact.since < policy.stuck:
             # The worker disconnected in order to connect again.
@@ -295,10 +281,11 @@ def _asks_for_scan(session: Session, claim: Claim) -> HealthVerdict:
     if record.paired and not known.unpairs:
         return _corrupted(session, SUSPECT)
     if record.needs_passkey:
-        return _waits_for_person(session, reason_of(PASSKEY_REQUIRED))
-    suspected = record.reason == PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
-    if suspected or known.code in (PASSKEY_REQUIRED, PASSKEY_SUSPECTED):
-        return _waits_for_person(session, reason_of(PASSKEY_SUSPECTED) if suspected else known)
+        return _waits_for_person(session, reason_of(words.PASSKEY_REQUIRED))
+    suspected = record.reason == words.PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
+    if suspected or known.code in (words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED):
+        known = reason_of(words.PASSKEY_SUSPECTED) if suspected else known
+        return _waits_for_person(session, known)
     # The claim's own reason: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"
@@ -331,7 +318,7 @@ def _starting(state: Status, sentence: str) -> HealthVerdict:
 
 def _stuck_in(session: Session, phase: str, seconds: float) -> HealthVerdict:
     if phase == "pairing" and not session.record.paired:
-        code = PASSKEY_SUSPECTED
+        code = words.PASSKEY_SUSPECTED
         sentence = f"{reason_of(code).title} ({seconds:.0f} s ago)"
         return HealthVerdict(Health.STUCK, Status.QR_REQUIRED, code, sentence)
     claim = session.claim.claim if session.claim else None

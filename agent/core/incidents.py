@@ -4,7 +4,7 @@ none of them: it joins when it fails alike, and as many that connect as have fai
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from agent.core.breaker import remaining
@@ -56,15 +56,6 @@ OWN_AFFAIR = {
     # It stayed connected: as a canary its connecting would prove nothing.
     *("crypto_corrupted", "crypto_peer"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One instance failed at `at`: with a phase (`phase_login`) or a reason's code."""
-
-    instance: InstanceId
-    code: str
-    at: float
 
 
 @dataclass(slots=True)
@@ -161,25 +152,24 @@ def shared(code: str) -> str:
 
 def find_incident(
     group: str,
-    failures: Iterable[Failure],
-    *,
+    failures: Mapping[InstanceId, Mapping[str, float]],
     successes: Mapping[InstanceId, float],
-    population: int,
     policy: IncidentPolicy,
     now: float,
 ) -> Incident | None:
     """The largest incident that the failures of a group show: more of its instances failed since
-    some moment than connected. `successes`: when each of them last connected."""
+    some moment than connected. For each instance, when it last failed with a phase (`phase_login`)
+    or a reason's code, and when it last connected (-inf: never)."""
     alike: dict[str, dict[InstanceId, float]] = {}
     well = sorted(successes.values())
-    for failure in failures:
-        window = policy.outage_window if failure.code in OUTAGE_CODES else policy.window
-        since_well = failure.at > successes.get(failure.instance, float("-inf"))
-        if is_shared(failure.code) and since_well and 0 <= now - failure.at < window:
-            alike.setdefault(shared(failure.code), {})[failure.instance] = failure.at
+    for id, last in failures.items():
+        for code, at in last.items():
+            window = policy.outage_window if code in OUTAGE_CODES else policy.window
+            if is_shared(code) and at > successes[id] and 0 <= now - at < window:
+                alike.setdefault(shared(code), {})[id] = at
     for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
         share = policy.outage_share if code == LOST else policy.noise
-        least = max(policy.instances, population * share)
+        least = max(policy.instances, len(successes) * share)
         in_order = sorted(members, key=members.__getitem__)
         for number, id in enumerate(in_order):
             failed = len(in_order) - number

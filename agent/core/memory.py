@@ -120,10 +120,8 @@ def judge_memory(
         return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
     if leaks(history, policy, now):
         grown = (used - history[0][1]) / MIB
-        sentence = (
-            f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
-        )
-        return Signal("memory_leak", Health.DEGRADED, sentence)
+        text = f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
+        return Signal("memory_leak", Health.DEGRADED, text)
     if level == "warn":
         return Signal("memory_high", Health.DEGRADED, f"memory high: {share}")
     return None

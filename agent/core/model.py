@@ -10,29 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from agent.core import words
 from agent.core.breaker import CLOSED, Breaker
 from agent.core.recovery.repair import Repair
-from agent.core.words import (
-    ADOPTED,
-    ID_PATTERN,
-    NOT_TOLD,
-    Category,
-    Claim,
-    ConnectionStatus,
-    InstanceId,
-    SessionFiles,
-    parse_instance_id,
-)
+from agent.core.words import Category, ConnectionStatus, InstanceId, SessionFiles, parse_instance_id
 
 # Words that most importers of this module need as well.
-__all__ = [
-    "ID_PATTERN",
-    "Category",
-    "ConnectionStatus",
-    "InstanceId",
-    "SessionFiles",
-    "parse_instance_id",
-]
+__all__ = ["Category", "ConnectionStatus", "InstanceId", "SessionFiles", "parse_instance_id"]
 
 
 class Health(StrEnum):
@@ -88,7 +72,7 @@ class Instance:
     def adopted(self) -> bool:
         """True if others made its session on the backend: it is not the agent's to delete, or to
         make again by itself."""
-        told = self.settings.get(ADOPTED)
+        told = self.settings.get(words.ADOPTED)
         adopted = told if isinstance(told, bool) else bool(self.settings.get("remote"))
         return bool(self.backend) and adopted
 
@@ -160,7 +144,7 @@ UNIT_ABSENT = UnitStatus(UnitState.INACTIVE)
 class ClaimFact:
     """A claim of the present run and when it arrived."""
 
-    claim: Claim
+    claim: words.Claim
     at: float
     since: float
     """When `claim.status` was first claimed in this run, or lost its proof."""
@@ -175,7 +159,7 @@ class ClaimFact:
     def is_light(self) -> bool:
         """True if the heavy part of its start is over: its processes run, its page is loaded."""
         light = self.claim.phase in ("pairing", "login", "sync")
-        return light or self.claim.status not in UNSETTLED or self.claim.reason == NOT_TOLD
+        return light or self.claim.status not in UNSETTLED or self.claim.reason == words.NOT_TOLD
 
     @property
     def deadline(self) -> float | None:

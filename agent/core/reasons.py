@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from functools import partial
 
 from agent.core.words import UNPAIRING, ConnectionStatus
 
@@ -16,12 +16,12 @@ from agent.core.words import UNPAIRING, ConnectionStatus
 class Permanence(StrEnum):
     """Whether the agent tries again by itself, and how."""
 
-    RETRY = "retry"
-    AT_ONCE = "at_once"
-    AT_TIME = "at_time"
-    PROBE_SLOWLY = "probe_slowly"
-    WAIT_FOR_PERSON = "wait_for_person"
-    NEVER = "never"
+    RETRY = "reconnects"
+    AT_ONCE = "reconnects at once"
+    AT_TIME = "tries when the given time has come"
+    PROBE_SLOWLY = "probes more and more rarely"
+    WAIT_FOR_PERSON = "waits for a person"
+    NEVER = "never by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +91,14 @@ class Reason:
 
 _DISCONNECTED = ConnectionStatus.DISCONNECTED
 _REFUSED = ConnectionStatus.AUTH_FAILURE
-
-
-def _of_files(code: str, title: str, advice: str) -> Reason:
-    """The session's own files are the trouble: a person decides."""
-    return Reason(code, title, advice, Permanence.WAIT_FOR_PERSON, _REFUSED, local=True)
-
-
-def _for_person(code: str, title: str, advice: str, *, local: bool = False) -> Reason:
-    return Reason(code, title, advice, Permanence.WAIT_FOR_PERSON, _DISCONNECTED, local=local)
-
-
-def _slow(code: str, title: str, advice: str, base: float, **more: Any) -> Reason:
-    return Reason(code, title, advice, Permanence.PROBE_SLOWLY, _DISCONNECTED, base, **more)
-
+_at_once = partial(Reason, permanence=Permanence.AT_ONCE, base=0.0)
+_slow = partial(Reason, permanence=Permanence.PROBE_SLOWLY, status=_DISCONNECTED)
+_endless = partial(Reason, endless=True, detailed=True)
+_local = partial(Reason, local=True)
+_for_person = partial(Reason, permanence=Permanence.WAIT_FOR_PERSON, status=_DISCONNECTED)
+_of_files = partial(_for_person, status=_REFUSED, local=True)
+"""The session's own files are the trouble: a person decides."""
+_never = partial(Reason, permanence=Permanence.NEVER, status=_REFUSED)
 
 ROWS = (
     Reason(
@@ -126,12 +120,10 @@ ROWS = (
         base=1.0,
         detailed=True,
     ),
-    Reason(
+    _at_once(
         "restart_required",
         "WhatsApp asks for a new connection (as it does once after each pairing)",
         "Nothing to do.",
-        permanence=Permanence.AT_ONCE,
-        base=0.0,
     ),
     Reason(
         "conflict",
@@ -155,30 +147,25 @@ ROWS = (
         "Nothing to do; check the memory if it repeats.",
         fresh_worker=True,
     ),
-    Reason(
+    _local(
         "client_crashed",
         "the client program of the session ended, hung or sent garbage",
         "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
         base=0.1,
-        local=True,
     ),
-    Reason(
+    _endless(
         "not_told",
         "its program runs, and does not tell whether its session is connected",
         "Nothing to do: the program is kept alive. What it can tell, and how, is on the page of the"
         " program engine.",
         status=ConnectionStatus.INITIALIZING,
-        endless=True,
-        detailed=True,
         local=True,
     ),
-    Reason(
+    _endless(
         "program_ended",
         "its program ended, or was ended because it hung",
         "Nothing to do; if it repeats, the worker's log has the program's last lines.",
         base=1.0,
-        endless=True,
-        detailed=True,
         local=True,
     ),
     _slow(
@@ -199,25 +186,21 @@ ROWS = (
         detailed=True,
         local=True,
     ),
-    Reason(
+    _endless(
         "injection_failed",
         "WhatsApp Web loaded, but the injected script cannot work in its page",
         "If it lasts, WhatsApp changed its page: upgrade, or set page=known_good until then.",
         base=10.0,
         max=120.0,
-        endless=True,
         fresh_worker=True,
-        detailed=True,
     ),
-    Reason(
+    _endless(
         "page_unusable",
         "WhatsApp Web's page did not come: an error, another page, or nothing",
         "The reason names what came. If it lasts: the network's login page, its firewall or proxy;"
         " for a certificate the machine's clock and ca-certificates.",
         base=10.0,
         max=60.0,
-        endless=True,
-        detailed=True,
     ),
     _slow(
         "browser_unsupported",
@@ -233,37 +216,31 @@ ROWS = (
         "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
         " program has the same keys: find it and stop it.",
     ),
-    Reason(
+    _local(
         "storage_failed",
         "the engine could not read or write the session's files",
         "Check the disk: space, rights, read-only mounts.",
         base=10.0,
         fresh_worker=True,
-        local=True,
     ),
-    Reason(
+    _at_once(
         "zombie",
         "the engine claimed to be connected and answered no ping",
         "Nothing to do.",
-        permanence=Permanence.AT_ONCE,
-        base=0.0,
         fresh_worker=True,
     ),
-    Reason(
+    _at_once(
         "start_stuck",
         "a phase of the start took too long",
         "Nothing to do; if it repeats, the named phase shows where to look.",
-        permanence=Permanence.AT_ONCE,
-        base=0.0,
         fresh_worker=True,
     ),
-    Reason(
+    _local(
         "worker_failed",
         "its worker, or the client in it, ended more often than it is started again",
         "Read the worker's log: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
         base=10.0,
         fresh_worker=True,
-        local=True,
     ),
     Reason(
         "unknown",
@@ -307,38 +284,33 @@ ROWS = (
         "Read the worker's last line, correct the setting, then start the instance.",
         local=True,
     ),
-    Reason(
+    _endless(
         "parts_missing",
         "a part that its engine needs on this machine is missing or damaged",
         "Fetch it with the command that `wa-agent doctor` prints; the next try finds it.",
         status=_DISCONNECTED,
         base=5.0,
-        endless=True,
-        detailed=True,
         local=True,
     ),
-    Reason(
+    _local(
         "profile_in_use",
         "another browser has the session's profile open",
         "Close that browser: the detail has its process number. The agent leaves the files alone.",
         status=_DISCONNECTED,
         base=10.0,
         endless=True,
-        local=True,
     ),
-    Reason(
+    _for_person(
         "qr_idle",
         "the QR codes expired without a scan, and WhatsApp sends no more",
         "Ask for a new QR code and scan it.",
-        permanence=Permanence.WAIT_FOR_PERSON,
         status=ConnectionStatus.QR_REQUIRED,
     ),
-    Reason(
+    _for_person(
         "passkey_required",
         "WhatsApp asks the account's owner for a passkey before it links a device",
         "No server can answer for the owner, who links the account at a desk: `wa-agent pair --out"
         " FILE` there, then `wa-agent import FILE ID --replace --enable` here.",
-        permanence=Permanence.WAIT_FOR_PERSON,
         status=ConnectionStatus.QR_REQUIRED,
     ),
     Reason(
@@ -385,12 +357,11 @@ ROWS = (
         " session then. Sessions may lie on another disk, but not behind links: set"
         " `session_storage_path`.",
     ),
-    Reason(
+    _for_person(
         "unpaired_suspect",
         "a paired session came up unpaired without a logout",
         "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old"
         " pairing. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
-        permanence=Permanence.WAIT_FOR_PERSON,
         status=_REFUSED,
     ),
     _for_person(
@@ -405,12 +376,10 @@ ROWS = (
         "Nothing to do; the agent creates it again with its token, settings and webhook.",
         status=_DISCONNECTED,
     ),
-    Reason(
+    _never(
         "logout",
         "the account removed this linked device",
         "Scan a new QR code.",
-        permanence=Permanence.NEVER,
-        status=_REFUSED,
         scan_again=True,
     ),
     _slow(
@@ -421,12 +390,10 @@ ROWS = (
         base=120.0,
         max=900.0,
     ),
-    Reason(
+    _never(
         "banned",
         "WhatsApp banned, blocked or locked the account",
         "Settle it with WhatsApp on the phone, then pair again; the agent cannot help.",
-        permanence=Permanence.NEVER,
-        status=_REFUSED,
     ),
 )
 
@@ -460,7 +427,7 @@ def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
     rows = []
     for row in ROWS:
         connected = row.status is ConnectionStatus.CONNECTED
-        does = "stays connected" if connected else _WORDS[row.permanence]
+        does = "stays connected" if connected else row.permanence.value
         does += ", with a fresh worker" if row.fresh_worker else ""
         does += ", once" if row.tries == 1 else ""
         first = "default" if row.base is None else f"{row.base:g} s"
@@ -468,13 +435,3 @@ def reasons_table() -> list[tuple[str, str, str, str, str, str]]:
         delays = "-" if row.hopeless or connected else f"{first}, longest {longest}"
         rows.append((row.code, row.title, does, delays, str(row.status), row.advice))
     return rows
-
-
-_WORDS = {
-    Permanence.RETRY: "reconnects",
-    Permanence.AT_ONCE: "reconnects at once",
-    Permanence.AT_TIME: "tries when the given time has come",
-    Permanence.PROBE_SLOWLY: "probes more and more rarely",
-    Permanence.WAIT_FOR_PERSON: "waits for a person",
-    Permanence.NEVER: "never by itself",
-}

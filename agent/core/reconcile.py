@@ -141,19 +141,12 @@ def plan_asked(
     if start_asked and unit.state is UnitState.FAILED:
         # A wrong configuration is not tried again by itself; an operator may have corrected it.
         return Plan("start", (ActionKind.START,), "an operator asked for a start")
-    if start_asked and unit.runs and _has_given_up(session):
+    down = session.claim is not None and session.claim.claim.down
+    if start_asked and unit.runs and down and session.last_reason.hopeless:
+        # After its last word the agent makes no try by itself.
         again = ActionKind.CONNECT if session.instance.backend else ActionKind.RESTART
         return Plan(again.value, (again,), "an operator asked for a start")
     return None
-
-
-def _has_given_up(session: Session) -> bool:
-    """Its worker runs, and after its last word the agent makes no try by itself."""
-    if session.claim is None:
-        return False
-    claim = session.claim.claim
-    down = claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-    return down and reason_of(claim.reason).hopeless
 
 
 def must_renew(session: Session) -> bool:

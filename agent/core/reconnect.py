@@ -194,15 +194,8 @@ def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
 
 def forgive(record: SessionRecord) -> SessionRecord:
     """An operator's order: try now, whatever happened before."""
-    return replace(
-        record,
-        reason="",
-        attempts=0,
-        flaps=0,
-        strikes=0,
-        not_before_wall=0.0,
-        breaker=CLOSED,
-    )
+    record = replace(record, reason="", not_before_wall=0.0, breaker=CLOSED)
+    return replace(record, attempts=0, flaps=0, strikes=0)
 
 
 BEGINS_AGAIN = ("remote_missing", "qr_idle")
@@ -214,7 +207,7 @@ def needs_connect(claim: Claim, *, paired: bool, adopted: bool = False) -> bool:
     `adopted`: the agent did not make it, so it makes none in its place."""
     if adopted and claim.reason == "remote_missing":
         return False
-    if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
+    if not claim.down:
         # Missing at one look: where no pairing is recorded it is made, and that ends nothing.
         return claim.raw == "missing" and not paired and not adopted
     reason = reason_of(claim.reason or "unknown")

@@ -1,37 +1,27 @@
 """A session: all that the agent knows of it, in parts, and what follows from them. A view is a
-shallow copy. Below: what is shown of the agent and of backends."""
+shallow copy. Below: what is shown of backends."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from agent.core import model
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, Histogram, Inbound, PerMinute, StatusTime
+from agent.core.figures import COUNTS, ErrorRate, Inbound, PerMinute, StatusTime
 from agent.core.model import (
-    UNIT_ABSENT,
-    UNSETTLED,
     ClaimFact,
-    ConnectionStatus,
-    Health,
     HealthVerdict,
     Instance,
-    InstanceId,
     JournalEntry,
     Override,
-    ProbeFact,
-    SessionFiles,
     SessionRecord,
-    Signal,
-    UnitState,
-    UnitStatus,
 )
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
-from agent.core.words import ServerClaim
+from agent.core.words import ConnectionStatus, InstanceId, ServerClaim, SessionFiles
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
@@ -41,7 +31,7 @@ Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
 
 NOT_LOOKED_YET = HealthVerdict(
-    Health.NOT_FOUND,
+    model.Health.NOT_FOUND,
     ConnectionStatus.DISCONNECTED,
     "not_looked_yet",
     "the agent has not checked it yet",
@@ -55,7 +45,7 @@ class Run:
     linked_since: float | None = None
     next_attach: float = 0.0
     claim: ClaimFact | None = None
-    probe: ProbeFact | None = None
+    probe: model.ProbeFact | None = None
     measured_at: float = 0.0
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
@@ -66,8 +56,6 @@ class Run:
     """Why the folder is not in its place under a live worker; "" = it is."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
-    files_looked_at: ProbeFact | None = None
-    """The probe after which the agent last looked for the files that belong to the session."""
 
 
 @dataclass(slots=True)
@@ -132,7 +120,7 @@ class Session:
 
     instance: Instance
     record: SessionRecord
-    unit: UnitStatus = UNIT_ABSENT
+    unit: model.UnitStatus = model.UNIT_ABSENT
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
     wait: Wait = Wait()
@@ -152,7 +140,7 @@ class Session:
     """When it was last judged, or this view was taken, by both clocks."""
     not_before: float = 0.0
     """No start or reconnect by the agent before this moment."""
-    signals: tuple[Signal, ...] = ()
+    signals: tuple[model.Signal, ...] = ()
     """Findings beside its state: memory, crypto errors, silence."""
     turns_before: int | None = None
     """How many start or log in before it; None: it waits for no turn."""
@@ -206,7 +194,7 @@ class Session:
     @property
     def unsettled(self) -> bool:
         """True in a status that should pass by itself."""
-        return self.record.status in UNSETTLED
+        return self.record.status in model.UNSETTLED
 
     @property
     def linked(self) -> bool:
@@ -365,14 +353,14 @@ class Session:
         record = self.record
         ran = record.seen_run != "" and record.seen_boot == self.boot
         ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
-        return ran and not ours and self.unit.state is UnitState.INACTIVE
+        return ran and not ours and self.unit.state is model.UnitState.INACTIVE
 
     def started_by_hand(self, our_run: str) -> bool:
         """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
         unit, record = self.unit, self.record
         if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
             return False
-        if unit.state is UnitState.DEACTIVATING:
+        if unit.state is model.UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
         again = self.ended.final and record.seen_boot == self.boot
@@ -415,7 +403,7 @@ WAIT_SENTENCES = {
 """Wait reasons; a wait costs the instance no attempt."""
 
 
-# What the agent shows of itself and of backends.
+# What the agent shows of backends.
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,33 +429,6 @@ class BackendView:
     breaker: str = "closed"
     """closed, open or half_open."""
     next_check_wall: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AgentStatus:
-    version: str
-    host: str
-    started: str | None
-    ready: bool
-    restoring: Mapping[str, int]
-    """Instances brought back so far, `done`, and how many there are to bring back, `total`."""
-    passes: int = 0
-    pass_seconds_total: float = 0.0
-    last_pass_age_seconds: float = 0.0
-    dbus_connected: bool | None = None
-    """None on a host that has no D-Bus."""
-    jobs_pending: int = 0
-    incidents: Mapping[str, str] = field(default_factory=dict)
-    """For each engine (and backend) in use: the short code of what the members of the incident that
-    goes on fail with; "" = none."""
-    reconnects: Histogram = field(default_factory=Histogram)
-    """Seconds from a lost to the next connection, of sessions not stopped by hand."""
-    settings_read: str | None = None
-    """When the settings in force were read."""
-    settings_refused: bool = False
-    """The last reload failed."""
-    alive: bool = True
-    """False while `last_pass_age_seconds` means that the loop no longer turns."""
 
 
 # A journal entry and a moment as JSON shows them.

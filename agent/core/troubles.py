@@ -1,17 +1,235 @@
-"""The table of troubles, and the counters that their conditions compare."""
+"""Troubles: conditions that hold begin them and end them. The table of troubles, and the counters
+that its conditions compare."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
+from typing import Any
 
 from agent.core.crypto_patterns import OF_KEYS
-from agent.core.health import has_given_up
+from agent.core.health import HealthPolicy, has_given_up
+from agent.core.memory import MemoryPolicy
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import AWAY, Session
-from agent.core.trouble import Condition, Found, Of, Row, Severity, Sight
+from agent.core.session import AWAY, BackendView, Session
+from agent.core.setting import setting
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
+
+LONGEST = 1800.0
+"""Seconds that the counters of a session are remembered for."""
+SETTLE = 60.0
+"""A trouble that the last agent told of goes on for so many seconds at least."""
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+
+class Of(StrEnum):
+    """What a trouble is about. The value is the label that names it."""
+
+    SESSION = "session"
+    BACKEND = "backend"
+    GROUP = "group"
+    MACHINE = "machine"
+
+
+Found = str | bool | None
+"""A text: it holds, and this is the {value} of its sentence; True: it holds. None: it does not
+hold just now, and may again within `hold`. False: it is over."""
+Condition = Callable[["Sight", Any], Found]
+"""Judges what the trouble is about: a session, a backend, an incident's code; None: the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of trouble."""
+
+    name: str
+    condition: Condition
+    sentence: str
+    """For people; {who} stands for the name of the session, the backend or the group."""
+    advice: str
+    severity: Severity = Severity.WARNING
+    of: Of = Of.SESSION
+    wait: float = 0.0
+    """Seconds for which it must hold before it begins."""
+    hold: float = 0.0
+    """Seconds for which it may not hold and goes on all the same."""
+    window: float = 0.0
+    """Seconds that its condition looks back at."""
+    covers: tuple[str, ...] = ()
+    """These are not told while this one goes on, and wait their time again after it."""
+    of_incident: bool = False
+    """The incident of a session speaks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TroublesPolicy:
+    """The [troubles] table."""
+
+    cpu: float = setting(
+        0.90, "share of the machine's cores in use that is a trouble", low=0.1, high=1
+    )
+
+
+Counted = Mapping[str, float]
+"""Counters of one session, or of the agent, by name."""
+
+
+class Windows:
+    """How much counters rose lately."""
+
+    def __init__(self) -> None:
+        self._past: dict[str, dict[str, list[tuple[float, float]]]] = {}
+
+    def note(self, counted: Mapping[str, Counted], now: float) -> None:
+        """By whose they are; what is not named any more is forgotten."""
+        self._past = {who: self._past.get(who, {}) for who in counted}
+        for who, values in counted.items():
+            for name, value in values.items():
+                past = self._past[who].setdefault(name, [])
+                if not past or past[-1][1] != value:  # most counters rest
+                    past.append((now, value))
+                # The newest of those that are too old says what was so at the window's beginning.
+                while len(past) > 1 and past[1][0] <= now - LONGEST:
+                    del past[0]
+
+    def rise(self, who: str, name: str, seconds: float, now: float) -> float:
+        past = self._past.get(who, {}).get(name, [])
+        if len(past) < 2:
+            return 0.0
+        then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
+        last, before = past[-1][1], then[1]
+        return last - before if last >= before else last
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Everything that a condition may look at."""
+
+    now: float
+    wall: float
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    """Those that should run."""
+    backends: Mapping[str, BackendView] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """The groups with an incident, each with the code of what its members fail with."""
+    machine: Mapping[str, float] = field(default_factory=dict)
+    """Figures by the name of their metric."""
+    outbox_oldest: Mapping[str, float] = field(default_factory=dict)
+    webhooks_oldest: float | None = None
+    policy: TroublesPolicy = field(default_factory=TroublesPolicy)
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    memory: MemoryPolicy = field(default_factory=MemoryPolicy)
+    windows: Windows = field(default_factory=Windows)
+    not_kept: Collection[str] = ()
+    """Sessions whose disk refuses what arrives."""
+    outbox_lost: str = ""
+    """What became of the outbox when it was opened; "" = it was whole."""
+
+    def rise(self, who: str, name: str, seconds: float) -> float:
+        return self.windows.rise(who, name, seconds, self.now)
+
+    def judged(self, of: Of) -> Mapping[str, Any]:
+        """What rows of this kind are about, by name."""
+        named: dict[Of, Mapping[str, Any]] = {Of.SESSION: self.sessions, Of.BACKEND: self.backends}
+        return {**named, Of.GROUP: self.groups, Of.MACHINE: {"": None}}[of]
+
+    def unknown(self) -> Mapping[bool, Collection[str]]:
+        """Sessions that no row speaks of, for their server is down; and (True) those that a row
+        `of_incident` leaves to their incident."""
+        down = {name for name, backend in self.backends.items() if not backend.claim.up}
+        away = {who for who, view in self.sessions.items() if view.instance.backend in down}
+        return {False: away, True: away | {w for w, it in self.sessions.items() if it.in_incident}}
+
+
+Key = tuple[str, str]
+"""A row's name, and what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    row: Row
+    who: str
+    since: float
+    """When its condition began to hold (boot clock)."""
+    last: float
+    """When it was last seen to hold."""
+    value: str = ""
+    begun_wall: float | None = None
+    """None: its time to wait is not over."""
+    stays_until: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        return self.row.name, self.who
+
+    @property
+    def named(self) -> str:
+        return f"{self.row.name} of {self.who}" if self.who else self.row.name
+
+    @property
+    def sentence(self) -> str:
+        return self.row.sentence.format(who=self.who, value=self.value)
+
+
+Look = tuple[Mapping[Key, Trouble], list[Trouble], list[Trouble]]
+"""Those that are present, those that begin, and those that are over."""
+
+
+def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
+    present: dict[Key, Trouble] = {}
+    unknown = sight.unknown()
+    for row in table:
+        hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
+        for who, judged in sight.judged(row.of).items():
+            last = before.get((row.name, who))
+            if who in hidden:  # one that has begun goes on
+                seen = last and last.begun_wall and replace(last, last=sight.now)
+            else:
+                seen = _seen(row, who, last, sight.now, row.condition(sight, judged))
+            if seen:
+                present[seen.key] = seen
+    began = [
+        replace(trouble, begun_wall=sight.wall)
+        for trouble in present.values()
+        if trouble.begun_wall is None
+        and trouble.last == sight.now  # it may be well by now
+        and sight.now - trouble.since >= trouble.row.wait
+    ]
+    present.update((trouble.key, trouble) for trouble in began)
+    for key in _covered(present):
+        del present[key]
+    over = [its for key, its in before.items() if its.begun_wall and key not in present]
+    return present, [one for one in began if one.key in present], over
+
+
+def _seen(row: Row, who: str, before: Trouble | None, now: float, found: Found) -> Trouble | None:
+    if found or found == "":
+        value = "" if found is True else found
+        return replace(before or Trouble(row, who, now, now), last=now, value=value)
+    if before is None or now < before.stays_until:
+        return before
+    return before if found is None and now - before.last < row.hold else None
+
+
+def _covered(present: Mapping[Key, Trouble]) -> set[Key]:
+    begun = [trouble for trouble in present.values() if trouble.begun_wall is not None]
+    return {
+        key
+        for trouble in begun
+        for key in present
+        if key[0] in trouble.row.covers and (trouble.row.of is Of.MACHINE or key[1] == trouble.who)
+    }
+
+
+# The table.
+
 
 MINUTE = 60.0
 TOGETHER = 3
@@ -48,10 +266,6 @@ def counted_of(view: Session) -> dict[str, float]:
     }
 
 
-def _of_session(judge: Callable[[Session], Found]) -> Condition:
-    return lambda sight, who: judge(sight.sessions[who])
-
-
 def _because(code: str) -> str:
     return f": {code}" if code else ""
 
@@ -60,14 +274,14 @@ def _share(part: float, whole: float, limit: float) -> str | None:
     return f"{part / whole:.0%}" if whole > 0 and part / whole > limit else None
 
 
-def _down(view: Session) -> Found:
+def _down(_: Sight, view: Session) -> Found:
     if view.status is CS.CONNECTED:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
     return None if view.status is CS.QR_REQUIRED else _because(view.reason)
 
 
-def _needs_scan(view: Session) -> Found:
+def _needs_scan(_: Sight, view: Session) -> Found:
     return False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
 
 
@@ -75,76 +289,75 @@ def _is_corrupted(view: Session) -> bool:
     return view.verdict.health is Health.CORRUPTED
 
 
-def _corrupted(view: Session) -> str | None:
+def _corrupted(_: Sight, view: Session) -> str | None:
     return _because(view.reason) if _is_corrupted(view) else None
 
 
-def _given_up(view: Session) -> str | None:
+def _given_up(_: Sight, view: Session) -> str | None:
     code = view.reason
     given_up = has_given_up(view) or code in _FOR_A_PERSON
     return _because(REASONS[code].title if code in REASONS else code) if given_up else None
 
 
-def _unstable(sight: Sight, who: str) -> str | None:
-    if (code := sight.sessions[who].reason) in _KEEPS_ENDING:
-        return code
-    if (hangs := sight.rise(who, "hangs", 30 * MINUTE)) > HANGS:
+def _unstable(sight: Sight, view: Session) -> str | None:
+    if view.reason in _KEEPS_ENDING:
+        return view.reason
+    if (hangs := sight.rise(view.id, "hangs", 30 * MINUTE)) > HANGS:
         return f"its worker hung {hangs:g} times in half an hour"
-    if (reconnects := sight.rise(who, "reconnects", 10 * MINUTE)) > RECONNECTS:
+    if (reconnects := sight.rise(view.id, "reconnects", 10 * MINUTE)) > RECONNECTS:
         return f"it reconnected {reconnects:g} times in ten minutes"
     return None
 
 
-def _key_errors(sight: Sight, who: str) -> str | None:
-    failed = sight.rise(who, "unreadable", 5 * MINUTE)
-    return _share(failed, sight.rise(who, "decryptions", 5 * MINUTE), KEY_ERRORS)
+def _key_errors(sight: Sight, view: Session) -> str | None:
+    failed = sight.rise(view.id, "unreadable", 5 * MINUTE)
+    return _share(failed, sight.rise(view.id, "decryptions", 5 * MINUTE), KEY_ERRORS)
 
 
-def _keys_not_renewed(sight: Sight, who: str) -> str | None:
-    if sight.rise(who, "keys_failed", 15 * MINUTE):
+def _keys_not_renewed(sight: Sight, view: Session) -> str | None:
+    if sight.rise(view.id, "keys_failed", 15 * MINUTE):
         return ""
     # Where an error names no contact and no record is damaged, the step finds nothing to renew.
-    tried = sight.rise(who, "key_steps_failed", 15 * MINUTE)
-    return "" if tried and _is_corrupted(sight.sessions[who]) else None
+    tried = sight.rise(view.id, "key_steps_failed", 15 * MINUTE)
+    return "" if tried and _is_corrupted(view) else None
 
 
-def _memory(sight: Sight, who: str, level: str) -> str | None:
+def _memory(sight: Sight, view: Session | None, level: str) -> str | None:
     limit = sight.memory.warn if level == "warn" else sight.memory.critical
-    if who:
-        view = sight.sessions[who]
+    if view:
         return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
     machine = sight.machine
     used, total = (machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
     return _share(used, total, limit)
 
 
-def _disk(sight: Sight, _: str, least: float) -> str | None:
+def _disk(sight: Sight, _: None, least: float) -> str | None:
     size = sight.machine.get("wa_host_filesystem_size_bytes")
     free = sight.machine.get("wa_host_filesystem_avail_bytes", 0.0)
     return f"{free / size:.0%}" if size and free / size < least else None
 
 
-def _open_files(sight: Sight, _: str) -> str | None:
+def _open_files(sight: Sight, _: None) -> str | None:
     machine = sight.machine
     return _share(machine["process_open_fds"], machine["process_max_fds"], OPEN_FILES)
 
 
-def _slow(sight: Sight, who: str) -> str | None:
-    seconds = sight.sessions[who].response_seconds
+def _slow(sight: Sight, view: Session) -> str | None:
+    seconds = view.response_seconds
     return f"{seconds:.0f} s" if seconds is not None and seconds > sight.health.slow else None
 
 
-def _corrupted_together(sight: Sight, _: str) -> str | None:
+def _corrupted_together(sight: Sight, _: None) -> str | None:
     number = sum(map(_is_corrupted, sight.sessions.values()))
     return str(number) if number >= TOGETHER else None
 
 
-def _ended_together(sight: Sight, _: str) -> str | None:
+def _ended_together(sight: Sight, _: None) -> str | None:
     number = sum(sight.rise(who, "ended", 15 * MINUTE) > 0 for who in sight.sessions)
     return str(number) if number >= TOGETHER else None
 
 
-def _error_rate(sight: Sight, _: str) -> str | None:
+def _error_rate(sight: Sight, _: None) -> str | None:
     limit, window = sight.health.error_rate, 5 * MINUTE
     up = {who for who, view in sight.sessions.items() if view.status is CS.CONNECTED}
     # A session that is down while others are connected has a trouble of its own.
@@ -162,7 +375,8 @@ def _age(at: float | None, wall: float) -> str | None:
     return f"{age / MINUTE:.0f} minutes" if age > OLD else None
 
 
-def _messages(sight: Sight, who: str) -> str | None:
+def _messages(sight: Sight, view: Session) -> str | None:
+    who = view.id
     if who in sight.not_kept:
         return "what arrives cannot be kept, so WhatsApp holds it back for a time"
     if lost := sight.rise(who, "lost", 30 * MINUTE):
@@ -173,41 +387,40 @@ def _messages(sight: Sight, who: str) -> str | None:
     return age and f"one waits to be sent for {age}"
 
 
-def _not_delivered(sight: Sight, _: str) -> str | None:
+def _not_delivered(sight: Sight, _: None) -> str | None:
     if sight.outbox_lost:
         return f"the outbox is lost: {sight.outbox_lost}"
     age = _age(sight.webhooks_oldest, sight.wall)
     return age and f"a webhook has not taken an event for {age}"
 
 
+_lasting = partial(Row, wait=5 * MINUTE)
 _critical = partial(Row, severity=Severity.CRITICAL)
 _machine = partial(Row, of=Of.MACHINE)
 _critical_machine = partial(_machine, severity=Severity.CRITICAL)
 
 TABLE = (
-    Row(
+    _lasting(
         "down",
-        _of_session(_down),
+        _down,
         "{who} should be connected and is not{value}",
         "`wa-agent why {who}` says what is wrong and when the next try is due. If many are down,"
         " look at the network first. `wa-agent recover {who}` tries now.",
-        wait=5 * MINUTE,
         hold=MINUTE,
         covers=("circuit_open", "needs_scan"),
         of_incident=True,
     ),
-    Row(
+    _lasting(
         "needs_scan",
-        _of_session(_needs_scan),
+        _needs_scan,
         "{who} waits for a person to scan its QR code",
         "`wa-agent qr {who} --watch` or its page shows the code; scan it with the phone (Linked"
         " devices). `wa-agent events {who}` says why an earlier pairing ended.",
-        wait=5 * MINUTE,
         hold=MINUTE,
     ),
     _critical(
         "given_up",
-        _of_session(_given_up),
+        _given_up,
         "the agent cannot bring {who} back by itself; a person must act{value}",
         "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
         " before you read it.",
@@ -216,7 +429,7 @@ TABLE = (
     ),
     _critical(
         "corrupted",
-        _of_session(_corrupted),
+        _corrupted,
         "{who} is corrupted, and no repair has cured it{value}",
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
         " `wa-agent restore {who} NAME` bring a good copy back.",
@@ -242,13 +455,12 @@ TABLE = (
         " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
         window=15 * MINUTE,
     ),
-    Row(
+    _lasting(
         "key_errors",
         _key_errors,
         "{who} cannot decrypt {value} of its messages",
         "The agent renews the keys of single contacts. If it stays: does the same session run"
         " twice? Then `wa-agent repair {who}`.",
-        wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
     _critical(
@@ -259,12 +471,11 @@ TABLE = (
         " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
         window=15 * MINUTE,
     ),
-    Row(
+    _lasting(
         "circuit_open",
-        _of_session(lambda view: _because(view.reason) if view.circuit == "open" else None),
+        lambda _, view: _because(view.reason) if view.circuit == "open" else None,
         "the circuit of {who} is open after failures in a row{value}",
         "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
-        wait=5 * MINUTE,
         of_incident=True,
     ),
     Row(
@@ -281,25 +492,22 @@ TABLE = (
     ),
     Row(
         "degraded",
-        _of_session(
-            lambda view: view.verdict.sentence if view.verdict.reason in _NOT_WELL else None
-        ),
+        lambda _, its: its.verdict.sentence if its.verdict.reason in _NOT_WELL else None,
         "{who} is connected and not well: {value}",
         "`wa-agent restart {who}` keeps the session and frees its memory. If no message comes, send"
         " it one from another phone first.",
     ),
-    Row(
+    _lasting(
         "slow",
         _slow,
         "{who} takes {value} to answer",
         "`wa-agent show {who}` has its memory and processor use; `wa-agent restart {who}` frees a"
         " browser that grew. If all are slow, the machine is too small.",
-        wait=5 * MINUTE,
         of_incident=True,
     ),
     _critical(
         "incident",
-        lambda sight, who: _because(sight.groups[who]),
+        lambda _, code: _because(code),
         "many sessions of {who} fail the same way; one tries before the others{value}",
         "`wa-agent incidents` names the members. WhatsApp changed something, or the network is"
         " down. When the cause is gone, `wa-agent incidents release {who}` lets all try.",
@@ -307,7 +515,7 @@ TABLE = (
     ),
     _critical(
         "backend_down",
-        lambda sight, who: None if (its := sight.backends[who].claim).up else _because(its.reason),
+        lambda _, its: None if its.claim.up else _because(its.claim.reason),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",
@@ -316,7 +524,7 @@ TABLE = (
     ),
     Row(
         "backend_logs",
-        lambda sight, who: bool(sight.backends[who].warning),
+        lambda _, its: bool(its.warning),
         "the logs of backend {who} are unreadable, or hold errors that name no session",
         "`wa-agent backends show {who}` says which. Check the log's path and rights, or set"
         " `log_session` of its `[[backend]]`.",
@@ -330,13 +538,12 @@ TABLE = (
         wait=5 * MINUTE,
         window=5 * MINUTE,
     ),
-    Row(
+    _lasting(
         "memory_high",
         partial(_memory, level="warn"),
         "{who} uses {value} of the memory it may have",
         "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
         " or `memory_limit` of the instance.",
-        wait=5 * MINUTE,
     ),
     _critical(
         "memory_critical",

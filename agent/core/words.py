@@ -86,9 +86,9 @@ class Claim:
     """Where a start stands: process, attached, loaded, injected, login, sync."""
     progress: float | None = None
     """0 to 1 while a sync tells it."""
-    proof_age: float | None = None
+    proof_age: float | None = field(default=None, compare=False)
     """Seconds since WhatsApp last proved this status (a frame, an answered query)."""
-    still_for: float = 0.0
+    still_for: float = field(default=0.0, compare=False)
     """Seconds since its status, phase or progress last moved on, by the worker's clock."""
     paired: bool = False
     account: str = ""
@@ -96,7 +96,7 @@ class Claim:
     """When a temporary refusal ends, where WhatsApp said so."""
     raw: str = ""
     """The engine's own word, for people."""
-    version: str = ""
+    version: str = field(default="", compare=False)
     """Of what the engine runs, where it knows it: WhatsApp Web's own."""
     guess: str = ""
     """A reason's code that the engine takes for the cause without a word for it from WhatsApp or
@@ -108,6 +108,11 @@ class Claim:
     """The engine cannot tell yet whether it is paired: no step may end what may be a pairing."""
     made_elsewhere: bool = False
     """Others made it on its server, and not this agent."""
+
+    @property
+    def down(self) -> bool:
+        """True if its engine is not connected and does not try."""
+        return self.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
 
 
 @dataclass(frozen=True, slots=True)

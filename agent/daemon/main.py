@@ -50,7 +50,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.upkeep import Watchdog
-from agent.vault.identity import found_sessions, scan
+from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks
 
 log = logging.getLogger(__name__)
@@ -188,8 +188,7 @@ class Daemon:
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with only_of_sessions(root):
                 await asyncio.to_thread(finish_cut_short, root)
-                sessions = partial(found_sessions, root)
-                store = await Store.open(state / DATABASE, folder_sessions=sessions)
+                store = await Store.open(state / DATABASE)
                 store.on_append = self._bus.publish
                 try:
                     folders = await asyncio.to_thread(scan, root)
@@ -225,7 +224,7 @@ class Daemon:
             supervisor.registry.forgotten = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
-            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.views))
+            webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))
 
             def families() -> Iterator[Family]:
                 yield from backend_families(supervisor.backends.views())
@@ -403,14 +402,14 @@ async def close_sessions(
     await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
     # A start may still be queued: it would begin when the agent is gone.
     units = await supervisor.seats.list()
-    running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
-    running = [id for id in running if id not in besides]
+    running = {id for id, unit in units.items() if unit.runs or unit.job_pending} - besides
     begun = boot_now()
 
     async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(times.close):
-                await supervisor.seats.stop(id)
+                known = supervisor.registry.facts.get(id)
+                await (supervisor.seats.stop(known) if known else supervisor.host.stop(id))
         except (WaError, TimeoutError) as error:
             words = "cannot close the worker of %s in order: %s"
             log.error(words, id, error or "too slow", extra=about(id))

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.trouble import (
+from agent.core.troubles import (
     SETTLE,
+    TABLE,
     Counted,
     Key,
     Of,
@@ -20,9 +21,9 @@ from agent.core.trouble import (
     Sight,
     Trouble,
     Windows,
+    counted_of,
     look,
 )
-from agent.core.troubles import TABLE, counted_of
 from agent.log import bound, going_on
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
@@ -64,7 +65,7 @@ class Troubles:
     async def run(self) -> None:
         await self._take_over()
         for _ in range(int(READY_WITHIN / 0.2)):
-            if self.supervisor.status().ready:
+            if self.supervisor.status()["ready"]:
                 break
             await asyncio.sleep(0.2)
         while True:
@@ -107,7 +108,7 @@ class Troubles:
             time.time(),
             wanted,
             {backend.name: backend for backend in self.supervisor.backends.views()},
-            {group: code for group, code in status.incidents.items() if code},
+            {group: code for group, code in status["incidents"].items() if code},
             self.exporter.machine.values(),
             {id: since for id, since in waits if since is not None},
             self.webhooks.oldest_wall(),

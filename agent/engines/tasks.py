@@ -47,8 +47,7 @@ def runs(task: "asyncio.Task[Any] | None") -> bool:
 
 async def cancel(*tasks: "asyncio.Task[Any] | None") -> bool:
     """Cancel those that run, but for the caller's own, and wait for their ends; False: none ran."""
-    others = {task for task in tasks if task is not None and not task.done()}
-    others -= {asyncio.current_task()}
+    others = {it for it in tasks if it is not None and not it.done()} - {asyncio.current_task()}
     for task in others:
         task.cancel()
     if others:

@@ -151,7 +151,7 @@ class ProcessChild:
             if _CREDENTIALS.unpack(credentials)[0] == self.pid:
                 self.worker.notice(said)
         if self.worker.state is UnitState.ACTIVE:  # from here on with the other workers'
-            self._loop.remove_reader(self._sock)
+            self._loop.remove_reader(self._sock.fileno())  # asyncio would print the socket
 
     def hear(self) -> None:
         """Read what has come."""

@@ -2,6 +2,7 @@
 units: their last properties, kept fresh by systemd's signals, and which of them an operator enabled
 or masked. A unit is asked again only when a signal or a listing shows a change."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -205,8 +206,6 @@ def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
 
 
 FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
-NOTHING = Path("/dev/null")
-"""A masked unit is a link to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ def read_unit_files(folders: Iterable[Path] = FOLDERS, kind: Kind = INSTANCES) -
         for path in _paths(folder):
             if path.suffix in (".wants", ".requires"):
                 enabled.update(id for its in _paths(path) if (id := kind.id_of(its.name)))
-            elif (id := kind.id_of(path.name)) and path.is_symlink() and path.resolve() == NOTHING:
+            elif (id := kind.id_of(path.name)) and _target(path) == "/dev/null":
                 masked.add(id)
     return UnitFiles(frozenset(enabled), frozenset(masked))
 
@@ -236,3 +235,10 @@ def _paths(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:  # not there, or removed between two looks
         return []
+
+
+def _target(path: Path) -> str:
+    try:
+        return os.readlink(path)  # noqa: PTH115 - as it stands there
+    except OSError:
+        return ""

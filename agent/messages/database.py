@@ -77,8 +77,8 @@ def set_aside(path: Path) -> Path:
 def _make(path: Path, form: Form, mode: int) -> None:
     """With its tables or not at all: a file without them has lost what it held."""
     new = path.with_name(path.name + ".new")
-    companions = [each.with_name(each.name + log) for each in (new, path) for log in _BESIDE]
-    for left in (new, *companions):
+    beside = (each.with_name(each.name + log) for each in (new, path) for log in _BESIDE)
+    for left in (new, *beside):
         left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
     with closing(_connect(new)) as db:
         db.executescript(

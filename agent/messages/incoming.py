@@ -66,8 +66,9 @@ class Incoming:
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
         self._next = 0
-        self._handed: dict[str, int] = {}
-        """By consumer, the end of its last page: it has that, though it has not said so yet."""
+        self._had: dict[str, int] = {}
+        """By consumer, the cursor behind which it asked last: all up to that is delivered. A page
+        in its hands is not: a kill of the agent loses it."""
         self._opened_wall = self._opened_at = 0.0
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
@@ -85,8 +86,8 @@ class Incoming:
             return nothing(do, args) if do in READS else {}
         answer = self._do(CALLS[do], args)
         if "consumer" in args:
-            self._handed = {name: self._handed.get(name, 0) for name in args["consumers"]}
-            self._handed[args["consumer"]] = answer["next"]
+            self._had = {name: self._had.get(name, 0) for name in args["consumers"]}
+            self._had[args["consumer"]] = args["after"]
         return answer
 
     def find(self, id: str, chat: str = "") -> dict[str, Any] | None:
@@ -188,7 +189,7 @@ class Incoming:
             return
         *_, settled, settled_wall = state_of(db)
         if not by_age:
-            settled = max(settled, min(self._handed.values(), default=0))
+            settled = max(settled, min(self._had.values(), default=0))
         with db:
             db.execute("begin immediate")
             lost = 0
@@ -248,9 +249,11 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         after = last = found["cursor"]
     elif (known := _last_given(db, after)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
-        # the copy holds, and would answer it a second time.
-        records.append({**gap(known + 1, after, time.time(), None), "cursor": known})
-        after = known
+        # the copy holds, and would answer it a second time. Its gap is just before the next record.
+        first = db.execute("select min(cursor) from records where cursor > ?", (after,)).fetchone()
+        at = first[0] - 1 if first[0] else known
+        records.append({**gap(known + 1, after, time.time(), None), "cursor": at})
+        after = at
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)
@@ -335,11 +338,7 @@ def _unread(db: sqlite3.Connection, args: Answer) -> Answer:
 
 def _mark(db: sqlite3.Connection, args: Answer) -> Answer:
     """The messages of a chat up to the cursor were marked as read."""
-    row = (
-        "insert into marks values (?, ?) on conflict (chat)"
-        " do update set cursor = max(cursor, excluded.cursor)"
-    )
-    db.execute(row, (args["chat"], args["cursor"]))
+    db.execute("insert or replace into marks values (?, ?)", (args["chat"], args["cursor"]))
     return {}
 
 

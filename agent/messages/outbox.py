@@ -97,7 +97,7 @@ class OutMessage:
             "accepted": accepted,
             "changed": changed,
             "expires": expires if waiting else None,
-            "next_try": next_try if waiting else None,
+            "next_try": next_try if waiting and self.not_before_wall else None,
         }
 
 
@@ -150,6 +150,8 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 class Outbox:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
+        self.fits: Callable[[OutMessage], object] = bool
+        """Raises where there is no room for a new row; asked in a thread, of no repeat."""
         self.mark = Mark("", 0)
         self.opened_so = ""
         """A sentence on what a person must know of how the file was opened."""
@@ -232,6 +234,7 @@ class Outbox:
                     why = "cannot use this Idempotency-Key again: it was sent with another request"
                     code = "idempotency_key_reused"
                     raise Refused(why, field="Idempotency-Key", code=code)
+            self.fits(new)
             values = {**asdict(new), "number": None, "content": content}
             marks = ", ".join("?" * len(values))
             row = f"insert into messages ({', '.join(values)}) values ({marks})"
@@ -340,8 +343,7 @@ class Outbox:
 
 def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
     rows = db.execute(sql.format(_COLUMNS), list(given)).fetchall()
-    names = [each.name for each in fields(OutMessage)]
-    made = (OutMessage(**dict(zip(names, row, strict=True))) for row in rows)
+    made = (OutMessage(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows)
     return [replace(each, state=State(each.state)) for each in made]
 
 

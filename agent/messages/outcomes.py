@@ -88,8 +88,7 @@ def after_ack(state: State, ack: str) -> State:
 
 def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
     """Seconds to wait after so many tries: doubled each time, the second half of it by chance."""
-    wait = min(FIRST * 2.0 ** min(tries - 1, 20), longest)
-    return wait * (0.5 + 0.5 * jitter01)
+    return min(FIRST * 2.0 ** min(tries - 1, 20), longest) * (0.5 + 0.5 * jitter01)
 
 
 def refusal_of(engine: str, error: WaError) -> WaError:
@@ -140,6 +139,8 @@ class Holds:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
             said = f"the session is {view.status.value}: {view.verdict.sentence}"
+            if view.status is ConnectionStatus.CONNECTED:
+                said = "its worker does not run or cannot be reached"
             refusal = "not_connected" if view.linked else "not_running"
             return Hold(view.reason or "not_connected", said, view.next_attempt_wall, refusal)
         locked = view.reason == TIME_LOCK

@@ -93,9 +93,8 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, (wanted, _) in _BY_KIND[kind].items():
         if name in raw and (value := _take(raw[name], wanted)) is not None:
             found[name] = value
-    for name in _PERSONS:
-        if ":" in found.get(name, ""):
-            found[name] = _DEVICE.sub("@", found[name])
+    for name in found.keys() & _PERSONS:
+        found[name] = _DEVICE.sub("@", found[name])
     for name, value in raw.items():
         if name.startswith(PRIVATE) and isinstance(value, Mapping):
             found[name] = _plain(value)

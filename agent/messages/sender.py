@@ -132,7 +132,7 @@ class SessionSender:
         if waiting.maybe_out:
             await self._unsure(waiting, f"{words}; an earlier try may have sent it")
         else:
-            error = TryLater(f"cannot send with {self.id}: {words}", code=state.value)
+            error = self._cannot(words, state.value)
             await self._end(waiting, state, error, state.value, words)
         return True
 
@@ -225,9 +225,12 @@ class SessionSender:
         """A hold holds each way: clients that wait hear of it, and no try is made."""
         for waiting in [chat[0] for chat in self._chats.values()]:
             if waiting.impatient and not (waiting.maybe_out or waiting.under_way):
-                words = f"cannot send with {self.id}: {hold.sentence}"
                 waiting.under_way = True
-                await self._fail(waiting, TryLater(words, code=hold.refusal), tries=0)
+                await self._fail(waiting, self._cannot(hold.sentence, hold.refusal), tries=0)
+
+    def _cannot(self, words: str, code: str) -> TryLater:
+        head = f"cannot send with {self.id}: "
+        return TryLater(head + words.removeprefix(head), code=code)
 
     # One try
 
@@ -304,7 +307,7 @@ class SessionSender:
         self._put_back(waiting)
 
     async def _unsure(self, waiting: Waiting, words: str) -> None:
-        error = TryLater(f"cannot send with {self.id}: {words}", code=UNSURE)
+        error = self._cannot(words, UNSURE)
         await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
 
     async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:

@@ -25,7 +25,7 @@ from agent.files import failpoint
 from agent.log import about
 from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
-from agent.messages.outcomes import LEFT, UNSURE, WAITING, Hold, State
+from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
@@ -141,7 +141,6 @@ class Sending:
             file=name if apart else "",
             size=len(text) + len(apart) // 4 * 3,
         )
-        self._must_fit(id, row.size)
         taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
         failpoint("outbox_accepted")
         return taken
@@ -246,14 +245,14 @@ class Sending:
             raise self._trouble
         return self._outbox
 
-    def _must_fit(self, id: InstanceId, size: int) -> None:
-        sender, limits = self.senders.get(id), self.limits.messages
+    def _must_fit(self, new: OutMessage) -> None:
+        id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
         if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
             why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
             most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
             raise TooManyWait(f"{why} {most}")
-        waiting = sum(each.bytes for each in self.senders.values())
-        if waiting + size > limits.outbox_megabytes << 20:
+        waiting = sum(each.bytes for each in list(self.senders.values()))
+        if waiting + new.size > limits.outbox_megabytes << 20:
             why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
             most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             raise StoreError(f"{why} {most}", code="outbox_full")
@@ -316,7 +315,7 @@ class Sending:
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
-            self._outbox = outbox
+            self._outbox, outbox.fits = outbox, self._must_fit
             for row in rows:
                 self._add(outbox, row, impatient=False)
             self._opened.set()
@@ -367,7 +366,9 @@ class Sending:
     def _ended(self, waiting: Waiting, state: State, reason: str, end: End) -> None:
         self._untidy = True
         counts = self.counts.setdefault(waiting.row.instance, Counts())
-        counts.ended[state] += 1
+        # Else a client that waited heard of it at once and asks again: nothing is late or lost.
+        final = reason == "other_account" or judge(reason, str(end), MOST_TRIES) == "final"
+        counts.ended[state] += final or state is not State.FAILED
         if state is State.SENT:
             counts.sent_wall = time.time()
         elif state in (State.FAILED, State.UNKNOWN):

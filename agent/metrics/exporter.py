@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerState
@@ -19,7 +20,7 @@ from agent.core.health import is_wanted
 from agent.core.model import Health, InstanceId
 from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import AgentStatus, BackendView, Session
+from agent.core.session import BackendView, Session
 from agent.core.words import ConnectionStatus
 from agent.host.machine import TICKS, CoreUse, machine_memory, read_process
 from agent.metrics.family import Family, Row, Summary, by_label, one, render
@@ -35,11 +36,7 @@ Read = Callable[[Session], Rows]
 
 
 def _one(read: Callable[[Session], float | Summary | None]) -> Read:
-    def rows(view: Session) -> Rows:
-        value = read(view)
-        return () if value is None else (({}, value),)
-
-    return rows
+    return lambda view: () if (value := read(view)) is None else (({}, value),)
 
 
 def _state(label: str, words: Iterable[str], read: Callable[[Session], str]) -> Read:
@@ -147,20 +144,18 @@ def labels_of_group(group: str) -> dict[str, str]:
     return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
 
-def agent_families(status: AgentStatus, views: Collection[Session]) -> Iterator[Family]:
-    labels = {"version": status.version, "host": status.host}
+def agent_families(status: Mapping[str, Any], views: Collection[Session]) -> Iterator[Family]:
+    labels = {"version": status["version"], "host": status["host"]}
     yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
     counted = Counter(view.status for view in views)
     counts = {status.lower(): counted[status] for status in ConnectionStatus}
     yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
-    meaning = "Time from a lost to the next connection, of sessions not stopped by hand."
-    its = replace(status.reconnects, counts=status.reconnects.counts.copy())
-    yield Family("wa_agent_session_reconnect_seconds", meaning, [({}, its)])
-    rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in status.incidents.items()]
+    groups = status["incidents"].items()
+    rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in groups]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
-    spent = Summary(status.pass_seconds_total, status.passes)
+    spent = Summary(status["pass_seconds_total"], status["passes"])
     yield one("wa_agent_pass_duration_seconds", "Duration of passes.", spent)
-    age = status.last_pass_age_seconds
+    age = status["last_pass_age_seconds"]
     yield one("wa_agent_last_pass_age_seconds", "Age of the last pass.", age)
 
 
@@ -295,7 +290,7 @@ class Exporter:
     def __init__(
         self,
         views: Callable[[], Mapping[InstanceId, Session]],
-        status: Callable[[], AgentStatus],
+        status: Callable[[], Mapping[str, Any]],
         state_path: Path,
         more: Callable[[], Iterable[Family]] = tuple,
     ) -> None:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from agent.core.figures import Histogram
-
 if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
@@ -21,7 +19,7 @@ class Summary:
     count: int
 
 
-Row = tuple[dict[str, str], float | Summary | Histogram]
+Row = tuple[dict[str, str], float | Summary]
 """Labels and value."""
 
 
@@ -43,13 +41,10 @@ class Family:
 
         rows, plain = iter(self.rows), "counter" if self.name.endswith("_total") else "gauge"
         for first in rows:
-            kind = _KINDS.get(type(first[1]), plain)
+            kind = "summary" if isinstance(first[1], Summary) else plain
             metric = Metric(self.name.removesuffix("_total"), self.meaning, kind)
             metric.samples = _samples(self.name, chain((first,), rows))  # type: ignore[assignment]
             yield metric
-
-
-_KINDS: Mapping[type, str] = {Summary: "summary", Histogram: "histogram"}
 
 
 def _samples(name: str, rows: Iterable[Row]) -> "Iterator[Sample]":
@@ -60,13 +55,6 @@ def _samples(name: str, rows: Iterable[Row]) -> "Iterator[Sample]":
         if isinstance(value, Summary):
             yield Sample(f"{name}_sum", labels, value.total)
             yield Sample(f"{name}_count", labels, value.count)
-        elif isinstance(value, Histogram):
-            so_far = 0
-            for bound, count in zip((*value.bounds, "+Inf"), value.counts, strict=True):
-                so_far += count
-                yield Sample(f"{name}_bucket", {**labels, "le": str(bound)}, so_far)
-            yield Sample(f"{name}_sum", labels, value.total)
-            yield Sample(f"{name}_count", labels, so_far)
         else:
             yield Sample(name, labels, value)
 

@@ -157,7 +157,7 @@ class Archives:
             old.note("replacing", "an import begins to replace it")
             old.record = replace(old.record, stopped_run=old.record.seen_run)
             await self._registry.save(old)
-            await self._host.stop(old.id)
+            await self._host.stop(old)
             await self._store.remove(old.id, entry(old, "replaced", "replaced by an import"))
             self._registry.drop(old)
             try:
@@ -178,7 +178,7 @@ class Archives:
     async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
         await self._store.add(made, record, said)
         facts = self._registry.add(made, record)
-        facts.enabled_by_operator = self._host.enabled_by_operator(made.id)
+        facts.enabled_by_operator = self._host.enabled_by_operator(facts)
         self._wake(made.id)
 
     def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import tomli_w
 
-from agent.cli.client import AgentSaidNo, Client, config_path, open_source
+from agent.cli.client import NO_CONFIG, AgentSaidNo, Client, config_path, open_source
 from agent.cli.command import client_of
 from agent.cli.terminal import print_answer
 from agent.config.load import add_rows, load_config
@@ -199,7 +199,7 @@ def import_pm2(options: argparse.Namespace) -> int:
             raise InvalidRequest(words, field=name)
     path = config_path(options.config, os.environ)
     if path is None:
-        raise InvalidRequest("cannot import from pm2: --config names agent.toml", field="config")
+        raise InvalidRequest(f"cannot import from pm2: {NO_CONFIG}", field="config")
     raw, source, pm2 = read_pm2(options.dump, os.environ)
     bots = _wanted(options, read_list(raw, os.environ))
     new = _new_programs(bots, programs_of(load_config(path, os.environ)))

@@ -7,7 +7,7 @@ from aiohttp import web
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, archive_of, route
 from agent.api.present import HEADERS, created, show_instance
-from agent.core.model import ID_PATTERN
+from agent.core.words import ID_PATTERN
 
 EXPORT = (Field("snapshot", str, "of this snapshot; default: one made now", most=24),)
 IMPORT = (

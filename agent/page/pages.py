@@ -19,7 +19,7 @@ from aiohttp import web
 from agent import VERSION
 from agent.api.http.auth import Right
 from agent.api.http.call import PATH_PARAMETER, Call, Field, Route, plain_path
-from agent.core.model import ID_PATTERN
+from agent.core.words import ID_PATTERN
 
 _RIGHTS = {
     Right.OPEN: "No key needed",

@@ -8,10 +8,9 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import Unpack
 
 from sqlite_utils import Database
@@ -34,11 +33,8 @@ from agent.store.rows import KeyRow, trim
 from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
-# verified copy takes its place, with the instances as their session folders have them.
+# verified copy takes its place, without its instances: they come from their session folders.
 
-
-FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
-"""Reads the session folders, for a database that is lost."""
 
 MIGRATION = "migration"
 UNUSABLE = ("disk_full", "busy", MIGRATION)
@@ -106,7 +102,7 @@ _CURSORS_LEFT_OUT = 1_000_000
 """More than a day has: no cursor of the history that is lost stands for another entry."""
 
 
-def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[str]) -> Database:
+def open_checked(path: Path, sentences: list[str]) -> Database:
     """A connection to a whole database of the newest schema. `sentences` gets what had to be
     repaired."""
     try:
@@ -122,7 +118,7 @@ def open_checked(path: Path, folder_sessions: FolderSessions, sentences: list[st
                     fault = error
             kept = _set_aside(path)
             sentences.append(f"the database was damaged ({fault}); it is kept as {kept.name}")
-        sentences += _build(path, folder_sessions())
+        sentences += _build(path)
         return _use(path, sentences)
     except sqlite3.Error as error:
         raise explain_opening(path, error) from error
@@ -194,16 +190,14 @@ def _set_aside(path: Path) -> Path:
     return kept
 
 
-def _build(path: Path, sessions: Sequence[tuple[Instance, SessionRecord]]) -> list[str]:
-    """Build a new database and rename it when it is complete; sentences on what is in it."""
+def _build(path: Path) -> list[str]:
+    """Build a new database and rename it when it is complete; sentences on what is in it. A copy
+    may hold instances that were deleted since, and what it says of the others is old."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _move_companions(path, _free_name(path))
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
-    if sessions:
-        ids = shorten(", ".join(instance.id for instance, _ in sessions), 500, placeholder=" …")
-        sentences.append(f"{len(sessions)} instances were restored from their folders: {ids}")
     with contextlib.suppress(SchemaTooNew, *_FAULTS):
         try:
             check_whole(copy)
@@ -218,33 +212,14 @@ def _build(path: Path, sessions: Sequence[tuple[Instance, SessionRecord]]) -> li
     with contextlib.closing(connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
-            _take_from_folders(db, sessions)
+            db.execute("delete from instances")
+            sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
+            db.execute(sql, [_CURSORS_LEFT_OUT])
         failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
         db.execute("pragma journal_mode = delete")
     put_in_place(fresh, path)
     return sentences
-
-
-_OF_FOLDERS = ("paired", "account", "needs_passkey", "override", "override_boot")
-"""What a folder says of the pairing and of operators: it is nearer to the session."""
-
-
-def _take_from_folders(db: Database, sessions: Sequence[tuple[Instance, SessionRecord]]) -> None:
-    """A copy may hold instances that were deleted since."""
-    records = dict(db.execute("select instance, record from sessions").fetchall())
-    db.execute("delete from instances")
-    sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
-    db.execute(sql, [_CURSORS_LEFT_OUT])
-    for instance, folder in sessions:
-        record = folder
-        if instance.id in records:
-            stored = rows.decode_record(records[instance.id])
-            generation = max(stored.generation, folder.generation)
-            own = {name: getattr(folder, name) for name in _OF_FOLDERS}
-            record = replace(stored, generation=generation, **own)
-        settings = json.dumps(dict(instance.settings))
-        rows.insert_instance(db, instance, settings, rows.encode_record(record))
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -284,10 +259,10 @@ class Store:
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 
     @classmethod
-    async def open(cls, path: Path, *, folder_sessions: FolderSessions = tuple) -> "Store":
-        """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
+    async def open(cls, path: Path) -> "Store":
+        """Rebuilds a damaged or lost file. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, folder_sessions, sentences)
+        connect = partial(open_checked, path, sentences)
         writer = await Writer.open(path, connect)
         store = cls(path, tuple(sentences), writer)
         for sentence in sentences:

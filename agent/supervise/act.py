@@ -14,20 +14,8 @@ from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery import ladder
-from agent.core.recovery.pairing import Case, may_repair_end_it
-from agent.core.recovery.repair import (
-    Circumstances,
-    Decision,
-    Ending,
-    Goal,
-    Ground,
-    Kept,
-    Proof,
-    RecoveryKind,
-    Repair,
-    Trouble,
-)
-from agent.core.recovery.steps import NOTHING_TO_REMOVE, after_action, step_repair
+from agent.core.recovery.pairing import Case, Circumstances, may_repair_end_it
+from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
@@ -133,17 +121,17 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
     seats = means.seats
     if not is_written(facts):
         await means.registry.save(facts)
-    seats.limit_memory(facts.id, means.settings.memory_wall(facts))
+    seats.limit_memory(facts)
     failed = facts.unit.state is UnitState.FAILED
     if failed or facts.action.started_run or facts.record.seen_run:
         # The host's burst limit is against crash loops: starts by the agent must not count.
-        await seats.reset_failed(facts.id)
+        await seats.reset_failed(facts)
     facts.action.is_start = True
     try:
-        await (seats.restart if again else seats.start)(facts.id)
+        await (seats.restart if again else seats.start)(facts)
     finally:
         facts.action.is_start = False
-        facts.action.started_run = (await seats.status(facts.id)).run
+        facts.action.started_run = (await seats.status(facts)).run
 
 
 async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
@@ -151,8 +139,8 @@ async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
         # Saved first: the next agent must not take this stop for an operator's.
         facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         await means.registry.save(facts)
-    await means.seats.stop(facts.id)
-    facts.unit = await means.seats.status(facts.id)
+    await means.seats.stop(facts)
+    facts.unit = await means.seats.status(facts)
     if plan.repair:
         failpoint("repair_stopped")
 
@@ -196,7 +184,7 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     try:
         await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
     except WaError as error:
-        counts["failed"] += error.code != NOTHING_TO_REMOVE  # else the keys are new already
+        counts["failed"] += error.code != ladder.NOTHING_TO_REMOVE  # else the keys are new already
         raise
     counts["done"] += 1
     # Without a peer the engine took out damaged records, on a server it always does: errors
@@ -225,9 +213,8 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
                 note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
-            name = next(
-                (retired.name for retired in list_trash(root) if retired.id == facts.id), "nothing"
-            )
+            names = [retired.name for retired in list_trash(root) if retired.id == facts.id]
+            name = (*names, "nothing")[0]
         failpoint("set_aside")
         create(root, facts.instance)
         if back := give_back(root, facts.id):
@@ -257,14 +244,11 @@ _ACTIONS_REMOTE = {
 agent."""
 
 
-def plan_step(decision: Decision, repair: Repair, *, remote: bool) -> Plan:
+def plan_step(decision: ladder.Decision, repair: Repair, *, remote: bool) -> Plan:
     """`repair`: as it stands once the step has begun."""
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     return Plan(decision.kind.value, actions, decision.reason, repair, proof=decision.proof)
 
-
-NO_EFFECT = "no_effect"
-"""An engine's code for a step that its server answered and that changed nothing."""
 
 Next = tuple[Plan | None, float | None]
 """What to do now, and when to look again."""
@@ -280,7 +264,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     assert before is not None
     proof = may_repair_end_it(case, before)
     facts.kept = proof if isinstance(proof, Kept) else None
-    repair, decision = step_repair(case, before)
+    repair, decision = ladder.step_repair(case, before)
     if before.consent and not repair.consent:
         said = "an operator's order (%s) was not carried out: it is dropped, ask again"
         log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
@@ -297,7 +281,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
     gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
     asked = replace(repair, goal=Goal.WORKING_QR)
-    if gave_up and facts.instance.backend and isinstance(may_repair_end_it(case, asked), Proof):
+    if gave_up and facts.instance.backend and not isinstance(may_repair_end_it(case, asked), Kept):
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
         facts.forgive(paired=False, account="")
@@ -330,16 +314,8 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
-        facts.repair = after_action(
-            repair,
-            kind,
-            outcome.ok,
-            config.recovery,
-            time.time(),
-            backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
-            no_effect=outcome.refusal == NO_EFFECT,
-            refusal=outcome.refusal,
-        )
+        told, policy = {"backup": outcome.made, "refusal": outcome.refusal}, config.recovery
+        facts.repair = ladder.after_action(repair, kind, outcome.ok, policy, time.time(), **told)
 
 
 def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wall: float) -> bool:

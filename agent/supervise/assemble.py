@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent import VERSION
 from agent.backends.declared import Backends
@@ -16,7 +17,7 @@ from agent.config.load import changes_that_need_restart
 from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
-from agent.core.session import AgentStatus, wall_text
+from agent.core.session import wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.instance_file import NAME
@@ -35,15 +36,7 @@ from agent.supervise.run import run_pass
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
-from agent.vault.identity import (
-    IN_RECORD,
-    OTHERS,
-    Found,
-    Identity,
-    create,
-    names_other_engine,
-    scan,
-)
+from agent.vault import identity as files
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
 
@@ -85,9 +78,8 @@ class Supervisor:
             crypto_patterns=config.crypto_patterns,
         )
         self.reaching = Reaching(root, wake, self._notes)
-        self.incidents = Incidents(
-            settings, self._facts, wake, self._notes, self.reaching, self.backends
-        )
+        parts = self._notes, self.reaching, self.backends
+        self.incidents = Incidents(settings, self._facts, wake, *parts)
         self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.
@@ -111,7 +103,7 @@ class Supervisor:
             self._run_pass,
             parallel=PASSES_AT_ONCE,
             retry_after=lambda: settings.config.health.interval,
-            lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
+            facts=self._facts,
         )
 
         # What runs on a clock, and what goes on in the next agent.
@@ -133,32 +125,31 @@ class Supervisor:
         self._pending = set(instances)
         self._to_restore = len(self._pending)
 
-    def status(self) -> AgentStatus:
-        """The agent's own figures: does its loop turn, are sessions brought back?"""
+    def status(self) -> dict[str, Any]:
+        """The agent's own figures: does its loop turn (`alive`), are sessions brought back?
+        `dbus_connected`: None on a host that has no D-Bus; `incidents`: for each group in use the
+        code of its incident, "" = none; `settings_refused`: the last reload failed."""
         age, settings = boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
         self._pending = {its.id for its in there if not its.observed or its.unsettled}
-        return AgentStatus(
-            version=VERSION,
-            host=self.host.name,
-            started=wall_text(self._started_wall),
-            ready=all(its.observed for its in there),
-            restoring={
-                "done": self._to_restore - len(self._pending),
-                "total": self._to_restore,
-            },
-            passes=self.loop.passes,
-            pass_seconds_total=self.loop.pass_seconds,
-            last_pass_age_seconds=age,
-            dbus_connected=self.host.connected,
-            jobs_pending=self.host.jobs_pending,
-            incidents=self.incidents.codes(),
-            reconnects=self.registry.reconnects,
-            settings_read=wall_text(settings.read_wall),
-            settings_refused=settings.refused,
-            alive=age <= max(settings.config.health.interval, 30.0),
-        )
+        total, left = self._to_restore, len(self._pending)
+        return {
+            "version": VERSION,
+            "host": self.host.name,
+            "started": wall_text(self._started_wall),
+            "ready": all(its.observed for its in there),
+            "restoring": {"done": total - left, "total": total},
+            "passes": self.loop.passes,
+            "pass_seconds_total": self.loop.pass_seconds,
+            "last_pass_age_seconds": age,
+            "dbus_connected": self.host.connected,
+            "jobs_pending": self.host.jobs_pending,
+            "incidents": self.incidents.codes(),
+            "settings_read": wall_text(settings.read_wall),
+            "settings_refused": settings.refused,
+            "alive": age <= max(settings.config.health.interval, 30.0),
+        }
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
@@ -182,10 +173,10 @@ UNKNOWN = "unknown"
 """The engine of a session of which nothing tells it."""
 
 
-def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
+def recover_identity(root: Path, folder: files.Found) -> tuple[files.Identity, str] | None:
     """The identity, and a sentence on what it was taken from; None: the file is there and cannot be
     read at the moment, or the folder holds no session."""
-    if folder.code not in (OTHERS, "absent", "damaged"):
+    if folder.code not in (files.OTHERS, "absent", "damaged"):
         return None
     for snapshot in list_snapshots(root, folder.id):
         if (manifest := snapshot.manifest) is not None:
@@ -194,10 +185,12 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
             )
             source = f"its engine and settings are those of snapshot {snapshot.name}"
             paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
-            return Identity(instance, paired, manifest.account, needs_passkey=passkey), source
+            return files.Identity(instance, paired, manifest.account, needs_passkey=passkey), source
     if not (root / folder.id / NAME).exists():
         return None
-    return Identity(Instance(folder.id, UNKNOWN, False)), "it has no snapshot to tell its engine"
+    return files.Identity(
+        Instance(folder.id, UNKNOWN, False)
+    ), "it has no snapshot to tell its engine"
 
 
 async def load_instances(
@@ -218,7 +211,7 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
-        facts.enabled_by_operator = host.enabled_by_operator(facts.id)
+        facts.enabled_by_operator = host.enabled_by_operator(facts)
         if facts.id in running:
             # Before the first pass: no other start may take its memory.
             registry.gate.promise(facts)
@@ -241,25 +234,25 @@ async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
 
 async def _take_in_folders(registry: Registry) -> None:
     """Compare each folder with its row: the newer wins, and both say the same from then on."""
-    for folder in await asyncio.to_thread(scan, registry.root):
+    for folder in await asyncio.to_thread(files.scan, registry.root):
         facts = registry.facts.get(folder.id)
         if facts is None:
             await _take_in(registry, folder)
             continue
         path, engine = registry.root / folder.id, facts.instance.engine
-        if folder.identity and (fault := names_other_engine(folder.identity, engine, path)):
+        if folder.identity and (fault := files.names_other_engine(folder.identity, engine, path)):
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
             more = "; the agent writes the database's version into it"
-            said.error("%s%s", folder.problem, "" if folder.code == OTHERS else more)
+            said.error("%s%s", folder.problem, "" if folder.code == files.OTHERS else more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
 
 
-async def _take_in(registry: Registry, folder: Found) -> None:
+async def _take_in(registry: Registry, folder: files.Found) -> None:
     """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
     whose identity went with a lost database."""
     identity = folder.identity
@@ -284,7 +277,7 @@ async def _take_in(registry: Registry, folder: Found) -> None:
     registry.add(identity.instance, record).saved.identity = folder.identity
 
 
-async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
+async def _follow_folder(registry: Registry, facts: Facts, identity: files.Identity) -> None:
     """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
     sentence = (
@@ -294,7 +287,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
-    newer = {its: getattr(written, its) for its in IN_RECORD}
+    newer = {its: getattr(written, its) for its in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
     facts.note("folder_newer", sentence)
@@ -328,7 +321,7 @@ async def _lay_out_missing(registry: Registry) -> None:
             await registry.store.remove(facts.id, entry(facts, "deleted", words))
             registry.drop(facts)
         elif not facts.record.paired:
-            await asyncio.to_thread(create, registry.root, facts.instance)
+            await asyncio.to_thread(files.create, registry.root, facts.instance)
         else:
             missing = "the session folder of %s is missing; the agent does not start it"
             log.error(missing, facts.id, extra=about(facts.id))

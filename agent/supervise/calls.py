@@ -2,14 +2,14 @@
 pairing are refused without a person's word, and say what to type."""
 
 import asyncio
-import io
 import secrets
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -58,10 +58,6 @@ AT_ONCE = 200
 MARKING = "mark messages as read"
 
 
-_Whose = Mapping[tuple[str, str], Sequence[str]]
-"""By chat and writer, as WhatsApp named both."""
-
-
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
@@ -99,21 +95,20 @@ class Calls:
         return await link.call(do, args, timeout=timeout)
 
     async def qr(self, id: InstanceId) -> Qr | None:
-        link = self._link(id, "show the QR code of")
+        facts, link = self._linked(id, "show the QR code of")
         try:
             answer = await link.call("qr")
         except EngineError as error:
-            raise _because(self.registry.get(id), error) from error
+            raise _because(facts, error) from error
         try:
             return msgspec.convert(answer.get("qr"), Qr | None)
         except msgspec.ValidationError as error:
             raise LinkError(f"cannot read the QR code: {error}") from error
 
     async def logout(self, id: InstanceId) -> None:
-        facts = self.registry.get(id)
-        self._link(id, "log out")
+        facts, _ = self._linked(id, "log out")
         async with facts.busy:  # a restart under way would lose the engine's word
-            link = self._link(id, "log out")
+            _, link = self._linked(id, "log out")
             facts.note("operator", "an operator asked for a logout")
             await self.registry.save(facts)
             facts.asked.logout = True
@@ -135,19 +130,19 @@ class Calls:
         alone: bool = False,
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
-        if name == PAIRING_CODE and not self.registry.get(id).no_pairing_to_lose:
+        facts = self.registry.get(id)
+        if name == PAIRING_CODE and not facts.no_pairing_to_lose:
             raise Refused(
                 f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
                 f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
                 code="not_waiting",
             )
-        facts = self.registry.get(id)
         if not alone:
-            arguments = await in_parts(self._link(id, f"{name} with"), id, arguments)
+            arguments = await in_parts(self._linked(id, f"{name} with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}
         try:
             async with facts.busy if alone else nullcontext():
-                link = self._link(id, f"{name} with")
+                _, link = self._linked(id, f"{name} with")
                 if alone:
                     facts.note("operator", f"an operator asked its engine for: {name}")
                     await self.registry.save(facts)
@@ -160,7 +155,7 @@ class Calls:
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
         """`file`: what would be the message's content, on the disk."""
-        link, facts = self._link(id, "send with"), self.registry.get(id)
+        facts, link = self._linked(id, "send with")
         _refuse_other_account(facts)
         message = await in_parts(link, id, message, file)
         try:
@@ -177,7 +172,7 @@ class Calls:
     ) -> Mapping[str, Any]:
         """A call that is of the moment: nothing keeps it for later, and to repeat it is harmless.
         EngineError is the worker's own refusal."""
-        link, facts = self._link(id, f"{doing} with"), self.registry.get(id)
+        facts, link = self._linked(id, f"{doing} with")
         _refuse_other_account(facts)
         try:
             return await link.call(do, arguments, timeout=COMMAND_TIMEOUT)
@@ -212,18 +207,22 @@ class Calls:
         `sender`: who wrote them in a group; "" = looked up in what its worker kept."""
         if not message_ids:
             return await self._mark_all(id, chat)
-        named: _Whose = {(chat, sender): message_ids}
-        await self._mark(id, named if sender else await self._by_sender(id, chat, message_ids))
+        named = [(each, chat, sender) for each in message_ids]
+        await self._mark(id, named if sender else await self._with_senders(id, chat, message_ids))
         return len(message_ids)
 
     async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
         asked = {"state": state, "chat": chat, "seconds": seconds}
         await self.ask(id, "presence", {"asked": asked}, "show a presence")
 
-    async def _mark(self, id: InstanceId, whose: _Whose) -> None:
+    async def _mark(self, id: InstanceId, named: Sequence[tuple[str, str, str]]) -> None:
+        """Of each message its id, chat and writer, as WhatsApp named them."""
+        whose: dict[tuple[str, str], list[str]] = {}
+        for message_id, its_chat, its_sender in named:
+            whose.setdefault((str(its_chat), str(its_sender)), []).append(str(message_id))
         for (chat, sender), ids in whose.items():
             for start in range(0, len(ids), AT_ONCE):
-                some = list(ids[start : start + AT_ONCE])
+                some = ids[start : start + AT_ONCE]
                 asked = {"chat": chat, "message_ids": some, "sender": sender}
                 await self.ask(id, "mark_read", {"asked": asked}, MARKING)
 
@@ -237,15 +236,15 @@ class Calls:
                 f"cannot mark all messages of a chat of {id}: its worker keeps none; name them",
                 field="message_ids",
             ) from error
-        whose: dict[tuple[str, str], list[str]] = {}
-        for message_id, its_chat, sender in raw.get("messages", ()):
-            whose.setdefault((str(its_chat), str(sender)), []).append(str(message_id))
-        await self._mark(id, whose)
+        unread = raw.get("messages", ())
+        await self._mark(id, unread)
         marked = {"chat": chat, "cursor": raw.get("newest", 0)}
         await self.ask(id, "messages_marked", marked, MARKING)
-        return sum(map(len, whose.values()))
+        return len(unread)
 
-    async def _by_sender(self, id: InstanceId, chat: str, message_ids: Sequence[str]) -> _Whose:
+    async def _with_senders(
+        self, id: InstanceId, chat: str, message_ids: Sequence[str]
+    ) -> Sequence[tuple[str, str, str]]:
         """As far as they are kept; of a chat of two no more need be known."""
         found = await self.find(id, chat, message_ids)
         missing = sorted(set(message_ids) - set(found))
@@ -256,14 +255,10 @@ class Calls:
                 field="sender",
                 code="message_not_found",
             )
-        whose: dict[tuple[str, str], list[str]] = {}
-        for message_id in message_ids:
-            its = found.get(message_id, {})
-            names = str(its.get("chat", chat)), str(its.get("sender", ""))
-            whose.setdefault(names, []).append(message_id)
-        return whose
+        kept = ((each, found.get(each, {})) for each in message_ids)
+        return [(each, its.get("chat", chat), its.get("sender", "")) for each, its in kept]
 
-    def _link(self, id: InstanceId, doing: str) -> WorkerLink:
+    def _linked(self, id: InstanceId, doing: str) -> tuple[Facts, WorkerLink]:
         facts = self.registry.get(id)
         if facts.link is None:
             raise Refused(
@@ -271,7 +266,7 @@ class Calls:
                 f" ({facts.sentence or 'not checked yet'})",
                 code="not_running",
             )
-        return facts.link
+        return facts, facts.link
 
 
 def _refuse_other_account(facts: Facts) -> None:
@@ -309,8 +304,8 @@ def _unknown(id: InstanceId, cause: object) -> TryLater:
     return TryLater(f"cannot tell whether {id} sent the message: {cause}", code="unknown_outcome")
 
 
-PART = 256 * 1024
-"""Characters of base64 in one part: whole groups of four, well below a frame of the link."""
+PART = 192 * 1024
+"""Bytes of one part: as base64 well below a frame of the link."""
 PART_TIMEOUT = 15.0
 
 
@@ -326,15 +321,12 @@ async def in_parts(
         return message
     upload, index, size = secrets.token_hex(16), 0, 0
     try:
-        source: IO[Any] = (
-            io.StringIO(text) if file is None else await asyncio.to_thread(open_plain, file)
-        )
+        source = await asyncio.to_thread(open_plain, file) if file else BytesIO(b64decode(text))
         with source:
-            at_once = PART if file is None else PART // 4 * 3
-            while raw := await asyncio.to_thread(source.read, at_once):
-                data = raw if isinstance(raw, str) else b64encode(raw).decode()
+            while raw := await asyncio.to_thread(source.read, PART):
+                data = b64encode(raw).decode()
                 await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
-                index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
+                index, size = index + 1, size + len(raw)
     except OSError as error:
         raise Refused(
             f"cannot send with {id}: the file of the message cannot be read: {error.strerror}",

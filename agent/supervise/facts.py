@@ -13,21 +13,10 @@ from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.figures import PerMinute
 from agent.core.memory import memory_budget
-from agent.core.model import (
-    UNIT_ABSENT,
-    Category,
-    ClaimFact,
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
-    Instance,
-    JournalEntry,
-    SessionRecord,
-    UnitStatus,
-)
+from agent.core.model import ClaimFact, Health, Instance, JournalEntry, SessionRecord
 from agent.core.reasons import Permanence, reason_of
-from agent.core.session import NOT_LOOKED_YET, Session
-from agent.core.words import BEHIND, Claim
+from agent.core.session import Session
+from agent.core.words import BEHIND, Category, Claim, ConnectionStatus
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
 from agent.link.wire import Hello
@@ -96,8 +85,6 @@ class SavedFacts:
     instance: Instance | None = None
     record: SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""
-    rows_behind: bool = False
-    """Writing them failed since: views show at least what the agent acts on."""
     unwritten: str = ""
     """Why its identity file could not be written last; "" = it could."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -112,8 +99,6 @@ class Facts(Session):
     asked: Asked = field(default_factory=Asked)
     action: ActionFacts = field(default_factory=ActionFacts)
     saved: SavedFacts = field(default_factory=SavedFacts)
-    shown: tuple[UnitStatus, HealthVerdict] = (UNIT_ABSENT, NOT_LOOKED_YET)
-    """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
     link: WorkerLink | None = None
     begun_at: float = 0.0
@@ -136,8 +121,6 @@ class Facts(Session):
     """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """The ending that was counted last."""
-    lost_at: float | None = None
-    """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     crypto_lines: PerMinute = field(default_factory=PerMinute)
@@ -159,6 +142,12 @@ class Facts(Session):
     ) -> None:
         """The journal and the log have it with the next save."""
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
+
+    @property
+    def at_rest(self) -> bool:
+        """True if no pass need look at it before it is probed: its worker says that it is well."""
+        busy = self.wait.reason or self.repairing or self.record.attempts or self.asked != Asked()
+        return self.verdict.healthy and not busy and not self.instance.backend
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""
@@ -186,7 +175,7 @@ class Facts(Session):
             # It has just connected: probed at once, and deep, for its proof and for parts that its
             # page lacks. A server's sessions have their own pace.
             self.next_probe = self.next_deep = 0.0
-        return before is None or _words(before.claim) != _words(claim)
+        return before is None or before.claim != claim or proved is (claim.proof_age is None)
 
     def begin_again(self, now: float) -> None:
         """A server was told to begin this session again: earlier claims prove nothing, and its time
@@ -194,12 +183,6 @@ class Facts(Session):
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
-
-
-def _words(claim: Claim) -> Claim:
-    """All of a claim but its version, its age and the age of its proof."""
-    proved = None if claim.proof_age is None else 0.0
-    return replace(claim, proof_age=proved, still_for=0.0, version="")
 
 
 # What supervision asks of the configuration: policies, and the memory of all workers.

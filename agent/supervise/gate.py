@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import Failure, Incident, IncidentPolicy, find_incident, is_shared, shared
+from agent.core.incidents import Incident, IncidentPolicy, find_incident, is_shared, shared
 from agent.core.memory import lacks_room
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
@@ -77,9 +77,9 @@ class Incidents:
         longer."""
         if self._end_if_well(incident):
             return
-        able = [its.id for its in self._not_well(incident) if not self.reaching.away(its)]
+        able = [its.id for its in self._not_well(incident) if not self.reaching.of(its).away]
         holder = self.all_facts.get(incident.canary) if incident.canary else None
-        if incident.is_outage and (self.reaching.away(holder) if holder else not able):
+        if incident.is_outage and (self.reaching.of(holder).away if holder else not able):
             incident.pass_turn(now)  # its try would prove nothing: due once an address is back
             return
         if now < incident.next_turn(self.policy, now):
@@ -100,15 +100,9 @@ class Incidents:
         elif is_shared(code):
             facts.failures.pop(code, None)
             facts.failures[code] = now
-            members = self._of(group)
-            found = find_incident(
-                group,
-                (Failure(it.id, word, at) for it in members for word, at in it.failures.items()),
-                successes={it.id: it.succeeded_at for it in members},
-                population=len(members),
-                policy=self.policy,
-                now=now,
-            )
+            failures = {it.id: it.failures for it in self._of(group)}
+            successes = {it.id: it.succeeded_at for it in self._of(group)}
+            found = find_incident(group, failures, successes, self.policy, now)
             if found is not None:
                 self.active[group] = found
                 said = f"incident: {found.sentence}; they wait while one of them tries first"
@@ -133,11 +127,10 @@ class Incidents:
         facts.succeeded_at = now
         if (incident := self.active.get(group)) is None:
             return
+        back = sum(incident.since <= it.succeeded_at for it in self._of(group))
         if incident.canary == facts.id:
             self.release(group, f"its canary {facts.id} is connected again")
-        elif sum(incident.since <= it.succeeded_at for it in self._of(group)) >= len(
-            incident.members
-        ):
+        elif back >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
 
     def nothing_to_try(self, facts: Facts) -> None:
@@ -362,7 +355,7 @@ class Gate:
             return None
         numbers = ""
         if reason == UNREACHABLE:
-            numbers = self.reaching.sentence(facts)
+            numbers = self.reaching.of(facts).sentence
         elif reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
             numbers = self.backends.why_away(facts)
         return Wait(reason, numbers, boot_now() + ASK_AGAIN)

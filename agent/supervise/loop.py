@@ -10,13 +10,14 @@ import heapq
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.log import about
+from agent.supervise.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -46,20 +47,18 @@ class Wakes:
 class Loop:
     """Runs passes side by side, bounded, one at a time for each instance.
 
-    `lane_of`: the backend that a pass may wait for, "" = none. Each lane has its own places, so
-    that a slow server delays no others.
+    `facts`: of each session, with the backend that a pass may wait for: its lane, "" = none. Each
+    lane has its own places, so that a slow server delays no others.
     """
 
     wakes: Wakes
     run_pass: RunPass
     parallel: int
     retry_after: Callable[[], float]
-    lane_of: Callable[[InstanceId], str] = lambda _instance: ""
+    facts: Mapping[InstanceId, Facts]
     lane_parallel: int = 64
     _running: dict[InstanceId, str] = field(init=False, default_factory=dict)
     """The lane of each pass under way."""
-    _taken: Counter[str] = field(init=False, default_factory=Counter)
-    """Places taken in each lane."""
     _due: dict[InstanceId, float] = field(init=False, default_factory=dict)
     _heap: list[tuple[float, InstanceId]] = field(init=False, default_factory=list)
     _sleeps_until: float = field(init=False, default=0.0)
@@ -93,19 +92,25 @@ class Loop:
             at, instance = heapq.heappop(self._heap)
             if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
                 del self._due[instance]
-                self.wakes.woken[instance] = None
+                its = self.facts.get(instance)
+                if its and its.at_rest and its.next_probe > now:
+                    self._schedule(instance, its.next_probe, now)
+                else:
+                    self.wakes.woken[instance] = None
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
+        taken = Counter(self._running.values())
         for instance in list(self.wakes.woken):
-            lane = self.lane_of(instance)
-            if self._taken[lane] >= (self.lane_parallel if lane else self.parallel):
+            its = self.facts.get(instance)
+            lane = its.instance.backend if its else ""
+            if taken[lane] >= (self.lane_parallel if lane else self.parallel):
                 if not lane:
                     self._full_since = self._full_since or now
                 continue
             if instance not in self._running:
                 del self.wakes.woken[instance]
                 self._running[instance] = lane
-                self._taken[lane] += 1
+                taken[lane] += 1
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     async def _sleep(self, now: float) -> None:
@@ -127,9 +132,7 @@ class Loop:
             bug = None if isinstance(error, WaError) else error
             log.error(words, instance, error, exc_info=bug, extra=about(instance))
         finally:
-            lane = self._running.pop(instance)
-            self._taken[lane] -= 1
-            if not lane:
+            if not self._running.pop(instance):
                 self._full_since = None
             if self.wakes.woken:  # the pass that waits for this place, or was woken during this one
                 self.wakes.rung.set()

@@ -24,17 +24,6 @@ SOONEST = 1.0
 """Seconds to the first probe of a session that its server connects."""
 
 
-HELD_UP = 2.0
-"""A look that is this late was delayed together with many others."""
-
-
-def next_look(due: float, now: float, interval: float) -> float:
-    """After its interval; after a delay sooner and at a moment of its own, or the agent would probe
-    all delayed sessions in the same second from then on."""
-    held_up = due > 0 and now - due >= HELD_UP
-    return now + interval * (random.uniform(0.5, 1.0) if held_up else 1.0)
-
-
 def probe_interval(facts: Facts, now: float, usual: float) -> float:
     """A server need not report what becomes of a session that it connects: ask, ever less often."""
     fact = facts.run.claim
@@ -58,7 +47,7 @@ FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 
 async def observe(means: Means, facts: Facts) -> None:
     """Look at everything that can be looked at now, each look with its own deadline."""
-    note_unit(facts, await means.seats.status(facts.id))
+    note_unit(facts, await means.seats.status(facts))
     await _attach_if_it_runs(means, facts)
     now = boot_now()
     if facts.link is not None and now >= facts.next_probe:
@@ -68,20 +57,8 @@ async def observe(means: Means, facts: Facts) -> None:
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
-        await _look_for_its_own_files(means, facts)
     else:
         await asyncio.to_thread(_look_at_disk, means, facts)
-
-
-async def _look_for_its_own_files(means: Means, facts: Facts) -> None:
-    """The worker refused the files that lay there; once for each probe, for they may be back."""
-    claim, probe = facts.run.claim, facts.run.probe
-    if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
-        return
-    facts.run.files_looked_at = probe
-    folder, engine = means.registry.root / facts.id, facts.instance.engine
-    if await asyncio.to_thread(may_log_in, folder, engine, facts.record.account):
-        facts.asked.restart_for = "its own files are back"
 
 
 def _look_at_disk(means: Means, facts: Facts) -> None:
@@ -122,7 +99,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         if facts.instance.backend:
             link = means.gate.backends.needed(facts).attach(facts.id, listener)
         else:
-            path = means.seats.link_path(facts.id)
+            path = means.seats.link_path(facts)
             link = await Link.open(path, facts.id, pid, listener)
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
@@ -158,9 +135,15 @@ def _listener(means: Means, facts: Facts) -> Listener:
     opened_in = facts.unit.run
 
     def on_claim(run: str, claim: Claim) -> None:
-        if run == facts.unit.run and facts.heard(claim, boot_now()):
+        now, rules = boot_now(), means.settings.config.health_policy
+        if run != facts.unit.run:
+            return
+        if facts.heard(claim, now):
             ask_soon(facts)
             means.gate.wake(facts.id)
+        elif facts.at_rest and (claim.proof_age or 0.0) + rules.interval < rules.proof_limit:
+            # As good as a probe's answer: no pass until it is silent, or a deep probe is due.
+            facts.next_probe = min(now + rules.interval, facts.next_deep)
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
@@ -183,12 +166,13 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     begun, rules = boot_now(), means.settings.config.health
     if deep:
-        facts.next_deep = next_look(facts.next_deep, begun, rules.deep)
-    interval = probe_interval(facts, begun, rules.interval)
-    facts.next_probe = next_look(facts.next_probe, begun, interval)
+        # Sessions that began together, or were held up together, part again.
+        facts.next_deep = begun + rules.deep * random.uniform(0.8, 1.0)
+    facts.next_probe = begun + probe_interval(facts, begun, rules.interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:
-        answer = await link.call("probe", {"deep": deep}, timeout=rules.timeout)
+        asked = {"deep": deep, "every": rules.interval}
+        answer = await link.call("probe", asked, timeout=rules.timeout)
         claim = parse_claim(answer.get("claim"))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
@@ -199,11 +183,14 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     now = boot_now()
     files = answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
-    told = answer.get("folder")
-    gone = isinstance(told, Mapping) and told.get("deleted")
-    if not facts.instance.backend and (deep or gone or not facts.counters.probes % 2):
-        # In a thread, as its disk may hang: too dear for each probe of a session at rest.
-        await asyncio.to_thread(compare_folder, facts, told, means.registry.root / facts.id)
+    if not facts.instance.backend:  # in a thread, as its disk may hang
+        folder = means.registry.root / facts.id
+        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), folder)
+        engine, account = facts.instance.engine, facts.record.account
+        # The worker refused the files that lay there; they may be back.
+        refused = claim.reason in NOT_ITS_OWN
+        if refused and await asyncio.to_thread(may_log_in, folder, engine, account):
+            facts.asked.restart_for = "its own files are back"
     if deep:
         detail = answer.get("detail")
         detail = detail if isinstance(detail, Mapping) else {}

@@ -121,7 +121,7 @@ class Orders:
         facts = self.registry.get(id)
         refuse_to_end(facts, "restart")
         # Right after the agent's start no pass has looked at it yet.
-        unit = facts.unit if facts.observed else await self.host.status(id)
+        unit = facts.unit if facts.observed else await self.host.status(facts)
         if not unit.runs:
             return await self.start(id)
         facts.forgive(restart_of=unit.run)
@@ -171,7 +171,7 @@ class Orders:
             self.registry.get(id)  # another request may have deleted it meanwhile
             facts.note("deleting", "an operator deletes it")
             await self.registry.save_order(facts)
-            await self.host.stop(id)
+            await self.host.stop(facts)
             failpoint("deletion_begun")
             if facts.instance.backend:
                 await self.registry.gate.backends.let_go(facts.instance)

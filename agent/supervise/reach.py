@@ -21,7 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from functools import partial
@@ -151,17 +151,15 @@ async def resolve(host: str, port: int) -> list[str]:
     if not _asked.acquire(blocking=False):
         raise socket.gaierror(socket.EAI_AGAIN, "the name servers do not answer")
     answer = Future[list[str]]()
+    answer.set_running_or_notify_cancel()  # a caller that gives up leaves it to its thread
 
     def ask() -> None:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
-            with suppress(InvalidStateError):  # no session needs it any more
-                answer.set_result(found)
+            answer.set_result(list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES])
         except (OSError, UnicodeError) as error:
             known = isinstance(error, OSError)
-            with suppress(InvalidStateError):
-                answer.set_exception(error if known else OSError("it is no valid name"))
+            answer.set_exception(error if known else OSError("it is no valid name"))
         finally:
             _asked.release()
 
@@ -215,6 +213,10 @@ class Reach:
     @property
     def away(self) -> bool:
         return self.away_since is not None and not self.blind
+
+    @property
+    def sentence(self) -> str:
+        return f"cannot reach {self.address.name}: {self.cause}" if self.away else ""
 
     @property
     def next_moment(self) -> float:
@@ -278,30 +280,20 @@ class Reaching:
 
     def wait_reason(self, facts: Facts) -> str:
         """The wait reason while its address is away; "" while it can be reached, or is unknown."""
-        reach = self._reach(facts)
+        reach = self.of(facts)
         if facts.asked.past_looks or not reach.away:
             return ""
         reach.waiting[facts.id] = facts
         return UNREACHABLE if boot_now() < reach.next_moment else ""
 
-    def sentence(self, facts: Facts) -> str:
-        reach = self._reach(facts)
-        return f"cannot reach {reach.address.name}: {reach.cause}" if reach.away else ""
-
-    def back_at(self, facts: Facts) -> float | None:
-        return self._reach(facts).back_at
-
     def way_out(self, facts: Facts) -> str:
         """The session's server and proxy, to be compared and not shown: it may hold a password."""
-        url, proxy = astuple(self._reach(facts).address)
+        url, proxy = astuple(self.of(facts).address)
         return "" if not url or url.startswith("file:") else f"{url} {proxy}"
-
-    def away(self, facts: Facts) -> bool:
-        return self._reach(facts).away
 
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: it may try now. A time: ask again then, or when it is woken."""
-        reach = self._reach(facts)
+        reach = self.of(facts)
         if facts.asked.past_looks:
             return None
         reach.waiting[facts.id] = facts
@@ -318,7 +310,7 @@ class Reaching:
     def doubt(self, facts: Facts, apart: float = LOOK_EVERY) -> None:
         """The session's engine waits for the network: look whether the address is away. `apart`:
         seconds since the last look."""
-        if (reach := self._reach(facts)).away or reach.address is NOWHERE:
+        if (reach := self.of(facts)).away or reach.address is NOWHERE:
             return
         reach.waiting[facts.id] = facts
         if boot_now() - reach.looked_at > apart:
@@ -326,14 +318,14 @@ class Reaching:
 
     def failed(self, facts: Facts, code: str) -> None:
         """The session's connection was lost, or a try failed; its record has counted that."""
-        reach = self._reach(facts)
+        reach = self.of(facts)
         reach.failed(code, boot_now())
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
             self.doubt(facts, LOOKS_APART)
 
     def succeeded(self, facts: Facts) -> None:
-        reach = self._reach(facts)
+        reach = self.of(facts)
         reach.waiting.pop(facts.id, None)
         was_away = reach.away
         reach.connected(boot_now())
@@ -342,11 +334,8 @@ class Reaching:
             self._tell(reach, back=True)
 
     def forget(self, id: InstanceId) -> None:
-        if (known := self._of.pop(id, None)) is None:
-            return
-        known[1].waiting.pop(id, None)
-        if not any(other is known[1] for _, other in self._of.values()):
-            self._all.pop(known[1].address, None)
+        if (known := self._of.pop(id, None)) is not None:
+            known[1].waiting.pop(id, None)
 
     async def run(self) -> None:
         """Look again at addresses that are away while a session waits for them."""
@@ -355,7 +344,7 @@ class Reaching:
                 for reach in self._all.values():
                     if reach.away_since is not None:
                         its = reach.waiting.items()
-                        reach.waiting = {id: one for id, one in its if self._wants(one)}
+                        reach.waiting = {id: one for id, one in its if _wants(one)}
                         if reach.waiting:
                             self._begin_look(reach)
                 # At whole seconds the loop of passes turns, too.
@@ -364,11 +353,6 @@ class Reaching:
             for reach in self._all.values():
                 if reach.looking is not None:
                     reach.looking.cancel()
-
-    def _wants(self, its: Facts) -> bool:
-        """True if it should run, is not connected, and may try by itself."""
-        over = its.gone or its.status == "CONNECTED" or its.ended.hopeless
-        return its.should_run and not over
 
     def _begin_look(self, reach: Reach) -> None:
         if reach.looking is None:
@@ -412,7 +396,7 @@ class Reaching:
         if done:
             reach.waiting.clear()
 
-    def _reach(self, facts: Facts) -> Reach:
+    def of(self, facts: Facts) -> Reach:
         settings = facts.instance.settings
         known = self._of.get(facts.id)
         if known is not None and known[0] is settings:
@@ -423,3 +407,9 @@ class Reaching:
         reach = self._all.setdefault(address, Reach(address))
         self._of[facts.id] = (settings, reach)
         return reach
+
+
+def _wants(its: Facts) -> bool:
+    """True if it should run, is not connected, and may try by itself."""
+    over = its.gone or its.status == "CONNECTED" or its.ended.hopeless
+    return its.should_run and not over

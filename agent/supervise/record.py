@@ -251,8 +251,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None
-    down = fact.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-    if down and (code := fact.claim.reason):
+    if fact.claim.down and (code := fact.claim.reason):
         # WhatsApp's last word may come while it is down for another reason.
         key = code if reason_of(code).final else "claim"
         return Drop(code, (key, unit.run, fact.since), fact.claim.until_wall)
@@ -264,8 +263,6 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
 
 
-_BY_HAND = ("stopped", "disabled", "masked", "logout")
-"""An operator stopped or disabled it: not counted as downtime."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -350,7 +347,6 @@ def _note_status(
             facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
     if before.status is Status.CONNECTED:
         facts.connected_since_wall = None
-        facts.lost_at = boot_now()
         because = verdict.after or verdict.reason or facts.record.reason or "unknown"
         facts.lost_because = facts.lost_because or because
     asked = facts.asked.logout and verdict.reason == "logout"
@@ -377,9 +373,6 @@ def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
     facts.asked.logout = False
     facts.noted_drop = ("", "", 0.0)
     registry.gate.succeeded(facts)
-    if facts.lost_at is not None and facts.lost_because not in _BY_HAND:
-        registry.reconnects.note(boot_now() - facts.lost_at)
-    facts.lost_at = None
     if facts.lost_because:
         facts.counters.by_word["reconnects"][facts.lost_because] += 1
         facts.lost_because = ""

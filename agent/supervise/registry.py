@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from agent.clock import boot_now
 from agent.config.tables import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
-from agent.core.figures import Histogram, RepairStatistics, StatusTime
+from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import resume_repair
@@ -74,7 +74,6 @@ class Registry:
         init=False, default_factory=WeakValueDictionary
     )
     """By device, as two copies are compared one after the other; and by the name that is made."""
-    reconnects: Histogram = field(init=False, default_factory=Histogram)
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     @property
@@ -160,19 +159,13 @@ class Registry:
             raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 
-    def views(self) -> "Views":
-        return Views(self)
+    def views(self) -> Mapping[InstanceId, Session]:
+        return {id: self.view(id) for id in self.facts}
 
     def view(self, id: InstanceId) -> Session:
-        """Instance and record are shown as saved: a kill of the agent undoes nothing that was
-        seen."""
         facts = self.get(id)
         view: Session = copy(facts)
         view.at, view.at_wall = boot_now(), time.time()
-        if not facts.saved.rows_behind:
-            view.instance = facts.saved.instance or facts.instance
-            view.record = facts.saved.record or facts.record
-        view.unit, view.verdict = facts.shown
         settings = self.settings
         breaker, rules = view.record.breaker, settings.config.reconnect.breaker
         view.circuit = breaker.state(view.at_wall, rules).value
@@ -266,17 +259,10 @@ class Registry:
             raise
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance, record, saved = facts.instance, facts.record, facts.saved
-        try:
-            await self.store.save(instance, record, *entries)
-        except BaseException:
-            saved.rows_behind = True
-            raise
-        else:
-            saved.rows_behind, saved.instance, saved.record = False, instance, record
-        finally:
-            facts.shown = facts.unit, facts.verdict
-            facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
+        instance, record = facts.instance, facts.record
+        facts.status_time = facts.status_time.enter(record.status, boot_now())
+        await self.store.save(instance, record, *entries)
+        facts.saved.instance, facts.saved.record = instance, record
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -304,24 +290,6 @@ class Registry:
                     facts.saved.unwritten = cause
             else:
                 facts.saved.identity, facts.saved.unwritten = identity, ""
-
-
-@dataclass(frozen=True, slots=True)
-class Views(Mapping[InstanceId, Session]):
-    """All sessions as views, each made when it is read."""
-
-    registry: Registry
-
-    def __getitem__(self, id: InstanceId) -> Session:
-        if id not in self.registry.facts:
-            raise KeyError(id)
-        return self.registry.view(id)
-
-    def __iter__(self) -> Iterator[InstanceId]:
-        return iter(list(self.registry.facts))
-
-    def __len__(self) -> int:
-        return len(self.registry.facts)
 
 
 def repair_of(id: InstanceId, record: SessionRecord) -> Repair | None:

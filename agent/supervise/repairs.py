@@ -64,20 +64,15 @@ _HOLDS = AWAY | {MEMORY_FULL}
 """Wait reasons for which no repair is begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepairResult:
-    healthy: bool
-    cleaned: bool
-    recovered: bool
-    ending: str
-    sentence: str = ""
-    """The trouble that is left; "" where it is well."""
+Answer = dict[str, Any]
+"""healthy, cleaned, recovered; `ending`, and `sentence`: the trouble that is left, "" = it is well.
+As JSON shows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
     created: bool
-    result: RepairResult
+    result: Answer
     qr: Qr | None
     """None: it is connected, or `goes_on`."""
     goes_on: bool = False
@@ -123,7 +118,7 @@ class Repairs:
         wait: float | None = None,
         confirmed: bool = False,
         passkey: str = "",
-    ) -> RepairResult:
+    ) -> Answer:
         """The answer to every request for a repair; once its time is over, the ending "goes_on".
 
         RECOVER tries once all steps that keep the pairing; WORKING_QR goes on to a new session if
@@ -141,7 +136,7 @@ class Repairs:
             return answer
         _refuse_away(facts)
         so_far = facts.repairing.answer if facts.repairing else _NOTHING_DONE
-        return RepairResult(**so_far, ending=GOES_ON, sentence=_trouble(facts))
+        return {**so_far, "ending": GOES_ON, "sentence": _trouble(facts)}
 
     async def set_up(
         self, wanted: Instance, *, wait: float, confirmed: bool = False, passkey: str = ""
@@ -166,13 +161,13 @@ class Repairs:
         result = await self.until(
             Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
         )
-        made = SetUp(facts is None, result, qr=None, goes_on=result.ending == GOES_ON)
+        made = SetUp(facts is None, result, qr=None, goes_on=result["ending"] == GOES_ON)
         verdict = self.means.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
-        if result.ending == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
+        if result["ending"] == Ending.NEEDS_PERSON and verdict.reason != "qr_idle":
             raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)
-        if result.ending == Ending.GAVE_UP:
-            raise TryLater(f"cannot set up {id}: {result.sentence}", code="no_qr")
+        if result["ending"] == Ending.GAVE_UP:
+            raise TryLater(f"cannot set up {id}: {result['sentence']}", code="no_qr")
         while not made.goes_on:
             status = self.means.registry.get(id).record.status
             if status is ConnectionStatus.CONNECTED:
@@ -224,9 +219,7 @@ class Repairs:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 
-    async def _reach(
-        self, goal: Goal, facts: Facts, deadline: float, consent: Consent
-    ) -> RepairResult:
+    async def _reach(self, goal: Goal, facts: Facts, deadline: float, consent: Consent) -> Answer:
         heals = goal is Goal.WORKING_QR and not facts.repairing
         if heals or (facts.verdict is NOT_LOOKED_YET and not facts.repairing):
             await self.check_now([facts.id])
@@ -235,10 +228,10 @@ class Repairs:
             while _is_on_its_way(facts) and not facts.repairing and time.monotonic() < deadline:
                 await self.pause()
             if _is_well(facts.verdict):
-                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+                return {**_NOTHING_DONE, "healthy": True, "ending": "", "sentence": ""}
             if _is_on_its_way(facts) and not facts.repairing:
                 # It starts in its time: a repair would only begin the start again.
-                return RepairResult(**_NOTHING_DONE, ending=GOES_ON, sentence=facts.sentence)
+                return {**_NOTHING_DONE, "ending": GOES_ON, "sentence": facts.sentence}
         patience = time.monotonic() + AWAY_PATIENCE
         while facts.wait.reason in _HOLDS and time.monotonic() < patience:
             await self.pause()
@@ -283,7 +276,7 @@ def _is_over(facts: Facts, asked: Repair) -> bool:
     return facts.gone or now is None or now.started_wall != asked.started_wall
 
 
-def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
+def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
     """TryLater where the repair cannot reach what was asked for."""
     last, verdict = facts.repair, facts.verdict
     assert last is not None
@@ -301,9 +294,10 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> RepairResult:
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
             # No step that keeps a pairing helps where a person has to link the session.
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
-            return RepairResult(False, answer["cleaned"], False, NEEDS_SCAN, told)
+            cleaned = {**_NOTHING_DONE, "cleaned": answer["cleaned"]}
+            return {**cleaned, "ending": NEEDS_SCAN, "sentence": told}
     sentence = "" if answer["healthy"] else _trouble(facts)
-    return RepairResult(**answer, ending=ending, sentence=sentence)
+    return {**answer, "ending": ending, "sentence": sentence}
 
 
 def _refuse_away(facts: Facts) -> None:

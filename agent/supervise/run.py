@@ -53,7 +53,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
         # The settings may have changed, and the host may have begun a run.
-        means.seats.limit_memory(facts.id, settings.memory_wall(facts))
+        means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
         if facts.observed:
@@ -81,7 +81,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         if plan is not None:
             again = await _act(means, facts, plan)
         gate.queues.leave(facts.id)
-        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
+        facts.observed = True
         if facts.instance.backend and facts.next_probe > boot_now():
             again = facts.next_probe if again is None else min(again, facts.next_probe)
         return again
@@ -101,7 +101,7 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     facts.not_before = now if facts.asked.try_at_once else earliest
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
-    facts.back_at = gate.reaching.back_at(facts)
+    facts.back_at = gate.reaching.of(facts).back_at
     if not facts.wait.reason and facts.waits_for_network:
         gate.reaching.doubt(facts)
     verdict = judge_health(facts, policy, boot_now())

@@ -162,89 +162,87 @@ class Seats:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         packs = self.packs.values()
         every = ((pack, id, unit) for pack in packs for id, unit in pack.members.items())
-        members = {id: unit for pack, id, unit in every if self._pack_of(id) is pack}
+        members = {id: unit for pack, id, unit in every if self._holds(pack, id)}
         return {**await self._host.list(), **members, **self._gate.backends.units()}
 
-    async def status(self, id: InstanceId) -> UnitStatus:
-        if (remote := self._remote(id)) is not None:
-            backend = self._gate.backends.of(remote)
-            return UNIT_ABSENT if backend is None else backend.unit(id)
-        if not self._in_pack(id):
-            return await self._host.status(id)
-        if (pack := self._pack_of(id)) is None:
+    async def status(self, facts: Facts) -> UnitStatus:
+        if facts.instance.backend:
+            backend = self._gate.backends.of(facts)
+            return UNIT_ABSENT if backend is None else backend.unit(facts.id)
+        if not facts.pack:
+            return await self._host.status(facts.id)
+        if (pack := self.packs.get(facts.pack)) is None:
             return UNIT_ABSENT
         if pack.stale or pack.link is None:
             async with pack.acting:
                 await pack.look()
-        return pack.members.get(id, UNIT_ABSENT)
+        return pack.members.get(facts.id, UNIT_ABSENT)
 
-    async def start(self, id: InstanceId) -> None:
+    async def start(self, facts: Facts) -> None:
         """HostError where it does not come up. A worker that runs stays where it is."""
-        if (remote := self._remote(id)) is not None:
-            if not await self._gate.backends.needed(remote).start(id):
+        if facts.instance.backend:
+            if not await self._gate.backends.needed(facts).start(facts.id):
                 self._gate.queues.no_login()  # the server had it connected already
             return
-        facts = self._facts.get(id)
-        if facts is not None and self._takes(facts) and not (await self.status(id)).runs:
+        if self._takes(facts) and not (await self.status(facts)).runs:
             places = {each.id: each.pack for each in self._facts.values() if each.pack}
-            facts.pack = choose_pack(places, id, facts.instance.engine, self._size)
-        if facts is None or not facts.pack:
-            await self._host.start(id)
+            facts.pack = choose_pack(places, facts.id, facts.instance.engine, self._size)
+        if not facts.pack:
+            await self._host.start(facts.id)
         else:
             pack = await self._running(InstanceId(facts.pack))
             pack.needed_at = boot_now()
-            await pack.call("hold", HOLD_WITHIN, id=id)
+            await pack.call("hold", HOLD_WITHIN, id=facts.id)
 
-    async def stop(self, id: InstanceId) -> None:
-        if (remote := self._remote(id)) is not None:
-            if (backend := self._gate.backends.of(remote)) is not None:
-                backend.leave(id)
-        elif not self._in_pack(id):
-            await self._host.stop(id)
+    async def stop(self, facts: Facts) -> None:
+        if facts.instance.backend:
+            if (backend := self._gate.backends.of(facts)) is not None:
+                backend.leave(facts.id)
+        elif not facts.pack:
+            await self._host.stop(facts.id)
         else:
-            await self.status(id)
-            pack = self._pack_of(id)
-            if pack is not None and pack.unit.runs and id in pack.members:
-                await pack.call("release", RELEASE_WITHIN, id=id)
+            await self.status(facts)
+            pack = self.packs.get(facts.pack)
+            if pack is not None and pack.unit.runs and facts.id in pack.members:
+                await pack.call("release", RELEASE_WITHIN, id=facts.id)
 
-    async def restart(self, id: InstanceId) -> None:
-        facts = self._facts.get(id)
-        if facts is not None and facts.instance.backend:
-            await self._gate.backends.needed(facts).restart(id)
-        elif facts is not None and (facts.pack or self._takes(facts)):
-            await self.stop(id)
-            await self.start(id)
+    async def restart(self, facts: Facts) -> None:
+        if facts.instance.backend:
+            await self._gate.backends.needed(facts).restart(facts.id)
+        elif facts.pack or self._takes(facts):
+            await self.stop(facts)
+            await self.start(facts)
         else:
-            await self._host.restart(id)
+            await self._host.restart(facts.id)
 
-    async def reset_failed(self, id: InstanceId) -> None:
+    async def reset_failed(self, facts: Facts) -> None:
         """A pack forgets how a member failed where it holds it again."""
-        if (pack := self._pack_of(id)) is not None:
-            if not pack.members.get(id, UNIT_ABSENT).runs:
-                pack.members[id] = UNIT_ABSENT
-        elif self._remote(id) is None and not self._in_pack(id):
-            await self._host.reset_failed(id)
+        if (pack := self.packs.get(facts.pack)) is not None:
+            if not pack.members.get(facts.id, UNIT_ABSENT).runs:
+                pack.members[facts.id] = UNIT_ABSENT
+        elif not (facts.instance.backend or facts.pack):
+            await self._host.reset_failed(facts.id)
 
-    def limit_memory(self, id: InstanceId, most: int) -> None:
+    def limit_memory(self, facts: Facts) -> None:
         """A member of a pack has none: the pack ends a Node that uses too much."""
-        if self._remote(id) is None and not self._in_pack(id):
-            self._host.limit_memory(id, most)
+        if not (facts.instance.backend or facts.pack):
+            self._host.limit_memory(facts.id, self._gate.settings.memory_wall(facts))
 
-    def enabled_by_operator(self, id: InstanceId) -> bool:
-        return self._remote(id) is None and self._host.enabled_by_operator(id)
+    def enabled_by_operator(self, facts: Facts) -> bool:
+        return not facts.instance.backend and self._host.enabled_by_operator(facts.id)
 
-    def link_path(self, id: InstanceId) -> Path:
-        if not self._in_pack(id):
-            return self._host.link_path(id)
-        if (pack := self._pack_of(id)) is None:
-            raise HostError(f"cannot reach {id}: it is in no pack")
-        return pack.host.link_path(pack.name).with_name("members") / id / "link.sock"
+    def link_path(self, facts: Facts) -> Path:
+        if not facts.pack:
+            return self._host.link_path(facts.id)
+        if (pack := self.packs.get(facts.pack)) is None:
+            raise HostError(f"cannot reach {facts.id}: it is in no pack")
+        return pack.host.link_path(pack.name).with_name("members") / facts.id / "link.sock"
 
     def log_path(self, id: InstanceId) -> Path | None:
         """In a pack's, each line names its session."""
-        if not self._in_pack(id):
+        if (facts := self._facts.get(id)) is None or not facts.pack:
             return self._host.log_path(id)
-        pack = self._pack_of(id)
+        pack = self.packs.get(facts.pack)
         return None if pack is None else pack.host.log_path(pack.name)
 
     # the packs
@@ -295,7 +293,7 @@ class Seats:
                 await self._end(pack, "it holds no session")
                 return
         for id in list(pack.members) if pack.link is not None else ():
-            if self._pack_of(id) is not pack:  # a session that was deleted
+            if not self._holds(pack, id):
                 await pack.call("forget", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:
@@ -331,18 +329,10 @@ class Seats:
         assert self._host_of_packs is not None
         return self.packs.setdefault(name, Pack(name, self._host_of_packs, self._gate.wake))
 
-    def _pack_of(self, id: InstanceId) -> Pack | None:
+    def _holds(self, pack: Pack, id: InstanceId) -> bool:
+        """False: that member was deleted, or has another seat by now."""
         facts = self._facts.get(id)
-        return self.packs.get(facts.pack) if facts is not None else None
-
-    def _in_pack(self, id: InstanceId) -> bool:
-        """True if a pack answers for it: it was started there, and no worker of its own since."""
-        facts = self._facts.get(id)
-        return facts is not None and bool(facts.pack)
-
-    def _remote(self, id: InstanceId) -> Facts | None:
-        facts = self._facts.get(id)
-        return facts if facts is not None and facts.instance.backend else None
+        return facts is not None and facts.pack == pack.name
 
 
 def _may_run(*run_folders: Path) -> bool:

@@ -22,15 +22,8 @@ from agent.log import about, going_on
 from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
+from agent.vault import restore as restoring
 from agent.vault import snapshots as copies
-from agent.vault.restore import (
-    Restored,
-    bring_back,
-    finish,
-    must_have_room,
-    refuse_roll_back,
-    restore_snapshot,
-)
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +74,10 @@ NOTHING_TO_BACK_UP = "nothing, for it had no files"
 def finish_cut_short(root: Path) -> None:
     """Finish or undo what a killed agent had begun, before sessions are read."""
     with going_on():
-        for sentence in finish(root):
+        for sentence in restoring.finish(root):
             log.warning("%s", sentence)
     with going_on():
-        bring_back(root)
+        restoring.bring_back(root)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -99,10 +92,14 @@ class Snapshots:
     )
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
+    @property
+    def root(self) -> Path:
+        return self.registry.root
+
     async def snapshots(self, id: InstanceId) -> list[copies.Snapshot]:
         """Newest first, the unusable ones too."""
         self.registry.get(id)
-        return await asyncio.to_thread(copies.list_snapshots, self.registry.root, id)
+        return await asyncio.to_thread(copies.list_snapshots, self.root, id)
 
     async def snapshot(self, id: InstanceId, why: str) -> copies.Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
@@ -127,7 +124,7 @@ class Snapshots:
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
             keep = max(self.registry.settings.config.sessions.snapshots, 1)
-            await asyncio.to_thread(copies.prune_snapshots, self.registry.root, facts.id, keep)
+            await asyncio.to_thread(copies.prune_snapshots, self.root, facts.id, keep)
         manifest = taken.manifest
         assert manifest is not None
         if manifest.good:
@@ -151,7 +148,7 @@ class Snapshots:
             subject = copies.Subject(
                 facts.instance, record.paired, record.account, why, backup, record.needs_passkey
             )
-            take = partial(copies.take_snapshot, self.registry.root, subject)
+            take = partial(copies.take_snapshot, self.root, subject)
             try:
                 return await self.work.run(facts.id, "snapshot", take)
             except VaultError as error:
@@ -181,11 +178,11 @@ class Snapshots:
             return False
         return True
 
-    async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
+    async def restore(self, id: InstanceId, name: str, *, force: bool) -> restoring.Restored:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self.registry.get(id)
-        snapshot = await asyncio.to_thread(copies.find_snapshot, self.registry.root, id, name)
-        linked = await asyncio.to_thread(copies.linked_of, self.registry.root, snapshot)
+        snapshot = await asyncio.to_thread(copies.find_snapshot, self.root, id, name)
+        linked = await asyncio.to_thread(copies.linked_of, self.root, snapshot)
         facts.action.interrupt_start()
         async with (
             self.registry.alone(
@@ -196,16 +193,16 @@ class Snapshots:
         ):
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
-                instance = facts.instance
-                await asyncio.to_thread(refuse_roll_back, self.registry.root, instance, snapshot)
-            await asyncio.to_thread(must_have_room, self.registry.root, snapshot)
+                what = self.root, facts.instance, snapshot
+                await asyncio.to_thread(restoring.refuse_roll_back, *what)
+            await asyncio.to_thread(restoring.must_have_room, self.root, snapshot)
             begins = f"the agent begins to restore snapshot {name}"
             facts.note("restoring", begins, Category.RECOVERY)
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.registry.save(facts)
             try:
-                await self.host.stop(id)
-                restored = await self._put_back(facts, snapshot, f"snapshot {name} was restored")
+                await self.host.stop(facts)
+                restored = await self._put_back(facts, snapshot)
                 manifest = restored.manifest
                 facts.forgive(paired=manifest.paired, account=manifest.account)
                 await self.registry.save(facts)
@@ -217,29 +214,26 @@ class Snapshots:
     async def ending(self, facts: Facts) -> AsyncIterator[None]:
         """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
         async with self.locks[facts.id]:
-            await asyncio.to_thread(copies.end_copies, self.registry.root, facts.id)
+            await asyncio.to_thread(copies.end_copies, self.root, facts.id)
             facts.last_snapshot_wall = None
             yield
 
     async def must_have_room(self, facts: Facts) -> None:
-        newest = await asyncio.to_thread(copies.newest_good, self.registry.root, facts.id)
+        newest = await asyncio.to_thread(copies.newest_good, self.root, facts.id)
         if newest is not None:
-            await asyncio.to_thread(must_have_room, self.registry.root, newest)
+            await asyncio.to_thread(restoring.must_have_room, self.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
         """Restore the newest good snapshot that can be read; its worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
-            for snapshot in await asyncio.to_thread(
-                copies.list_snapshots, self.registry.root, facts.id
-            ):
+            for snapshot in await asyncio.to_thread(copies.list_snapshots, self.root, facts.id):
                 if snapshot.manifest is not None and snapshot.manifest.backup:
                     continue  # the evidence of a fault, perhaps of this one
                 try:
-                    await asyncio.to_thread(
-                        refuse_roll_back, self.registry.root, facts.instance, snapshot
-                    )
-                    await self._put_back(facts, snapshot, f"snapshot {snapshot.name} was restored")
+                    what = self.root, facts.instance, snapshot
+                    await asyncio.to_thread(restoring.refuse_roll_back, *what)
+                    await self._put_back(facts, snapshot)
                     return snapshot.name
                 except Refused as error:
                     if error.code == "still_running":
@@ -252,9 +246,10 @@ class Snapshots:
                     log.error("%s", error)
         raise unreadable or VaultError(f"cannot restore {facts.id}: it has no good snapshot")
 
-    async def _put_back(self, facts: Facts, snapshot: copies.Snapshot, why: str) -> Restored:
-        needs, root = facts.record.needs_passkey, self.registry.root
-        work = partial(restore_snapshot, root, facts.instance, snapshot, why, needs_passkey=needs)
+    async def _put_back(self, facts: Facts, snapshot: copies.Snapshot) -> restoring.Restored:
+        why, needs = f"snapshot {snapshot.name} was restored", facts.record.needs_passkey
+        what = self.root, facts.instance, snapshot, why
+        work = partial(restoring.restore_snapshot, *what, needs_passkey=needs)
         restored = await self.work.run(facts.id, "restore", work)
         facts.saved.identity = None  # the snapshot has another identity file
         before = restored.retired.name if restored.retired else "nothing"
@@ -269,7 +264,7 @@ class Snapshots:
     async def run(self) -> None:
         for facts in list(self.registry.facts.values()):
             with going_on():
-                newest = await asyncio.to_thread(copies.newest_good, self.registry.root, facts.id)
+                newest = await asyncio.to_thread(copies.newest_good, self.root, facts.id)
                 if newest is not None and newest.manifest is not None:
                     facts.last_snapshot_wall = newest.manifest.taken_wall
         while True:

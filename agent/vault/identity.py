@@ -1,7 +1,6 @@
 """instance.json: the identity of a session folder, readable without the database. The agent writes
 it, the worker reads it, and a lost database is rebuilt from it."""
 
-import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,10 +13,8 @@ from agent.errors import InvalidRequest, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
 from agent.instance_file import render_instance_file as render
-from agent.log import about
 from agent.vault.folder import SESSION, Folder, Modes, open_instance, open_root, unless_unusable
 
-_log = logging.getLogger(__name__)
 OTHERS = "other_instance"
 """The code where a folder is another session's: its file is neither used nor replaced."""
 IN_RECORD = (*("override", "override_boot", "paired", "account", "generation", "needs_passkey"),)
@@ -71,7 +68,7 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
         with top.inner(id) as folder:
             if not new:
                 with unless_unusable():
-                    before = read_identity(path)
+                    before = parse_identity(folder.content(FILE), path)
                 same = before is not None and before.instance.engine == instance.engine
                 if not same and not folder.is_empty(SESSION):
                     whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
@@ -94,7 +91,7 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
     with open_root(root) as top, top.inner(id := identity.instance.id) as folder:
-        others = other_keys(root, id)
+        others = other_keys(folder)
         if others and others.get("id") != id and not folder.is_empty(SESSION):
             read_identity(folder.path)  # says whose it is
         if lineage is not None:
@@ -102,10 +99,10 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
         put_identity(folder, identity, top.modes, others)
 
 
-def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
+def other_keys(folder: Folder) -> dict[str, Any]:
     """All that the identity file says, keys of another version too; {} = nothing that is kept: the
     caller has the newer state."""
-    with unless_unusable(), suppress(ValueError), open_instance(root, id) as folder:
+    with unless_unusable(), suppress(ValueError):
         return parse_object(folder.content(FILE))
     return {}
 
@@ -179,15 +176,3 @@ def scan(root: Path) -> list[Found]:
         except VaultError as error:
             folders.append(Found(id, None, str(error), error.code))
     return folders
-
-
-def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
-    """The sessions from which a lost database is rebuilt; unreadable folders are left as
-    they are."""
-    sessions = []
-    for folder in scan(root):
-        if folder.identity is None:
-            _log.error("%s is not restored: %s", folder.id, folder.problem, extra=about(folder.id))
-        else:
-            sessions.append((folder.identity.instance, folder.identity.record))
-    return sessions

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
@@ -176,8 +176,11 @@ def put_in_place(
     with open_own(root, STAGING) as (top, staging), doing("put in place", root / id):
         try:
             with staging.inner(name) as made:
-                others = other_keys(root, id) if replace else {}
-                put_identity(made, identity, top.modes, {**others, "lineage": lineage})
+                others: dict[str, Any] = {}
+                if replace:
+                    with unless_unusable(), top.inner(id) as present:
+                        others = other_keys(present)
+                put_identity(made, identity, top.modes, others | {"lineage": lineage})
                 made.sync()
             with _no_worker(root, id), carried(root, id):
                 replaces = os.path.lexists(root / id)

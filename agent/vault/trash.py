@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
+from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.errors import NotFound, Refused, VaultError
 from agent.files import failpoint
 from agent.vault.folder import SESSION, Folder, doing, planted

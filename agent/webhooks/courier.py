@@ -82,7 +82,7 @@ class Courier:
     def __init__(self, declared: WebhookDeclaration, results: Counter[str], read: Read) -> None:
         """`results`: since the agent's start."""
         self.declared, self.name, self._results = declared, declared.name, results
-        self._store, self._bus, self._reader, self._views = read
+        self._store, self._bus, self._reader, self._sessions = read
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, 0.0
@@ -104,9 +104,9 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        kept, begun = self._reader.figures(), (it for it in self._sources.values() if it.born >= 0)
-        newest = ((it, kept.get(it.id, {}).get("newest", 0)) for it in begun if it.id)
-        return sum(max(last - it.cursor, it.tried is not None) for it, last in newest)
+        kept, its = self._reader.figures(), self._sources.values()
+        told = ((it, kept.get(it.id, {"newest": 0})) for it in its if it.id and it.born >= 0)
+        return sum(k["waiting"] if k["newest"] > s.cursor else s.tried is not None for s, k in told)
 
     @property
     def waiting(self) -> int:
@@ -193,7 +193,7 @@ class Courier:
             begun = "0.0" if self.declared.oldest else repr(time.time())
             await self._store.put_facts({fact: begun})
         self._begun = float(begun)
-        there: Iterable[InstanceId] = self._views()
+        there: Iterable[InstanceId] = list(self._sessions)
         while True:
             for id in filter(self.declared.chooses, there):
                 if id not in self._sources:
@@ -204,9 +204,9 @@ class Courier:
             there = await changes.next()
 
     async def _session_page(self, its: Source) -> Page:
-        if (view := self._views().get(its.id)) is None:
+        if (session := self._sessions.get(its.id)) is None:
             raise NotFound(f"cannot read messages of {its.id}: it was deleted")
-        born = view.instance.created_wall
+        born = session.instance.created_wall
         if its.born != born and not (await self._load(its) and its.born == born):
             # None of this session was sent yet.
             asked = {"after": 0, "since": self._begun}

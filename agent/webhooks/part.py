@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, route
 from agent.config.config import Config
-from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry
+from agent.core.model import JournalEntry
 from agent.core.session import Session
+from agent.core.words import ID_PATTERN, Category, InstanceId
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
-Read = tuple[Store, EventBus, Reader, Callable[[], Mapping[InstanceId, Session]]]
+Read = tuple[Store, EventBus, Reader, Mapping[InstanceId, Session]]
 """The parts that couriers read."""
 
 
@@ -41,8 +42,7 @@ class Webhooks:
         """All begin again, each from its cursors, and read their files again."""
         before, declared = self._couriers, webhooks_of(config)
         # From now on nothing counts as taken by all that one of these has not taken.
-        takers = (its for its in declared if its.message_kinds)
-        self._reader.consumers = {its.name: its.chooses for its in takers}
+        self._reader.consumers = {its.name: its.chooses for its in declared if its.message_kinds}
         self._couriers = {its.name: self._open(its) for its in declared}
         self._gone += [its for name, its in before.items() if name not in self._couriers]
         self._changed.set()

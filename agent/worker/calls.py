@@ -1,6 +1,7 @@
 """The agent's calls to a session's engine, each with its deadline."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -37,6 +38,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
     """The calls that every session answers, by name."""
 
     async def probe(args: Mapping[str, Any]) -> Answer:
+        reports.asked_every = float(args.get("every", math.inf))
         answer = await engine.probe(deep=args.get("deep") is True)
         claim = reports.answered(answer.claim)
         return {"claim": asdict(claim), "detail": dict(answer.detail)}

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -47,22 +48,6 @@ class Pairing:
 class Reports:
     """One session's Reporter; keeps the newest claim and lets its proof grow old."""
 
-    __slots__ = (
-        "_at",
-        "_claim",
-        "_id",
-        "_moved_at",
-        "_pairing",
-        "_progressed_at",
-        "_server",
-        "changed",
-        "crashed",
-        "instead",
-        "keeper",
-        "said",
-        "told_at",
-    )
-
     def __init__(
         self,
         id: InstanceId,
@@ -75,10 +60,10 @@ class Reports:
         self.crashed = crashed
         self.keeper: Keeper = KeepsNothing()
         """Who takes what arrives."""
-        self.said = False
-        """Whether anything is known of the session yet."""
         self.told_at = 0.0
         """When the agent last heard a claim, asked for or not."""
+        self.asked_every = math.inf
+        """Seconds without a claim after which the agent asks for one, as it said."""
         self._id = id
         self._pairing = pairing
         self._server: LinkServer | None = None
@@ -105,7 +90,6 @@ class Reports:
         if _moved(before, claim):
             self._moved_at = self._at
         self._claim = replace(claim, still_for=self._at - self._moved_at)
-        self.said = True
         self.changed.set()
         return self._claim
 
@@ -148,11 +132,11 @@ class Reports:
         proof_age = None if claim.proof_age is None else claim.proof_age + passed
         return replace(claim, proof_age=proof_age, still_for=claim.still_for + passed)
 
-    def repeat(self) -> None:
-        """Tell the agent again."""
-        self.told_at = boot_now()
-        if self._server is not None:
-            self._server.claim(self.current())
+    def repeat(self, ahead: float) -> None:
+        """Tell the agent again if it would ask within so many seconds."""
+        if self._server is not None and self._at + ahead > self.told_at + self.asked_every:
+            self.told_at = self._at
+            self._server.claim(self._claim)
 
     def status_text(self) -> str:
         claim = self._claim

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY = 10.0
 """Where no watchdog asks for pings."""
-REPEAT = 60.0
-"""The agent hears the claim at least this often, by its own probes or without them."""
+QUICK = 1.0
+"""Seconds. The agent hears of answers within it unasked; slower ones it asks for and measures."""
 STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
@@ -32,13 +32,13 @@ Together below 1, so that one slow but good answer never costs the worker its li
 async def watch_engine(
     engine: Engine, reports: Reports, notifier: Notifier, watchdog: float | None
 ) -> None:
-    """Probe for ever; tell the manager and the agent."""
+    """Probe for ever; tell the manager, and the agent before it would ask."""
     every = min(PROBE_EVERY, watchdog * _EVERY) if watchdog else PROBE_EVERY
     limit = watchdog * _LIMIT if watchdog else PROBE_EVERY
     answered = True
     while True:
         begun = time.monotonic()
-        before, answered = answered, await _answers(engine, reports, limit)
+        before, answered = answered, await _answers(engine, reports, every, limit)
         if answered:
             notifier.send("WATCHDOG=1")
         if before != answered:
@@ -46,8 +46,6 @@ async def watch_engine(
                 logging.INFO if answered else logging.ERROR,
                 "the engine answers again" if answered else "the engine does not answer: no ping",
             )
-        if boot_now() - reports.told_at > REPEAT - every / 2:
-            reports.repeat()
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 
 
@@ -73,11 +71,14 @@ async def tell_status(
             changed.set()
 
 
-async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:
+async def _answers(engine: Engine, reports: Reports, every: float, limit: float) -> bool:
+    begun = boot_now()
     try:
         async with asyncio.timeout(limit):
             answer = await engine.probe()
         reports.renew(answer.claim)
+        if boot_now() - begun < QUICK:
+            reports.repeat(1.25 * every)
     except EngineError:
         return True
     except TimeoutError:

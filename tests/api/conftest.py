@@ -17,7 +17,7 @@ from agent.api.http.call import Parts
 from agent.api.server import Server
 from agent.config.config import ApiSection
 from agent.core.model import InstanceId
-from agent.core.trouble import Trouble, Windows
+from agent.core.troubles import Trouble, Windows
 from agent.messages.outbox import Outbox
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.incidents import Failure, IncidentPolicy, find_incident
+from agent.core.incidents import IncidentPolicy, find_incident
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS
 
@@ -14,13 +14,14 @@ NOW = 9_000.0
 
 
 def failing(count, code="phase_login", *, ago=10.0, first=0):
-    return [Failure(InstanceId(f"i{n:03}"), code, NOW - ago) for n in range(first, first + count)]
+    return [(InstanceId(f"i{n:03}"), code, NOW - ago) for n in range(first, first + count)]
 
 
 def find(failures, population=9, successes=()):
-    return find_incident(
-        "web", failures, successes=dict(successes), population=population, policy=POLICY, now=NOW
-    )
+    never = dict.fromkeys([id for id, *_ in failures], float("-inf"))
+    never |= {str(n): float("-inf") for n in range(population - len(never))}
+    found = {id: {code: at} for id, code, at in failures}
+    return find_incident("web", found, never | dict(successes), POLICY, NOW)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +74,8 @@ def test_where_as_many_succeed_as_fail_it_is_not_the_engine():
 
 def test_connections_after_an_earlier_failure_prove_nothing_about_later_ones():
     earlier, later = failing(7, ago=300), failing(3, first=20, ago=2)
-    found = find([*earlier, *later], successes=[(it.instance, NOW - 200) for it in earlier])
-    assert found.members == [it.instance for it in later]
+    found = find([*earlier, *later], successes=[(id, NOW - 200) for id, *_ in earlier])
+    assert found.members == [id for id, *_ in later]
 
 
 IDS = [InstanceId(f"i00{n}") for n in range(3)]

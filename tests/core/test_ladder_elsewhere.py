@@ -7,21 +7,21 @@ import pytest
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import begin_repair, join_repair, wants_repair
-from agent.core.recovery.pairing import Case, may_repair_end_it
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    Kept,
-    Proof,
-    RecoveryKind,
-    RecoveryPolicy,
-    Repair,
-    Unpair,
+from agent.core.recovery.ladder import (
+    after_action,
+    begin_repair,
+    join_repair,
+    step_repair,
+    wants_repair,
 )
-from agent.core.recovery.steps import after_action, step_repair
+from agent.core.recovery.pairing import (
+    Case,
+    Circumstances,
+    RecoveryPolicy,
+    Unpair,
+    may_repair_end_it,
+)
+from agent.core.recovery.repair import Consent, Ending, Goal, Kept, Proof, RecoveryKind, Repair
 from agent.core.session import Session
 from tests.core.made import NOW, PAIRED, WALL, said, seen
 from tests.sessions import changed
@@ -267,8 +267,8 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
     verdict = judge_health(stuck, HEALTH, NOW)
     repair = begin_repair(verdict, Goal.WORKING_QR, WALL)
     repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
-    for no_effect, expected in ((True, K.CLEANUP), (False, K.LOGOUT_RESTART)):
-        reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, no_effect=no_effect)
+    for refusal, expected in (("no_effect", K.CLEANUP), ("", K.LOGOUT_RESTART)):
+        reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, refusal=refusal)
         case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
         assert step_repair(case, reported)[1].kind is expected
 

@@ -8,7 +8,8 @@ from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, plan_asked
-from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
+from agent.core.recovery.ladder import Decision
+from agent.core.recovery.repair import Goal, Ground, Proof, RecoveryKind, Repair, Trouble
 from agent.core.session import Session
 from agent.supervise.act import plan_step
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker

@@ -9,27 +9,24 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Health, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
+from agent.core.recovery.ladder import (
+    UNPAIRING,
+    after_action,
+    begin_repair,
+    join_repair,
+    step_repair,
+)
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
     Case,
+    Circumstances,
+    RecoveryPolicy,
+    Unpair,
     may_person_end_it,
     may_repair_end_it,
 )
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    Ground,
-    Kept,
-    Proof,
-    RecoveryKind,
-    RecoveryPolicy,
-    Unpair,
-)
-from agent.core.recovery.steps import after_action, step_repair
+from agent.core.recovery.repair import Consent, Ending, Goal, Ground, Kept, Proof, RecoveryKind
 from tests.core.made import NOW, WALL, observations, said, seen
 from tests.core.test_recovery import (
     DAMAGED,

@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import PHASES, ConnectionStatus, Health, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
-from agent.core.recovery.ladder import UNPAIRING, begin_repair, join_repair
+from agent.core.recovery.ladder import (
+    UNPAIRING,
+    after_action,
+    begin_repair,
+    join_repair,
+    step_repair,
+)
 from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
-from agent.core.recovery.steps import after_action, step_repair
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker

@@ -20,29 +20,20 @@ from agent.core.model import (
 from agent.core.reconcile import ActionKind, plan_actions
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
+    MOST_ACTS,
     UNPAIRING,
+    after_action,
     begin_repair,
     hurry_repair,
     join_repair,
     needs_repair,
     outlive_repair,
     resume_repair,
+    step_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import Case
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Ending,
-    Goal,
-    RecoveryKind,
-    RecoveryPolicy,
-    Repair,
-    Stage,
-    Trouble,
-    Unpair,
-)
-from agent.core.recovery.steps import MOST_ACTS, after_action, step_repair
+from agent.core.recovery.pairing import Case, Circumstances, RecoveryPolicy, Unpair
+from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 

@@ -17,8 +17,8 @@ class Host:
         ids = ("own", "packed", "remote")
         return {InstanceId(id): UnitStatus(UnitState.ACTIVE) for id in ids}
 
-    async def stop(self, id: InstanceId) -> None:
-        self.stopped.append(id)
+    async def stop(self, which: Facts | InstanceId) -> None:
+        self.stopped.append(which.id if isinstance(which, Facts) else which)
 
 
 async def test_sessions_of_a_backend_go_on() -> None:
@@ -34,6 +34,6 @@ async def test_sessions_of_a_backend_go_on() -> None:
 
     registry = SimpleNamespace(facts={its.id: its for its in (own, remote)})
     settings = SimpleNamespace(config=Config())
-    supervisor: Any = SimpleNamespace(registry=registry, settings=settings, seats=host)
+    supervisor: Any = SimpleNamespace(registry=registry, settings=settings, seats=host, host=host)
     await close_sessions(supervisor, save)
     assert sorted(host.stopped) == ["own", "packed", "saved"]

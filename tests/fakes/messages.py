@@ -75,7 +75,8 @@ class FakeWorker:
 
     def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         if do == "messages_state":
-            return {"newest": self.newest, "waiting": 2, "bytes": 300, "lost": 1}
+            waiting = sum(one["cursor"] > max(self.settled(), default=0) for one in self.records)
+            return {"newest": self.newest, "waiting": waiting, "bytes": 300, "lost": 1}
         if do == "messages_behind":
             since = args.get("since", 0.0)
             behind = [one["cursor"] for one in self.records if one["kept"] >= since]

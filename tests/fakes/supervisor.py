@@ -26,7 +26,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.recovery.repair import Goal
-from agent.core.session import AgentStatus, Run, Session
+from agent.core.session import Run, Session
 from agent.core.words import Claim
 from agent.deliver.bus import EventBus
 from agent.engines.base import Qr
@@ -67,20 +67,16 @@ def make_view(id: str, *, status: ConnectionStatus = S.CONNECTED, **more: Any) -
     return changed(view, **{**measured, **more})
 
 
-@dataclass(frozen=True, slots=True)
-class FakeResult:
-    healthy: bool = True
-    cleaned: bool = False
-    recovered: bool = True
-    ending: str = "recovered"
-    sentence: str = ""
+def result(healthy: bool, cleaned: bool, recovered: bool, *words: str) -> dict[str, Any]:
+    names = ("healthy", "cleaned", "recovered", "ending", "sentence")
+    return dict(zip(names, (healthy, cleaned, recovered, *words), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class FakeSetUp:
     created: bool
     qr: Qr | None
-    result: FakeResult = FakeResult(recovered=False, ending="")
+    result: dict[str, Any]
     goes_on: bool = False
 
 
@@ -91,7 +87,7 @@ class FakeRepairs:
         self.house = house
         self.asked: list[tuple[str, InstanceId]] = []
         self.active: list[Incident] = []
-        self.result = FakeResult()
+        self.result = result(True, False, True, "recovered", "")
 
     async def until(
         self,
@@ -101,13 +97,14 @@ class FakeRepairs:
         wait: float = 10,
         confirmed: bool = False,
         passkey: str = "",
-    ) -> FakeResult:
+    ) -> dict[str, Any]:
         if goal is not Goal.CLEANUP:
             return self._note("recover" if goal is Goal.RECOVER else "ensure_healthy", id)
         self.house.must_confirm_passkey(id, "clean up", passkey)
         if self.house.view(id).record.paired and not confirmed:
             raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
-        return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
+        self._note("cleanup", id)
+        return result(True, True, False, "cleaned", "")
 
     async def set_up(
         self, wanted: Instance, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
@@ -116,7 +113,8 @@ class FakeRepairs:
         if created:
             await self.house.create(wanted)
         connected = self.house.view(wanted.id).status is S.CONNECTED
-        return FakeSetUp(created, None if connected else self.house.codes[wanted.id])
+        code = None if connected else self.house.codes[wanted.id]
+        return FakeSetUp(created, code, result(True, False, False, "", ""))
 
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
@@ -139,7 +137,7 @@ class FakeRepairs:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         self.active = [one for one in self.active if one.group != group]
 
-    def _note(self, what: str, id: InstanceId) -> FakeResult:
+    def _note(self, what: str, id: InstanceId) -> dict[str, Any]:
         self.house.view(id)
         self.asked.append((what, id))
         self.house.note(id, "repair_over", f"{what}: recovered")
@@ -177,15 +175,13 @@ class FakeSupervisor:
         self.registry.statistics = RepairStatistics(
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
-        self.agent = AgentStatus(
-            "0.1.0",
-            "process",
-            "2026-01-15T10:00:00.000Z",
-            True,
-            {"done": 0, "total": 0},
-            last_pass_age_seconds=0.5,
-            passes=3,
-        )
+        self.agent = {
+            **{"version": "0.1.0", "host": "process", "started": "2026-01-15T10:00:00.000Z"},
+            **{"ready": True, "restoring": {"done": 0, "total": 0}, "alive": True, "passes": 3},
+            **{"last_pass_age_seconds": 0.5, "pass_seconds_total": 0.0, "incidents": {}},
+            **{"dbus_connected": None, "jobs_pending": 0},
+            **{"settings_read": None, "settings_refused": False},
+        }
 
     def views(self) -> Mapping[InstanceId, Session]:
         return self.known
@@ -195,7 +191,7 @@ class FakeSupervisor:
             raise NotFound(f"cannot find the instance {id}: there is none of that name")
         return self.known[id]
 
-    def status(self) -> AgentStatus:
+    def status(self) -> dict[str, Any]:
         return self.agent
 
     def note(self, id: InstanceId | None, kind: str, sentence: str) -> JournalEntry:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import ID_PATTERN, InstanceId
+from agent.core.words import ID_PATTERN, InstanceId
 from agent.errors import InvalidRequest
 from agent.host import units
 

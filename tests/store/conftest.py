@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.model import Instance, InstanceId, JournalEntry
 from agent.store.database import Store
 from tests.in_memory import folder_in_memory
 
@@ -49,15 +49,6 @@ async def open_store(path):
 @pytest.fixture
 async def store(open_store):
     return await open_store()
-
-
-@pytest.fixture
-def found():
-    """What two session folders say."""
-    return lambda: [
-        (instance("a", settings={"x": 1}), SessionRecord(paired=True, account="49151")),
-        (instance("b", enabled=False), SessionRecord()),
-    ]
 
 
 @pytest.fixture

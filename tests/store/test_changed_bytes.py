@@ -107,7 +107,7 @@ def chosen(rng, stopped, killed):
 def start(path):
     """What a start reads before its first pass; what it said of repairs."""
     told = []
-    db = open_checked(path, sessions, told)
+    db = open_checked(path, told)
     with contextlib.closing(db):
         found = {made.id: (made, record) for made, record in select_instances(db)}
         wanted = {made.id: (made, record) for made, record in sessions()}
@@ -141,7 +141,7 @@ def test_no_changed_byte_of_the_database_stops_a_start_or_costs_an_instance(fold
             raise AssertionError(f"change {number} stops the start") from error
         # A log that is cut off is an older database: the next test has what is missing there.
         missing = everyone - found
-        assert not missing or (name == "agent.db-wal"), (number, missing, told)
+        assert not missing or told or (name == "agent.db-wal"), (number, missing)
         outcomes["said" if told else "unharmed"] += 1
     assert min(outcomes["said"], outcomes["unharmed"]) > outcomes.total() / 10, outcomes
 
@@ -173,8 +173,8 @@ async def test_a_row_that_cannot_be_read_is_damage(written, open_store, sql):
     await store.copy_to(written.with_name("agent.db.copy"))
     await store.close()
     raw_change(written, sql)
-    again = await open_store(written, folder_sessions=sessions)
-    assert [made for made, _ in await again.instances()] == [made for made, _ in sessions()]
+    again = await open_store(written)
+    assert not await again.instances()
     assert await again.keys() == [KEY]
     assert "was damaged" in again.rebuilt_from[0]
 
@@ -182,5 +182,5 @@ async def test_a_row_that_cannot_be_read_is_damage(written, open_store, sql):
 async def test_a_garbled_line_of_history_costs_only_itself(written, open_store):
     raw_change(written, "update journal set detail = '{', category = 'X' where cursor = 3")
     raw_change(written, "update journal set sentence = cast(x'ff' as text) where cursor = 4")
-    store = await open_store(written, folder_sessions=sessions)
+    store = await open_store(written)
     assert len(await store.history(limit=1000)) == 314

@@ -142,7 +142,7 @@ FILE = {"type": "media", "to": "1", "mimetype": "a/b", "filename": "x"}
 
 async def test_a_long_file_is_handed_over_before_its_message(bench):
     asks, _, worker, _ = bench
-    content = "QUJD" * (PART // 4) + "QQ=="
+    content = "QUJD" * (PART // 3) + "QQ=="
     await asks.send(ID, {**FILE, "content": content})
     (one, two, message) = [(do, args) for do, args, _ in worker.asked]
     parts = [args["arguments"] for _, args in (one, two)]

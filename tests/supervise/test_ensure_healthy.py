@@ -19,8 +19,9 @@ from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
-from agent.supervise.repairs import GOES_ON, RepairResult, Repairs
+from agent.supervise.repairs import GOES_ON, Answer, Repairs
 from tests.conftest import Eventually
+from tests.fakes.supervisor import result
 
 LIMIT = 0.05
 ID = InstanceId("sales")
@@ -62,7 +63,7 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
     return Repairs(**parts, limit=LIMIT)
 
 
-async def ask(repairs: Repairs, word: str, wait: float | None = None) -> RepairResult:
+async def ask(repairs: Repairs, word: str, wait: float | None = None) -> Answer:
     if word == "cleanup":
         return await repairs.until(Goal.CLEANUP, ID, wait=wait, confirmed=True)
     return await repairs.until(
@@ -77,7 +78,7 @@ async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_be
     facts.verdict, facts.sentence = NOT_LOOKED_YET, "not checked yet"
     async with asyncio.timeout(60):
         found = await ask(repairs, "ensure-healthy", wait=0)
-    assert found == RepairResult(False, False, False, GOES_ON, "not checked yet")
+    assert found == result(False, False, False, GOES_ON, "not checked yet")
     assert facts.repair is None
     checked.set()
     await eventually(lambda: facts.repair is not None)
@@ -117,5 +118,5 @@ async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on
     facts.repair = replace(facts.repair, unpaired=unpaired, acts=3)
     async with asyncio.timeout(30):
         found = await asked
-    assert found == RepairResult(False, unpaired, False, GOES_ON, "it hangs")
+    assert found == result(False, unpaired, False, GOES_ON, "it hangs")
     assert not facts.repair.over

@@ -41,7 +41,8 @@ def rest(facts):
 
 def watching(facts, away=frozenset(), ways=None):
     reaching = SimpleNamespace(
-        away=lambda one: one.id in away, way_out=lambda one: (ways or {}).get(one.id, "")
+        of=lambda one: SimpleNamespace(away=one.id in away),
+        way_out=lambda one: (ways or {}).get(one.id, ""),
     )
     notes = SimpleNamespace(write=lambda _: None)
     return Incidents(Settings(Config()), facts, lambda _: None, notes, reaching, reaching)

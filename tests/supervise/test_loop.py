@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -18,7 +19,7 @@ async def running(
     run_pass: Callable[[InstanceId], Awaitable[float | None]], parallel: int = 8
 ) -> AsyncIterator[tuple[Wakes, Loop]]:
     wakes = Wakes()
-    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=lambda: 0.05)
+    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=lambda: 0.05, facts={})
     task = asyncio.create_task(loop.run())
     try:
         yield wakes, loop
@@ -106,18 +107,19 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
         if id.startswith("slow"):
             await hang.wait()
 
-    wakes = Wakes()
+    slow = SimpleNamespace(instance=SimpleNamespace(backend="evo"))
+    wakes, facts = Wakes(), {InstanceId(f"slow{number}"): slow for number in range(40)}
     loop = Loop(
         wakes,
         run_pass,
         parallel=2,
         retry_after=lambda: 0.05,
-        lane_of=lambda id: "evo" if id.startswith("slow") else "",
+        facts=facts,
         lane_parallel=4,
     )
     task = asyncio.create_task(loop.run())
-    for number in range(40):
-        wakes.wake(InstanceId(f"slow{number}"))
+    for id in facts:
+        wakes.wake(id)
     wakes.wake(A)
     await eventually(lambda: begun[A], 1)
     assert begun["slow"] == 4

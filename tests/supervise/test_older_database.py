@@ -9,7 +9,7 @@ from agent.store.database import Store
 from agent.supervise.assemble import load_instances
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
-from tests.supervise.test_published import GATE
+from tests.supervise.test_registry import GATE
 from tests.supervise.test_remember import BOOT, STOPPED, operated
 
 

@@ -6,11 +6,18 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from agent.config.config import Config
 from agent.core.model import Instance, InstanceId
 from agent.errors import StoreError
+from agent.supervise.facts import Settings
 from agent.supervise.registry import Registry
-from tests.supervise.test_published import GATE
 
+GATE = SimpleNamespace(
+    settings=Settings(Config()),
+    queues=SimpleNamespace(before=lambda _: None),
+    incidents=SimpleNamespace(incident_of=lambda _: None),
+    forget=lambda _: None,
+)
 SHOP = InstanceId("shop")
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from agent.config.config import Config
 from agent.core.breaker import Breaker
-from agent.core.figures import Histogram
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     ConnectionStatus,
@@ -109,7 +108,7 @@ def look(
 
     settings = Settings(Config())
     gate = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
-    registry: Any = SimpleNamespace(gate=gate, settings=settings, reconnects=Histogram((1.0,)))
+    registry: Any = SimpleNamespace(gate=gate, settings=settings)
     remember(registry, it, judge_health(it, HealthPolicy(), at))
     return [one.kind for one in said(it)]
 

@@ -8,7 +8,8 @@ from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.reconcile import ActionKind, Plan
-from agent.core.recovery.repair import Decision, Goal, Ground, Proof, RecoveryKind, Repair, Trouble
+from agent.core.recovery.ladder import Decision
+from agent.core.recovery.repair import Goal, Ground, Proof, RecoveryKind, Repair, Trouble
 from agent.supervise.act import plan_step
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.gate import Gate

@@ -77,7 +77,7 @@ class Passes:
 @asynccontextmanager
 async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     wakes = Wakes()
-    loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1)
+    loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1, facts={})
     watchdog = Watchdog(loop, store, Settings(Config()))
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]

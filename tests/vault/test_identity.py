@@ -13,7 +13,6 @@ from agent.core.model import Instance, InstanceId
 from agent.errors import InvalidRequest, VaultError
 from agent.vault.identity import (
     create,
-    found_sessions,
     parse_identity,
     read_identity,
     scan,
@@ -116,7 +115,7 @@ def test_any_bytes_are_an_identity_or_a_vault_error(tmp_path_factory, raw):
         assert error.code == "damaged"
 
 
-def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sales, caplog):
+def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sales):
     create(root, sales)
     create(root, Instance(InstanceId("b"), "web", False))
     write_identity(root, sales, True, "49151")
@@ -132,14 +131,8 @@ def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sale
     assert "torn/instance.json" in found["torn"].problem
     assert "symbolic link" in found["link"].problem
     assert "it is a file" in found["file"].problem
-
-    sessions = found_sessions(root)
-    assert [(instance.id, record.paired, record.account) for instance, record in sessions] == [
-        ("b", False, ""),
-        ("sales", True, "49151"),
-    ]
-    assert sessions[1][0] == sales
-    assert "torn is not restored" in caplog.text
+    assert found["sales"].identity.instance == sales
+    assert found["sales"].identity.record.account == "49151"
 
 
 @pytest.mark.parametrize("id", ["../x", "", ".trash", "a" * 49, "x\0"])

@@ -139,7 +139,7 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(
 ) -> None:
     every = sessions(100)
     await seen_and_lost(reaching, network, every, eventually)
-    assert reaching.sentence(every[0]) == "cannot reach site.example: no route to host"
+    assert reaching.of(every[0]).sentence == "cannot reach site.example: no route to host"
     assert all(reaching.ask(facts, boot_now()) is not None for facts in every)
     await eventually(lambda: network.looks > 5)
     assert network.most == 1
@@ -156,7 +156,7 @@ async def test_an_address_that_was_never_seen_is_tried_by_one_session_at_a_time(
 ) -> None:
     every, network.cause = sessions(2), REFUSED
     reaching.ask(every[0], boot_now())
-    await eventually(lambda: reaching.away(every[0]))
+    await eventually(lambda: reaching.of(every[0]).away)
     now = boot_now()
     assert [reaching.ask(facts, now) is None for facts in every] == [True, False]
 

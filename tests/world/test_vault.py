@@ -232,7 +232,7 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
     (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
     await agent.do("POST", f"/api/trash/{retired['name']}/restore", {})
     assert session_of(agent)["account"] == account
-    assert await agent.status("a") == "DISCONNECTED", "restored ones are not started unasked"
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 @pytest.mark.parametrize("point", ["deletion_begun", "retire_manifest", ""])

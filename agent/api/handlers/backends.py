@@ -8,7 +8,7 @@ from aiohttp import web
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json
 from agent.api.present import created, json_answer, part, show_backend, show_instance, show_key
-from agent.core.model import ID_PATTERN
+from agent.core.words import ID_PATTERN
 from agent.engines.catalog import CATALOG, describe_engine
 
 ADOPT = (

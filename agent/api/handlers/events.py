@@ -17,8 +17,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import REVOKED, Call, Field
 from agent.api.present import json_answer
-from agent.core.model import ID_PATTERN, InstanceId, JournalEntry, parse_instance_id
+from agent.core.model import JournalEntry
 from agent.core.session import show_event
+from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 

@@ -14,10 +14,10 @@ from agent.api.handlers.looks import ask_engine
 from agent.api.http.auth import Right
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json
 from agent.api.present import created, part, show_details, show_instance
-from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, InstanceId, parse_instance_id
+from agent.core.model import Instance
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event, wall_text
-from agent.core.words import ADOPTED
+from agent.core.words import ADOPTED, ID_PATTERN, ConnectionStatus, InstanceId, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.redaction import redact

@@ -4,7 +4,6 @@ seconds and bytes, as on /metrics; an unknown one is null."""
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -13,10 +12,10 @@ from agent.api.http.call import Call, Field, Json
 from agent.api.present import json_answer, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
-from agent.core.model import ID_PATTERN, Health
+from agent.core.model import Health
 from agent.core.session import Session, wall_text
-from agent.core.trouble import Of, Severity
-from agent.core.troubles import MINUTE
+from agent.core.troubles import MINUTE, Of, Severity
+from agent.core.words import ID_PATTERN
 from agent.metrics.family import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
@@ -25,9 +24,8 @@ CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, p
 async def health(call: Call) -> Json:
     """The agent's health and its instances'."""
     views = call.supervisor.views().values()
-    shown = asdict(call.supervisor.status())
-    for name in ("pass_seconds_total", "incidents", "reconnects"):  # of the metrics
-        del shown[name]
+    status, of_metrics = call.supervisor.status(), ("pass_seconds_total", "incidents")
+    shown = {name: value for name, value in status.items() if name not in of_metrics}
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"
     return {
@@ -82,16 +80,16 @@ async def check_database(call: Call) -> Json:
 async def alive(call: Call) -> web.Response:
     """Alive: the loop turns."""
     status = call.supervisor.status()
-    shown = {"alive": status.alive, "last_pass_age_seconds": status.last_pass_age_seconds}
-    return json_answer(shown, 200 if status.alive else 503)
+    shown = {name: status[name] for name in ("alive", "last_pass_age_seconds")}
+    return json_answer(shown, 200 if shown["alive"] else 503)
 
 
 async def ready(call: Call) -> web.Response:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
-    shown = {"ready": status.ready, "restoring": status.restoring}
+    shown = {"ready": status["ready"], "restoring": status["restoring"]}
     shown["not_listening"] = call.parts.not_listening
-    return json_answer(shown, 200 if status.ready else 503)
+    return json_answer(shown, 200 if shown["ready"] else 503)
 
 
 async def metrics(call: Call) -> web.Response:

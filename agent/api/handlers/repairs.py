@@ -11,11 +11,12 @@ from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json, look_at
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
-from agent.core.model import ID_PATTERN, ConnectionStatus, Instance, UnitState, parse_instance_id
+from agent.core.model import Instance, UnitState
 from agent.core.recovery.repair import Goal
+from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest
-from agent.supervise.repairs import GOES_ON, RepairResult, in_time
+from agent.supervise.repairs import GOES_ON, in_time
 
 _UP = Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
 _DOWN = Field("wait", int, "seconds to wait until it is closed", most=300)
@@ -87,9 +88,8 @@ async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
 
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
-    result = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
-    answer = _result(result)
-    return _going_on(call.id, answer) if result.ending == GOES_ON else answer
+    answer = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
+    return _going_on(call.id, answer) if answer["ending"] == GOES_ON else answer
 
 
 def _going_on(id: str, answer: Json) -> web.StreamResponse:
@@ -143,7 +143,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
         "status": status,
         "qr": None if made.qr is None else made.qr.text,
         "expires_in": None if made.qr is None else round(made.qr.expires_in, 3),
-        **_result(made.result),
+        **made.result,
     }
     return _going_on(id, answer) if made.goes_on else answer
 
@@ -193,7 +193,3 @@ async def statistics(call: Call) -> Json:
     counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
     mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
     return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
-
-
-def _result(result: RepairResult) -> Json:
-    return part(result, "healthy", "cleaned", "recovered", "ending", "sentence")

@@ -14,9 +14,9 @@ from aiohttp import web
 
 from agent.api.http.auth import CALLER, Audit, Caller, KeyRing, Right
 from agent.config.config import ApiSection
-from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
 from agent.core.session import Session
-from agent.core.trouble import Trouble, Windows
+from agent.core.troubles import Trouble, Windows
+from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.deliver.bus import Subscription
 from agent.errors import InvalidRequest, TooLarge, TryLater, WaError
 from agent.messages.reader import Reader

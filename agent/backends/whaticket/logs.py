@@ -121,7 +121,7 @@ class LineReader:
     def flush(self) -> list[Found]:
         """End what waits for more lines, as it is."""
         found = self._end_block()
-        self._reader, done = self._reader.flush()
+        done = self._reader.flush()
         return found + [Found(it, *self._whose, self.hint) for it in done if self._counts(it)]
 
     def _text(self, line: str, here: tuple[str, float]) -> list[Found]:
@@ -129,7 +129,7 @@ class LineReader:
         if here[0] and self.log_session is not None:
             line = self.log_session.sub("", line, count=1)  # the error may begin behind it
         before = self._whose if self._reader.waiting is not None else None
-        self._reader, done = self._reader.feed(line)
+        done = self._reader.feed(line)
         if self._reader.in_block and not any(finding.name == "known_header" for finding in done):
             self._whose = here[0] or self._whose[0], self._whose[1]
         elif done or before is None:

@@ -2,21 +2,12 @@
 removes, replaces, renews or logs out what may be a pairing has its proof from here."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles
-from agent.core.recovery.repair import (
-    Circumstances,
-    Consent,
-    Goal,
-    Ground,
-    Kept,
-    Proof,
-    RecoveryPolicy,
-    Repair,
-    Trouble,
-    Unpair,
-)
+from agent.core.recovery.repair import Consent, Goal, Ground, Kept, Proof, Repair, Trouble
 from agent.core.session import Session
+from agent.core.setting import setting
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
@@ -24,6 +15,81 @@ PAIRING_KEPT = "pairing_kept"
 CONFIRM_PASSKEY = "confirm_passkey"
 """A refusal's code, and the field that answers it."""
 WOULD_UNPAIR = "would_unpair"
+
+
+# The [recovery] table, and bounds that nothing sets.
+
+
+class Unpair(StrEnum):
+    NEVER = "never"
+    LAST = "last"
+    EARLY = "early"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPolicy:
+    tries: int = setting(3, "tries of each step of a repair", low=1, high=20)
+    first_delay: float = setting(
+        2.0, "seconds between the first two tries of a step; doubles with each try", low=0.1
+    )
+    rounds: int = setting(
+        3, "rounds through the steps of a repair before it may give up a pairing", low=1
+    )
+    round_pause: float = 1800.0
+    """Seconds between two rounds of a repair."""
+    unpaired_pause: float = 30.0
+    """Seconds between the first two rounds of a session without a pairing; doubles each time, up to
+    round_pause."""
+    unpair: Unpair = setting(
+        Unpair.LAST,
+        "when a repair may end a live pairing: never, after the last round, in the first round;"
+        " a session that hangs loses its pairing only while another session of the same engine,"
+        " server and proxy is connected",
+        choices=tuple(Unpair),
+    )
+    settle: float = setting(
+        45.0, "seconds for a step on a running worker to show its effect", low=0.1
+    )
+    settle_start: float = 5.0
+    """Seconds for a step that started a worker to show its effect."""
+    settle_keys: float = 120.0
+    """Seconds without crypto errors after which keys count as healed."""
+    suspect_settle: float = 300.0
+    """Seconds for a session that came up unpaired without a logout, or for its files, to come back
+    before a person is asked."""
+    again: float = 21600.0
+    """Seconds after which a repair that gave up starts again; 0 = never."""
+    keys_again: float = 600.0
+    """Seconds after which a repair of failing keys starts again: `round` of [crypto]."""
+    start_limit: float = 1800.0
+    """The longest that a start may take to show whether a step helped."""
+    act_limit: float = 180.0
+    """A step that has not reported by then counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What deciding needs beside the instance itself."""
+
+    well: bool = True
+    """Its backend and the network are well and its engine is in no incident."""
+    odd_one_out: bool = True
+    """No other instance of its engine fails alike, nor of those with its proxy
+    (incident.odd_one_out)."""
+    another_connected: bool = True
+    """Another instance of its engine is connected: on its backend, and by its proxy or none."""
+    canary: bool = False
+    """In an incident it is the canary: it tries for the others, gently as ever."""
+    can_log_out: bool = False
+    """The engine supports logging out and starting again (remote ones)."""
+    good_snapshot: bool = False
+    may_roll_back: bool = False
+    """The engine's session survives going back in time (a browser profile, not key files)."""
+    peers: tuple[str, ...] = ()
+    finds_records: bool = False
+    """The engine can find a session's damaged records by reading them, where no peer is named."""
+    reads: bool = False
+    """It read messages since its keys began to fail, or its engine does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +134,9 @@ def may_renew(logged_out: Session) -> Proof | Kept:
     return may_end_pairing(logged_out, Consent.NONE, Proof(Ground.ENDED))
 
 
-def may_put_back() -> Proof:
-    """A restore by a repair: the vault refuses a copy of any other pairing
-    (vault.restore.refuse_roll_back), and the trash keeps what it replaces."""
-    return Proof(Ground.SAME_PAIRING)
+PUT_BACK = Proof(Ground.SAME_PAIRING)
+"""Of a restore by a repair: the vault refuses a copy of any other pairing
+(vault.restore.refuse_roll_back), and the trash keeps what it replaces."""
 
 
 def may_person_end_it(session: Session, consent: Consent) -> Proof | Kept:

@@ -1,61 +1,10 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.setting import setting
 from agent.core.words import SessionFiles
-
-# The [recovery] table, and bounds that nothing sets.
-
-
-class Unpair(StrEnum):
-    NEVER = "never"
-    LAST = "last"
-    EARLY = "early"
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveryPolicy:
-    tries: int = setting(3, "tries of each step of a repair", low=1, high=20)
-    first_delay: float = setting(
-        2.0, "seconds between the first two tries of a step; doubles with each try", low=0.1
-    )
-    rounds: int = setting(
-        3, "rounds through the steps of a repair before it may give up a pairing", low=1
-    )
-    round_pause: float = 1800.0
-    """Seconds between two rounds of a repair."""
-    unpaired_pause: float = 30.0
-    """Seconds between the first two rounds of a session without a pairing; doubles each time, up to
-    round_pause."""
-    unpair: Unpair = setting(
-        Unpair.LAST,
-        "when a repair may end a live pairing: never, after the last round, in the first round;"
-        " a session that hangs loses its pairing only while another session of the same engine,"
-        " server and proxy is connected",
-        choices=tuple(Unpair),
-    )
-    settle: float = setting(
-        45.0, "seconds for a step on a running worker to show its effect", low=0.1
-    )
-    settle_start: float = 5.0
-    """Seconds for a step that started a worker to show its effect."""
-    settle_keys: float = 120.0
-    """Seconds without crypto errors after which keys count as healed."""
-    suspect_settle: float = 300.0
-    """Seconds for a session that came up unpaired without a logout, or for its files, to come back
-    before a person is asked."""
-    again: float = 21600.0
-    """Seconds after which a repair that gave up starts again; 0 = never."""
-    keys_again: float = 600.0
-    """Seconds after which a repair of failing keys starts again: `round` of [crypto]."""
-    start_limit: float = 1800.0
-    """The longest that a start may take to show whether a step helped."""
-    act_limit: float = 180.0
-    """A step that has not reported by then counts as failed."""
-
 
 # What lets an act end a pairing, and what a person confirmed. recovery/pairing.py decides.
 
@@ -178,31 +127,6 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What deciding needs beside the instance itself."""
-
-    well: bool = True
-    """Its backend and the network are well and its engine is in no incident."""
-    odd_one_out: bool = True
-    """No other instance of its engine fails alike, nor of those with its proxy
-    (incident.odd_one_out)."""
-    another_connected: bool = True
-    """Another instance of its engine is connected: on its backend, and by its proxy or none."""
-    canary: bool = False
-    """In an incident it is the canary: it tries for the others, gently as ever."""
-    can_log_out: bool = False
-    """The engine supports logging out and starting again (remote ones)."""
-    good_snapshot: bool = False
-    may_roll_back: bool = False
-    """The engine's session survives going back in time (a browser profile, not key files)."""
-    peers: tuple[str, ...] = ()
-    finds_records: bool = False
-    """The engine can find a session's damaged records by reading them, where no peer is named."""
-    reads: bool = False
-    """It read messages since its keys began to fail, or its engine does not tell."""
-
-
-@dataclass(frozen=True, slots=True)
 class Repair:
     """One repair of one instance: what it is for and how far it has come."""
 
@@ -262,20 +186,3 @@ class Repair:
         recovered = self.ending is Ending.RECOVERED
         cleaned = self.cleaned or self.unpaired
         return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    kind: RecoveryKind
-    reason: str
-    """One sentence."""
-    not_before_wall: float = 0.0
-    """For WAIT: when to ask again at the latest."""
-    proof: Proof | None = None
-    """Why the pairing may end; None = the step keeps it."""
-    idle: bool = False
-    """The round has no step left to try."""
-
-
-def delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
-    return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)

@@ -75,7 +75,7 @@ class Output:
         """It ended: what has no end of line is a line, too."""
         self._take(self._rest)
         self._rest = b""
-        self._tell(*self._reader.flush())
+        self._tell(self._reader.flush())
         self._say_left_out()
 
     def _take(self, raw: bytes) -> None:
@@ -91,7 +91,7 @@ class Output:
         self._in_code = False
         if self._is_of_key(plain):
             return
-        self._tell(*self._reader.feed(plain))
+        self._tell(self._reader.feed(plain))
         self._show(self._without_secrets(plain))
 
     def _show(self, line: str) -> None:
@@ -132,8 +132,7 @@ class Output:
             text = text.replace(secret, REMOVED)
         return redact(self._words.sub(REMOVED, text) if self._words else text)
 
-    def _tell(self, reader: CryptoLogReader, found: tuple[CryptoFinding, ...]) -> None:
-        self._reader = reader
+    def _tell(self, found: list[CryptoFinding]) -> None:
         for finding in found:
             if finding.effect is Effect.SUMMARY and self._benign:
                 self._benign -= 1

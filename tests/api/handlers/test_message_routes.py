@@ -136,7 +136,7 @@ async def test_what_a_session_keeps_is_counted_and_an_unknown_one_is_refused(
 ) -> None:
     answer = await local.get("/api/instance/nobody/messages?wait=30")
     assert answer.status == 404
-    house.messages.add("shop")
+    house.messages.add("shop").keep(*"ab")
     async with house.figures("shop"):
         found = await (await local.get("/api/messages")).json()
     (shop,) = found["sessions"]

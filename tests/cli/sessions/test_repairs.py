@@ -11,7 +11,7 @@ from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
-from tests.fakes.supervisor import FakeResult, make_view
+from tests.fakes.supervisor import make_view, result
 
 S = ConnectionStatus
 
@@ -28,7 +28,7 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
     put(house)
     assert (await cli("recover", "sales")).out == "sales was repaired\n"
     assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
-    house.supervisor.repairs.result = FakeResult(False, False, False, "gave_up", "no code")
+    house.supervisor.repairs.result = result(False, False, False, "gave_up", "no code")
     failed = await cli("recover", "sales")
     assert (failed.status, failed.out) == (
         1,

@@ -12,7 +12,7 @@ import pytest
 
 from agent.config.config import ApiSection, Config
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.core.trouble import TroublesPolicy
+from agent.core.troubles import TroublesPolicy
 from agent.daemon.troubles import Troubles
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -187,16 +187,16 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
     status = bench.supervisor.status
 
     def ready() -> Any:
-        asked.append(status().ready)
+        asked.append(status()["ready"])
         return status()
 
     bench.supervisor.status = ready  # type: ignore[method-assign]
-    bench.supervisor.agent = replace(bench.supervisor.agent, ready=False)
+    bench.supervisor.agent = bench.supervisor.agent | {"ready": False}
     bench.put("a", S.DISCONNECTED, reason="temporary_ban")
     task = asyncio.create_task(bench.troubles.run())
     await eventually(lambda: len(asked) >= 3)
     assert not bench.troubles.present()
-    bench.supervisor.agent = replace(bench.supervisor.agent, ready=True)
+    bench.supervisor.agent = bench.supervisor.agent | {"ready": True}
     await eventually(lambda: len(bench.troubles.present()), 1)
     task.cancel()
 

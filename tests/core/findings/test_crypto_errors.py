@@ -113,9 +113,8 @@ def test_the_stack_names_the_peer(line, peer):
 def read(lines, reader=None):
     reader, found = reader or CryptoLogReader(), []
     for line in lines:
-        reader, new = reader.feed(line)
-        found += new
-    return found + list(reader.flush()[1])
+        found += reader.feed(line)
+    return found + reader.flush()
 
 
 STACK = "    at 5511888888888.3 [as awaitable] (session_cipher.js:171:39)"

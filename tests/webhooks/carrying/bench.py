@@ -51,7 +51,7 @@ class Bench:
     _running: list[asyncio.Task[None]] = field(default_factory=list)
 
     def open(self, *declared: WebhookDeclaration) -> Webhooks:
-        read = (self.store, self.bus, self.messages.reader, lambda: self.messages.sessions)
+        read = (self.store, self.bus, self.messages.reader, self.messages.sessions)
         return Webhooks(settings(*declared), read)
 
     async def begin(self, *declared: WebhookDeclaration) -> Webhooks:
