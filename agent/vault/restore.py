@@ -274,32 +274,27 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
     manifest = snapshot.manifest
     if manifest is None:
         raise VaultError(snapshot.problem, code="damaged")
-    code, cause = _harm(root, instance, snapshot, manifest)
+    code = cause = ""
+    if manifest.engine != instance.engine:
+        code, cause = "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
+    elif manifest.state is not SessionFiles.WHOLE:
+        code, cause = "not_good", f"its files are {manifest.state}; it was made as evidence"
+    elif not is_of_present(root, snapshot):
+        code, cause = "other_session", "it is of an earlier session of that name, which ended since"
+    elif file_rules(instance.engine).key_based:
+        report = inspect(root / instance.id, instance.engine)
+        gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
+        if not gone and _is_newer(root, instance, manifest):
+            is_damaged = report.files is SessionFiles.DAMAGED
+            present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
+            code = "newer_session"
+            cause = (
+                f"the present session {present}, and keys that go back in time cost each contact"
+                " a retry. --force puts the snapshot back all the same; the trash keeps the"
+                " present files"
+            )
     if code:
         raise Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
-
-
-def _harm(
-    root: Path, instance: Instance, snapshot: Snapshot, manifest: Manifest
-) -> tuple[str, str]:
-    if manifest.engine != instance.engine:
-        return "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
-    if manifest.state is not SessionFiles.WHOLE:
-        return "not_good", f"its files are {manifest.state}; it was made as evidence"
-    if not is_of_present(root, snapshot):
-        return "other_session", "it is of an earlier session of that name, which ended since"
-    if not file_rules(instance.engine).key_based:
-        return "", ""
-    report = inspect(root / instance.id, instance.engine)
-    gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
-    if gone or not _is_newer(root, instance, manifest):
-        return "", ""
-    is_damaged = report.files is SessionFiles.DAMAGED
-    present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
-    return "newer_session", (
-        f"the present session {present}, and keys that go back in time cost each contact a retry."
-        " --force puts the snapshot back all the same; the trash keeps the present files"
-    )
 
 
 def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
