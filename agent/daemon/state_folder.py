@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.errors import TryLater, VaultError
+from agent.errors import TryLater
 from agent.log import going_on
 from agent.store.database import Store
-from agent.vault.folder import open_root
+from agent.vault.folder import open_root, unless_unusable
 from agent.vault.identity import scan
 
 log = logging.getLogger(__name__)
@@ -140,12 +140,10 @@ async def _write(store: Store, state: Path, mark: StateMark) -> None:
 
 
 def read_mark(folder: Path) -> StateMark | None:
-    """None where there is no readable mark."""
-    try:
-        with open_root(folder) as opened:
-            return _parse(opened.content(MARK).decode("utf-8", "replace"))
-    except VaultError:
-        return None
+    """None where there is none, or a damaged one."""
+    with unless_unusable(), open_root(folder) as opened:
+        return _parse(opened.content(MARK).decode("utf-8", "replace"))
+    return None
 
 
 def _parse(text: str | None) -> StateMark | None:

@@ -5,7 +5,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
 from agent.vault.check import inspect
+from agent.vault.folder import unless_unusable
 from agent.vault.identity import create
 from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.snapshots import newest_good
@@ -209,7 +209,7 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
     """
     with carried(root, facts.id):
         if (root / facts.id).exists():
-            with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
+            with unless_unusable():  # a folder that cannot be read goes as it is
                 note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
@@ -217,10 +217,9 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
             name = (*names, "nothing")[0]
         failpoint("set_aside")
         create(root, facts.instance)
-        with going_on(f"files that {facts.id} has for itself stay in the trash"):
-            if back := give_back(root, facts.id):
-                words = "%d files or folders are none of the pairing that ended, and stay: %s"
-                log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
+        if back := give_back(root, facts.id):
+            words = "%d files or folders are none of the pairing that ended, and stay: %s"
+            log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
     return name
 
 

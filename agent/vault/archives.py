@@ -194,7 +194,14 @@ def scratch() -> Iterator[Path]:
     holds a lock for as long as its process lives."""
     prefix = f"wa-agent-{os.geteuid()}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        _delete_unused(left)
+        with suppress(OSError):  # in use, or of no wa-agent
+            fd = os.open(left, _FOLDER)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_uid == os.geteuid():
+                    shutil.rmtree(left)
+            finally:
+                os.close(fd)
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix))
         held = os.open(path, _FOLDER)
@@ -207,17 +214,6 @@ def scratch() -> Iterator[Path]:
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(held)
-
-
-def _delete_unused(path: Path) -> None:
-    with suppress(OSError):  # in use, or of no wa-agent
-        fd = os.open(path, _FOLDER)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_uid == os.geteuid():
-                shutil.rmtree(path)
-        finally:
-            os.close(fd)
 
 
 # Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only.

@@ -105,7 +105,7 @@ def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) ->
         if number >= MOST_LOOKED_AT:
             break
         if fault is None and not _is_usable(entry.status, entry.is_folder, modes):
-            words = f"cannot use {entry.parent.path / entry.name}: it belongs to"
+            words = f"cannot use {session.path / entry.path}: it belongs to"
             words += f" {owner_of(status)}, which its worker cannot read and write"
             return FilesReport(SessionFiles.UNREADABLE, words)
         # A running engine removes files; the engine's own rules judge the size of a file; a pipe or

@@ -259,12 +259,12 @@ def unless_absent() -> Iterator[None]:
 
 @contextmanager
 def unless_unusable() -> Iterator[None]:
-    """A file that is missing or damaged ends the block. A disk that fails now is an error: what the
-    file says is not to be lost by it."""
+    """A file that is missing, damaged or another's ends the block. A disk that fails now is an
+    error: what the file says is not to be lost by it."""
     try:
         yield
     except VaultError as error:
-        if error.code == VaultError.code:
+        if error.code in (VaultError.code, "disk_full", "read_only"):
             raise
 
 

@@ -75,10 +75,12 @@ MARK = "give_back.json"
 
 
 def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> None:
-    """Before its folder is retired."""
+    """Before its folder is retired. Files that came back from an earlier end are noted again: that
+    one may have been cut off among them."""
     with open_root(root) as top, top.inner(parse_instance_id(id)) as folder:
-        with folder.inner(SESSION) as session:
-            names = file_rules(engine).not_of(session, account)
+        with folder.inner(SESSION) as session, doing("look at", session.path):
+            names = set(file_rules(engine).not_of(session, account))
+            names |= set().union(*_noted(root, id).values()) & set(session.names())
         if names:
             folder.write(MARK, json.dumps(sorted(names)).encode(), top.modes)
 
@@ -86,25 +88,34 @@ def note_own_files(root: Path, id: InstanceId, engine: str, account: str) -> Non
 def give_back(root: Path, id: InstanceId) -> list[str]:
     """Into the session's new folder, from each retired one that still has some: their names."""
     back: list[str] = []
-    for retired in list_trash(root):
-        if retired.id == id and (retired.path / MARK).exists():
-            back += _from(root, retired.name, id)
+    for retired, names in _noted(root, id).items():
+        with unless_unusable():
+            back += _from(root, retired, id, names)
     return back
 
 
-def _from(root: Path, retired: str, id: InstanceId) -> Iterator[str]:
+def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
+    """By the name in the trash, what that folder has to give back."""
+    noted: dict[str, set[str]] = {}
+    garbled = suppress(ValueError, TypeError, RecursionError)
+    with open_own(root, TRASH, shared=True) as (_, trash):
+        for name in (its.name for its in list_trash(root) if its.id == id):
+            with unless_unusable(), garbled, trash.inner(name) as old:
+                noted[name] = set(json.loads(old.content(MARK)))
+    return noted
+
+
+def _from(root: Path, retired: str, id: InstanceId, names: set[str]) -> Iterator[str]:
     with (
         open_own(root, TRASH, shared=True) as (top, trash),
         trash.inner(retired) as old,
         old.inner(SESSION) as source,
         top.inner(id, SESSION) as target,
+        doing("give back what is in", source.path),
     ):
-        noted: set[str] = set()
-        with suppress(ValueError, TypeError, RecursionError):
-            noted = set(json.loads(old.content(MARK)))
-        for name in sorted(noted & set(source.names()) - set(target.names())):
+        for name in sorted(names & set(source.names()) - set(target.names())):
             # A folder of another user's that this one may not write to stays in the trash.
-            with suppress(OSError):
+            with suppress(PermissionError):
                 source.move(name, name, target)
                 yield name
         target.sync()
@@ -263,32 +274,27 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
     manifest = snapshot.manifest
     if manifest is None:
         raise VaultError(snapshot.problem, code="damaged")
-    code, cause = _harm(root, instance, snapshot, manifest)
+    code = cause = ""
+    if manifest.engine != instance.engine:
+        code, cause = "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
+    elif manifest.state is not SessionFiles.WHOLE:
+        code, cause = "not_good", f"its files are {manifest.state}; it was made as evidence"
+    elif not is_of_present(root, snapshot):
+        code, cause = "other_session", "it is of an earlier session of that name, which ended since"
+    elif file_rules(instance.engine).key_based:
+        report = inspect(root / instance.id, instance.engine)
+        gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
+        if not gone and _is_newer(root, instance, manifest):
+            is_damaged = report.files is SessionFiles.DAMAGED
+            present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
+            code = "newer_session"
+            cause = (
+                f"the present session {present}, and keys that go back in time cost each contact"
+                " a retry. --force puts the snapshot back all the same; the trash keeps the"
+                " present files"
+            )
     if code:
         raise Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
-
-
-def _harm(
-    root: Path, instance: Instance, snapshot: Snapshot, manifest: Manifest
-) -> tuple[str, str]:
-    if manifest.engine != instance.engine:
-        return "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
-    if manifest.state is not SessionFiles.WHOLE:
-        return "not_good", f"its files are {manifest.state}; it was made as evidence"
-    if not is_of_present(root, snapshot):
-        return "other_session", "it is of an earlier session of that name, which ended since"
-    if not file_rules(instance.engine).key_based:
-        return "", ""
-    report = inspect(root / instance.id, instance.engine)
-    gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
-    if gone or not _is_newer(root, instance, manifest):
-        return "", ""
-    is_damaged = report.files is SessionFiles.DAMAGED
-    present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
-    return "newer_session", (
-        f"the present session {present}, and keys that go back in time cost each contact a retry."
-        " --force puts the snapshot back all the same; the trash keeps the present files"
-    )
 
 
 def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:

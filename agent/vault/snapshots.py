@@ -192,10 +192,9 @@ def end_copies(root: Path, id: InstanceId) -> None:
     with going_on(f"a copy of a pairing of {id} that ended is not marked"):
         for snapshot in list_snapshots(root, id):
             if (manifest := snapshot.manifest) is not None and not manifest.ended:
+                ended = render_manifest(replace(manifest, ended="logout"))
                 with open_shelf(root, id) as shelf, shelf.inner(snapshot.name) as copy:
-                    copy.write(
-                        FILE, render_manifest(replace(manifest, ended="logout")), points=False
-                    )
+                    copy.write(FILE, ended, points=False)
 
 
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:

@@ -88,11 +88,10 @@ def restore_trash(root: Path, name: str) -> InstanceId:
     with open_own(root, TRASH, shared=True) as (top, trash):
         if name not in trash.names():
             raise NotFound(f"cannot restore {name}: it is not in the trash")
-        with trash.inner(name):
-            pass  # a link or a file is no session
         if os.path.lexists(root / id):
             raise Refused(f"cannot restore {name}: {root / id} exists", code="exists")
-        with doing("restore", trash.path / name):
+        # A link or a file is no session.
+        with trash.inner(name), doing("restore", trash.path / name):
             trash.move(name, id, top)
             top.sync()
             trash.sync()

@@ -43,10 +43,6 @@ class Entry:
     """Why it cannot be copied; its content is not walked."""
 
     @property
-    def name(self) -> str:
-        return self.path.rpartition("/")[2]
-
-    @property
     def is_folder(self) -> bool:
         return stat.S_ISDIR(self.status.st_mode)
 

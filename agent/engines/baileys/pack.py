@@ -49,8 +49,8 @@ class NodeShare:
     folder: Path
     on_event: OnEvent
     on_end: OnEnd
-    ended: str = ""
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Future[str] = field(default_factory=asyncio.Future)
+    """How it ended."""
     context: Context = field(default_factory=copy_context)
     """Tasks that an event of this session starts belong to this session's run, also where the run
     of another session started Node."""
@@ -59,7 +59,7 @@ class NodeShare:
 
     @property
     def alive(self) -> bool:
-        return not self.ended and self.client.alive
+        return not self.gone.done() and self.client.alive
 
     @property
     def pid(self) -> int:
@@ -86,18 +86,18 @@ class NodeShare:
             self.node.sends.release()
 
     async def _call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        if self.ended:
-            raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
+        if self.gone.done():
+            words = f"cannot {do}: the client ended: {self.gone.result()}"
+            raise EngineError(words, code="not_ready")
         task = asyncio.create_task(self.client.call(do, within, **more, session=self.name), name=do)
-        gone = asyncio.create_task(self.gone.wait(), name="end of a share")
+        either: set[asyncio.Future[Any]] = {task, self.gone}
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if self.client.alive and not task.done():
-                raise EngineError(f"the client ended: {self.ended}", code=INTERRUPTED)
+                raise EngineError(f"the client ended: {self.gone.result()}", code=INTERRUPTED)
             return await task  # where Node ended, each of them learns it
         finally:
             task.cancel()
-            gone.cancel()
 
     async def close(self) -> None:
         """Node closes the session's files; all was saved before."""
@@ -110,7 +110,7 @@ class NodeShare:
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """What this session cannot use ends its own share, and leaves the others theirs."""
-        if self.ended:
+        if self.gone.done():
             return
         try:
             self.context.run(self.on_event, event)
@@ -124,11 +124,9 @@ class NodeShare:
             self.context.run(self.on_end, why)
 
     def _end(self, why: str) -> bool:
-        if self.ended:
-            return False
-        self.ended = why
-        self.gone.set()
-        return True
+        if new := not self.gone.done():
+            self.gone.set_result(why)
+        return new
 
 
 class SharedNode:

@@ -10,10 +10,10 @@ import pytest
 from agent.engines.sandbox.conversation import KINDS, TYPES, record_of
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.errors import EngineError, InvalidRequest
+from agent.messages.record import clean
 from tests.engines.sandbox.test_engine import QUICK, Heard
 
 ANN = "5511999990000@s.whatsapp.net"
-RECORDS = "agent.messages.record"
 SETTINGS = {**QUICK, "messages_per_minute": 0, "read_after": 0.01}
 
 
@@ -122,7 +122,6 @@ async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_a
 
 
 async def test_each_kind_arrives_as_a_record_that_can_be_kept(start: Any, eventually: Any) -> None:
-    clean = pytest.importorskip(RECORDS).clean
     heard = Keeping()
     engine = await start(heard)
     for kind in KINDS:
@@ -133,7 +132,6 @@ async def test_each_kind_arrives_as_a_record_that_can_be_kept(start: Any, eventu
 
 
 def test_each_type_of_message_has_what_belongs_to_it() -> None:
-    clean = pytest.importorskip(RECORDS).clean
     for type in TYPES:
         record = record_of({"contact": ANN, "text": "x", "type": type, "group": "123-4@g.us"})
         assert clean(record) == record
