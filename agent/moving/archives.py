@@ -133,7 +133,7 @@ class Archives:
             self._registry.alone(id, manifest.engine, doing, arrived.linked, arrives=True),
         ):
             if old is None:
-                async with self._registry.lock("copies", id):
+                async with self._keeping.locks[id]:
                     retired = await self._put(made, record, replaces=False)
             else:
                 retired = await self._replace(old, made, record, wanted, manifest)

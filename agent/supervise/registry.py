@@ -73,8 +73,7 @@ class Registry:
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
-    """By device, as two copies are compared one after the other; by the name that is made; and by
-    the session whose copies are worked with."""
+    """By device, as two copies are compared one after the other; and by the name that is made."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     @property
@@ -98,16 +97,13 @@ class Registry:
         self.facts[instance.id] = facts
         return facts
 
-    def lock(self, of: str, name: str) -> asyncio.Lock:
-        return self._locks.setdefault((of, name), asyncio.Lock())
-
     @asynccontextmanager
     async def making(
         self, id: InstanceId, doing: str, *, replaces: bool = False
     ) -> AsyncIterator[None]:
         """One request at a time makes the instance of a name: what another one has just made or
         put back does not go when this one is refused."""
-        async with self.lock("name", id):
+        async with self._locks.setdefault(("name", id), asyncio.Lock()):
             if id in self.facts and not replaces:
                 raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
             yield
@@ -204,7 +200,7 @@ class Registry:
         if not linked.device:
             yield
             return
-        async with self.lock("device", linked.device):
+        async with self._locks.setdefault(("device", linked.device), asyncio.Lock()):
             if twin := await self._twin_of(id, linked, running=not arrives):
                 raise Refused(
                     f"cannot {doing}: instance {twin} is the same linked device, and two programs"

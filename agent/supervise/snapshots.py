@@ -7,6 +7,7 @@ saved before it and no file changed during it.
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,9 @@ class Snapshots:
     registry: Registry
     host: Seats
     work: CopyWork = field(init=False, default_factory=CopyWork)
+    locks: defaultdict[InstanceId, asyncio.Lock] = field(
+        init=False, default_factory=partial(defaultdict, asyncio.Lock)
+    )
     _not_before: dict[InstanceId, float] = field(init=False, default_factory=dict)
 
     @property
@@ -117,7 +121,7 @@ class Snapshots:
                 f" {facts.instance.backend}, not here",
                 code="remote",
             )
-        async with self.registry.lock("copies", facts.id):
+        async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
             keep = max(self.registry.settings.config.sessions.snapshots, 1)
             await asyncio.to_thread(copies.prune_snapshots, self.root, facts.id, keep)
@@ -183,7 +187,7 @@ class Snapshots:
         async with (
             self.registry.alone(id, facts.instance.engine, f"restore {name} of {id}", linked),
             facts.busy,
-            self.registry.lock("copies", id),
+            self.locks[id],
         ):
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
@@ -207,7 +211,7 @@ class Snapshots:
     @asynccontextmanager
     async def ending(self, facts: Facts) -> AsyncIterator[None]:
         """Around what ends a pairing: no copy of it is put back but by a person, none is made."""
-        async with self.registry.lock("copies", facts.id):
+        async with self.locks[facts.id]:
             await asyncio.to_thread(copies.end_copies, self.root, facts.id)
             facts.last_snapshot_wall = None
             yield
@@ -219,7 +223,7 @@ class Snapshots:
 
     async def restore_newest(self, facts: Facts) -> str:
         """Restore the newest good snapshot that can be read; its worker does not run."""
-        async with self.registry.lock("copies", facts.id):
+        async with self.locks[facts.id]:
             unreadable: VaultError | None = None
             for snapshot in await asyncio.to_thread(copies.list_snapshots, self.root, facts.id):
                 if snapshot.manifest is not None and snapshot.manifest.backup:
