@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
+from agent.core.model import ConnectionStatus, Instance, InstanceId
+from agent.core.words import Claim
 from agent.errors import LinkError
 from agent.link.client import Link, Listener
 from agent.vault.identity import create

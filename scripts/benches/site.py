@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from agent.core.model import Claim, ConnectionStatus, Instance, InstanceId
+from agent.core.model import ConnectionStatus, Instance, InstanceId
+from agent.core.words import Claim
 from agent.errors import LinkError
 from agent.link.client import Link, Listener
 from agent.link.wire import peer_of
