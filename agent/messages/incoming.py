@@ -194,7 +194,7 @@ class Incoming:
         with db:
             db.execute("begin immediate")
             lost = 0
-            if last > settled and (self._had or time.time() - settled_wall < FORGOTTEN):
+            if last > settled and time.time() - settled_wall < FORGOTTEN:
                 unread = "select count(*) from records where cursor > ? and cursor <= ?"
                 lost = db.execute(unread, (settled, last)).fetchone()[0]
             db.execute("delete from records where cursor <= ?", (last,))

@@ -140,6 +140,7 @@ def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
 
 def test_a_reader_amid_what_went_misses_its_rest_and_none_is_ahead(tmp_path: Path) -> None:
     file = file_at(tmp_path, most=100)
+    settle(file, 0)
     file.append(messages(range(80)))
     reached = file.read("messages", {"after": 0, "limit": 30, **BY})["next"]
     file.read("messages", {"after": 1 << 49, "limit": 1, **BY})  # never given
