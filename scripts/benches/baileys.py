@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,7 +157,7 @@ class Bots:
         return float((await self.hear(number, "open"))["seconds"])
 
     async def _launch(self, number: int) -> None:
-        command = [find_node(), BOT_PROGRAM, *self._lines[number]]
+        command: list[str | Path] = [find_node(), BOT_PROGRAM, *self._lines[number]]
         env = {"PATH": os.environ["PATH"], "HOME": str(self._root)}
         self._processes[number] = launch(command, env, self._root, "bots.log")
 
@@ -235,11 +236,11 @@ class KeptBots(Bots):
 
     async def ask(self, *command: str) -> None:
         env = {"PATH": os.environ["PATH"], "HOME": str(self._root), "PM2_HOME": str(self._home)}
-        done = await asyncio.to_thread(
-            subprocess.run, [self._program, *command], env=env, capture_output=True, check=False
-        )
+        words: list[str | Path] = [self._program, *command]
+        ask = partial(subprocess.run, words, env=env, capture_output=True, text=True)
+        done = await asyncio.to_thread(ask)
         if done.returncode:
-            raise HostError(f"cannot {command[0]} with pm2: {done.stderr.decode()[-300:]}")
+            raise HostError(f"cannot {command[0]} with pm2: {done.stderr[-300:]}")
 
 
 def _newest(folder: Path) -> float:

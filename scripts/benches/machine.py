@@ -59,12 +59,12 @@ def _system() -> str:
 
 def _commit() -> str:
     """With a + where agent/ has changes that are in no commit."""
-    found = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "agent")
+    found = git("rev-parse", "--short", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", "agent")
     return found + "+" if changed else found
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
     try:
         done = subprocess.run(
             ["git", "-C", str(TOP), *words], capture_output=True, text=True, check=False

@@ -31,7 +31,6 @@ class Row:
     unit: str
     figures: Mapping[str, Sequence[float]]
     goal: Goal | None = None
-    note: str = ""
 
     def median(self, name: str) -> float | None:
         runs = self.figures.get(name)
@@ -93,7 +92,6 @@ class Report:
                     "runs": {name: list(runs) for name, runs in row.figures.items()},
                     "goal": None if row.goal is None else asdict(row.goal),
                     "met": row.met,
-                    "note": row.note,
                 }
                 for row in self.rows
             ],

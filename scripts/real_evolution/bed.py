@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -51,7 +52,7 @@ class Bed:
         paired = max(round(sessions * PAIRED_SHARE), 1)
         for number in range(sessions):
             name = f"{'paired' if number < paired else 'waits'}-{number:02}"
-            await until(lambda name=name: self.server.make(name), MADE_WITHIN)
+            await until(partial(self.server.make, name), MADE_WITHIN)
             code = await self._code_of(name)
             if number < paired:
                 self.paired[name] = f"5511900000{number:03}"

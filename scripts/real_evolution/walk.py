@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +159,7 @@ async def _meanwhile(walk: Walk, seconds: float, cost: Cost) -> None:
     await asyncio.sleep(max(begun + seconds - time.monotonic(), 0.0))
 
 
-def _fault(kind: str) -> Callable[[Walk, float, Cost], Awaitable[None]]:
+def _fault(kind: str) -> Callable[[Walk, float, Cost], Coroutine[Any, Any, None]]:
     async def play(walk: Walk, seconds: float, cost: Cost) -> None:
         await walk.proxy.front.set(kind)
         await _meanwhile(walk, min(seconds, SHORT), cost)
@@ -172,7 +172,7 @@ async def _killed(walk: Walk, seconds: float, cost: Cost) -> None:
     await walk.server.start()
 
 
-ROUNDS: dict[str, Callable[[Walk, float, Cost], Awaitable[None]]] = {
+ROUNDS: dict[str, Callable[[Walk, float, Cost], Coroutine[Any, Any, None]]] = {
     "WhatsApp silent, GET connect held 1-9 s": _silence,
     "a session made while answers take 2-10 s": _made_late,
     "502 for every request": _fault("failing"),

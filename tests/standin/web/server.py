@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.standin.web.client import Client
 from tests.standin.web.frames import receive_text
@@ -69,7 +69,7 @@ class StandIn:
         self._count = 0
 
     @classmethod
-    async def open(cls, *, port: int = 0, **how: Any) -> "StandIn":
+    async def open(cls, *, port: int = 0, **how: Any) -> Self:
         stand_in = cls(**how)
         stand_in._server = await asyncio.start_server(stand_in._serve, "127.0.0.1", port)
         return stand_in
