@@ -8,12 +8,13 @@ warmer disk, a neighbour) meets both.
 import asyncio
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.benches.fleet import measure_one_round
-from scripts.benches.machine import CACHE, TOP, this_machine
+from scripts.benches.machine import CACHE, TOP, git, this_machine
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import QUICK, Figures, Times
 from scripts.benches.site import open_site
@@ -31,14 +32,12 @@ MEASURES: Mapping[str, tuple[str, str, float]] = {
     "idle workers": ("idle CPU of all workers together", "s/min", PROCESSOR),
     "create": ("create all over the API → all CONNECTED", "s", SECONDS),
     "start": ("start → all CONNECTED", "s", SECONDS),
-    "start as installed": (
-        "start with the settings as installed → all CONNECTED",
-        "s",
-        SECONDS,
-    ),
+    "start as installed": ("start with [start] as installed → all CONNECTED", "s", SECONDS),
     "stop": ("stop all in order", "s", SECONDS),
     "connected again": ("kill -9 worker → CONNECTED", "ms", SECONDS),
     "adoption": ("kill -9 agent → all adopted and CONNECTED", "s", SECONDS),
+    "kept alone": ("a record of messages.db, kept alone", "µs", SECONDS),
+    "kept by 1,000": ("a record of messages.db, 1,000 with one write", "µs", SECONDS),
 }
 
 
@@ -75,7 +74,7 @@ def measure(commit: str, instances: int, *, rounds: int, quick: bool) -> Report:
 
 def lay_out(commit: str) -> Program:
     """The commit's tree with an environment of its own, both kept for the next comparison."""
-    full = _git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}").strip()
+    full = git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
     if not full:
         raise SystemExit(f"scripts/bench: cannot find the commit {commit} in this repository")
     name = full[:8]
@@ -96,8 +95,13 @@ def lay_out(commit: str) -> Program:
 
 
 def _round(program: Program, instances: int, times: Times) -> Figures:
+    words, path = [program.python, TOP / "scripts/benches/keeping.py"], {"PYTHONPATH": program.tree}
+    with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        kept = subprocess.check_output([*words, folder], env=path, text=True).split()
     with open_site(instances) as site:
-        return asyncio.run(measure_one_round(site, times, tree=program.tree, python=program.python))
+        one = measure_one_round(site, times, tree=program.tree, python=program.python)
+        figures = asyncio.run(one)
+    return figures | {"kept alone": [float(kept[0])], "kept by 1,000": [float(kept[1])]}
 
 
 def _row(key: str, other: str, found: Mapping[str, Mapping[str, Sequence[float]]]) -> Row | None:
@@ -118,10 +122,3 @@ def _notes(times: Times, instances: int) -> list[str]:
         "A killed worker is restarted after the default delay; each is spawned, as on systemd.",
         "A row is missed where ours is larger than the other commit's by more than its factor.",
     ]
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(TOP), *words], capture_output=True, text=True, check=False
-    )
-    return done.stdout

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.core.memory import MemoryPolicy
 from agent.core.model import InstanceId
-from agent.host.machine import measure as measure_usage
 from scripts.benches.ours import Agent, Client
 from scripts.benches.processes import children, new_child, uss
 from scripts.benches.rounds import SETTLE, Figures, Times, at_rest
@@ -28,7 +26,6 @@ async def measure_ours(site: Site, times: Times) -> Figures:
     async with Client(agent) as client:
         await at_rest(agent, agent.workers(), times, figures)
         figures["agent uss"].append(uss(agent.agent_pid))
-        _memory_look(agent, figures)
         await _scrapes(client, times, figures)
         await _kills(agent, client, site.ids[: times.kills], figures)
     await _adoptions(agent, times, figures)
@@ -95,7 +92,6 @@ async def _starts(agent: Agent, times: Times, figures: Figures) -> None:
         await agent.begin()
         async with Client(agent) as client:
             await client.answers()
-            figures["api"].append(time.perf_counter() - begun)
             await client.all_connected()
             figures["start"].append(time.perf_counter() - begun)
         if turn < times.starts - 1:
@@ -109,18 +105,6 @@ async def _end(agent: Agent, figures: Figures) -> None:
     figures["stop"].append(time.perf_counter() - begun)
 
 
-def _memory_look(agent: Agent, figures: Figures) -> None:
-    """The agent's rare look at every worker's memory falls outside the idle window: its share."""
-    pids = agent.workers()
-    every = MemoryPolicy().interval
-    for _ in range(3):
-        begun = time.process_time()
-        measure_usage(pids)
-        figures["memory look"].append(time.process_time() - begun)
-    share = sorted(figures["memory look"])[1] * 60 / every
-    figures["idle with look"] += [idle + share for idle in figures["idle"]]
-
-
 async def _scrapes(client: Client, times: Times, figures: Figures) -> None:
     await client.scrape()
     for _ in range(times.scrapes):
@@ -132,7 +116,7 @@ async def _scrapes(client: Client, times: Times, figures: Figures) -> None:
 
 
 async def _kills(
-    agent: Agent, client: Client, chosen: Sequence[InstanceId], figures: Figures, suffix: str = ""
+    agent: Agent, client: Client, chosen: Sequence[InstanceId], figures: Figures
 ) -> None:
     """As `rounds.kills`, but CONNECTED is what the agent publishes: later than the worker."""
     for id in chosen:
@@ -141,9 +125,9 @@ async def _kills(
         begun = time.perf_counter()
         os.kill(old, signal.SIGKILL)
         await new_child(parents, before)
-        figures["new pid" + suffix].append((time.perf_counter() - begun) * 1000)
+        figures["new pid"].append((time.perf_counter() - begun) * 1000)
         await client.connected_again(id, old)
-        figures["connected again" + suffix].append((time.perf_counter() - begun) * 1000)
+        figures["connected again"].append((time.perf_counter() - begun) * 1000)
         await asyncio.sleep(SETTLE / 4)
 
 
@@ -158,7 +142,6 @@ async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
         await agent.begin()
         async with Client(agent) as client:
             await client.answers()
-            figures["adoption api"].append(time.perf_counter() - begun)
             await client.all_connected()
             figures["adoption"].append(time.perf_counter() - begun)
             again = await client.losses() - lost_before

@@ -107,15 +107,9 @@ class Shape:
     measure: str
     unit: str
     goal: Callable[[Found], Goal] | None = None
-    theirs: str = ""
-    """The key of the others' figures, where it is not the same."""
 
     def row(self, found: Found) -> Row | None:
-        figures = {
-            name: runs
-            for name, figures in found.items()
-            if (runs := figures.get(self.key if name == OURS else self.theirs or self.key))
-        }
+        figures = {name: runs for name, figures in found.items() if (runs := figures.get(self.key))}
         if not figures:
             return None
         goal = self.goal(found) if self.goal is not None and OURS in figures else None
@@ -176,13 +170,8 @@ def _shapes(instances: int) -> list[Shape]:
         Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),
         Shape("agent uss", "… the agent's process alone", "MiB", fixed(40.0)),
         Shape("worker pss", "one worker, PSS", "MiB", fixed(11.0)),
-        Shape("worker uss", "one worker, USS", "MiB"),
         Shape("everything", f"all {instances} and who keeps them, PSS", "MiB"),
         Shape("idle", "idle CPU of its own", "s/min", fixed(idle)),
-        Shape(
-            "idle with look", "… with its share of the memory look", "s/min", fixed(idle), "idle"
-        ),
-        Shape("memory look", "one look at all workers' memory", "s of CPU"),
         Shape("idle workers", "idle CPU of all workers together", "s/min"),
         Shape("new pid", f"kill -9 worker → new PID, delay {delay:g} ms", "ms"),
         Shape(
@@ -204,7 +193,6 @@ def _shapes(instances: int) -> list[Shape]:
             "s",
             fixed(2.5 * max(1.0, instances / 200)),
         ),
-        Shape("api", "start → the API answers", "s"),
         Shape(
             "start",
             f"start {instances} → all CONNECTED",
@@ -224,7 +212,6 @@ def _shapes(instances: int) -> list[Shape]:
             fixed(boot_goal(instances)),
         ),
         Shape("stop", "stop all in order", "s"),
-        Shape("adoption api", "kill -9 agent → the API answers", "s", fixed(2.0)),
         Shape("adoption", "kill -9 agent → all adopted and CONNECTED", "s", fixed(2.0)),
         Shape("adoption lost", "… sessions dropped or workers replaced by it", "", fixed(0.0)),
         Shape("series", "one scrape: series", ""),

@@ -66,7 +66,6 @@ async def at_rest(
     figures["uss"].append(sum(uss(pid) for pid in own))
     each = [pss(pid) for pid in pids]
     figures["worker pss"] += each
-    figures["worker uss"] += [uss(pid) for pid in pids]
     figures["everything"].append(sum(each) + sum(pss(pid) for pid in own))
 
 
