@@ -298,7 +298,9 @@ def _state(db: sqlite3.Connection, args: Answer) -> Answer:
         db.execute("update state set settled = ?, settled_wall = ?", (settled, settled_wall))
     if now - settled_wall < FORGOTTEN:
         waiting = _behind(db, {"after": settled})["count"]
-    return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost}
+    cursors = args.get("cursors", {}).items()
+    behind = {name: _behind(db, {"after": cursor})["count"] for name, cursor in cursors}
+    return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost, "behind": behind}
 
 
 def _behind(db: sqlite3.Connection, args: Answer) -> Answer:
@@ -307,7 +309,8 @@ def _behind(db: sqlite3.Connection, args: Answer) -> Answer:
     since, (newest, _, _, _, settled, _) = args.get("since", 0.0), state_of(db)
     rows = "select count(*), min(cursor) from records where cursor > ? and kept >= ?"
     count, first = db.execute(rows, (args.get("after", 0), since)).fetchone()
-    went = db.execute("select min(last) from gone where since >= ?", (since,)).fetchone()[0]
+    runs = "select min(last - coalesce(missing, 0)) from gone where since >= ?"
+    went = db.execute(runs, (since,)).fetchone()[0]
     kept = first - 1 if count else newest
     return {"count": count, "before": min(kept, went or newest), "settled": settled}
 

@@ -54,7 +54,7 @@ class MediaLoader:
         assert record is not None
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not await asyncio.to_thread(_is_whole, path, media["sha256"]):
+        if not path.exists():  # it gets its name when it is whole and on the disk
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
@@ -85,12 +85,9 @@ class MediaLoader:
         if len(self._tasks) >= 32:  # under way and waiting
             raise _no("too many are loaded already", "busy")
         task = self._tasks[name] = asyncio.create_task(self._load(name, record), name="media")
-        task.add_done_callback(lambda done: self._ended(name, done))
+        # Asked for its error: no request may be waiting.
+        task.add_done_callback(lambda it: self._tasks.pop(name).cancelled() or it.exception())
         return task
-
-    def _ended(self, name: str, done: "asyncio.Task[None]") -> None:
-        del self._tasks[name]
-        _ = done.cancelled() or done.exception()  # no request may be waiting
 
     async def _load(self, name: str, record: Mapping[str, Any]) -> None:
         said = record["media"]
@@ -210,16 +207,6 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     file = part.open("xb")
     os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)
     return file
-
-
-def _is_whole(path: Path, sha256: str) -> bool:
-    """True if it is there as it was loaded: the disk may have changed it since."""
-    with suppress(OSError), open_plain(path) as file:
-        digest = new_sha256()
-        while piece := file.read(PIECE):
-            digest.update(piece)
-        return str(digest.hexdigest()) == sha256
-    return False
 
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:

@@ -58,6 +58,8 @@ class _Session:
     """As its worker told them last."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
+    behind: dict[str, int] = field(default_factory=dict)
+    """By consumer: how many records stood behind its cursor."""
 
 
 class Changes:
@@ -200,13 +202,20 @@ class Reader:
 
     async def _settle(self, id: InstanceId) -> None:
         its = self._of(id)
-        takers = self._takers(id)
-        least = min(its.cursors.get(name, 0) for name in takers)
-        asked = {"settled": least} if least or takers != [READER] else {}
+        cursors = {name: its.cursors.get(name, 0) for name in self._takers(id)}
+        asked: dict[str, Any] = {"cursors": cursors}
+        if self._workers.runs(id) and (all(cursors.values()) or READER not in cursors):
+            asked["settled"] = min(cursors.values())
         with suppress(WaError, msgspec.ValidationError):  # the next time tells
-            raw = await self.call(id, "messages_state", asked)
+            raw = dict(await self.ask(id, "messages_state", asked))
+            its.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
             told = its.figures | msgspec.convert(raw, dict[str, _Whole])
             its.figures = {name: told.get(name, 0) for name in FIGURES}
+
+    def behind(self, consumer: str, id: InstanceId) -> int:
+        its = self._of(id)
+        newest = its.figures.get("newest", 0) <= its.cursors.get(consumer, 0)
+        return 0 if newest else its.behind.get(consumer, 0)
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
         return {id: its.figures for id, its in self._sessions.items() if its.figures}

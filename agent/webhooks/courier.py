@@ -104,9 +104,8 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        kept, its = self._reader.figures(), self._sources.values()
-        told = ((it, kept.get(it.id, {"newest": 0})) for it in its if it.id and it.born >= 0)
-        return sum(k["waiting"] if k["newest"] > s.cursor else s.tried is not None for s, k in told)
+        its = [it for it in self._sources.values() if it.id and it.born >= 0]
+        return sum(self._reader.behind(self.name, it.id) or it.tried is not None for it in its)
 
     @property
     def waiting(self) -> int:

@@ -23,11 +23,10 @@ class FakeWorker:
         self.records: list[dict[str, Any]] = []
         self.newest = first - 1
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.breaks_with: Exception | None = None
         self.leave = asyncio.Event()
         """While clear, its answers wait."""
         self.leave.set()
-        self.at_once = self.most_at_once = 0
+        self.at_once = 0
 
     def keep(
         self,
@@ -60,7 +59,6 @@ class FakeWorker:
     ) -> Mapping[str, Any]:
         self.asked.append((do, dict(args)))
         self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
         answer = self._answer(do, args)
         try:
             async with asyncio.timeout(timeout):
@@ -69,20 +67,20 @@ class FakeWorker:
             raise LinkError(f"cannot {do}: no answer in {timeout:g} s", code="timeout") from error
         finally:
             self.at_once -= 1
-        if self.breaks_with is not None:
-            raise self.breaks_with
         return answer
 
     def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         if do == "messages_state":
             waiting = sum(one["cursor"] > max(self.settled(), default=0) for one in self.records)
-            return {"newest": self.newest, "waiting": waiting, "bytes": 300, "lost": 1}
+            its = args.get("cursors", {}).items()
+            behind = {name: sum(one["cursor"] > at for one in self.records) for name, at in its}
+            told = {"newest": self.newest, "waiting": waiting, "bytes": 300, "lost": 1}
+            return {**told, "behind": behind}
         if do == "messages_behind":
             since = args.get("since", 0.0)
             behind = [one["cursor"] for one in self.records if one["kept"] >= since]
-            behind = [cursor for cursor in behind if cursor > args.get("after", 0)]
             before, had = min(behind, default=self.newest + 1) - 1, max(self.settled(), default=0)
-            return {"count": len(behind), "before": before, "settled": had}
+            return {"before": before, "settled": had}
         if do != "messages":
             return {}
         after, oldest = args["after"], self.newest - len(self.records) + 1

@@ -97,8 +97,7 @@ class Workers:
         if self.fails is not None:
             raise self.fails
         async with asyncio.timeout(timeout):
-            answer: Mapping[str, Any] = await self.works[id][do](args)
-            return answer
+            return await self.works[id][do](args)
 
 
 class Agent:

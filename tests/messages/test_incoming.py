@@ -165,6 +165,18 @@ def test_gaps_beyond_the_most_that_are_told_apart_have_no_number(tmp_path: Path)
     assert (missing, lost_of(file) + len(kept)) == (UNSURE, begin + 60)
 
 
+def test_a_beginning_lies_before_what_went_since(tmp_path: Path) -> None:
+    file = file_at(tmp_path, most=100)
+    file.append(messages(range(60)))
+    time.sleep(0.01)
+    since = time.time() - 0.005
+    for begin in range(60, 300, 60):
+        file.append(messages(range(begin, begin + 60)))
+    before = file.read("messages_behind", {"since": since})["before"]
+    missing, first = numbers_of(page_of(file, before, 1)["records"])
+    assert first + missing == 81, "all that went whole"
+
+
 def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
     file = file_at(tmp_path, megabytes=1)
     for number in range(60):

@@ -24,8 +24,7 @@ class Bench:
         self.intake = Intake(folder, ID, settings, self.told.append)
 
     async def ask(self, do: str, **args: Any) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] = await self.intake.works[do](args)
-        return answer
+        return await self.intake.works[do](args)
 
     def kinds(self) -> list[str]:
         return [each.kind for each in self.told]

@@ -76,9 +76,6 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
     assert at.engine.asked == ["https://1"]
     (file,) = (at.folder / "messages" / "media").iterdir()
     assert file.stat().st_mode & 0o777 == 0o660
-    file.write_bytes(CONTENT[::-1])
-    assert await at.read(id) == CONTENT
-    assert at.engine.asked == ["https://1"] * 2, "the disk changed it"
     async with at.reader.media(ID, id, "", 1) as (said, _):
         assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
     await at.intake.close()
@@ -105,8 +102,7 @@ async def test_the_oldest_files_make_room(tmp_path: Path) -> None:
         await asyncio.sleep(1)
         path = max((at.folder / "messages" / "media").iterdir(), key=lambda it: it.stat().st_ctime)
         os.utime(path, (time.time(), time.time()))
-    files = list((at.folder / "messages" / "media").iterdir())
-    assert len(files) == 3
+    assert len(list((at.folder / "messages" / "media").iterdir())) == 3
     await at.intake.close()
 
 

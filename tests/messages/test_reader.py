@@ -105,8 +105,7 @@ async def test_without_a_worker_the_file_is_read(tmp_path: Path, killed: bool) -
 async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at = Bench(tmp_path)
     settling = asyncio.create_task(at.reader.run())
-    intake = at.start_worker()
-    await intake.keep([message(number) for number in range(10)])
+    await at.start_worker().keep([message(number) for number in range(10)])
     cursors = [each["cursor"] for each in (await at.reader.page(ID, 0)).records]
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert "settled" not in at.workers.calls, "no consumer, so nothing can be lost"
@@ -126,12 +125,17 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle("two", ID, cursors[6])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
+    await at.stop_worker()
+    at.reader.settle("two", ID, cursors[7])
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert [at.reader.behind(name, ID) for name in own] == [5, 2], "each by its own, by the file"
+    at.start_worker()
     at.reader.consumers = {}
     at.reader.settle(READER, ID, cursors[9])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 0
     settling.cancel()
-    await intake.close()
+    await at.intake.close()
 
 
 async def test_what_cannot_be_read_says_why(

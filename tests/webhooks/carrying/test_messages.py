@@ -219,12 +219,12 @@ async def test_while_the_target_fails_one_session_tries_for_all(
 async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
     bench: Bench, target: Receiver
 ) -> None:
-    worker = bench.messages.add("shop")
+    worker, other = bench.messages.add("shop"), bench.messages.add("other")
     worker.keep("a")
-    bench.messages.add("other").keep("a")
+    other.keep("a")
     webhooks = bench.open(hook(target, instances=("other",)))
     webhooks.reload(settings(hook(target, instances=("shop",))))
     for id in bench.messages.workers:
         bench.messages.tell(id)
-    await bench.eventually(lambda: worker.asked, [("messages_state", {"settled": 0})])
-    await bench.eventually(lambda: bench.messages.workers["other"].asked, [("messages_state", {})])
+    await bench.eventually(worker.settled, [0])
+    await bench.eventually(lambda: other.asked, [("messages_state", {"cursors": {"/": 0}})])
