@@ -222,6 +222,8 @@ class Daemon:
             reader = Reader(supervisor.asking)
             supervisor.registry.kept_more = reader.changed
             supervisor.registry.forgotten = reader.forget
+            for id in supervisor.registry.facts:  # also what waits where no worker runs
+                reader.changed(id)
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))

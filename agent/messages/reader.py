@@ -206,11 +206,15 @@ class Reader:
         asked: dict[str, Any] = {"cursors": cursors}
         if self._workers.runs(id) and (all(cursors.values()) or READER not in cursors):
             asked["settled"] = min(cursors.values())
-        with suppress(WaError, msgspec.ValidationError):  # the next time tells
+        try:
             raw = dict(await self.ask(id, "messages_state", asked))
             its.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
             told = its.figures | msgspec.convert(raw, dict[str, _Whole])
             its.figures = {name: told.get(name, 0) for name in FIGURES}
+        except TryLater:
+            self._own.add(id)
+        except (WaError, msgspec.ValidationError):
+            pass  # the next change tells
 
     def behind(self, consumer: str, id: InstanceId) -> int:
         its = self._of(id)

@@ -210,8 +210,10 @@ class Courier:
             its.cursor, its.saved, its.born = 0, -1, born
         if not its.cursor:  # none of this session was sent, or came, yet
             found = await self._reader.ask(its.id, "messages_behind", {"since": self._begun})
-            its.cursor = 0 if found["settled"] and not self._begun else int(found["before"])
-            await self._save(its)
+            before, had = int(found["before"]), int(found["settled"])
+            # One that comes back from the trash has had what all had then.
+            its.cursor = max(before, had) if self._begun or not had else 0
+        await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
             its.news.set()
@@ -264,6 +266,7 @@ class Courier:
         if (text := await self._store.get_fact(source.fact)) is None:
             return False
         source.cursor, source.born = json.loads(text)
+        source.saved = source.cursor
         return True
 
     async def _save(self, source: Source) -> None:

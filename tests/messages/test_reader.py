@@ -125,8 +125,10 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at.reader.settle("two", ID, cursors[6])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
-    await at.stop_worker()
+    at.workers.fails = LinkError("it ends")
     at.reader.settle("two", ID, cursors[7])
+    await asyncio.sleep(SETTLE_EVERY)
+    await at.stop_worker()
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert [at.reader.behind(name, ID) for name in own] == [5, 2], "each by its own, by the file"
     at.start_worker()

@@ -1,5 +1,6 @@
 """What a session keeps of messages: its settings, and who it is kept for."""
 
+import asyncio
 import json
 import os
 
@@ -72,9 +73,16 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
     in_the_way.unlink()
     await agent.ask(*say)
     await eventually(troubles, [])
+    await agent.do("POST", "/api/instance/a/disable", {})
+    await asyncio.sleep(30)
     await agent.kill()
     await agent.start()
     assert await troubles() == [], "it stays over"
+
+    async def counted() -> list[str]:
+        return [one["instance"] for one in (await agent.do("GET", "/api/messages"))["sessions"]]
+
+    await eventually(counted, ["a"])
     assert [one["text"] for one in (await agent.do("GET", PATH))["records"]][-1] == "hi"
 
 
