@@ -131,6 +131,9 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     await at.stop_worker()
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert [at.reader.behind(name, ID) for name in own] == [5, 2], "each by its own, by the file"
+    at.reader.settle("one", ID, cursors[8])
+    await asyncio.sleep(2 * SETTLE_EVERY)
+    assert at.reader.figures()[ID]["waiting"] == 2
     at.start_worker()
     at.reader.consumers = {}
     at.reader.settle(READER, ID, cursors[9])
