@@ -222,8 +222,9 @@ class Daemon:
             reader = Reader(supervisor.asking)
             supervisor.registry.kept_more = reader.changed
             supervisor.registry.forgotten = reader.forget
-            for id in supervisor.registry.facts:  # also what waits where no worker runs
-                reader.changed(id)
+            for its in supervisor.registry.facts.values():
+                if not its.instance.enabled:  # what waits there is asked for at no link
+                    reader.changed(its.id)
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))
