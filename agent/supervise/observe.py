@@ -150,6 +150,7 @@ def _listener(means: Means, facts: Facts) -> Listener:
             take_in(means, facts, happening)
 
     def on_close(_why: str) -> None:
+        means.registry.kept_more(facts.id)  # its last word of that may have been lost
         if facts.link is None or facts.link.hello.run != opened_in:
             return  # the end of a link that was replaced
         facts.link = None

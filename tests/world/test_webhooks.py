@@ -69,3 +69,19 @@ async def test_f61_killed_again_and_again_the_agent_loses_no_event(
         assert {k: one.body[k] for k in event if k != "cursor"} == {
             k: v for k, v in event.items() if k != "cursor"
         }
+
+
+async def test_what_a_worker_kept_just_before_its_end_is_delivered_without_it(
+    make_agent, target, eventually
+):
+    agent = make_agent(
+        f'[[webhook]]\nname = "ops"\nurl = "{target.url}"\nprivate = true\nkinds = ["message"]\n'
+    )
+    await agent.start()
+    await agent.create("a", scan_after=0, messages_per_minute=0)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    for _ in range(9):
+        said = {"contact": "5511777777777", "text": "hi"}
+        await agent.do("POST", "/api/instance/a/sandbox/say", said)
+    await agent.do("POST", "/api/instance/a/disable", {})
+    await eventually(lambda: len(target.taken), 9)
