@@ -271,8 +271,6 @@ def group_of(facts: Facts) -> str:
 
 
 MEMORY_FULL = "memory_full"
-RETRY_HELD = 5.0
-"""Seconds until a session asks again while another one is the circuit's trial."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -398,4 +396,4 @@ class Gate:
             return None
         self.queues.settled(facts.id)  # it got its turn and cannot use it
         self.queues.no_login()
-        return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
+        return Wait("backend_circuit", again=boot_now() + ASK_AGAIN)

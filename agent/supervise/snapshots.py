@@ -101,20 +101,18 @@ class Snapshots:
         self.registry.get(id)
         return await asyncio.to_thread(copies.list_snapshots, self.root, id)
 
-    async def snapshot(self, id: InstanceId, why: str) -> copies.Snapshot:
-        """Take a snapshot now; Refused or TryLater says why there is none."""
-        return await self.take(self.registry.get(id), why)
-
     async def back_up(self, facts: Facts, why: str) -> str:
         """Before a destructive step: copy the files as they are, whole or not; the copy's name."""
         try:
-            return (await self.take(facts, why, backup=True)).name
+            return (await self.snapshot(facts.id, why, backup=True)).name
         except WaError as error:
             if error.code in ("absent", "no_session", copies.OUTSIDE):
                 return NOTHING_TO_BACK_UP
             raise
 
-    async def take(self, facts: Facts, why: str, *, backup: bool = False) -> copies.Snapshot:
+    async def snapshot(self, id: InstanceId, why: str, *, backup: bool = False) -> copies.Snapshot:
+        """Take a snapshot now; Refused or TryLater says why there is none."""
+        facts = self.registry.get(id)
         if facts.instance.backend:
             raise Refused(
                 f"cannot make a snapshot of {facts.id}: its session's files are on"
@@ -294,7 +292,7 @@ class Snapshots:
     async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
         try:
-            taken = await self.take(facts, "by the clock")
+            taken = await self.snapshot(facts.id, "by the clock")
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return
