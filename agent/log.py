@@ -37,6 +37,9 @@ LONGEST = 16_384
 WORKER_LOG = "worker.log"
 LOG_LIMIT = 1 << 20
 
+log = logging.getLogger("agent")
+"""Of the agent's lines about itself, or with `about` about one session."""
+
 
 def clean(text: str) -> str:
     """One line without control characters: neither a terminal nor a log reader is fooled."""
@@ -52,7 +55,7 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
     try:
         yield
     except (WaError, OSError) as error:
-        logging.getLogger("agent").error("%s: %s", cannot, error)
+        log.error("%s: %s", cannot, error)
 
 
 def bound(

@@ -24,15 +24,13 @@ from agent.core.troubles import (
     counted_of,
     look,
 )
-from agent.log import bound, going_on
+from agent.log import bound, going_on, log
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
 from agent.metrics.family import Family
 from agent.supervise.assemble import Supervisor
 from agent.webhooks.part import Webhooks
-
-log = logging.getLogger(__name__)
 
 EVERY, CALM = 10.0, 30.0
 """Seconds between two looks while a row holds, and while none does."""

@@ -2,7 +2,6 @@
 plans are steps of."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
-from agent.log import about, clean, going_on
+from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
@@ -30,8 +29,6 @@ from agent.vault.identity import create
 from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.snapshots import newest_good
 from agent.vault.trash import list_trash, retire
-
-log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0

@@ -2,7 +2,6 @@
 what is done before the first pass and at a reload."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -21,7 +20,7 @@ from agent.core.session import wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.instance_file import NAME
-from agent.log import about, bound, going_on
+from agent.log import about, bound, going_on, log
 from agent.store.database import Store
 from agent.supervise.calls import Calls
 from agent.supervise.facts import Facts, Notes, Settings, entry
@@ -39,8 +38,6 @@ from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
 from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
-
-log = logging.getLogger(__name__)
 
 PASSES_AT_ONCE = 256
 

@@ -9,7 +9,6 @@ The incidents that hold sessions stand here as well, before the gate that asks t
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
-from agent.log import about
+from agent.log import about, log
 from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
 
@@ -42,8 +41,6 @@ _BETWEEN = frozenset(
     {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
 """Between two tries: the failure before still counts for a while."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -5,7 +5,6 @@ ends that; the session on the server stays as it is.
 """
 
 import asyncio
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,12 +22,9 @@ from agent.errors import HostError, LinkError, WaError
 from agent.host.life import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, Listener
-from agent.log import going_on
+from agent.log import going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-
-log = logging.getLogger(__name__)
-
 
 # Packs: sessions that share one worker, where `[worker] pack` is more than 1. A pack's worker says
 # which sessions it holds, so that the next agent moves none.

@@ -5,7 +5,6 @@ saved before it and no file changed during it.
 """
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +17,12 @@ from typing import TypeVar
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.log import about, going_on
+from agent.log import about, going_on, log
 from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault import restore as restoring
 from agent.vault import snapshots as copies
-
-log = logging.getLogger(__name__)
-
 
 # The file work of copies, in threads: few at a time.
 
