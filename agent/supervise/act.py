@@ -319,7 +319,7 @@ def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wa
     if facts.repairing:
         return True
     if facts.repair:
-        facts.repair = ladder.outlive_repair(facts.repair, verdict)
+        facts.repair = facts.repair.outlive(healthy=verdict.healthy)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
     if away_since is not None and boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free

@@ -22,7 +22,7 @@ from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
-from agent.core.recovery.ladder import hurry_repair, needs_repair
+from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
@@ -228,7 +228,7 @@ class Incidents:
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repairing:
-            facts.repair = hurry_repair(facts.repairing, paired=facts.record.paired)
+            facts.repair = facts.repairing.hurry(paired=facts.record.paired)
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:

@@ -16,7 +16,6 @@ from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.recovery.ladder import resume_repair
 from agent.core.session import Counters, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
@@ -81,7 +80,7 @@ class Registry:
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         if (last := record.repair) is not None:
-            resumed = resume_repair(last, time.time())
+            resumed = last.resume(time.time())
             if resumed.goal is not last.goal:
                 lapsed = "an operator's order (%s) had not begun when the last agent ended: "
                 said = bound(Category.RECOVERY, instance.id)

@@ -10,7 +10,6 @@ from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFile
 from agent.core.recovery.ladder import (
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
     wants_repair,
 )
@@ -213,7 +212,7 @@ def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(joined
     repair, at = play(silent, limit=3600.0 * 3)
     assert not repair.over and kinds(silent).count(K.CLEANUP) > 2, "it goes on, round by round"
     if joined is not None:
-        repair = join_repair(repair, joined)
+        repair = repair.join(joined)
     silent.healed = True
     shows = Case(CODE, judge_health(CODE, HEALTH, NOW), REMOTE, POLICY, WALL + at + 1)
     repair, _ = step_repair(shows, repair)
@@ -232,7 +231,7 @@ def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     silent = Server(NEVER_PAIRED, heals=None)
     repair, at = play(silent, limit=40.0)
     assert repair.cleaned
-    repair = join_repair(replace(repair, consent=Consent.PAIRING), Goal.WORKING_QR, consent)
+    repair = replace(repair, consent=Consent.PAIRING).join(Goal.WORKING_QR, consent)
     assert repair.consent is consent, "the word of before was for what is cleaned up"
     paired = Server(replace(PAIRED), heals=K.CLEANUP)
     alone = replace(REMOTE, another_connected=False)  # nothing proves that WhatsApp is reached
@@ -276,7 +275,7 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
     server = Server(replace(PAIRED), heals=K.CLEANUP)
     repair, at = play(server, limit=35.0)
-    repair = join_repair(repair, Goal.CLEANUP, Consent.PAIRING)
+    repair = repair.join(Goal.CLEANUP, Consent.PAIRING)
     starting = connecting(PAIRED, ago=3.0)
     case = Case(starting, judge_health(starting, HEALTH, NOW), REMOTE, POLICY, WALL + at)
     repair, action = step_repair(case, repair)

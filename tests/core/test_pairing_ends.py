@@ -13,7 +13,6 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
 )
 from agent.core.recovery.pairing import (
@@ -180,8 +179,8 @@ def test_files_that_are_whole_once_the_worker_has_stopped_are_no_damaged_files()
 def test_what_a_person_confirmed_holds_for_one_round():
     """Afterwards it may be another pairing that would end."""
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.RECOVER, WALL)
-    repair = join_repair(repair, Goal.WORKING_QR, Consent.PAIRING)
-    assert join_repair(repair, Goal.CLEANUP).consent is Consent.PAIRING
+    repair = repair.join(Goal.WORKING_QR, Consent.PAIRING)
+    assert repair.join(Goal.CLEANUP).consent is Consent.PAIRING
     wall, rounds = WALL, []
     hangs = changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
     while not repair.over:

@@ -13,7 +13,6 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
 )
 from agent.core.recovery.pairing import Case
@@ -68,7 +67,7 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
                 assert ENDS.isdisjoint(plan_step(decision, repair, remote=remote).actions)
             repair = after_action(repair, decision.kind, True, policy, wall, backup="kept")
         if number == 3:
-            repair = join_repair(repair, joined)
+            repair = repair.join(joined)
         wall += 1
 
 

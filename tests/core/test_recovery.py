@@ -24,11 +24,7 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    hurry_repair,
-    join_repair,
     needs_repair,
-    outlive_repair,
-    resume_repair,
     step_repair,
     wants_repair,
 )
@@ -384,18 +380,16 @@ def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
 def test_a_turn_in_an_incident_makes_the_next_try_due():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1800)
-    assert hurry_repair(waiting, paired=True).not_before_wall == 0
+    assert waiting.hurry(paired=True).not_before_wall == 0
     tried = replace(waiting, step=K.RESTART, tries=POLICY.tries)
     case = case_of(ZOMBIE, Circumstances(well=False, canary=True), POLICY, WALL)
-    hurried = hurry_repair(tried, paired=True)
+    hurried = tried.hurry(paired=True)
     assert step_repair(case, hurried)[1].kind is K.RESTART, "the others wait for it"
-    assert hurry_repair(tried, paired=False).tries == POLICY.tries, "a clean-up is its next step"
+    assert tried.hurry(paired=False).tries == POLICY.tries, "a clean-up is its next step"
     logged_out = replace(waiting, step=K.LOGOUT_RESTART, tries=1)
-    assert hurry_repair(logged_out, paired=True).step is K.LOGOUT_RESTART, (
-        "what it may have ended is known"
-    )
+    assert logged_out.hurry(paired=True).step is K.LOGOUT_RESTART, "what it may have ended is known"
     acting = replace(waiting, stage=Stage.ACTING)
-    assert hurry_repair(acting, paired=True) == acting
+    assert acting.hurry(paired=True) == acting
 
 
 def test_without_a_backup_nothing_destructive_is_tried():
@@ -442,7 +436,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     repair = begin_repair(verdict, Goal.HEAL, WALL)
     repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
     assert action.kind is K.REGENERATE_KEYS
-    repair = resume_repair(repair, WALL)
+    repair = repair.resume(WALL)
     down = seen(claim=said(S.DISCONNECTED, reason="connection_lost"))
     repair, action = step_repair(
         case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
@@ -572,7 +566,7 @@ def test_a_repair_whose_step_was_cut_off_waits_for_a_session_that_comes_up(found
         stage_wall=WALL - 50,
         backup="b1",
     )
-    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), resume_repair(cut, WALL))
+    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), cut.resume(WALL))
     assert (action.kind, after.stage) == (K.WAIT, Stage.SETTLING)
     again, action = step_repair(case_of(found, SNAPSHOT, policy, WALL + 2), after)
     assert (action.kind, again) == (K.WAIT, after)
@@ -600,10 +594,10 @@ def test_answers_of_ensure_healthy():
 def test_a_second_request_joins_and_widens():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1000)
-    joined = join_repair(waiting, Goal.WORKING_QR)
+    joined = waiting.join(Goal.WORKING_QR)
     assert (joined.goal, joined.not_before_wall) == (Goal.WORKING_QR, 0)
-    assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
-    assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
+    assert joined.join(Goal.RECOVER).goal is Goal.WORKING_QR
+    assert waiting.join(Goal.HEAL).not_before_wall == WALL + 1000
 
 
 def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
@@ -612,9 +606,9 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
     for _ in range(7):
         repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
         kinds.append(action.kind)
-        repair = resume_repair(saved(repair), WALL)
+        repair = saved(repair).resume(WALL)
     assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
-    assert resume_repair(repair, WALL) == replace(repair)
+    assert repair.resume(WALL) == replace(repair)
 
 
 @pytest.mark.parametrize(
@@ -643,10 +637,10 @@ def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.NEEDS_PERSON, ended_wall=WALL
     )
     well, zombie = (judge_health(one, HEALTH, NOW) for one in (seen(), ZOMBIE))
-    assert not wants_repair(zombie, outlive_repair(waited, zombie), POLICY, WALL + 1)
-    since = saved(outlive_repair(waited, well))
-    assert wants_repair(zombie, outlive_repair(since, zombie), POLICY, WALL + 1)
-    gave_up = outlive_repair(replace(waited, ending=Ending.GAVE_UP), well)
+    assert not wants_repair(zombie, waited.outlive(healthy=zombie.healthy), POLICY, WALL + 1)
+    since = saved(waited.outlive(healthy=well.healthy))
+    assert wants_repair(zombie, since.outlive(healthy=zombie.healthy), POLICY, WALL + 1)
+    gave_up = replace(waited, ending=Ending.GAVE_UP).outlive(healthy=well.healthy)
     assert not wants_repair(zombie, gave_up, POLICY, WALL + 1), "it has its own time"
 
 
@@ -745,7 +739,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
                 assert around.well or before.unpaired or (around.canary and nothing_to_lose)
                 assert repair.trouble is not Trouble.SUSPECT
             if number in kills:  # the agent died with the step half done
-                repair = resume_repair(saved(repair), wall)
+                repair = saved(repair).resume(wall)
                 continue
             backed_up = backed_up or (action.kind is K.BACK_UP and ok)
             repair = after_action(
@@ -884,8 +878,8 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
 def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
     waiting = begin_repair(verdict, Goal.CLEANUP, WALL, Consent.PAIRING)
-    assert resume_repair(waiting, WALL).consent is Consent.NONE
+    assert waiting.resume(WALL).consent is Consent.NONE
     cut = replace(waiting, stage=Stage.ACTING, step=K.CLEANUP)
-    assert resume_repair(cut, WALL).consent is Consent.PAIRING, "what was begun is ended"
+    assert cut.resume(WALL).consent is Consent.PAIRING, "what was begun is ended"
     begun = replace(waiting, unpaired=True)
-    assert resume_repair(begun, WALL) == begun
+    assert begun.resume(WALL) == begun

@@ -66,6 +66,9 @@ class RecoveryPolicy:
     act_limit: float = 180.0
     """A step that has not reported by then counts as failed."""
 
+    def delay_after(self, tries: int) -> float:
+        return self.first_delay * 2.0 ** min(max(tries - 1, 0), 16)
+
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
