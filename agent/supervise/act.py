@@ -13,7 +13,7 @@ from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery import ladder
-from agent.core.recovery.pairing import Case, Circumstances, may_repair_end_it
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
@@ -341,7 +341,9 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
     reads = facts.inbound.last_wall >= begun_wall - crypto.window
-    around = Circumstances(
+    own = facts, verdict, registry.settings.config.recovery, time.time()
+    return Case(
+        *own,
         well=gate.incidents.well(facts) and not waits,
         odd_one_out=gate.incidents.odd_one_out(facts),
         another_connected=gate.incidents.another_connected(facts),
@@ -354,4 +356,3 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
         finds_records=entry_of(facts.instance.engine).finds_records,
         reads=reads or reads_messages(facts, crypto),
     )
-    return Case(facts, verdict, around, registry.settings.config.recovery, time.time())

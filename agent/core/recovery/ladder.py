@@ -104,14 +104,13 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.session.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
-        around = case.circumstances
         corrupted = case.verdict.reason == "crypto_corrupted"
-        return alive and (bool(around.peers) or (around.finds_records and corrupted))
+        return alive and (bool(case.peers) or (case.finds_records and corrupted))
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
         pairing = case.session.record.paired or not case.session.no_pairing_to_lose
-        return case.circumstances.can_log_out and alive and pairing and _may_unpair(case, repair)
+        return case.can_log_out and alive and pairing and _may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # It was cleaned up once and is still not well: a second empty session is no better.
         return not repair.cleaned and _may_unpair(case, repair)
@@ -137,16 +136,15 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
         return True
     if repair.step in UNPAIRING and case.session.last_reason.scan_again:
         return True
-    around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:
         return False
     # In an incident one without a pairing goes all the way: it shows whether the server can at all.
-    may_try = around.well or (around.canary and case.session.no_pairing_to_lose)
+    may_try = case.well or (case.canary and case.session.no_pairing_to_lose)
     return may_try and case.verdict.health in (Health.STUCK, Health.CORRUPTED)
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
-    if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
+    if not (case.good_snapshot and case.may_roll_back):
         return False
     if not case.session.record.paired:
         return False
@@ -413,7 +411,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if wait and not came_up:
         sentence = f"{verdict.sentence}; {repair.where}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
-    if repair.goal is Goal.HEAL and not (case.circumstances.well or case.circumstances.canary):
+    if repair.goal is Goal.HEAL and not (case.well or case.canary):
         sentence = "waiting: its backend or the network is down, or many sessions fail with it"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
@@ -493,7 +491,7 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     person decides, for the old pairing may be somewhere."""
     limit = case.policy.suspect_settle
     left = remaining(repair.started_wall + limit, case.now_wall, limit)
-    wait = left if case.circumstances.well else _HELD
+    wait = left if case.well else _HELD
     if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
         sentence = f"{case.verdict.sentence}; waiting in case its files come back"
         return repair, Decision(RecoveryKind.WAIT, sentence, case.now_wall + wait)
