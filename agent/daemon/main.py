@@ -216,7 +216,7 @@ class Daemon:
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            reader = Reader(supervisor.asking)
+            reader = Reader(supervisor.registry)
             supervisor.registry.kept_more = reader.changed
             supervisor.registry.forgotten = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)

@@ -78,22 +78,6 @@ class Calls:
     registry: Registry
     keeping: Snapshots
 
-    def folder(self, id: InstanceId) -> Path | None:
-        """None: a server has its files."""
-        here = not self.registry.get(id).instance.backend
-        return self.registry.root / id if here else None
-
-    def runs(self, id: InstanceId) -> bool:
-        return self.registry.get(id).link is not None
-
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
-    ) -> Mapping[str, Any]:
-        """The worker's answer, whatever it refuses."""
-        if (link := self.registry.get(id).link) is None:
-            raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
-        return await link.call(do, args, timeout=timeout)
-
     async def qr(self, id: InstanceId) -> Qr | None:
         facts, link = self._linked(id, "show the QR code of")
         try:
