@@ -37,6 +37,9 @@ LONGEST = 16_384
 WORKER_LOG = "worker.log"
 LOG_LIMIT = 1 << 20
 
+log = logging.getLogger("agent")
+"""Of the agent's lines about itself, or with `about` about one session."""
+
 
 def clean(text: str) -> str:
     """One line without control characters: neither a terminal nor a log reader is fooled."""
@@ -52,7 +55,7 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
     try:
         yield
     except (WaError, OSError) as error:
-        logging.getLogger("agent").error("%s: %s", cannot, error)
+        log.error("%s: %s", cannot, error)
 
 
 def bound(
@@ -71,15 +74,12 @@ def set_up_logging(
     level: str, form: str = "text", *, env: Mapping[str, str] = os.environ, fd: int = 2
 ) -> None:
     """Make the root logger write to this process's stderr, or to the journal behind it."""
-    root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-        old.close()
     own, folder = False, Path(env.get("RUNTIME_DIRECTORY") or "/")
     with suppress(OSError):  # else it is the journal, or a terminal
         own = os.path.samestat((folder / WORKER_LOG).lstat(), os.fstat(fd))
     to_journal = journal_listens(env, fd)
-    root.addHandler(LineWriter(fd, form, to_journal=to_journal, folder=folder if own else None))
+    writer = LineWriter(fd, form, to_journal=to_journal, folder=folder if own else None)
+    logging.basicConfig(force=True, handlers=[writer])
     logging.captureWarnings(True)
     set_level(level)
 

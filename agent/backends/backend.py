@@ -9,7 +9,6 @@ after another. A session reads and acts through its seat, as through a link to a
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from collections import deque
@@ -32,11 +31,10 @@ from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
 from agent.errors import ConfigError, EngineError, HostError, LinkError, Refused, WaError
 from agent.link.client import Listener
+from agent.log import log
 
 if TYPE_CHECKING:
     from agent.backends.declared import Backends
-
-log = logging.getLogger(__name__)
 
 EVERY = 5.0
 """Seconds between two rounds of looks, between two lists of a server that is down, and until files
@@ -380,7 +378,7 @@ class Backend:
 
     def say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         sentence = f"backend {self.name}: {sentence}"
-        log.log(logging.WARNING if bad else logging.INFO, "%s", sentence)
+        (log.warning if bad else log.info)("%s", sentence)
         detail = {"backend": self.name}
         entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)

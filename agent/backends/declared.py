@@ -3,7 +3,6 @@
 import asyncio
 import fnmatch
 import hashlib
-import logging
 import re
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -24,9 +23,8 @@ from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, 
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED, RemoteSession, parse_instance_id
 from agent.engines.tasks import Tasks
 from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
+from agent.log import log
 from agent.store.database import Store
-
-log = logging.getLogger(__name__)
 
 LET_GO = "let_go:{}/"
 """A fact in the database of a session whose instance an operator deleted; the server's name of it

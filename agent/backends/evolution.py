@@ -9,7 +9,6 @@ backup for each deletion, the same as `removal.json` from the deletion until all
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,8 +27,7 @@ from agent.engines.tasks import cancel, in_thread, runs
 from agent.engines.whatsapp import phone_of
 from agent.errors import EngineError, InvalidRequest
 from agent.files import make_folder, write_whole
-
-log = logging.getLogger(__name__)
+from agent.log import log
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""

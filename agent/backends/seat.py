@@ -2,7 +2,6 @@
 (evolution.py, whaticket/api.py); and the circuit breaker of the server, through which it calls."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -17,13 +16,12 @@ from agent.core.words import Address, Claim, Happening, InstanceId
 from agent.errors import EngineError, InvalidRequest, LinkError, WaError
 from agent.link.client import Listener
 from agent.link.wire import Hello
+from agent.log import log
 
 if TYPE_CHECKING:
     from agent.backends import evolution
     from agent.backends.backend import Backend
     from agent.backends.whaticket import api as whaticket
-
-log = logging.getLogger(__name__)
 
 LOOK_LIMIT = 8.0
 """Seconds for one look, or 0.8 of a request's time if that is less."""

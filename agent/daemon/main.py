@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import threading
@@ -37,7 +36,7 @@ from agent.errors import ConfigError, StoreError, TryLater, WaError
 from agent.host import units
 from agent.host.choose import only_agent, only_of_sessions, open_host
 from agent.host.life import Host
-from agent.log import about, going_on, set_level, set_up_logging
+from agent.log import about, going_on, log, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
@@ -52,8 +51,6 @@ from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks
-
-log = logging.getLogger(__name__)
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
@@ -219,7 +216,7 @@ class Daemon:
         try:
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            reader = Reader(supervisor.asking)
+            reader = Reader(supervisor.registry)
             supervisor.registry.kept_more = reader.changed
             supervisor.registry.forgotten = reader.forget
             for its in supervisor.registry.facts.values():

@@ -5,7 +5,6 @@ too. A missing mount looks like a first installation: the file that root writes 
 service and running workers tell the two apart. A copy of a folder has the same mark.
 """
 
-import logging
 import secrets
 import socket
 from collections.abc import Collection, Iterator, Mapping
@@ -17,12 +16,10 @@ import msgspec
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater
-from agent.log import going_on
+from agent.log import going_on, log
 from agent.store.database import Store
 from agent.vault.folder import open_root, unless_unusable
 from agent.vault.identity import scan
-
-log = logging.getLogger(__name__)
 
 MARK = "state-mark.json"
 FACT = "state_mark"

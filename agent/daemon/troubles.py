@@ -11,20 +11,9 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.troubles import (
-    SETTLE,
-    TABLE,
-    Counted,
-    Key,
-    Of,
-    Severity,
-    Sight,
-    Trouble,
-    Windows,
-    counted_of,
-    look,
-)
-from agent.log import bound, going_on
+from agent.core.trouble_table import TABLE, counted_of
+from agent.core.troubles import Counted, Key, Of, Severity, Sight, Trouble, Windows, look
+from agent.log import bound, going_on, log
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter
@@ -32,12 +21,12 @@ from agent.metrics.family import Family
 from agent.supervise.assemble import Supervisor
 from agent.webhooks.part import Webhooks
 
-log = logging.getLogger(__name__)
-
 EVERY, CALM = 10.0, 30.0
 """Seconds between two looks while a row holds, and while none does."""
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
+SETTLE = 60.0
+"""A trouble that the last agent told of goes on for so many seconds at least."""
 ROW = "troubles"
 
 

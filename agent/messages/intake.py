@@ -4,7 +4,6 @@ A caller of `keep` waits until the disk has its records; all that wait share one
 """
 
 import asyncio
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +15,13 @@ from typing import Any, TypeVar
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
+from agent.log import log
 from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming
 from agent.messages.media import MediaLoader
 from agent.messages.record import clean
 
 T = TypeVar("T")
 Tell = Callable[[Happening], None]
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY = 3600.0
 """Seconds between two looks for what is too old."""

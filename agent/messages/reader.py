@@ -18,7 +18,7 @@ from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaEr
 from agent.messages.incoming import FOLDER, NAME, Answer, read_only
 from agent.messages.media import explain_loss, open_media
 from agent.messages.record import MESSAGE
-from agent.supervise.calls import Calls
+from agent.supervise.registry import Registry
 
 ENDING = "stopping"
 READER = "/"
@@ -82,10 +82,10 @@ class Changes:
 
 
 class Reader:
-    def __init__(self, workers: Calls) -> None:
+    def __init__(self, registry: Registry) -> None:
         self.ending = False
         """The agent stops: waiting readers get what there is."""
-        self._workers = workers
+        self._registry = registry
         self._sessions: dict[InstanceId, _Session] = {}
         self._followers: WeakSet[Changes] = WeakSet()
         self._files = asyncio.Semaphore(FILES)
@@ -134,16 +134,17 @@ class Reader:
             why = f"cannot read a file of {id}: too many are read already; try again"
             raise TryLater(why, code="busy")
         async with self._files:
-            asked, folder = {"id": message, "chat": chat, "wait": wait}, self._workers.folder(id)
+            asked = {"id": message, "chat": chat, "wait": wait}
             try:
                 said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
             except EngineError as error:
                 raise explain_loss(id, error) from error
-            if said.get("state") != "ready" or folder is None:
+            if said.get("state") != "ready":
                 why = f"cannot give this file of {id} yet: it is being loaded; ask again"
                 raise NotYet(why, code="media_loading")
+            folder = self._registry.root / id / FOLDER
             try:
-                file = open_media(folder / FOLDER, str(said["name"]), int(said["size"]))
+                file = open_media(folder, str(said["name"]), int(said["size"]))
             except OSError as error:
                 why = f"cannot read a file of {id}: {error.strerror}; try again"
                 raise TryLater(why, code="busy") from error
@@ -152,13 +153,13 @@ class Reader:
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
-        folder = self._workers.folder(id)
-        if folder is None:
+        facts = self._registry.get(id)
+        if facts.instance.backend:
             raise Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
         async with self._of(id).reads:
-            if self._workers.runs(id):
+            if facts.link is not None:
                 return await self.call(id, do, args)
-            path, loop = folder / FOLDER / NAME, asyncio.get_running_loop()
+            path, loop = self._registry.root / id / FOLDER / NAME, asyncio.get_running_loop()
             try:
                 return await loop.run_in_executor(None, read_only, path, do, args)
             except (OSError, sqlite3.Error) as error:
@@ -169,11 +170,11 @@ class Reader:
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
     ) -> Answer:
         """A call that only a running worker answers."""
-        if not self._workers.runs(id):
+        if (link := self._registry.get(id).link) is None:
             why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
             raise Refused(why, code="not_running")
         try:
-            return await self._workers.call(id, do, args, seconds)
+            return await link.call(do, args, timeout=seconds)
         except (LinkError, EngineError) as error:
             if (error.code, error.field) == ("invalid_request", "do"):
                 why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"

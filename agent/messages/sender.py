@@ -1,7 +1,6 @@
 """Sends what waits of one session: several chats at once, each chat in its order."""
 
 import asyncio
-import logging
 import random
 import time
 from collections import deque
@@ -16,14 +15,12 @@ from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
-from agent.log import about
+from agent.log import about, log
 from agent.messages.media import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
 from agent.supervise.assemble import Supervisor
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 4
 """Chats of a session that are sent to at the same time."""

@@ -3,7 +3,6 @@ session, and ends what waited for too long."""
 
 import asyncio
 import json
-import logging
 import secrets
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from agent.deliver.bus import EventBus, EventFilter
 from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
-from agent.log import about
+from agent.log import about, log
 from agent.messages.media import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
@@ -32,8 +31,6 @@ from agent.messages.settings import MESSAGES, PACE
 from agent.metrics.family import Family, Row
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
-
-log = logging.getLogger(__name__)
 
 FOLDER = "outbox"
 MARK = "outbox.mark"

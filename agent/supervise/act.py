@@ -2,7 +2,6 @@
 plans are steps of."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,13 +13,13 @@ from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery import ladder
-from agent.core.recovery.pairing import Case, Circumstances, may_repair_end_it
+from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.files import failpoint
-from agent.log import about, clean, going_on
+from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
@@ -30,8 +29,6 @@ from agent.vault.identity import create
 from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.snapshots import newest_good
 from agent.vault.trash import list_trash, retire
-
-log = logging.getLogger(__name__)
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
@@ -322,7 +319,7 @@ def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wa
     if facts.repairing:
         return True
     if facts.repair:
-        facts.repair = ladder.outlive_repair(facts.repair, verdict)
+        facts.repair = facts.repair.outlive(healthy=verdict.healthy)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
     if away_since is not None and boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free
@@ -344,7 +341,9 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
     reads = facts.inbound.last_wall >= begun_wall - crypto.window
-    around = Circumstances(
+    own = facts, verdict, registry.settings.config.recovery, time.time()
+    return Case(
+        *own,
         well=gate.incidents.well(facts) and not waits,
         odd_one_out=gate.incidents.odd_one_out(facts),
         another_connected=gate.incidents.another_connected(facts),
@@ -357,4 +356,3 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
         finds_records=entry_of(facts.instance.engine).finds_records,
         reads=reads or reads_messages(facts, crypto),
     )
-    return Case(facts, verdict, around, registry.settings.config.recovery, time.time())

@@ -2,11 +2,9 @@
 what is done before the first pass and at a reload."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from agent import VERSION
@@ -20,8 +18,7 @@ from agent.core.reconnect import forgive
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
-from agent.instance_file import NAME
-from agent.log import about, bound, going_on
+from agent.log import about, bound, going_on, log
 from agent.store.database import Store
 from agent.supervise.calls import Calls
 from agent.supervise.facts import Facts, Notes, Settings, entry
@@ -37,10 +34,7 @@ from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
-from agent.vault.snapshots import list_snapshots
 from agent.vault.trash import Retired, list_trash
-
-log = logging.getLogger(__name__)
 
 PASSES_AT_ONCE = 256
 
@@ -169,30 +163,6 @@ class Supervisor:
 # what still runs; what should run starts in its turn.
 
 
-UNKNOWN = "unknown"
-"""The engine of a session of which nothing tells it."""
-
-
-def recover_identity(root: Path, folder: files.Found) -> tuple[files.Identity, str] | None:
-    """The identity, and a sentence on what it was taken from; None: the file is there and cannot be
-    read at the moment, or the folder holds no session."""
-    if folder.code not in (files.OTHERS, "absent", "damaged"):
-        return None
-    for snapshot in list_snapshots(root, folder.id):
-        if (manifest := snapshot.manifest) is not None:
-            instance = Instance(
-                folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
-            )
-            source = f"its engine and settings are those of snapshot {snapshot.name}"
-            paired, passkey = manifest.paired and not manifest.ended, manifest.needs_passkey
-            return files.Identity(instance, paired, manifest.account, needs_passkey=passkey), source
-    if not (root / folder.id / NAME).exists():
-        return None
-    return files.Identity(
-        Instance(folder.id, UNKNOWN, False)
-    ), "it has no snapshot to tell its engine"
-
-
 async def load_instances(
     registry: Registry, declared: Iterable[Declaration], *, older: bool = False
 ) -> None:
@@ -253,24 +223,14 @@ async def _take_in_folders(registry: Registry) -> None:
 
 
 async def _take_in(registry: Registry, folder: files.Found) -> None:
-    """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
-    whose identity went with a lost database."""
-    identity = folder.identity
+    """A folder without a row: a creation that was cut short, or a folder moved here by hand. One
+    whose identity file went with a lost database stays as it is: a person writes that file again.
+    """
+    if (identity := folder.identity) is None:
+        left = "the agent leaves the folder of %s alone: %s"
+        log.error(left, folder.id, folder.problem, extra=about(folder.id))
+        return
     sentence = "the agent adopted it from its session folder, which had no record"
-    if identity is None:
-        recovered = None
-        with going_on():
-            recovered = await asyncio.to_thread(recover_identity, registry.root, folder)
-        if recovered is None:
-            left = "the agent leaves the folder of %s alone: %s"
-            log.error(left, folder.id, folder.problem, extra=about(folder.id))
-            return
-        identity, source = recovered
-        sentence = (
-            f"the database has no record of it, and {folder.problem}; {source}. The agent lists it"
-            f" as disabled: look at its settings, then `wa-agent enable {folder.id}`"
-        )
-        log.error("%s: %s", folder.id, sentence, extra=about(folder.id))
     record = replace(identity.record, status_since_wall=time.time())
     said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
     await registry.store.add(identity.instance, record, said)

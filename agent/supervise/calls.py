@@ -78,22 +78,6 @@ class Calls:
     registry: Registry
     keeping: Snapshots
 
-    def folder(self, id: InstanceId) -> Path | None:
-        """None: a server has its files."""
-        here = not self.registry.get(id).instance.backend
-        return self.registry.root / id if here else None
-
-    def runs(self, id: InstanceId) -> bool:
-        return self.registry.get(id).link is not None
-
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
-    ) -> Mapping[str, Any]:
-        """The worker's answer, whatever it refuses."""
-        if (link := self.registry.get(id).link) is None:
-            raise LinkError(f"cannot {do}: the worker of {id} does not run", code="closed")
-        return await link.call(do, args, timeout=timeout)
-
     async def qr(self, id: InstanceId) -> Qr | None:
         facts, link = self._linked(id, "show the QR code of")
         try:
@@ -205,28 +189,21 @@ class Calls:
     ) -> int:
         """How many were marked: without ids all of the chat that arrived since it was marked last.
         `sender`: who wrote them in a group; "" = looked up in what its worker kept."""
-        if not message_ids:
-            return await self._mark_all(id, chat)
-        named = [(each, chat, sender) for each in message_ids]
-        await self._mark(id, named if sender else await self._with_senders(id, chat, message_ids))
-        return len(message_ids)
-
-    async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
-        asked = {"state": state, "chat": chat, "seconds": seconds}
-        await self.ask(id, "presence", {"asked": asked}, "show a presence")
-
-    async def _mark(self, id: InstanceId, named: Sequence[tuple[str, str, str]]) -> None:
-        """Of each message its id, chat and writer, as WhatsApp named them."""
-        whose: dict[tuple[str, str], list[str]] = {}
-        for message_id, its_chat, its_sender in named:
-            whose.setdefault((str(its_chat), str(its_sender)), []).append(str(message_id))
-        for (chat, sender), ids in whose.items():
-            for start in range(0, len(ids), AT_ONCE):
-                some = ids[start : start + AT_ONCE]
-                asked = {"chat": chat, "message_ids": some, "sender": sender}
-                await self.ask(id, "mark_read", {"asked": asked}, MARKING)
-
-    async def _mark_all(self, id: InstanceId, chat: str) -> int:
+        if message_ids:
+            found = {} if sender else await self.find(id, chat, message_ids)
+            missing = sorted(set(message_ids) - set(found))
+            # Of a chat of two no more need be known.
+            if missing and not sender and chat.endswith("@g.us"):
+                raise Refused(
+                    f"cannot mark {missing[0]!r:.80} as read: its writer is not known here; give"
+                    " `sender`",
+                    field="sender",
+                    code="message_not_found",
+                )
+            kept = [(each, found.get(each, {})) for each in message_ids]
+            named = [(it, its.get("chat", chat), its.get("sender", sender)) for it, its in kept]
+            await self._mark(id, named)
+            return len(message_ids)
         try:
             raw = await self.ask(id, "messages_unread", {"chat": chat}, MARKING)
         except Refused as error:
@@ -242,21 +219,20 @@ class Calls:
         await self.ask(id, "messages_marked", marked, MARKING)
         return len(unread)
 
-    async def _with_senders(
-        self, id: InstanceId, chat: str, message_ids: Sequence[str]
-    ) -> Sequence[tuple[str, str, str]]:
-        """As far as they are kept; of a chat of two no more need be known."""
-        found = await self.find(id, chat, message_ids)
-        missing = sorted(set(message_ids) - set(found))
-        if missing and chat.endswith("@g.us"):
-            raise Refused(
-                f"cannot mark {missing[0]!r:.80} as read: its writer is not known here; give"
-                " `sender`",
-                field="sender",
-                code="message_not_found",
-            )
-        kept = ((each, found.get(each, {})) for each in message_ids)
-        return [(each, its.get("chat", chat), its.get("sender", "")) for each, its in kept]
+    async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
+        asked = {"state": state, "chat": chat, "seconds": seconds}
+        await self.ask(id, "presence", {"asked": asked}, "show a presence")
+
+    async def _mark(self, id: InstanceId, named: Sequence[tuple[str, str, str]]) -> None:
+        """Of each message its id, chat and writer, as WhatsApp named them."""
+        whose: dict[tuple[str, str], list[str]] = {}
+        for message_id, its_chat, its_sender in named:
+            whose.setdefault((str(its_chat), str(its_sender)), []).append(str(message_id))
+        for (chat, sender), ids in whose.items():
+            for start in range(0, len(ids), AT_ONCE):
+                some = ids[start : start + AT_ONCE]
+                asked = {"chat": chat, "message_ids": some, "sender": sender}
+                await self.ask(id, "mark_read", {"asked": asked}, MARKING)
 
     def _linked(self, id: InstanceId, doing: str) -> tuple[Facts, WorkerLink]:
         facts = self.registry.get(id)

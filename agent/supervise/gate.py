@@ -9,7 +9,6 @@ The incidents that hold sessions stand here as well, before the gate that asks t
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +22,12 @@ from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
 from agent.core.reconnect import uncounted
-from agent.core.recovery.ladder import hurry_repair, needs_repair
+from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
-from agent.log import about
+from agent.log import about, log
 from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
 
@@ -42,8 +41,6 @@ _BETWEEN = frozenset(
     {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
 """Between two tries: the failure before still counts for a while."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -231,7 +228,7 @@ class Incidents:
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repairing:
-            facts.repair = hurry_repair(facts.repairing, paired=facts.record.paired)
+            facts.repair = facts.repairing.hurry(paired=facts.record.paired)
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: Incident) -> None:
@@ -271,8 +268,6 @@ def group_of(facts: Facts) -> str:
 
 
 MEMORY_FULL = "memory_full"
-RETRY_HELD = 5.0
-"""Seconds until a session asks again while another one is the circuit's trial."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -398,4 +393,4 @@ class Gate:
             return None
         self.queues.settled(facts.id)  # it got its turn and cannot use it
         self.queues.no_login()
-        return Wait("backend_circuit", again=boot_now() + RETRY_HELD)
+        return Wait("backend_circuit", again=boot_now() + ASK_AGAIN)

@@ -14,7 +14,6 @@ takes many seconds where its name servers are away; the agent's end does not wai
 """
 
 import asyncio
-import logging
 import os
 import random
 import socket
@@ -39,6 +38,7 @@ from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE
 from agent.core.words import Address
 from agent.engines.catalog import needed_address
 from agent.files import open_plain
+from agent.log import log
 from agent.supervise.facts import Facts, Notes
 
 LONGEST_FILE = 64
@@ -166,8 +166,6 @@ async def resolve(host: str, port: int) -> list[str]:
     threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()
     return await asyncio.wrap_future(answer)
 
-
-log = logging.getLogger(__name__)
 
 LOOK_EVERY, LOOK_TIMEOUT = 2.0, 3.0
 """Seconds from one look that failed to the next; what one may take."""
@@ -384,7 +382,7 @@ class Reaching:
         if back:
             said = f"this machine reaches {name} again; {waiting} sessions waited"
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
-            log.log(logging.INFO if back else logging.WARNING, "%s", said)
+            (log.info if back else log.warning)("%s", said)
             kind = "address_back" if back else "address_away"
             detail = {"address": name}
             self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail=detail))

@@ -16,8 +16,6 @@ from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.recovery.ladder import resume_repair
-from agent.core.recovery.repair import Repair
 from agent.core.session import Counters, Session
 from agent.core.words import ADOPTED
 from agent.engines.catalog import entry_of
@@ -81,9 +79,16 @@ class Registry:
         return self.gate.settings
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
+        if (last := record.repair) is not None:
+            resumed = last.resume(time.time())
+            if resumed.goal is not last.goal:
+                lapsed = "an operator's order (%s) had not begun when the last agent ended: "
+                said = bound(Category.RECOVERY, instance.id)
+                said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
+            last = resumed
         facts = Facts(
             instance,
-            replace(record, repair=repair_of(instance.id, record)),
+            replace(record, repair=last),
             counters=Counters(time.time()),
             boot=self.boot,
             counts_messages=entry_of(instance.engine).counts_messages,
@@ -285,14 +290,3 @@ class Registry:
                     facts.saved.unwritten = cause
             else:
                 facts.saved.identity, facts.saved.unwritten = identity, ""
-
-
-def repair_of(id: InstanceId, record: SessionRecord) -> Repair | None:
-    """The repair in the record, ready to go on."""
-    if (repair := record.repair) is None:
-        return None
-    resumed = resume_repair(repair, time.time())
-    if resumed.goal is not repair.goal:
-        lapsed = "an operator's order (%s) had not begun when the last agent ended: it is dropped"
-        bound(Category.RECOVERY, id).warning(lapsed, repair.goal.replace("_", " "))
-    return resumed

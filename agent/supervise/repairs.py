@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from agent.core.breaker import Breaker
 from agent.core.incidents import Incident
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance, InstanceId
-from agent.core.recovery.ladder import begin_repair, join_repair, lapse_order
+from agent.core.recovery.ladder import begin_repair
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
@@ -246,7 +246,7 @@ class Repairs:
         """A requested repair joins the running one, or begins."""
         before, runs, facts.kept = facts.repair, facts.repairing, None
         asked = begin_repair(facts.verdict, goal, time.time(), consent)
-        facts.repair = asked = join_repair(runs, goal, consent) if runs else asked
+        facts.repair = asked = runs.join(goal, consent) if runs else asked
         word = "joins the repair that runs" if runs else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         try:
@@ -255,7 +255,7 @@ class Repairs:
             # It could not be written: nothing more is done by its word.
             last, begun = facts.repair, runs.acts if runs else 0
             if last is not None:
-                facts.repair = before if last.acts == begun else lapse_order(last)
+                facts.repair = before if last.acts == begun else last.lapse()
             raise
         return asked
 

@@ -5,7 +5,6 @@ ends that; the session on the server stays as it is.
 """
 
 import asyncio
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,23 +22,17 @@ from agent.errors import HostError, LinkError, WaError
 from agent.host.life import Host
 from agent.host.units import PACKS
 from agent.link.client import Link, Listener
-from agent.log import going_on
+from agent.log import going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.gate import Gate
-
-log = logging.getLogger(__name__)
-
 
 # Packs: sessions that share one worker, where `[worker] pack` is more than 1. A pack's worker says
 # which sessions it holds, so that the next agent moves none.
 
 
-Wake = Callable[[InstanceId], None]
 Statuses = dict[InstanceId, UnitStatus]
 
 LOOK_EVERY = 1.0
-UNUSED = 10.0
-"""Seconds after which a pack that holds no session is stopped."""
 ATTACHED_WITHIN, ATTACH_AGAIN = 20.0, 0.05
 """Seconds until a pack that began must answer."""
 TAKE_OVER = 5.0
@@ -54,14 +47,13 @@ class Pack:
 
     name: InstanceId
     host: Host
-    wake: Wake
+    wake: Callable[[InstanceId], None]
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
     members: Statuses = field(default_factory=dict)
     """As its worker told last."""
     stale: bool = True
     """Its worker told that one of them is another."""
-    needed_at: float = field(default_factory=boot_now)
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def look(self) -> None:
@@ -191,7 +183,6 @@ class Seats:
             await self._host.start(facts.id)
         else:
             pack = await self._running(InstanceId(facts.pack))
-            pack.needed_at = boot_now()
             await pack.call("hold", HOLD_WITHIN, id=facts.id)
 
     async def stop(self, facts: Facts) -> None:
@@ -287,9 +278,10 @@ class Seats:
         async with pack.acting:
             await pack.look()
             starts = {it.pack for it in self._facts.values() if it.action.is_start}
-            if pack.name in starts or any(its.runs for its in pack.members.values()):
-                pack.needed_at = boot_now()
-            elif boot_now() - pack.needed_at > UNUSED and pack.unit.runs:
+            # One that failed has not been seen by its pass yet, or is tried again.
+            held = {its.state for its in pack.members.values()} - {UnitState.INACTIVE}
+            told = pack.link is not None and not pack.stale
+            if told and not held and pack.name not in starts:
                 await self._end(pack, "it holds no session")
                 return
         for id in list(pack.members) if pack.link is not None else ():
@@ -307,6 +299,7 @@ class Seats:
         """Its worker runs and is attached."""
         pack = self._pack(name)
         async with pack.acting:
+            self.packs[name] = pack  # it may have ended while this waited
             await pack.look()
             if pack.link is None:
                 if pack.unit.state is UnitState.FAILED:

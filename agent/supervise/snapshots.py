@@ -5,7 +5,6 @@ saved before it and no file changed during it.
 """
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +17,12 @@ from typing import TypeVar
 from agent.clock import boot_now
 from agent.core.model import Category, ConnectionStatus, Health, InstanceId
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
-from agent.log import about, going_on
+from agent.log import about, going_on, log
 from agent.supervise.facts import Facts, entry, tell
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault import restore as restoring
 from agent.vault import snapshots as copies
-
-log = logging.getLogger(__name__)
-
 
 # The file work of copies, in threads: few at a time.
 
@@ -101,20 +97,18 @@ class Snapshots:
         self.registry.get(id)
         return await asyncio.to_thread(copies.list_snapshots, self.root, id)
 
-    async def snapshot(self, id: InstanceId, why: str) -> copies.Snapshot:
-        """Take a snapshot now; Refused or TryLater says why there is none."""
-        return await self.take(self.registry.get(id), why)
-
     async def back_up(self, facts: Facts, why: str) -> str:
         """Before a destructive step: copy the files as they are, whole or not; the copy's name."""
         try:
-            return (await self.take(facts, why, backup=True)).name
+            return (await self.snapshot(facts.id, why, backup=True)).name
         except WaError as error:
             if error.code in ("absent", "no_session", copies.OUTSIDE):
                 return NOTHING_TO_BACK_UP
             raise
 
-    async def take(self, facts: Facts, why: str, *, backup: bool = False) -> copies.Snapshot:
+    async def snapshot(self, id: InstanceId, why: str, *, backup: bool = False) -> copies.Snapshot:
+        """Take a snapshot now; Refused or TryLater says why there is none."""
+        facts = self.registry.get(id)
         if facts.instance.backend:
             raise Refused(
                 f"cannot make a snapshot of {facts.id}: its session's files are on"
@@ -294,7 +288,7 @@ class Snapshots:
     async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
         try:
-            taken = await self.take(facts, "by the clock")
+            taken = await self.snapshot(facts.id, "by the clock")
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return

@@ -22,7 +22,7 @@ from agent.core.session import Session
 from agent.errors import WaError
 from agent.host.machine import UNSEEN, Usage, measure
 from agent.host.notify import watchdog_from
-from agent.log import bound, going_on
+from agent.log import bound, going_on, log
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Notes, Settings, entry
@@ -31,9 +31,6 @@ from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.snapshots import sweep_snapshots
 from agent.vault.trash import list_trash, sweep
-
-log = logging.getLogger(__name__)
-
 
 SWEEP_EVERY = 3600.0
 FIRST_COPY = 300.0

@@ -3,7 +3,6 @@ that a session keeps beside its files stays with its id meanwhile."""
 
 import fcntl
 import json
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_
 from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.files import failpoint, folder_locked
-from agent.log import about, going_on
+from agent.log import about, going_on, log
 from agent.vault.check import inspect
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
 from agent.vault.folders import DOOMED, STAGING, doom, leave_room, open_own, sweep_folder
@@ -65,7 +64,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                _log.warning("%s waits for its folder", place.path / name, extra=about(id))
+                log.warning("%s waits for its folder", place.path / name, extra=about(id))
                 continue
             with going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
@@ -133,8 +132,6 @@ _READY = ".ready"
 
 Kind = Literal["restore", "import"]
 """What it is made for; one of each kind may be made for an id at a time."""
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -253,7 +250,7 @@ def _no_worker(root: Path, id: InstanceId) -> Iterator[None]:
             ) from error
         except (VaultError, OSError) as error:
             # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
-            _log.debug("no lock of %s is held: %s", id, error)
+            log.debug("no lock of %s is held: %s", id, error)
         yield
 
 

@@ -263,12 +263,13 @@ def sweep_unfinished(shelf: Folder) -> list[str]:
 def sweep_snapshots(
     root: Path, known: Container[InstanceId], keep: float, passed: float
 ) -> list[str]:
-    """Remove snapshots of instances that sweeps saw gone for `keep` seconds. `passed`: seconds
-    since the last sweep; 0 = the first one of this agent, which removes unfinished snapshots."""
+    """Remove snapshots of instances that sweeps saw gone for `keep` seconds. A folder that the
+    agent leaves alone keeps its own. `passed`: seconds since the last sweep; 0 = the first one of
+    this agent, which removes unfinished snapshots."""
     gone = []
     with open_own(root, SNAPSHOTS) as (_, own):
         ids = list(ids_in(own.names()))
-        ages = grow(own, [id for id in ids if id not in known], passed)
+        ages = grow(own, [id for id in ids if not (id in known or (root / id).exists())], passed)
         for id in ids:
             with own.inner(id) as shelf:
                 gone += [] if passed else sweep_unfinished(shelf)

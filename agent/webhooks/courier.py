@@ -20,11 +20,10 @@ from agent.core.breaker import Breaker, BreakerPolicy
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
+from agent.log import log
 from agent.webhooks.part import Read
 from agent.webhooks.post import POSTS, Parcel, Reply, RequestLine, pack_event, pack_record
 from agent.webhooks.settings import WebhookDeclaration, matches, shown_target
-
-log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 300.0
 """Seconds between two tries of a target that fails, at most."""

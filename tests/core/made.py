@@ -1,10 +1,12 @@
 """Facts for the tests of the core: an instance that is well, and what differs from it."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from agent.core.breaker import Breaker
+from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     PHASES,
     ClaimFact,
@@ -19,6 +21,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import REASONS
+from agent.core.recovery.pairing import Case, RecoveryPolicy
 from agent.core.session import Session
 from agent.core.words import Claim
 from tests.sessions import BOOT, Desired, changed
@@ -134,3 +137,14 @@ observations = st.builds(
     files=st.sampled_from(SessionFiles),
     not_before=_moments,
 )
+
+
+def surroundings(**more):
+    """What is around a session whose repair is decided; all else is in its place later."""
+    return Case(None, None, RecoveryPolicy(), WALL, **more)
+
+
+def case_of(observation, around=None, policy=None, wall=WALL):
+    verdict = judge_health(observation, HealthPolicy(), NOW)
+    made = replace(around or surroundings(), session=observation, verdict=verdict, now_wall=wall)
+    return replace(made, policy=policy or made.policy)

@@ -10,20 +10,18 @@ from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFile
 from agent.core.recovery.ladder import (
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
     wants_repair,
 )
 from agent.core.recovery.pairing import (
     Case,
-    Circumstances,
     RecoveryPolicy,
     Unpair,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import Consent, Ending, Goal, Kept, Proof, RecoveryKind, Repair
 from agent.core.session import Session
-from tests.core.made import NOW, PAIRED, WALL, said, seen
+from tests.core.made import NOW, PAIRED, WALL, case_of, said, seen, surroundings
 from tests.sessions import changed
 
 K = RecoveryKind
@@ -32,7 +30,7 @@ HEALTH = HealthPolicy()
 POLICY = RecoveryPolicy()
 THERE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
 NEVER_PAIRED = SessionRecord()
-REMOTE = Circumstances(can_log_out=True)
+REMOTE = surroundings(can_log_out=True)
 STILL = frozenset({K.RECONNECT, K.RESTART, K.LOGOUT_RESTART, K.CLEANUP})
 """Steps after which a server's session has the time of a start."""
 
@@ -85,7 +83,7 @@ class Server:
 def play(
     server: Server,
     goal: Goal = Goal.HEAL,
-    around: Circumstances = REMOTE,
+    around: Case = REMOTE,
     limit: float = 86400.0,
     *,
     works: tuple[K, ...] = tuple(K),
@@ -97,7 +95,7 @@ def play(
     repair, at = begun or (new, 0.0)
     while at < limit:
         observation = server.shows(at)
-        case = Case(observation, judge_health(observation, HEALTH, NOW), around, policy, WALL + at)
+        case = case_of(observation, around, policy, WALL + at)
         repair, action = step_repair(case, repair)
         if repair.over:
             break
@@ -213,9 +211,9 @@ def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(joined
     repair, at = play(silent, limit=3600.0 * 3)
     assert not repair.over and kinds(silent).count(K.CLEANUP) > 2, "it goes on, round by round"
     if joined is not None:
-        repair = join_repair(repair, joined)
+        repair = repair.join(joined)
     silent.healed = True
-    shows = Case(CODE, judge_health(CODE, HEALTH, NOW), REMOTE, POLICY, WALL + at + 1)
+    shows = case_of(CODE, REMOTE, POLICY, WALL + at + 1)
     repair, _ = step_repair(shows, repair)
     assert repair.ending is Ending.CLEANED
     assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
@@ -232,7 +230,7 @@ def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     silent = Server(NEVER_PAIRED, heals=None)
     repair, at = play(silent, limit=40.0)
     assert repair.cleaned
-    repair = join_repair(replace(repair, consent=Consent.PAIRING), Goal.WORKING_QR, consent)
+    repair = replace(repair, consent=Consent.PAIRING).join(Goal.WORKING_QR, consent)
     assert repair.consent is consent, "the word of before was for what is cleaned up"
     paired = Server(replace(PAIRED), heals=K.CLEANUP)
     alone = replace(REMOTE, another_connected=False)  # nothing proves that WhatsApp is reached
@@ -269,16 +267,16 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
     repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
     for refusal, expected in (("no_effect", K.CLEANUP), ("", K.LOGOUT_RESTART)):
         reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, refusal=refusal)
-        case = Case(stuck, verdict, REMOTE, POLICY, WALL + 10)
+        case = case_of(stuck, REMOTE, POLICY, WALL + 10)
         assert step_repair(case, reported)[1].kind is expected
 
 
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
     server = Server(replace(PAIRED), heals=K.CLEANUP)
     repair, at = play(server, limit=35.0)
-    repair = join_repair(repair, Goal.CLEANUP, Consent.PAIRING)
+    repair = repair.join(Goal.CLEANUP, Consent.PAIRING)
     starting = connecting(PAIRED, ago=3.0)
-    case = Case(starting, judge_health(starting, HEALTH, NOW), REMOTE, POLICY, WALL + at)
+    case = case_of(starting, REMOTE, POLICY, WALL + at)
     repair, action = step_repair(case, repair)
     assert action.kind is K.BACK_UP
 
@@ -310,26 +308,21 @@ def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_aske
 
 def test_a_held_session_that_shows_its_code_is_well():
     held = changed(CODE, wait_reason="incident")
-    verdict = judge_health(held, HEALTH, NOW)
-    repair = begin_repair(
-        judge_health(connecting(NEVER_PAIRED, ago=99), HEALTH, NOW), Goal.WORKING_QR, WALL
-    )
-    case = Case(held, verdict, replace(REMOTE, well=False), POLICY, WALL)
+    repair = begin_repair(case_of(connecting(NEVER_PAIRED, ago=99)).verdict, Goal.WORKING_QR, WALL)
+    case = case_of(held, replace(REMOTE, well=False))
     repair, _ = step_repair(case, repair)
     assert repair.ending is Ending.NO_STEP
 
 
 def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_does_not():
     hangs = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
-    verdict = judge_health(hangs, HEALTH, NOW)
-    around = replace(REMOTE, well=False, canary=True)
-    case = Case(hangs, verdict, around, POLICY, WALL)
-    repair, action = step_repair(case, begin_repair(verdict, Goal.HEAL, WALL))
+    case = case_of(hangs, replace(REMOTE, well=False, canary=True))
+    repair, action = step_repair(case, begin_repair(case.verdict, Goal.HEAL, WALL))
     assert (action.kind, action.idle) == (K.WAIT, True)
     assert not step_repair(case, repair)[1].idle, "its round has ended already"
 
     tries = replace(case, session=connecting(PAIRED, ago=99))
-    repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
+    repair, action = step_repair(tries, begin_repair(case.verdict, Goal.HEAL, WALL))
     assert (action.kind, action.idle) == (K.RESTART, False)
 
 
@@ -338,9 +331,9 @@ def test_a_step_that_comes_up_after_an_empty_round_waits_for_no_pause():
     verdict, policy = judge_health(nothing, HEALTH, NOW), POLICY
     repair = begin_repair(verdict, Goal.HEAL, WALL)
     around = replace(REMOTE, another_connected=False)
-    repair, action = step_repair(Case(nothing, verdict, around, policy, WALL), repair)
+    repair, action = step_repair(case_of(nothing, around, policy, WALL), repair)
     assert action.not_before_wall == WALL + policy.round_pause
-    again = Case(connecting(PAIRED, ago=99), verdict, around, policy, WALL + 5.0)
+    again = case_of(connecting(PAIRED, ago=99), around, policy, WALL + 5.0)
     repair, action = step_repair(again, repair)
     assert action.kind is K.RESTART
     repair = after_action(repair, K.RESTART, False, policy, WALL + 6.0)
@@ -352,7 +345,7 @@ def test_an_empty_round_brings_the_end_of_a_pairing_no_nearer_in_time():
     nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
     repair, at = begin_repair(judge_health(nothing, HEALTH, NOW), Goal.HEAL, WALL), 0.0
     while at < 2 * POLICY.round_pause - 60.0:
-        case = Case(nothing, judge_health(nothing, HEALTH, NOW), REMOTE, POLICY, WALL + at)
+        case = case_of(nothing, REMOTE, POLICY, WALL + at)
         repair, action = step_repair(case, repair)
         assert action.kind is K.WAIT
         at += 30.0
@@ -363,13 +356,12 @@ def test_where_a_pairing_is_only_possible_its_answer_says_so_and_what_to_type():
     assert hangs.claim is not None
     claim = replace(hangs.claim.claim, pairing_unknown=True)
     hangs = changed(hangs, claim=replace(hangs.claim, claim=claim))
-    verdict = judge_health(hangs, HEALTH, NOW)
-    case = Case(hangs, verdict, REMOTE, POLICY, WALL)
-    kept = may_repair_end_it(case, begin_repair(verdict, Goal.HEAL, WALL))
+    case = case_of(hangs, REMOTE)
+    kept = may_repair_end_it(case, begin_repair(case.verdict, Goal.HEAL, WALL))
     assert isinstance(kept, Kept)
     assert "it may have a pairing, so nothing is tried that could end it" in kept.sentence
     assert kept.sentence.endswith("`wa-agent ensure-healthy sales`")
-    asked = may_repair_end_it(case, begin_repair(verdict, Goal.WORKING_QR, WALL))
+    asked = may_repair_end_it(case, begin_repair(case.verdict, Goal.WORKING_QR, WALL))
     assert isinstance(asked, Proof), "another one of its server is connected"
 
 
@@ -378,16 +370,15 @@ def test_what_may_be_anothers_pairing_is_ended_by_no_round_and_by_a_persons_word
     assert hangs.claim is not None
     claim = replace(hangs.claim.claim, pairing_unknown=True, made_elsewhere=True)
     hangs = changed(hangs, claim=replace(hangs.claim, claim=claim))
-    verdict = judge_health(hangs, HEALTH, NOW)
-    case = Case(hangs, verdict, REMOTE, POLICY, WALL)
+    case = case_of(hangs, REMOTE)
     for goal in (Goal.HEAL, Goal.WORKING_QR):
-        repair = replace(begin_repair(verdict, goal, WALL), round=POLICY.rounds, calm=True)
+        repair = replace(begin_repair(case.verdict, goal, WALL), round=POLICY.rounds, calm=True)
         kept = may_repair_end_it(case, repair)
         assert isinstance(kept, Kept), goal
         assert kept.sentence.startswith("this agent did not make it; it may have a pairing")
         assert kept.sentence.endswith("`wa-agent ensure-healthy sales --yes`")
-    confirmed = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
+    confirmed = begin_repair(case.verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
     assert isinstance(may_repair_end_it(case, confirmed), Proof)
     known = changed(hangs, claim=replace(hangs.claim, claim=replace(claim, pairing_unknown=False)))
-    proved = may_repair_end_it(Case(known, verdict, REMOTE, POLICY, WALL), repair)
+    proved = may_repair_end_it(case_of(known, REMOTE), repair)
     assert isinstance(proved, Proof), "its keys have no account"

@@ -13,21 +13,18 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
 )
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
-    Case,
-    Circumstances,
     RecoveryPolicy,
     Unpair,
     may_person_end_it,
     may_repair_end_it,
 )
 from agent.core.recovery.repair import Consent, Ending, Goal, Ground, Kept, Proof, RecoveryKind
-from tests.core.made import NOW, WALL, observations, said, seen
+from tests.core.made import NOW, WALL, case_of, observations, said, seen, surroundings
 from tests.core.test_recovery import (
     DAMAGED,
     KEYS,
@@ -43,21 +40,20 @@ from tests.sessions import changed
 K = RecoveryKind
 HEALTH = HealthPolicy()
 POLICY = RecoveryPolicy()
-CALM = Circumstances()
-ALONE = Circumstances(another_connected=False)
-INCIDENT = Circumstances(well=False)
-ALIKE = Circumstances(odd_one_out=False)
-COPY = Circumstances(good_snapshot=True)
-READS = Circumstances(reads=True)
+CALM = surroundings()
+ALONE = surroundings(another_connected=False)
+INCIDENT = surroundings(well=False)
+ALIKE = surroundings(odd_one_out=False)
+COPY = surroundings(good_snapshot=True)
+READS = surroundings(reads=True)
 MISSING = changed(DAMAGED, files=SessionFiles.ABSENT)
 MARKED = changed(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
 NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
 
 
 def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, policy=POLICY):
-    verdict = judge_health(observation, HEALTH, NOW)
-    repair = begin_repair(verdict, goal, WALL, consent)
-    return may_repair_end_it(Case(observation, verdict, around, policy, WALL), repair)
+    case = case_of(observation, around, policy)
+    return may_repair_end_it(case, begin_repair(case.verdict, goal, WALL, consent))
 
 
 @pytest.mark.parametrize(
@@ -111,14 +107,13 @@ def test_no_live_pairing_ends_unconfirmed_while_no_other_session_shows_that_what
 ):
     paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
     paired = changed(paired, claim=None, wait_reason="")
-    verdict = judge_health(paired, HEALTH, NOW)
-    repair = replace(begin_repair(verdict, goal, WALL), backup="kept")
-    case = Case(paired, verdict, around, policy, WALL)
+    case = case_of(paired, around, policy)
+    repair = replace(begin_repair(case.verdict, goal, WALL), backup="kept")
     _, action = step_repair(case, repair)
     if action.kind in UNPAIRING:
         assert action.proof is not None
         assert around.well
-        assert around.another_connected or verdict.health is not Health.STUCK
+        assert around.another_connected or case.verdict.health is not Health.STUCK
         assert policy.unpair is not Unpair.NEVER
         assert not paired.record.needs_passkey
 
@@ -157,11 +152,11 @@ def test_while_its_server_may_still_connect_it_no_round_counts_and_no_pairing_en
     verdict = judge_health(closed, HEALTH, NOW)
     repair, wall = begin_repair(verdict, Goal.HEAL, WALL), WALL
     for _ in range(9):
-        repair, decision = step_repair(Case(closed, verdict, CALM, POLICY, wall), repair)
+        repair, decision = step_repair(case_of(closed, CALM, POLICY, wall), repair)
         assert (decision.kind, repair.round, repair.over) == (K.WAIT, 1, False)
         wall = decision.not_before_wall
     asked = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
-    assert step_repair(Case(closed, verdict, CALM, POLICY, WALL), asked)[1].kind is K.BACK_UP
+    assert step_repair(case_of(closed, CALM), asked)[1].kind is K.BACK_UP
 
 
 @pytest.mark.parametrize("reads", [False, True])
@@ -180,12 +175,12 @@ def test_files_that_are_whole_once_the_worker_has_stopped_are_no_damaged_files()
 def test_what_a_person_confirmed_holds_for_one_round():
     """Afterwards it may be another pairing that would end."""
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.RECOVER, WALL)
-    repair = join_repair(repair, Goal.WORKING_QR, Consent.PAIRING)
-    assert join_repair(repair, Goal.CLEANUP).consent is Consent.PAIRING
+    repair = repair.join(Goal.WORKING_QR, Consent.PAIRING)
+    assert repair.join(Goal.CLEANUP).consent is Consent.PAIRING
     wall, rounds = WALL, []
     hangs = changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
     while not repair.over:
-        case = Case(hangs, judge_health(hangs, HEALTH, NOW), CALM, POLICY, wall)
+        case = case_of(hangs, CALM, POLICY, wall)
         repair, action = step_repair(case, repair)
         rounds.append((repair.round, repair.consent))
         wall = max(wall + 1, action.not_before_wall)
@@ -196,7 +191,7 @@ def test_what_a_person_confirmed_holds_for_one_round():
 
 def test_a_pairing_made_since_a_repair_ended_the_last_one_is_another_one():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    case = Case(ZOMBIE, judge_health(ZOMBIE, HEALTH, NOW), ALONE, POLICY, WALL)
+    case = case_of(ZOMBIE, ALONE)
     assert isinstance(may_repair_end_it(case, replace(repair, unpaired=True)), Kept)
 
 

@@ -13,14 +13,12 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    join_repair,
     step_repair,
 )
-from agent.core.recovery.pairing import Case
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop
-from tests.core.made import NOW, WALL, observations, said, seen, without_worker
+from tests.core.made import NOW, WALL, case_of, observations, said, seen, without_worker
 from tests.core.test_recovery import (
     DAMAGED,
     KEYS,
@@ -56,8 +54,7 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
     for number in range(300):
         around = life[number % len(life)]
         observation = guarded(world[number // 20 % len(world)])
-        verdict = judge_health(observation, HEALTH, NOW)
-        repair, decision = step_repair(Case(observation, verdict, around, policy, wall), repair)
+        repair, decision = step_repair(case_of(observation, around, policy, wall), repair)
         assert decision.kind not in UNPAIRING
         if repair.over:
             return
@@ -68,7 +65,7 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
                 assert ENDS.isdisjoint(plan_step(decision, repair, remote=remote).actions)
             repair = after_action(repair, decision.kind, True, policy, wall, backup="kept")
         if number == 3:
-            repair = join_repair(repair, joined)
+            repair = repair.join(joined)
         wall += 1
 
 

@@ -24,17 +24,23 @@ from agent.core.recovery.ladder import (
     UNPAIRING,
     after_action,
     begin_repair,
-    hurry_repair,
-    join_repair,
     needs_repair,
-    outlive_repair,
-    resume_repair,
     step_repair,
     wants_repair,
 )
-from agent.core.recovery.pairing import Case, Circumstances, RecoveryPolicy, Unpair
+from agent.core.recovery.pairing import RecoveryPolicy, Unpair
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind, Repair, Stage, Trouble
-from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
+from tests.core.made import (
+    NOW,
+    OFF,
+    WALL,
+    case_of,
+    observations,
+    said,
+    seen,
+    surroundings,
+    without_worker,
+)
 from tests.sessions import Desired, changed
 
 K = RecoveryKind
@@ -52,19 +58,14 @@ SUSPECT = seen(claim=said(S.QR_REQUIRED))
 LOST = without_worker(files=SessionFiles.UNPAIRED)
 KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),))
 ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
-SNAPSHOT = Circumstances(good_snapshot=True, may_roll_back=True)
-PEERS = Circumstances(peers=("491511",))
+SNAPSHOT = surroundings(good_snapshot=True, may_roll_back=True)
+PEERS = surroundings(peers=("491511",))
 ACTS = set(K) - {K.NONE, K.WAIT, K.GIVE_UP}
 
 
 def saved(repair):
     """As the next agent reads it in the session's record."""
     return msgspec.json.decode(msgspec.json.encode(repair), type=Repair)
-
-
-def case_of(observation, circumstances, policy, wall):
-    verdict = judge_health(observation, HEALTH, NOW)
-    return Case(observation, verdict, circumstances, policy, wall)
 
 
 def consent_of(goal):
@@ -87,7 +88,7 @@ def run(
 
     `works`: whether a step can be carried out; `heals`: the observation after a step, if new.
     """
-    circumstances, first = circumstances or Circumstances(), observation
+    circumstances, first = circumstances or surroundings(), observation
     consent = consent_of(goal) if consent is None else consent
     repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall, consent)
     done = []
@@ -153,7 +154,7 @@ def once(steps):
         ),
         pytest.param(
             ZOMBIE,
-            {"circumstances": Circumstances(can_log_out=True)},
+            {"circumstances": surroundings(can_log_out=True)},
             [K.RESTART, K.BACK_UP, K.LOGOUT_RESTART, K.CLEANUP],
             Ending.GAVE_UP,
             id="a remote engine logs out before it is deleted",
@@ -174,14 +175,14 @@ def once(steps):
         ),
         pytest.param(
             KEYS,
-            {"circumstances": Circumstances(reads=True)},
+            {"circumstances": surroundings(reads=True)},
             [K.RECONNECT, K.RESTART] * 3,
             Ending.GAVE_UP,
             id="a session that reads some messages keeps its pairing",
         ),
         pytest.param(
             KEYS,
-            {"circumstances": Circumstances(reads=True), "goal": Goal.WORKING_QR},
+            {"circumstances": surroundings(reads=True), "goal": Goal.WORKING_QR},
             [K.RECONNECT, K.RESTART],
             Ending.GAVE_UP,
             id="a session that reads some messages keeps its pairing when a code is asked for",
@@ -209,7 +210,7 @@ def once(steps):
         ),
         pytest.param(
             DAMAGED,
-            {"circumstances": Circumstances(good_snapshot=True)},
+            {"circumstances": surroundings(good_snapshot=True)},
             [],
             Ending.GAVE_UP,
             id="key files are never rolled back by themselves, nor given up while a copy is good",
@@ -277,7 +278,7 @@ def test_every_step_is_tried_three_times_with_doubling_delays():
     repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
     wall, begun = WALL, []
     while len(begun) < 4:
-        repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, wall), repair)
+        repair, action = step_repair(case_of(OLD_PROOF, wall=wall), repair)
         if action.kind is K.WAIT:
             wall = action.not_before_wall
         else:
@@ -289,12 +290,12 @@ def test_every_step_is_tried_three_times_with_doubling_delays():
 def test_a_worker_that_hangs_is_replaced_at_once():
     """However its repair began: what was milder is not waited for any more."""
     repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
+    repair, action = step_repair(case_of(OLD_PROOF), repair)
     assert action.kind is K.RECONNECT
     repair = after_action(repair, action.kind, True, POLICY, WALL)
     wall = WALL + 1
     while action.kind is not K.RESTART:
-        repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, wall), repair)
+        repair, action = step_repair(case_of(ZOMBIE, wall=wall), repair)
         wall = max(wall, action.not_before_wall)
     assert wall - WALL < 10
 
@@ -316,20 +317,18 @@ def test_a_step_that_helps_ends_the_repair():
 def test_a_start_under_way_is_waited_for():
     starting = seen(claim=said(S.LOADING, phase="sync", ago=1), probe=None)
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
+    repair, action = step_repair(case_of(ZOMBIE), repair)
     repair = after_action(repair, action.kind, True, POLICY, WALL)
-    repair, action = step_repair(case_of(starting, Circumstances(), POLICY, WALL + 300), repair)
+    repair, action = step_repair(case_of(starting, wall=WALL + 300), repair)
     assert action.kind is K.WAIT
     late = WALL + POLICY.start_limit
-    repair, action = step_repair(case_of(starting, Circumstances(), POLICY, late), repair)
-    repair, action = step_repair(
-        case_of(starting, Circumstances(), POLICY, action.not_before_wall), repair
-    )
+    repair, action = step_repair(case_of(starting, wall=late), repair)
+    repair, action = step_repair(case_of(starting, wall=action.not_before_wall), repair)
     assert (action.kind, repair.tries) == (K.RESTART, 2)
 
 
 def test_nothing_is_done_to_one_that_shares_its_trouble_with_all():
-    case = case_of(ZOMBIE, Circumstances(well=False), POLICY, WALL)
+    case = case_of(ZOMBIE, surroundings(well=False))
     repair, action = step_repair(case, begin_repair(case.verdict, Goal.HEAL, WALL))
     assert action.kind is K.WAIT
     assert not repair.calm
@@ -340,9 +339,7 @@ def test_an_outage_in_between_ends_no_pairing():
     wall, done = WALL, []
     for number in range(400):
         well = number % 7 != 0  # bad weather in every round
-        repair, action = step_repair(
-            case_of(ZOMBIE, Circumstances(well=well), POLICY, wall), repair
-        )
+        repair, action = step_repair(case_of(ZOMBIE, surroundings(well=well), POLICY, wall), repair)
         if repair.over:
             break
         wall = max(action.not_before_wall, wall + 1)
@@ -357,7 +354,7 @@ def test_a_session_that_fails_like_another_is_repaired_but_not_unpaired():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     wall, done = WALL, []
     for _ in range(400):
-        case = case_of(ZOMBIE, Circumstances(odd_one_out=False), POLICY, wall)
+        case = case_of(ZOMBIE, surroundings(odd_one_out=False), POLICY, wall)
         repair, action = step_repair(case, repair)
         if repair.over:
             break
@@ -373,29 +370,27 @@ def test_a_session_that_fails_like_another_is_repaired_but_not_unpaired():
 def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     repair = replace(repair, round=POLICY.rounds, backup="kept")
-    around = Circumstances(well=False, canary=True)
-    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    around = surroundings(well=False, canary=True)
+    repair, action = step_repair(case_of(ZOMBIE, around), repair)
     assert action.kind is K.RESTART
     repair = replace(repair, step=K.RESTART, tries=3, stage=Stage.DUE)
-    waiting, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    waiting, action = step_repair(case_of(ZOMBIE, around), repair)
     assert (action.kind, waiting.round) == (K.WAIT, POLICY.rounds)
 
 
 def test_a_turn_in_an_incident_makes_the_next_try_due():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1800)
-    assert hurry_repair(waiting, paired=True).not_before_wall == 0
+    assert waiting.hurry(paired=True).not_before_wall == 0
     tried = replace(waiting, step=K.RESTART, tries=POLICY.tries)
-    case = case_of(ZOMBIE, Circumstances(well=False, canary=True), POLICY, WALL)
-    hurried = hurry_repair(tried, paired=True)
+    case = case_of(ZOMBIE, surroundings(well=False, canary=True))
+    hurried = tried.hurry(paired=True)
     assert step_repair(case, hurried)[1].kind is K.RESTART, "the others wait for it"
-    assert hurry_repair(tried, paired=False).tries == POLICY.tries, "a clean-up is its next step"
+    assert tried.hurry(paired=False).tries == POLICY.tries, "a clean-up is its next step"
     logged_out = replace(waiting, step=K.LOGOUT_RESTART, tries=1)
-    assert hurry_repair(logged_out, paired=True).step is K.LOGOUT_RESTART, (
-        "what it may have ended is known"
-    )
+    assert logged_out.hurry(paired=True).step is K.LOGOUT_RESTART, "what it may have ended is known"
     acting = replace(waiting, stage=Stage.ACTING)
-    assert hurry_repair(acting, paired=True) == acting
+    assert acting.hurry(paired=True) == acting
 
 
 def test_without_a_backup_nothing_destructive_is_tried():
@@ -421,15 +416,13 @@ def test_a_new_kind_of_trouble_gets_its_own_ladder():
 
 def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
     verdict = judge_health(SUSPECT, HEALTH, NOW)
-    repair, action = step_repair(
-        case_of(SUSPECT, SNAPSHOT, POLICY, WALL), begin_repair(verdict, Goal.HEAL, WALL)
-    )
+    repair, action = step_repair(case_of(SUSPECT, SNAPSHOT), begin_repair(verdict, Goal.HEAL, WALL))
     assert action.kind is K.WAIT
     stop = plan_actions(SUSPECT, verdict, HEALTH, NOW, repair=repair)
     assert stop.actions == (ActionKind.STOP,)
     for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
         stopped = without_worker(files=files)
-        case = case_of(stopped, SNAPSHOT, POLICY, WALL)
+        case = case_of(stopped, SNAPSHOT)
         assert step_repair(case, repair)[1].kind is step
         assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
 
@@ -440,13 +433,11 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     one_peer = replace(ONE_PEER, instance=there)
     verdict = judge_health(one_peer, HEALTH, NOW)
     repair = begin_repair(verdict, Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(one_peer, PEERS, POLICY, WALL), repair)
+    repair, action = step_repair(case_of(one_peer, PEERS), repair)
     assert action.kind is K.REGENERATE_KEYS
-    repair = resume_repair(repair, WALL)
+    repair = repair.resume(WALL)
     down = seen(claim=said(S.DISCONNECTED, reason="connection_lost"))
-    repair, action = step_repair(
-        case_of(replace(down, instance=there), Circumstances(), POLICY, WALL), repair
-    )
+    repair, action = step_repair(case_of(replace(down, instance=there)), repair)
     assert action.kind is K.RECONNECT
     repair = after_action(repair, action.kind, True, POLICY, WALL)
     for kind in (K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.RECONNECT):
@@ -508,10 +499,10 @@ def test_a_cleanup_that_shows_a_qr_has_cleaned():
 )
 def test_a_repair_ends_by_itself(observation, ending):
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(observation, Circumstances(), POLICY, WALL), repair)
+    repair, action = step_repair(case_of(observation), repair)
     assert repair.ending is ending
     assert action.kind in (K.NONE, K.GIVE_UP)
-    again, action = step_repair(case_of(ZOMBIE, Circumstances(), POLICY, WALL), repair)
+    again, action = step_repair(case_of(ZOMBIE), repair)
     assert (again, action.kind) == (repair, K.NONE)
 
 
@@ -524,7 +515,7 @@ def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(c
 
 def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
     repair = begin_repair(judge_health(KEYS, HEALTH, NOW), Goal.HEAL, WALL)
-    repair, action = step_repair(case_of(KEYS, PEERS, POLICY, WALL), repair)
+    repair, action = step_repair(case_of(KEYS, PEERS), repair)
     repair = after_action(repair, action.kind, True, POLICY, WALL)
     quiet = case_of(seen(), PEERS, POLICY, WALL + 60)
     repair, action = step_repair(quiet, repair)
@@ -543,10 +534,10 @@ def test_a_lost_ping_after_a_step_is_no_success_yet():
         stage=Stage.SETTLING,
         stage_wall=WALL - 10,
     )
-    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)), Circumstances(), POLICY, WALL)
+    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)))
     after, action = step_repair(doubtful, repair)
     assert (after.over, action.kind) == (False, K.WAIT)
-    answers = case_of(seen(), Circumstances(), POLICY, WALL)
+    answers = case_of(seen())
     after, _ = step_repair(answers, repair)
     assert after.ending is Ending.NO_STEP
 
@@ -572,7 +563,7 @@ def test_a_repair_whose_step_was_cut_off_waits_for_a_session_that_comes_up(found
         stage_wall=WALL - 50,
         backup="b1",
     )
-    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), resume_repair(cut, WALL))
+    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), cut.resume(WALL))
     assert (action.kind, after.stage) == (K.WAIT, Stage.SETTLING)
     again, action = step_repair(case_of(found, SNAPSHOT, policy, WALL + 2), after)
     assert (action.kind, again) == (K.WAIT, after)
@@ -600,21 +591,21 @@ def test_answers_of_ensure_healthy():
 def test_a_second_request_joins_and_widens():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1000)
-    joined = join_repair(waiting, Goal.WORKING_QR)
+    joined = waiting.join(Goal.WORKING_QR)
     assert (joined.goal, joined.not_before_wall) == (Goal.WORKING_QR, 0)
-    assert join_repair(joined, Goal.RECOVER).goal is Goal.WORKING_QR
-    assert join_repair(waiting, Goal.HEAL).not_before_wall == WALL + 1000
+    assert joined.join(Goal.RECOVER).goal is Goal.WORKING_QR
+    assert waiting.join(Goal.HEAL).not_before_wall == WALL + 1000
 
 
 def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
     repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
     kinds = []
     for _ in range(7):
-        repair, action = step_repair(case_of(OLD_PROOF, Circumstances(), POLICY, WALL), repair)
+        repair, action = step_repair(case_of(OLD_PROOF), repair)
         kinds.append(action.kind)
-        repair = resume_repair(saved(repair), WALL)
+        repair = saved(repair).resume(WALL)
     assert kinds == [K.RECONNECT] * 6 + [K.RESTART]
-    assert resume_repair(repair, WALL) == replace(repair)
+    assert repair.resume(WALL) == replace(repair)
 
 
 @pytest.mark.parametrize(
@@ -643,10 +634,10 @@ def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.NEEDS_PERSON, ended_wall=WALL
     )
     well, zombie = (judge_health(one, HEALTH, NOW) for one in (seen(), ZOMBIE))
-    assert not wants_repair(zombie, outlive_repair(waited, zombie), POLICY, WALL + 1)
-    since = saved(outlive_repair(waited, well))
-    assert wants_repair(zombie, outlive_repair(since, zombie), POLICY, WALL + 1)
-    gave_up = outlive_repair(replace(waited, ending=Ending.GAVE_UP), well)
+    assert not wants_repair(zombie, waited.outlive(healthy=zombie.healthy), POLICY, WALL + 1)
+    since = saved(waited.outlive(healthy=well.healthy))
+    assert wants_repair(zombie, since.outlive(healthy=zombie.healthy), POLICY, WALL + 1)
+    gave_up = replace(waited, ending=Ending.GAVE_UP).outlive(healthy=well.healthy)
     assert not wants_repair(zombie, gave_up, POLICY, WALL + 1), "it has its own time"
 
 
@@ -674,7 +665,7 @@ def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
         observation = seen(wait_reason=wait)
         verdict = judge_health(observation, HEALTH, NOW)
         assert verdict.healthy
-        case = Case(observation, verdict, Circumstances(well=False), POLICY, WALL + 60)
+        case = case_of(observation, surroundings(well=False), POLICY, WALL + 60)
         assert step_repair(case, repair)[0].ending is Ending.NO_STEP
 
 
@@ -697,7 +688,7 @@ def test_a_plain_drop_is_not_the_ladders():
 # --- properties ------------------------------------------------------------------------------
 
 circumstances = st.builds(
-    Circumstances,
+    surroundings,
     well=st.booleans(),
     odd_one_out=st.booleans(),
     another_connected=st.booleans(),
@@ -745,7 +736,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
                 assert around.well or before.unpaired or (around.canary and nothing_to_lose)
                 assert repair.trouble is not Trouble.SUSPECT
             if number in kills:  # the agent died with the step half done
-                repair = resume_repair(saved(repair), wall)
+                repair = saved(repair).resume(wall)
                 continue
             backed_up = backed_up or (action.kind is K.BACK_UP and ok)
             repair = after_action(
@@ -758,7 +749,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
 mostly = st.sampled_from([True] * 9 + [False])
 lives = st.lists(
     st.builds(
-        Circumstances,
+        surroundings,
         well=mostly,
         odd_one_out=mostly,
         another_connected=mostly,
@@ -816,9 +807,7 @@ def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, aro
     verdict = judge_health(ended, HEALTH, NOW)
     assert not needs_repair(verdict)
     for goal in (Goal.HEAL, Goal.RECOVER):
-        repair, action = step_repair(
-            Case(ended, verdict, around, POLICY, WALL), begin_repair(verdict, goal, WALL)
-        )
+        repair, action = step_repair(case_of(ended, around), begin_repair(verdict, goal, WALL))
         assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NEEDS_PERSON)
 
 
@@ -843,7 +832,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     )
     repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
     repair = replace(repair, backup="kept")
-    _, action = step_repair(case_of(paired, around, POLICY, WALL), repair)
+    _, action = step_repair(case_of(paired, around), repair)
     if action.kind in UNPAIRING:
         # Nor is a pairing live whose files cannot be read and have no copy.
         dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
@@ -854,7 +843,7 @@ def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without
     """The engine reads the session's own records and takes out the damaged ones."""
     there = replace(KEYS, instance=replace(KEYS.instance, settings={"backend": "desk"}))
     policy = RecoveryPolicy(rounds=1)
-    blind = Circumstances(can_log_out=True)
+    blind = surroundings(can_log_out=True)
     done, _ = run(there, circumstances=blind, policy=policy)
     assert K.REGENERATE_KEYS not in done
     done, _ = run(there, circumstances=replace(blind, finds_records=True), policy=policy)
@@ -871,21 +860,21 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     verdict = judge_health(well, HEALTH, NOW)
     repair = begin_repair(verdict, goal, WALL, Consent.PAIRING)
     blinks = changed(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
-    repair, action = step_repair(case_of(blinks, Circumstances(), POLICY, WALL + 1), repair)
+    repair, action = step_repair(case_of(blinks, wall=WALL + 1), repair)
     assert (action.kind, repair.over) == (K.WAIT, False), "nothing tells that it is well"
     away = changed(well, wait_reason="backend_down")
     for _ in range(2):
-        repair, action = step_repair(case_of(away, Circumstances(well=False), POLICY, WALL), repair)
+        repair, action = step_repair(case_of(away, surroundings(well=False)), repair)
         assert (action.kind, repair.goal, repair.consent) == (K.WAIT, Goal.HEAL, Consent.NONE)
-    repair, action = step_repair(case_of(well, Circumstances(), POLICY, WALL + 3600), repair)
+    repair, action = step_repair(case_of(well, wall=WALL + 3600), repair)
     assert (repair.ending, repair.acts) == (Ending.NO_STEP, 0)
 
 
 def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
     waiting = begin_repair(verdict, Goal.CLEANUP, WALL, Consent.PAIRING)
-    assert resume_repair(waiting, WALL).consent is Consent.NONE
+    assert waiting.resume(WALL).consent is Consent.NONE
     cut = replace(waiting, stage=Stage.ACTING, step=K.CLEANUP)
-    assert resume_repair(cut, WALL).consent is Consent.PAIRING, "what was begun is ended"
+    assert cut.resume(WALL).consent is Consent.PAIRING, "what was begun is ended"
     begun = replace(waiting, unpaired=True)
-    assert resume_repair(begun, WALL) == begun
+    assert begun.resume(WALL) == begun

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from agent.core.model import Instance, InstanceId
 from agent.core.session import Session
@@ -140,17 +141,15 @@ class FakeMessages:
 
     # As the reader asks
 
-    def folder(self, id: InstanceId) -> Path | None:
+    root = Path("/nowhere")
+
+    def get(self, id: InstanceId) -> Mock:
         if id not in self.workers:
             raise NotFound(f"cannot find instance {id}", field="id")
-        return Path("/nowhere")
 
-    def runs(self, _id: InstanceId) -> bool:
-        return True
+        async def call(do: str, args: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
+            if id in self._away:
+                raise LinkError("its worker ended", code="closed")
+            return await self.workers[id].call(do, args, timeout)
 
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float
-    ) -> Mapping[str, Any]:
-        if id in self._away:
-            raise LinkError("its worker ended", code="closed")
-        return await self.workers[id].call(do, args, timeout)
+        return Mock(instance=self.sessions[id].instance, link=Mock(call=call))

@@ -5,8 +5,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from agent.core.model import ConnectionStatus, InstanceId, JournalEntry
 from agent.core.session import Session
@@ -84,11 +86,10 @@ class Workers:
     fails: Exception | None = None
     calls: list[str] = field(default_factory=list)
 
-    def folder(self, id: InstanceId) -> Path | None:
-        return self.root / id
-
-    def runs(self, id: InstanceId) -> bool:
-        return id in self.works
+    def get(self, id: InstanceId) -> Mock:
+        """As the registry does."""
+        link = Mock(call=partial(self.call, id)) if id in self.works else None
+        return Mock(instance=Mock(backend=""), link=link)
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], timeout: float

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -143,14 +144,12 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     await at.intake.close()
 
 
-async def test_what_cannot_be_read_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_cannot_be_read_says_why(tmp_path: Path) -> None:
     at = Bench(tmp_path)
     assert await code_of(at.reader.media(ID, "m", "", 0).__aenter__()) == "not_running"
     at.start_worker()
     at.workers.fails = EngineError("no such call", code="invalid_request", field="do")
     assert await code_of(at.reader.page(ID, 0)) == "not_kept"
-    monkeypatch.setattr(at.workers, "folder", lambda _id: None)
+    at.workers.get = Mock(return_value=Mock(instance=Mock(backend="evo")))
     assert await code_of(at.reader.page(InstanceId("there"), 0)) == "not_supported"
     await at.intake.close()

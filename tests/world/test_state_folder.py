@@ -93,38 +93,25 @@ async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eve
     assert json.loads(file.read_text())["lineage"] == lineage
 
 
-async def test_a_session_whose_record_and_identity_file_are_lost_is_listed_with_what_is_known(
-    agent, eventually
+async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_person(
+    agent, eventually, caplog
 ):
-    await connected(agent, eventually, "a", "b", "d")
-    await agent.do("POST", "/api/instance/a/snapshots")
+    await connected(agent, eventually, "a", "d")
     device = device_of(agent, "a")
     await agent.stop()
     for part in agent.state.glob("agent.db*"):
         part.unlink()
-    files = {id: agent.state / "sessions" / id / "instance.json" for id in "abd"}
-    for id in "ab":
-        files[id].write_bytes(b"" if id == "a" else files[id].read_bytes()[:40])
+    file = agent.state / "sessions" / "a" / "instance.json"
+    file.write_bytes(b"")
     await agent.start()
     await eventually(lambda: agent.status("d"), "CONNECTED")
-    told = {
-        "a": "its engine and settings are those of snapshot ",
-        "b": "it has no snapshot to tell its engine",
-    }
-    for id, source in told.items():
-        shown = await agent.show(id)
-        assert shown["enabled"] is False
-        (sentence,) = [text for kind, text in await agent.story(id) if kind == "created"]
-        assert f"cannot read {files[id]}" in sentence and source in sentence
-        assert f"`wa-agent enable {id}`" in sentence
-        assert shown["unit"]["main_pid"] == 0
-    assert (await agent.show("a"))["settings"] == (await agent.show("d"))["settings"]
-    await agent.do("POST", "/api/instance/a/enable")
+    assert not await agent.knows("a")
+    assert f"leaves the folder of a alone: cannot read {file}" in caplog.text
+    await agent.stop()
+    file.write_text('{"version": 1, "id": "a", "engine": "sandbox", "enabled": true}')
+    await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert device_of(agent, "a") == device
-    listed = (await agent.do("GET", "/api/instances"))["instances"]
-    assert {each["id"] for each in listed} == set("abd")
-    await agent.do("DELETE", "/api/instance/b")
 
 
 def device_of(agent, id):

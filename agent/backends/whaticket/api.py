@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import shlex
 import signal
@@ -45,8 +44,7 @@ from agent.engines.base import Qr
 from agent.engines.tasks import Tasks, in_thread
 from agent.errors import EngineError, InvalidRequest
 from agent.files import make_folder, write_whole
-
-log = logging.getLogger(__name__)
+from agent.log import log
 
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""

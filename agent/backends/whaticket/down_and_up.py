@@ -6,7 +6,6 @@ was taken down is brought up again whatever failed in between.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +16,7 @@ from agent.backends.whaticket.keys import Record, SessionKeys
 from agent.clock import boot_now
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
-
-log = logging.getLogger(__name__)
+from agent.log import log
 
 DOWN_WITHIN, UP_WITHIN = 30.0, 90.0
 """Seconds until a disconnected session must be down, and a started one connected."""

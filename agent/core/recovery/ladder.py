@@ -1,14 +1,12 @@
 """A repair of one session: which step may be tried next (the order, the tries, where a step is of
-use), when it begins, how it is joined and gone on with, and how it is followed to its end. One
-repair per instance at a time.
+use), when it begins, and how it is followed to its end. One repair per instance at a time.
 
 In each pass: `repair, decision = step_repair(case, repair)`, save the repair, carry out
-`plan_step(decision, ...)`, `repair = after_action(...)`, save it.
-"""
+`plan_step(decision, ...)`, `repair = after_action(...)`, save it. How a repair is joined, hurried
+and gone on with is in repair.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
@@ -106,14 +104,13 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.session.folder.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
-        around = case.circumstances
         corrupted = case.verdict.reason == "crypto_corrupted"
-        return alive and (bool(around.peers) or (around.finds_records and corrupted))
+        return alive and (bool(case.peers) or (case.finds_records and corrupted))
     if step is RecoveryKind.RESTORE:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
         pairing = case.session.record.paired or not case.session.no_pairing_to_lose
-        return case.circumstances.can_log_out and alive and pairing and _may_unpair(case, repair)
+        return case.can_log_out and alive and pairing and _may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # It was cleaned up once and is still not well: a second empty session is no better.
         return not repair.cleaned and _may_unpair(case, repair)
@@ -139,16 +136,15 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
         return True
     if repair.step in UNPAIRING and case.session.last_reason.scan_again:
         return True
-    around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:
         return False
     # In an incident one without a pairing goes all the way: it shows whether the server can at all.
-    may_try = around.well or (around.canary and case.session.no_pairing_to_lose)
+    may_try = case.well or (case.canary and case.session.no_pairing_to_lose)
     return may_try and case.verdict.health in (Health.STUCK, Health.CORRUPTED)
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
-    if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
+    if not (case.good_snapshot and case.may_roll_back):
         return False
     if not case.session.record.paired:
         return False
@@ -160,7 +156,7 @@ def _may_restore(case: Case, repair: Repair) -> bool:
     return case.verdict.health is Health.STUCK and last_round
 
 
-# When a repair begins, and how it is joined, hurried, and gone on with after the agent's end.
+# When a repair begins.
 
 
 _TROUBLE_OF = {
@@ -171,7 +167,6 @@ _TROUBLE_OF = {
     "crypto_peer": Trouble.KEYS,
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
-_HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 _SETTLED = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
 """After these the session is a new one, which needs a scan."""
 
@@ -222,65 +217,11 @@ def wants_repair(
     return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
 
 
-def outlive_repair(last: Repair, verdict: HealthVerdict) -> Repair:
-    """It was well since the repair gave up: a later failure is a new one."""
-    outlived = last.outlived or (last.ending is Ending.NEEDS_PERSON and verdict.healthy)
-    return replace(last, outlived=outlived)
-
-
 def begin_repair(
     verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
 ) -> Repair:
     trouble = trouble_of(verdict)
     return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
-
-
-def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> Repair:
-    """A second request joins the repair; it may widen what the repair may do."""
-    wider = max(repair.goal, goal, key=list(Goal).index)
-    if not repair.cleaned:  # else the earlier word was for what is cleaned up by now
-        consent = max(repair.consent, consent, key=list(Consent).index)
-    if goal is not Goal.HEAL and repair.stage is Stage.DUE:
-        # The caller waits for the answer: a delayed step is due now.
-        repair = replace(repair, not_before_wall=0.0)
-    return replace(repair, goal=wider, consent=consent, resumed=0)
-
-
-def lapse_order(repair: Repair) -> Repair:
-    """What a person asked for is for now: later the agent goes on as by itself."""
-    return replace(repair, goal=Goal.HEAL, consent=Consent.NONE)
-
-
-def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
-    """It has its turn in an incident, or the incident is over: its next try is due now. What it
-    tried while others failed alike was no failure of its own, so its round begins again; without
-    a pairing it goes on to the step that makes a new session."""
-    if repair.stage is not Stage.DUE:
-        return repair
-    repair = replace(repair, not_before_wall=0.0)
-    if not paired or repair.trouble is not Trouble.CONNECTION or repair.step not in _HARMLESS:
-        return repair
-    return _from_the_top(repair)
-
-
-def resume_repair(repair: Repair, now_wall: float) -> Repair:
-    """After the agent's own restart a step under way is done again, but not for ever. A person's
-    word that waited for its step has lapsed; step_repair drops one whose step was under way where
-    the session is paired."""
-    if repair.stage is not Stage.ACTING:
-        waited = repair.consent is not Consent.NONE and not repair.unpaired
-        return lapse_order(repair) if waited and not repair.over else repair
-    again = repair.resumed < 3
-    return replace(
-        repair,
-        stage=Stage.DUE,
-        stage_wall=now_wall,
-        not_before_wall=now_wall,
-        tries=max(repair.tries - 1, 0) if again else repair.tries,
-        regenerated=repair.regenerated
-        and not (again and repair.step is RecoveryKind.REGENERATE_KEYS),
-        resumed=repair.resumed + 1,
-    )
 
 
 # Its next act, from pass to pass.
@@ -383,14 +324,14 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
     if case.session.wait.reason in GONE:
-        repair = lapse_order(repair)
+        repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.
         if case.session.wait.reason == BACKEND_UNCHECKED:
             until = case.now_wall + _HELD
             return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
         if case.session.is_paired_now:
-            repair = lapse_order(repair)
+            repair = repair.lapse()
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if ending := find_ending(case, repair):
         return _end(case, repair, ending, case.verdict.sentence)
@@ -400,8 +341,8 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return repair, Decision(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
     if repair.stage is not Stage.DUE:
         at_once = repair.goal is Goal.CLEANUP
-        wait = 0.0 if at_once else _delay(repair.tries, case.policy)
-        repair = _delay_step(repair, case.now_wall, wait)
+        wait = 0.0 if at_once else case.policy.delay_after(repair.tries)
+        repair = repair.delay(case.now_wall, wait)
     return _next_act(case, _follow_trouble(case, repair))
 
 
@@ -421,12 +362,12 @@ def after_action(
         return repair
     if kind is RecoveryKind.BACK_UP:
         made = backup if ok else ""
-        wait = 0.0 if made else _delay(repair.backup_tries, policy)
-        return _delay_step(replace(repair, backup=made), now_wall, wait)
+        wait = 0.0 if made else policy.delay_after(repair.backup_tries)
+        return replace(repair, backup=made).delay(now_wall, wait)
     if not ok:
-        wait = _delay(repair.tries, policy)
+        wait = policy.delay_after(repair.tries)
         tries = policy.tries if refusal in FOR_GOOD else repair.tries
-        return _delay_step(replace(repair, done=refusal == NO_EFFECT, tries=tries), now_wall, wait)
+        return replace(repair, done=refusal == NO_EFFECT, tries=tries).delay(now_wall, wait)
     return replace(
         repair,
         stage=Stage.SETTLING,
@@ -456,12 +397,7 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
     if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
         return repair
     trouble, reason = trouble_of(case.verdict), case.verdict.reason
-    return _from_the_top(repair, trouble=trouble, reason=reason)
-
-
-def _from_the_top(repair: Repair, **changes: Any) -> Repair:
-    """Its next step is the mildest again."""
-    return replace(repair, step=RecoveryKind.NONE, tries=0, done=False, **changes)
+    return repair.from_the_top(trouble=trouble, reason=reason)
 
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -473,10 +409,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     step = next_step(case, repair)
     came_up = repair.nothing_tried and step not in (None, *UNPAIRING)
     if wait and not came_up:
-        sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
+        sentence = f"{verdict.sentence}; {repair.where}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
-    around = case.circumstances
-    if repair.goal is Goal.HEAL and not (around.well or around.canary):
+    if repair.goal is Goal.HEAL and not (case.well or case.canary):
         sentence = "waiting: its backend or the network is down, or many sessions fail with it"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
@@ -492,21 +427,20 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if step is None:
         return _end_round(case, repair)
     if step in DESTRUCTIVE and not repair.backup:
-        acting = replace(_begin_step(repair, now_wall), backup_tries=repair.backup_tries + 1)
+        acting = replace(repair.begin_step(now_wall), backup_tries=repair.backup_tries + 1)
         return acting, Decision(RecoveryKind.BACK_UP, f"a backup before {step}")
     acting = replace(
-        _begin_step(repair, now_wall),
+        repair.begin_step(now_wall),
         step=step,
         tries=repair.tries + 1 if step is repair.step else 1,
         regenerated=repair.regenerated or step is RecoveryKind.REGENERATE_KEYS,
         done=False,
         nothing_tried=False,
     )
-    proof: Proof | Kept | None = PUT_BACK if step is RecoveryKind.RESTORE else None
-    if step in UNPAIRING:
-        proof = may_repair_end_it(case, repair)
+    found = may_repair_end_it(case, repair) if step in UNPAIRING else None
+    proof = PUT_BACK if step is RecoveryKind.RESTORE else found
     assert not isinstance(proof, Kept), "the ladder allowed it"
-    return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
+    return acting, Decision(step, f"{verdict.sentence}; {acting.where}", proof=proof)
 
 
 def _waits_for_start(case: Case, repair: Repair) -> bool:
@@ -536,8 +470,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if endless:
         pause = min(case.policy.unpaired_pause * 2.0 ** min(repair.round - 1, 16), pause)
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
-    repair = _from_the_top(
-        repair,
+    repair = repair.from_the_top(
         round=number,
         calm=True,
         nothing_tried=repair.step is RecoveryKind.NONE,
@@ -547,7 +480,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         backup="",
         backup_tries=0,
     )
-    repair = _delay_step(repair, case.now_wall, pause)
+    repair = repair.delay(case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
     return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall, idle=True)
@@ -558,26 +491,8 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     person decides, for the old pairing may be somewhere."""
     limit = case.policy.suspect_settle
     left = remaining(repair.started_wall + limit, case.now_wall, limit)
-    wait = left if case.circumstances.well else _HELD
+    wait = left if case.well else _HELD
     if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
         sentence = f"{case.verdict.sentence}; waiting in case its files come back"
         return repair, Decision(RecoveryKind.WAIT, sentence, case.now_wall + wait)
     return _end(case, repair, Ending.GAVE_UP, case.verdict.sentence)
-
-
-def _delay_step(repair: Repair, now_wall: float, wait: float) -> Repair:
-    return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
-
-
-def _begin_step(repair: Repair, now_wall: float) -> Repair:
-    return replace(repair, stage=Stage.ACTING, stage_wall=now_wall, acts=repair.acts + 1)
-
-
-def _delay(tries: int, policy: RecoveryPolicy) -> float:
-    return policy.first_delay * 2.0 ** min(max(tries - 1, 0), 16)
-
-
-def _where(repair: Repair) -> str:
-    if repair.step is RecoveryKind.NONE:
-        return f"round {repair.round}"
-    return f"{repair.step}, try {repair.tries}, round {repair.round}"

@@ -66,11 +66,18 @@ class RecoveryPolicy:
     act_limit: float = 180.0
     """A step that has not reported by then counts as failed."""
 
+    def delay_after(self, tries: int) -> float:
+        return self.first_delay * 2.0 ** min(max(tries - 1, 0), 16)
+
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What deciding needs beside the instance itself."""
+class Case:
+    """All that a decision about a repair is made from: the session, and what is around it."""
 
+    session: Session
+    verdict: HealthVerdict
+    policy: RecoveryPolicy
+    now_wall: float
     well: bool = True
     """Its backend and the network are well and its engine is in no incident."""
     odd_one_out: bool = True
@@ -90,17 +97,6 @@ class Circumstances:
     """The engine can find a session's damaged records by reading them, where no peer is named."""
     reads: bool = False
     """It read messages since its keys began to fail, or its engine does not tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """All that a decision about a repair is made from."""
-
-    session: Session
-    verdict: HealthVerdict
-    circumstances: Circumstances
-    policy: RecoveryPolicy
-    now_wall: float
 
 
 def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> Proof | Kept:
@@ -148,26 +144,25 @@ def may_person_end_it(session: Session, consent: Consent) -> Proof | Kept:
 def is_calm(case: Case) -> bool:
     """Whether the cause can only be the session's own. What a backend's sessions share is seen by
     its other sessions alone; the machine looks at WhatsApp's address for its own."""
-    around = case.circumstances
     seen = _others_connect(case) or not case.session.instance.backend
-    return around.well and around.odd_one_out and seen
+    return case.well and case.odd_one_out and seen
 
 
 def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
-    around, fact, paired = case.circumstances, case.session.claim, case.session.record.paired
+    fact, paired = case.session.claim, case.session.record.paired
     if repair.unpaired and not paired:
         return Proof(Ground.ENDED)
     # Others put it on its server, and it cannot be known that they did not pair it.
     if fact and fact.claim.pairing_unknown and fact.claim.made_elsewhere and not paired:
         return _kept(case, "this agent did not make it")
     connected = case.verdict.state is ConnectionStatus.CONNECTED
-    if around.reads and (connected or repair.trouble is Trouble.KEYS):
+    if case.reads and (connected or repair.trouble is Trouble.KEYS):
         return _kept(case, "it reads messages")
     if repair.goal is Goal.RECOVER:
         return _kept(case, "this repair tries only what keeps the pairing")
     if case.policy.unpair is Unpair.NEVER:
         return _kept(case, 'agent.toml has [recovery] unpair = "never"')
-    if not around.well:
+    if not case.well:
         why = "many sessions fail alike, or the network is down: a new pairing may not help"
         return Kept(WHATSAPP_AWAY, why, _word_for_it(case))
     if repair.trouble is Trouble.SUSPECT:
@@ -181,7 +176,7 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
         here = "the server" if case.session.instance.backend else "this machine"
         why = f"no session beside this one is connected, so {here} may not reach WhatsApp"
         return Kept(WHATSAPP_AWAY, why, _word_for_it(case))
-    if not around.odd_one_out:
+    if not case.odd_one_out:
         return _kept(case, "other sessions fail alike, so the cause may not be its own")
     if repair.trouble is Trouble.FILES and (kept := _files_elsewhere(case)) is not None:
         return kept
@@ -190,8 +185,7 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
 
 def _files_elsewhere(case: Case) -> Kept | None:
     """The pairing is whole in a place where only a person can take it from."""
-    around = case.circumstances
-    if around.good_snapshot and not around.may_roll_back:
+    if case.good_snapshot and not case.may_roll_back:
         return Kept(
             PAIRING_KEPT,
             "a good snapshot of it exists, which only a person may put back",
@@ -208,7 +202,7 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     damaged = repair.trouble is Trouble.FILES
     proof = Proof(Ground.DAMAGED_FILES if damaged else Ground.FAILS_ALONE)
     # Where they cannot be read and no copy of them exists, no later round has more to try.
-    early = case.policy.unpair is Unpair.EARLY or (damaged and not case.circumstances.good_snapshot)
+    early = case.policy.unpair is Unpair.EARLY or (damaged and not case.good_snapshot)
     last_round = repair.round >= case.policy.rounds and repair.calm
     if repair.goal in _ASKED or early or last_round:
         return proof
@@ -220,7 +214,7 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
 def _others_connect(case: Case) -> bool:
     """Where a session hangs, the connection of another one that goes out the same way is the proof
     that WhatsApp can be reached."""
-    return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
+    return case.another_connected or case.verdict.health is not Health.STUCK
 
 
 def _kept(case: Case, why: str) -> Kept:

@@ -1,8 +1,9 @@
 """What a repair is: a value that says what it is for and how far it has come. The store keeps it,
 so a repair outlives the agent that began it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from agent.core.words import SessionFiles
 
@@ -144,7 +145,7 @@ class Repair:
     """The last try of `step` was carried out, with or without an effect."""
     round: int = 1
     calm: bool = True
-    """All through this round the cause could only be its own (ladder.is_calm)."""
+    """All through this round the cause could only be its own (pairing.is_calm)."""
     stage: Stage = Stage.DUE
     not_before_wall: float = 0.0
     stage_wall: float = 0.0
@@ -186,3 +187,69 @@ class Repair:
         recovered = self.ending is Ending.RECOVERED
         cleaned = self.cleaned or self.unpaired
         return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
+
+    @property
+    def where(self) -> str:
+        if self.step is RecoveryKind.NONE:
+            return f"round {self.round}"
+        return f"{self.step}, try {self.tries}, round {self.round}"
+
+    # Each of these gives the repair as it is then.
+
+    def join(self, goal: Goal, consent: Consent = Consent.NONE) -> "Repair":
+        """A second request joins the repair; it may widen what the repair may do."""
+        wider = max(self.goal, goal, key=list(Goal).index)
+        if not self.cleaned:  # else the earlier word was for what is cleaned up by now
+            consent = max(self.consent, consent, key=list(Consent).index)
+        # The caller waits for the answer: a delayed step is due now.
+        at_once = goal is not Goal.HEAL and self.stage is Stage.DUE
+        due_wall = 0.0 if at_once else self.not_before_wall
+        return replace(self, goal=wider, consent=consent, resumed=0, not_before_wall=due_wall)
+
+    def lapse(self) -> "Repair":
+        """What a person asked for is for now: later the agent goes on as by itself."""
+        return replace(self, goal=Goal.HEAL, consent=Consent.NONE)
+
+    def hurry(self, *, paired: bool) -> "Repair":
+        """It has its turn in an incident, or the incident is over: its next try is due now. What it
+        tried while others failed alike was no failure of its own, so its round begins again;
+        without a pairing it goes on to the step that makes a new session."""
+        if self.stage is not Stage.DUE:
+            return self
+        due, harmless = replace(self, not_before_wall=0.0), self.step in _HARMLESS
+        own = not paired or self.trouble is not Trouble.CONNECTION or not harmless
+        return due if own else due.from_the_top()
+
+    def resume(self, now_wall: float) -> "Repair":
+        """After the agent's own restart a step under way is done again, but not for ever. A
+        person's word that waited for its step has lapsed; step_repair drops one whose step was
+        under way where the session is paired."""
+        if self.stage is not Stage.ACTING:
+            waited = self.consent is not Consent.NONE and not self.unpaired
+            return self.lapse() if waited and not self.over else self
+        again = self.resumed < 3
+        new_keys = self.step is RecoveryKind.REGENERATE_KEYS
+        return replace(
+            self.delay(now_wall, 0.0),
+            tries=max(self.tries - 1, 0) if again else self.tries,
+            regenerated=self.regenerated and not (again and new_keys),
+            resumed=self.resumed + 1,
+        )
+
+    def outlive(self, *, healthy: bool) -> "Repair":
+        """It was well since the repair ended for a person: a later failure is a new one."""
+        ended = self.ending is Ending.NEEDS_PERSON
+        return replace(self, outlived=self.outlived or (ended and healthy))
+
+    def from_the_top(self, **changes: Any) -> "Repair":
+        """Its next step is the mildest again."""
+        return replace(self, step=RecoveryKind.NONE, tries=0, done=False, **changes)
+
+    def delay(self, now_wall: float, wait: float) -> "Repair":
+        return replace(self, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
+
+    def begin_step(self, now_wall: float) -> "Repair":
+        return replace(self, stage=Stage.ACTING, stage_wall=now_wall, acts=self.acts + 1)
+
+
+_HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)

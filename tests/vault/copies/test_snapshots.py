@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import stat
 from dataclasses import replace
 
@@ -217,6 +218,8 @@ def test_the_good_one_of_the_present_session_is_kept_before_one_of_an_earlier_se
 
 def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, session, subject):
     take_snapshot(root, subject, now_wall=AT)
+    assert sweep_snapshots(root, set(), 9.0, 10.0) == [], "its folder is there"
+    shutil.rmtree(root / sales.id)
     assert sweep_snapshots(root, {sales.id}, 9.0, 10.0) == []
     assert sweep_snapshots(root, set(), 9.0, 10.0) == [], "it is gone from now on"
     assert sweep_snapshots(root, set(), 9.0, 5.0) == []
