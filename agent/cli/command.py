@@ -1,26 +1,89 @@
-"""Declares a command: its name, its function, its summary, its example, its arguments."""
+"""A command: its name, its function, its summary, its example, its arguments; and what was typed of
+it, which asks the agent and prints the answer: JSON with --json, else lines and aligned tables."""
 
 import argparse
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlencode
 
-from agent.cli.client import Client
+from agent.cli.client import Body, Client
+from agent.cli.terminal import Columns, Row, Table, clean, table_of
 from agent.core.words import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
 
-Run = Callable[[argparse.Namespace], int]
-Subparsers = Any
-"""argparse has no public name for what add_subparsers() gives."""
+
+class Options(argparse.Namespace):
+    """What was typed; each command's function gets it."""
+
+    @property
+    def client(self) -> Client:
+        """Asks the agent that is meant."""
+        return Client(
+            url=self.url or ("" if self.socket else os.environ.get("WA_AGENT_URL", "")),
+            key=self.key or os.environ.get("WA_AGENT_KEY", ""),
+            sockets=(Path(self.socket),) if self.socket else (),
+        )
+
+    def ask(self, call: str, body: Body = None, doing: str = "", **query: Any) -> dict[str, Any]:
+        """`call`: method and path; a path without a slash in front is below the instance's.
+        `doing`: what stands on a terminal meanwhile, where it may take minutes."""
+        method, _, path = call.partition(" ")
+        path = path if path.startswith("/") else f"/api/instance/{self.id}/{path}"
+        path = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        with self.progress(doing):
+            return self.client.request(method, path, body)
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of the options that were given."""
+        return {name: vars(self)[name] for name in names if vars(self).get(name) is not None}
+
+    def print(self, answer: Any, *lines: str | Table, good: bool = True) -> int:
+        """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
+        if self.json:
+            print(json.dumps(answer, indent=2, ensure_ascii=False))
+            return 0 if good else 1
+        for line in filter(None, lines):
+            if isinstance(line, Table) and sys.stdout.isatty():
+                from rich.console import Console
+
+                Console().print(line.drawn())
+            else:
+                print(line)
+        return 0 if good else 1
+
+    def print_rows(self, rows: Sequence[Row], columns: Columns, nothing: str) -> int:
+        return self.print(rows, table_of(rows, columns) if rows else nothing)
+
+    def print_list(self, path: str, columns: Columns, nothing: str) -> int:
+        """Lists what the agent has there; its field is the path's last word."""
+        answer = self.ask(f"GET {path}")
+        rows = answer[path.partition("?")[0].rpartition("/")[2]]
+        return self.print_rows(rows, columns, nothing)
+
+    def progress(self, words: str) -> AbstractContextManager[object]:
+        """On a terminal the words stand there until the block is done."""
+        if self.json or not words or not sys.stderr.isatty():
+            return nullcontext()
+        from rich.console import Console
+        from rich.text import Text
+
+        return Console(stderr=True).status(Text(clean(words)))
 
 
+Run = Callable[[Options], int]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
-it may be left out, `dest=NAME`. In a pair also what argparse takes besides."""
+it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated. In a pair
+also what argparse takes besides."""
 
+_NONE: Words = MappingProxyType({})
 CONFIG: Words = {
     "--config FILE": "agent.toml",
     "--state DIR": "the state directory",
@@ -29,78 +92,67 @@ CONFIG: Words = {
 """Options for the settings that a command reads, and those that it sets over them."""
 
 
-def add_command(
-    among: Subparsers,
-    name: str,
-    run: Run,
-    summary: str = "",
-    example: str = "",
-    *,
-    words: Words = MappingProxyType({}),
-) -> argparse.ArgumentParser:
-    """`summary`: default: the docstring of `run`. `example`: what follows the command there."""
-    parser = _add_parser(among, name, summary or run.__doc__ or "", example)
-    add_words(parser, words)
-    add_common(parser)
-    parser.set_defaults(run=run)
-    return parser
+class Commands:
+    """The words that may stand in one place of a command line."""
 
+    def __init__(self, parser: argparse.ArgumentParser, **more: Any) -> None:
+        self._among = parser.add_subparsers(metavar="COMMAND", **more)
 
-def add_instance_command(
-    among: Subparsers,
-    name: str,
-    run: Run,
-    summary: str = "",
-    example: str = "",
-    *,
-    words: Words = MappingProxyType({}),
-) -> argparse.ArgumentParser:
-    """A command about one instance: its id comes first, `sales` in the example."""
-    id: Words = {"ID": ("the instance", {"type": parse_instance_id})}
-    return add_command(among, name, run, summary, f"sales {example}", words={**id, **words})
+    def add(
+        self,
+        name: str,
+        run: Run,
+        example: str = "",
+        words: Words = _NONE,
+        **known: Any,
+    ) -> argparse.ArgumentParser:
+        """`example`: what follows the command there; `known`: more that `run` finds among its
+        options, but for `summary`, which is the docstring of `run` otherwise."""
+        parser = self._add(name, known.pop("summary", run.__doc__), example)
+        add_words(parser, words)
+        add_common(parser)
+        parser.set_defaults(run=run, **known)
+        return parser
 
+    def one(self, name: str, run: Run, example: str = "", **more: Any) -> argparse.ArgumentParser:
+        """A command about one instance: its id comes first, `sales` in the example."""
+        words = {"ID": "the instance", **more.pop("words", {})}
+        return self.add(name, run, f"sales {example}", words, **more)
 
-def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
-    """A word that is followed by a command of its own."""
-    parser = _add_parser(commands, name, summary, example)
-    return parser.add_subparsers(metavar="COMMAND", required=True)
+    def group(self, name: str, summary: str, example: str) -> "Commands":
+        """A word that is followed by a command of its own."""
+        return Commands(self._add(name, summary, example), required=True)
 
-
-def _add_parser(
-    among: Subparsers, name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    text = " ".join(summary.split()).rstrip(".")
-    parser: argparse.ArgumentParser = among.add_parser(
-        name,
-        help=text[0].lower() + text[1:],
-        description=f"{text[0].upper()}{text[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
-    return parser
-
-
-_NAMES = {"NAME": "copy", "KEY": "key"}
-"""Words for what the agent named, which become a part of an address."""
+    def _add(self, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        text = " ".join(summary.split()).rstrip(".")
+        parser: argparse.ArgumentParser = self._among.add_parser(
+            name,
+            help=text[0].lower() + text[1:],
+            description=f"{text[0].upper()}{text[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
+        return parser
 
 
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
-        if more.get("type") is float:
-            more = {**more, "type": seconds}  # of all that take a number with a point
-        names, _, metavar = word.partition(" ")
+        names, _, metavar = word.rstrip("…").partition(" ")
+        how: dict[str, Any] = {"metavar": metavar, "type": _VALUES.get(metavar)}
+        if word.endswith("…"):
+            how |= {"action": "append", "default": []}
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
-            more = {"nargs": "?", **more} if shown.startswith("[") else more
-            shown = shown.strip("[]")
-            if shown in _NAMES:
-                more = {"type": name_of_a(_NAMES[shown], "[A-Za-z0-9._-]{1,96}"), **more}
-            parser.add_argument(dest or shown.lower(), metavar=shown, help=text, **more)
-        else:
-            how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-            parser.add_argument(*names.split("/"), help=text, **how, **more)
+            metavar = shown.strip("[]")
+            how = {"metavar": metavar, "type": _ARGUMENTS.get(metavar)}
+            how |= {"nargs": "?"} if shown != metavar else {}
+            names = dest or metavar.lower()
+        elif not metavar:
+            names, _, dest = names.partition("=")
+            how = {"action": "store_true", "dest": dest or None}
+        parser.add_argument(*names.split("/"), help=text, **{**how, **more})
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -132,13 +184,11 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:
     return read
 
 
-def client_of(options: argparse.Namespace) -> Client:
-    return Client(
-        url=options.url or ("" if options.socket else os.environ.get("WA_AGENT_URL", "")),
-        key=options.key or os.environ.get("WA_AGENT_KEY", ""),
-        sockets=(Path(options.socket),) if options.socket else (),
-    )
-
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+_AGENTS = "[A-Za-z0-9._-]{1,96}"
+_ARGUMENTS: Mapping[str, Callable[[str], Any]] = {
+    **{"ID": parse_instance_id, "FILE": Path},
+    **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
+    **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
+}
+_VALUES: Mapping[str, Callable[[str], Any]] = {"SECONDS": seconds, "N": int}
+"""How a word is read, by its name in the help: an argument's, and an option's."""

@@ -1,19 +1,14 @@
-"""Prints and asks for the commands: JSON with --json, else lines and aligned tables; colours on a
-terminal, and foreign text without control codes."""
+"""An answer for people: lines and aligned tables, colours on a terminal, times and sizes in words,
+and foreign text without control codes."""
 
-import argparse
-import json
 import re
 import sys
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
-
-from agent.cli.command import client_of
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -104,38 +99,6 @@ def size(count: float) -> str:
     return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
 
 
-def print_answer(
-    options: argparse.Namespace, answer: Any, *lines: str | Table, good: bool = True
-) -> int:
-    """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
-    if options.json:
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-        return 0 if good else 1
-    for line in filter(None, lines):
-        if isinstance(line, Table) and sys.stdout.isatty():
-            from rich.console import Console
-
-            Console().print(line.drawn())
-        else:
-            print(line)
-    return 0 if good else 1
-
-
-def print_list(
-    options: argparse.Namespace, rows: Sequence[Row], columns: Columns, *, nothing: str
-) -> int:
-    return print_answer(options, rows, table_of(rows, columns) if rows else nothing)
-
-
-def list_of(
-    options: argparse.Namespace, path: str, columns: Columns, nothing: str, seconds: float = 90.0
-) -> int:
-    """Lists what the agent has there; its field is the path's last word."""
-    answer = client_of(options).get(path, seconds=seconds)
-    rows = answer[path.partition("?")[0].rpartition("/")[2]]
-    return print_list(options, rows, columns, nothing=nothing)
-
-
 def table_of(rows: Sequence[Row], columns: Columns) -> Table:
     def cell(row: Row, field: str | Callable[[Row], object]) -> object:
         return shown(field, row.get(field)) if isinstance(field, str) else shown("", field(row))
@@ -157,13 +120,3 @@ def shown(name: str, value: Any) -> object:
             return datetime.fromtimestamp(value).strftime(_MOMENT)
         return f"{value:.1f} s" if any(it in name for it in _SECONDS) else round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
-
-
-def progress(options: argparse.Namespace, words: str) -> AbstractContextManager[object]:
-    """On a terminal the words stand there until the block is done."""
-    if options.json or not sys.stderr.isatty():
-        return nullcontext()
-    from rich.console import Console
-    from rich.text import Text
-
-    return Console(stderr=True).status(Text(clean(words)))
