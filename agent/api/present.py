@@ -16,7 +16,6 @@ from agent.core.model import Health, HealthVerdict
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.session import WAIT_SENTENCES, BackendView, Session, wall_text
-from agent.errors import Unauthorized, WaError
 from agent.store.rows import KeyRow
 
 HEADERS: Mapping[str, str] = {
@@ -45,21 +44,8 @@ def created(content: Any, location: str) -> web.Response:
     return answer
 
 
-def error_body(code: str, message: str, field: str | None, request_id: str) -> dict[str, Any]:
-    return {"error": code, "message": message, "field": field, "request": request_id}
-
-
-def error_answer(error: WaError, request_id: str) -> web.Response:
-    answer = json_answer(
-        error_body(error.code, str(error), error.field, request_id), status=error.http
-    )
-    if isinstance(error, Unauthorized):
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="wa-agent"'
-    if error.http == HTTPStatus.SERVICE_UNAVAILABLE:
-        answer.headers["Retry-After"] = "1"
-    return answer
-
-
+_ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-After": "1"}}
+"""Headers of a refusal, by its status."""
 _LIBRARY = {
     404: ("unknown_route", "cannot find this address; /openapi.json lists all routes"),
     405: ("method_not_allowed", "cannot use this method here"),
@@ -68,17 +54,22 @@ _LIBRARY = {
 }
 
 
-def library_error_answer(
-    status: int, request_id: str, headers: Mapping[str, str] | None = None
+def refusal(
+    status: int, code: str, message: str, request_id: str, field: str | None = None
 ) -> web.Response:
-    """The envelope around an error of the HTTP library."""
+    """The envelope of all errors."""
+    body = {"error": code, "message": message, "field": field, "request": request_id}
+    answer = json_answer(body, status)
+    answer.headers.update(_ALSO.get(status, {}))
+    return answer
+
+
+def library_refusal(status: int, request_id: str = "") -> web.Response:
+    """The same for an error of the HTTP library."""
     other = "internal" if status >= 500 else "invalid_request"
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
     code, words = _LIBRARY.get(status, (other, phrase))
-    answer = json_answer(error_body(code, words, None, request_id), status=status)
-    if headers and "Allow" in headers:
-        answer.headers["Allow"] = headers["Allow"]
-    return answer
+    return refusal(status, code, words, request_id or new_request_id())
 
 
 # The views.

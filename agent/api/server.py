@@ -23,10 +23,10 @@ from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, r
 from agent.api.http.connection import Connection, Entrance, connection_of
 from agent.api.present import (
     HEADERS,
-    error_answer,
     json_answer,
-    library_error_answer,
+    library_refusal,
     new_request_id,
+    refusal,
     show_instance,
 )
 from agent.api.routes import ROUTES
@@ -161,7 +161,7 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
-        self._entrance = Entrance(head_seconds=parts.section.head_timeout)
+        self._entrance = Entrance()
         self._parts = parts
         self._runner = web.AppRunner(
             build_app(parts, _allowed_hosts(parts.section)),
@@ -177,6 +177,7 @@ class Server:
             self._runner.server,
             loop=asyncio.get_running_loop(),
             access_log=None,
+            keepalive_timeout=self._parts.section.head_timeout,
             max_headers=64,
             lingering_time=2.0,
             auto_decompress=False,
@@ -392,15 +393,17 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
                 audit.answered(request, error.http, error.code)
                 if error.http >= 500 and not not_yet:
                     audit.failed(request, error)
-                answered = error_answer(error, request_id)
+                answered = refusal(error.http, error.code, str(error), request_id, error.field)
             except web.HTTPException as error:
-                answered = library_error_answer(error.status, request_id, error.headers)
+                answered = library_refusal(error.status, request_id)
+                if "Allow" in error.headers:
+                    answered.headers["Allow"] = error.headers["Allow"]
             except ConnectionError:
                 raise  # the client is gone
             except Exception:
                 what = f"{request.method} {path_of(request)}"
                 log.exception("request %s failed: %s", request_id, what)
-                answered = library_error_answer(500, request_id)
+                answered = library_refusal(500, request_id)
             seen.route, seen.code = route_of(request) or "other", answered.status
             seen.failed = answered.status >= 500 and not not_yet
         if not answered.prepared:
@@ -414,7 +417,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() == "100-continue":
         return None  # `invite` says so, once its sender may do what it asks
-    return library_error_answer(417, new_request_id())
+    return library_refusal(417)
 
 
 _CAUSE = "its worker or its server has not finished"

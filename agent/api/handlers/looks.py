@@ -33,6 +33,7 @@ from agent.errors import (
     VaultError,
     WaError,
 )
+from agent.files import open_plain
 from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT
 from agent.vault.folder import SESSION, Folder, open_instance
@@ -247,9 +248,8 @@ def _read_note(folder: Folder, name: str) -> dict[str, Any]:
 def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str], int, bool]:
     """Whole lines, where to go on, and whether the file is shorter than it was. `only`: the lines
     of this session."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
+        with open_plain(path) as file:
             size = file.seek(0, os.SEEK_END)
             cut = after is not None and after > size
             begin = max(size - _TAIL, 0) if after is None else 0 if cut else after
