@@ -10,8 +10,7 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import CONFIG, Commands, Options, Words
-from agent.cli.terminal import say
+from agent.cli.command import CONFIG, Commands, Options, Words, say
 from agent.errors import Refused
 from agent.files import write_whole
 

@@ -1,16 +1,13 @@
 """`import` at the agent: sends archives and shows the result, the list of sessions, and if they
 connect."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import urlencode
 
-from agent.cli.command import Options
+from agent.cli.command import Options, duration
 from agent.cli.session import wait_until_connected
-from agent.cli.terminal import duration
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 from agent.vault.archives import FoundSession
@@ -29,11 +26,7 @@ def send(options: Options, archive: IO[bytes], id: str | None, name: str) -> dic
     """Gives an archive to the agent; the new instance."""
     wanted = {"replace": options.replace, "enable": options.enable, "id": id}
     query = {key: "true" if value is True else value for key, value in wanted.items() if value}
-    size = os.fstat(archive.fileno()).st_size
-    about = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    path = f"/api/import?{urlencode(query)}"
-    with options.progress(f"importing {name}"):
-        return options.client.request("POST", path, archive, **about)
+    return options.ask("POST /api/import", archive, f"importing {name}", **query)
 
 
 def id_for(session: FoundSession, given: str | None) -> str:

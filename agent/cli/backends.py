@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import NO_CONFIG, Body, config_path
-from agent.cli.command import Commands, Options, Words
-from agent.cli.session import TO_THE_END
-from agent.cli.terminal import Columns, clean, moment, table_of
+from agent.cli.command import Columns, Commands, Options, Table, Words, clean, moment
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
@@ -84,28 +82,28 @@ def add_backend(options: Options) -> int:
 def show(options: Options) -> int:
     """Show everything about a backend."""
     backend = _ask(options, "GET")
-    return options.print(backend, table_of([backend], _COLUMNS))
+    return options.print(backend, Table([backend], _COLUMNS))
 
 
 def sessions(options: Options) -> int:
     """List a backend's sessions and the instances made of them."""
-    answer = _ask(options, "GET", f"/sessions{TO_THE_END}")
+    answer = _ask(options, "GET", "/sessions?wait=300")
     rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
     columns = {"REMOTE": "remote", "NAME": "title", "STATUS": "status", "ACCOUNT": "account"}
-    table = table_of(rows, {**columns, "INSTANCE": "instance"})
+    table = Table(rows, {**columns, "INSTANCE": "instance"})
     return options.print(answer, table if rows else f"{options.backend} has no sessions")
 
 
 def adopt(options: Options) -> int:
     """Make an instance of a backend's session."""
-    made = _ask(options, "POST", f"/adopt{TO_THE_END}", options.given("remote", "id"))
+    made = _ask(options, "POST", "/adopt?wait=300", options.given("remote", "id"))
     return options.print(made, f"{made['id']} is {clean(made['remote'])} on {made['backend']}")
 
 
 def check(options: Options) -> int:
     """Check a backend's server now; exit status 1 when it is down."""
-    backend = _ask(options, "POST", f"/check{TO_THE_END}")
-    return options.print(backend, table_of([backend], _COLUMNS), good=backend["up"])
+    backend = _ask(options, "POST", "/check?wait=300")
+    return options.print(backend, Table([backend], _COLUMNS), good=backend["up"])
 
 
 def reset(options: Options) -> int:

@@ -88,7 +88,7 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 
 Body = Mapping[str, Any] | IO[bytes] | None
-"""JSON, or a file whose length and type the headers name."""
+"""JSON, or an archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,12 @@ class Client:
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
         sent = {"Accept": "application/json", **headers}
+        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
         if isinstance(body, Mapping):
             sent["Content-Type"] = "application/json"
-        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        elif body is not None:
+            size = str(os.fstat(body.fileno()).st_size)
+            sent |= {"Content-Type": "application/gzip", "Content-Length": size}
         if self.key:
             sent["Authorization"] = f"Bearer {self.key}"
         connection = http.client.HTTPConnection(self._host())
@@ -196,14 +199,8 @@ class Client:
 _PIECE = 1 << 18
 
 
-def download(client: Client, path: str, body: Mapping[str, Any], target: Path) -> str:
-    """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
-    with client.exchange("POST", path, body, Accept="*/*") as response:
-        return write_checked(response, target, response.headers.get("X-Archive-SHA256"))[1]
-
-
-def write_checked(response: "HTTPResponse", target: Path, announced: str | None) -> tuple[int, str]:
-    """Size and SHA-256 of what arrived, which is the announced one."""
+def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tuple[int, str]:
+    """Size and SHA-256 of what arrived, which is the one in the header `announced`."""
     import hashlib  # only where a file arrives
 
     digest, received = hashlib.sha256(), 0
@@ -212,7 +209,7 @@ def write_checked(response: "HTTPResponse", target: Path, announced: str | None)
             file.write(piece)
             digest.update(piece)
             received += len(piece)
-        if digest.hexdigest() != announced:
+        if digest.hexdigest() != response.headers.get(announced):
             raise WaError(f"cannot write {target}: it did not arrive whole; try again")
     return received, digest.hexdigest()
 

@@ -1,22 +1,140 @@
-"""A command: its name, its function, its summary, its example, its arguments; and what was typed of
-it, which asks the agent and prints the answer: JSON with --json, else lines and aligned tables."""
+"""A command: its name, its function, its summary, its example, its arguments; what was typed of it,
+which asks the agent and prints the answer: JSON with --json, else lines and aligned tables with
+colours on a terminal, times and sizes in words, and foreign text without control codes."""
 
 import argparse
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from agent.cli.client import Body, Client
-from agent.cli.terminal import Columns, Row, Table, clean, table_of
 from agent.core.words import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+# What is printed
+
+Row = dict[str, Any]
+"""As the API gave it."""
+Columns = Mapping[str, str | Callable[[Row], object]]
+"""Each head with the field below it, or how its cell is made."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+_SECONDS = ("seconds", "proof_age", "still_for")
+"""Parts of the names of times in seconds."""
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+_STYLES = {
+    **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
+    **{"ok": "green", "note": "yellow", "wrong": "red"},
+}
+"""Colours of whole cells: of a status, of a level of the doctor."""
+
+
+def clean(text: object) -> str:
+    """Without control codes and direction marks: they could redraw or fake a terminal."""
+    return "".join(
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "�"
+        for letter in str(text)
+    )
+
+
+def soft(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    rows: Sequence[Row]
+    columns: Columns
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        fields = self.columns.values()
+        for row in self.rows:
+            named = ((it, row.get(it)) if isinstance(it, str) else ("", it(row)) for it in fields)
+            yield tuple(clean(shown(name, value)) for name, value in named)
+
+    def __str__(self) -> str:
+        """For a pipe: a line for each row, however long."""
+        rows = [tuple(self.columns), *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
+        """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
+        row, a row is one line, of which the last cell is cut."""
+        from rich import box, table, text  # only where a person looks
+
+        drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        drawn.expand = bool(styles)
+        for number, head in enumerate(self.columns):
+            whole = drawn.expand or not number  # a name to copy
+            drawn.add_column(head, overflow="fold", no_wrap=whole)
+        drawn.columns[-1].ratio = 1 if styles else None
+        for cells, style in zip_longest(self.cells(), styles):
+            texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
+            drawn.add_row(*texts, style=style)
+        return drawn
+
+
+def say(sentence: str) -> None:
+    """To a person beside the answer."""
+    print(clean(sentence), file=sys.stderr, flush=True)
+
+
+def pair_lines(pairs: Mapping[str, object]) -> list[str]:
+    width = max(map(len, pairs), default=0)
+    return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
+
+
+def moment(text: str | None) -> str:
+    """A time of the API in this machine's zone."""
+    if not text:
+        return "-"
+    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT)
+
+
+def duration(seconds: float) -> str:
+    whole = int(seconds)
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // below} {small}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def size(count: float) -> str:
+    mebibytes = count / 1048576
+    return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
+
+
+def shown(name: str, value: Any) -> object:
+    """A field of the API for people: its name says the unit."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if name.endswith(("_seconds", "_bytes")):
+        return duration(value) if name.endswith("_seconds") else size(value)
+    if isinstance(value, float):
+        if name.endswith("_wall"):
+            return datetime.fromtimestamp(value).strftime(_MOMENT)
+        return f"{value:.1f} s" if any(it in name for it in _SECONDS) else round(value, 3)
+    return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
+
+
+# What was typed
 
 
 class Options(argparse.Namespace):
@@ -33,7 +151,7 @@ class Options(argparse.Namespace):
 
     def ask(self, call: str, body: Body = None, doing: str = "", **query: Any) -> dict[str, Any]:
         """`call`: method and path; a path without a slash in front is below the instance's.
-        `doing`: what stands on a terminal meanwhile, where it may take minutes."""
+        `doing`: what stands on a terminal meanwhile. `wait=300`: the agent answers at the end."""
         method, _, path = call.partition(" ")
         path = path if path.startswith("/") else f"/api/instance/{self.id}/{path}"
         path = f"{path}?{urlencode(query, doseq=True)}" if query else path
@@ -58,8 +176,12 @@ class Options(argparse.Namespace):
                 print(line)
         return 0 if good else 1
 
+    def print_line(self, answer: object, line: str) -> None:
+        """One of many, which come one by one."""
+        print(json.dumps(answer, ensure_ascii=False) if self.json else line, flush=True)
+
     def print_rows(self, rows: Sequence[Row], columns: Columns, nothing: str) -> int:
-        return self.print(rows, table_of(rows, columns) if rows else nothing)
+        return self.print(rows, Table(rows, columns) if rows else nothing)
 
     def print_list(self, path: str, columns: Columns, nothing: str) -> int:
         """Lists what the agent has there; its field is the path's last word."""
@@ -99,12 +221,7 @@ class Commands:
         self._among = parser.add_subparsers(metavar="COMMAND", **more)
 
     def add(
-        self,
-        name: str,
-        run: Run,
-        example: str = "",
-        words: Words = _NONE,
-        **known: Any,
+        self, name: str, run: Run, example: str = "", words: Words = _NONE, **known: Any
     ) -> argparse.ArgumentParser:
         """`example`: what follows the command there; `known`: more that `run` finds among its
         options, but for `summary`, which is the docstring of `run` otherwise."""

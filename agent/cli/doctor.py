@@ -9,8 +9,7 @@ from pathlib import Path
 
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, config_path
-from agent.cli.command import CONFIG, Commands, Options
-from agent.cli.terminal import Table
+from agent.cli.command import CONFIG, Commands, Options, Table
 from agent.config.config import INSTALLED_STATE, Config
 from agent.config.load import load_config
 from agent.errors import ConfigError, WaError
@@ -73,11 +72,11 @@ def doctor(options: Options) -> int:
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
     findings += examine(Installation(config, client, path))
-    rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
     advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
     good = all(finding.level != "wrong" for finding in findings)
-    answer = {"findings": [asdict(finding) for finding in findings]}
-    return options.print(answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
+    rows = [asdict(finding) for finding in findings]
+    table = Table(rows, {"": "level", "CHECK": "check", "FINDING": "sentence"})
+    return options.print({"findings": rows}, table, *advice, good=good)
 
 
 def examine(here: Installation) -> Iterator[Finding]:

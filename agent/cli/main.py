@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from agent.cli import agent
-from agent.cli.command import Commands, Options, add_common
-from agent.cli.terminal import clean
+from agent.cli.command import Commands, Options, add_common, clean
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 

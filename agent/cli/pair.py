@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.client import check_target, whole_file
-from agent.cli.command import Commands, Options, Words
-from agent.cli.terminal import say
+from agent.cli.command import Commands, Options, Words, say
 from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening

@@ -6,9 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Commands, Options, Words
-from agent.cli.session import CONFIRM, TO_THE_END
-from agent.cli.terminal import clean, moment, say
+from agent.cli.command import Commands, Options, Words, clean, moment, say
+from agent.cli.session import CONFIRM
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
@@ -49,7 +48,7 @@ def _all_or_one(text: str) -> str:
 
 def ask(options: Options) -> int:
     body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
-    result = options.ask(f"POST {options.verb}{TO_THE_END}", body, doing)
+    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
@@ -99,7 +98,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
     try:
-        result = client.post(f"/api/instance/{instance['id']}/recover{TO_THE_END}")
+        result = client.post(f"/api/instance/{instance['id']}/recover?wait=300")
     except AgentSaidNo as error:
         return {"result": str(error), "good": False, "steps": []}
     words = result["ending"].replace("_", " ") or "well"
@@ -120,6 +119,6 @@ def release(options: Options) -> int:
 
 def health(options: Options) -> int:
     """Check an instance now; exit status 1 when it is not well."""
-    health = options.ask(f"POST health{TO_THE_END}")
+    health = options.ask("POST health", wait=300)
     line = f"{options.id}  {health['verdict']}: {health['sentence']}"
     return options.print(health, clean(line), good=health["healthy"])

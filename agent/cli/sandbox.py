@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import Client
-from agent.cli.command import Commands, Options, Words
+from agent.cli.command import Commands, Options, Words, clean
 from agent.cli.session import draw_code, file_fields
-from agent.cli.terminal import clean
 from agent.errors import InvalidRequest, WaError
 
 FAULTS_SHOWN = """\

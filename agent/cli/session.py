@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Commands, Options, Words
-from agent.cli.terminal import Columns, clean, moment, pair_lines
+from agent.cli.command import Columns, Commands, Options, Words, clean, moment, pair_lines
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
 sandbox a code that its own phone scans."""
-TO_THE_END = "?wait=300"
 WAIT: Words = {
     "--wait SECONDS": "wait until it is connected; exit status 75 when late, or when a person must"
     " scan"
@@ -162,7 +160,7 @@ def settings(options: Options) -> int:
 
 
 def intend(options: Options) -> int:
-    asked = f"POST {options.verb}{TO_THE_END if options.verb == 'logout' else ''}"
+    asked = f"POST {options.verb}{'?wait=300' if options.verb == 'logout' else ''}"
     instance = options.ask(asked, options.given("confirm", "confirm_passkey"))
     return wait_and_print(options, instance, options.done)
 
@@ -177,9 +175,9 @@ def mark(options: Options) -> int:
 
 def delete(options: Options) -> int:
     """Retire an instance's session and remove the instance; a backend keeps its session."""
-    path = f"/api/instance/{options.id}{TO_THE_END}{'&remote=true' if options.remote else ''}"
-    body = options.given("confirm", "confirm_passkey")
-    answer = options.ask(f"DELETE {path}", body, f"deleting {options.id}")
+    query = {"wait": 300, **({"remote": "true"} if options.remote else {})}
+    asked, body = f"DELETE /api/instance/{options.id}", options.given("confirm", "confirm_passkey")
+    answer = options.ask(asked, body, f"deleting {options.id}", **query)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"
@@ -228,7 +226,7 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
 
 def pairing_code(options: Options) -> int:
     """Get a code to type on the phone instead of a scan."""
-    code = options.ask(f"POST pairing-code{TO_THE_END}", options.given("phone"))
+    code = options.ask("POST pairing-code", options.given("phone"), wait=300)
     how = "on the phone: linked devices, link with phone number"
     if code["expires_in"] is not None:  # not every engine knows
         how += f"; valid for {code['expires_in'] / 60:.0f} min"
@@ -238,7 +236,7 @@ def pairing_code(options: Options) -> int:
 def screenshot(options: Options) -> int:
     """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
-    path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
+    path = f"/api/instance/{options.id}/screenshot?wait=300"
     with options.client.exchange("GET", path) as response:
         picture = response.read()
     with whole_file(options.file) as file:
@@ -374,13 +372,13 @@ def list_removed(options: Options) -> int:
     columns: Columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
     columns = {**columns, "STATE": "state", "WHY": "why"}
     nothing = f"no repair removed files or keys of {options.id}"
-    return options.print_list(f"removed{TO_THE_END}", columns, nothing)
+    return options.print_list("removed?wait=300", columns, nothing)
 
 
 def put_back(options: Options) -> int:
     """Put removed files and keys back; the session is down meanwhile."""
     doing = f"putting {options.name} of {options.id} back"
-    answer = options.ask(f"POST removed/{options.name}/restore{TO_THE_END}", doing=doing)
+    answer = options.ask(f"POST removed/{options.name}/restore", doing=doing, wait=300)
     return options.print(
         answer,
         f"{_removed(answer['removed'])} of {options.id} put back",

@@ -3,7 +3,6 @@ with the proof, and its next steps. `top`: the table of `list`, live in a termin
 first, until Ctrl+C. `reasons`: why sessions end, and what the agent does. `events`: the history of
 instances and agent; `logs`: what a session's worker and its program print."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -14,11 +13,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Commands, Options, Words
-from agent.cli.terminal import (
+from agent.cli.command import (
     Columns,
+    Commands,
+    Options,
     Row,
     Table,
+    Words,
     clean,
     duration,
     moment,
@@ -26,7 +27,6 @@ from agent.cli.terminal import (
     say,
     shown,
     soft,
-    table_of,
 )
 from agent.core.reasons import REASONS, reasons_table
 from agent.errors import AgentUnreachable, InvalidRequest, Refused
@@ -35,8 +35,10 @@ from agent.host.units import INSTANCES_SLICE
 if TYPE_CHECKING:
     from rich.console import Group
 
-_KEYS = ("code", "title", "does", "delay", "status", "advice")
-_HEADS = ("REASON", "MEANING", "ACTION OF THE AGENT", "DELAY", "STATUS", "ADVICE")
+_HEADS = {
+    **{"REASON": "code", "MEANING": "title", "ACTION OF THE AGENT": "does", "DELAY": "delay"},
+    **{"STATUS": "status", "ADVICE": "advice"},
+}
 _LATELY = 12
 _KINDS = (
     "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
@@ -128,9 +130,8 @@ def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object
 
 def reasons(options: Options) -> int:
     """List the reasons why sessions end, with the agent's action for each."""
-    table = reasons_table()
-    answer = [dict(zip(_KEYS, row, strict=True)) for row in table]
-    return options.print(answer, Table(_HEADS, table))
+    rows = [dict(zip(_HEADS.values(), row, strict=True)) for row in reasons_table()]
+    return options.print_rows(rows, _HEADS, "")
 
 
 def why(options: Options) -> int:
@@ -255,7 +256,7 @@ def top(options: Options) -> int:
     if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
         return _watch(options.client)
     rows = worst_first(options.client)
-    table = table_of(rows, COLUMNS) if rows else NOTHING
+    table = Table(rows, COLUMNS) if rows else NOTHING
     return options.print({"instances": rows}, table)
 
 
@@ -288,7 +289,7 @@ def frame(rows: list[Row], lost: str = "") -> "Group":
     head = f"{time.strftime('%H:%M:%S')}  {len(rows)} instances: {', '.join(parts) or NOTHING}"
     # The others have no place in a window of 80 columns.
     columns = {head: it for head, it in COLUMNS.items() if head not in ("ENGINE", "ENABLED")}
-    table = table_of(rows, columns).drawn([_STYLES[tone] for tone in tones])
+    table = Table(rows, columns).drawn([_STYLES[tone] for tone in tones])
     notice = [Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
     return Group(Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)
 
@@ -326,22 +327,12 @@ def events(options: Options) -> int:
     for page in follow(options, "events" if options.id else "/api/events", query):
         # The newest come first without a cursor.
         for event in page["events"] if "after" in query else page["events"][::-1]:
-            _print_event(event, options)
+            where, kind = clean(event["instance"] or "-"), clean(event["kind"])
+            head = f"{soft(moment(event['time']))} [{clean(event['category'])}] [{where}]"
+            options.print_line(event, f"{head} {kind}: {clean(event['sentence'])}")
             query["after"] = event["cursor"]
         query |= {"limit": _MOST, "after": query.get("after", 0)}
     return 0
-
-
-def _print_event(event: dict[str, Any], options: Options) -> None:
-    if options.json:
-        print(json.dumps(event, ensure_ascii=False), flush=True)
-        return
-    where = event["instance"] or "-"
-    print(
-        f"{soft(moment(event['time']))} [{clean(event['category'])}] [{clean(where)}]"
-        f" {clean(event['kind'])}: {clean(event['sentence'])}",
-        flush=True,
-    )
 
 
 def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -379,8 +370,7 @@ def logs(options: Options) -> int:
         if found["cut"]:
             say("wa-agent: the log was shortened; lines may be missing here")
         for line in found["lines"]:
-            shown = json.dumps({"line": line}, ensure_ascii=False)
-            print(shown if options.json else clean(line), flush=True)
+            options.print_line({"line": line}, clean(line))
         query["after"] = found["next"]
     return 0
 

@@ -1,17 +1,14 @@
 """`wa-agent messages`: what arrived in a session, the one command that shows texts; `wa-agent
 outbox`: what waits to be sent of it."""
 
-import json
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, check_target, write_checked
-from agent.cli.command import Commands, Options
-from agent.cli.terminal import clean, soft
+from agent.cli.command import Commands, Options, clean, shown, soft
 from agent.cli.views import follow
 from agent.errors import InvalidRequest
 from agent.messages.outcomes import State
@@ -44,22 +41,16 @@ def messages(options: Options) -> int:
 
 
 def _print(record: Mapping[str, Any], options: Options) -> None:
-    if options.json:
-        print(json.dumps(record, ensure_ascii=False), flush=True)
-        return
     at = record.get("at") or record.get("kept")
-    when = datetime.fromtimestamp(at).strftime("%Y-%m-%d %H:%M:%S") if at else "-"
+    when = str(shown("_wall", at and float(at)))
     chat, sender = record.get("chat", ""), str(record.get("sender", ""))
     if record.get("from_me"):
         sender = "me"
     elif name := record.get("name", ""):
         sender = f"{name} <{sender}>"
     where = f"{sender} in {chat}" if sender and sender != chat else chat or "-"
-    print(
-        f"{soft(when)} {record.get('cursor', '-')} [{clean(where)}]"
-        f" {clean(record['kind'])}{clean(_what(record))}",
-        flush=True,
-    )
+    head = f"{soft(when)} {record.get('cursor', '-')} [{clean(where)}]"
+    options.print_line(record, f"{head} {clean(record['kind'])}{clean(_what(record))}")
 
 
 def _what(record: Mapping[str, Any]) -> str:
@@ -83,8 +74,7 @@ def _fetch(options: Options) -> int:
     while True:
         try:
             with client.exchange("GET", f"{path}?{urlencode(query)}", Accept="*/*") as response:
-                announced = response.headers.get("X-Media-SHA256")
-                size, digest = write_checked(response, options.out, announced)
+                size, digest = write_checked(response, options.out, "X-Media-SHA256")
                 mimetype = response.headers.get("Content-Type", "")
                 break
         except AgentSaidNo as error:

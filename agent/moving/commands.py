@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
-from agent.cli.client import check_target, download, open_source
+from agent.cli.client import check_target, open_source, write_checked
 from agent.cli.command import Commands, Options, Words
 from agent.cli.session import SET, parse_settings
 from agent.core.model import InstanceId
@@ -85,10 +85,10 @@ def _export_to(options: Options, engine: str) -> Path:
 
 
 def _download(options: Options, target: Path) -> str:
-    body = {"snapshot": options.snapshot} if options.snapshot else {}
-    path = f"/api/instance/{options.id}/export"
-    with options.progress(f"exporting {options.id}"):
-        return download(options.client, path, body, target)
+    path, body = f"/api/instance/{options.id}/export", options.given("snapshot")
+    asked = options.client.exchange("POST", path, body, Accept="*/*")
+    with options.progress(f"exporting {options.id}"), asked as response:
+        return write_checked(response, target, "X-Archive-SHA256")[1]
 
 
 def _unpack(archive: Path, folder: Path) -> Arrived:
