@@ -26,10 +26,6 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-def new_request_id() -> str:
-    return secrets.token_hex(8)
-
-
 def json_answer(content: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n",
@@ -69,7 +65,7 @@ def library_refusal(status: int, request_id: str = "") -> web.Response:
     other = "internal" if status >= 500 else "invalid_request"
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
     code, words = _LIBRARY.get(status, (other, phrase))
-    return refusal(status, code, words, request_id or new_request_id())
+    return refusal(status, code, words, request_id or secrets.token_hex(8))
 
 
 # The views.

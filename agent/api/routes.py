@@ -4,16 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from agent.api.handlers import (
-    backends,
-    events,
-    instances,
-    looks,
-    messages,
-    monitoring,
-    repairs,
-    sandbox,
-)
+from agent.api.handlers import backends, events, instances, looks, messages, monitoring, repairs
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
 from agent.core.words import ID_PATTERN
@@ -74,10 +65,10 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, **SENT),
     route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
     route(f"POST {ID}/presence", OPERATE, messages.presence, messages.PRESENCE),
-    route(f"POST {ID}/sandbox/scan", OPERATE, sandbox.scan, ()),
-    route(f"POST {ID}/sandbox/fault", OPERATE, sandbox.fault, sandbox.FAULT),
-    route(f"POST {ID}/sandbox/say", OPERATE, sandbox.say, sandbox.SAY, large=True),
-    route(f"GET {ID}/sandbox/heard", OPERATE, sandbox.heard, query=sandbox.HEARD),
+    route(f"POST {ID}/sandbox/scan", OPERATE, messages.scan, ()),
+    route(f"POST {ID}/sandbox/fault", OPERATE, messages.fault, messages.FAULT),
+    route(f"POST {ID}/sandbox/say", OPERATE, messages.say, messages.SAY, large=True),
+    route(f"GET {ID}/sandbox/heard", OPERATE, messages.heard, query=messages.HEARD),
     route("GET /api/engines", SOME, backends.list_engines),
     route("GET /api/backends", READ, backends.list_backends),
     route("POST /api/reload", ADMIN, backends.reload, (), answers=(202,)),

@@ -6,6 +6,7 @@ answer is lost."""
 import asyncio
 import errno
 import os
+import secrets
 import socket
 import stat
 import time
@@ -21,14 +22,7 @@ from aiohttp.typedefs import Middleware
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
 from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
 from agent.api.http.connection import Connection, Entrance, connection_of
-from agent.api.present import (
-    HEADERS,
-    json_answer,
-    library_refusal,
-    new_request_id,
-    refusal,
-    show_instance,
-)
+from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
 from agent.config.config import ApiSection, is_loopback, split_address
 from agent.core.model import Category, InstanceId, parse_instance_id
@@ -53,7 +47,6 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
     sockets = [socket.socket(fileno=3 + number) for number in range(int(count))]
     for sock in sockets:
         sock.set_inheritable(False)
-        sock.setblocking(False)
     return sockets
 
 
@@ -78,7 +71,6 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
         else:
             refusal, cause = ConfigError, os.strerror(error.errno or 0)
         raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
-    sock.setblocking(False)
     return sock
 
 
@@ -106,7 +98,6 @@ def bind_unix(path: Path) -> socket.socket:
             sock.bind(short)
             Path(short).chmod(0o660)  # the umask may have removed bits
         sock.listen(BACKLOG)
-        sock.setblocking(False)
     except (OSError, TryLater) as error:
         sock.close()
         if isinstance(error, TryLater):
@@ -329,7 +320,8 @@ def host_name(host: str) -> str | None:
 def _check_origin(request: web.Request) -> None:
     """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
     origins = request.headers.getall("Origin", [])
-    foreign = origins and not (len(origins) == 1 and _same_origin(origins[0], request.host))
+    own = [f"{scheme}://{request.host}".lower() for scheme in ("http", "https")]
+    foreign = len(origins) > 1 or any(origin.lower() not in own for origin in origins)
     # A browser that leaves Origin out still sends this.
     site = request.headers.get("Sec-Fetch-Site", "none")
     changes = request.method not in ("GET", "HEAD")
@@ -337,11 +329,6 @@ def _check_origin(request: web.Request) -> None:
         raise Forbidden(
             "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
         )
-
-
-def _same_origin(origin: str, host: str) -> bool:
-    scheme, mark, place = origin.partition("://")
-    return bool(mark) and scheme in ("http", "https") and place.lower() == host.lower()
 
 
 # The application
@@ -375,7 +362,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
-        request_id, not_yet = new_request_id(), False
+        request_id, not_yet = secrets.token_hex(8), False
         request[REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:

@@ -96,7 +96,7 @@ def _operation(route: Route) -> dict[str, Any]:
         for name, pattern in PATH_PARAMETER.findall(route.path)
     ]
     parameters += [
-        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema(query=True)}
+        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema()}
         for f in route.query
     ]
     operation: dict[str, Any] = {

@@ -54,23 +54,17 @@ class Field:
     pattern: str = ""
     """Of the string, or of each item of the list."""
 
-    def schema(self, *, query: bool = False) -> dict[str, Any]:
+    def schema(self) -> dict[str, Any]:
         kind, _, unit, _ = _KINDS[self.kind]
-        schema: dict[str, Any] = {"type": kind, "description": self.meaning}
-        if self.kind is list:
-            schema["items"] = {"type": "string"}
-        words = schema["items"] if self.kind is list else schema
-        if self.pattern:
-            words["pattern"] = f"^(?:{self.pattern})$"
-        if query and self.kind is int:  # as _from_text reads it: no sign, few digits
-            schema["minimum"], schema["maximum"] = 0, 10**18 - 1
-        if self.choices:
-            words["enum"] = list(self.choices)
-        if self.least is not None:
-            schema["min" + unit] = self.least
-        if self.most is not None:
-            schema["max" + unit] = self.most
-        return schema
+        pattern = f"^(?:{self.pattern})$" if self.pattern else None
+        words = {"pattern": pattern, "enum": list(self.choices) or None}
+        bounds = {"min" + unit: self.least, "max" + unit: self.most}
+        inner = {"items": _given({"type": "string", **words})} if self.kind is list else words
+        return _given({"type": kind, "description": self.meaning, **bounds, **inner})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 CONFIRM_PASSKEY = Field(
