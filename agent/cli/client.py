@@ -129,7 +129,10 @@ class Client:
             sent |= {"Content-Type": "application/gzip", "Content-Length": size}
         if self.key:
             sent["Authorization"] = f"Bearer {self.key}"
-        connection = http.client.HTTPConnection(self._host())
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme != "http" or not parts.netloc):
+            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
+        connection = http.client.HTTPConnection(parts.netloc or "localhost")
         try:
             connection.sock = self._connect()
             try:  # the kernel accepts connections for a process that hangs, too
@@ -165,14 +168,6 @@ class Client:
             after = {"after": page["next"]} if page["next"] else {}
             page = self.get("/api/instances", **query, **after, limit=1000)
             yield from page["instances"]
-
-    def _host(self) -> str:
-        if not self.url:
-            return "localhost"
-        parts = urlsplit(self.url)
-        if parts.scheme != "http" or not parts.netloc:
-            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
-        return parts.netloc
 
     def _connect(self) -> socket.socket:
         problems = []
