@@ -34,12 +34,6 @@ def json_answer(content: Any, status: int = 200) -> web.Response:
     )
 
 
-def created(content: Any, location: str) -> web.Response:
-    answer = json_answer(content, 201)
-    answer.headers["Location"] = location
-    return answer
-
-
 _ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-After": "1"}}
 """Headers of a refusal, by its status."""
 _LIBRARY = {

@@ -26,12 +26,13 @@ Options = Mapping[str, Any]
 ASKED: Options = {"query": WAIT, "timely": True}
 SLOW: Options = {"query": WAIT, "answers": (200, 202)}
 LATE: Options = {**ASKED, **SLOW}
-MADE: Options = {"answers": (201,)}
+MADE: Options = {"answers": (201,), "made": ID}
+KEY: Options = {"answers": (201,), "made": "/api/keys/{id}"}
 ENDED: Options = {**ASKED, "answers": (202,)}
-ADOPTED: Options = {**ASKED, "answers": (201, 202)}
+ADOPTED: Options = {**ASKED, **MADE, "answers": (201, 202)}
 DELETED: Options = {**LATE, "query": (*instances.DELETE_QUERY, *WAIT)}
 SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT, "large": True}
-LIVE: Options = {"answers": (101, 200), "query": events.EVENTS}
+LIVE: Options = {"answers": (200, 101), "query": events.EVENTS}
 SHOWN: Options = {"shows": {"$ref": "#/components/schemas/Instance"}}
 
 
@@ -92,7 +93,7 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),
     route("GET /api/repairs/statistics", READ, repairs.statistics),
     route(f"GET {ID}/snapshots", READ, instances.list_snapshots),
-    route(f"POST {ID}/snapshots", OPERATE, instances.make, (), **MADE),
+    route(f"POST {ID}/snapshots", OPERATE, instances.make, (), answers=(201,)),
     route(f"POST {SNAPSHOT}/restore", OPERATE, instances.restore, instances.RESTORE),
     route(f"GET {ID}/removed", READ, instances.list_removed, **ASKED),
     route(f"POST {REMOVED}/restore", OPERATE, instances.restore_removed, (), **LATE),
@@ -100,7 +101,7 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST /api/trash/{{name:{NAME}}}/restore", OPERATE, instances.restore_trash, (), **MADE),
     route("GET /api/caller", SOME, backends.show_caller),
     route("GET /api/keys", ADMIN, backends.list_keys),
-    route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **MADE),
+    route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **KEY),
     route(f"DELETE /api/keys/{{key:{NAME}}}", ADMIN, backends.revoke_key, ()),
     route("GET /api/events", SOME, events.events, **LIVE),
     route("GET /metrics", READ, monitoring.metrics),

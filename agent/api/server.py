@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
-from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
+from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain_path, read_call
 from agent.api.http.connection import Connection, Entrance, connection_of
 from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
@@ -354,7 +354,11 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
     answered = await run_in_time(await read_call(request, route, parts))
     if isinstance(answered, web.StreamResponse):
         return answered
-    return json_answer(answered, route.answers[0])
+    status, content = answered if isinstance(answered, tuple) else (route.answers[0], answered)
+    answer = json_answer(content, status)
+    if route.made and status == 201:
+        answer.headers["Location"] = route.made.format_map(content)
+    return answer
 
 
 def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
@@ -410,7 +414,7 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
 _CAUSE = "its worker or its server has not finished"
 
 
-async def run_in_time(call: Call) -> Json | web.StreamResponse:
+async def run_in_time(call: Call) -> Answer:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
@@ -419,7 +423,7 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     return _going_on(call) if answer is None else answer
 
 
-async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamResponse:
+async def _to_the_end(call: Call, answered_at: float) -> Answer:
     try:
         return await call.route.run(call)
     except WaError as error:
@@ -434,7 +438,7 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
         raise
 
 
-def _going_on(call: Call) -> web.StreamResponse:
+def _going_on(call: Call) -> Answer:
     if 202 not in call.route.answers:
         raise TryLater(
             f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300",
@@ -446,4 +450,4 @@ def _going_on(call: Call) -> web.StreamResponse:
     look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
     goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_CAUSE}"}
     state = show_instance(view) if view else {}
-    return json_answer({**state, **goes_on, "look": look_at(id) if id else look}, 202)
+    return 202, {**state, **goes_on, "look": look_at(id) if id else look}

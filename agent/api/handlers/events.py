@@ -15,8 +15,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Call, Field
-from agent.api.present import json_answer
+from agent.api.http.call import REVOKED, Answer, Call, Field
 from agent.core.model import JournalEntry
 from agent.core.session import show_event
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
@@ -101,7 +100,7 @@ EVENTS = (
 _PAGE = 500
 
 
-async def events(call: Call) -> web.StreamResponse:
+async def events(call: Call) -> Answer:
     """Live events over a WebSocket; the history without one."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await serve_live(call, _filter(call), partial(_write, call))
@@ -109,7 +108,7 @@ async def events(call: Call) -> web.StreamResponse:
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
     if "instance" in call.query:
         raise InvalidRequest("cannot use instance without a WebSocket", field="instance")
-    return json_answer(await read_history(call, None))
+    return await read_history(call, None)
 
 
 def _filter(call: Call) -> EventFilter:

@@ -3,7 +3,7 @@ request that it admitted: the input of a handler."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,7 +76,7 @@ CONFIRM_PASSKEY = Field(
 )
 
 
-def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any]:
+def read_body(body: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
     """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
     for name in body:
@@ -88,7 +88,7 @@ def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any
     return {name: _check(rows[name], value) for name, value in body.items()}
 
 
-def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:
+def read_query(request: web.Request, fields: tuple[Field, ...]) -> dict[str, Any]:
     """The same for a query string; a list is given with commas or by repeating its name."""
     kinds = {field.name: field.kind for field in fields}
     body: dict[str, Any] = {}
@@ -209,26 +209,23 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(
             "cannot use the body: it must be a JSON object", field="body", code="invalid_json"
         )
-    _check_values(parsed)
+    for fault in _faults(parsed, 1):
+        raise _bad(fault)
     return parsed
 
 
-def _check_values(parsed: Any) -> None:
-    """Refuses valid JSON that other programs cannot take: depth, great numbers, NULs."""
-    waiting: list[tuple[Any, int]] = [(parsed, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        if depth > DEEPEST:
-            raise _bad("it is nested too deeply")
-        if isinstance(value, dict):
-            waiting.extend((inner, depth + 1) for inner in value.values())
-            waiting.extend((name, depth) for name in value)
-        elif isinstance(value, list):
-            waiting.extend((inner, depth + 1) for inner in value)
-        elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
-            raise _bad("a number is too large")
-        elif isinstance(value, str) and "\0" in value:
-            raise _bad("a string holds a NUL")
+def _faults(value: Any, depth: int) -> Iterator[str]:
+    """Why other programs cannot take valid JSON: depth, great numbers, NULs."""
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    if depth > DEEPEST:
+        yield "it is nested too deeply"
+    elif isinstance(inner, list):
+        for one in inner:
+            yield from _faults(one, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
+        yield "a number is too large"
+    elif isinstance(value, str) and "\0" in value:
+        yield "a string holds a NUL"
 
 
 def _bad(cause: str) -> InvalidRequest:
@@ -317,6 +314,8 @@ class Route:
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
+    made: str = ""
+    """Of 201: the path of what was made, with fields of the answer in braces."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
@@ -415,7 +414,9 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 Json = Mapping[str, Any]
 """An answer in JSON."""
-Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
+Answer = Json | tuple[int, Json] | web.StreamResponse
+"""With a status, where it is not the first one of the route."""
+Handler = Callable[[Call], Awaitable[Answer]]
 Body = tuple[Field, ...] | None
 
 
