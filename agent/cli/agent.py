@@ -137,8 +137,8 @@ def init_config(options: Options) -> int:
 
 def add_key(options: Options) -> int:
     """Make a key and print it, once."""
-    key = options.ask("POST /api/keys", {"name": options.name, "scopes": options.scope})
-    return options.print(key, key["token"])
+    body = {"name": options.name, "scopes": options.scope}
+    return options.do("POST /api/keys", "{token}", body)
 
 
 def list_keys(options: Options) -> int:
@@ -149,8 +149,7 @@ def list_keys(options: Options) -> int:
 
 def revoke(options: Options) -> int:
     """Revoke a key."""
-    revoked = options.ask(f"DELETE /api/keys/{options.key_id}")
-    return options.print(revoked, f"{revoked['id']} revoked")
+    return options.do(f"DELETE /api/keys/{options.key_id}", "{id} revoked")
 
 
 PREFIX = "/usr/local/lib/wa-agent"

@@ -3,10 +3,9 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
-from agent.cli.client import NO_CONFIG, Body, config_path
-from agent.cli.command import Columns, Commands, Options, Table, Words, clean, moment
+from agent.cli.client import NO_CONFIG, config_path
+from agent.cli.command import Columns, Commands, Options, Table, Words, moment
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
@@ -48,10 +47,6 @@ def list_backends(options: Options) -> int:
     return options.print_list("/api/backends", _COLUMNS, nothing)
 
 
-def _ask(options: Options, method: str, rest: str = "", body: Body = None) -> dict[str, Any]:
-    return options.ask(f"{method} /api/backends/{options.backend}{rest}", body)
-
-
 def add_backend(options: Options) -> int:
     """Add a backend to agent.toml; it is in force at once."""
     from agent.config.declaration import key_fault, read_secret
@@ -81,13 +76,13 @@ def add_backend(options: Options) -> int:
 
 def show(options: Options) -> int:
     """Show everything about a backend."""
-    backend = _ask(options, "GET")
+    backend = options.ask(f"GET /api/backends/{options.backend}")
     return options.print(backend, Table([backend], _COLUMNS))
 
 
 def sessions(options: Options) -> int:
     """List a backend's sessions and the instances made of them."""
-    answer = _ask(options, "GET", "/sessions?wait=300")
+    answer = options.ask(f"GET /api/backends/{options.backend}/sessions", wait=300)
     rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
     columns = {"REMOTE": "remote", "NAME": "title", "STATUS": "status", "ACCOUNT": "account"}
     table = Table(rows, {**columns, "INSTANCE": "instance"})
@@ -96,17 +91,17 @@ def sessions(options: Options) -> int:
 
 def adopt(options: Options) -> int:
     """Make an instance of a backend's session."""
-    made = _ask(options, "POST", "/adopt?wait=300", options.given("remote", "id"))
-    return options.print(made, f"{made['id']} is {clean(made['remote'])} on {made['backend']}")
+    asked, body = f"POST /api/backends/{options.backend}/adopt", options.given("remote", "id")
+    return options.do(asked, "{id} is {remote} on {backend}", body, wait=300)
 
 
 def check(options: Options) -> int:
     """Check a backend's server now; exit status 1 when it is down."""
-    backend = _ask(options, "POST", "/check?wait=300")
+    backend = options.ask(f"POST /api/backends/{options.backend}/check", wait=300)
     return options.print(backend, Table([backend], _COLUMNS), good=backend["up"])
 
 
 def reset(options: Options) -> int:
     """Close a backend's circuit, so that its sessions try again at once."""
-    backend = _ask(options, "POST", "/reset")
-    return options.print(backend, f"the circuit of {backend['name']} is {backend['circuit']}")
+    asked = f"POST /api/backends/{options.backend}/reset"
+    return options.do(asked, "the circuit of {name} is {circuit}")

@@ -176,6 +176,11 @@ class Options(argparse.Namespace):
                 print(line)
         return 0 if good else 1
 
+    def do(self, call: str, done: str, body: Body = None, **query: Any) -> int:
+        """`done`: a sentence with fields of the answer in braces."""
+        answer = self.ask(call, body, **query)
+        return self.print(answer, clean(done.format_map(answer)))
+
     def print_line(self, answer: object, line: str) -> None:
         """One of many, which come one by one."""
         print(json.dumps(answer, ensure_ascii=False) if self.json else line, flush=True)

@@ -113,8 +113,8 @@ def incidents(options: Options) -> int:
 
 def release(options: Options) -> int:
     """Let the members of an incident try again."""
-    answer = options.ask(f"POST /api/incidents/{quote(options.group)}/release")
-    return options.print(answer, f"{answer['released']} is released: its instances try again")
+    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
+    return options.do(f"POST {path}", f"{done}: its instances try again")
 
 
 def health(options: Options) -> int:

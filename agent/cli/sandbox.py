@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import Commands, Options, Words, clean
@@ -67,17 +66,18 @@ def add(commands: Commands) -> None:
 
 def scan(options: Options) -> int:
     """Let the phone scan the code."""
-    return _ask(options, "scan", {}, "scanned")
+    return options.do("POST sandbox/scan", f"{options.id} scanned")
 
 
 def fault(options: Options) -> int:
     """Cause a fault."""
-    return _ask(options, "fault", options.given("fault", "for"), f"fails: {options.fault}")
+    done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
+    return options.do("POST sandbox/fault", done, body)
 
 
 def clear(options: Options) -> int:
     """End every fault."""
-    return _ask(options, "fault", {"fault": "clear"}, "has no more faults")
+    return options.do("POST sandbox/fault", f"{options.id} has no more faults", {"fault": "clear"})
 
 
 def say(options: Options) -> int:
@@ -91,7 +91,7 @@ def say(options: Options) -> int:
             body["fields"] = json.loads(options.fields)
         except ValueError as error:
             raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
-    return _ask(options, "say", body, "has a message coming")
+    return options.do("POST sandbox/say", f"{options.id} has a message coming", body)
 
 
 def heard(options: Options) -> int:
@@ -102,10 +102,6 @@ def heard(options: Options) -> int:
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return options.print(answer, *lines, nothing, more)
-
-
-def _ask(options: Options, what: str, body: dict[str, Any], done: str) -> int:
-    return options.print(options.ask(f"POST sandbox/{what}", body), f"{options.id} {done}")
 
 
 SETTINGS = Path(__file__).with_name("demo.toml")

@@ -40,8 +40,8 @@ def test(options: Options) -> int:
 
 def retry(options: Options) -> int:
     """Close a webhook's circuit and send now."""
-    answer = options.ask(f"POST /api/webhooks/{options.webhook}/retry")
-    return options.print(answer, f"{options.webhook} is tried now")
+    path = f"/api/webhooks/{options.webhook}/retry"
+    return options.do(f"POST {path}", f"{options.webhook} is tried now")
 
 
 def examine(here: Installation) -> Iterator[Finding]:
