@@ -33,7 +33,6 @@ ADOPTED: Options = {**ASKED, **MADE, "answers": (201, 202)}
 DELETED: Options = {**LATE, "query": (*instances.DELETE_QUERY, *WAIT)}
 SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT, "large": True}
 LIVE: Options = {"answers": (200, 101), "query": events.EVENTS}
-SHOWN: Options = {"shows": {"$ref": "#/components/schemas/Instance"}}
 
 
 def _intent(name: str, summary: str) -> Route:
@@ -44,7 +43,7 @@ def _intent(name: str, summary: str) -> Route:
 ROUTES: tuple[Route, ...] = (
     route("POST /api/instance", OPERATE, instances.create, instances.CREATE, **MADE),
     route("GET /api/instances", SOME, instances.list_instances, query=instances.LIST),
-    route(f"GET {ID}", READ, instances.show, **SHOWN),
+    route(f"GET {ID}", READ, instances.show),
     route(f"GET {ID}/details", READ, instances.details),
     route(f"PATCH {ID}", OPERATE, instances.change, instances.CHANGE),
     route(f"DELETE {ID}", OPERATE, instances.delete, instances.DELETE, **DELETED),

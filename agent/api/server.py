@@ -428,13 +428,8 @@ async def _to_the_end(call: Call, answered_at: float) -> Answer:
         return await call.route.run(call)
     except WaError as error:
         if time.monotonic() > answered_at:  # the client has its 202 already
-            id = call.request.match_info.get("id", "")
-            bound(Category.API, InstanceId(id) if id else None).warning(
-                "%s %s was answered before its end, and failed: %s",
-                call.route.method,
-                plain_path(call.route.path),
-                error,
-            )
+            said, asked = "%s %s was answered before its end, and failed: %s", call.request
+            log.warning(said, asked.method, path_of(asked), error)
         raise
 
 

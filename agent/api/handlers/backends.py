@@ -40,7 +40,7 @@ async def sessions(call: Call) -> Json:
         "backend": name,
         "sessions": [
             {
-                **part(session, "remote=name", "status", "account", "title"),
+                **part(session, "remote=name status account title"),
                 "instance": ours.get(session.name),
             }
             for session in sorted(remote, key=attrgetter("name"))

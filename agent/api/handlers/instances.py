@@ -270,10 +270,10 @@ async def restore(call: Call) -> Json:
 
 def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
-    shown = part(snapshot, "name", "id", "good", "problem")
+    shown = part(snapshot, "name id good problem")
     if manifest is not None:
-        shown |= part(manifest, "taken_wall", "why", "engine", "account", "state", "backup")
-        shown |= {"files": len(manifest.listing.files), "bytes": manifest.listing.size}
+        shown |= part(manifest, "taken_wall why engine account state backup bytes=listing.size")
+        shown["files"] = len(manifest.listing.files)
     return shown
 
 
@@ -281,7 +281,7 @@ async def trash(call: Call) -> Json:
     """Retired sessions."""
     return {
         "trash": [
-            {**part(row, "name", "retired_wall=at_wall"), "id": row.name.partition(".")[0]}
+            {**part(row, "name retired=at_wall"), "id": row.name.partition(".")[0]}
             for row in await call.supervisor.orders.trash()
         ]
     }

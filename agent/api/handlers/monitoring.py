@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Answer, Call, Field, Json
-from agent.api.present import show_verdict
+from agent.api.present import part, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import Health
@@ -100,6 +100,9 @@ async def metrics(call: Call) -> web.Response:
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
 
 
+_OF = {"instance": Of.SESSION, "backend": Of.BACKEND, "group": Of.GROUP}
+
+
 async def list_troubles(call: Call) -> Json:
     """What is wrong now."""
     found = sorted(
@@ -108,14 +111,9 @@ async def list_troubles(call: Call) -> Json:
     )
     shown = [
         {
-            "kind": its.row.name,
-            "severity": its.row.severity.value,
-            "instance": its.who if its.row.of is Of.SESSION else None,
-            "backend": its.who if its.row.of is Of.BACKEND else None,
-            "group": its.who if its.row.of is Of.GROUP else None,
-            "sentence": its.sentence,
+            **part(its, "kind=row.name row.severity sentence since=begun_wall"),
+            **{word: its.who if its.row.of is of else None for word, of in _OF.items()},
             "advice": its.row.advice.format(who=its.who),
-            "since": wall_text(its.begun_wall),
         }
         for its in found
     ]

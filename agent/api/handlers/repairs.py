@@ -185,6 +185,6 @@ async def statistics(call: Call) -> Json:
     for session in call.supervisor.views().values():
         for (step, result), count in session.counters.repair_steps.items():
             steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
-    counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
-    mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
-    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
+    counts = "since_wall checked repaired cleaned failed success_rate interventions"
+    mean = "mean_check_seconds mean_seconds_to_repair=mean_time_to_repair"
+    return {**part(totals, f"{counts} {mean}"), "steps": steps}
