@@ -152,7 +152,7 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
-        self._entrance = Entrance()
+        self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
         self._runner = web.AppRunner(
             build_app(parts, _allowed_hosts(parts.section)),
@@ -168,7 +168,6 @@ class Server:
             self._runner.server,
             loop=asyncio.get_running_loop(),
             access_log=None,
-            keepalive_timeout=self._parts.section.head_timeout,
             max_headers=64,
             lingering_time=2.0,
             auto_decompress=False,

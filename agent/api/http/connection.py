@@ -25,7 +25,11 @@ log = bound(Category.API)
 class Entrance:
     """The limits, and the open connections."""
 
+    head_seconds: float = 10.0
+    """In which the first head must come; a client that has its answer may be idle for longer."""
     write_seconds: float = 60.0
+    idle_seconds: float = 75.0
+    """More than a proxy keeps a connection, or a client waits between two looks."""
     most: int = 2048
     """Connections; over it the one gives way that waits longest for a request."""
     most_unread: int = 64
@@ -48,7 +52,7 @@ class Entrance:
 
 class Connection(RequestHandler):
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
-        super().__init__(server, **options)
+        super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
         self.local = False
         """True on the Unix socket."""
         self.address = self.here = "unknown"
@@ -72,6 +76,8 @@ class Connection(RequestHandler):
             self.address, self.here = (str(end[0]) if end else "unknown" for end in ends)
         self._entrance.connections.add(self)
         super().connection_made(transport)
+        self._next_keepalive_close_time = self._loop.time() + self._entrance.head_seconds
+        self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
         self._stand()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -87,7 +93,7 @@ class Connection(RequestHandler):
         of a head."""
         self._ended = self._busy() and not self._upgraded
         if self._ended:
-            self._loop.call_later(self.keepalive_timeout, self.force_close)
+            self._loop.call_later(self._entrance.head_seconds, self.force_close)
         return self._ended
 
     def pause_writing(self) -> None:

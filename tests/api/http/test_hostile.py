@@ -63,7 +63,8 @@ async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
 async def test_f64_a_second_half_head_on_a_kept_connection_is_ended_too(
     open_house: OpenHouse,
 ) -> None:
-    async with open_house(head_timeout=1.0) as house:
+    async with open_house() as house:
+        house.server._entrance.idle_seconds = 1.0
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         writer.write(request("GET /healthz"))
         await reader.readuntil(b"\r\n\r\n")
