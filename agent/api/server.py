@@ -24,7 +24,7 @@ from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain
 from agent.api.http.connection import Connection, Entrance, connection_of
 from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
-from agent.config.config import ApiSection, is_loopback, split_address
+from agent.config.config import is_loopback, split_address
 from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLater, WaError
 from agent.files import short_path
@@ -154,12 +154,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
-        self._runner = web.AppRunner(
-            build_app(parts, _allowed_hosts(parts.section)),
-            handle_signals=False,
-            access_log=None,
-            shutdown_timeout=15.0,
-        )
+        self._runner = web.AppRunner(build_app(parts), shutdown_timeout=15.0)
 
     def _connect(self) -> Connection:
         assert self._runner.server is not None
@@ -259,12 +254,6 @@ class Server:
             server.close()
 
 
-def _allowed_hosts(section: ApiSection) -> frozenset[str]:
-    names = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
-    own = [split_address(section.listen)[0].lower()] if section.listen else []
-    return frozenset(names.union(own))
-
-
 # Refuses requests that a foreign web page could make a browser send, and secrets in addresses.
 
 
@@ -273,7 +262,7 @@ SECRET_PARAMETERS = frozenset(
 )
 
 
-def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in request.rel_url.query:
         if name.lower() in SECRET_PARAMETERS:
             raise InvalidRequest(
@@ -287,7 +276,7 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
     _check_origin(request)
 
 
-def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     """Against DNS rebinding: a foreign name that leads to this machine is refused."""
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
@@ -335,10 +324,8 @@ def _check_origin(request: web.Request) -> None:
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
-    app = web.Application(
-        client_max_size=parts.section.body_limit, middlewares=[_front_door(parts, allowed_hosts)]
-    )
+def build_app(parts: Parts) -> web.Application:
+    app = web.Application(middlewares=[_front_door(parts)])
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
@@ -360,8 +347,10 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
     return answer
 
 
-def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
-    audit = parts.audit
+def _front_door(parts: Parts) -> Middleware:
+    audit, section = parts.audit, parts.section
+    hosts = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
+    hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
@@ -371,10 +360,10 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
             try:
                 caller = ANONYMOUS
                 try:
-                    caller = identify(request, parts.section, parts.ring)
+                    caller = identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
                     await connection_of(request).admit(righted=caller is not ANONYMOUS)
-                check_entrance(request, allowed_hosts)
+                check_entrance(request, hosts)
                 request[CALLER] = caller
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
