@@ -6,6 +6,7 @@ new ones, without gap or repetition."""
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -65,16 +66,12 @@ async def send_frame(listener: web.WebSocketResponse, frame: Mapping[str, Any]) 
 
 async def _watch_incoming(listener: web.WebSocketResponse) -> None:
     """Returns when the listener leaves or sends too much."""
-    loop = asyncio.get_running_loop()
-    begun, received = loop.time(), 0
+    now, heard = asyncio.get_running_loop().time, deque[float](maxlen=_LOUDEST)
     async for message in listener:
-        if message.type is WSMsgType.ERROR:
+        too_loud = len(heard) == _LOUDEST and now() - heard[0] < 60
+        if too_loud or message.type is WSMsgType.ERROR:
             return
-        if loop.time() - begun > 60:
-            begun, received = loop.time(), 0
-        received += 1
-        if received > _LOUDEST:
-            return
+        heard.append(now())
 
 
 async def _say_goodbye(

@@ -104,12 +104,9 @@ async def show_qr(call: Call) -> Answer:
         return {"qr": qr.text, "expires_in": round(qr.expires_in, 3), "number": qr.number}
     # Drawing takes milliseconds of pure Python; other requests need not wait for it.
     drawn = await asyncio.to_thread(draw, qr.text, form)
-    answer = web.Response(body=drawn, content_type=form)
-    if form == TEXT:
-        answer.charset = "utf-8"
-    answer.headers["X-Qr-Number"] = str(qr.number)
-    answer.headers["X-Qr-Expires-In"] = f"{max(qr.expires_in, 0):.3f}"
-    return answer
+    lives, charset = f"{max(qr.expires_in, 0):.3f}", "utf-8" if form == TEXT else None
+    headers = {"X-Qr-Number": str(qr.number), "X-Qr-Expires-In": lives}
+    return web.Response(body=drawn, content_type=form, charset=charset, headers=headers)
 
 
 async def pairing_code(call: Call) -> Json:

@@ -199,7 +199,12 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
     kind = read_body({"type": body.get("type", "text")}, (_TYPE,))["type"]
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(call.engine, kind, *(name for name in _ON_MESSAGES if name in message))
-    _name_people(message)
+    # One form for a person, however its number is written.
+    for name in {"quote_from", "sender"} & message.keys():
+        message[name] = writer_of(message[name], name)
+    if "mentions" in message:
+        people = (person_of(person, "mentions") for person in message["mentions"])
+        message["mentions"] = list(dict.fromkeys(people))
     if kind == "media":
         if ("url" in message) == ("content" in message):
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
@@ -241,16 +246,6 @@ def must_send(engine: str, *features: str) -> None:
                 field=field,
                 code="not_supported",
             )
-
-
-def _name_people(message: dict[str, Any]) -> None:
-    """One form for a person, however its number is written."""
-    for name in ("quote_from", "sender"):
-        if name in message:
-            message[name] = writer_of(message[name], name)
-    if "mentions" in message:
-        people = (person_of(person, "mentions") for person in message["mentions"])
-        message["mentions"] = list(dict.fromkeys(people))
 
 
 def writer_of(text: str, field: str) -> str:
