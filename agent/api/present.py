@@ -3,9 +3,11 @@
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache, partial
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +18,6 @@ from agent.core.model import Health, HealthVerdict
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.session import WAIT_SENTENCES, BackendView, Session, wall_text
-from agent.errors import Unauthorized, WaError
 from agent.store.rows import KeyRow
 
 HEADERS: Mapping[str, str] = {
@@ -27,39 +28,20 @@ HEADERS: Mapping[str, str] = {
 }
 
 
-def new_request_id() -> str:
-    return secrets.token_hex(8)
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=dict)
+"""`default`: a Mapping that is no dict."""
 
 
 def json_answer(content: Any, status: int = 200) -> web.Response:
     return web.Response(
-        body=json.dumps(content, separators=(",", ":"), allow_nan=False).encode() + b"\n",
+        body=_JSON.encode(content).encode() + b"\n",
         status=status,
         content_type="application/json",
     )
 
 
-def created(content: Any, location: str) -> web.Response:
-    answer = json_answer(content, 201)
-    answer.headers["Location"] = location
-    return answer
-
-
-def error_body(code: str, message: str, field: str | None, request_id: str) -> dict[str, Any]:
-    return {"error": code, "message": message, "field": field, "request": request_id}
-
-
-def error_answer(error: WaError, request_id: str) -> web.Response:
-    answer = json_answer(
-        error_body(error.code, str(error), error.field, request_id), status=error.http
-    )
-    if isinstance(error, Unauthorized):
-        answer.headers["WWW-Authenticate"] = 'Bearer realm="wa-agent"'
-    if error.http == HTTPStatus.SERVICE_UNAVAILABLE:
-        answer.headers["Retry-After"] = "1"
-    return answer
-
-
+_ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-After": "1"}}
+"""Headers of a refusal, by its status."""
 _LIBRARY = {
     404: ("unknown_route", "cannot find this address; /openapi.json lists all routes"),
     405: ("method_not_allowed", "cannot use this method here"),
@@ -68,114 +50,102 @@ _LIBRARY = {
 }
 
 
-def library_error_answer(
-    status: int, request_id: str, headers: Mapping[str, str] | None = None
+def refusal(
+    status: int, code: str, message: str, request_id: str, field: str | None = None
 ) -> web.Response:
-    """The envelope around an error of the HTTP library."""
+    """The envelope of all errors."""
+    body = {"error": code, "message": message, "field": field, "request": request_id}
+    answer = json_answer(body, status)
+    answer.headers.update(_ALSO.get(status, {}))
+    return answer
+
+
+def library_refusal(status: int, request_id: str = "") -> web.Response:
+    """The same for an error of the HTTP library."""
     other = "internal" if status >= 500 else "invalid_request"
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
     code, words = _LIBRARY.get(status, (other, phrase))
-    answer = json_answer(error_body(code, words, None, request_id), status=status)
-    if headers and "Allow" in headers:
-        answer.headers["Allow"] = headers["Allow"]
-    return answer
+    return refusal(status, code, words, request_id or secrets.token_hex(8))
 
 
 # The views.
 
 
-def part(of: object, *fields: str) -> dict[str, Any]:
-    """Fields of a part as JSON. `shown=field` gives one another name; a `…_wall` is written as
-    text, under the name without that ending."""
-    shown: dict[str, Any] = {}
-    for name in fields:
-        name, _, field = name.partition("=")
-        value = getattr(of, field or name)
-        if (field or name).endswith("_wall"):
-            name, value = name.removesuffix("_wall"), wall_text(value)
-        shown[name] = dict(value) if isinstance(value, Mapping) else value
-    return shown
+def _wall(get: Callable[[Any], Any], of: object) -> str | None:
+    return wall_text(get(of))
+
+
+@cache
+def _read(fields: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+    rows: list[tuple[str, Callable[[Any], Any]]] = []
+    for word in fields.split():
+        name, _, place = word.rpartition("=")
+        plain, get = place.removesuffix("_wall"), attrgetter(place)
+        own = name or plain.rpartition(".")[2]
+        rows.append((own, get if plain == place else partial(_wall, get)))
+    return tuple(rows)
+
+
+def part(of: object, fields: str) -> dict[str, Any]:
+    """Fields as JSON, each by the last word of its place. `shown=its.place` gives one another name;
+    a `…_wall` is written as text, under the name without that ending."""
+    return {name: get(of) for name, get in _read(fields)}
+
+
+_VERDICT = "healthy verdict=health state reason sentence shouldCleanup=should_cleanup"
+_INSTANCE = """
+    instance.id instance.engine instance.enabled override should_run connection_status=status
+    since=record.status_since_wall reason verdict.sentence attempts next_attempt_wall circuit
+    circuit_opens_wall turns_before proved_wall record.paired record.account record.needs_passkey
+    snapshot_failure worker=unit.state run.memory_bytes
+"""
+_UNIT = "state run main_pid result exit_status status_text masked host_restarts=restarts"
+_DETAILS = """
+    instance.settings instance.created_wall linked enabled_by_operator proof_age_seconds=proof_age
+    connected_since_wall run.cpu_seconds run.processes run.open_fds verdict.guess
+    counted_since=counters.since_wall counters.messages counters.errors messages_per_minute
+    crypto_operations crypto_errors_lately=crypto_lately memory_limit_bytes=memory_limit
+    last_snapshot_wall observed=at_wall
+"""
 
 
 def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
-    return {
-        "healthy": verdict.healthy,
-        "verdict": verdict.health.value,
-        "state": verdict.state.value,
-        "reason": verdict.reason,
-        "sentence": verdict.sentence,
-        "shouldCleanup": verdict.should_cleanup,
-    }
+    return part(verdict, _VERDICT)
 
 
 def show_instance(view: Session) -> dict[str, Any]:
-    """Field by field: a page has a thousand of them."""
+    instance, counts = view.instance, view.counters.by_word
     return {
-        "id": view.instance.id,
-        "engine": view.instance.engine,
-        "backend": view.instance.backend or None,
-        "remote": view.instance.remote if view.instance.backend else None,
-        "enabled": view.instance.enabled,
-        "override": view.override.value,
-        "should_run": view.should_run,
-        "connection_status": view.status.value,
-        "since": wall_text(view.record.status_since_wall),
-        "reason": view.reason,
-        "sentence": view.verdict.sentence,
-        "attempts": view.attempts,
-        "next_attempt": wall_text(view.next_attempt_wall),
-        "circuit": view.circuit,
-        "circuit_opens": wall_text(view.circuit_opens_wall),
+        **part(view, _INSTANCE),
+        "backend": instance.backend or None,
+        "remote": instance.remote if instance.backend else None,
         **shown_wait(view),
-        "turns_before": view.turns_before,
-        "proved": wall_text(view.proved_wall),
         "health": show_verdict(view.verdict),
-        "paired": view.record.paired,
-        "account": view.record.account,
-        "needs_passkey": view.record.needs_passkey,
-        "snapshot_failure": view.snapshot_failure,
-        "worker": view.unit.state.value,
         "uptime_seconds": None if view.connected_since_wall is None else view.uptime,
-        "memory_bytes": view.run.memory_bytes,
-        "restarts": sum(view.counters.by_word["restarts"].values()),
-        "reconnects": sum(view.counters.by_word["reconnects"].values()),
+        "restarts": sum(counts["restarts"].values()),
+        "reconnects": sum(counts["reconnects"].values()),
     }
 
 
 def show_details(view: Session) -> dict[str, Any]:
     claim = view.claim.claim if view.claim else None
     started = view.wall(view.unit.since) if view.unit.runs else None
-    unit = ("state", "run", "main_pid", "result", "exit_status", "status_text", "masked")
     by_word = {"reconnects": "reconnects_by_reason", "restarts": "restarts_by_reason"}
+    times = view.status_time.totals(view.at).items()
     return {
         **show_instance(view),
-        "settings": dict(view.instance.settings),
-        "created": wall_text(view.instance.created_wall),
-        "unit": {**part(view.unit, *unit, "host_restarts=restarts"), "started": wall_text(started)},
-        **part(view, "linked", "enabled_by_operator"),
+        **part(view, _DETAILS),
+        "unit": {**part(view.unit, _UNIT), "started": wall_text(started)},
         "claim": claim and asdict(claim),
-        "proof_age_seconds": view.proof_age,
-        "probe": view.run.probe and part(view.run.probe, "ok", "seconds", "failures", "error"),
-        **part(view, "connected_since_wall"),
-        **part(view.run, "cpu_seconds", "processes", "open_fds"),
-        **{by_word.get(name, name): dict(its) for name, its in view.counters.by_word.items()},
-        **part(view.counters, "counted_since_wall=since_wall", "messages", "errors"),
-        "status_seconds": {
-            status.value: round(seconds, 3)
-            for status, seconds in view.status_time.totals(view.at).items()
-        },
-        "guess": view.verdict.guess,
+        "probe": view.run.probe and part(view.run.probe, "ok seconds failures error"),
+        **{by_word.get(name, name): its for name, its in view.counters.by_word.items()},
+        "status_seconds": {status: round(seconds, 3) for status, seconds in times},
         "repair": view.repair and show_repair(view.repair),
         "pairing_kept": _kept(view),
-        **part(view, "crypto_operations", "crypto_errors_lately=crypto_lately"),
         "repair_steps": [
             {"step": step, "result": result, "count": count}
             for (step, result), count in sorted(view.counters.repair_steps.items())
         ],
-        **part(
-            view, "memory_limit_bytes=memory_limit", "messages_per_minute", "last_snapshot_wall"
-        ),
-        "observed": wall_text(view.at_wall),
     }
 
 
@@ -189,33 +159,31 @@ def _kept(view: Session) -> str:
 
 def show_repair(repair: Repair) -> dict[str, Any]:
     waits = repair.stage is Stage.DUE and not repair.over
-    names = ("goal", "trouble", "reason", "step", "tries", "round", "stage", "started_wall")
-    shown = part(repair, *names, "backup", "ending", "ended_wall")
-    return {**shown, "not_before": wall_text(repair.not_before_wall) if waits else None}
+    fields = "goal trouble reason step tries round stage started_wall backup ending ended_wall"
+    not_before = wall_text(repair.not_before_wall) if waits else None
+    return {**part(repair, fields), "not_before": not_before}
 
 
 def show_reconnection(view: Session) -> dict[str, Any]:
-    names = ("connection_status", "attempts", "next_attempt", "circuit", "circuit_opens", "reason")
-    shown = show_instance(view)
-    return {name: shown[name] for name in (*names, "sentence", "should_run", *shown_wait(view))}
+    tries = "connection_status=status attempts next_attempt_wall circuit circuit_opens_wall"
+    return part(view, f"{tries} reason verdict.sentence should_run") | shown_wait(view)
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:
-    said = ("name", "engine", "url", "sentence", "warning", "held", "connected", "circuit=breaker")
-    its = part(view.claim, "up", "reason", "version", "answer_seconds=seconds", "sessions")
-    return part(view, *said, "since_wall", "checked_wall", "next_check_wall") | its
+    said = "name engine url sentence warning held connected circuit=breaker since_wall checked_wall"
+    its = "claim.up claim.reason claim.version answer_seconds=claim.seconds claim.sessions"
+    return part(view, f"{said} {its} next_check_wall")
 
 
 def show_incident(incident: Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
-    names = ("group", "kind", "code", "sentence", "members", "canary", "tries")
-    return {**part(incident, *names), "since": wall_text(time.time() - ago)}
+    shown = part(incident, "group kind code sentence members canary tries")
+    return {**shown, "since": wall_text(time.time() - ago)}
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
     """`used_wall`: None = not since the agent started."""
-    shown = part(row, "id", "name", "scopes", "created_wall")
-    return {**shown, "last_used": wall_text(used_wall)}
+    return {**part(row, "id name scopes created_wall"), "last_used": wall_text(used_wall)}
 
 
 def shown_wait(session: Session) -> dict[str, str]:

@@ -4,16 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from agent.api.handlers import (
-    backends,
-    events,
-    instances,
-    looks,
-    messages,
-    monitoring,
-    repairs,
-    sandbox,
-)
+from agent.api.handlers import backends, events, instances, looks, messages, monitoring, repairs
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
 from agent.core.words import ID_PATTERN
@@ -35,13 +26,13 @@ Options = Mapping[str, Any]
 ASKED: Options = {"query": WAIT, "timely": True}
 SLOW: Options = {"query": WAIT, "answers": (200, 202)}
 LATE: Options = {**ASKED, **SLOW}
-MADE: Options = {"answers": (201,)}
+MADE: Options = {"answers": (201,), "made": ID}
+KEY: Options = {"answers": (201,), "made": "/api/keys/{id}"}
 ENDED: Options = {**ASKED, "answers": (202,)}
-ADOPTED: Options = {**ASKED, "answers": (201, 202)}
+ADOPTED: Options = {**ASKED, **MADE, "answers": (201, 202)}
 DELETED: Options = {**LATE, "query": (*instances.DELETE_QUERY, *WAIT)}
 SENT: Options = {"answers": (202, 200), "query": messages.WAIT_SENT, "large": True}
-LIVE: Options = {"answers": (101, 200), "query": events.EVENTS}
-SHOWN: Options = {"shows": {"$ref": "#/components/schemas/Instance"}}
+LIVE: Options = {"answers": (200, 101), "query": events.EVENTS}
 
 
 def _intent(name: str, summary: str) -> Route:
@@ -52,7 +43,7 @@ def _intent(name: str, summary: str) -> Route:
 ROUTES: tuple[Route, ...] = (
     route("POST /api/instance", OPERATE, instances.create, instances.CREATE, **MADE),
     route("GET /api/instances", SOME, instances.list_instances, query=instances.LIST),
-    route(f"GET {ID}", READ, instances.show, **SHOWN),
+    route(f"GET {ID}", READ, instances.show),
     route(f"GET {ID}/details", READ, instances.details),
     route(f"PATCH {ID}", OPERATE, instances.change, instances.CHANGE),
     route(f"DELETE {ID}", OPERATE, instances.delete, instances.DELETE, **DELETED),
@@ -74,10 +65,10 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, **SENT),
     route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
     route(f"POST {ID}/presence", OPERATE, messages.presence, messages.PRESENCE),
-    route(f"POST {ID}/sandbox/scan", OPERATE, sandbox.scan, ()),
-    route(f"POST {ID}/sandbox/fault", OPERATE, sandbox.fault, sandbox.FAULT),
-    route(f"POST {ID}/sandbox/say", OPERATE, sandbox.say, sandbox.SAY, large=True),
-    route(f"GET {ID}/sandbox/heard", OPERATE, sandbox.heard, query=sandbox.HEARD),
+    route(f"POST {ID}/sandbox/scan", OPERATE, messages.scan, ()),
+    route(f"POST {ID}/sandbox/fault", OPERATE, messages.fault, messages.FAULT),
+    route(f"POST {ID}/sandbox/say", OPERATE, messages.say, messages.SAY, large=True),
+    route(f"GET {ID}/sandbox/heard", OPERATE, messages.heard, query=messages.HEARD),
     route("GET /api/engines", SOME, backends.list_engines),
     route("GET /api/backends", READ, backends.list_backends),
     route("POST /api/reload", ADMIN, backends.reload, (), answers=(202,)),
@@ -101,7 +92,7 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),
     route("GET /api/repairs/statistics", READ, repairs.statistics),
     route(f"GET {ID}/snapshots", READ, instances.list_snapshots),
-    route(f"POST {ID}/snapshots", OPERATE, instances.make, (), **MADE),
+    route(f"POST {ID}/snapshots", OPERATE, instances.make, (), answers=(201,)),
     route(f"POST {SNAPSHOT}/restore", OPERATE, instances.restore, instances.RESTORE),
     route(f"GET {ID}/removed", READ, instances.list_removed, **ASKED),
     route(f"POST {REMOVED}/restore", OPERATE, instances.restore_removed, (), **LATE),
@@ -109,7 +100,7 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST /api/trash/{{name:{NAME}}}/restore", OPERATE, instances.restore_trash, (), **MADE),
     route("GET /api/caller", SOME, backends.show_caller),
     route("GET /api/keys", ADMIN, backends.list_keys),
-    route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **MADE),
+    route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **KEY),
     route(f"DELETE /api/keys/{{key:{NAME}}}", ADMIN, backends.revoke_key, ()),
     route("GET /api/events", SOME, events.events, **LIVE),
     route("GET /metrics", READ, monitoring.metrics),

@@ -6,6 +6,7 @@ answer is lost."""
 import asyncio
 import errno
 import os
+import secrets
 import socket
 import stat
 import time
@@ -19,18 +20,11 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
-from agent.api.http.call import Call, Json, Parts, Route, look_at, plain_path, read_call
+from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain_path, read_call
 from agent.api.http.connection import Connection, Entrance, connection_of
-from agent.api.present import (
-    HEADERS,
-    error_answer,
-    json_answer,
-    library_error_answer,
-    new_request_id,
-    show_instance,
-)
+from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
-from agent.config.config import ApiSection, is_loopback, split_address
+from agent.config.config import is_loopback, split_address
 from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLater, WaError
 from agent.files import short_path
@@ -53,7 +47,6 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
     sockets = [socket.socket(fileno=3 + number) for number in range(int(count))]
     for sock in sockets:
         sock.set_inheritable(False)
-        sock.setblocking(False)
     return sockets
 
 
@@ -78,7 +71,6 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
         else:
             refusal, cause = ConfigError, os.strerror(error.errno or 0)
         raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
-    sock.setblocking(False)
     return sock
 
 
@@ -106,7 +98,6 @@ def bind_unix(path: Path) -> socket.socket:
             sock.bind(short)
             Path(short).chmod(0o660)  # the umask may have removed bits
         sock.listen(BACKLOG)
-        sock.setblocking(False)
     except (OSError, TryLater) as error:
         sock.close()
         if isinstance(error, TryLater):
@@ -163,12 +154,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._entrance = Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
-        self._runner = web.AppRunner(
-            build_app(parts, _allowed_hosts(parts.section)),
-            handle_signals=False,
-            access_log=None,
-            shutdown_timeout=15.0,
-        )
+        self._runner = web.AppRunner(build_app(parts), shutdown_timeout=15.0)
 
     def _connect(self) -> Connection:
         assert self._runner.server is not None
@@ -268,12 +254,6 @@ class Server:
             server.close()
 
 
-def _allowed_hosts(section: ApiSection) -> frozenset[str]:
-    names = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
-    own = [split_address(section.listen)[0].lower()] if section.listen else []
-    return frozenset(names.union(own))
-
-
 # Refuses requests that a foreign web page could make a browser send, and secrets in addresses.
 
 
@@ -282,7 +262,7 @@ SECRET_PARAMETERS = frozenset(
 )
 
 
-def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in request.rel_url.query:
         if name.lower() in SECRET_PARAMETERS:
             raise InvalidRequest(
@@ -296,7 +276,7 @@ def check_entrance(request: web.Request, allowed_hosts: frozenset[str]) -> None:
     _check_origin(request)
 
 
-def _check_host(request: web.Request, allowed_hosts: frozenset[str]) -> None:
+def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     """Against DNS rebinding: a foreign name that leads to this machine is refused."""
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
@@ -328,7 +308,8 @@ def host_name(host: str) -> str | None:
 def _check_origin(request: web.Request) -> None:
     """Against forged requests and foreign WebSockets: only the agent's own pages are answered."""
     origins = request.headers.getall("Origin", [])
-    foreign = origins and not (len(origins) == 1 and _same_origin(origins[0], request.host))
+    own = [f"{scheme}://{request.host}".lower() for scheme in ("http", "https")]
+    foreign = len(origins) > 1 or any(origin.lower() not in own for origin in origins)
     # A browser that leaves Origin out still sends this.
     site = request.headers.get("Sec-Fetch-Site", "none")
     changes = request.method not in ("GET", "HEAD")
@@ -338,20 +319,13 @@ def _check_origin(request: web.Request) -> None:
         )
 
 
-def _same_origin(origin: str, host: str) -> bool:
-    scheme, mark, place = origin.partition("://")
-    return bool(mark) and scheme in ("http", "https") and place.lower() == host.lower()
-
-
 # The application
 
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
-    app = web.Application(
-        client_max_size=parts.section.body_limit, middlewares=[_front_door(parts, allowed_hosts)]
-    )
+def build_app(parts: Parts) -> web.Application:
+    app = web.Application(middlewares=[_front_door(parts)])
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
     for route in ROUTES:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
@@ -366,24 +340,30 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
     answered = await run_in_time(await read_call(request, route, parts))
     if isinstance(answered, web.StreamResponse):
         return answered
-    return json_answer(answered, route.answers[0])
+    status, content = answered if isinstance(answered, tuple) else (route.answers[0], answered)
+    answer = json_answer(content, status)
+    if route.made and status == 201:
+        answer.headers["Location"] = route.made.format_map(content)
+    return answer
 
 
-def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
-    audit = parts.audit
+def _front_door(parts: Parts) -> Middleware:
+    audit, section = parts.audit, parts.section
+    hosts = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
+    hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
-        request_id, not_yet = new_request_id(), False
+        request_id, not_yet = secrets.token_hex(8), False
         request[REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:
                 caller = ANONYMOUS
                 try:
-                    caller = identify(request, parts.section, parts.ring)
+                    caller = identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
                     await connection_of(request).admit(righted=caller is not ANONYMOUS)
-                check_entrance(request, allowed_hosts)
+                check_entrance(request, hosts)
                 request[CALLER] = caller
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
@@ -392,15 +372,17 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
                 audit.answered(request, error.http, error.code)
                 if error.http >= 500 and not not_yet:
                     audit.failed(request, error)
-                answered = error_answer(error, request_id)
+                answered = refusal(error.http, error.code, str(error), request_id, error.field)
             except web.HTTPException as error:
-                answered = library_error_answer(error.status, request_id, error.headers)
+                answered = library_refusal(error.status, request_id)
+                if "Allow" in error.headers:
+                    answered.headers["Allow"] = error.headers["Allow"]
             except ConnectionError:
                 raise  # the client is gone
             except Exception:
                 what = f"{request.method} {path_of(request)}"
                 log.exception("request %s failed: %s", request_id, what)
-                answered = library_error_answer(500, request_id)
+                answered = library_refusal(500, request_id)
             seen.route, seen.code = route_of(request) or "other", answered.status
             seen.failed = answered.status >= 500 and not not_yet
         if not answered.prepared:
@@ -414,13 +396,13 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.headers.get("Expect", "").lower() == "100-continue":
         return None  # `invite` says so, once its sender may do what it asks
-    return library_error_answer(417, new_request_id())
+    return library_refusal(417)
 
 
 _CAUSE = "its worker or its server has not finished"
 
 
-async def run_in_time(call: Call) -> Json | web.StreamResponse:
+async def run_in_time(call: Call) -> Answer:
     """The handler's answer, or at the deadline how far it is."""
     if not call.route.timely:
         return await call.route.run(call)
@@ -429,22 +411,17 @@ async def run_in_time(call: Call) -> Json | web.StreamResponse:
     return _going_on(call) if answer is None else answer
 
 
-async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamResponse:
+async def _to_the_end(call: Call, answered_at: float) -> Answer:
     try:
         return await call.route.run(call)
     except WaError as error:
         if time.monotonic() > answered_at:  # the client has its 202 already
-            id = call.request.match_info.get("id", "")
-            bound(Category.API, InstanceId(id) if id else None).warning(
-                "%s %s was answered before its end, and failed: %s",
-                call.route.method,
-                plain_path(call.route.path),
-                error,
-            )
+            said, asked = "%s %s was answered before its end, and failed: %s", call.request
+            log.warning(said, asked.method, path_of(asked), error)
         raise
 
 
-def _going_on(call: Call) -> web.StreamResponse:
+def _going_on(call: Call) -> Answer:
     if 202 not in call.route.answers:
         raise TryLater(
             f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300",
@@ -456,4 +433,4 @@ def _going_on(call: Call) -> web.StreamResponse:
     look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
     goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_CAUSE}"}
     state = show_instance(view) if view else {}
-    return json_answer({**state, **goes_on, "look": look_at(id) if id else look}, 202)
+    return 202, {**state, **goes_on, "look": look_at(id) if id else look}

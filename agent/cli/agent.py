@@ -1,7 +1,6 @@
 """This installation: its agent in the foreground, its version, its configuration, the
 keys for its HTTP interface; and a service of this machine, from a program that pip installed."""
 
-import argparse
 import gc
 import os
 import stat
@@ -11,35 +10,34 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import CONFIG, Subparsers, Words, add_command, add_group, client_of
-from agent.cli.terminal import list_of, print_answer, say
+from agent.cli.command import CONFIG, Commands, Options, Words, say
 from agent.errors import Refused
 from agent.files import write_whole
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     example = "--state .state --listen 127.0.0.1:8470"
-    add_command(commands, "run", run, example=example, words=CONFIG)
-    add_command(commands, "version", version)
+    commands.add("run", run, example, words=CONFIG)
+    commands.add("version", version)
     example = "--config agent.toml"
-    among = add_group(commands, "config", "the configuration", f"check {example}")
-    add_command(among, "check", check_config, example=example, words=CONFIG)
-    add_command(among, "show", show_config, example=example, words=CONFIG)
+    among = commands.group("config", "the configuration", f"check {example}")
+    among.add("check", check_config, example, words=CONFIG)
+    among.add("show", show_config, example, words=CONFIG)
     words: Words = {**CONFIG, "--force": "replace a file"}
-    add_command(among, "init", init_config, example=example, words=words)
+    among.add("init", init_config, example, words=words)
     summary = "keys for the HTTP interface"
-    among = add_group(commands, "key", summary, "add shop --scope operate")
+    among = commands.group("key", summary, "add shop --scope operate")
     words = {
         "NAME": ("name of the key, such as its program", {"type": str}),
-        "--scope SCOPE": (
+        "--scope SCOPE…": (
             "read, operate, admin or instance:ID; may be repeated",
-            {"action": "append", "required": True},
+            {"required": True},
         ),
     }
-    add_command(among, "add", add_key, example="prometheus --scope read", words=words)
-    add_command(among, "list", list_keys)
+    among.add("add", add_key, "prometheus --scope read", words=words)
+    among.add("list", list_keys)
     words = {"key_id=KEY": "its id, as `key list` shows it"}
-    add_command(among, "revoke", revoke, example="3f8a2c1d", words=words)
+    among.add("revoke", revoke, "3f8a2c1d", words=words)
     words = {
         "--with ENGINE": (
             "baileys: also fetch the npm packages of this engine",
@@ -47,10 +45,10 @@ def add(commands: Subparsers) -> None:
         ),
         "--remove": "take the service away; every session stays",
     }
-    add_command(commands, "install-units", install_units, words=words)
+    commands.add("install-units", install_units, words=words)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Run the agent in the foreground."""
     # The agent's libraries cost every other command half a second. No collection needs to look at
     # what is imported: it stays for as long as the agent runs.
@@ -62,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     return main(config_path(options.config, os.environ), overrides_of(options))
 
 
-def given_settings(options: argparse.Namespace) -> dict[str, str]:
+def given_settings(options: Options) -> dict[str, str]:
     """The settings that the command line gives."""
     settings = {}
     if options.state is not None:
@@ -72,7 +70,7 @@ def given_settings(options: argparse.Namespace) -> dict[str, str]:
     return settings
 
 
-def overrides_of(options: argparse.Namespace) -> dict[str, str]:
+def overrides_of(options: Options) -> dict[str, str]:
     """The settings over those of the file; a checkout has its state in its own folder."""
     top = checkout()
     in_checkout = top is not None and config_path(options.config, os.environ) is None
@@ -81,16 +79,16 @@ def overrides_of(options: argparse.Namespace) -> dict[str, str]:
     return {**state, **given_settings(options)}
 
 
-def version(options: argparse.Namespace) -> int:
+def version(options: Options) -> int:
     """Print the version."""
-    return print_answer(options, {"version": VERSION, "build": BUILD}, version_line())
+    return options.print({"version": VERSION, "build": BUILD}, version_line())
 
 
 def version_line() -> str:
     return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"
 
 
-def check_config(options: argparse.Namespace) -> int:
+def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
     from agent.config.load import load_config
 
@@ -99,10 +97,10 @@ def check_config(options: argparse.Namespace) -> int:
     for sentence in () if options.json else config.warnings:
         say(f"wa-agent: {sentence}")
     shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
-    return print_answer(options, shown, f"{path or 'the defaults'}: good")
+    return options.print(shown, f"{path or 'the defaults'}: good")
 
 
-def show_config(options: argparse.Namespace) -> int:
+def show_config(options: Options) -> int:
     """Show every setting."""
     from agent.config.load import load_config
     from agent.config.tables import render_config, tables_of, without_secrets
@@ -110,10 +108,10 @@ def show_config(options: argparse.Namespace) -> int:
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = without_secrets(load_config(path, os.environ, overrides=given))
     text = render_config(config, only_changed=False).rstrip()
-    return print_answer(options, tables_of(config), text)
+    return options.print(tables_of(config), text)
 
 
-def init_config(options: argparse.Namespace) -> int:
+def init_config(options: Options) -> int:
     """Write a commented configuration."""
     from agent.config.load import load_config
     from agent.config.tables import render_config
@@ -134,26 +132,24 @@ def init_config(options: argparse.Namespace) -> int:
     except OSError as error:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
-    return print_answer(options, {"file": str(target)}, done)
+    return options.print({"file": str(target)}, done)
 
 
-def add_key(options: argparse.Namespace) -> int:
+def add_key(options: Options) -> int:
     """Make a key and print it, once."""
     body = {"name": options.name, "scopes": options.scope}
-    key = client_of(options).post("/api/keys", body)
-    return print_answer(options, key, key["token"])
+    return options.do("POST /api/keys", "{token}", body)
 
 
-def list_keys(options: argparse.Namespace) -> int:
+def list_keys(options: Options) -> int:
     """List the keys."""
     columns = {"ID": "id", "NAME": "name", "SCOPES": "scopes", "CREATED": "created"}
-    return list_of(options, "/api/keys", columns, "no keys")
+    return options.print_list("/api/keys", columns, "no keys")
 
 
-def revoke(options: argparse.Namespace) -> int:
+def revoke(options: Options) -> int:
     """Revoke a key."""
-    revoked = client_of(options).request("DELETE", f"/api/keys/{options.key_id}")
-    return print_answer(options, revoked, f"{revoked['id']} revoked")
+    return options.do(f"DELETE /api/keys/{options.key_id}", "{id} revoked")
 
 
 PREFIX = "/usr/local/lib/wa-agent"
@@ -165,7 +161,7 @@ _CLEAN = {
 }
 
 
-def install_units(options: argparse.Namespace) -> int:
+def install_units(options: Options) -> int:
     """Make this program, installed by pip as root, a service of the machine."""
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"

@@ -1,18 +1,13 @@
 """`import` at the agent: sends archives and shows the result, the list of sessions, and if they
 connect."""
 
-import argparse
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import urlencode
 
-from agent.cli.client import LONGEST
-from agent.cli.command import client_of
+from agent.cli.command import Options, duration
 from agent.cli.session import wait_until_connected
-from agent.cli.terminal import duration, print_answer, print_list, progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest
 from agent.vault.archives import FoundSession
@@ -27,17 +22,11 @@ class Planned:
     result: str = ""
 
 
-def send(
-    options: argparse.Namespace, archive: IO[bytes], id: str | None, name: str
-) -> dict[str, Any]:
+def send(options: Options, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
     """Gives an archive to the agent; the new instance."""
     wanted = {"replace": options.replace, "enable": options.enable, "id": id}
     query = {key: "true" if value is True else value for key, value in wanted.items() if value}
-    size = os.fstat(archive.fileno()).st_size
-    headers = {"Content-Type": "application/gzip", "Content-Length": str(size)}
-    path = f"/api/import?{urlencode(query)}"
-    with progress(options, f"importing {name}"):
-        return client_of(options).request("POST", path, archive, headers, LONGEST)
+    return options.ask("POST /api/import", archive, f"importing {name}", **query)
 
 
 def id_for(session: FoundSession, given: str | None) -> str:
@@ -52,14 +41,13 @@ def id_for(session: FoundSession, given: str | None) -> str:
         return ""
 
 
-def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
+def finish(options: Options, instance: dict[str, Any]) -> int:
     """Reports one session, with --wait once it is connected."""
     if options.wait is not None:
-        with progress(options, f"waiting for {instance['id']}"):
-            wait_until_connected(client_of(options), instance["id"], options.wait)
+        with options.progress(f"waiting for {instance['id']}"):
+            wait_until_connected(options.client, instance["id"], options.wait)
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
-    return print_answer(
-        options,
+    return options.print(
         instance,
         f"{id} imported, {'enabled' if enabled else 'disabled'}",
         f"engine {instance['engine']}, account {instance['account'] or 'not known yet'}",
@@ -70,14 +58,13 @@ def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
     )
 
 
-def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
+def print_plan(options: Options, plan: Sequence[Planned]) -> int:
     """4 if a session cannot be imported; an agent may refuse others, each with its cause."""
     copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
     rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
     for row, its in zip(rows, plan, strict=True):
         row |= {"left_out": its.session.left_out_sentence, "id": its.id, "result": its.result}
-    print_list(
-        options,
+    options.print_rows(
         rows,
         {
             **{"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age},

@@ -1,20 +1,14 @@
 """Backends: servers of other programs, their sessions, and the instances made of these."""
 
-import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from agent.cli.client import NO_CONFIG, config_path
-from agent.cli.command import Subparsers, Words, add_command, client_of, name_of_a
-from agent.cli.session import TO_THE_END
-from agent.cli.terminal import Columns, clean, list_of, moment, print_answer, table_of
+from agent.cli.command import Columns, Commands, Options, Table, Words, moment
 from agent.core.model import parse_instance_id
 from agent.errors import ConfigError, InvalidRequest
 
-_SECONDS = 150.0
-"""A server may take as long as its `timeout`; the agent answers when that is over."""
 _COLUMNS: Columns = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
     "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {moment(its['since'])}",
@@ -22,46 +16,38 @@ _COLUMNS: Columns = {
     "OURS": lambda its: f"{its['connected']} of {its['held']}",
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
-_ONE: Words = {"BACKEND": ("the backend's name", {"type": name_of_a("backend")})}
+_ONE: Words = {"BACKEND": "the backend's name"}
 _ADD: Words = {
     **_ONE,
     "ENGINE": "kind of server",
     "address=URL": "the server's address",
     "--key-file FILE": "file that holds only the server's key",
-    "--adopt NAME": ("sessions that become instances; '*' = all", {"action": "append"}),
+    "--adopt NAME…": "sessions that become instances; '*' = all",
     "--config FILE": "agent.toml",
 }
 _ADOPT: Words = {
     **_ONE,
     "REMOTE": "the session's id or name on the server",
-    "--id ID": (
-        "the instance's id; default: made from REMOTE",
-        {"dest": "wanted", "type": parse_instance_id},
-    ),
+    "--id ID": ("the instance's id; default: made from REMOTE", {"type": parse_instance_id}),
 }
 
 
-def add(commands: Subparsers) -> None:
-    parser = add_command(commands, "backends", list_backends)
-    among = parser.add_subparsers(metavar="COMMAND", required=False)
+def add(commands: Commands) -> None:
+    among = Commands(commands.add("backends", list_backends))
     for name, run in {"show": show, "sessions": sessions, "check": check, "reset": reset}.items():
-        add_command(among, name, run, example="evo", words=_ONE)
+        among.add(name, run, "evo", words=_ONE)
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
-    add_command(among, "add", add_backend, example=example, words=_ADD)
-    add_command(among, "adopt", adopt, example="evo shop-1 --id shop", words=_ADOPT)
+    among.add("add", add_backend, example, words=_ADD)
+    among.add("adopt", adopt, "evo shop-1 --id shop", words=_ADOPT)
 
 
-def list_backends(options: argparse.Namespace) -> int:
+def list_backends(options: Options) -> int:
     """List the backends."""
     nothing = "no backends: `wa-agent backends add` makes one"
-    return list_of(options, "/api/backends", _COLUMNS, nothing)
+    return options.print_list("/api/backends", _COLUMNS, nothing)
 
 
-def _print(options: argparse.Namespace, backend: dict[str, Any], *, good: bool = True) -> int:
-    return print_answer(options, backend, table_of([backend], _COLUMNS), good=good)
-
-
-def add_backend(options: argparse.Namespace) -> int:
+def add_backend(options: Options) -> int:
     """Add a backend to agent.toml; it is in force at once."""
     from agent.config.declaration import key_fault, read_secret
     from agent.config.load import add_rows
@@ -81,47 +67,41 @@ def add_backend(options: argparse.Namespace) -> int:
     wanted = {**values, "adopt": options.adopt} if options.adopt else values
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
-    client, doing = client_of(options), f"add backend {options.backend} to"
+    client, doing = options.client, f"add backend {options.backend} to"
     add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
-    return print_answer(options, wanted, done)
+    return options.print(wanted, done)
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: Options) -> int:
     """Show everything about a backend."""
-    backend = client_of(options).get(f"/api/backends/{options.backend}")
-    return _print(options, backend)
+    backend = options.ask(f"GET /api/backends/{options.backend}")
+    return options.print(backend, Table([backend], _COLUMNS))
 
 
-def sessions(options: argparse.Namespace) -> int:
+def sessions(options: Options) -> int:
     """List a backend's sessions and the instances made of them."""
-    path = f"/api/backends/{options.backend}/sessions{TO_THE_END}"
-    answer = client_of(options).get(path, seconds=_SECONDS)
+    answer = options.ask(f"GET /api/backends/{options.backend}/sessions", wait=300)
     rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
     columns = {"REMOTE": "remote", "NAME": "title", "STATUS": "status", "ACCOUNT": "account"}
-    table = table_of(rows, {**columns, "INSTANCE": "instance"})
-    return print_answer(options, answer, table if rows else f"{options.backend} has no sessions")
+    table = Table(rows, {**columns, "INSTANCE": "instance"})
+    return options.print(answer, table if rows else f"{options.backend} has no sessions")
 
 
-def adopt(options: argparse.Namespace) -> int:
+def adopt(options: Options) -> int:
     """Make an instance of a backend's session."""
-    body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
-    path = f"/api/backends/{options.backend}/adopt{TO_THE_END}"
-    made = client_of(options).post(path, body, _SECONDS)
-    words = f"{made['id']} is {clean(made['remote'])} on {made['backend']}"
-    return print_answer(options, made, words)
+    asked, body = f"POST /api/backends/{options.backend}/adopt", options.given("remote", "id")
+    return options.do(asked, "{id} is {remote} on {backend}", body, wait=300)
 
 
-def check(options: argparse.Namespace) -> int:
+def check(options: Options) -> int:
     """Check a backend's server now; exit status 1 when it is down."""
-    path = f"/api/backends/{options.backend}/check{TO_THE_END}"
-    backend = client_of(options).post(path, seconds=_SECONDS)
-    return _print(options, backend, good=backend["up"])
+    backend = options.ask(f"POST /api/backends/{options.backend}/check", wait=300)
+    return options.print(backend, Table([backend], _COLUMNS), good=backend["up"])
 
 
-def reset(options: argparse.Namespace) -> int:
+def reset(options: Options) -> int:
     """Close a backend's circuit, so that its sessions try again at once."""
-    backend = client_of(options).post(f"/api/backends/{options.backend}/reset")
-    done = f"the circuit of {backend['name']} is {backend['circuit']}"
-    return print_answer(options, backend, done)
+    asked = f"POST /api/backends/{options.backend}/reset"
+    return options.do(asked, "the circuit of {name} is {circuit}")

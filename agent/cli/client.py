@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -60,9 +59,10 @@ def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
     return None
 
 
-_SECONDS = 90.0
 _HELLO_SECONDS = 3.0
 """An agent that does not answer the first question within this time counts as hanging."""
+_LONGEST = 1800.0
+"""Seconds without a byte: a large session is copied, checked and packed in that time."""
 _HUNG = "it hangs or still starts; run: wa-agent doctor, journalctl -u wa-agent"
 _START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
 _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
@@ -88,7 +88,7 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 
 
 Body = Mapping[str, Any] | IO[bytes] | None
-"""JSON, or a file whose length and type the headers name."""
+"""JSON, or an archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +100,14 @@ class Client:
     key: str = ""
     sockets: tuple[Path, ...] = ()
 
-    def get(
-        self, path: str, query: Mapping[str, Any] | None = None, seconds: float = _SECONDS
-    ) -> dict[str, Any]:
-        path = f"{path}?{urlencode(query, doseq=True)}" if query else path
-        return self.request("GET", path, seconds=seconds)
+    def get(self, path: str, **query: Any) -> dict[str, Any]:
+        return self.request("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path)
 
-    def post(self, path: str, body: Body = None, seconds: float = _SECONDS) -> dict[str, Any]:
-        return self.request("POST", path, body, seconds=seconds)
+    def post(self, path: str, body: Body = None) -> dict[str, Any]:
+        return self.request("POST", path, body)
 
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: Body = None,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        seconds: float = _SECONDS,
-    ) -> dict[str, Any]:
-        with self.exchange(method, path, body, headers, seconds) as response:
+    def request(self, method: str, path: str, body: Body = None, **headers: str) -> dict[str, Any]:
+        with self.exchange(method, path, body, **headers) as response:
             answer = _object(response.read())
         if answer is None:
             raise WaError("cannot read the agent's answer: it is not a JSON object")
@@ -125,19 +115,24 @@ class Client:
 
     @contextmanager
     def exchange(
-        self, method: str, path: str, body: Body, headers: Mapping[str, str], seconds: float
+        self, method: str, path: str, body: Body = None, **headers: str
     ) -> Iterator["HTTPResponse"]:
-        """An answer to read from; an error of the agent's raises AgentSaidNo. `seconds`: the
-        longest silence."""
+        """An answer to read from; an error of the agent's raises AgentSaidNo."""
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
         sent = {"Accept": "application/json", **headers}
+        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
         if isinstance(body, Mapping):
             sent["Content-Type"] = "application/json"
-        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        elif body is not None:
+            size = str(os.fstat(body.fileno()).st_size)
+            sent |= {"Content-Type": "application/gzip", "Content-Length": size}
         if self.key:
             sent["Authorization"] = f"Bearer {self.key}"
-        connection = http.client.HTTPConnection(self._host())
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme != "http" or not parts.netloc):
+            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
+        connection = http.client.HTTPConnection(parts.netloc or "localhost")
         try:
             connection.sock = self._connect()
             try:  # the kernel accepts connections for a process that hangs, too
@@ -147,8 +142,7 @@ class Client:
                 words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
                 raise AgentUnreachable(words) from None
             connection.sock = connection.sock or self._connect()
-            # The agent refuses what is no time to wait.
-            connection.sock.settimeout(min(max(1.0, seconds), 86_400.0))
+            connection.sock.settimeout(_LONGEST)
             try:
                 connection.request(method, path, raw, sent)
             except (BrokenPipeError, ConnectionResetError):
@@ -172,16 +166,8 @@ class Client:
         page: dict[str, Any] = {"next": ""}
         while page["next"] is not None:
             after = {"after": page["next"]} if page["next"] else {}
-            page = self.get("/api/instances", {**query, **after, "limit": 1000})
+            page = self.get("/api/instances", **query, **after, limit=1000)
             yield from page["instances"]
-
-    def _host(self) -> str:
-        if not self.url:
-            return "localhost"
-        parts = urlsplit(self.url)
-        if parts.scheme != "http" or not parts.netloc:
-            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
-        return parts.netloc
 
     def _connect(self) -> socket.socket:
         problems = []
@@ -205,19 +191,11 @@ class Client:
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
 
 
-LONGEST = 1800.0
-"""Seconds without a byte: a large session is copied, checked and packed in that time."""
 _PIECE = 1 << 18
 
 
-def download(client: Client, path: str, body: Mapping[str, Any], target: Path) -> str:
-    """Fetch into a file that is whole or missing, for its owner alone; returns its SHA-256."""
-    with client.exchange("POST", path, body, {"Accept": "*/*"}, LONGEST) as response:
-        return write_checked(response, target, response.headers.get("X-Archive-SHA256"))[1]
-
-
-def write_checked(response: "HTTPResponse", target: Path, announced: str | None) -> tuple[int, str]:
-    """Size and SHA-256 of what arrived, which is the announced one."""
+def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tuple[int, str]:
+    """Size and SHA-256 of what arrived, which is the one in the header `announced`."""
     import hashlib  # only where a file arrives
 
     digest, received = hashlib.sha256(), 0
@@ -226,7 +204,7 @@ def write_checked(response: "HTTPResponse", target: Path, announced: str | None)
             file.write(piece)
             digest.update(piece)
             received += len(piece)
-        if digest.hexdigest() != announced:
+        if digest.hexdigest() != response.headers.get(announced):
             raise WaError(f"cannot write {target}: it did not arrive whole; try again")
     return received, digest.hexdigest()
 

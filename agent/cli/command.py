@@ -1,26 +1,216 @@
-"""Declares a command: its name, its function, its summary, its example, its arguments."""
+"""A command: its name, its function, its summary, its example, its arguments; what was typed of it,
+which asks the agent and prints the answer: JSON with --json, else lines and aligned tables with
+colours on a terminal, times and sizes in words, and foreign text without control codes."""
 
 import argparse
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
-from agent.cli.client import Client
+from agent.cli.client import Body, Client
 from agent.core.words import ID_PATTERN, parse_instance_id
 from agent.errors import InvalidRequest
 
-Run = Callable[[argparse.Namespace], int]
-Subparsers = Any
-"""argparse has no public name for what add_subparsers() gives."""
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 
+# What is printed
+
+Row = dict[str, Any]
+"""As the API gave it."""
+Columns = Mapping[str, str | Callable[[Row], object]]
+"""Each head with the field below it, or how its cell is made."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
+_SECONDS = ("seconds", "proof_age", "still_for")
+"""Parts of the names of times in seconds."""
+_MOMENT = "%Y-%m-%d %H:%M:%S"
+_STYLES = {
+    **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
+    **{"ok": "green", "note": "yellow", "wrong": "red"},
+}
+"""Colours of whole cells: of a status, of a level of the doctor."""
+
+
+def clean(text: object) -> str:
+    """Without control codes and direction marks: they could redraw or fake a terminal."""
+    return "".join(
+        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "�"
+        for letter in str(text)
+    )
+
+
+def soft(text: str) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    rows: Sequence[Row]
+    columns: Columns
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        fields = self.columns.values()
+        for row in self.rows:
+            named = ((it, row.get(it)) if isinstance(it, str) else ("", it(row)) for it in fields)
+            yield tuple(clean(shown(name, value)) for name, value in named)
+
+    def __str__(self) -> str:
+        """For a pipe: a line for each row, however long."""
+        rows = [tuple(self.columns), *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+    def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
+        """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
+        row, a row is one line, of which the last cell is cut."""
+        from rich import box, table, text  # only where a person looks
+
+        drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        drawn.expand = bool(styles)
+        for number, head in enumerate(self.columns):
+            whole = drawn.expand or not number  # a name to copy
+            drawn.add_column(head, overflow="fold", no_wrap=whole)
+        drawn.columns[-1].ratio = 1 if styles else None
+        for cells, style in zip_longest(self.cells(), styles):
+            texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
+            drawn.add_row(*texts, style=style)
+        return drawn
+
+
+def say(sentence: str) -> None:
+    """To a person beside the answer."""
+    print(clean(sentence), file=sys.stderr, flush=True)
+
+
+def pair_lines(pairs: Mapping[str, object]) -> list[str]:
+    width = max(map(len, pairs), default=0)
+    return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
+
+
+def moment(text: str | None) -> str:
+    """A time of the API in this machine's zone."""
+    if not text:
+        return "-"
+    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT)
+
+
+def duration(seconds: float) -> str:
+    whole = int(seconds)
+    for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // below} {small}"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def size(count: float) -> str:
+    mebibytes = count / 1048576
+    return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
+
+
+def shown(name: str, value: Any) -> object:
+    """A field of the API for people: its name says the unit."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if name.endswith(("_seconds", "_bytes")):
+        return duration(value) if name.endswith("_seconds") else size(value)
+    if isinstance(value, float):
+        if name.endswith("_wall"):
+            return datetime.fromtimestamp(value).strftime(_MOMENT)
+        return f"{value:.1f} s" if any(it in name for it in _SECONDS) else round(value, 3)
+    return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
+
+
+# What was typed
+
+
+class Options(argparse.Namespace):
+    """What was typed; each command's function gets it."""
+
+    @property
+    def client(self) -> Client:
+        """Asks the agent that is meant."""
+        return Client(
+            url=self.url or ("" if self.socket else os.environ.get("WA_AGENT_URL", "")),
+            key=self.key or os.environ.get("WA_AGENT_KEY", ""),
+            sockets=(Path(self.socket),) if self.socket else (),
+        )
+
+    def ask(self, call: str, body: Body = None, doing: str = "", **query: Any) -> dict[str, Any]:
+        """`call`: method and path; a path without a slash in front is below the instance's.
+        `doing`: what stands on a terminal meanwhile. `wait=300`: the agent answers at the end."""
+        method, _, path = call.partition(" ")
+        path = path if path.startswith("/") else f"/api/instance/{self.id}/{path}"
+        path = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        with self.progress(doing):
+            return self.client.request(method, path, body)
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those of the options that were given."""
+        return {name: vars(self)[name] for name in names if vars(self).get(name) is not None}
+
+    def print(self, answer: Any, *lines: str | Table, good: bool = True) -> int:
+        """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
+        if self.json:
+            print(json.dumps(answer, indent=2, ensure_ascii=False))
+            return 0 if good else 1
+        for line in filter(None, lines):
+            if isinstance(line, Table) and sys.stdout.isatty():
+                from rich.console import Console
+
+                Console().print(line.drawn())
+            else:
+                print(line)
+        return 0 if good else 1
+
+    def do(self, call: str, done: str, body: Body = None, **query: Any) -> int:
+        """`done`: a sentence with fields of the answer in braces."""
+        answer = self.ask(call, body, **query)
+        return self.print(answer, clean(done.format_map(answer)))
+
+    def print_line(self, answer: object, line: str) -> None:
+        """One of many, which come one by one."""
+        print(json.dumps(answer, ensure_ascii=False) if self.json else line, flush=True)
+
+    def print_rows(self, rows: Sequence[Row], columns: Columns, nothing: str) -> int:
+        return self.print(rows, Table(rows, columns) if rows else nothing)
+
+    def print_list(self, path: str, columns: Columns, nothing: str) -> int:
+        """Lists what the agent has there; its field is the path's last word."""
+        answer = self.ask(f"GET {path}")
+        rows = answer[path.partition("?")[0].rpartition("/")[2]]
+        return self.print_rows(rows, columns, nothing)
+
+    def progress(self, words: str) -> AbstractContextManager[object]:
+        """On a terminal the words stand there until the block is done."""
+        if self.json or not words or not sys.stderr.isatty():
+            return nullcontext()
+        from rich.console import Console
+        from rich.text import Text
+
+        return Console(stderr=True).status(Text(clean(words)))
+
+
+Run = Callable[[Options], int]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
-it may be left out, `dest=NAME`. In a pair also what argparse takes besides."""
+it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated. In a pair
+also what argparse takes besides."""
 
+_NONE: Words = MappingProxyType({})
 CONFIG: Words = {
     "--config FILE": "agent.toml",
     "--state DIR": "the state directory",
@@ -29,78 +219,62 @@ CONFIG: Words = {
 """Options for the settings that a command reads, and those that it sets over them."""
 
 
-def add_command(
-    among: Subparsers,
-    name: str,
-    run: Run,
-    summary: str = "",
-    example: str = "",
-    *,
-    words: Words = MappingProxyType({}),
-) -> argparse.ArgumentParser:
-    """`summary`: default: the docstring of `run`. `example`: what follows the command there."""
-    parser = _add_parser(among, name, summary or run.__doc__ or "", example)
-    add_words(parser, words)
-    add_common(parser)
-    parser.set_defaults(run=run)
-    return parser
+class Commands:
+    """The words that may stand in one place of a command line."""
 
+    def __init__(self, parser: argparse.ArgumentParser, **more: Any) -> None:
+        self._among = parser.add_subparsers(metavar="COMMAND", **more)
 
-def add_instance_command(
-    among: Subparsers,
-    name: str,
-    run: Run,
-    summary: str = "",
-    example: str = "",
-    *,
-    words: Words = MappingProxyType({}),
-) -> argparse.ArgumentParser:
-    """A command about one instance: its id comes first, `sales` in the example."""
-    id: Words = {"ID": ("the instance", {"type": parse_instance_id})}
-    return add_command(among, name, run, summary, f"sales {example}", words={**id, **words})
+    def add(
+        self, name: str, run: Run, example: str = "", words: Words = _NONE, **known: Any
+    ) -> argparse.ArgumentParser:
+        """`example`: what follows the command there; `known`: more that `run` finds among its
+        options, but for `summary`, which is the docstring of `run` otherwise."""
+        parser = self._add(name, known.pop("summary", run.__doc__), example)
+        add_words(parser, words)
+        add_common(parser)
+        parser.set_defaults(run=run, **known)
+        return parser
 
+    def one(self, name: str, run: Run, example: str = "", **more: Any) -> argparse.ArgumentParser:
+        """A command about one instance: its id comes first, `sales` in the example."""
+        words = {"ID": "the instance", **more.pop("words", {})}
+        return self.add(name, run, f"sales {example}", words, **more)
 
-def add_group(commands: Subparsers, name: str, summary: str, example: str) -> Subparsers:
-    """A word that is followed by a command of its own."""
-    parser = _add_parser(commands, name, summary, example)
-    return parser.add_subparsers(metavar="COMMAND", required=True)
+    def group(self, name: str, summary: str, example: str) -> "Commands":
+        """A word that is followed by a command of its own."""
+        return Commands(self._add(name, summary, example), required=True)
 
-
-def _add_parser(
-    among: Subparsers, name: str, summary: str, example: str
-) -> argparse.ArgumentParser:
-    text = " ".join(summary.split()).rstrip(".")
-    parser: argparse.ArgumentParser = among.add_parser(
-        name,
-        help=text[0].lower() + text[1:],
-        description=f"{text[0].upper()}{text[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
-    return parser
-
-
-_NAMES = {"NAME": "copy", "KEY": "key"}
-"""Words for what the agent named, which become a part of an address."""
+    def _add(self, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+        text = " ".join(summary.split()).rstrip(".")
+        parser: argparse.ArgumentParser = self._among.add_parser(
+            name,
+            help=text[0].lower() + text[1:],
+            description=f"{text[0].upper()}{text[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
+        return parser
 
 
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
-        if more.get("type") is float:
-            more = {**more, "type": seconds}  # of all that take a number with a point
-        names, _, metavar = word.partition(" ")
+        names, _, metavar = word.rstrip("…").partition(" ")
+        how: dict[str, Any] = {"metavar": metavar, "type": _VALUES.get(metavar)}
+        if word.endswith("…"):
+            how |= {"action": "append", "default": []}
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
-            more = {"nargs": "?", **more} if shown.startswith("[") else more
-            shown = shown.strip("[]")
-            if shown in _NAMES:
-                more = {"type": name_of_a(_NAMES[shown], "[A-Za-z0-9._-]{1,96}"), **more}
-            parser.add_argument(dest or shown.lower(), metavar=shown, help=text, **more)
-        else:
-            how: dict[str, Any] = {"metavar": metavar} if metavar else {"action": "store_true"}
-            parser.add_argument(*names.split("/"), help=text, **how, **more)
+            metavar = shown.strip("[]")
+            how = {"metavar": metavar, "type": _ARGUMENTS.get(metavar)}
+            how |= {"nargs": "?"} if shown != metavar else {}
+            names = dest or metavar.lower()
+        elif not metavar:
+            names, _, dest = names.partition("=")
+            how = {"action": "store_true", "dest": dest or None}
+        parser.add_argument(*names.split("/"), help=text, **{**how, **more})
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -132,13 +306,11 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:
     return read
 
 
-def client_of(options: argparse.Namespace) -> Client:
-    return Client(
-        url=options.url or ("" if options.socket else os.environ.get("WA_AGENT_URL", "")),
-        key=options.key or os.environ.get("WA_AGENT_KEY", ""),
-        sockets=(Path(options.socket),) if options.socket else (),
-    )
-
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
+_AGENTS = "[A-Za-z0-9._-]{1,96}"
+_ARGUMENTS: Mapping[str, Callable[[str], Any]] = {
+    **{"ID": parse_instance_id, "FILE": Path},
+    **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
+    **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
+}
+_VALUES: Mapping[str, Callable[[str], Any]] = {"SECONDS": seconds, "N": int}
+"""How a word is read, by its name in the help: an argument's, and an option's."""

@@ -1,6 +1,5 @@
 """`doctor`: checks of this installation, each finding with its cure."""
 
-import argparse
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,8 +9,7 @@ from pathlib import Path
 
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, config_path
-from agent.cli.command import CONFIG, Subparsers, add_command, client_of
-from agent.cli.terminal import Table, print_answer
+from agent.cli.command import CONFIG, Commands, Options, Table
 from agent.config.config import INSTALLED_STATE, Config
 from agent.config.load import load_config
 from agent.errors import ConfigError, WaError
@@ -56,13 +54,13 @@ _PLACES = {
 }
 
 
-def add(commands: Subparsers) -> None:
-    add_command(commands, "doctor", doctor, example="--json", words=CONFIG)
+def add(commands: Commands) -> None:
+    commands.add("doctor", doctor, "--json", words=CONFIG)
 
 
-def doctor(options: argparse.Namespace) -> int:
+def doctor(options: Options) -> int:
     """Check this installation and give advice; exit status 1 when something is wrong."""
-    client, path = client_of(options), config_path(options.config, os.environ)
+    client, path = options.client, config_path(options.config, os.environ)
     overrides, named = overrides_of(options), client.sockets or os.environ.get("WA_AGENT_SOCKET")
     if named and not (client.url or options.config or options.state):
         with suppress(WaError):  # that agent's settings; without an answer, these
@@ -74,11 +72,11 @@ def doctor(options: argparse.Namespace) -> int:
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
     findings += examine(Installation(config, client, path))
-    rows = [(finding.level, finding.check, finding.sentence) for finding in findings]
     advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
     good = all(finding.level != "wrong" for finding in findings)
-    answer = {"findings": [asdict(finding) for finding in findings]}
-    return print_answer(options, answer, Table(("", "CHECK", "FINDING"), rows), *advice, good=good)
+    rows = [asdict(finding) for finding in findings]
+    table = Table(rows, {"": "level", "CHECK": "check", "FINDING": "sentence"})
+    return options.print({"findings": rows}, table, *advice, good=good)
 
 
 def examine(here: Installation) -> Iterator[Finding]:

@@ -9,8 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from agent.cli import agent
-from agent.cli.command import add_common
-from agent.cli.terminal import clean
+from agent.cli.command import Commands, Options, add_common, clean
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 
@@ -81,12 +80,8 @@ def build_parser(word: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
     parser.set_defaults(json=False, socket=None, url=None, key=None)
-    commands = parser.add_subparsers(
-        title="commands",
-        description="wa-agent COMMAND --help tells more",
-        metavar="COMMAND",
-        required=True,
-    )
+    told = "wa-agent COMMAND --help tells more"
+    commands = Commands(parser, title="commands", description=told, required=True)
     known = [name for name, _, words in COMMANDS if word in words.split()]
     for name in dict.fromkeys(known or (name for name, _, _ in COMMANDS)):
         import_module(name if name.startswith("agent.") else f"agent.cli.{name}").add(commands)
@@ -97,8 +92,9 @@ def run(argv: list[str]) -> int:
     take_streams()
     try:
         parser = build_parser(argv[0] if argv else "")
-        options, left = parser.parse_known_args(argv)
-        if left and getattr(options, "id", "") is None and not left[0].startswith("-"):
+        options, left = parser.parse_known_args(argv, Options())
+        absent = "id" in options and options.id is None and "remote" not in options
+        if left and absent and not left[0].startswith("-"):
             # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
             options.id = parse_instance_id(left.pop(0))
         if left:

@@ -2,7 +2,6 @@
 is connected and synced, and its session as a file. The person links with a phone and a passkey in
 that window. No credential passes through here."""
 
-import argparse
 import asyncio
 import os
 import signal
@@ -11,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.client import check_target, whole_file
-from agent.cli.command import Subparsers, Words, add_command
-from agent.cli.terminal import print_answer, say
+from agent.cli.command import Commands, Options, Words, say
 from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
@@ -39,7 +37,7 @@ _WARNING = (
 )
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     words: Words = {
         "--out FILE": (
             "the archive to write; up to its first dot its name is the session's id",
@@ -51,12 +49,12 @@ def add(commands: Subparsers) -> None:
             "path of Chromium or Chrome; default: searched for",
             {"default": os.environ.get("WA_BROWSER", "")},
         ),
-        "--within SECONDS": ("time for linking", {"type": float, "default": 900.0}),
+        "--within SECONDS": ("time for linking", {"default": 900.0}),
     }
-    add_command(commands, "pair", pair, example=_EXAMPLE, words=words)
+    commands.add("pair", pair, _EXAMPLE, words=words)
 
 
-def pair(options: argparse.Namespace) -> int:
+def pair(options: Options) -> int:
     """Link an account here, in a browser window, and write its session into a file."""
     id = parse_instance_id(options.out.name.partition(".")[0])
     check_target(options.out, force=options.force)
@@ -101,7 +99,7 @@ def pair(options: argparse.Namespace) -> int:
         raise
     say(_WARNING)
     written = {"file": str(options.out), "sha256": sha256}
-    return print_answer(options, written, f"{sha256}  {options.out}")
+    return options.print(written, f"{sha256}  {options.out}")
 
 
 # In the window

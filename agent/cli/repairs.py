@@ -1,24 +1,21 @@
 """Repairs by hand: of one instance, of all in one round; incidents; `health` checks one now."""
 
-import argparse
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of, given
-from agent.cli.session import CONFIRM, TO_THE_END
-from agent.cli.terminal import clean, list_of, moment, print_answer, print_list, progress, say
+from agent.cli.command import Commands, Options, Words, clean, moment, say
+from agent.cli.session import CONFIRM
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
-_SECONDS = 330.0
-"""A little longer than the agent itself waits for a repair to end."""
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
 _MAY_END: Words = {
-    "--yes": "confirm that the pairing may end, and on an Evolution server the session's chats",
+    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
+    " chats",
     **CONFIRM,
 }
 _ASKED = {
@@ -29,45 +26,40 @@ _ASKED = {
 }
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     for name, summary in _ASKED.items():
         words = {} if name == "recover" else _MAY_END
-        add_instance_command(commands, name, ask, summary, words=words).set_defaults(verb=name)
+        commands.one(name, ask, summary=summary, words=words, verb=name)
     words = {
         "id=all|ID": ("every instance, or one", {"type": _all_or_one}),
         "--dry-run": "print the steps without doing them",
         "--debug": "print each step to stderr",
     }
-    add_command(commands, "repair", repair, example="all --dry-run", words=words)
-    parser = add_command(commands, "incidents", incidents)
-    among = parser.add_subparsers(metavar="COMMAND", required=False)
+    commands.add("repair", repair, "all --dry-run", words=words)
+    among = Commands(commands.add("incidents", incidents))
     words = {"GROUP": "as `incidents` shows it"}
-    add_command(among, "release", release, example="sandbox", words=words)
-    add_instance_command(commands, "health", health)
+    among.add("release", release, "sandbox", words=words)
+    commands.one("health", health)
 
 
 def _all_or_one(text: str) -> str:
     return text if text == "all" else parse_instance_id(text)
 
 
-def ask(options: argparse.Namespace) -> int:
-    path = f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
-    body = {}
-    if options.verb != "recover":
-        body = given({"confirm": options.yes, "confirm_passkey": options.confirm_passkey})
-    with progress(options, f"{options.verb} {options.id}"):
-        result = client_of(options).post(path, body, _SECONDS)
+def ask(options: Options) -> int:
+    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
+    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
         done = "shows a new code to scan" if result["cleaned"] else done
-    return print_answer(options, result, f"{options.id} {done}", good=result["healthy"])
+    return options.print(result, f"{options.id} {done}", good=result["healthy"])
 
 
-def repair(options: argparse.Namespace) -> int:
+def repair(options: Options) -> int:
     """Run one round of repairs; exit status 1 if a session is still unwell."""
-    client = client_of(options)
+    client = options.client
     instances: Iterable[dict[str, Any]] = client.instances()
     events = "/api/events"
     if options.id != "all":
@@ -75,14 +67,14 @@ def repair(options: argparse.Namespace) -> int:
         events = f"/api/instance/{options.id}/events"
     unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
     work = _dry_run if options.dry_run else partial(_repair, client)
-    newest = client.get(events, {"limit": 1})["events"] if options.debug else []
+    newest = client.get(events, limit=1)["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    with progress(options, f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
         done = [*pool.map(work, unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
-        for event in client.get(events, query)["events"]:
+        for event in client.get(events, **query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             say(f"{moment(event['time'])} {line}")
     rows = [
@@ -90,7 +82,7 @@ def repair(options: argparse.Namespace) -> int:
         for it, did in zip(unwell, done, strict=True)
     ]
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    print_list(options, rows, columns, nothing="nothing needs a repair")
+    options.print_rows(rows, columns, nothing="nothing needs a repair")
     return 0 if all(row["good"] for row in rows) else 1
 
 
@@ -106,29 +98,27 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
 
 def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
     try:
-        path = f"/api/instance/{instance['id']}/recover{TO_THE_END}"
-        result = client.post(path, seconds=_SECONDS)
+        result = client.post(f"/api/instance/{instance['id']}/recover?wait=300")
     except AgentSaidNo as error:
         return {"result": str(error), "good": False, "steps": []}
     words = result["ending"].replace("_", " ") or "well"
     return {"result": words, "good": result["healthy"], "steps": []}
 
 
-def incidents(options: argparse.Namespace) -> int:
+def incidents(options: Options) -> int:
     """Show failures that many instances have in common."""
     columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
-    return list_of(options, "/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
+    return options.print_list("/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
 
 
-def release(options: argparse.Namespace) -> int:
+def release(options: Options) -> int:
     """Let the members of an incident try again."""
-    answer = client_of(options).post(f"/api/incidents/{quote(options.group)}/release")
-    done = f"{answer['released']} is released: its instances try again"
-    return print_answer(options, answer, done)
+    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
+    return options.do(f"POST {path}", f"{done}: its instances try again")
 
 
-def health(options: argparse.Namespace) -> int:
+def health(options: Options) -> int:
     """Check an instance now; exit status 1 when it is not well."""
-    health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
+    health = options.ask("POST health", wait=300)
     line = f"{options.id}  {health['verdict']}: {health['sentence']}"
-    return print_answer(options, health, clean(line), good=health["healthy"])
+    return options.print(health, clean(line), good=health["healthy"])

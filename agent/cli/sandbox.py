@@ -2,7 +2,6 @@
 faults. `demo`: the agent in the foreground, with one sandbox instance to scan and nothing to
 install."""
 
-import argparse
 import json
 import os
 import shlex
@@ -11,20 +10,10 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from agent.cli.client import Client
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_group,
-    add_instance_command,
-    client_of,
-    given,
-)
+from agent.cli.command import Commands, Options, Words, clean
 from agent.cli.session import draw_code, file_fields
-from agent.cli.terminal import clean, print_answer
 from agent.errors import InvalidRequest, WaError
 
 FAULTS_SHOWN = """\
@@ -36,7 +25,7 @@ FAULTS_SHOWN = """\
 
 _FAULT: Words = {
     "FAULT": "name of the fault",
-    "--for SECONDS": ("duration of the fault", {"type": float}),
+    "--for SECONDS": "duration of the fault",
 }
 _SAY: Words = {
     "CONTACT": "who writes: a number or a jid",
@@ -46,57 +35,55 @@ _SAY: Words = {
     "--of MESSAGE_ID": "the message that it is about",
     "--group JID": "the group in which it is written",
     "--from-me": "the account's owner writes it",
-    "--count N": ("number of messages, which are numbered", {"type": int}),
+    "--count N": "number of messages, which are numbered",
     "--file FILE": "a file that it brings",
     "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
 }
 _HEARD: Words = {
     "--after CURSOR": ("those after this one", {"type": int}),
-    "--limit N": ("how many at most, default 100", {"type": int}),
+    "--limit N": "how many at most, default 100",
 }
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
-    among = add_group(commands, "sandbox", summary, example)
-    add_instance_command(among, "scan", scan)
-    parser = add_instance_command(among, "fault", fault, example="zombie --for 30", words=_FAULT)
+    among = commands.group("sandbox", summary, example)
+    among.one("scan", scan)
+    parser = among.one("fault", fault, "zombie --for 30", words=_FAULT)
     parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
-    add_instance_command(among, "clear", clear)
-    add_instance_command(among, "say", say, example="5511999990000 hello", words=_SAY)
-    add_instance_command(among, "heard", heard, words=_HEARD)
+    among.one("clear", clear)
+    among.one("say", say, "5511999990000 hello", words=_SAY)
+    among.one("heard", heard, words=_HEARD)
     words: Words = {
-        "--state DIR": ("where its state stays; XDG_STATE_HOME otherwise", {"type": Path}),
+        "--state DIR": "where its state stays; XDG_STATE_HOME otherwise",
         "--listen HOST:PORT": (
             "address of the HTTP interface, default %(default)s",
             {"default": "127.0.0.1:8470"},
         ),
     }
-    add_command(commands, "demo", demo, words=words)
+    commands.add("demo", demo, words=words)
 
 
-def scan(options: argparse.Namespace) -> int:
+def scan(options: Options) -> int:
     """Let the phone scan the code."""
-    return _ask(options, "scan", {}, "scanned")
+    return options.do("POST sandbox/scan", f"{options.id} scanned")
 
 
-def fault(options: argparse.Namespace) -> int:
+def fault(options: Options) -> int:
     """Cause a fault."""
-    body = given({"fault": options.fault, "for": vars(options)["for"]})
-    return _ask(options, "fault", body, f"fails: {options.fault}")
+    done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
+    return options.do("POST sandbox/fault", done, body)
 
 
-def clear(options: argparse.Namespace) -> int:
+def clear(options: Options) -> int:
     """End every fault."""
-    return _ask(options, "fault", {"fault": "clear"}, "has no more faults")
+    return options.do("POST sandbox/fault", f"{options.id} has no more faults", {"fault": "clear"})
 
 
-def say(options: argparse.Namespace) -> int:
+def say(options: Options) -> int:
     """Let a contact write."""
-    names = ("contact", "text", "type", "kind", "of", "group", "count")
-    body = given({name: getattr(options, name) for name in names})
-    if options.from_me:
-        body["from_me"] = True
+    names = ("contact", "text", "type", "kind", "of", "group", "from_me", "count")
+    body = options.given(*names)
     if options.file is not None:
         body |= file_fields(Path(options.file))
     if options.fields is not None:
@@ -104,30 +91,24 @@ def say(options: argparse.Namespace) -> int:
             body["fields"] = json.loads(options.fields)
         except ValueError as error:
             raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
-    return _ask(options, "say", body, "has a message coming")
+    return options.do("POST sandbox/say", f"{options.id} has a message coming", body)
 
 
-def heard(options: argparse.Namespace) -> int:
+def heard(options: Options) -> int:
     """Show what the contacts got."""
-    query = given({"after": options.after, "limit": options.limit})
-    answer = client_of(options).get(f"/api/instance/{options.id}/sandbox/heard", query)
+    answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
     shown = ("cursor", "chat", "id", "type", "text")
     lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
-    return print_answer(options, answer, *lines, nothing, more)
-
-
-def _ask(options: argparse.Namespace, what: str, body: dict[str, Any], done: str) -> int:
-    answer = client_of(options).post(f"/api/instance/{options.id}/sandbox/{what}", body)
-    return print_answer(options, answer, f"{options.id} {done}")
+    return options.print(answer, *lines, nothing, more)
 
 
 SETTINGS = Path(__file__).with_name("demo.toml")
 INSTANCE = "demo"
 
 
-def demo(options: argparse.Namespace) -> int:
+def demo(options: Options) -> int:
     """Run the agent with one sandbox instance to scan, until Ctrl+C."""
     from agent.daemon.main import main
 

@@ -3,7 +3,6 @@
 sends other kinds than text and files. `--wait` follows it until it is connected, or until only a
 person can help."""
 
-import argparse
 import json
 import sys
 import time
@@ -11,37 +10,19 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
-from agent.cli.client import LONGEST, AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import (
-    Subparsers,
-    Words,
-    add_command,
-    add_group,
-    add_instance_command,
-    client_of,
-    given,
-)
-from agent.cli.terminal import Columns, clean, list_of, moment, pair_lines, print_answer, progress
+from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
+from agent.cli.command import Columns, Commands, Options, Words, clean, moment, pair_lines
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
 sandbox a code that its own phone scans."""
-LONGEST_WAIT = 300
-TO_THE_END = f"?wait={LONGEST_WAIT}"
 WAIT: Words = {
-    "--wait SECONDS": (
-        "wait until it is connected; exit status 75 when late, or when a person must scan",
-        {"type": float},
-    )
+    "--wait SECONDS": "wait until it is connected; exit status 75 when late, or when a person must"
+    " scan"
 }
-SET: Words = {
-    "--set NAME=VALUE": (
-        "an engine's setting; the value is JSON or plain text",
-        {"action": "append", "default": []},
-    )
-}
+SET: Words = {"--set NAME=VALUE…": "an engine's setting; the value is JSON or plain text"}
 PLACE: Words = {
     "--backend NAME": "the backend that runs its session",
     "--remote NAME": "its name on the backend; default: the id",
@@ -49,7 +30,7 @@ PLACE: Words = {
 CONFIRM: Words = {
     "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
 }
-_YES: Words = {"--yes": "confirm that the pairing ends"}
+_YES: Words = {"--yes=confirm": "confirm that the pairing ends"}
 _LOGOUT = "end an instance's pairing; a person must scan again"
 _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("enable", "run an instance, now and after every boot", "enabled", WAIT),
@@ -75,7 +56,7 @@ _SEND: Words = {
 }
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     words: Words = {
         "--engine ENGINE": ("engine that connects it to WhatsApp", {"required": True}),
         **PLACE,
@@ -84,17 +65,16 @@ def add(commands: Subparsers) -> None:
         **SET,
         **WAIT,
     }
-    add_instance_command(commands, "create", create, example="--engine sandbox", words=words)
-    add_instance_command(commands, "settings", settings, example="--set scan=manual", words=SET)
+    commands.one("create", create, "--engine sandbox", words=words)
+    commands.one("settings", settings, "--set scan=manual", words=SET)
     for name, summary, done, more in _INTENTS:
-        parser = add_instance_command(commands, name, intend, summary, words=more)
-        parser.set_defaults(verb=name, done=done)
+        commands.one(name, intend, summary=summary, words=more, verb=name, done=done)
     words = {
         "--remote": "also delete its session on the backend, for good",
         "--confirm WORDS": "for --remote: the words 'delete REMOTE'",
         **CONFIRM,
     }
-    add_instance_command(commands, "delete", delete, words=words)
+    commands.one("delete", delete, words=words)
     words = {
         "word=WORD": (
             "needed: no automatic step ends its pairing, and its end needs --confirm-passkey;"
@@ -102,40 +82,39 @@ def add(commands: Subparsers) -> None:
             {"choices": ("needed", "not-needed")},
         )
     }
-    add_instance_command(commands, "passkey", mark, example="needed", words=words)
+    commands.one("passkey", mark, "needed", words=words)
     words = {
         "--watch": "follow the code until connected",
-        "--for SECONDS": ("seconds to watch, default 300", {"type": float, "default": 300}),
+        "--for SECONDS": ("seconds to watch, default 300", {"default": 300}),
     }
-    add_instance_command(commands, "qr", show_qr, example="--watch", words=words)
+    commands.one("qr", show_qr, "--watch", words=words)
     words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
-    add_instance_command(commands, "pairing-code", pairing_code, example=example, words=words)
+    commands.one("pairing-code", pairing_code, example, words=words)
     words = {
-        "FILE": ("the picture to write: PNG, or JPEG if a PNG is too large", {"type": Path}),
+        "FILE": "the picture to write: PNG, or JPEG if a PNG is too large",
         "--force": "replace the file",
     }
-    add_instance_command(commands, "screenshot", screenshot, example="sales.png", words=words)
+    commands.one("screenshot", screenshot, "sales.png", words=words)
     example = "4915112345678 hello"
-    add_instance_command(commands, "send", send, example=example, words=_SEND)
-    add_instance_command(commands, "snapshot", snapshot)
-    add_instance_command(commands, "snapshots", list_snapshots)
+    commands.one("send", send, example, words=_SEND)
+    commands.one("snapshot", snapshot)
+    commands.one("snapshots", list_snapshots)
     words = {
         "NAME": "as `snapshots` shows it",
         "--force": "also replace a newer session or use a damaged snapshot",
     }
-    add_instance_command(commands, "restore", restore, example="20260115T103045Z-12", words=words)
+    commands.one("restore", restore, "20260115T103045Z-12", words=words)
 
-    parser = add_command(commands, "trash", list_trash)
-    among = parser.add_subparsers(metavar="COMMAND", required=False)
-    add_command(among, "list", list_trash)
+    among = Commands(commands.add("trash", list_trash))
+    among.add("list", list_trash)
     words = {"NAME": "as `trash list` shows it"}
-    add_command(among, "restore", untrash, example="sales.20260115T103045Z-4", words=words)
+    among.add("restore", untrash, "sales.20260115T103045Z-4", words=words)
 
     summary = "files and keys that repairs removed from a session on a backend"
-    among = add_group(commands, "removed", summary, "list sales")
-    add_instance_command(among, "list", list_removed)
+    among = commands.group("removed", summary, "list sales")
+    among.one("list", list_removed)
     words = {"NAME": "as `removed list` shows it"}
-    add_instance_command(among, "restore", put_back, example="20260115T103045Z", words=words)
+    among.one("restore", put_back, "20260115T103045Z", words=words)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -151,7 +130,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
     return settings
 
 
-def create(options: argparse.Namespace) -> int:
+def create(options: Options) -> int:
     """Create an instance."""
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
@@ -159,57 +138,46 @@ def create(options: argparse.Namespace) -> int:
         "engine": options.engine,
         "enabled": not options.disabled,
         "settings": parse_settings([*options.set, *program]),
-        **given({"backend": options.backend, "remote": options.remote}),
+        **options.given("backend", "remote"),
     }
-    client = client_of(options)
     done = "created, disabled" if options.disabled else "created"
-    return wait_and_print(client, options, client.post("/api/instance", body), done)
+    return wait_and_print(options, options.ask("POST /api/instance", body), done)
 
 
-def settings(options: argparse.Namespace) -> int:
+def settings(options: Options) -> int:
     """Change an instance's settings."""
-    client, note = client_of(options), ""
-    present = client.get(f"/api/instance/{options.id}/details")["settings"]
+    present, note = options.ask("GET details")["settings"], ""
     if changes := parse_settings(options.set):
         # null removes a setting, so that the engine's default is used again.
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
-        path = f"/api/instance/{options.id}"
-        answer = client.request("PATCH", path, {"settings": merged})
+        answer = options.ask(f"PATCH /api/instance/{options.id}", {"settings": merged})
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
             cure = f"wa-agent restart {options.id}"
             note = f"{options.id} runs with its former settings until: {cure}"
     lines = pair_lines({name: json.dumps(value) for name, value in present.items()})
-    return print_answer(options, present, *lines, note)
+    return options.print(present, *lines, note)
 
 
-def intend(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
-    if options.verb == "logout":
-        body = given({"confirm": options.yes, "confirm_passkey": options.confirm_passkey})
-        instance = client.post(path + TO_THE_END, body)
-    else:
-        instance = client.post(path)
-    return wait_and_print(client, options, instance, options.done)
+def intend(options: Options) -> int:
+    asked = f"POST {options.verb}{'?wait=300' if options.verb == 'logout' else ''}"
+    instance = options.ask(asked, options.given("confirm", "confirm_passkey"))
+    return wait_and_print(options, instance, options.done)
 
 
-def mark(options: argparse.Namespace) -> int:
+def mark(options: Options) -> int:
     """Note whether an instance's account needs a passkey to link."""
     needed = options.word == "needed"
-    path = f"/api/instance/{options.id}/passkey"
-    instance = client_of(options).request("PUT", path, {"needed": needed})
+    instance = options.ask("PUT passkey", {"needed": needed})
     word = "needs a passkey" if needed else "needs no passkey"
-    return print_answer(options, instance, f"{options.id}: its account {word} to link")
+    return options.print(instance, f"{options.id}: its account {word} to link")
 
 
-def delete(options: argparse.Namespace) -> int:
+def delete(options: Options) -> int:
     """Retire an instance's session and remove the instance; a backend keeps its session."""
-    client, path = client_of(options), f"/api/instance/{options.id}?wait={LONGEST_WAIT}"
-    body = given({"confirm_passkey": options.confirm_passkey})
-    if options.remote:
-        path, body["confirm"] = f"{path}&remote=true", options.confirm or ""
-    with progress(options, f"deleting {options.id}"):
-        answer = client.request("DELETE", path, body or None, seconds=LONGEST)
+    query = {"wait": 300, **({"remote": "true"} if options.remote else {})}
+    asked, body = f"DELETE /api/instance/{options.id}", options.given("confirm", "confirm_passkey")
+    answer = options.ask(asked, body, f"deleting {options.id}", **query)
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "being made again" if answer["remote_renewing"] else "untouched"
@@ -222,18 +190,16 @@ def delete(options: argparse.Namespace) -> int:
         lines.append(f"{dropped} {noun} to be sent went with it, for good")
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
-    return print_answer(options, answer, *lines)
+    return options.print(answer, *lines)
 
 
-def wait_and_print(
-    client: Client, options: argparse.Namespace, instance: dict[str, Any], done: str
-) -> int:
+def wait_and_print(options: Options, instance: dict[str, Any], done: str) -> int:
     if getattr(options, "wait", None) is not None:
-        instance = wait_until_connected(client, options.id, options.wait)
+        instance = wait_until_connected(options.client, options.id, options.wait)
         done = "is connected"
     hold = clean(instance["wait_sentence"])
     waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
-    return print_answer(options, instance, f"{options.id} {done}", waits)
+    return options.print(instance, f"{options.id} {done}", waits)
 
 
 def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
@@ -258,43 +224,41 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         time.sleep(0.2)
 
 
-def pairing_code(options: argparse.Namespace) -> int:
+def pairing_code(options: Options) -> int:
     """Get a code to type on the phone instead of a scan."""
-    client, path = client_of(options), f"/api/instance/{options.id}/pairing-code{TO_THE_END}"
-    code = client.post(path, {"phone": options.phone})
+    code = options.ask("POST pairing-code", options.given("phone"), wait=300)
     how = "on the phone: linked devices, link with phone number"
     if code["expires_in"] is not None:  # not every engine knows
         how += f"; valid for {code['expires_in'] / 60:.0f} min"
-    return print_answer(options, code, code["code"], how)
+    return options.print(code, code["code"], how)
 
 
-def screenshot(options: argparse.Namespace) -> int:
+def screenshot(options: Options) -> int:
     """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
-    path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
-    with client_of(options).exchange("GET", path, None, {}, LONGEST_WAIT) as response:
+    path = f"/api/instance/{options.id}/screenshot?wait=300"
+    with options.client.exchange("GET", path) as response:
         picture = response.read()
     with whole_file(options.file) as file:
         file.write(picture)
     written = {"file": str(options.file), "bytes": len(picture)}
-    return print_answer(options, written, f"{options.file} written; it may show messages")
+    return options.print(written, f"{options.file} written; it may show messages")
 
 
-def show_qr(options: argparse.Namespace) -> int:
+def show_qr(options: Options) -> int:
     """Show the code to scan."""
-    client = client_of(options)
+    client = options.client
     if options.watch:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])
     if options.json:
-        return print_answer(options, client.get(f"/api/instance/{options.id}/qr"))
+        return options.print(options.ask("GET qr"))
     print(draw_code(client, options.id)[0], end="")
     return 0
 
 
 def draw_code(client: Client, id: str) -> tuple[str, str]:
     """The code in this terminal's colours, and its number."""
-    path, accept = f"/api/instance/{id}/qr", {"Accept": "text/plain"}
-    with client.exchange("GET", path, None, accept, 90.0) as response:
+    with client.exchange("GET", f"/api/instance/{id}/qr", Accept="text/plain") as response:
         drawing = response.read().decode("utf-8", "replace")
         number = response.headers.get("X-Qr-Number", "")
     if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
@@ -324,24 +288,23 @@ def _watch(client: Client, id: str, deadline: float) -> int:
     raise TryLater(f"cannot watch longer: no phone scanned the code of {id}")
 
 
-def send(options: argparse.Namespace) -> int:
+def send(options: Options) -> int:
     """Send a text or a file."""
     path = f"/api/instance/{options.id}/messages?wait={options.wait}"
     text = sys.stdin.read() if options.text == "-" else options.text
-    content: dict[str, Any] = {"text": text}
+    body = options.given("to", "quote")
     if options.file is not None:
-        content = {"type": "media", "caption": text, **file_fields(options.file)}
-    body = given({"to": options.to, "quote": options.quote, **content})
+        body |= {"type": "media", **file_fields(options.file)}
+    if text is not None:
+        body["text" if options.file is None else "caption"] = text
     key = options.idempotency_key
     # As the header that has its bytes. An empty one is the agent's to refuse.
     headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
-    seconds = 90.0 + max(options.wait, 0)  # more than the wait: what one takes that is not kept
-    client = client_of(options)
-    message = client.request("POST", path, body, headers, seconds)
+    message = options.client.request("POST", path, body, **headers)
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
-        return print_answer(options, message, kept, clean(message.get("sentence", "")))
-    return print_answer(options, message, f"sent message_id={message['message_id']}")
+        return options.print(message, kept, clean(message.get("sentence", "")))
+    return options.print(message, f"sent message_id={message['message_id']}")
 
 
 def file_fields(path: Path) -> dict[str, Any]:
@@ -359,38 +322,29 @@ def file_fields(path: Path) -> dict[str, Any]:
 # Copies: snapshots, the trash, and what repairs removed from a session on a backend
 
 
-def snapshot(options: argparse.Namespace) -> int:
+def snapshot(options: Options) -> int:
     """Copy a session now."""
-    made = _post(options, f"copying {options.id}", "snapshots")
+    made = options.ask("POST snapshots", doing=f"copying {options.id}")
     done = f"snapshot {made['name']} of {options.id}: {_contents(made)}"
-    return print_answer(options, made, done)
+    return options.print(made, done)
 
 
-def list_snapshots(options: argparse.Namespace) -> int:
+def list_snapshots(options: Options) -> int:
     """List a session's copies."""
-    path, nothing = f"/api/instance/{options.id}/snapshots", f"no snapshots of {options.id}"
     columns: Columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
-    return list_of(options, path, columns, nothing)
+    return options.print_list("snapshots", columns, f"no snapshots of {options.id}")
 
 
-def restore(options: argparse.Namespace) -> int:
+def restore(options: Options) -> int:
     """Replace a session by a snapshot; the trash keeps the replaced session."""
-    path = f"snapshots/{options.name}/restore"
-    answer = _post(options, f"restoring {options.id}", path, {"force": options.force})
+    path, doing = f"snapshots/{options.name}/restore", f"restoring {options.id}"
+    answer = options.ask(f"POST {path}", options.given("force"), doing)
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
-    return print_answer(
-        options,
+    return options.print(
         answer,
         f"{options.id} is as it was at {taken}",
         f"the trash has the old session as {trash}" if trash else "",
     )
-
-
-def _post(options: argparse.Namespace, words: str, path: str, body: Any = None) -> dict[str, Any]:
-    """A request that may take minutes."""
-    path = f"/api/instance/{options.id}/{path}"
-    with progress(options, words):
-        return client_of(options).post(path, body, LONGEST)
 
 
 def _contents(copy: dict[str, Any]) -> str:
@@ -400,36 +354,32 @@ def _contents(copy: dict[str, Any]) -> str:
     return f"{kind}{copy['state']}, {copy['files']} files, {copy['bytes']} bytes"
 
 
-def list_trash(options: argparse.Namespace) -> int:
+def list_trash(options: Options) -> int:
     """List retired sessions."""
     columns = {"NAME": "name", "ID": "id", "RETIRED": "retired"}
-    return list_of(options, "/api/trash", columns, "the trash is empty")
+    return options.print_list("/api/trash", columns, "the trash is empty")
 
 
-def untrash(options: argparse.Namespace) -> int:
+def untrash(options: Options) -> int:
     """Bring a retired session back."""
-    path = f"/api/trash/{options.name}/restore"
-    instance = client_of(options).post(path)
+    instance = options.ask(f"POST /api/trash/{options.name}/restore")
     state = "enabled" if instance["enabled"] else "disabled"
-    return print_answer(options, instance, f"{instance['id']} is back, {state}")
+    return options.print(instance, f"{instance['id']} is back, {state}")
 
 
-def list_removed(options: argparse.Namespace) -> int:
+def list_removed(options: Options) -> int:
     """List what repairs removed."""
-    path = f"/api/instance/{options.id}/removed{TO_THE_END}"
     columns: Columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
     columns = {**columns, "STATE": "state", "WHY": "why"}
-    return list_of(
-        options, path, columns, f"no repair removed files or keys of {options.id}", LONGEST
-    )
+    nothing = f"no repair removed files or keys of {options.id}"
+    return options.print_list("removed?wait=300", columns, nothing)
 
 
-def put_back(options: argparse.Namespace) -> int:
+def put_back(options: Options) -> int:
     """Put removed files and keys back; the session is down meanwhile."""
-    path = f"removed/{options.name}/restore{TO_THE_END}"
-    answer = _post(options, f"putting {options.name} of {options.id} back", path)
-    return print_answer(
-        options,
+    doing = f"putting {options.name} of {options.id} back"
+    answer = options.ask(f"POST removed/{options.name}/restore", doing=doing, wait=300)
+    return options.print(
         answer,
         f"{_removed(answer['removed'])} of {options.id} put back",
         f"{options.id} is {answer['instance']['connection_status']}",

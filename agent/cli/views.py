@@ -3,8 +3,6 @@ with the proof, and its next steps. `top`: the table of `list`, live in a termin
 first, until Ctrl+C. `reasons`: why sessions end, and what the agent does. `events`: the history of
 instances and agent; `logs`: what a session's worker and its program print."""
 
-import argparse
-import json
 import signal
 import subprocess
 import sys
@@ -15,23 +13,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
-from agent.cli.terminal import (
+from agent.cli.command import (
     Columns,
+    Commands,
+    Options,
     Row,
     Table,
+    Words,
     clean,
     duration,
     moment,
     pair_lines,
-    print_answer,
-    print_list,
     say,
     shown,
     soft,
-    table_of,
 )
-from agent.core.model import parse_instance_id
 from agent.core.reasons import REASONS, reasons_table
 from agent.errors import AgentUnreachable, InvalidRequest, Refused
 from agent.host.units import INSTANCES_SLICE
@@ -39,8 +35,10 @@ from agent.host.units import INSTANCES_SLICE
 if TYPE_CHECKING:
     from rich.console import Group
 
-_KEYS = ("code", "title", "does", "delay", "status", "advice")
-_HEADS = ("REASON", "MEANING", "ACTION OF THE AGENT", "DELAY", "STATUS", "ADVICE")
+_HEADS = {
+    **{"REASON": "code", "MEANING": "title", "ACTION OF THE AGENT": "does", "DELAY": "delay"},
+    **{"STATUS": "status", "ADVICE": "advice"},
+}
 _LATELY = 12
 _KINDS = (
     "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
@@ -53,41 +51,41 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 """Verdicts that repeat the status before them."""
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     words: Words = {
-        "--status STATUS": ("only this status; may be repeated", {"action": "append"}),
+        "--status STATUS…": "only this status; may be repeated",
         "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
     }
-    add_command(commands, "list", list_instances, example="--status CONNECTED", words=words)
-    add_instance_command(commands, "show", show)
-    add_instance_command(commands, "why", why)
-    add_command(commands, "reasons", reasons)
-    add_command(commands, "top", top)
+    commands.add("list", list_instances, "--status CONNECTED", words=words)
+    commands.one("show", show)
+    commands.one("why", why)
+    commands.add("reasons", reasons)
+    commands.add("top", top)
     words = {
-        "[ID]": ("only this instance", {"type": parse_instance_id}),
+        "[ID]": "only this instance",
         "-f/--follow": "keep printing new events",
-        "-n/--limit N": ("number of events, default 50", {"type": int, "default": 50}),
-        "--kind KIND": ("only this kind", {"action": "append", "default": []}),
+        "-n/--limit N": ("number of events, default 50", {"default": 50}),
+        "--kind KIND…": "only this kind",
     }
-    add_command(commands, "events", events, example="sales -f", words=words)
+    commands.add("events", events, "sales -f", words=words)
     words = {"-f/--follow": "keep printing new lines"}
-    add_instance_command(commands, "logs", logs, example="-f", words=words)
+    commands.one("logs", logs, "-f", words=words)
 
 
-def list_instances(options: argparse.Namespace) -> int:
+def list_instances(options: Options) -> int:
     """List the instances."""
     if options.trouble:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
-        told = client_of(options).get("/api/troubles")["troubles"]
+        told = options.ask("GET /api/troubles")["troubles"]
         lines = []
         for one in told:
             head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
             lines += pair_lines({head: one["sentence"], "": one["advice"]})
         lines = lines or ["nothing is wrong"]
-        return print_answer(options, {"troubles": told}, *lines, good=not told)
-    instances = list(client_of(options).instances(status=options.status or ()))
-    return print_list(options, instances, COLUMNS, nothing=NOTHING)
+        return options.print({"troubles": told}, *lines, good=not told)
+    instances = list(options.client.instances(status=options.status))
+    return options.print_rows(instances, COLUMNS, nothing=NOTHING)
 
 
 def _why(instance: dict[str, Any]) -> str:
@@ -111,10 +109,10 @@ COLUMNS: Columns = {
 NOTHING = "no instances"
 
 
-def show(options: argparse.Namespace) -> int:
+def show(options: Options) -> int:
     """Show everything about an instance."""
     details, _, lines = _look(options)
-    return print_answer(options, details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
+    return options.print(details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
 
 
 def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
@@ -130,25 +128,22 @@ def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object
             yield above + name, shown(above + name, value)
 
 
-def reasons(options: argparse.Namespace) -> int:
+def reasons(options: Options) -> int:
     """List the reasons why sessions end, with the agent's action for each."""
-    table = reasons_table()
-    answer = [dict(zip(_KEYS, row, strict=True)) for row in table]
-    return print_answer(options, answer, Table(_HEADS, table))
+    rows = [dict(zip(_HEADS.values(), row, strict=True)) for row in reasons_table()]
+    return options.print_rows(rows, _HEADS, "")
 
 
-def why(options: argparse.Namespace) -> int:
+def why(options: Options) -> int:
     """Show an instance's last events, its state, and the agent's next steps."""
     _, parts, lines = _look(options)
-    return print_answer(options, {"id": options.id, **parts}, *lines)
+    return options.print({"id": options.id, **parts}, *lines)
 
 
-def _look(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
+def _look(options: Options) -> tuple[dict[str, Any], dict[str, list[str]], list[str]]:
     """The details of a session, and what they mean: by title, and as lines."""
-    client = client_of(options)
-    details = client.get(f"/api/instance/{options.id}/details")
-    query = {"limit": 4 * _LATELY, "kind": _KINDS.split()}
-    events = client.get(f"/api/instance/{options.id}/events", query)["events"]
+    details = options.ask("GET details")
+    events = options.ask("GET events", limit=4 * _LATELY, kind=_KINDS.split())["events"]
     events = [its for its in events if its["detail"].get("verdict") not in _NOTHING_WRONG]
     parts = {
         "lately": [
@@ -256,14 +251,13 @@ _STYLES = {
 """By tone, the worst first."""
 
 
-def top(options: argparse.Namespace) -> int:
+def top(options: Options) -> int:
     """Watch every instance live, those in trouble first, until Ctrl+C."""
-    client = client_of(options)
     if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
-        return _watch(client)
-    rows = worst_first(client)
-    table = table_of(rows, COLUMNS) if rows else NOTHING
-    return print_answer(options, {"instances": rows}, table)
+        return _watch(options.client)
+    rows = worst_first(options.client)
+    table = Table(rows, COLUMNS) if rows else NOTHING
+    return options.print({"instances": rows}, table)
 
 
 def worst_first(client: Client) -> list[Row]:
@@ -295,7 +289,7 @@ def frame(rows: list[Row], lost: str = "") -> "Group":
     head = f"{time.strftime('%H:%M:%S')}  {len(rows)} instances: {', '.join(parts) or NOTHING}"
     # The others have no place in a window of 80 columns.
     columns = {head: it for head, it in COLUMNS.items() if head not in ("ENGINE", "ENABLED")}
-    table = table_of(rows, columns).drawn([_STYLES[tone] for tone in tones])
+    table = Table(rows, columns).drawn([_STYLES[tone] for tone in tones])
     notice = [Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
     return Group(Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)
 
@@ -327,73 +321,61 @@ _AGAIN = ("not_running", "slow", "stopping")
 _MOST = 1000
 
 
-def events(options: argparse.Namespace) -> int:
+def events(options: Options) -> int:
     """Show the history of instances and agent."""
-    client = client_of(options)
-    path = f"/api/instance/{options.id}/events" if options.id else "/api/events"
-    newest_first = client.get(path, {"kind": options.kind, "limit": options.limit})["events"]
-    found, cursor = newest_first[::-1], 0
-    while True:
-        for event in found:
-            _print_event(event, options)
-            cursor = event["cursor"]
-        if not options.follow:
-            return 0
-        time.sleep(_LOOK_EVERY)
-        query = {"kind": options.kind, "limit": _MOST, "after": cursor}
-        found = ask_again(client, path, query)["events"]
+    query = {"kind": options.kind, "limit": options.limit}
+    for page in follow(options, "events" if options.id else "/api/events", query):
+        # The newest come first without a cursor.
+        for event in page["events"] if "after" in query else page["events"][::-1]:
+            where, kind = clean(event["instance"] or "-"), clean(event["kind"])
+            head = f"{soft(moment(event['time']))} [{clean(event['category'])}] [{where}]"
+            options.print_line(event, f"{head} {kind}: {clean(event['sentence'])}")
+            query["after"] = event["cursor"]
+        query |= {"limit": _MOST, "after": query.get("after", 0)}
+    return 0
 
 
-def _print_event(event: dict[str, Any], options: argparse.Namespace) -> None:
-    if options.json:
-        print(json.dumps(event, ensure_ascii=False), flush=True)
-        return
-    where = event["instance"] or "-"
-    print(
-        f"{soft(moment(event['time']))} [{clean(event['category'])}] [{clean(where)}]"
-        f" {clean(event['kind'])}: {clean(event['sentence'])}",
-        flush=True,
-    )
-
-
-def ask_again(client: Client, path: str, query: dict[str, Any]) -> dict[str, Any]:
-    """A restart of the agent or of the session's worker only delays it."""
-    said = ""
+def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An answer, and with --follow the later ones: its reader writes into `query` where to go on.
+    A restart of the agent or of the session's worker only delays them."""
+    said, patient = "", False
     while True:
         try:
-            return client.get(path, query)
+            page = options.ask(f"GET {path}", **query)
         except (AgentUnreachable, AgentSaidNo) as error:
-            if isinstance(error, AgentSaidNo) and error.code not in _AGAIN:
+            if not patient or (isinstance(error, AgentSaidNo) and error.code not in _AGAIN):
                 raise
             if said != str(error):
                 said = str(error)
                 say(f"wa-agent: {said}; waiting")
-            time.sleep(_LOOK_EVERY)
+        else:
+            yield page
+            if not (options.follow or page.get("more")):
+                return
+            said, patient = "", options.follow
+            if page.get("more") or "wait" in query:
+                continue  # it comes at once, or is waited for there
+        time.sleep(_LOOK_EVERY)
 
 
-def logs(options: argparse.Namespace) -> int:
+def logs(options: Options) -> int:
     """Print the last lines of a session's worker, and of the program that it runs."""
-    client = client_of(options)
-    path = f"/api/instance/{options.id}/worker-lines"
-    if backend := client.get(f"/api/instance/{options.id}").get("backend"):
+    if backend := options.ask(f"GET /api/instance/{options.id}").get("backend"):
         words = f"it is a session of the server {backend}; see that one's log, and the journal"
         raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
-    found = client.get(path)
-    if found["lines"] is None:
-        return _from_journal(client, options)
-    while True:
+    query: dict[str, Any] = {}
+    for found in follow(options, "worker-lines", query):
+        if found["lines"] is None:
+            return _from_journal(options)
         if found["cut"]:
             say("wa-agent: the log was shortened; lines may be missing here")
         for line in found["lines"]:
-            shown = json.dumps({"line": line}, ensure_ascii=False)
-            print(shown if options.json else clean(line), flush=True)
-        if not options.follow:
-            return 0
-        time.sleep(_LOOK_EVERY)
-        found = ask_again(client, path, {"after": found["next"]})
+            options.print_line({"line": line}, clean(line))
+        query["after"] = found["next"]
+    return 0
 
 
-def _from_journal(client: Client, options: argparse.Namespace) -> int:
+def _from_journal(options: Options) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
     command = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
@@ -401,7 +383,7 @@ def _from_journal(client: Client, options: argparse.Namespace) -> int:
     # Of its own worker, the manager's about that one, and of a pack's worker about this session.
     command += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
     command += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
-    if client.url:
+    if options.client.url:
         words = f"on the machine that it runs on: {' '.join(command)}"
         raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
     return subprocess.run(command, check=False).returncode

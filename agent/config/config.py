@@ -114,7 +114,7 @@ class ApiSection:
     body_limit: int = MIB
     """Bytes that the body of a request may have."""
     head_timeout: float = 10.0
-    """Seconds that a client may take to send the head of a request."""
+    """Seconds that a client may take to send the head of a connection's first request."""
     body_timeout: float = 10.0
     """Seconds that a client may take to send the body of a request."""
     event_queue: int = 1000

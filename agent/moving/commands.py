@@ -1,6 +1,5 @@
 """`export` and `import`: a session as an archive of ours, or as another program keeps it."""
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +9,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
-from agent.cli.client import check_target, download, open_source
-from agent.cli.command import Subparsers, Words, add_command, add_instance_command, client_of
+from agent.cli.client import check_target, open_source, write_checked
+from agent.cli.command import Commands, Options, Words
 from agent.cli.session import SET, parse_settings
-from agent.cli.terminal import print_answer, progress
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
 
@@ -23,7 +21,7 @@ TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
 """The engine whose files each program takes."""
 _GZIP = b"\x1f\x8b"
 _EXPORT: Words = {
-    "FILE": ("the archive to write; with --to the folder", {"type": Path}),
+    "FILE": "the archive to write; with --to the folder",
     "--to PROGRAM": (
         f"program to write for: {', '.join((OURS, *TARGETS))}",
         {"choices": (OURS, *TARGETS), "default": OURS},
@@ -33,7 +31,7 @@ _EXPORT: Words = {
 }
 _IMPORT: Words = {
     "SOURCE": "an archive of wa-agent, a folder, a JSON file, or the word pm2",
-    "[ID]": ("id of the instance", {"type": parse_instance_id}),
+    "[ID]": "id of the instance",
     "--dry-run": "list the sessions, import nothing",
     "--all": "import every session of the source",
     "--stopped": "confirm that the sessions' own program is stopped",
@@ -42,15 +40,13 @@ _IMPORT: Words = {
     "--keys PLACE": ("folder or JSON file with the keys that the source lacks", {"default": ""}),
     "--dump FILE": "of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2",
     "--config FILE": "of pm2: the agent.toml that is added to",
-    "--only NAME": ("import this session; repeatable", {"action": "append", "default": []}),
+    "--only NAME…": "import this session; repeatable",
     "--engine ENGINE": (
         "of an archive: the engine that gets the session which its bot kept, web or baileys",
         {"choices": (WEB, BAILEYS)},
     ),
-    "--wait SECONDS": (
-        "with --enable: wait until it is connected; exit status 75 when it is not in time",
-        {"type": float},
-    ),
+    "--wait SECONDS": "with --enable: wait until it is connected; exit status 75 when it is not in"
+    " time",
     **SET,
 }
 _EXAMPLE = """sales.tar.gz --enable
@@ -58,26 +54,25 @@ _EXAMPLE = """sales.tar.gz --enable
   wa-agent import pm2 --dry-run"""
 
 
-def add(commands: Subparsers) -> None:
-    summary = "write a session, with its keys, into one file"
-    add_instance_command(commands, "export", export, summary, "sales.tar.gz", words=_EXPORT)
-    summary = "make an instance from an archive, another program's session or a bot of pm2's"
-    add_command(commands, "import", import_sessions, summary, _EXAMPLE, words=_IMPORT)
+def add(commands: Commands) -> None:
+    commands.one("export", export, "sales.tar.gz", words=_EXPORT)
+    commands.add("import", import_sessions, _EXAMPLE, _IMPORT)
 
 
-def export(options: argparse.Namespace) -> int:
+def export(options: Options) -> int:
+    """Write a session, with its keys, into one file."""
     last = f"stop {options.id} here before the copy runs anywhere else"
     if options.to != OURS:
         folder = _export_to(options, TARGETS[options.to])
-        return print_answer(options, {"folder": str(folder)}, f"{folder} written; {last}")
+        return options.print({"folder": str(folder)}, f"{folder} written; {last}")
     check_target(options.file, force=options.force)
     sha256 = _download(options, options.file)
     size = options.file.stat().st_size
     written = {"file": str(options.file), "bytes": size, "sha256": sha256}
-    return print_answer(options, written, f"{sha256}  {options.file}", f"{size} bytes; {last}")
+    return options.print(written, f"{sha256}  {options.file}", f"{size} bytes; {last}")
 
 
-def _export_to(options: argparse.Namespace, engine: str) -> Path:
+def _export_to(options: Options, engine: str) -> Path:
     from agent.moving.sources import export_folder
 
     with scratch() as folder:
@@ -89,11 +84,11 @@ def _export_to(options: argparse.Namespace, engine: str) -> Path:
         return export_folder(session, engine, options.id, options.file, force=options.force)
 
 
-def _download(options: argparse.Namespace, target: Path) -> str:
-    body = {"snapshot": options.snapshot} if options.snapshot else {}
-    client, path = client_of(options), f"/api/instance/{options.id}/export"
-    with progress(options, f"exporting {options.id}"):
-        return download(client, path, body, target)
+def _download(options: Options, target: Path) -> str:
+    path, body = f"/api/instance/{options.id}/export", options.given("snapshot")
+    asked = options.client.exchange("POST", path, body, Accept="*/*")
+    with options.progress(f"exporting {options.id}"), asked as response:
+        return write_checked(response, target, "X-Archive-SHA256")[1]
 
 
 def _unpack(archive: Path, folder: Path) -> Arrived:
@@ -103,7 +98,8 @@ def _unpack(archive: Path, folder: Path) -> Arrived:
         return unpack_apart(session, file, Limits())
 
 
-def import_sessions(options: argparse.Namespace) -> int:
+def import_sessions(options: Options) -> int:
+    """Make an instance from an archive, another program's session or a bot of pm2's."""
     if options.wait is not None and not options.enable:
         words = "cannot wait for what does not run: --wait needs --enable"
         raise InvalidRequest(words, field="wait")
@@ -141,7 +137,7 @@ def _engine(source: str) -> str:
     return "" if head_of(path).startswith(_GZIP) else BAILEYS
 
 
-def _import_archive(options: argparse.Namespace, path: Path) -> int:
+def _import_archive(options: Options, path: Path) -> int:
     if options.dry_run:
         session = look_at_archive(path)
         return print_plan(options, [Planned(session, id_for(session, options.id))])
@@ -176,7 +172,7 @@ def look_at_archive(path: Path) -> FoundSession:
     )
 
 
-def _import_found(options: argparse.Namespace, engine: str) -> int:
+def _import_found(options: Options, engine: str) -> int:
     """Sessions of another program: found, shown, packed and sent one by one."""
     if settings := parse_settings(options.set):
         from agent.engines.catalog import check_settings
@@ -189,7 +185,7 @@ def _import_found(options: argparse.Namespace, engine: str) -> int:
     if options.dry_run:
         return print_plan(options, plan)
     _refuse_unclear(options, plan)
-    client_of(options).get("/api/caller")  # before anything is copied
+    options.ask("GET /api/caller")  # before anything is copied
     done = []
     for planned in plan:
         session = planned.session
@@ -217,7 +213,7 @@ def _planned(session: FoundSession, id: str) -> Planned:
     return Planned(session, id)
 
 
-def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
+def _find(options: Options, engine: str) -> list[FoundSession]:
     from agent.moving import sources
 
     if engine == WEB:
@@ -232,7 +228,7 @@ def _find(options: argparse.Namespace, engine: str) -> list[FoundSession]:
     return sources.without_twins([session for session in sessions if session.name in names])
 
 
-def only(options: argparse.Namespace, names: list[str], source: str) -> list[str]:
+def only(options: Options, names: list[str], source: str) -> list[str]:
     """Those of the names that --only asks for."""
     if missing := set(options.only) - set(names):
         words = f"cannot import {min(missing)}: {source} has {', '.join(names[:20])}"
@@ -240,7 +236,7 @@ def only(options: argparse.Namespace, names: list[str], source: str) -> list[str
     return options.only or names
 
 
-def _refuse_unclear(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
+def _refuse_unclear(options: Options, plan: Sequence[Planned]) -> None:
     """One session goes by itself; more are named, so that none is moved by mistake."""
     first = plan[0].session
     if len(plan) == 1 and first.problem:
@@ -255,7 +251,7 @@ def _refuse_unclear(options: argparse.Namespace, plan: Sequence[Planned]) -> Non
 
 @contextmanager
 def _packed(
-    options: argparse.Namespace, planned: Planned, engine: str, settings: Mapping[str, Any]
+    options: Options, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
     from agent.moving.sources import copy_local_auth, local_auths, write_folder

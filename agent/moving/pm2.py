@@ -1,6 +1,5 @@
 """Bots of pm2 as rows of [[program]], from what `pm2 save` wrote. Nothing is changed."""
 
-import argparse
 import json
 import os
 import pwd
@@ -17,8 +16,7 @@ from typing import Any
 import tomli_w
 
 from agent.cli.client import NO_CONFIG, AgentSaidNo, Client, config_path, open_source
-from agent.cli.command import client_of
-from agent.cli.terminal import print_answer
+from agent.cli.command import Options
 from agent.config.load import add_rows, load_config
 from agent.engines.program.settings import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest, Refused
@@ -192,7 +190,7 @@ _NEXT = (
 )
 
 
-def import_pm2(options: argparse.Namespace) -> int:
+def import_pm2(options: Options) -> int:
     for name in ("id", "replace", "enable", "engine"):
         if getattr(options, name):
             words = f"cannot use {name} for pm2: a bot becomes a disabled instance of its name"
@@ -205,7 +203,7 @@ def import_pm2(options: argparse.Namespace) -> int:
     new = _new_programs(bots, programs_of(load_config(path, os.environ)))
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
     if not options.dry_run:
-        client = client_of(options)
+        client = options.client
         client.get("/api/caller")  # before anything is written
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
@@ -221,10 +219,10 @@ def import_pm2(options: argparse.Namespace) -> int:
         lines += [f"  {report['move']}"]
     answer = {"source": source, "bots": shown, "tables": tables}
     text = "\n".join([*tables.splitlines(), "", *lines, *_NEXT]).strip()
-    return print_answer(options, answer, text, good=not any(bot.refused for bot in bots))
+    return options.print(answer, text, good=not any(bot.refused for bot in bots))
 
 
-def _wanted(options: argparse.Namespace, bots: list[Bot]) -> list[Bot]:
+def _wanted(options: Options, bots: list[Bot]) -> list[Bot]:
     names = only(options, [bot.name for bot in bots], "pm2")
     if not names:
         raise Refused("cannot import from pm2: it runs nothing", code="no_session")

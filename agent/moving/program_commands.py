@@ -1,6 +1,5 @@
 """`programs`: what agent.toml declares, and what their units must show them; doctor's checks."""
 
-import argparse
 import os
 import shlex
 import sys
@@ -9,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.client import config_path
-from agent.cli.command import Subparsers, Words, add_command, name_of_a
+from agent.cli.command import Commands, Options, Words
 from agent.cli.doctor import Finding, Installation, note, ok, wrong
-from agent.cli.terminal import print_answer, print_list
 from agent.config.load import load_config
 from agent.engines.program.environment import find_command, read_environment_file
 from agent.engines.program.settings import ProgramDeclaration
@@ -21,31 +19,29 @@ from agent.moving.programs import hide_values, programs_of, render_drop_in
 _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
 
-def add(commands: Subparsers) -> None:
+def add(commands: Commands) -> None:
     config = {"--config FILE": "agent.toml"}
-    summary = "list the programs that may run as instances"
-    parser = add_command(commands, "programs", list_programs, summary, words=config)
-    among = parser.add_subparsers(metavar="COMMAND")
-    words: Words = {"PROGRAM": ("the program's name", {"type": name_of_a("program")}), **config}
-    summary = "print a systemd drop-in with the rights that a program's unit needs"
-    add_command(among, "drop-in", drop_in, summary, "shopbot > program.conf", words=words)
+    among = Commands(commands.add("programs", list_programs, words=config))
+    words: Words = {"PROGRAM": "the program's name", **config}
+    among.add("drop-in", drop_in, "shopbot > program.conf", words)
 
 
-def list_programs(options: argparse.Namespace) -> int:
+def list_programs(options: Options) -> int:
+    """List the programs that may run as instances."""
     keys = ("name", "folder", "library", "environment")
     programs = [hide_values(program) for program in _declared(options)]
     rows = [{key: getattr(program, key) for key in keys} for program in programs]
     for row, program in zip(rows, programs, strict=True):
         row["command"] = shlex.join(program.command)
-    return print_list(
-        options,
+    return options.print_rows(
         rows,
         {"NAME": "name", "COMMAND": "command", "FOLDER": "folder", "LIBRARY": "library"},
         nothing="no programs: [[program]] in agent.toml names them",
     )
 
 
-def drop_in(options: argparse.Namespace) -> int:
+def drop_in(options: Options) -> int:
+    """Print a systemd drop-in with the rights that a program's unit needs."""
     declared = {program.name: program for program in _declared(options)}
     if options.program not in declared:
         names = ", ".join(declared) or "none"
@@ -57,10 +53,10 @@ def drop_in(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     path = "/etc/systemd/system/wa-instance@INSTANCE.service.d/program.conf"
-    return print_answer(options, {"path": path, "text": text}, text.removesuffix("\n"))
+    return options.print({"path": path, "text": text}, text.removesuffix("\n"))
 
 
-def _declared(options: argparse.Namespace) -> tuple[ProgramDeclaration, ...]:
+def _declared(options: Options) -> tuple[ProgramDeclaration, ...]:
     """From the settings alone: the operator needs it before the agent runs with them."""
     return programs_of(load_config(config_path(options.config, os.environ), os.environ))
 

@@ -5,8 +5,8 @@ import asyncio
 from aiohttp import web
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Field, archive_of, route
-from agent.api.present import HEADERS, created, show_instance
+from agent.api.http.call import Call, Field, Json, archive_of, route
+from agent.api.present import HEADERS, show_instance
 from agent.core.words import ID_PATTERN
 
 EXPORT = (Field("snapshot", str, "of this snapshot; default: one made now", most=24),)
@@ -41,7 +41,7 @@ async def export(call: Call) -> web.StreamResponse:
         return answer
 
 
-async def import_archive(call: Call) -> web.Response:
+async def import_archive(call: Call) -> Json:
     """An instance from an archive, which is the body."""
     query = call.query
     view, sha256, retired = await call.parts.archives.import_archive(
@@ -50,11 +50,11 @@ async def import_archive(call: Call) -> web.Response:
         replace=query.get("replace", False),
         enable=query.get("enable", False),
     )
-    shown = {**show_instance(view), "sha256": sha256, "trash": retired}
-    return created(shown, f"/api/instance/{view.instance.id}")
+    return {**show_instance(view), "sha256": sha256, "trash": retired}
 
 
+ONE = "/api/instance/{id}"
 ROUTES = (
-    route("POST /api/instance/{id}/export", Right.ADMIN, export, EXPORT),
-    route("POST /api/import", Right.ADMIN, import_archive, query=IMPORT, answers=(201,)),
+    route(f"POST {ONE}/export", Right.ADMIN, export, EXPORT),
+    route("POST /api/import", Right.ADMIN, import_archive, query=IMPORT, answers=(201,), made=ONE),
 )

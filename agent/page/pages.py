@@ -38,19 +38,6 @@ _ERROR = {
         "request": {"type": "string", "description": "the request's name, also in the log"},
     },
 }
-_INSTANCE = {
-    "type": "object",
-    "required": ["id", "wait_reason", "wait_sentence"],
-    "properties": {
-        "id": {"type": "string", "pattern": f"^{ID_PATTERN}$"},
-        "wait_reason": {
-            "type": "string",
-            "description": 'why it must wait, as a stable code; "" = it need not',
-        },
-        "wait_sentence": {"type": "string", "description": "the same for people"},
-    },
-}
-"""Those of the many fields of a session that programs ask for most."""
 
 
 async def show_openapi(_call: Call) -> web.Response:
@@ -74,7 +61,7 @@ def _described() -> bytes:
         "paths": paths,
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
-            "schemas": {"Error": _ERROR, "Instance": _INSTANCE},
+            "schemas": {"Error": _ERROR},
         },
     }
     return json.dumps(described, separators=(",", ":")).encode() + b"\n"
@@ -96,7 +83,7 @@ def _operation(route: Route) -> dict[str, Any]:
         for name, pattern in PATH_PARAMETER.findall(route.path)
     ]
     parameters += [
-        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema(query=True)}
+        {"name": f.name, "in": "query", "required": f.required, "schema": f.schema()}
         for f in route.query
     ]
     operation: dict[str, Any] = {

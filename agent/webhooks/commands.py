@@ -1,13 +1,11 @@
 """`wa-agent webhooks`: where they send events, how many wait, and a try by hand; and what doctor
 says of each."""
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent.cli.command import Subparsers, add_command, client_of, name_of_a
+from agent.cli.command import Commands, Options, clean
 from agent.cli.doctor import Finding, Installation, ok, wrong
-from agent.cli.terminal import clean, list_of, print_answer
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
@@ -15,36 +13,35 @@ COLUMNS = {
     **{"NAME": "name", "URL": "url", "STATE": "state", "CIRCUIT": "circuit", "WAITING": "waiting"},
     **{"OLDEST": "oldest", "GIVEN UP": "dead", "LAST PROBLEM": "problem"},
 }
+_ONE = {"WEBHOOK": "the webhook's name"}
 
 
-def add(commands: Subparsers) -> None:
-    summary = "list the webhooks and their waiting events"
-    parser = add_command(commands, "webhooks", list_webhooks, summary)
-    among = parser.add_subparsers(metavar="COMMAND")
-    words = {"WEBHOOK": ("the webhook's name", {"type": name_of_a("webhook")})}
-    tested = "send a test event now and print the answer; exit status 1 if it was refused"
-    again = "close a webhook's circuit and send now"
-    for name, run, summary in (("test", test, tested), ("retry", retry, again)):
-        add_command(among, name, run, summary, "ops", words=words)
+def add(commands: Commands) -> None:
+    among = Commands(commands.add("webhooks", list_webhooks))
+    among.add("test", test, "ops", _ONE)
+    among.add("retry", retry, "ops", _ONE)
 
 
-def list_webhooks(options: argparse.Namespace) -> int:
+def list_webhooks(options: Options) -> int:
+    """List the webhooks and their waiting events."""
     nothing = "no webhooks: [[webhook]] in agent.toml names them"
-    return list_of(options, "/api/webhooks", COLUMNS, nothing)
+    return options.print_list("/api/webhooks", COLUMNS, nothing)
 
 
-def test(options: argparse.Namespace) -> int:
-    trial = client_of(options).post(f"/api/webhooks/{options.webhook}/test")
+def test(options: Options) -> int:
+    """Send a test event now and print the answer; exit status 1 if it was refused."""
+    trial = options.ask(f"POST /api/webhooks/{options.webhook}/test")
     reply = f"it answered {trial['status']}" if trial["status"] else clean(trial["problem"])
     verdict = "taken" if trial["delivered"] else "not taken"
     said = f"it said: {clean(trial['said'])}" if trial["said"] else ""
     line = f"{verdict}: {reply}, in {trial['seconds']:.3f} s"
-    return print_answer(options, trial, line, said, good=trial["delivered"])
+    return options.print(trial, line, said, good=trial["delivered"])
 
 
-def retry(options: argparse.Namespace) -> int:
-    answer = client_of(options).post(f"/api/webhooks/{options.webhook}/retry")
-    return print_answer(options, answer, f"{options.webhook} is tried now")
+def retry(options: Options) -> int:
+    """Close a webhook's circuit and send now."""
+    path = f"/api/webhooks/{options.webhook}/retry"
+    return options.do(f"POST {path}", f"{options.webhook} is tried now")
 
 
 def examine(here: Installation) -> Iterator[Finding]:

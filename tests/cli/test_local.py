@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from agent.cli.client import checkout, config_path, socket_candidates
+from agent.cli.command import Table, clean, duration
 from agent.cli.main import run
-from agent.cli.terminal import Table, clean, duration
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]
@@ -191,10 +191,11 @@ def test_durations_have_two_units(seconds: float, expected: str) -> None:
 def test_tables_stay_aligned_and_print_no_foreign_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table = Table(("A", "B"), [("abc", "x"), ("abcde", "y")])
+    columns = {"A": "a", "B": "b"}
+    table = Table([{"a": "abc", "b": "x"}, {"a": "abcde", "b": "y"}], columns)
     assert str(table).splitlines() == ["A      B", "abc    x", "abcde  y"]
     capsys.readouterr()
-    Console().print(Table(("A", "B"), [("CONNECTED", "a\x1b[2Jb [red]")]).drawn())
+    Console().print(Table([{"a": "CONNECTED", "b": "a\x1b[2Jb [red]"}], columns).drawn())
     drawn = capsys.readouterr().out
     assert ("CONNECTED" in drawn, "a�[2Jb [red]" in drawn, "\x1b" in drawn) == (True, True, False)
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"

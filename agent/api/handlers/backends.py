@@ -3,11 +3,9 @@ servers."""
 
 from operator import attrgetter
 
-from aiohttp import web
-
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json
-from agent.api.present import created, json_answer, part, show_backend, show_instance, show_key
+from agent.api.present import part, show_backend, show_instance, show_key
 from agent.core.words import ID_PATTERN
 from agent.engines.catalog import CATALOG, describe_engine
 
@@ -42,7 +40,7 @@ async def sessions(call: Call) -> Json:
         "backend": name,
         "sessions": [
             {
-                **part(session, "remote=name", "status", "account", "title"),
+                **part(session, "remote=name status account title"),
                 "instance": ours.get(session.name),
             }
             for session in sorted(remote, key=attrgetter("name"))
@@ -51,17 +49,17 @@ async def sessions(call: Call) -> Json:
     }
 
 
-async def adopt(call: Call) -> web.Response:
+async def adopt(call: Call) -> Json:
     """Make an instance of a backend's session."""
     remote, wanted = call.body["remote"], call.body.get("id")
     id = await call.supervisor.backends.adopt(_name(call), remote, wanted)
-    return created(show_instance(call.supervisor.view(id)), f"/api/instance/{id}")
+    return show_instance(call.supervisor.view(id))
 
 
-async def reload(call: Call) -> web.Response:
+async def reload(call: Call) -> Json:
     """Let the agent read agent.toml again."""
     call.parts.reload.set()
-    return json_answer({"look": "/api/health"}, 202)
+    return {"look": "/api/health"}
 
 
 async def check(call: Call) -> Json:
@@ -115,11 +113,11 @@ async def list_keys(call: Call) -> Json:
     return {"keys": [show_key(row, ring.used_wall(row.id)) for row in ring.rows()]}
 
 
-async def add_key(call: Call) -> web.Response:
+async def add_key(call: Call) -> Json:
     """Make a key."""
     scopes = tuple(dict.fromkeys(call.body["scopes"]))
     row, token = await call.parts.ring.add(call.body["name"], scopes)
-    return created({**show_key(row, None), "token": token}, f"/api/keys/{row.id}")
+    return {**show_key(row, None), "token": token}
 
 
 async def revoke_key(call: Call) -> Json:

@@ -6,6 +6,7 @@ new ones, without gap or repetition."""
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +16,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Call, Field
-from agent.api.present import json_answer
+from agent.api.http.call import REVOKED, Answer, Call, Field
 from agent.core.model import JournalEntry
 from agent.core.session import show_event
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
@@ -66,16 +66,12 @@ async def send_frame(listener: web.WebSocketResponse, frame: Mapping[str, Any]) 
 
 async def _watch_incoming(listener: web.WebSocketResponse) -> None:
     """Returns when the listener leaves or sends too much."""
-    loop = asyncio.get_running_loop()
-    begun, received = loop.time(), 0
+    now, heard = asyncio.get_running_loop().time, deque[float](maxlen=_LOUDEST)
     async for message in listener:
-        if message.type is WSMsgType.ERROR:
+        too_loud = len(heard) == _LOUDEST and now() - heard[0] < 60
+        if too_loud or message.type is WSMsgType.ERROR:
             return
-        if loop.time() - begun > 60:
-            begun, received = loop.time(), 0
-        received += 1
-        if received > _LOUDEST:
-            return
+        heard.append(now())
 
 
 async def _say_goodbye(
@@ -101,7 +97,7 @@ EVENTS = (
 _PAGE = 500
 
 
-async def events(call: Call) -> web.StreamResponse:
+async def events(call: Call) -> Answer:
     """Live events over a WebSocket; the history without one."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await serve_live(call, _filter(call), partial(_write, call))
@@ -109,7 +105,7 @@ async def events(call: Call) -> web.StreamResponse:
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
     if "instance" in call.query:
         raise InvalidRequest("cannot use instance without a WebSocket", field="instance")
-    return json_answer(await read_history(call, None))
+    return await read_history(call, None)
 
 
 def _filter(call: Call) -> EventFilter:

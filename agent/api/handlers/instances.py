@@ -8,12 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
-
 from agent.api.handlers.looks import ask_engine
 from agent.api.http.auth import Right
 from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json
-from agent.api.present import created, part, show_details, show_instance
+from agent.api.present import part, show_details, show_instance
 from agent.core.model import Instance
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import show_event, wall_text
@@ -60,7 +58,7 @@ HISTORY = (
 )
 
 
-async def create(call: Call) -> web.StreamResponse:
+async def create(call: Call) -> Json:
     """Create an instance."""
     body = call.body
     instance = Instance(
@@ -70,8 +68,7 @@ async def create(call: Call) -> web.StreamResponse:
         settings=placed(body),
         created_wall=time.time(),
     )
-    view = await call.supervisor.orders.create(instance)
-    return created(show_instance(view), f"/api/instance/{view.instance.id}")
+    return show_instance(await call.supervisor.orders.create(instance))
 
 
 def placed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,10 +270,10 @@ async def restore(call: Call) -> Json:
 
 def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
     manifest = snapshot.manifest
-    shown = part(snapshot, "name", "id", "good", "problem")
+    shown = part(snapshot, "name id good problem")
     if manifest is not None:
-        shown |= part(manifest, "taken_wall", "why", "engine", "account", "state", "backup")
-        shown |= {"files": len(manifest.listing.files), "bytes": manifest.listing.size}
+        shown |= part(manifest, "taken_wall why engine account state backup bytes=listing.size")
+        shown["files"] = len(manifest.listing.files)
     return shown
 
 
@@ -284,7 +281,7 @@ async def trash(call: Call) -> Json:
     """Retired sessions."""
     return {
         "trash": [
-            {**part(row, "name", "retired_wall=at_wall"), "id": row.name.partition(".")[0]}
+            {**part(row, "name retired=at_wall"), "id": row.name.partition(".")[0]}
             for row in await call.supervisor.orders.trash()
         ]
     }

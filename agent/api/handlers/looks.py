@@ -7,10 +7,8 @@ sizes are bounded, and a picture is one only by its first bytes."""
 
 import asyncio
 import base64
-import binascii
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -20,8 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Field, Json
-from agent.api.present import json_answer
+from agent.api.http.call import Answer, Call, Field, Json
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import (
     EngineError,
@@ -33,6 +30,7 @@ from agent.errors import (
     VaultError,
     WaError,
 )
+from agent.files import open_plain
 from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT
 from agent.vault.folder import SESSION, Folder, open_instance
@@ -81,7 +79,7 @@ class NotAcceptable(WaError):
     http = 406
 
 
-async def show_qr(call: Call) -> web.Response:
+async def show_qr(call: Call) -> Answer:
     """The code to scan; JSON, PNG, SVG or text by Accept."""
     view = call.view
     accept = (call.request.headers.get("Accept") or "*/*").lower().split(",")
@@ -103,17 +101,12 @@ async def show_qr(call: Call) -> web.Response:
             code="no_qr",
         )
     if form == JSON:
-        return json_answer(
-            {"qr": qr.text, "expires_in": round(qr.expires_in, 3), "number": qr.number}
-        )
+        return {"qr": qr.text, "expires_in": round(qr.expires_in, 3), "number": qr.number}
     # Drawing takes milliseconds of pure Python; other requests need not wait for it.
     drawn = await asyncio.to_thread(draw, qr.text, form)
-    answer = web.Response(body=drawn, content_type=form)
-    if form == TEXT:
-        answer.charset = "utf-8"
-    answer.headers["X-Qr-Number"] = str(qr.number)
-    answer.headers["X-Qr-Expires-In"] = f"{max(qr.expires_in, 0):.3f}"
-    return answer
+    lives, charset = f"{max(qr.expires_in, 0):.3f}", "utf-8" if form == TEXT else None
+    headers = {"X-Qr-Number": str(qr.number), "X-Qr-Expires-In": lives}
+    return web.Response(body=drawn, content_type=form, charset=charset, headers=headers)
 
 
 async def pairing_code(call: Call) -> Json:
@@ -140,7 +133,7 @@ async def screenshot(call: Call) -> web.Response:
     )
     try:
         content = base64.b64decode(str(answer.get("content", "")), validate=True)
-    except binascii.Error:
+    except ValueError:
         content = b""
     for start, kind in _PICTURES.items():
         if content.startswith(start):
@@ -247,10 +240,9 @@ def _read_note(folder: Folder, name: str) -> dict[str, Any]:
 def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str], int, bool]:
     """Whole lines, where to go on, and whether the file is shorter than it was. `only`: the lines
     of this session."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            size = file.seek(0, os.SEEK_END)
+        with open_plain(path) as file:
+            size = file.seek(0, io.SEEK_END)
             cut = after is not None and after > size
             begin = max(size - _TAIL, 0) if after is None else 0 if cut else after
             file.seek(begin)

@@ -1,5 +1,6 @@
 """Sending a message; telling a chat for the moment that its messages were read, or that the account
-types, which is done at once or refused."""
+types, which is done at once or refused. The sandbox engine's side of it: its phone, its contacts,
+its faults."""
 
 import asyncio
 import binascii
@@ -15,6 +16,7 @@ from agent.api.http.call import Call, Field, Json, read_body
 from agent.api.present import json_answer
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
+from agent.engines.sandbox.conversation import KINDS, TYPES
 from agent.engines.whatsapp import person_of, receiver_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
 from agent.messages.outcomes import refusal_of
@@ -197,7 +199,12 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
     kind = read_body({"type": body.get("type", "text")}, (_TYPE,))["type"]
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(call.engine, kind, *(name for name in _ON_MESSAGES if name in message))
-    _name_people(message)
+    # One form for a person, however its number is written.
+    for name in {"quote_from", "sender"} & message.keys():
+        message[name] = writer_of(message[name], name)
+    if "mentions" in message:
+        people = (person_of(person, "mentions") for person in message["mentions"])
+        message["mentions"] = list(dict.fromkeys(people))
     if kind == "media":
         if ("url" in message) == ("content" in message):
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
@@ -241,16 +248,6 @@ def must_send(engine: str, *features: str) -> None:
             )
 
 
-def _name_people(message: dict[str, Any]) -> None:
-    """One form for a person, however its number is written."""
-    for name in ("quote_from", "sender"):
-        if name in message:
-            message[name] = writer_of(message[name], name)
-    if "mentions" in message:
-        people = (person_of(person, "mentions") for person in message["mentions"])
-        message["mentions"] = list(dict.fromkeys(people))
-
-
 def writer_of(text: str, field: str) -> str:
     return ME if text == ME else person_of(text, field)
 
@@ -276,3 +273,78 @@ def check_file(content: str, limit: int) -> str:
 
 def _digest(message: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
+
+
+# The sandbox
+
+FAULTS = (
+    *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
+    *("temp-ban", "conflict", "outdated", "passkey", "stuck-loading", "corrupt-files", "clear"),
+)
+FAULT = (
+    Field("fault", str, "name; clear = end every fault", required=True, choices=FAULTS),
+    Field("for", float, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
+    Field("peers", list, "contacts whose messages fail (bad-mac, prekey)", most=100),
+    Field("per_minute", float, "errors of each peer per minute", least=0.1, most=6000),
+    Field("bytes_per_second", float, "growth of a memory leak", least=1, most=2**30),
+)
+SAY = (
+    Field("contact", str, "who writes: a number or a jid", required=True, least=1, most=64),
+    Field("text", str, "the text, caption, emoji, option or state", most=65_536),
+    Field("kind", str, "default message", choices=KINDS),
+    Field("type", str, "of a message; default text", choices=TYPES),
+    Field("of", str, "id of the message that it is about", least=1, most=64),
+    Field("group", str, "jid of the group in which it is written", least=1, most=64),
+    Field("from_me", bool, "true = the account's owner writes it on the phone"),
+    Field("message_id", str, "its id at WhatsApp; default: a new one", least=1, most=48),
+    Field("count", int, "so many messages, numbered; default 1", least=1, most=10_000),
+    Field("content", str, "a file that it brings, base64; api.media_limit bytes", least=1),
+    Field("mimetype", str, "the file's type", least=3, most=128),
+    Field("filename", str, "the file's name", most=255),
+    Field("fields", dict, "more of its record: quote, mentions, media, location, poll …"),
+)
+HEARD = (
+    Field("after", int, "cursor of the last one seen; default 0", least=0),
+    Field("limit", int, "how many at most; default 100", least=1, most=1000),
+)
+
+
+async def scan(call: Call) -> Json:
+    """Let the sandbox's phone scan."""
+    return await _sandbox(call, "scan", {})
+
+
+async def fault(call: Call) -> Json:
+    """Cause a fault in the sandbox."""
+    return await _sandbox(call, "fault", {"name": call.body.pop("fault"), **call.body})
+
+
+async def say(call: Call) -> Json:
+    """Let a contact of the sandbox write."""
+    section = call.parts.section
+    async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
+        said = read_body(body, SAY)
+        if "content" in said:
+            said["content"] = await asyncio.to_thread(
+                check_file, said["content"], section.media_limit
+            )
+        return await _sandbox(call, "say", said)
+
+
+async def heard(call: Call) -> Json:
+    """What the sandbox's contacts got, oldest first."""
+    return await _sandbox(call, "heard", call.query)
+
+
+async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
+    view = call.view
+    if view.instance.engine != "sandbox":
+        raise Refused(
+            f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
+            code="not_sandbox",
+        )
+    try:
+        return dict(await call.supervisor.asking.command(call.id, name, arguments))
+    except EngineError as error:
+        # The sandbox refuses by design, such as a scan without a code.
+        raise Refused(str(error), code=error.code) from error

@@ -8,8 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Field, Json
-from agent.api.present import json_answer, show_verdict
+from agent.api.http.call import Answer, Call, Field, Json
+from agent.api.present import part, show_verdict
 from agent.clock import boot_now
 from agent.core.health import has_given_up, is_wanted
 from agent.core.model import Health
@@ -77,19 +77,19 @@ async def check_database(call: Call) -> Json:
     return {"good": result == "ok", "found": result}
 
 
-async def alive(call: Call) -> web.Response:
+async def alive(call: Call) -> Answer:
     """Alive: the loop turns."""
     status = call.supervisor.status()
     shown = {name: status[name] for name in ("alive", "last_pass_age_seconds")}
-    return json_answer(shown, 200 if shown["alive"] else 503)
+    return (200 if shown["alive"] else 503), shown
 
 
-async def ready(call: Call) -> web.Response:
+async def ready(call: Call) -> Answer:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
     shown = {"ready": status["ready"], "restoring": status["restoring"]}
     shown["not_listening"] = call.parts.not_listening
-    return json_answer(shown, 200 if shown["ready"] else 503)
+    return (200 if shown["ready"] else 503), shown
 
 
 async def metrics(call: Call) -> web.Response:
@@ -100,6 +100,9 @@ async def metrics(call: Call) -> web.Response:
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
 
 
+_OF = {"instance": Of.SESSION, "backend": Of.BACKEND, "group": Of.GROUP}
+
+
 async def list_troubles(call: Call) -> Json:
     """What is wrong now."""
     found = sorted(
@@ -108,14 +111,9 @@ async def list_troubles(call: Call) -> Json:
     )
     shown = [
         {
-            "kind": its.row.name,
-            "severity": its.row.severity.value,
-            "instance": its.who if its.row.of is Of.SESSION else None,
-            "backend": its.who if its.row.of is Of.BACKEND else None,
-            "group": its.who if its.row.of is Of.GROUP else None,
-            "sentence": its.sentence,
+            **part(its, "kind=row.name row.severity sentence since=begun_wall"),
+            **{word: its.who if its.row.of is of else None for word, of in _OF.items()},
             "advice": its.row.advice.format(who=its.who),
-            "since": wall_text(its.begun_wall),
         }
         for its in found
     ]

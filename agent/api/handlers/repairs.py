@@ -5,11 +5,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from aiohttp import web
-
 from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
-from agent.api.http.call import CONFIRM_PASSKEY, Call, Field, Json, look_at
+from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json, look_at
 from agent.api.present import part, show_backend, show_incident, show_instance, show_reconnection
 from agent.core.model import Instance, UnitState
 from agent.core.recovery.repair import Goal
@@ -72,28 +70,25 @@ SETUP = (
 )
 
 
-async def recover(call: Call) -> Json | web.StreamResponse:
+async def recover(call: Call) -> Answer:
     """Repair an instance and keep its pairing."""
     return await _repair(call, Goal.RECOVER)
 
 
-async def cleanup(call: Call) -> Json | web.StreamResponse:
+async def cleanup(call: Call) -> Answer:
     """Retire an instance's session and show a new code."""
     return await _repair(call, Goal.CLEANUP, **_confirmed(call.body))
 
 
-async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
+async def ensure_healthy(call: Call) -> Answer:
     """Check, recover, clean up, until it is connected or shows a code."""
     return await _repair(call, Goal.WORKING_QR, **_confirmed(call.body))
 
 
-async def _repair(call: Call, goal: Goal, **word: Any) -> Json | web.StreamResponse:
+async def _repair(call: Call, goal: Goal, **word: Any) -> Answer:
     answer = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
-    return _going_on(call.id, answer) if answer["ending"] == GOES_ON else answer
-
-
-def _going_on(id: str, answer: Json) -> web.StreamResponse:
-    return web.json_response({**answer, "look": look_at(id)}, status=202)
+    goes_on = answer["ending"] == GOES_ON
+    return (202, {**answer, "look": look_at(call.id)}) if goes_on else answer
 
 
 def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +118,7 @@ async def reconnection_status(call: Call) -> Json:
     return {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
 
 
-async def set_up(call: Call) -> Json | web.StreamResponse:
+async def set_up(call: Call) -> Answer:
     """Create or repair an instance; a code to scan or CONNECTED.
 
     The code is a secret: it stands in the answer and nowhere else.
@@ -145,7 +140,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
         "expires_in": None if made.qr is None else round(made.qr.expires_in, 3),
         **made.result,
     }
-    return _going_on(id, answer) if made.goes_on else answer
+    return (202, {**answer, "look": look_at(id)}) if made.goes_on else answer
 
 
 def _place(
@@ -190,6 +185,6 @@ async def statistics(call: Call) -> Json:
     for session in call.supervisor.views().values():
         for (step, result), count in session.counters.repair_steps.items():
             steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
-    counts = ("since_wall", "checked", "repaired", "cleaned", "failed", "success_rate")
-    mean = ("mean_check_seconds", "mean_seconds_to_repair=mean_time_to_repair")
-    return {**part(totals, *counts, *mean, "interventions"), "steps": steps}
+    counts = "since_wall checked repaired cleaned failed success_rate interventions"
+    mean = "mean_check_seconds mean_seconds_to_repair=mean_time_to_repair"
+    return {**part(totals, f"{counts} {mean}"), "steps": steps}

@@ -206,7 +206,7 @@ class Audit:
         if known and known != address:
             who = f"{known} from {address}"
         action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
-        line = f"{action} (request {_number(request)})"
+        line = f"{action} (request {request.get(REQUEST_ID)})"
         if status in (401, 403):
             source = " ".join(filter(None, ("refused", connection_of(request).address, known)))
             self._limited(source, None, f"refused {who}: {line}", logging.WARNING)
@@ -220,7 +220,7 @@ class Audit:
 
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
-        line = f"request {_number(request)} of {_came_from(request)}: {error}"
+        line = f"request {request.get(REQUEST_ID)} of {_came_from(request)}: {error}"
         source = f"failed {connection_of(request).address}: {error}"
         self._limited(source, None, line, logging.WARNING)
 
@@ -255,7 +255,3 @@ def _came_from(request: web.Request) -> str:
     """The connection's address, with the address that a proxy gives for its client."""
     forwarded = request.headers.get("X-Forwarded-For", "")
     return f"{connection_of(request).address}{f' for {forwarded[:80]!r}' if forwarded else ''}"
-
-
-def _number(request: web.Request) -> str:
-    return str(request.get(REQUEST_ID, "-"))

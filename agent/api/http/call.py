@@ -3,7 +3,7 @@ request that it admitted: the input of a handler."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,23 +54,17 @@ class Field:
     pattern: str = ""
     """Of the string, or of each item of the list."""
 
-    def schema(self, *, query: bool = False) -> dict[str, Any]:
+    def schema(self) -> dict[str, Any]:
         kind, _, unit, _ = _KINDS[self.kind]
-        schema: dict[str, Any] = {"type": kind, "description": self.meaning}
-        if self.kind is list:
-            schema["items"] = {"type": "string"}
-        words = schema["items"] if self.kind is list else schema
-        if self.pattern:
-            words["pattern"] = f"^(?:{self.pattern})$"
-        if query and self.kind is int:  # as _from_text reads it: no sign, few digits
-            schema["minimum"], schema["maximum"] = 0, 10**18 - 1
-        if self.choices:
-            words["enum"] = list(self.choices)
-        if self.least is not None:
-            schema["min" + unit] = self.least
-        if self.most is not None:
-            schema["max" + unit] = self.most
-        return schema
+        pattern = f"^(?:{self.pattern})$" if self.pattern else None
+        words = {"pattern": pattern, "enum": list(self.choices) or None}
+        bounds = {"min" + unit: self.least, "max" + unit: self.most}
+        inner = {"items": _given({"type": "string", **words})} if self.kind is list else words
+        return _given({"type": kind, "description": self.meaning, **bounds, **inner})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 CONFIRM_PASSKEY = Field(
@@ -82,7 +76,7 @@ CONFIRM_PASSKEY = Field(
 )
 
 
-def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any]:
+def read_body(body: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
     """The given fields; an unknown, missing or wrong field raises with its name."""
     rows = {field.name: field for field in fields}
     for name in body:
@@ -94,7 +88,7 @@ def read_body(body: Mapping[str, Any], fields: Sequence[Field]) -> dict[str, Any
     return {name: _check(rows[name], value) for name, value in body.items()}
 
 
-def read_query(request: web.Request, fields: Sequence[Field]) -> dict[str, Any]:
+def read_query(request: web.Request, fields: tuple[Field, ...]) -> dict[str, Any]:
     """The same for a query string; a list is given with commas or by repeating its name."""
     kinds = {field.name: field.kind for field in fields}
     body: dict[str, Any] = {}
@@ -215,26 +209,23 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(
             "cannot use the body: it must be a JSON object", field="body", code="invalid_json"
         )
-    _check_values(parsed)
+    for fault in _faults(parsed, 1):
+        raise _bad(fault)
     return parsed
 
 
-def _check_values(parsed: Any) -> None:
-    """Refuses valid JSON that other programs cannot take: depth, great numbers, NULs."""
-    waiting: list[tuple[Any, int]] = [(parsed, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        if depth > DEEPEST:
-            raise _bad("it is nested too deeply")
-        if isinstance(value, dict):
-            waiting.extend((inner, depth + 1) for inner in value.values())
-            waiting.extend((name, depth) for name in value)
-        elif isinstance(value, list):
-            waiting.extend((inner, depth + 1) for inner in value)
-        elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
-            raise _bad("a number is too large")
-        elif isinstance(value, str) and "\0" in value:
-            raise _bad("a string holds a NUL")
+def _faults(value: Any, depth: int) -> Iterator[str]:
+    """Why other programs cannot take valid JSON: depth, great numbers, NULs."""
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    if depth > DEEPEST:
+        yield "it is nested too deeply"
+    elif isinstance(inner, list):
+        for one in inner:
+            yield from _faults(one, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= 1 << 63:
+        yield "a number is too large"
+    elif isinstance(value, str) and "\0" in value:
+        yield "a string holds a NUL"
 
 
 def _bad(cause: str) -> InvalidRequest:
@@ -323,6 +314,8 @@ class Route:
     query: tuple[Field, ...] = ()
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
+    made: str = ""
+    """Of 201: the path of what was made, with fields of the answer in braces."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
@@ -421,7 +414,9 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 Json = Mapping[str, Any]
 """An answer in JSON."""
-Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
+Answer = Json | tuple[int, Json] | web.StreamResponse
+"""With a status, where it is not the first one of the route."""
+Handler = Callable[[Call], Awaitable[Answer]]
 Body = tuple[Field, ...] | None
 
 

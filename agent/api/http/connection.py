@@ -1,12 +1,11 @@
-"""One client's connection with limits that the library lacks: the time of a request's head and of
-reading an answer, and the number of connections.
+"""One client's connection with limits that the library lacks: the time of reading an answer, and
+the number of connections.
 
 127.0.0.1 is shared by all programs on this machine: connections that wait for a request give way,
 and a client with rights has a place whatever the others do.
 """
 
 import asyncio
-import json
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.api.present import error_body, library_error_answer, new_request_id
+from agent.api.present import library_refusal
 from agent.core.model import Category
 from agent.log import bound
 
@@ -27,8 +26,10 @@ class Entrance:
     """The limits, and the open connections."""
 
     head_seconds: float = 10.0
+    """In which the first head must come; a client that has its answer may be idle for longer."""
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
+    """More than a proxy keeps a connection, or a client waits between two looks."""
     most: int = 2048
     """Connections; over it the one gives way that waits longest for a request."""
     most_unread: int = 64
@@ -57,8 +58,6 @@ class Connection(RequestHandler):
         self.address = self.here = "unknown"
         """The client's address, or `uid N` on the Unix socket; and the one that it came to."""
         self._entrance = entrance
-        self._deadline: asyncio.TimerHandle | None = None
-        self._heard = False
         self._ended = False
         """The client sends no more, and waits for its answers."""
         self._righted = False
@@ -77,23 +76,16 @@ class Connection(RequestHandler):
             self.address, self.here = (str(end[0]) if end else "unknown" for end in ends)
         self._entrance.connections.add(self)
         super().connection_made(transport)
-        self._arm()
+        self._next_keepalive_close_time = self._loop.time() + self._entrance.head_seconds
+        self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
         self._stand()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._leave()
-        self._disarm()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
         super().data_received(data)
-        if self.transport is None:
-            return
-        if self._busy():
-            self._disarm()
-        elif self._deadline is None:
-            self._arm()
         self._stand()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -101,8 +93,7 @@ class Connection(RequestHandler):
         of a head."""
         self._ended = self._busy() and not self._upgraded
         if self._ended:
-            self._disarm()
-            self._deadline = self._loop.call_later(self._entrance.head_seconds, self.force_close)
+            self._loop.call_later(self._entrance.head_seconds, self.force_close)
         return self._ended
 
     def pause_writing(self) -> None:
@@ -124,15 +115,11 @@ class Connection(RequestHandler):
 
     def give_way(self) -> None:
         transport, unread = self.transport, self in self._entrance.unread
-        self._disarm()
         self._leave()
         if transport is not None and unread:
             transport.abort()  # close() would wait for the buffer
-            return
-        if transport is not None and self._heard and not self._answered:
-            # On an idle connection it would be the answer to the next request.
-            transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
-        self.force_close()
+        else:  # without a word: on an idle connection it would answer the next request
+            self.force_close()
 
     def _stand(self) -> None:
         """Among those that give way, where it waits for a request or for its client to read; not
@@ -153,28 +140,11 @@ class Connection(RequestHandler):
         self._stand()
 
     def _busy(self) -> bool:
-        """A whole head has come: the deadline of the head is over.
+        """A whole head has come.
 
         Counted here: the library takes a request from its queue one turn of the loop before it
         knows it as under way."""
         return self._answered < self._request_count or self._upgraded
-
-    def _arm(self) -> None:
-        self._deadline = self._loop.call_later(self._entrance.head_seconds, self._head_is_late)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _head_is_late(self) -> None:
-        self._deadline = None
-        transport = self.transport
-        if transport is None or self._busy():
-            return
-        if self._heard:
-            transport.write(_raw_error(408, "too_slow", "cannot wait longer for the whole head"))
-        self.force_close()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -213,7 +183,7 @@ class Connection(RequestHandler):
             log.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        answer = library_error_answer(status, new_request_id())
+        answer = library_refusal(status)
         answer.force_close()
         return answer
 
@@ -229,12 +199,3 @@ class Connection(RequestHandler):
 def connection_of(request: web.Request) -> Connection:
     assert isinstance(request.protocol, Connection)
     return request.protocol
-
-
-def _raw_error(status: int, code: str, message: str) -> bytes:
-    body = json.dumps(error_body(code, message, None, new_request_id())).encode()
-    phrase = {408: "Request Timeout", 503: "Service Unavailable"}[status]
-    return (
-        f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode() + body
