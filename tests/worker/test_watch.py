@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
+from agent.worker import watch
 from agent.worker.reports import Pairing, Reports
 from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
@@ -66,7 +69,7 @@ class ScriptedEngine:
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         await self._do("probe")
-        return ProbeAnswer(UP)
+        return ProbeAnswer(self.how.get("finds", UP))
 
     async def qr(self) -> Qr | None:
         return None
@@ -97,9 +100,13 @@ class ScriptedEngine:
 
 
 @contextlib.asynccontextmanager
-async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Notices]:
-    notices = Notices()
-    task = asyncio.create_task(watch_engine(engine, made_reports(), notices, watchdog))  # type: ignore[arg-type]
+async def watched(
+    engine: ScriptedEngine, watchdog: float, told: list[Claim] | None = None
+) -> AsyncIterator[Notices]:
+    notices, reports, claims = Notices(), made_reports(), [] if told is None else told
+    reports.claim(UP)
+    reports.attach(SimpleNamespace(claim=claims.append))  # type: ignore[arg-type]
+    task = asyncio.create_task(watch_engine(engine, reports, notices, watchdog))  # type: ignore[arg-type]
     yield notices
     assert not task.done(), "the watch never ends by itself"
     task.cancel()
@@ -108,9 +115,30 @@ async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Noti
 
 
 async def test_every_answer_is_a_ping_and_nothing_more(eventually: Any) -> None:
-    async with watched(ScriptedEngine(), 0.1) as notices:
+    told: list[Claim] = []
+    async with watched(ScriptedEngine(), 0.1, told) as notices:
         await eventually(lambda: notices.pings >= 3)
         assert set(notices.sent) == {"WATCHDOG=1"}, "each word wakes the manager"
+        assert told == [], "and each claim the agent"
+
+
+@pytest.mark.parametrize(
+    ("how", "alive"),
+    [
+        pytest.param({"probe": EngineError("no answer")}, True, id="a dead socket"),
+        pytest.param({"probe": 60.0}, False, id="hang"),
+        pytest.param({"probe": 0.2}, True, id="slow"),
+        pytest.param({"finds": replace(UP, paired=False)}, True, id="a page that lied"),
+    ],
+)
+async def test_the_agent_hears_of_what_the_worker_itself_finds(
+    how: Mapping[str, Any], alive: bool, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.setattr(watch, "SLOW", 0.1)
+    told: list[Claim] = []
+    async with watched(ScriptedEngine(**how), 1.0, told) as notices:
+        await eventually(lambda: told and (notices.pings or not alive))
+    assert told[0] == how.get("finds", UP) and bool(notices.pings) is alive
 
 
 @pytest.mark.parametrize(
@@ -121,11 +149,6 @@ async def test_f08_an_engine_that_does_not_answer_gets_no_ping(what: Any, eventu
     async with watched(engine, 0.1) as notices:
         await eventually(lambda: engine.asked >= 5)
         assert notices.sent == []
-
-
-async def test_an_engine_that_says_its_session_is_dead_is_alive(eventually: Any) -> None:
-    async with watched(ScriptedEngine(probe=EngineError("no answer")), 0.1) as notices:
-        await eventually(lambda: notices.pings)
 
 
 async def test_the_watch_pings_again_once_the_engine_answers_again(
