@@ -50,12 +50,9 @@ async def watch_engine(
 
 
 async def tell_status(
-    changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier, apart: float = 0.0
+    changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier
 ) -> None:
-    """Keep STATUS= up to date. Only a change is sent: each one wakes the manager.
-
-    `apart`: seconds from one to the next at least.
-    """
+    """Keep STATUS= up to date. Only a change is sent: each one wakes the manager."""
     last = ""
     while True:
         await changed.wait()
@@ -65,7 +62,6 @@ async def tell_status(
             continue
         if notifier.send(f"STATUS={text}"):
             last = text
-            await asyncio.sleep(apart)
         else:
             await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full
             changed.set()
