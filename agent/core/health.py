@@ -25,7 +25,7 @@ NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 class HealthPolicy:
     """The [health] table, with the tables that health is also judged by."""
 
-    interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
+    interval: float = setting(30.0, "seconds between two checks of an instance not at rest", low=1)
     deep: float = setting(
         120.0, "seconds between two deep checks of an engine, such as of its page", low=1
     )

@@ -145,9 +145,10 @@ class Facts(Session):
 
     @property
     def at_rest(self) -> bool:
-        """True if no pass need look at it before it is probed: its worker says that it is well."""
+        """True if it is well and nothing is to be done: its worker says when that changes."""
         busy = self.wait.reason or self.repairing or self.record.attempts or self.asked != Asked()
-        return self.verdict.healthy and not busy and not self.instance.backend
+        linked = self.link is not None and not self.instance.backend
+        return self.verdict.healthy and linked and not busy
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""

@@ -92,11 +92,7 @@ class Loop:
             at, instance = heapq.heappop(self._heap)
             if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
                 del self._due[instance]
-                its = self.facts.get(instance)
-                if its and its.at_rest and its.next_probe > now:
-                    self._schedule(instance, its.next_probe, now)
-                else:
-                    self.wakes.woken[instance] = None
+                self.wakes.woken[instance] = None
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         taken = Counter(self._running.values())

@@ -51,7 +51,8 @@ async def observe(means: Means, facts: Facts) -> None:
     await _attach_if_it_runs(means, facts)
     now = boot_now()
     if facts.link is not None and now >= facts.next_probe:
-        await probe(means, facts, deep=now >= facts.next_deep)
+        rules = means.settings.config.health
+        await probe(means, facts, deep=now + rules.interval >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
@@ -135,15 +136,15 @@ def _listener(means: Means, facts: Facts) -> Listener:
     opened_in = facts.unit.run
 
     def on_claim(run: str, claim: Claim) -> None:
-        now, rules = boot_now(), means.settings.config.health_policy
         if run != facts.unit.run:
             return
-        if facts.heard(claim, now):
+        if facts.heard(claim, boot_now()):
             ask_soon(facts)
-            means.gate.wake(facts.id)
-        elif facts.at_rest and (claim.proof_age or 0.0) + rules.interval < rules.proof_limit:
-            # As good as a probe's answer: no pass until it is silent, or a deep probe is due.
-            facts.next_probe = min(now + rules.interval, facts.next_deep)
+        elif facts.at_rest:  # it repeats itself: its own probe was slow, or failed
+            facts.next_probe = 0.0
+        else:
+            return
+        means.gate.wake(facts.id)
 
     def on_happening(run: str, happening: Happening) -> None:
         if run == facts.unit.run:
@@ -172,8 +173,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     facts.next_probe = begun + probe_interval(facts, begun, rules.interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:
-        asked = {"deep": deep, "every": rules.interval}
-        answer = await link.call("probe", asked, timeout=rules.timeout)
+        answer = await link.call("probe", {"deep": deep}, timeout=rules.timeout)
         claim = parse_claim(answer.get("claim"))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:

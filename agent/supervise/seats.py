@@ -286,7 +286,7 @@ class Seats:
                 return
         for id in list(pack.members) if pack.link is not None else ():
             if not self._holds(pack, id):
-                await pack.call("forget", RELEASE_WITHIN, id=id)
+                await pack.call("release", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:
         with going_on(f"cannot stop pack {pack.name} in order"):  # it is looked after again

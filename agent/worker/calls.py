@@ -1,7 +1,6 @@
 """The agent's calls to a session's engine, each with its deadline."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -38,9 +37,8 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
     """The calls that every session answers, by name."""
 
     async def probe(args: Mapping[str, Any]) -> Answer:
-        reports.asked_every = float(args.get("every", math.inf))
         answer = await engine.probe(deep=args.get("deep") is True)
-        claim = reports.answered(answer.claim)
+        claim = reports.renew(answer.claim)
         return {"claim": asdict(claim), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:

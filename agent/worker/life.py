@@ -33,7 +33,7 @@ def live(id_text: str, read: Read, work: Work) -> int:
     set_up_worker_log(id_text, os.environ)
     faulthandler.enable()  # the watchdog's SIGABRT then shows where the worker hung
     try:
-        root, runtime = _path("WA_SESSION_ROOT"), _path("RUNTIME_DIRECTORY")
+        root, runtime = path_of("WA_SESSION_ROOT"), path_of("RUNTIME_DIRECTORY")
         identity = read(id_text, root)
         refuse_foreign_group(identity.folder)
         with lock_held(identity.folder):
@@ -148,7 +148,7 @@ class ProcessLife(Life):
             signal.signal(number, signal.SIG_IGN)
 
 
-def _path(name: str) -> Path:
+def path_of(name: str) -> Path:
     value = os.environ.get(name, "").split(":")[0]
     if not value:
         raise ConfigError(f"cannot start a worker: {name} is not set", field=name)

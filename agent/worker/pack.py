@@ -22,14 +22,14 @@ from agent.core.model import UnitState
 from agent.core.words import Happening, InstanceId, parse_instance_id
 from agent.engines.baileys.pack import SharedNode
 from agent.engines.base import OpenEngine
-from agent.errors import ConfigError, WaError
+from agent.errors import WaError
 from agent.host.life import Exit, Limits, Worker
 from agent.host.notify import Notifier
 from agent.link.server import LinkServer
-from agent.link.wire import Call, Hello
-from agent.worker.calls import Answer, Work, answer_with, plain
+from agent.link.wire import Hello
+from agent.worker.calls import Work, answer_with, plain
 from agent.worker.identity import Identity, lock_held, read_identity, refuse_foreign_group
-from agent.worker.life import MEMBER, Life, ProcessLife, live
+from agent.worker.life import MEMBER, Life, ProcessLife, live, path_of
 from agent.worker.run import run_session
 from agent.worker.watch import tell_status
 
@@ -42,8 +42,6 @@ APART = 0.2
 """Seconds between two sessions that begin again with their pack: each logs in."""
 THREADS = 32
 """A disk that hangs for one session leaves threads for the others."""
-STATUS_APART = 2.0
-SESSIONS_ROOT = "WA_MEMBERS_ROOT"
 _RUN: ContextVar["Run | None"] = ContextVar("run", default=None)
 
 
@@ -186,10 +184,8 @@ class Members:
     """Follows the agent's `hold` and `release`."""
 
     def __init__(self, house: House, changed: Callable[[], None]) -> None:
-        """`changed`: once for what changes in a turn of the loop."""
         self.all: dict[InstanceId, Worker] = {}
         self._house, self._changed = house, changed
-        self._told: asyncio.Handle | None = None
         self._closing: set[InstanceId] = set()
         """Those that ran when the end of the pack was asked for."""
         for number, held in enumerate(sorted(house.links.iterdir()), 1):
@@ -208,7 +204,7 @@ class Members:
                 await done(parse_instance_id(args.get("id")))
             return {"members": self.statuses()}
 
-        calls = {"hold": self.hold, "release": self.release, "forget": self.forget}
+        calls = {"hold": self.hold, "release": self.release}
         return {name: partial(answer, calls.get(name)) for name in ("members", *calls)}
 
     async def hold(self, id: InstanceId) -> None:
@@ -217,17 +213,16 @@ class Members:
         if worker.at_rest:
             worker.reset_failed()  # its limit is against crash loops, not against the agent
         await worker.start()
+        self.all[id] = worker  # a release that ended meanwhile forgot it
 
     async def release(self, id: InstanceId) -> None:
+        """Stop it, and forget it unless another call starts it again."""
         if (worker := self.all.get(id)) is not None:
             await worker.stop()
             with suppress(OSError):
                 (self._house.links / id).rmdir()
-
-    async def forget(self, id: InstanceId) -> None:
-        await self.release(id)
-        if id in self.all and self.all[id].at_rest:
-            del self.all[id]
+            if worker.at_rest:
+                del self.all[id]
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """One that ends with its pack was stopped by no person: it begins again with it."""
@@ -247,16 +242,8 @@ class Members:
     def _worker(self, id: InstanceId) -> Worker:
         if id not in self.all:
             limits = Limits(watchdog=self._house.watchdog or math.inf, stop_timeout=35.0)
-            self.all[id] = Worker(id, limits, partial(MemberRun, self._house), self._note)
+            self.all[id] = Worker(id, limits, partial(MemberRun, self._house), self._changed)
         return self.all[id]
-
-    def _note(self) -> None:
-        if self._told is None:
-            self._told = asyncio.get_running_loop().call_soon(self._tell)
-
-    def _tell(self) -> None:
-        self._told = None
-        self._changed()
 
 
 def run_pack(name: str) -> int:
@@ -267,10 +254,7 @@ def run_pack(name: str) -> int:
 def _read_pack(name: str, _root: Path) -> Identity:
     """A pack has no file: its name says the engine, its run folder holds the rest."""
     id = parse_instance_id(name)
-    engine, _, _ = id.rpartition("-")
-    if not os.environ.get(SESSIONS_ROOT):
-        raise ConfigError(f"cannot start a pack: {SESSIONS_ROOT} is not set", field=SESSIONS_ROOT)
-    return Identity(id, Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]), engine, {})
+    return Identity(id, path_of("RUNTIME_DIRECTORY"), id.rpartition("-")[0], {})
 
 
 async def _work(identity: Identity, link_path: Path) -> int:
@@ -278,7 +262,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     shared = SharedNode(identity.id)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))
     follow_tasks(loop)
-    links, root = link_path.with_name("members"), Path(os.environ[SESSIONS_ROOT])
+    links, root = link_path.with_name("members"), path_of("WA_MEMBERS_ROOT")
     refuse_foreign_group(root)
     links.mkdir(mode=0o750, exist_ok=True)
     for left in links.glob("*/link.sock"):  # of a run that was killed
@@ -302,16 +286,15 @@ async def _work(identity: Identity, link_path: Path) -> int:
         await shared.close()
         return in_order
 
-    async def answer(call: Call) -> Answer:
-        return await answer_with(calls, call)
-
+    calls: dict[str, Work] = {"end": plain(life.stop)}
+    answer = partial(answer_with, calls)
     server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
     house = House(root, links, shared.open_engine, life.watchdog, broken, life.notifier.send)
     members = Members(house, tell)
-    calls = {**members.works(), "end": plain(life.stop)}
+    calls |= members.works()
     works = {
         "shared": shared.watch(partial(life.notifier.send, "WATCHDOG=1")),
-        "status": tell_status(changed, status, life.notifier, STATUS_APART),
+        "status": tell_status(changed, status, life.notifier),
     }
     try:
         status_code = await life.spend(works, status, stop)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,10 +59,6 @@ class Reports:
         self.crashed = crashed
         self.keeper: Keeper = KeepsNothing()
         """Who takes what arrives."""
-        self.told_at = 0.0
-        """When the agent last heard a claim, asked for or not."""
-        self.asked_every = math.inf
-        """Seconds without a claim after which the agent asks for one, as it said."""
         self._id = id
         self._pairing = pairing
         self._server: LinkServer | None = None
@@ -75,7 +70,7 @@ class Reports:
         self._server = server
 
     def claim(self, claim: Claim) -> None:
-        before, claim = self._claim, self.answered(claim)
+        before, claim = self._claim, self.renew(claim)
         if (before.status, before.reason) != (claim.status, claim.reason):
             level = logging.WARNING if claim.reason else logging.INFO
             words = _words(before), _words(claim)
@@ -84,7 +79,7 @@ class Reports:
             self._server.claim(claim)
 
     def renew(self, claim: Claim) -> Claim:
-        """Take what a probe found as the newest claim, without telling it at once."""
+        """Take what a probe found as the newest claim, without telling it; the claim to send."""
         claim = self._pairing.judge(claim)
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
@@ -92,12 +87,6 @@ class Reports:
         self._claim = replace(claim, still_for=self._at - self._moved_at)
         self.changed.set()
         return self._claim
-
-    def answered(self, claim: Claim) -> Claim:
-        """As `renew`, and the agent hears of it, asked or not. The claim to send."""
-        claim = self.renew(claim)
-        self.told_at = self._at
-        return claim
 
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
@@ -132,11 +121,10 @@ class Reports:
         proof_age = None if claim.proof_age is None else claim.proof_age + passed
         return replace(claim, proof_age=proof_age, still_for=claim.still_for + passed)
 
-    def repeat(self, ahead: float) -> None:
-        """Tell the agent again if it would ask within so many seconds."""
-        if self._server is not None and self._at + ahead > self.told_at + self.asked_every:
-            self.told_at = self._at
-            self._server.claim(self._claim)
+    def repeat(self) -> None:
+        """Tell the agent, which asks then if it took the session for well."""
+        if self._server is not None:
+            self._server.claim(self.current())
 
     def status_text(self) -> str:
         claim = self._claim

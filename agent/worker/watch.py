@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 PROBE_EVERY = 10.0
 """Where no watchdog asks for pings."""
-QUICK = 1.0
-"""Seconds. The agent hears of answers within it unasked; slower ones it asks for and measures."""
+SLOW = 5.0
+"""Seconds. An answer that takes longer the agent shall measure itself: as [health] slow."""
 STATUS_AGAIN = 0.2
 _EVERY = 0.4
 _LIMIT = 0.5
@@ -32,13 +32,13 @@ Together below 1, so that one slow but good answer never costs the worker its li
 async def watch_engine(
     engine: Engine, reports: Reports, notifier: Notifier, watchdog: float | None
 ) -> None:
-    """Probe for ever; tell the manager, and the agent before it would ask."""
+    """Probe for ever; tell the manager that the engine answers, and the agent that it shall ask."""
     every = min(PROBE_EVERY, watchdog * _EVERY) if watchdog else PROBE_EVERY
     limit = watchdog * _LIMIT if watchdog else PROBE_EVERY
     answered = True
     while True:
         begun = time.monotonic()
-        before, answered = answered, await _answers(engine, reports, every, limit)
+        before, answered = answered, await _answers(engine, reports, limit)
         if answered:
             notifier.send("WATCHDOG=1")
         if before != answered:
@@ -50,12 +50,9 @@ async def watch_engine(
 
 
 async def tell_status(
-    changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier, apart: float = 0.0
+    changed: asyncio.Event, text_now: Callable[[], str], notifier: Notifier
 ) -> None:
-    """Keep STATUS= up to date. Only a change is sent: each one wakes the manager.
-
-    `apart`: seconds from one to the next at least.
-    """
+    """Keep STATUS= up to date. Only a change is sent: each one wakes the manager."""
     last = ""
     while True:
         await changed.wait()
@@ -65,25 +62,26 @@ async def tell_status(
             continue
         if notifier.send(f"STATUS={text}"):
             last = text
-            await asyncio.sleep(apart)
         else:
             await asyncio.sleep(STATUS_AGAIN)  # the manager's queue is full
             changed.set()
 
 
-async def _answers(engine: Engine, reports: Reports, every: float, limit: float) -> bool:
-    begun = boot_now()
+async def _answers(engine: Engine, reports: Reports, limit: float) -> bool:
+    """True if the engine answers. A session found to be not as it was is reported again: at rest
+    the agent asks only then."""
+    begun, before = boot_now(), reports.current()
+    answers = well = False
     try:
         async with asyncio.timeout(limit):
             answer = await engine.probe()
-        reports.renew(answer.claim)
-        if boot_now() - begun < QUICK:
-            reports.repeat(1.25 * every)
+        answers, well = True, reports.renew(answer.claim) == before and boot_now() - begun < SLOW
     except EngineError:
-        return True
+        answers = True
     except TimeoutError:
-        return False
+        pass
     except Exception:
         log.exception("cannot probe the engine: internal error")
-        return False
-    return True
+    if not well:
+        reports.repeat()
+    return answers

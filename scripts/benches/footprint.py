@@ -223,7 +223,7 @@ def _notes(times: Times) -> list[str]:
     return [
         "Worker: `python -m agent.worker`, engine sandbox, no messages; the same for all systems.",
         "supervisord and pm2 watch for ended processes only; the agent and systemd also take a "
-        "watchdog ping of each worker every 8 s, the agent probes every session each 30 s.",
+        "watchdog ping of each worker every 8 s, at rest the agent probes each session every 90 s.",
         f"Idle over {times.idle:g} s after {times.settle:g} s of rest, one window; then memory.",
         "Starts are measured from the supervisor's own start (systemd: from `systemctl start`); "
         "CONNECTED of ours is what the agent publishes, of theirs what the worker says. The agent "

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr
 from agent.errors import EngineError
+from agent.worker import watch
 from agent.worker.reports import Pairing, Reports
 from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
@@ -23,7 +25,7 @@ class Notices:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
-        self.at: list[float] = []
+        self.told: list[Claim] = []
 
     @property
     def pings(self) -> int:
@@ -31,7 +33,6 @@ class Notices:
 
     def send(self, *assignments: str) -> bool:
         self.sent.extend(assignments)
-        self.at.append(time.monotonic())
         return True
 
 
@@ -66,7 +67,7 @@ class ScriptedEngine:
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         await self._do("probe")
-        return ProbeAnswer(UP)
+        return ProbeAnswer(self.how.get("finds", UP))
 
     async def qr(self) -> Qr | None:
         return None
@@ -98,8 +99,10 @@ class ScriptedEngine:
 
 @contextlib.asynccontextmanager
 async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Notices]:
-    notices = Notices()
-    task = asyncio.create_task(watch_engine(engine, made_reports(), notices, watchdog))  # type: ignore[arg-type]
+    notices, reports = Notices(), made_reports()
+    reports.claim(UP)
+    reports.attach(SimpleNamespace(claim=notices.told.append))  # type: ignore[arg-type]
+    task = asyncio.create_task(watch_engine(engine, reports, notices, watchdog))  # type: ignore[arg-type]
     yield notices
     assert not task.done(), "the watch never ends by itself"
     task.cancel()
@@ -111,21 +114,26 @@ async def test_every_answer_is_a_ping_and_nothing_more(eventually: Any) -> None:
     async with watched(ScriptedEngine(), 0.1) as notices:
         await eventually(lambda: notices.pings >= 3)
         assert set(notices.sent) == {"WATCHDOG=1"}, "each word wakes the manager"
+        assert notices.told == [], "and each claim the agent"
 
 
 @pytest.mark.parametrize(
-    "what", [pytest.param(60.0, id="never answers"), pytest.param(RuntimeError("x"), id="broken")]
+    ("how", "alive"),
+    [
+        pytest.param({"probe": EngineError("no answer")}, True, id="a dead socket"),
+        pytest.param({"probe": 60.0}, False, id="hang"),
+        pytest.param({"probe": RuntimeError("x")}, False, id="broken"),
+        pytest.param({"probe": 0.2}, True, id="slow"),
+        pytest.param({"finds": replace(UP, paired=False)}, True, id="a page that lied"),
+    ],
 )
-async def test_f08_an_engine_that_does_not_answer_gets_no_ping(what: Any, eventually: Any) -> None:
-    engine = ScriptedEngine(probe=what)
-    async with watched(engine, 0.1) as notices:
-        await eventually(lambda: engine.asked >= 5)
-        assert notices.sent == []
-
-
-async def test_an_engine_that_says_its_session_is_dead_is_alive(eventually: Any) -> None:
-    async with watched(ScriptedEngine(probe=EngineError("no answer")), 0.1) as notices:
-        await eventually(lambda: notices.pings)
+async def test_f08_the_agent_hears_what_the_worker_finds_and_its_manager_of_life(
+    how: Mapping[str, Any], alive: bool, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    monkeypatch.setattr(watch, "SLOW", 0.1)
+    async with watched(engine := ScriptedEngine(**how), 1.0) as notices:
+        await eventually(lambda: notices.told and (notices.pings if alive else engine.asked > 2))
+    assert notices.told[0] == how.get("finds", UP) and bool(notices.pings) is alive
 
 
 async def test_the_watch_pings_again_once_the_engine_answers_again(

@@ -2,12 +2,18 @@
 
 import asyncio
 
+from tests.world.test_lost_folder import reason
+
 
 async def connected(agent, eventually, *ids):
     for id in ids:
         await agent.create(id)
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
+
+
+async def checks(agent):
+    return (await agent.do("GET", "/api/repairs/statistics"))["checked"]
 
 
 async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
@@ -42,3 +48,13 @@ async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent,
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("b"))["enabled"] is False
     assert list(agent.state.glob("agent.db.damaged-*"))
+
+
+async def test_a_worker_at_rest_is_left_alone_until_it_finds_its_session_dead(agent, eventually):
+    await connected(agent, eventually, "a")
+    await asyncio.sleep(120)
+    passes = await checks(agent)
+    await asyncio.sleep(930)
+    assert await checks(agent) - passes <= 12, "each for a fresh proof"
+    await agent.fault("a", "zombie")
+    await eventually(lambda: reason(agent), "ping_failed", within=25)

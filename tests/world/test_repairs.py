@@ -43,14 +43,14 @@ async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     before = await agent.run_of("a")
     await agent.fault("a", "zombie")
     assert await ended(agent, eventually) == "recovered: connected"
-    assert await steps(agent) == ["reconnect", "restart"]
+    assert await steps(agent) == ["restart"]
     story = [sentence for _, sentence in await agent.story("a")]
     assert "stuck: it does not answer: 3 pings failed in a row" in story
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
     assert shown["unit"]["run"] != before
     counted = {(one["step"], one["result"]): one["count"] for one in shown["repair_steps"]}
-    assert counted == {("reconnect", "done"): 1, ("restart", "done"): 1}
+    assert counted == {("restart", "done"): 1}
     tally = await agent.do("GET", "/api/repairs/statistics")
     assert (tally["repaired"], tally["failed"], tally["success_rate"]) == (1, 0, 1.0)
     assert tally["checked"] > 3

@@ -6,7 +6,6 @@ session of it says so, and the next one that connects starts another.
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.session_state import stray_words
 from agent.engines.baileys.settings import read_settings
 from agent.engines.base import Reporter
-from agent.engines.settings import cache_folder
+from agent.engines.settings import cache_folder, whole
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -207,12 +206,13 @@ class SharedNode:
     async def _look(self, client: Client) -> None:
         count = max(len(self._shares), 1)
         client.most_lines = MOST_LINES * count
+        used = 0
         with suppress(EngineError):
-            await client.call("tick", TICK_WITHIN)
+            used = whole((await client.call("tick", TICK_WITHIN)).get("rss")) or 0
         silent, limit = time.monotonic() - client.heard_at, MEMORY + MEMORY_EACH * count
         if silent >= client.hangs_after:
             await self._end_node(client, f"its loop did not answer within {silent:.0f} s")
-        elif (used := memory_of(client.pid)) > limit:
+        elif used > limit:
             words = f"it used {used >> 20} MiB, and {limit >> 20} MiB is its limit"
             await self._end_node(client, words)
 
@@ -235,12 +235,3 @@ class SharedNode:
             share.hear({key: value for key, value in event.items() if key != "session"})
         elif event.get("event") == "stray":
             log.warning("%s", stray_words(event))
-
-
-def memory_of(pid: int) -> int:
-    """Bytes in memory; 0 where the process is gone."""
-    try:
-        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
-    except OSError:
-        return 0
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -87,7 +87,7 @@ const WORKS = {
 // About the whole process: nothing here begins a session.
 const OWN_WORKS = {
   free: () => globalThis.gc?.(),
-  tick: () => {},
+  tick: () => ({ rss: process.memoryUsage.rss() }),
   // Hang up, and wait until all is on the disk; what a broken store refused is its own report.
   async forget({ session: name = "" }) {
     const session = sessions.get(name);
