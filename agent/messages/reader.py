@@ -205,9 +205,10 @@ class Reader:
         its = self._of(id)
         cursors = {name: its.cursors.get(name, 0) for name in self._takers(id)}
         asked: dict[str, Any] = {"cursors": cursors}
-        if self._workers.runs(id) and (all(cursors.values()) or READER not in cursors):
-            asked["settled"] = min(cursors.values())
         try:
+            runs = self._registry.get(id).link is not None
+            if runs and (all(cursors.values()) or READER not in cursors):
+                asked["settled"] = min(cursors.values())
             raw = dict(await self.ask(id, "messages_state", asked))
             its.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
             told = its.figures | msgspec.convert(raw, dict[str, _Whole])

@@ -49,9 +49,7 @@ class Phone:
     def show(self, **more: Any) -> None:
         self.shown[ID] = changed(self.shown[ID], **more)
 
-    async def find(
-        self, _id: InstanceId, _chat: str, ids: Sequence[str]
-    ) -> Mapping[str, Mapping[str, Any]]:
+    async def find(self, _id: str, _chat: str, ids: Sequence[str]) -> Mapping[str, Any]:
         return {id: self.messages[id] for id in ids if id in self.messages}
 
     async def send(
@@ -79,9 +77,7 @@ class Phone:
 @dataclass
 class Workers:
     root: Path
-    works: dict[InstanceId, Mapping[str, Callable[[Mapping[str, Any]], Any]]] = field(
-        default_factory=dict
-    )
+    works: dict[InstanceId, Mapping[str, Any]] = field(default_factory=dict)
     """The calls of each worker that runs."""
     fails: Exception | None = None
     calls: list[str] = field(default_factory=list)

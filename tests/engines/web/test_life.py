@@ -51,7 +51,6 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
-    assert bench.process is not None
     assert len(list(processes_below(bench.process.pid))) > 2
     await bench.kill_worker()
     await bench.start()
@@ -74,7 +73,6 @@ async def test_f84_no_process_of_a_session_listens_on_a_port(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
-    assert bench.process is not None
     mine = set()
     for pid in processes_below(bench.process.pid):
         for fd in entries(Path(f"/proc/{pid}/fd")):
