@@ -186,8 +186,7 @@ class Courier:
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
         changes, fact = self._reader.follow_changes(), f"webhook_messages.{self.name}"
-        begun = await self._store.get_fact(fact)
-        if begun is None:
+        if (begun := await self._store.get_fact(fact)) is None:
             begun = "0.0" if self.declared.oldest else repr(time.time())
             await self._store.put_facts({fact: begun})
         self._begun = float(begun)
@@ -205,13 +204,14 @@ class Courier:
         if (session := self._sessions.get(its.id)) is None:
             raise NotFound(f"cannot read messages of {its.id}: it was deleted")
         born = session.instance.created_wall
-        if its.born != born and not (await self._load(its) and its.born == born):
+        another = its.born != born and await self._load(its) and its.born != born
+        if its.born != born:
             its.cursor, its.saved, its.born = 0, -1, born
         if not its.cursor:  # none of this session was sent, or came, yet
             found = await self._reader.ask(its.id, "messages_behind", {"since": self._begun})
             before, had = int(found["before"]), int(found["settled"])
             # One that comes back from the trash has had what all had then.
-            its.cursor = max(before, had) if self._begun or not had else 0
+            its.cursor = max(before, had) if self._begun or another or not had else 0
         await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:

@@ -108,18 +108,18 @@ async def test_a_new_webhook_begins_with_the_next_message_and_in_a_new_session_w
                      ["old", *["while it was not looked at"] * 2])  # fmt: skip
 
 
+@pytest.mark.parametrize("oldest", [False, True])
 async def test_a_session_that_is_made_anew_is_sent_from_its_first_message(
-    bench: Bench, target: Receiver, eventually: Eventually
+    bench: Bench, target: Receiver, eventually: Eventually, oldest: bool
 ) -> None:
     first = bench.messages.add("shop")
-    await bench.begin(hook(target))
+    await bench.begin(hook(target, oldest=oldest))
     bench.messages.keep("shop", "a", "b")
     await eventually(lambda: first.settled()[-1:], [2])
     bench.messages.remove("shop")
     bench.messages.add("shop", created_wall=time.time())
     bench.messages.keep("shop", "c")
     await eventually(lambda: texts(target), ["a", "b", "c"])
-    bench.messages.remove("shop")
     bench.messages.add("shop")
     bench.messages.workers["shop"] = first  # from the trash
     bench.messages.keep("shop", "d")
