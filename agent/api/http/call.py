@@ -357,6 +357,12 @@ class Call:
     def engine(self) -> str:
         return self.view.instance.engine
 
+    @property
+    def confirmed(self) -> dict[str, Any]:
+        """What its body says before a pairing ends."""
+        passkey = self.body.get("confirm_passkey", "")
+        return {"confirmed": self.body.get("confirm", False), "passkey": passkey}
+
     @asynccontextmanager
     async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
         """A body that may be longer than `body_limit`; few of them are in memory at a time."""
