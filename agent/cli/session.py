@@ -140,11 +140,9 @@ def create(options: Options) -> int:
     """Create an instance."""
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
-        "id": options.id,
-        "engine": options.engine,
+        **options.given("id", "engine", "backend", "remote"),
         "enabled": not options.disabled,
         "settings": parse_settings([*options.set, *program]),
-        **options.given("backend", "remote"),
     }
     done = "created, disabled" if options.disabled else "created"
     return wait_and_print(options, options.ask("POST /api/instance", body), done)

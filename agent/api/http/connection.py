@@ -15,10 +15,6 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.present import library_refusal
-from agent.core.model import Category
-from agent.log import bound
-
-log = bound(Category.API)
 
 
 @dataclass(slots=True)
@@ -180,7 +176,7 @@ class Connection(RequestHandler):
         if isinstance(exc, ConnectionError) and self._over():
             raise exc  # the client is gone: the library ends the connection in silence
         if status >= 500:
-            log.error("cannot answer a request: %r", exc)
+            self.logger.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
         answer = library_refusal(status)
