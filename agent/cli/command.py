@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
-# What is printed
+# Printing
 
 Row = dict[str, Any]
 """As the API gave it."""
@@ -134,11 +134,11 @@ def shown(name: str, value: Any) -> object:
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 
-# What was typed
+# Reading and asking
 
 
 class Options(argparse.Namespace):
-    """What was typed; each command's function gets it."""
+    """The options that were typed; each command's function gets them."""
 
     @property
     def client(self) -> Client:

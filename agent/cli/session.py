@@ -395,7 +395,7 @@ def _removed(row: dict[str, Any]) -> str:
     return f"{folder}{row['files']} files, {row['keys']} keys in Redis"
 
 
-# What is imported: an archive at the agent, the list of sessions
+# Importing: an archive sent to the agent, the list of sessions
 
 OURS = "wa-agent"
 

@@ -22,7 +22,7 @@ class Entrance:
     """The limits, and the open connections."""
 
     head_seconds: float = 10.0
-    """In which the first head must come; a client that has its answer may be idle for longer."""
+    """Seconds until the first head is there; a client that has its answer may be idle longer."""
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
     """More than a proxy keeps a connection, or a client waits between two looks."""
