@@ -71,13 +71,16 @@ def library_refusal(status: int, request_id: str = "") -> web.Response:
 # The views.
 
 
-def _wall(get: Callable[[Any], Any], of: object) -> str | None:
+Get = Callable[[Any], Any]
+
+
+def _wall(get: Get, of: object) -> str | None:
     return wall_text(get(of))
 
 
 @cache
-def _read(fields: str) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
-    rows: list[tuple[str, Callable[[Any], Any]]] = []
+def _read(fields: str) -> tuple[tuple[str, Get], ...]:
+    rows: list[tuple[str, Get]] = []
     for word in fields.split():
         name, _, place = word.rpartition("=")
         plain, get = place.removesuffix("_wall"), attrgetter(place)

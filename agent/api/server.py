@@ -163,6 +163,7 @@ class Server:
             self._runner.server,
             loop=asyncio.get_running_loop(),
             access_log=None,
+            logger=log,
             max_headers=64,
             lingering_time=2.0,
             auto_decompress=False,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 
-# What is printed
+# Printing
 
 Row = dict[str, Any]
 """As the API gave it."""
@@ -134,11 +134,11 @@ def shown(name: str, value: Any) -> object:
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 
-# What was typed
+# Reading and asking
 
 
 class Options(argparse.Namespace):
-    """What was typed; each command's function gets it."""
+    """The options that were typed; each command's function gets them."""
 
     @property
     def client(self) -> Client:
@@ -205,6 +205,7 @@ class Options(argparse.Namespace):
 
 
 Run = Callable[[Options], int]
+Read = Callable[[str], Any]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
 it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated. In a pair
@@ -295,7 +296,7 @@ def seconds(text: str) -> float:
     return given
 
 
-def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:
+def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Read:
     """Reads a name that becomes a part of an address: no other letters are allowed."""
 
     def read(text: str) -> str:
@@ -307,10 +308,10 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Callable[[str], str]:
 
 
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
-_ARGUMENTS: Mapping[str, Callable[[str], Any]] = {
+_ARGUMENTS: Mapping[str, Read] = {
     **{"ID": parse_instance_id, "FILE": Path},
     **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
     **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
 }
-_VALUES: Mapping[str, Callable[[str], Any]] = {"SECONDS": seconds, "N": int}
+_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int}
 """How a word is read, by its name in the help: an argument's, and an option's."""

@@ -8,10 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from agent.cli.arrivals import OURS, Planned, finish, id_for, print_plan, send
 from agent.cli.client import check_target, open_source, write_checked
 from agent.cli.command import Commands, Options, Words
-from agent.cli.session import SET, parse_settings
+from agent.cli.session import OURS, SET, Planned, finish, id_for, parse_settings, print_plan, upload
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
@@ -146,7 +145,7 @@ def _import_archive(options: Options, path: Path) -> int:
         cure = "import it without --enable, then change them with `wa-agent settings`"
         raise InvalidRequest(f"{words}: {cure}", field="set")
     with open_source(path, "archive") as archive:
-        return finish(options, send(options, archive, options.id, path.name))
+        return finish(options, upload(options, archive, options.id, path.name))
 
 
 def look_at_archive(path: Path) -> FoundSession:
@@ -194,7 +193,7 @@ def _import_found(options: Options, engine: str) -> int:
             continue
         try:
             with _packed(options, planned, engine, settings) as archive:
-                done.append(send(options, archive, planned.id, session.name))
+                done.append(upload(options, archive, planned.id, session.name))
             planned.result = "imported"
         except (WaError, OSError) as error:
             if len(plan) == 1:

@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -155,14 +155,16 @@ _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg"
 
 
 class Page:
-    """One file as it is sent."""
+    """One file as it is sent: the handler of its route."""
 
-    def __init__(self, body: bytes, kind: str) -> None:
+    def __init__(self, name: str) -> None:
+        body = FILES[name].read_bytes()
         self._body, self._packed = body, gzip.compress(body, mtime=0)
-        self._type = _TYPES[kind]
+        self._type = _TYPES[name.rpartition(".")[2]]
         self._tag = hashlib.sha256(body).hexdigest()[:16]
 
-    def answer(self, request: web.Request) -> web.Response:
+    async def __call__(self, call: Call) -> web.Response:
+        request = call.request
         known = request.if_none_match or ()
         if any(tag.value in (self._tag, "*") for tag in known):
             answer = web.Response(status=304)
@@ -180,18 +182,9 @@ class Page:
         return answer
 
 
-def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
-    made = Page(FILES[name].read_bytes(), name.rpartition(".")[2])
-
-    async def show_page(call: Call) -> web.Response:
-        return made.answer(call.request)
-
-    return show_page
-
-
 ROUTES = (
     Route("GET", "/openapi.json", Right.OPEN, show_openapi, "This description"),
-    Route("GET", "/docs", Right.OPEN, page("docs.html"), "The interface, for people"),
-    Route("GET", "/", Right.OPEN, page("dashboard.html"), "The dashboard, for people"),
-    *(Route("GET", f"/page/{name}", Right.OPEN, page(name), "Part of a page") for name in PARTS),
+    Route("GET", "/docs", Right.OPEN, Page("docs.html"), "The interface, for people"),
+    Route("GET", "/", Right.OPEN, Page("dashboard.html"), "The dashboard, for people"),
+    *(Route("GET", f"/page/{name}", Right.OPEN, Page(name), "Part of a page") for name in PARTS),
 )

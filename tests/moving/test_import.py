@@ -29,7 +29,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
         told = dict.fromkeys(("engine", "account", "trash", "sha256"), "")
         return {"id": id, "enabled": False, **told}
 
-    monkeypatch.setattr("agent.moving.commands.send", send)
+    monkeypatch.setattr("agent.moving.commands.upload", send)
     return got
 
 

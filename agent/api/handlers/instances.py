@@ -228,10 +228,7 @@ async def intend(name: str, call: Call) -> Json:
 
 async def logout(call: Call) -> Json:
     """End the pairing and retire the session."""
-    confirmed, passkey = call.body.get("confirm", False), call.body.get("confirm_passkey", "")
-    return show_instance(
-        await call.supervisor.orders.logout(call.id, confirmed=confirmed, passkey=passkey)
-    )
+    return show_instance(await call.supervisor.orders.logout(call.id, **call.confirmed))
 
 
 async def mark_passkey(call: Call) -> Json:

@@ -20,16 +20,7 @@ from aiohttp import web
 
 from agent.api.http.call import Answer, Call, Field, Json
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.errors import (
-    EngineError,
-    InvalidRequest,
-    NotFound,
-    NotYet,
-    Refused,
-    TryLater,
-    VaultError,
-    WaError,
-)
+from agent.errors import EngineError, InvalidRequest, NotFound, NotYet, Refused, TryLater, WaError
 from agent.files import open_plain
 from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT
@@ -212,7 +203,7 @@ async def picture(call: Call) -> web.Response:
 def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
     """Newest first, each by the time in its files' names; empty where the engine kept none."""
     found = []
-    with suppress(VaultError), open_instance(root, id, SESSION, FOLDER) as folder:
+    with suppress(WaError), open_instance(root, id, SESSION, FOLDER) as folder:
         names = set(folder.names())
         for name in sorted(filter(_NOTE.fullmatch, names), reverse=True)[:MOST]:
             stem, seen = name.removesuffix(".json"), _read_note(folder, name)
@@ -222,7 +213,7 @@ def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
 
 def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     if NAME.fullmatch(name):
-        with suppress(VaultError), open_instance(root, id, SESSION, FOLDER) as folder:
+        with suppress(WaError), open_instance(root, id, SESSION, FOLDER) as folder:
             if (content := folder.content(f"{name}.jpg")).startswith(b"\xff\xd8\xff"):
                 return content
     raise NotFound(f"cannot show the picture {name} of {id}: there is none")
@@ -232,7 +223,7 @@ def _read_note(folder: Folder, name: str) -> dict[str, Any]:
     try:
         content = folder.content(name)
         note = json.loads(redact(content[: 256 << 10].decode(errors="replace")))
-    except (VaultError, ValueError, RecursionError):
+    except (WaError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}
     return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}
 

@@ -77,23 +77,18 @@ async def recover(call: Call) -> Answer:
 
 async def cleanup(call: Call) -> Answer:
     """Retire an instance's session and show a new code."""
-    return await _repair(call, Goal.CLEANUP, **_confirmed(call.body))
+    return await _repair(call, Goal.CLEANUP, **call.confirmed)
 
 
 async def ensure_healthy(call: Call) -> Answer:
     """Check, recover, clean up, until it is connected or shows a code."""
-    return await _repair(call, Goal.WORKING_QR, **_confirmed(call.body))
+    return await _repair(call, Goal.WORKING_QR, **call.confirmed)
 
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Answer:
     answer = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
     goes_on = answer["ending"] == GOES_ON
     return (202, {**answer, "look": look_at(call.id)}) if goes_on else answer
-
-
-def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
-    passkey = body.get("confirm_passkey", "")
-    return {"confirmed": body.get("confirm", False), "passkey": passkey}
 
 
 async def force_reconnection(call: Call) -> Json:
@@ -128,7 +123,7 @@ async def set_up(call: Call) -> Answer:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.repairs.set_up(wanted, wait=call.wait, **_confirmed(body))
+    made = await call.supervisor.repairs.set_up(wanted, wait=call.wait, **call.confirmed)
     status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
     if made.goes_on:
         status = call.supervisor.view(id).status.value

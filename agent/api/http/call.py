@@ -315,7 +315,7 @@ class Route:
     answers: tuple[int, ...] = (200,)
     """The first one is the status of an answer in JSON."""
     made: str = ""
-    """Of 201: the path of what was made, with fields of the answer in braces."""
+    """Path of what a 201 made; fields of the answer stand in braces."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
@@ -356,6 +356,12 @@ class Call:
     @property
     def engine(self) -> str:
         return self.view.instance.engine
+
+    @property
+    def confirmed(self) -> dict[str, Any]:
+        """The confirmations in its body before a pairing ends."""
+        passkey = self.body.get("confirm_passkey", "")
+        return {"confirmed": self.body.get("confirm", False), "passkey": passkey}
 
     @asynccontextmanager
     async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:

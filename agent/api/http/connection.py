@@ -15,10 +15,6 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.present import library_refusal
-from agent.core.model import Category
-from agent.log import bound
-
-log = bound(Category.API)
 
 
 @dataclass(slots=True)
@@ -26,7 +22,7 @@ class Entrance:
     """The limits, and the open connections."""
 
     head_seconds: float = 10.0
-    """In which the first head must come; a client that has its answer may be idle for longer."""
+    """Seconds until the first head is there; a client that has its answer may be idle longer."""
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
     """More than a proxy keeps a connection, or a client waits between two looks."""
@@ -180,7 +176,7 @@ class Connection(RequestHandler):
         if isinstance(exc, ConnectionError) and self._over():
             raise exc  # the client is gone: the library ends the connection in silence
         if status >= 500:
-            log.error("cannot answer a request: %r", exc)
+            self.logger.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
         answer = library_refusal(status)
