@@ -352,8 +352,7 @@ async def stop_in_order(
     written, store = True, supervisor.store
     if server is not None:
         server.announce_end()
-    supervisor.repairs.stop()
-    supervisor.keeping.work.stop()
+    supervisor.registry.stopping = True
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
     async def write(what: Awaitable[object]) -> None:

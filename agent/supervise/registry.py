@@ -72,6 +72,8 @@ class Registry:
         init=False, default_factory=WeakValueDictionary
     )
     """By device, as two copies are compared one after the other; and by the name that is made."""
+    stopping: bool = field(init=False, default=False)
+    """The agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     @property
