@@ -22,16 +22,14 @@ from agent.supervise.record import Means, note_operator, note_restarts, remember
 from agent.supervise.registry import is_written
 
 
-def note_circuit(
-    facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
-) -> None:
+def note_circuit(facts: Facts, before: SessionRecord, policy: BreakerPolicy) -> None:
     """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
         sentence = (
             f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
-            f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
+            f" trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
             " (it closes once it connects)"
         )
         facts.note(SESSION_CIRCUIT_OPEN, sentence, Category.RECONNECT, failures=now.failures)
@@ -61,13 +59,13 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Judge; once more where the verdict's entries changed the record.
         verdict = _judge(gate, facts)
         judged = facts.record
-        remember(registry, facts, verdict)
+        remember(gate, facts, verdict)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
             verdict = _judge(gate, facts)
         facts.sentence = verdict.sentence
-        note_circuit(facts, before, settings.config.reconnect.breaker, time.time())
+        note_circuit(facts, before, settings.config.reconnect.breaker)
         registry.statistics.checked += 1
         registry.statistics.check_seconds += boot_now() - begun
         # Record.
@@ -227,5 +225,5 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         seconds=round(outcome.seconds, 3),
         **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
     )
-    note_circuit(facts, before, config.reconnect.breaker, time.time())
+    note_circuit(facts, before, config.reconnect.breaker)
     await means.registry.save(facts)
