@@ -214,11 +214,9 @@ class Daemon:
         server: Server | None = None
         state, status = self._config.agent.state_path, 1
         try:
+            reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            reader = Reader(supervisor.registry)
-            supervisor.registry.kept_more = reader.changed
-            supervisor.registry.forgotten = reader.forget
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))

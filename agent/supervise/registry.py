@@ -51,10 +51,6 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
 
-def _nothing(_id: InstanceId) -> None:
-    """Nothing here reads messages."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Registry:
     store: Store
@@ -64,9 +60,10 @@ class Registry:
     """Filled here; other parts may hold it already."""
     boot: str = ""
     """The machine's present boot."""
-    kept_more: Callable[[InstanceId], None] = _nothing
-    """Hears that a worker kept more messages, or was connected and may have."""
-    forgotten: Callable[[InstanceId], None] = _nothing
+    kept_more: Callable[[InstanceId], None] = field(init=False)
+    """Hears that a worker kept more messages, or was connected and may have. The reader of messages
+    sets both."""
+    forgotten: Callable[[InstanceId], None] = field(init=False)
     """Hears that a session was deleted."""
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
