@@ -337,7 +337,15 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
             facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
         return
     if verdict.state is Status.CONNECTED:
-        _note_connected(gate, facts, now_wall)
+        facts.record = after_connected(facts.record, now_wall, gate.settings.config.reconnect)
+        facts.connected_since_wall = now_wall
+        facts.asked.try_at_once = False
+        facts.asked.logout = False
+        facts.noted_drop = ("", "", 0.0)
+        gate.succeeded(facts)
+        if facts.lost_because:
+            facts.counters.by_word["reconnects"][facts.lost_because] += 1
+            facts.lost_because = ""
     else:
         facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
         if verdict.state is Status.QR_REQUIRED:
@@ -362,18 +370,6 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
         why=why,
         **more,
     )
-
-
-def _note_connected(gate: Gate, facts: Facts, now_wall: float) -> None:
-    facts.record = after_connected(facts.record, now_wall, gate.settings.config.reconnect)
-    facts.connected_since_wall = now_wall
-    facts.asked.try_at_once = False
-    facts.asked.logout = False
-    facts.noted_drop = ("", "", 0.0)
-    gate.succeeded(facts)
-    if facts.lost_because:
-        facts.counters.by_word["reconnects"][facts.lost_because] += 1
-        facts.lost_because = ""
 
 
 def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:

@@ -77,7 +77,16 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Decide and act.
         plan, again = await _decide(means, facts, verdict)
         if plan is not None:
-            again = await _act(means, facts, plan)
+            # Carry it out, written down before and after.
+            await _begin(means, facts, plan)
+            outcome = await carry_out(means, facts, plan)
+            await _finish(means, facts, plan, outcome)
+            again = boot_now()
+            if not plan.repair:
+                # A cause that stays (rights, disk) must not lead to a tight loop.
+                failures = 0 if outcome.ok else min(facts.action.failures + 1, MOST_FAILURES)
+                facts.action.failures = failures
+                again += 0.25 * 2.0**failures if failures else 0.0
         gate.queues.leave(facts.id)
         facts.observed = True
         if facts.instance.backend and facts.next_probe > boot_now():
@@ -138,21 +147,6 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     if plan is None and facts.should_run and not facts.unit.job_pending:
         asked.start = False  # the next plan_actions starts it
     return plan
-
-
-async def _act(means: Means, facts: Facts, plan: Plan) -> float:
-    """Carry it out, written down before and after; when to look again."""
-    await _begin(means, facts, plan)
-    outcome = await carry_out(means, facts, plan)
-    await _finish(means, facts, plan, outcome)
-    if plan.repair:
-        return boot_now()
-    if outcome.ok:
-        facts.action.failures = 0
-        return boot_now()
-    # A cause that stays (rights, disk) must not lead to a tight loop.
-    facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
-    return boot_now() + 0.25 * 2.0**facts.action.failures
 
 
 async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
