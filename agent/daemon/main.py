@@ -214,11 +214,9 @@ class Daemon:
         server: Server | None = None
         state, status = self._config.agent.state_path, 1
         try:
+            reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            reader = Reader(supervisor.registry)
-            supervisor.registry.kept_more = reader.changed
-            supervisor.registry.forgotten = reader.forget
             for its in supervisor.registry.facts.values():
                 if not its.instance.enabled:  # what waits there is asked for at no link
                     reader.changed(its.id)
@@ -355,8 +353,7 @@ async def stop_in_order(
     written, store = True, supervisor.store
     if server is not None:
         server.announce_end()
-    supervisor.repairs.stop()
-    supervisor.keeping.work.stop()
+    supervisor.registry.stopping = True
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
     async def write(what: Awaitable[object]) -> None:

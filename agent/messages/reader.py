@@ -86,6 +86,7 @@ class Reader:
         self.ending = False
         """The agent stops: waiting readers get what there is."""
         self._registry = registry
+        registry.kept_more, registry.forgotten = self.changed, self.forget
         self._sessions: dict[InstanceId, _Session] = {}
         self._followers: WeakSet[Changes] = WeakSet()
         self._files = asyncio.Semaphore(FILES)

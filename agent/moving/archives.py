@@ -62,7 +62,7 @@ class Archives:
         _must_be_whole(id, snapshot)
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             work = partial(export_snapshot, self._root, snapshot, file)
-            packed = await self._keeping.work.run(id, "export", work)
+            packed = await self._keeping.in_thread(id, "export", work)
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
             await self._keeping.say(facts, "exported", sentence, name=snapshot.name)
@@ -118,7 +118,7 @@ class Archives:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         self._check_free(wanted, manifest)
         work = partial(unpack, self._root, file, id, Limits())
-        arrived = await self._keeping.work.run(id, "import", work)
+        arrived = await self._keeping.in_thread(id, "import", work)
         problem, code = unfit(arrived)
         if problem:
             raise InvalidRequest(f"cannot import {id}: {problem}", field="archive", code=code)

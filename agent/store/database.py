@@ -18,7 +18,7 @@ from sqlite_utils import Database
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import SchemaTooNew, StoreError
 from agent.files import failpoint, put_in_place, sync
-from agent.log import bound
+from agent.log import log
 from agent.store import rows
 from agent.store.connect import (
     check,
@@ -246,8 +246,6 @@ def _move_companions(path: Path, kept: Path) -> None:
 TRIM_EVERY = 100
 """Entries between two looks at the history's bounds."""
 
-_log = bound(name=__name__)
-
 
 @dataclass(eq=False)
 class Store:
@@ -266,7 +264,7 @@ class Store:
         writer = await Writer.open(path, connect)
         store = cls(path, tuple(sentences), writer)
         for sentence in sentences:
-            _log.warning("%s", sentence)
+            log.warning("%s", sentence)
         await store.note(*(JournalEntry("store_repaired", it, Category.SYSTEM) for it in sentences))
         return store
 
@@ -315,7 +313,7 @@ class Store:
             await self.append(*entries)
         except StoreError as error:
             kinds = ", ".join(sorted({entry.kind for entry in entries}))
-            _log.error("the journal lacks %s: %s", kinds, error)
+            log.error("the journal lacks %s: %s", kinds, error)
 
     async def history(
         self, instance: InstanceId | None = None, **wanted: Unpack[rows.Wanted]
@@ -389,7 +387,7 @@ class Store:
             with db.atomic():
                 trim(db, now)
         except sqlite3.Error as error:
-            _log.warning("cannot trim the history of %s: %s", self.path, error)
+            log.warning("cannot trim the history of %s: %s", self.path, error)
 
     def _tell(self, stored: list[JournalEntry]) -> None:
         for entry in stored:

@@ -16,14 +16,12 @@ from sqlite_utils import Database
 
 from agent.errors import StoreError, WaError
 from agent.files import failpoint
-from agent.log import bound
+from agent.log import log
 from agent.store.connect import code_of, explain
 
 T = TypeVar("T")
 
 LARGEST_BATCH = 512
-
-_log = bound(name=__name__)
 
 
 @dataclass(slots=True)
@@ -151,7 +149,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            _log.warning("the caller of a write to %s has ended", self._path)
+            log.warning("the caller of a write to %s has ended", self._path)
 
 
 def _deliver(jobs: Sequence[_Job[Any]]) -> None:
@@ -160,7 +158,7 @@ def _deliver(jobs: Sequence[_Job[Any]]) -> None:
             try:
                 job.committed(job.result)
             except Exception:  # an error of a listener is not the writer's
-                _log.exception("cannot report a committed write")
+                log.exception("cannot report a committed write")
         _settle(job.future, job.result, job.error)
 
 

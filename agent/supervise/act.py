@@ -89,7 +89,7 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             await _stop(means, facts, plan)
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
             answers = means.settings.config.health.timeout
-            await _call(facts, kind, timeout=max(answers, CALL_TIMEOUT))
+            await _call(facts, kind, max(answers, CALL_TIMEOUT))
             if kind is ActionKind.DISCONNECT:
                 failpoint("repair_disconnected")
         case ActionKind.SET_ASIDE:
@@ -105,10 +105,10 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             await _regenerate(means, facts)
         case ActionKind.LOGOUT:
             facts.asked.logout = True
-            await _call(facts, kind, timeout=CALL_TIMEOUT)
+            await _call(facts, kind, CALL_TIMEOUT)
         case ActionKind.RENEW:
             by_person = plan.proof is not None and plan.proof.ground is Ground.PERSON
-            await _call(facts, kind, {"confirmed": by_person}, timeout=REMOTE_TIMEOUT)
+            await _call(facts, kind, REMOTE_TIMEOUT, confirmed=by_person)
     return ""
 
 
@@ -179,7 +179,7 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
     counts = facts.counters.by_word["key_regenerations"]
     try:
-        await _call(facts, "regenerate_keys", {"peers": list(peers)}, timeout=limit)
+        await _call(facts, "regenerate_keys", limit, peers=list(peers))
     except WaError as error:
         counts["failed"] += error.code != ladder.NOTHING_TO_REMOVE  # else the keys are new already
         raise
@@ -190,12 +190,10 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), boot_now())
 
 
-async def _call(
-    facts: Facts, do: str, arguments: Mapping[str, object] | None = None, *, timeout: float
-) -> None:
+async def _call(facts: Facts, do: str, timeout: float, **arguments: object) -> None:
     if facts.link is None:
         raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
-    await facts.link.call(do, arguments or {}, timeout=timeout)
+    await facts.link.call(do, arguments, timeout=timeout)
 
 
 def set_aside(root: Path, facts: Facts, why: str) -> str:
@@ -266,7 +264,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         said = "an operator's order (%s) was not carried out: it is dropped, ask again"
         log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
     if decision.idle:
-        registry.gate.incidents.nothing_to_try(facts)
+        registry.gate.incidents.pass_turn(facts.id)
     if decision.kind is RecoveryKind.WAIT:
         facts.repair = repair
         if repair != before:

@@ -104,7 +104,7 @@ class Supervisor:
         self._started_wall, self._to_restore = time.time(), 0
         self._pending: set[InstanceId] = set()
         """Those to be restored whose start has not ended."""
-        self.sampler = UsageSampler(registry, self._notes)
+        self.sampler = UsageSampler(registry)
         self.upkeep = Upkeep(registry)
 
         # What callers ask for.
@@ -112,7 +112,7 @@ class Supervisor:
         self.send, self.find = self.asking.send, self.asking.find
         self.orders = Orders(registry, self.seats, self.asking)
         self.backends.create, self.backends.look = self.orders.create, look
-        self.repairs = Repairs(means, self.asking, self.orders)
+        self.repairs = Repairs(means, self.orders)
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """`status` is ready only after a pass has seen all of these."""

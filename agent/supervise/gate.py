@@ -96,7 +96,7 @@ class Incidents:
                 self._canary_failed(incident, facts, code, now)
         elif is_shared(code):
             facts.failures.pop(code, None)
-            facts.failures[code] = now
+            facts.failures[code] = now  # the newest is the last
             failures = {it.id: it.failures for it in self._of(group)}
             successes = {it.id: it.succeeded_at for it in self._of(group)}
             found = find_incident(group, failures, successes, self.policy, now)
@@ -130,19 +130,10 @@ class Incidents:
         elif back >= len(incident.members):
             self.release(group, "as many sessions connected meanwhile")
 
-    def nothing_to_try(self, facts: Facts) -> None:
-        """The repair has no step left: were this the canary, the others would wait for nothing."""
-        self._pass_turn(self.active.get(group_of(facts)), facts.id)
-
-    def _pass_turn(self, incident: Incident | None, id: InstanceId) -> None:
-        if incident is not None and incident.canary == id:
-            incident.idle.add(id)
-            incident.pass_turn(boot_now())
-
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         if not facts.should_run:
             facts.failing, facts.succeeded_at = NOT_FAILING, NEVER
-            self.forget(facts.id)
+            self.pass_turn(facts.id)
             return
         if needs_repair(verdict):
             facts.failing = verdict.reason, boot_now()
@@ -155,11 +146,14 @@ class Incidents:
             else:
                 self._end_if_well(incident)
 
-    def forget(self, id: InstanceId) -> None:
-        """The session is disabled, deleted or moved away: no other one waits for its try."""
+    def pass_turn(self, id: InstanceId) -> None:
+        """The session is disabled, deleted or moved away, or its repair has no step left: no other
+        one waits for its try."""
         for incident in list(self.active.values()):
             if id in incident.members:
-                self._pass_turn(incident, id)
+                if incident.canary == id:
+                    incident.idle.add(id)
+                    incident.pass_turn(boot_now())
                 self._end_if_well(incident)
 
     def wait_reason(self, facts: Facts) -> str:
@@ -342,7 +336,7 @@ class Gate:
         self.queues.withdraw(id)
         self._promised.pop(id, None)
         self.reaching.forget(id)
-        self.incidents.forget(id)
+        self.incidents.pass_turn(id)
 
     def _others(self, facts: Facts) -> Wait | None:
         """The server, the address, the incident that hold it."""

@@ -192,29 +192,26 @@ class Orders:
     async def restore_trash(self, name: str) -> Session:
         id = InstanceId(name.partition(".")[0])
         async with self.registry.making(id, f"restore {id}"):
-            await self._restore(id, name)
+            await asyncio.to_thread(restore_trash, self.registry.root, name)
+            identity = await asyncio.to_thread(read_identity, self.registry.root / id)
+            # Restored by an operator: a former stop or logout in its record is dropped, but a
+            # pairing that WhatsApp no longer knows stays ended.
+            record = replace(
+                identity.record,
+                override=Override.NONE,
+                override_boot="",
+                status_since_wall=time.time(),
+                reason="",
+                paired=identity.paired and not reason_of(identity.ended).unpairs,
+            )
+            said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
+            try:
+                doing, engine = f"restore {id}", identity.instance.engine
+                async with self.registry.alone(id, engine, doing, arrives=True):
+                    await self.registry.store.add(identity.instance, record, said)
+                    self.registry.add(identity.instance, record)
+            except (Refused, TryLater):
+                await asyncio.to_thread(retire, self.registry.root, id, "deleted")
+                raise
         self.registry.gate.wake(id)
         return self.registry.view(id)
-
-    async def _restore(self, id: InstanceId, name: str) -> None:
-        await asyncio.to_thread(restore_trash, self.registry.root, name)
-        identity = await asyncio.to_thread(read_identity, self.registry.root / id)
-        # Restored by an operator: a former stop or logout in its record is dropped, but a pairing
-        # that WhatsApp no longer knows stays ended.
-        record = replace(
-            identity.record,
-            override=Override.NONE,
-            override_boot="",
-            status_since_wall=time.time(),
-            reason="",
-            paired=identity.paired and not reason_of(identity.ended).unpairs,
-        )
-        said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
-        try:
-            doing, engine = f"restore {id}", identity.instance.engine
-            async with self.registry.alone(id, engine, doing, arrives=True):
-                await self.registry.store.add(identity.instance, record, said)
-                self.registry.add(identity.instance, record)
-        except (Refused, TryLater):
-            await asyncio.to_thread(retire, self.registry.root, id, "deleted")
-            raise

@@ -384,8 +384,7 @@ class Reaching:
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
             (log.info if back else log.warning)("%s", said)
             kind = "address_back" if back else "address_away"
-            detail = {"address": name}
-            self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail=detail))
+            self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail={"address": name}))
         self._wake_waiting(reach, done=back)
 
     def _wake_waiting(self, reach: Reach, *, done: bool) -> None:

@@ -290,15 +290,15 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
         facts.record = replace(facts.record, seen_run=unit.run, seen_boot=facts.boot)
 
 
-def remember(registry: Registry, facts: Facts, verdict: HealthVerdict) -> None:
+def remember(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     """Turn one observation and its verdict into a new record and journal entries."""
     _begin_now(facts, facts.at_wall)
     before = facts.record
-    _note_drop(registry.gate, facts, verdict)
+    _note_drop(gate, facts, verdict)
     _note_pairing(facts)
     _note_passkey(facts)
-    _note_status(registry, facts, before, verdict)
-    _note_verdict(registry.gate, facts, verdict)
+    _note_status(gate, facts, before, verdict)
+    _note_verdict(gate, facts, verdict)
     _watch_hour(facts)
 
 
@@ -325,9 +325,7 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
 
 
-def _note_status(
-    registry: Registry, facts: Facts, before: SessionRecord, verdict: HealthVerdict
-) -> None:
+def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: HealthVerdict) -> None:
     """`before`: the record before this pass, drops not yet counted."""
     now_wall = facts.at_wall
     if verdict.state is before.status:
@@ -339,7 +337,15 @@ def _note_status(
             facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
         return
     if verdict.state is Status.CONNECTED:
-        _note_connected(registry, facts, now_wall)
+        facts.record = after_connected(facts.record, now_wall, gate.settings.config.reconnect)
+        facts.connected_since_wall = now_wall
+        facts.asked.try_at_once = False
+        facts.asked.logout = False
+        facts.noted_drop = ("", "", 0.0)
+        gate.succeeded(facts)
+        if facts.lost_because:
+            facts.counters.by_word["reconnects"][facts.lost_because] += 1
+            facts.lost_because = ""
     else:
         facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
         if verdict.state is Status.QR_REQUIRED:
@@ -364,18 +370,6 @@ def _note_status(
         why=why,
         **more,
     )
-
-
-def _note_connected(registry: Registry, facts: Facts, now_wall: float) -> None:
-    facts.record = after_connected(facts.record, now_wall, registry.settings.config.reconnect)
-    facts.connected_since_wall = now_wall
-    facts.asked.try_at_once = False
-    facts.asked.logout = False
-    facts.noted_drop = ("", "", 0.0)
-    registry.gate.succeeded(facts)
-    if facts.lost_because:
-        facts.counters.by_word["reconnects"][facts.lost_because] += 1
-        facts.lost_because = ""
 
 
 def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:

@@ -51,10 +51,6 @@ PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
 
-def _nothing(_id: InstanceId) -> None:
-    """Nothing here reads messages."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class Registry:
     store: Store
@@ -64,14 +60,17 @@ class Registry:
     """Filled here; other parts may hold it already."""
     boot: str = ""
     """The machine's present boot."""
-    kept_more: Callable[[InstanceId], None] = _nothing
-    """Hears that a worker kept more messages, or was connected and may have."""
-    forgotten: Callable[[InstanceId], None] = _nothing
+    kept_more: Callable[[InstanceId], None] = field(init=False)
+    """Hears that a worker kept more messages, or was connected and may have. The reader of messages
+    sets both."""
+    forgotten: Callable[[InstanceId], None] = field(init=False)
     """Hears that a session was deleted."""
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
     """By device, as two copies are compared one after the other; and by the name that is made."""
+    stopping: bool = field(init=False, default=False)
+    """The agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
 
     @property

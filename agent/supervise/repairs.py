@@ -18,7 +18,7 @@ from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN
 from agent.engines.base import Qr
 from agent.errors import LinkError, NotFound, Refused, TryLater, WaError
-from agent.supervise.calls import Calls, must_be_confirmed
+from agent.supervise.calls import must_be_confirmed
 from agent.supervise.facts import Facts
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.orders import Orders
@@ -83,15 +83,9 @@ class Repairs:
     """Unknown ids raise NotFound."""
 
     means: Means
-    asking: Calls
     orders: Orders
-    _stopping: bool = field(init=False, default=False)
     _checks: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 64))
     _creating: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
-
-    def stop(self) -> None:
-        """Answer waiting callers with TryLater, so that they delay no stop."""
-        self._stopping = True
 
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
@@ -172,7 +166,8 @@ class Repairs:
             if status is ConnectionStatus.QR_REQUIRED:
                 # The worker may be replaced meanwhile: the next look finds the new one.
                 with suppress(LinkError, Refused):
-                    if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
+                    shown = await self.orders.asking.qr(id)
+                    if shown is not None and shown.expires_in > 0:
                         return replace(made, qr=shown)
             if time.monotonic() >= deadline:
                 return replace(made, goes_on=True)
@@ -212,7 +207,7 @@ class Repairs:
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
-        if self._stopping:
+        if self.means.registry.stopping:
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         await asyncio.sleep(POLL)
 

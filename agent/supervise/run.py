@@ -22,16 +22,14 @@ from agent.supervise.record import Means, note_operator, note_restarts, remember
 from agent.supervise.registry import is_written
 
 
-def note_circuit(
-    facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
-) -> None:
+def note_circuit(facts: Facts, before: SessionRecord, policy: BreakerPolicy) -> None:
     """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
         sentence = (
             f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
-            f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
+            f" trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
             " (it closes once it connects)"
         )
         facts.note(SESSION_CIRCUIT_OPEN, sentence, Category.RECONNECT, failures=now.failures)
@@ -61,13 +59,13 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Judge; once more where the verdict's entries changed the record.
         verdict = _judge(gate, facts)
         judged = facts.record
-        remember(registry, facts, verdict)
+        remember(gate, facts, verdict)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
             verdict = _judge(gate, facts)
         facts.sentence = verdict.sentence
-        note_circuit(facts, before, settings.config.reconnect.breaker, time.time())
+        note_circuit(facts, before, settings.config.reconnect.breaker)
         registry.statistics.checked += 1
         registry.statistics.check_seconds += boot_now() - begun
         # Record.
@@ -79,7 +77,16 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Decide and act.
         plan, again = await _decide(means, facts, verdict)
         if plan is not None:
-            again = await _act(means, facts, plan)
+            # Carry it out, written down before and after.
+            await _begin(means, facts, plan)
+            outcome = await carry_out(means, facts, plan)
+            await _finish(means, facts, plan, outcome)
+            again = boot_now()
+            if not plan.repair:
+                # A cause that stays (rights, disk) must not lead to a tight loop.
+                failures = 0 if outcome.ok else min(facts.action.failures + 1, MOST_FAILURES)
+                facts.action.failures = failures
+                again += 0.25 * 2.0**failures if failures else 0.0
         gate.queues.leave(facts.id)
         facts.observed = True
         if facts.instance.backend and facts.next_probe > boot_now():
@@ -142,21 +149,6 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     if plan is None and facts.should_run and not facts.unit.job_pending:
         asked.start = False  # the next plan_actions starts it
     return plan
-
-
-async def _act(means: Means, facts: Facts, plan: Plan) -> float:
-    """Carry it out, written down before and after; when to look again."""
-    await _begin(means, facts, plan)
-    outcome = await carry_out(means, facts, plan)
-    await _finish(means, facts, plan, outcome)
-    if plan.repair:
-        return boot_now()
-    if outcome.ok:
-        facts.action.failures = 0
-        return boot_now()
-    # A cause that stays (rights, disk) must not lead to a tight loop.
-    facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
-    return boot_now() + 0.25 * 2.0**facts.action.failures
 
 
 async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
@@ -229,5 +221,5 @@ async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> N
         seconds=round(outcome.seconds, 3),
         **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
     )
-    note_circuit(facts, before, config.reconnect.breaker, time.time())
+    note_circuit(facts, before, config.reconnect.breaker)
     await means.registry.save(facts)

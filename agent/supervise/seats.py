@@ -242,7 +242,8 @@ class Seats:
         """Find the packs that run already, and the sessions in them; one that is larger than the
         setting ends, and its sessions begin again elsewhere. `run_folder`: of packs where there is
         no systemd. Without a pack no host is opened."""
-        if self._size == 1 and not await asyncio.to_thread(_may_run, PACKS.runtime, run_folder):
+        # Packs of an earlier agent, each with a folder of its own, may run.
+        if self._size == 1 and not [*PACKS.runtime.glob("*/"), *run_folder.glob("*/")]:
             return
         self._host_of_packs = await self._open_packs()
         units = await self._host_of_packs.list()
@@ -326,9 +327,3 @@ class Seats:
         """False: that member was deleted, or has another seat by now."""
         facts = self._facts.get(id)
         return facts is not None and facts.pack == pack.name
-
-
-def _may_run(*run_folders: Path) -> bool:
-    """True if packs of an earlier agent may run: each has a folder in one of these."""
-    there = [place for place in run_folders if place.is_dir()]
-    return any(entry.is_dir() for place in there for entry in place.iterdir())

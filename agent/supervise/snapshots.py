@@ -24,40 +24,10 @@ from agent.supervise.seats import Seats
 from agent.vault import restore as restoring
 from agent.vault import snapshots as copies
 
-# The file work of copies, in threads: few at a time.
-
-
 AT_ONCE = 2
 """Copies going on at the same time: disks are shared."""
 
 T = TypeVar("T")
-
-
-class CopyWork:
-    """Ends what its caller gave up, and all at the agent's stop, at the next piece."""
-
-    def __init__(self) -> None:
-        self._few = asyncio.Semaphore(AT_ONCE)
-        self._stopping = False
-
-    def stop(self) -> None:
-        """The agent's stop must not wait for a copy."""
-        self._stopping = True
-
-    async def run(self, id: InstanceId, what: str, work: Callable[..., T]) -> T:
-        """`work` is called with `tick`, which it calls as it goes."""
-        async with self._few:
-            given_up = False
-
-            def tick(_count: int) -> None:
-                if given_up or self._stopping:
-                    cause = "it was given up" if given_up else "the agent stops"
-                    raise TryLater(f"cannot finish the {what} of {id}: {cause}")
-
-            try:
-                return await asyncio.to_thread(partial(work, tick=tick))
-            finally:
-                given_up = True
 
 
 TRIES = 4
@@ -82,7 +52,7 @@ class Snapshots:
 
     registry: Registry
     host: Seats
-    work: CopyWork = field(init=False, default_factory=CopyWork)
+    _few: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, AT_ONCE))
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=partial(defaultdict, asyncio.Lock)
     )
@@ -91,6 +61,22 @@ class Snapshots:
     @property
     def root(self) -> Path:
         return self.registry.root
+
+    async def in_thread(self, id: InstanceId, what: str, work: Callable[..., T]) -> T:
+        """File work, few at a time. `work` is called with `tick`, which it calls as it goes: it
+        ends at the next piece if its caller gave it up, or the agent stops."""
+        async with self._few:
+            given_up = False
+
+            def tick(_count: int) -> None:
+                if given_up or self.registry.stopping:
+                    cause = "it was given up" if given_up else "the agent stops"
+                    raise TryLater(f"cannot finish the {what} of {id}: {cause}")
+
+            try:
+                return await asyncio.to_thread(partial(work, tick=tick))
+            finally:
+                given_up = True
 
     async def snapshots(self, id: InstanceId) -> list[copies.Snapshot]:
         """Newest first, the unusable ones too."""
@@ -144,7 +130,7 @@ class Snapshots:
             )
             take = partial(copies.take_snapshot, self.root, subject)
             try:
-                return await self.work.run(facts.id, "snapshot", take)
+                return await self.in_thread(facts.id, "snapshot", take)
             except VaultError as error:
                 # A running engine may make a file that only it can read between its save and this
                 # copy.
@@ -242,7 +228,7 @@ class Snapshots:
         why, needs = f"snapshot {snapshot.name} was restored", facts.record.needs_passkey
         what = self.root, facts.instance, snapshot, why
         work = partial(restoring.restore_snapshot, *what, needs_passkey=needs)
-        restored = await self.work.run(facts.id, "restore", work)
+        restored = await self.in_thread(facts.id, "restore", work)
         facts.saved.identity = None  # the snapshot has another identity file
         before = restored.retired.name if restored.retired else "nothing"
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"

@@ -25,7 +25,7 @@ from agent.host.notify import watchdog_from
 from agent.log import bound, going_on, log
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
-from agent.supervise.facts import Facts, Notes, Settings, entry
+from agent.supervise.facts import Facts, Settings
 from agent.supervise.loop import TURN, Loop
 from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
@@ -260,7 +260,6 @@ class UsageSampler:
     """Measures all workers; frees caches and restarts, one at a time."""
 
     registry: Registry
-    notes: Notes
     _watched_until: float = field(init=False, default=0.0)
 
     async def run(self) -> None:
@@ -341,8 +340,8 @@ class UsageSampler:
             if id != worst:
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {reason}"
-                said.info("%s", sentence)
-                self.notes.write(entry(facts, "memory", sentence, Category.MEMORY))
+                facts.note("memory", sentence, Category.MEMORY)
+                self.registry.gate.wake(id)
                 try:
                     if facts.link is not None:
                         await facts.link.call("free_memory", timeout=10.0)

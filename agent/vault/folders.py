@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.errors import VaultError
 from agent.files import failpoint, refuses_writes
-from agent.log import bound, going_on
+from agent.log import going_on, log
 from agent.vault.folder import OURS, Folder, explain, open_root
 
 SNAPSHOTS = ".snapshots"
@@ -30,8 +30,6 @@ NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,9}|\.[0-9]{1,6})?"
 copies, and what a backend's files are put aside as, have no number."""
 _NAME = re.compile(NAME_PATTERN)
 _TIME = "%Y%m%dT%H%M%SZ"
-
-_log = bound(name=__name__)
 
 
 @contextmanager
@@ -107,7 +105,7 @@ def doom(folder: Folder, name: str, *, point: str = "") -> bool:
         # With a dir_fd it goes down by descriptors and never follows a link.
         shutil.rmtree(doomed, dir_fd=folder.fd)
     except OSError as error:
-        _log.warning("%s", explain("delete", folder.path / name, error))
+        log.warning("%s", explain("delete", folder.path / name, error))
         return False
     return True
 

@@ -11,7 +11,6 @@ from typing import IO, TYPE_CHECKING
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.core.session import Session
 from agent.errors import InvalidRequest, NotFound, Refused
-from agent.supervise.snapshots import CopyWork
 from agent.vault.archives import Packed
 from agent.vault.restore import Restored
 from agent.vault.snapshots import Manifest, Snapshot
@@ -25,7 +24,6 @@ ARCHIVE = b"\x1f\x8b an archive of "
 
 class FakeKeeping:
     def __init__(self, supervisor: "FakeSupervisor") -> None:
-        self.work = CopyWork()
         self.kept: dict[InstanceId, list[Snapshot]] = {}
         self.forced: list[bool] = []
         self.breaks_with: Exception | None = None

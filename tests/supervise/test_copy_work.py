@@ -3,13 +3,14 @@
 import asyncio
 import threading
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
 from agent.core.model import Health
 from agent.core.words import InstanceId
 from agent.errors import TryLater
-from agent.supervise.snapshots import CopyWork, Snapshots
+from agent.supervise.snapshots import Snapshots
 from agent.vault.tree import Tick
 from tests.supervise.test_incidents import WELL, made
 
@@ -34,11 +35,11 @@ class Disk:
 
 @pytest.mark.parametrize("stops", [False, True], ids=["its caller leaves", "the agent stops"])
 async def test_a_copy_that_is_given_up_makes_nothing_visible(stops: bool) -> None:
-    work, disk = CopyWork(), Disk()
-    copy = asyncio.create_task(work.run(A, "snapshot", disk.read))
+    registry, disk = Mock(stopping=False), Disk()
+    copy = asyncio.create_task(Snapshots(registry, Mock()).in_thread(A, "snapshot", disk.read))
     assert await asyncio.to_thread(disk.asked.wait, 60)
     if stops:
-        work.stop()
+        registry.stopping = True
     else:
         copy.cancel()
         await asyncio.wait({copy})

@@ -54,10 +54,10 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
     async def save(*_: object) -> None: ...
 
     gate = SimpleNamespace(wake=lambda _: None)
+    registry = SimpleNamespace(get=lambda _: facts, stopping=False)
     monkeypatch.setattr("agent.supervise.repairs.run_pass", run)
     parts: dict[str, Any] = {
-        "means": SimpleNamespace(registry=SimpleNamespace(get=lambda _: facts), gate=gate),
-        "asking": SimpleNamespace(),
+        "means": SimpleNamespace(registry=registry, gate=gate),
         "orders": SimpleNamespace(intend=save),
     }
     return Repairs(**parts)

@@ -261,7 +261,7 @@ def test_only_the_canarys_own_doings_end_its_turn_and_cost_nothing():
     incidents, facts = made("a", "b", "c")
     canary = fails_together(incidents, facts)
     other = facts[next(id for id in facts if id != canary)]
-    incidents.nothing_to_try(other)
+    incidents.pass_turn(other.id)
     assert incidents.active["sandbox"].canary == canary
     incidents.succeeded(other)
     assert list(incidents.active) == ["sandbox"], "the others wait for the canary"

@@ -107,9 +107,8 @@ def look(
     def heard(*_: object) -> None: ...
 
     settings = Settings(Config())
-    gate = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
-    registry: Any = SimpleNamespace(gate=gate, settings=settings)
-    remember(registry, it, judge_health(it, HealthPolicy(), at))
+    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
+    remember(gate, it, judge_health(it, HealthPolicy(), at))
     return [one.kind for one in said(it)]
 
 
@@ -205,14 +204,14 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     closed = it.record
     opened = Breaker(5, WALL)
     it.record = replace(closed, breaker=opened)
-    note_circuit(it, closed, policy, WALL)
+    note_circuit(it, closed, policy)
     (told,) = said(it)
     assert is_trouble(told), "the log tells it as a warning"
     assert "600 s" in told.sentence and "wa-agent recover a" in told.sentence
     before, it.record = it.record, replace(closed, breaker=Breaker(6, WALL + 600))
-    note_circuit(it, before, policy, WALL + 600)
+    note_circuit(it, before, policy)
     assert not it.unsaid, "a trial failed: it stays open"
     before, it.record = it.record, closed
-    note_circuit(it, before, policy, WALL)
-    note_circuit(it, closed, policy, WALL)
+    note_circuit(it, before, policy)
+    note_circuit(it, closed, policy)
     assert [one.kind for one in said(it)] == ["session_circuit_closed"]

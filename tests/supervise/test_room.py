@@ -43,7 +43,7 @@ class House:
             ),
             backends=nothing(may_begin=lambda _: True),
             reaching=nothing(forget=lambda _: None),
-            incidents=nothing(forget=lambda _: None),
+            incidents=nothing(pass_turn=lambda _: None),
             wake=lambda _: None,
         )
 

@@ -85,9 +85,7 @@ async def test_a_session_that_is_deleted_while_another_frees_its_caches_is_left_
     a, b = facts_of("a", Worker({})), facts_of("b", Worker({}))
     known = {facts.id: facts for facts in (a, b)}
     a.run.memory_bytes = b.run.memory_bytes = 1 << 40
-    parts: dict[str, Any] = {
-        "registry": SimpleNamespace(facts=known, settings=Settings(Config())),
-        "notes": SimpleNamespace(write=lambda _: known.pop(b.id, None)),
-    }
-    await UsageSampler(**parts).care()
+    gate = SimpleNamespace(wake=lambda _: known.pop(b.id, None))
+    registry: Any = SimpleNamespace(facts=known, settings=Settings(Config()), gate=gate)
+    await UsageSampler(registry).care()
     assert (a.freed_at is None, b.freed_at is None) == (False, True)

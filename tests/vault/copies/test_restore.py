@@ -57,7 +57,7 @@ def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
 
 async def test_a_repair_puts_the_snapshot_back_and_no_backup(root, sales, taken, subject):
     take_snapshot(root, replace(subject, backup=True))
-    parts = SimpleNamespace(root=root, store=SimpleNamespace(note=AsyncMock()))
+    parts = SimpleNamespace(root=root, stopping=False, store=SimpleNamespace(note=AsyncMock()))
     facts = Facts(sales, SessionRecord(paired=True))
     assert await Snapshots(parts, None).restore_newest(facts) == taken.name
 
