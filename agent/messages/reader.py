@@ -216,10 +216,9 @@ class Reader:
             if READER not in cursors:  # the file of a worker that does not run is told nothing
                 told["waiting"] = max(its.behind.values(), default=0)
             its.figures = {name: told.get(name, 0) for name in FIGURES}
-        except TryLater:
-            self._own.add(id)
-        except (WaError, msgspec.ValidationError):
-            pass  # the next change tells
+        except (WaError, msgspec.ValidationError) as error:
+            if isinstance(error, TryLater):  # else the next change tells
+                self._own.add(id)
 
     def behind(self, consumer: str, id: InstanceId) -> int:
         its = self._of(id)
