@@ -84,7 +84,7 @@ class Courier:
         self._store, self._bus, self._reader, self._sessions = read
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
         self._sources = {"": self._journal}
-        self._newest, self._begun = 0, 0.0
+        self._newest, self._begun = 0, [(0.0, ["*"])]
         """The journal's newest entry, and when it began with messages; 0.0: with the oldest."""
         self._apart = time.time() - boot_now()
         self._line: RequestLine | None = None
@@ -185,11 +185,15 @@ class Courier:
     # Sessions
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
-        changes, fact = self._reader.follow_changes(), f"webhook_messages.{self.name}"
-        if (begun := await self._store.get_fact(fact)) is None:
-            begun = "0.0" if self.declared.oldest else repr(time.time())
-            await self._store.put_facts({fact: begun})
-        self._begun = float(begun)
+        changes, fact = self._reader.follow_changes(), f"webhook_sessions.{self.name}"
+        begun, chosen = (
+            json.loads(await self._store.get_fact(fact) or "[]"),
+            self.declared.instances,
+        )
+        if list(chosen) not in [earlier for _, earlier in begun]:
+            begun.append((0.0 if self.declared.oldest else time.time(), chosen))
+            await self._store.put_facts({fact: json.dumps(begun)})
+        self._begun = begun
         there: Iterable[InstanceId] = list(self._sessions)
         while True:
             for id in filter(self.declared.chooses, there):
@@ -208,10 +212,11 @@ class Courier:
         if its.born != born:
             its.cursor, its.saved, its.born = 0, -1, born
         if not its.cursor:  # none of this session was sent, or came, yet
-            found = await self._reader.ask(its.id, "messages_behind", {"since": self._begun})
+            since = min(at for at, chosen in self._begun if matches(its.id, chosen))
+            found = await self._reader.ask(its.id, "messages_behind", {"since": since})
             before, had = int(found["before"]), int(found["settled"])
             # One that comes back from the trash has had what all had then.
-            its.cursor = max(before, had) if self._begun or another or not had else 0
+            its.cursor = max(before, had) if since or another or not had else 0
         await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:

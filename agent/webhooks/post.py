@@ -1,8 +1,8 @@
 """One POST to a webhook: signed, bounded, and only to an address that it may lead to. What is
 posted, and what the answer means. No error has the URL, the secret or the event.
 
-An address is judged twice: when the name is resolved, for a clear error, and when the socket is
-made, which also covers a name that changes its address and any spelling of an address.
+An address is judged when the socket is made: a name may change its address, and an address has many
+spellings.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from aiohttp.abc import ResolveResult
 from aiohttp.client_proto import ResponseHandler
 
 from agent import VERSION
@@ -193,7 +192,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
 
     connector = aiohttp.TCPConnector(
         ssl=True if tls is None else tls,
-        resolver=GuardedResolver(private=private),
+        resolver=Resolver(),
         use_dns_cache=False,
         socket_factory=make_socket,
         keepalive_timeout=_KEPT_OPEN,
@@ -213,19 +212,3 @@ class _HeadFirst(ResponseHandler):
         super().data_received(head + end)
         if rest:
             super().data_received(rest)
-
-
-class GuardedResolver(Resolver):
-    """Returns the allowed addresses."""
-
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port)
-        good = [it for it in found if not refuse_address(it["host"], private=self._private)]
-        if not good:
-            check_address(found[0]["host"], private=self._private)
-        return good

@@ -6,17 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
-import aiohttp
 import pytest
 
 from agent.supervise import reach as resolver
-from agent.webhooks.post import (
-    GuardedResolver,
-    Parcel,
-    Reply,
-    RequestLine,
-    open_connector,
-)
+from agent.webhooks.post import Parcel, Reply, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.listener import listening
 from tests.standin.evolution.certificates import Certificates
@@ -98,27 +91,18 @@ async def test_f62_a_name_that_changes_its_address_is_judged_each_time(
 
 
 async def test_f62_of_several_addresses_only_the_allowed_are_used(names: list[list[str]]) -> None:
-    names += [["10.0.0.1", "127.0.0.1", "8.8.8.8"]]
-    found = await GuardedResolver(private=False).resolve("mixed.example", 80)
-    assert [one["host"] for one in found] == ["8.8.8.8"]
+    names += [["169.254.169.254", "127.0.0.1"]]
+    async with Receiver().open() as target:
+        assert (await send(target.url.replace("127.0.0.1", "mixed.example"), private=True)).taken
 
 
-async def test_f62_the_address_that_is_connected_to_is_the_one_that_counts(
-    victim: list[str],
+async def test_f62_a_name_of_refused_addresses_alone_says_so(
+    victim: list[str], names: list[list[str]]
 ) -> None:
-    """Even a resolver that passes everything on opens nothing."""
-
-    class Careless(GuardedResolver):
-        async def resolve(self, host: str, port: int = 0, family: Any = 0) -> Any:
-            rest = {"hostname": host, "port": port, "proto": 0, "flags": 0}
-            return [{**rest, "host": "127.0.0.1", "family": socket.AF_INET}]
-
-    connector = open_connector(private=False, tls=None)
-    connector._resolver = Careless(private=False)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        with pytest.raises(aiohttp.ClientConnectorError) as caught:
-            await session.post(f"http://careless.example:{victim[0]}/")
-    assert "nothing is sent to 127.0.0.1: it is loopback" in str(caught.value.os_error)
+    for found in (["127.0.0.1"], ["10.0.0.1", "127.0.0.1"]):
+        names[:] = [found]
+        reply = await send(f"http://careless.example:{victim[0]}/")
+        assert "nothing is sent to 127.0.0.1: it is loopback" in reply.problem
 
 
 async def test_f62_neither_a_redirect_nor_a_proxy_of_the_environment_leads_elsewhere(

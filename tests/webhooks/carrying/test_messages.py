@@ -108,6 +108,20 @@ async def test_a_new_webhook_begins_with_the_next_message_and_in_a_new_session_w
                      ["old", *["while it was not looked at"] * 2])  # fmt: skip
 
 
+async def test_sessions_that_a_reload_adds_begin_with_their_next_message(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    old = bench.messages.add("old")
+    await bench.begin(hook(target, instances=("new*",)))
+    await asyncio.sleep(1)
+    old.keep("past")
+    await asyncio.sleep(1)
+    await bench.end()
+    await bench.begin(hook(target))
+    bench.messages.keep("old", "next")
+    await eventually(lambda: texts(target), ["next"])
+
+
 @pytest.mark.parametrize("oldest", [False, True])
 async def test_a_session_that_is_made_anew_is_sent_from_its_first_message(
     bench: Bench, target: Receiver, eventually: Eventually, oldest: bool
