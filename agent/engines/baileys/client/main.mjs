@@ -1,5 +1,6 @@
 // The client's process: commands come as JSON lines on one inherited pipe, events go out on another.
 // It ends when its worker does: the end of the command pipe is the end of this process.
+import async_hooks from "node:async_hooks";
 import { createReadStream, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -42,7 +43,15 @@ process.on("unhandledRejection", (error) => {
   emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words });
 });
 
-boundInflation();
+// The library has a storage for each connection, and Node hands each on with every promise: with fifty
+// of them that was most of a message's cost. One carries them all; a run hides what is not its own.
+const storage = new async_hooks.AsyncLocalStorage();
+class Storage {
+  run = (store, work) => storage.run({ of: this, store }, work);
+  getStore = () => (storage.getStore()?.of === this ? storage.getStore().store : undefined);
+}
+Object.defineProperty(async_hooks, "AsyncLocalStorage", { value: Storage });
+boundInflation(); // and what imports a builtin module from here on has both
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 // Not its index: that would read names of telemetry as well, a tenth of all that a start reads.
