@@ -74,24 +74,10 @@ function sessionOf(order) {
   return sessions.get(name);
 }
 
-const WORKS = {
-  open: (session, order) => session.open(order),
-  connect: (session) => session.connect(),
-  disconnect: (session) => session.disconnect(),
-  look: (session, order) => session.look(order),
-  pairing_code: (session, order) => session.pairingCode(order),
-  upload_pre_keys: (session) => session.uploadPreKeys(),
-  send: (session, order) => session.send(order),
-  read: (session, order) => session.read(order),
-  presence: (session, order) => session.presence(order),
-  file_part: (session, order) => session.filePart(order),
-  file_open: (session, order) => session.fileOpen(order),
-  file_next: (session, order) => session.fileNext(order),
-  file_close: (session, order) => session.fileClose(order),
-  kept: (session, order) => session.kept(order),
-  logout: (session) => session.logout(),
-  save: (session) => session.save(),
-};
+// A session's methods, which orders name with _.
+const WORKS = new Set(
+  "open connect disconnect look pairingCode uploadPreKeys send read presence filePart fileOpen fileNext fileClose kept logout save".split(" "),
+);
 
 // About the whole process: nothing here begins a session.
 const OWN_WORKS = {
@@ -108,7 +94,8 @@ const OWN_WORKS = {
 
 async function work(order) {
   if (Object.hasOwn(OWN_WORKS, order.do)) return OWN_WORKS[order.do](order);
-  if (Object.hasOwn(WORKS, order.do)) return WORKS[order.do](sessionOf(order), order);
+  const method = order.do.replace(/_./g, (part) => part[1].toUpperCase());
+  if (WORKS.has(method)) return sessionOf(order)[method](order);
   throw Object.assign(new Error("no such command"), { code: "invalid_request" });
 }
 
