@@ -100,20 +100,17 @@ class Finding:
     """False: it works, only less well."""
 
 
-def cache_folder(env: Mapping[str, str] | None = None) -> Path:
+def cache_folder() -> Path:
     """Where the machine keeps what can be fetched again; else beside the sessions."""
-    env = os.environ if env is None else env
-    named = env.get("WA_CACHE_PATH") or env.get("CACHE_PATH")
-    if named:
+    if named := os.environ.get("WA_CACHE_PATH") or os.environ.get("CACHE_PATH"):
         return Path(named)
-    return Path(env.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
+    return Path(os.environ.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
 
 
-def probe_limit(env: Mapping[str, str] | None = None) -> float:
+def probe_limit() -> float:
     """Seconds for one shallow question, so that the watchdog hears an answer, good or bad."""
-    env = os.environ if env is None else env
     try:
-        watchdog = int(env.get("WATCHDOG_USEC", "0")) / 1e6
+        watchdog = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
     except ValueError:
         watchdog = 0.0
     return min(3.0, watchdog * 0.35) if watchdog else 3.0

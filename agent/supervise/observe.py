@@ -51,8 +51,7 @@ async def observe(means: Means, facts: Facts) -> None:
     await _attach_if_it_runs(means, facts)
     now = boot_now()
     if facts.link is not None and now >= facts.next_probe:
-        rules = means.settings.config.health
-        await probe(means, facts, deep=now + rules.interval >= facts.next_deep)
+        await probe(means, facts, deep=now >= facts.next_deep)
     if facts.instance.backend:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
@@ -168,8 +167,8 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     begun, rules = boot_now(), means.settings.config.health
     if deep:
-        # Sessions that began together, or were held up together, part again.
-        facts.next_deep = begun + rules.deep * random.uniform(0.8, 1.0)
+        # From then on the next look is deep: the one after it might be too late.
+        facts.next_deep = begun + rules.deep * 0.65
     facts.next_probe = begun + probe_interval(facts, begun, rules.interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
     try:

@@ -118,8 +118,10 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
 async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
     gate, policy = means.gate, _policy(means.gate, facts)
-    # At rest its worker speaks up first: it is looked at for its proof and its deep probe.
-    paced = replace(policy, interval=policy.deep) if facts.at_rest else policy
+    # At rest its worker speaks up first: it is looked at for its proof and its deep probe. Sessions
+    # that began together, or were held up together, part again.
+    rest = min(policy.deep, policy.proof_limit) * random.uniform(0.9, 1.0)
+    paced = replace(policy, interval=rest) if facts.at_rest else policy
     again = next_deadline(facts, verdict, paced, boot_now())
     only_copy = holds_the_only_copy(facts)
     plan = None if only_copy else _plan_asked(gate, facts, verdict)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from agent.clock import boot_now
+from agent.supervise import observe
 from tests.world.test_lost_folder import reason
 
 
@@ -58,3 +60,18 @@ async def test_a_worker_at_rest_is_left_alone_until_it_finds_its_session_dead(ag
     assert await checks(agent) - passes <= 12, "each for a fresh proof"
     await agent.fault("a", "zombie")
     await eventually(lambda: reason(agent), "ping_failed", within=25)
+
+
+async def test_sessions_that_were_held_up_together_part_again(agent, eventually, monkeypatch):
+    looks, ask = {}, observe.probe
+
+    async def noted(means, facts, **how):
+        looks[facts.id] = boot_now()
+        await ask(means, facts, **how)
+
+    monkeypatch.setattr(observe, "probe", noted)
+    await connected(agent, eventually, *"abcde")
+    await agent.do("POST", "/api/health/check")
+    assert max(looks.values()) - min(looks.values()) < 1
+    await asyncio.sleep(900)
+    assert max(looks.values()) - min(looks.values()) > 1

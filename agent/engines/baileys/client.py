@@ -38,12 +38,14 @@ class Client(Conversation):
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, node: Path, packages: Path, on_event: OnEvent, on_end: OnEnd) -> "Client":
+    async def start(
+        cls, node: Path, packages: Path, on_event: OnEvent, on_end: OnEnd, *flags: str
+    ) -> "Client":
         """`on_end` is called with the cause when the client ended, unless `close` or `kill` ended
-        it."""
+        it. `flags`: more of Node's."""
         theirs, commands = os.pipe()
         events, written = os.pipe()
-        line = [str(node), *FLAGS, str(MAIN), str(theirs), str(written), str(packages)]
+        line = [str(node), *FLAGS, *flags, str(MAIN), str(theirs), str(written), str(packages)]
         try:
             process = await asyncio.create_subprocess_exec(
                 *line,

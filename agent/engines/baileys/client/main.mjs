@@ -1,5 +1,6 @@
 // The client's process: commands come as JSON lines on one inherited pipe, events go out on another.
 // It ends when its worker does: the end of the command pipe is the end of this process.
+import async_hooks from "node:async_hooks";
 import { createReadStream, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -42,7 +43,15 @@ process.on("unhandledRejection", (error) => {
   emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words });
 });
 
-boundInflation();
+// The library has a storage for each connection, and Node hands each on with every promise: with fifty
+// of them that was most of a message's cost. One carries them all; a run hides what is not its own.
+const storage = new async_hooks.AsyncLocalStorage();
+class Storage {
+  run = (store, work) => storage.run({ of: this, store }, work);
+  getStore = () => (storage.getStore()?.of === this ? storage.getStore().store : undefined);
+}
+Object.defineProperty(async_hooks, "AsyncLocalStorage", { value: Storage });
+boundInflation(); // and what imports a builtin module from here on has both
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 // Not its index: that would read names of telemetry as well, a tenth of all that a start reads.
@@ -65,24 +74,10 @@ function sessionOf(order) {
   return sessions.get(name);
 }
 
-const WORKS = {
-  open: (session, order) => session.open(order),
-  connect: (session) => session.connect(),
-  disconnect: (session) => session.disconnect(),
-  look: (session, order) => session.look(order),
-  pairing_code: (session, order) => session.pairingCode(order),
-  upload_pre_keys: (session) => session.uploadPreKeys(),
-  send: (session, order) => session.send(order),
-  read: (session, order) => session.read(order),
-  presence: (session, order) => session.presence(order),
-  file_part: (session, order) => session.filePart(order),
-  file_open: (session, order) => session.fileOpen(order),
-  file_next: (session, order) => session.fileNext(order),
-  file_close: (session, order) => session.fileClose(order),
-  kept: (session, order) => session.kept(order),
-  logout: (session) => session.logout(),
-  save: (session) => session.save(),
-};
+// A session's methods, which orders name with _.
+const WORKS = new Set(
+  "open connect disconnect look pairingCode uploadPreKeys send read presence filePart fileOpen fileNext fileClose kept logout save".split(" "),
+);
 
 // About the whole process: nothing here begins a session.
 const OWN_WORKS = {
@@ -99,7 +94,8 @@ const OWN_WORKS = {
 
 async function work(order) {
   if (Object.hasOwn(OWN_WORKS, order.do)) return OWN_WORKS[order.do](order);
-  if (Object.hasOwn(WORKS, order.do)) return WORKS[order.do](sessionOf(order), order);
+  const method = order.do.replace(/_./g, (part) => part[1].toUpperCase());
+  if (WORKS.has(method)) return sessionOf(order)[method](order);
   throw Object.assign(new Error("no such command"), { code: "invalid_request" });
 }
 

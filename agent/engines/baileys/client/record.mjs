@@ -1,6 +1,5 @@
 // A record of the store: its file's name, its bytes, and whether the library can use what they say.
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 
 export const CREDS = "creds.json";
 const ORDINARY = /^[\x20-\x7e]{1,200}$/; // every name of WhatsApp's own
@@ -24,15 +23,15 @@ export function fileOf(name) {
   return ORDINARY.test(file) ? file : null;
 }
 
-// A link leads to another session's file, and a pipe would be waited for.
-export async function readPlain(path) {
-  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+// A link leads to another session's file, and a pipe would be waited for. A thread would cost far more.
+export function readPlain(path) {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
-    const found = await handle.stat();
+    const found = fstatSync(fd);
     if (!found.isFile() || found.size > MOST_READ) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
-    return await handle.readFile("utf8");
+    return readFileSync(fd, "utf8");
   } finally {
-    await handle.close();
+    closeSync(fd);
   }
 }
 

@@ -193,7 +193,7 @@ export class Store {
   async #look(file) {
     let text;
     try {
-      text = await readPlain(join(this.#folder, file));
+      text = readPlain(join(this.#folder, file));
     } catch (error) {
       if (error.code === "ENOENT") return null;
       if (error.code === "ELOOP" || error.code === NOT_PLAIN) return AWAY;
