@@ -59,9 +59,8 @@ class Client(Conversation):
         except OSError as error:
             os.close(commands)
             os.close(events)
-            raise EngineError(
-                f"cannot start {node}: {error.strerror}", code="node_failed"
-            ) from error
+            why = f"cannot start {node}: {error.strerror}"
+            raise EngineError(why, code="node_failed") from error
         finally:
             os.close(theirs)
             os.close(written)
@@ -72,10 +71,8 @@ class Client(Conversation):
                 await asyncio.shield(client.ready)
         except TimeoutError as error:
             await client.kill()
-            raise EngineError(
-                f"cannot start the client: it was not ready within {START:.0f} s",
-                code="node_failed",
-            ) from error
+            why = f"cannot start the client: it was not ready within {START:.0f} s"
+            raise EngineError(why, code="node_failed") from error
         except BaseException:
             await client.kill()  # a cancelled caller leaves no process
             raise

@@ -202,8 +202,7 @@ class SharedNode:
                 packages = find_packages(cache_folder())
                 # No session's context: what reads its lines must not end with the first session.
                 start = Client.start(node, packages, self._pass_on, self._node_ended, YOUNG)
-                task = asyncio.get_running_loop().create_task(start, context=Context())
-                self._client = await task
+                self._client = await asyncio.create_task(start, context=Context())
             return self._client
 
     async def _look(self, client: Client) -> None:
