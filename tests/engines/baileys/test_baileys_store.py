@@ -129,7 +129,8 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(
     assert text not in str(bench.heard.happenings)
 
     bench.whatsapp.answers_retries(PEER, True)
-    names = {path.name for path in bench.folder.glob("*.json")}
+    # A pre-key may be spent by a message that is sent again.
+    names = {path.name for path in bench.folder.glob("[!p]*.json")}
     meanwhile, happened = [], bench.heard.happened
 
     def note_claim(happening: Happening) -> None:
