@@ -213,7 +213,7 @@ class Reader:
             raw = dict(await self.ask(id, "messages_state", asked))
             its.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
             told = its.figures | msgspec.convert(raw, dict[str, _Whole])
-            if READER not in cursors:  # the file of a worker that does not run is told nothing
+            if READER not in cursors:  # a worker that does not run has no settled place
                 told["waiting"] = max(its.behind.values(), default=0)
             its.figures = {name: told.get(name, 0) for name in FIGURES}
         except (WaError, msgspec.ValidationError) as error:

@@ -1,5 +1,5 @@
-"""One session of the baileys engine, worker and Node together, beside a plain Baileys bot in Node,
-beside pm2 keeping such bots, and beside the web engine; in turns in one run.
+"""One session of the baileys engine, worker and Node together, beside a plain Baileys bot in Node
+and beside the web engine, and many in one Node; in turns in one run.
 
 All speak with stand-ins for WhatsApp on this machine. A plain bot runs as its users start it: the
 same unmodified package, `useMultiFileAuthState`, no flags of Node.
@@ -17,8 +17,6 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,32 +29,26 @@ from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.packs import Member, PackProcess, cost_of_a_crash
-from scripts.benches.peers import PM2, NotHere, install_pm2
 from scripts.benches.processes import cpu, launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
+from scripts.messages.plain import PROGRAM
 from tests.standin.baileys.run import WhatsApp, why_not
 from tests.standin.web.stand_in import StandIn
 
-BOT, KEPT, WEB = "plain bot", "pm2 with bots", "wa-agent, web engine"
+BOT, WEB = "plain bot", "wa-agent, web engine"
 MEMORY, START, KILLED = 55.0, 1.5, 5.0
 """What a session may use together with its worker (MiB), how long a paired one may start, and how
 long until all are connected whose Nodes were killed at once."""
-KINDS = (OURS, BOT, KEPT, WEB)
-PACKS = (8, 20)
-PACKED = 14.0
-"""What a session may use in the largest of these packs, with its worker (MiB)."""
+KINDS = (OURS, BOT, WEB)
+PACKS = (20, 50)
+PACKED, SENT = 5.0, 200.0
+"""What a session may use in the largest of these packs, with its worker (MiB), and the median of
+its sends (ms), while each sends one a second."""
+SENDS = 20
 DISK = "/var/tmp"
 """Not in memory: what is written and synced costs what it really costs."""
-BOT_PROGRAM = Path(__file__).with_name("plain_bot.mjs")
 WITHIN = 180.0
 QUIET = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    rounds: int = 3
-    settle: float = 10.0
-    idle: float = 20.0
 
 
 class Fleet(Protocol):
@@ -104,60 +96,43 @@ class Workers:
 
 
 class PackedWorkers(Workers):
-    """Our sessions in the workers of packs."""
+    """Our sessions in the worker of one pack."""
 
-    def __init__(
-        self,
-        workers: Sequence[LoneWorker],
-        scan: Callable[[LoneWorker, int], Awaitable[None]],
-        packs: Sequence[PackProcess],
-    ) -> None:
-        super().__init__(workers, scan)
-        self._packs = packs
-
-    async def begin(self) -> None:
-        for pack in self._packs:
-            await pack.start()
-
-    async def end(self) -> None:
-        for pack in self._packs:
-            await pack.stop()
+    pack: PackProcess
 
     def pids(self) -> list[int]:
-        return [pid for pack in self._packs for pid in pack.pids]
+        return self.pack.pids
 
     async def close(self) -> None:
         await super().close()
-        await self.end()
+        await self.pack.stop()
 
 
 class Bots:
     """Plain Node programs; each says in a file what happens to it."""
 
     def __init__(self, root: Path, count: int, whatsapp: WhatsApp, packages: Path) -> None:
-        self._whatsapp = whatsapp
         self._root = root
         self._lines = []
         for number in range(count):
             folder = root / f"i{number}" / "session"
             folder.mkdir(parents=True)
-            self._lines.append([str(packages), str(folder), whatsapp.socket])
+            line = (packages, folder, whatsapp.socket, whatsapp.url, account(number), 0)
+            self._lines.append([*map(str, line)])
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     async def pair(self, number: int) -> None:
         await self._launch(number)
-        found = await self.hear(number, "qr")
-        await asyncio.to_thread(self._whatsapp.scan, found["qr"], account(number))
-        await self.hear(number, "open")
+        await self.hear(number)
 
     async def start(self, number: int) -> float:
         """From the first breath of its process: what a supervisor needs before is left out."""
         self.status(number).unlink()
         await self._launch(number)
-        return float((await self.hear(number, "open"))["seconds"])
+        return await self.hear(number)
 
     async def _launch(self, number: int) -> None:
-        command: list[str | Path] = [find_node(), BOT_PROGRAM, *self._lines[number]]
+        command: list[str | Path] = [find_node(), PROGRAM, *self._lines[number]]
         env = {"PATH": os.environ["PATH"], "HOME": str(self._root)}
         self._processes[number] = launch(command, env, self._root, "bots.log")
 
@@ -176,71 +151,22 @@ class Bots:
 
     async def _written(self, number: int) -> None:
         """A plain bot that is stopped while it writes its credentials loses the pairing."""
-        folder = self._root / f"i{number}" / "session"
+        folder = self._root / f"i{number}" / "session" / "auth"
         async with asyncio.timeout(WITHIN):
             while time.time() - _newest(folder) < QUIET:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     def status(self, number: int) -> Path:
-        return self._root / f"i{number}" / "status"
+        return self._root / f"i{number}" / "session" / "status"
 
-    async def hear(self, number: int, word: str) -> dict[str, Any]:
+    async def hear(self, number: int) -> float:
+        """Seconds of its process until its last login."""
         async with asyncio.timeout(WITHIN):
             while True:
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError, IndexError):
                     text = self.status(number).read_text(encoding="utf-8")
-                    said = [json.loads(line) for line in text.splitlines()]
-                    for line in reversed(said):
-                        if word in line:
-                            return dict(line)
+                    return float(json.loads(text.splitlines()[-1])["seconds"])
                 await asyncio.sleep(0.01)
-
-
-class KeptBots(Bots):
-    """The same programs as children of pm2, asked through its own program as its users do."""
-
-    def __init__(self, root: Path, count: int, whatsapp: WhatsApp, packages: Path) -> None:
-        super().__init__(root, count, whatsapp, packages)
-        self._program = install_pm2()
-        self._home = root / "pm2"
-
-    async def _launch(self, number: int) -> None:
-        if (self._root / f"i{number}.config.json").exists():
-            await self.ask("start", f"i{number}")
-            return
-        app = {
-            "name": f"i{number}",
-            "script": str(BOT_PROGRAM),
-            "args": self._lines[number],
-            "interpreter": str(find_node()),
-            "exec_mode": "fork",
-            "cwd": str(self._root),
-        }
-        file = self._root / f"i{number}.config.json"
-        file.write_text(json.dumps({"apps": [app]}))
-        await self.ask("start", str(file))
-
-    async def stop(self, number: int) -> None:
-        await self._written(number)
-        await self.ask("stop", f"i{number}")
-
-    def pids(self) -> list[int]:
-        return list(tree(int((self._home / "pm2.pid").read_text(encoding="ascii"))))
-
-    def bots(self) -> list[int]:
-        """The processes below pm2's own."""
-        return self.pids()[1:]
-
-    async def close(self) -> None:
-        await self.ask("kill")
-
-    async def ask(self, *command: str) -> None:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self._root), "PM2_HOME": str(self._home)}
-        words: list[str | Path] = [self._program, *command]
-        ask = partial(subprocess.run, words, env=env, capture_output=True, text=True)
-        done = await asyncio.to_thread(ask)
-        if done.returncode:
-            raise HostError(f"cannot {command[0]} with pm2: {done.stderr[-300:]}")
 
 
 def _newest(folder: Path) -> float:
@@ -260,7 +186,7 @@ def measure(instances: int, *, quick: bool) -> Report:
     if reason := why_not("baileys"):
         raise HostError(f"cannot measure the baileys engine: {reason}")
     machine = this_machine()
-    times = Times(1, 3.0, 5.0) if quick else Times()
+    times = web.Times(1, 3.0, 5.0) if quick else web.Times()
     cache = Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache"))
     fetch_packages(cache)
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -273,7 +199,7 @@ def measure(instances: int, *, quick: bool) -> Report:
                 continue
             try:
                 measured = attempt(name, _round(name, instances, times, cache), failed)
-            except (NotHere, ConfigError) as error:
+            except ConfigError as error:
                 missing[name] = str(error)
                 continue
             for measure_, values in measured.items():
@@ -300,13 +226,11 @@ def measure(instances: int, *, quick: bool) -> Report:
     versions = {
         OURS: f"{version('wa-agent')}, engine baileys",
         BOT: f"baileys 7.0.0-rc14, Node {node.stdout.strip()}",
-        KEPT: f"pm2 {PM2}",
         WEB: "with chrome-headless-shell",
     }
     notes = [
-        "Ours is the worker with its Node, started without an agent; pm2's share of memory and"
-        " processor time is its daemon's. A bot's start is counted from its process's beginning,"
-        " ours from the order to start the worker.",
+        "Ours is the worker with its Node, started without an agent. A bot's start is counted from"
+        " its process's beginning, ours from the order to start the worker.",
         "WhatsApp is the tests' stand-in for the library, and a stand-in page for the web engine.",
         *(f"not measured: {name}: {why}" for name, why in missing.items()),
         *(f"left out: {words}" for words in failed),
@@ -328,7 +252,7 @@ def attempt(
         return {}
 
 
-async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, list[float]]:
+async def _round(name: str, count: int, times: web.Times, cache: Path) -> dict[str, list[float]]:
     root = Path(tempfile.mkdtemp(prefix="wa-bench-", dir=DISK))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -352,16 +276,17 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
 
 
 def _pack_rows(size: int, figures: Mapping[str, Mapping[str, list[float]]]) -> list[Row]:
-    goal = Goal("", PACKED) if size == max(PACKS) else None
+    goal, sent = (Goal("", PACKED), Goal("", SENT)) if size == max(PACKS) else (None, None)
     return [
         Row(f"memory of one, pack of {size}", "MiB PSS", figures[f"memory in {size}"], goal),
         Row(f"of that in the shared Node, pack of {size}", "MiB PSS", figures[f"node in {size}"]),
         Row(f"from stopped to connected, pack of {size}", "s", figures[f"start in {size}"]),
+        Row(f"one a second each, pack of {size}: median", "ms", figures[f"sent in {size}"], sent),
         Row(f"Node killed: all {size} connected again", "s", figures[f"crash in {size}"]),
     ]
 
 
-async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[float]]:
+async def _pack_round(size: int, times: web.Times, cache: Path) -> dict[str, list[float]]:
     root = Path(tempfile.mkdtemp(prefix="wa-bench-", dir=DISK))
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, root, ignore_errors=True)
@@ -369,19 +294,39 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
         stack.callback(whatsapp.end)
         pack = PackProcess(root, cache)
         folders = [root / f"i{number}" for number in range(size)]
-        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, [pack]), [pack])
+        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, pack))
+        fleet.pack = pack
         stack.push_async_callback(fleet.close)
-        await fleet.begin()
+        await pack.start()
         starts, _ = await _pair_and_restart(fleet, size)
         await asyncio.sleep(times.settle)
         memory = {pid: pss(pid) for pid in fleet.pids()}
         shared = sum(memory[pid] for pid in pack.pids if pid != pack.pid)
         return {
+            "sent": [await _median_of_sends(fleet.workers)],
             "memory": [sum(memory.values()) / size],
             "node": [shared / size],
             "start": [statistics.median(starts)],
             "crash": [await cost_of_a_crash(fleet.workers, fleet.pids)],
         }
+
+
+async def _median_of_sends(workers: Sequence[LoneWorker]) -> float:
+    took: list[float] = []
+
+    async def send_on(worker: LoneWorker, number: int) -> None:
+        await asyncio.sleep(number / len(workers))
+        for turn in range(SENDS):
+            begun = time.perf_counter()
+            message = {"to": account(900), "type": "text", "text": f"{number} {turn}"}
+            await worker.link.call("send", {"message": message}, timeout=WITHIN)
+            took.append((time.perf_counter() - begun) * 1000)
+            await asyncio.sleep(max(0.0, begun + 1.0 - time.perf_counter()))
+
+    async with asyncio.TaskGroup() as tasks:
+        for number, worker in enumerate(workers):
+            tasks.create_task(send_on(worker, number), name=f"sender {number}")
+    return statistics.median(took)
 
 
 async def _pair_and_restart(fleet: Fleet, count: int) -> tuple[list[float], list[float]]:
@@ -417,20 +362,20 @@ async def _open_fleet(
     whatsapp = WhatsApp(root / "whatsapp.log")
     stack.callback(whatsapp.end)
     if name != OURS:
-        return (Bots if name == BOT else KeptBots)(root, count, whatsapp, find_packages(cache))
+        return Bots(root, count, whatsapp, find_packages(cache))
     return Workers(*our_workers(folders, whatsapp, cache))
 
 
 def our_workers(
-    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path, packs: Sequence[PackProcess] = ()
+    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path, pack: PackProcess | None = None
 ) -> tuple[Sequence[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
     """With what plays the phone for one that shows a code."""
     settings = {"url": whatsapp.socket}
     workers = [
-        Member(folder, settings, cache, packs[number % len(packs)])
-        if packs
+        Member(folder, settings, cache, pack)
+        if pack
         else LoneWorker(folder, "baileys", settings, cache)
-        for number, folder in enumerate(folders)
+        for folder in folders
     ]
 
     async def scan(worker: LoneWorker, number: int) -> None:

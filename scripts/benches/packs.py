@@ -22,9 +22,9 @@ WITHIN = 180.0
 class PackProcess:
     """Started as its unit or the process host starts it."""
 
-    def __init__(self, root: Path, cache: Path, number: int = 1) -> None:
-        """`root`: the folder of its sessions, and of those of other packs."""
-        self._name = InstanceId(f"baileys-{number}")
+    def __init__(self, root: Path, cache: Path) -> None:
+        """`root`: the folder of its sessions."""
+        self._name = InstanceId("baileys-1")
         self._folder = root / "run-packs" / self._name
         self._env = {
             "PATH": os.environ["PATH"],

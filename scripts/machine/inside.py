@@ -176,7 +176,7 @@ def read_only() -> tuple[bool, str]:
     status, answer = ask("PATCH", "/api/instance/m1", {"settings": {"name": "x"}})
     took = time.monotonic() - begun
     both = connected("m1") and connected("m2")
-    held = alive and both and (status, answer["error"]) == (500, "read_only")
+    held = alive and both and (status, answer["error"]) == (507, "read_only")
     shown = "both connected" if alive and both else "NOT both connected"
     return held, f"{shown} 20 s later; a change: {status} {answer['error']} after {took:.1f} s"
 

@@ -39,7 +39,8 @@ def report(run: Run, options: argparse.Namespace, seconds: float) -> str:
         f"Engine {options.engine}{packs}, seed {options.seed}, {run.faults.done.total()} faults in"
         f" {seconds:.0f} s ({faults}); the target was begun {run.target.process.starts} times."
     )
-    return f"{words}\n\n{table([*run.ours.values()])}"
+    bots = [run.bot.tally] if run.bot else []
+    return f"{words}\n\n{table([*run.ours.values()], bots)}"
 
 
 def why_left_out(options: argparse.Namespace) -> str:

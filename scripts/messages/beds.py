@@ -133,25 +133,12 @@ class BaileysBed:
         return await asyncio.to_thread(self.whatsapp.say, contact, self.accounts[id], text)
 
     async def got(self, id: str) -> list[Sent]:
-        return (await self.all_got())[self.accounts[id]]
-
-    async def all_got(self) -> Mapping[str, list[Sent]]:
-        """By account."""
-        found: dict[str, list[Sent]] = defaultdict(list)
-        for person in await asyncio.to_thread(self.whatsapp.people):
-            for each in person["heard"]:
-                found[each["from"]].append((each["text"], each["id"]))
-        return found
+        people = await asyncio.to_thread(self.whatsapp.people)
+        heard = (each for person in people for each in person["heard"])
+        return [(it["text"], it["id"]) for it in heard if it["from"] == self.accounts[id]]
 
     async def cut(self, seconds: float) -> None:
         await cut_all([self._line], seconds)
-
-    async def part(self) -> None:
-        """Until `whole` all sessions are without WhatsApp, which holds what comes for them."""
-        await self._line.cut()
-
-    async def whole(self) -> None:
-        await self._line.mend()
 
 
 class WebBed:

@@ -33,6 +33,8 @@ OF_PACKS = {"pack killed": 3, "pack frozen": 1}
 
 
 class Faults:
+    """`bot`: a plain bot; each kill of a worker and of a Node may be one of it, too."""
+
     def __init__(
         self,
         *,
@@ -41,9 +43,11 @@ class Faults:
         ids: Sequence[str],
         packed: bool,
         target: Supervised,
+        bot: Supervised | None,
         chance: random.Random,
     ) -> None:
-        self._bed, self._agent, self._ids = bed, agent, ids
+        self._bed, self._agent = bed, agent
+        self._victims: list[str | Supervised] = [*ids, bot] if bot else [*ids]
         self._target, self._chance = target, chance
         self._weights = {
             name.format(below=bed.below): weight
@@ -71,7 +75,11 @@ class Faults:
         elif who == "webhook's target":
             await self._hurt(self._target.pids, what)
         else:
-            worker, keeper, below = self._processes(self._chance.choice(self._ids))
+            victim = self._chance.choice(self._victims)
+            if isinstance(victim, Supervised):
+                await self._hurt(victim.pids, what)
+                return
+            worker, keeper, below = self._processes(victim)
             some = [self._chance.choice(below)] if below else []
             await self._hurt({"worker": [worker], "pack": [keeper]}.get(who, some), what)
 

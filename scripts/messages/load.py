@@ -10,9 +10,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from scripts.messages.agent_settings import SETTINGS
-from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
+from scripts.messages.beds import CONTACTS, BaileysBed, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
 from scripts.messages.faults import Faults
+from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
 from tests.daemon.conftest import RunningAgent
 from tests.waiting import GrowingLog
@@ -20,6 +21,9 @@ from tests.waiting import GrowingLog
 AGAIN = 0.2
 STILL = 180.0
 """Seconds without anything new, all sessions connected, after which what is missing is lost."""
+PLAIN_STILL = 40.0
+"""The same where the plain bot alone misses something."""
+PLAIN = "plain bot"
 LONGEST = 1200.0
 """Seconds after the last fault: a session may be in a back-off of minutes."""
 LOOK = 2.0
@@ -28,20 +32,15 @@ Say = Callable[[str], None]
 
 
 class Run:
-    """`ours` tells what became of the messages."""
+    """`ours` tells what became of the messages; `all` has the plain bot's beside them."""
 
-    def __init__(
-        self,
-        root: Path,
-        bed: Bed,
-        options: Namespace,
-        *,
-        say: Say,
-    ) -> None:
+    def __init__(self, root: Path, bed: Bed, options: Namespace, *, say: Say) -> None:
         self._root, self._bed, self._say = root, bed, say
         self._pack = options.pack
         self._chance = random.Random(options.seed)
         self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, options.sessions + 1)}
+        self.all = dict(self.ours)
+        self.bot: PlainBot | None = None
         self._number = 0
         self.codes: list[str] = []  # of sessions that lost their pairing
 
@@ -81,12 +80,18 @@ class Run:
         await self.agent.start(self._bed.environment)
         for id in self.ours:
             await self._bed.add(self.agent, id)
+        if isinstance(self._bed, BaileysBed):
+            self.bot = PlainBot(self._root, self._bed, PLAIN)
+            self.all[PLAIN] = self.bot.tally
+            stack.push_async_callback(self.bot.process.end)
+            await self.bot.begin()
         self.faults = Faults(
             bed=self._bed,
             agent=self.agent,
             ids=[*self.ours],
             packed=self._pack > 1,
             target=self.target.process,
+            bot=self.bot.process if self.bot else None,
             chance=self._chance,
         )
 
@@ -108,7 +113,7 @@ class Run:
         telling = asyncio.create_task(self._tell(), name="progress")
         try:
             async with asyncio.TaskGroup() as tasks:
-                for id, tally in self.ours.items():
+                for id, tally in self.all.items():
                     tasks.create_task(self._both_ways(id, tally, share, pause), name=id)
         finally:
             telling.cancel()
@@ -137,13 +142,11 @@ class Run:
             text, to = f"out {id} {n}", CONTACTS[n % len(CONTACTS)]
             while True:
                 try:
-                    await ask(
-                        self.agent,
-                        "POST",
-                        f"/api/instance/{id}/messages",
-                        {"to": to, "text": text},
-                        **{"Idempotency-Key": text},
-                    )
+                    if self.bot and id == PLAIN:
+                        await self.bot.send(to, text)
+                        break
+                    path, body = f"/api/instance/{id}/messages", {"to": to, "text": text}
+                    await ask(self.agent, "POST", path, body, **{"Idempotency-Key": text})
                     break
                 except NotNow:
                     await asyncio.sleep(AGAIN)
@@ -168,13 +171,14 @@ class Run:
         before: object = None
         while True:
             await self._count()
-            seen = [[len(t.read), len(t.posted), len(t.got)] for t in self.ours.values()]
+            seen = [[len(t.read), len(t.posted), len(t.got)] for t in self.all.values()]
             now = time.monotonic()
             if seen != before:
                 before, changed = seen, now
-            if all(tally.is_done() for tally in self.ours.values()) and await self._all_connected():
-                return
-            if now - changed > STILL and await self._all_connected():
+            missing = [tally for tally in self.all.values() if not tally.is_done()]
+            alone = missing == [self.all.get(PLAIN)]
+            still = not missing or now - changed > (PLAIN_STILL if alone else STILL)
+            if still and await self._all_connected():
                 return
             if now - begun > LONGEST:
                 self._say(f"not all was read to the end within {LONGEST:.0f} s")
@@ -183,7 +187,9 @@ class Run:
 
     async def _count(self) -> None:
         self.target.count(self.ours)
-        for id, tally in self.ours.items():
+        if self.bot:
+            self.bot.count()
+        for id, tally in self.all.items():
             try:
                 for text, whatsapps in await self._bed.got(id):
                     if text.startswith("out "):

@@ -1,11 +1,12 @@
-// A Baileys bot as its users write one: useMultiFileAuthState, reconnect, what comes goes into a file,
-// and POST / {to, text} sends. Arguments: PACKAGES FOLDER URL PORT.
+// A Baileys bot as its users write one: useMultiFileAuthState, reconnect, what comes is a line of
+// FOLDER/messages, and POST / {to, text} sends. Its phone scans each code at once; FOLDER/status has
+// a line for each login. Arguments: PACKAGES FOLDER SOCKET WHATSAPP ACCOUNT PORT.
 import { appendFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
-const [packages, folder, url, port] = process.argv.slice(2);
+const [packages, folder, socketUrl, whatsapp, user, port] = process.argv.slice(2);
 const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
 const { makeWASocket, useMultiFileAuthState } = await load("baileys");
 const put = (name, line) => appendFileSync(join(folder, name), JSON.stringify(line) + "\n");
@@ -15,21 +16,19 @@ let open = false;
 
 async function start() {
   const { state, saveCreds } = await useMultiFileAuthState(join(folder, "auth"));
-  socket = makeWASocket({ auth: state, logger, waWebSocketUrl: url });
+  socket = makeWASocket({ auth: state, logger, waWebSocketUrl: socketUrl });
   socket.ev.on("creds.update", saveCreds);
   socket.ev.on("messages.upsert", ({ messages }) => {
     for (const { key, message } of messages) {
       const text = message?.conversation ?? message?.extendedTextMessage?.text;
-      if (text && !key.fromMe) put("messages.jsonl", { id: key.id, text });
+      if (text && !key.fromMe) put("messages", { id: key.id, text });
     }
   });
   socket.ev.on("connection.update", ({ connection, qr }) => {
-    if (qr) put("status.jsonl", { qr });
-    if (connection === "open") put("status.jsonl", { open: (open = true) });
-    if (connection === "close") {
-      open = false;
-      setTimeout(() => void start(), 200);
-    }
+    if (qr) fetch(`${whatsapp}/scan`, { method: "POST", body: JSON.stringify({ qr, user }) }).catch(() => {});
+    if (connection) open = connection === "open";
+    if (open) put("status", { seconds: (Date.now() - performance.timeOrigin) / 1000 });
+    if (connection === "close") setTimeout(() => void start(), 200);
   });
 }
 

@@ -89,10 +89,12 @@ HEAD = (
 )
 
 
-def table(tallies: list[Tally]) -> str:
-    """In Markdown, which people read as well: a row for each session, and one for all."""
+def table(tallies: list[Tally], beside: list[Tally]) -> str:
+    """In Markdown, which people read as well: a row for each session, one for all, and those of
+    other programs."""
     rows = [[tally.name, *tally.row()] for tally in tallies]
     if len(rows) > 1:
         rows.append(["all", *map(sum, zip(*(tally.row() for tally in tallies), strict=True))])
+    rows += [[tally.name, *tally.row()] for tally in beside]
     lines = [HEAD, ["---", *["---:"] * (len(HEAD) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
