@@ -54,10 +54,8 @@ class Source:
     def __init__(self, fact: str, page: Callable[[Any], Awaitable[Page]], id: str = "") -> None:
         """`fact`: the cursor's name in the store."""
         self.fact, self.page, self.id = fact, page, InstanceId(id)
-        self.cursor, self.saved = 0, -1
-        """All up to it is settled."""
-        self.born = -1.0
-        """When the session was created whose cursor this is."""
+        self.cursor, self.saved, self.loaded = 0, -1, False
+        """All up to `cursor` is settled."""
         self.news = asyncio.Event()
         self.tried: float | None = None
         """When that happened which is tried now: the oldest that waits."""
@@ -103,7 +101,7 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        its = [it for it in self._sources.values() if it.id and it.born >= 0]
+        its = [it for it in self._sources.values() if it.id and it.loaded]
         return sum(self._reader.behind(self.name, it.id) or it.tried is not None for it in its)
 
     @property
@@ -162,11 +160,11 @@ class Courier:
                     self._journal.news.set()
 
     async def _journal_page(self, its: Source) -> Page:
-        if its.born < 0:
+        if not its.loaded:
             newest = await self._store.history(limit=1)
             self._newest = newest[0].cursor if newest else 0
-            if not await self._load(its):
-                its.cursor, its.born = self._newest, 0.0
+            if not await self._load(its, its.fact):
+                its.cursor = self._newest
                 await self._save(its)
                 await self._report("webhook_begun", "it starts with the next event")
             its.cursor = min(its.cursor, self._newest)
@@ -198,25 +196,22 @@ class Courier:
         while True:
             for id in filter(self.declared.chooses, there):
                 if id not in self._sources:
-                    fact = f"webhook_message.{self.name}.{id}"
-                    source = self._sources[id] = Source(fact, self._session_page, id)
-                    group.create_task(self._carry(source), name=fact)
+                    source = self._sources[id] = Source("", self._session_page, id)
+                    group.create_task(self._carry(source), name=f"{self.name}: {id}")
                 self._sources[id].news.set()
             there = await changes.next()
 
     async def _session_page(self, its: Source) -> Page:
         if (session := self._sessions.get(its.id)) is None:
             raise NotFound(f"cannot read messages of {its.id}: it was deleted")
-        born = session.instance.created_wall
-        another = its.born != born and await self._load(its) and its.born != born
-        if its.born != born:
-            its.cursor, its.saved, its.born = 0, -1, born
+        # Of each birth: another session of this name may come, and this one back from the trash.
+        fact = f"webhook_message.{self.name}.{its.id}.{session.instance.created_wall}"
+        if its.fact != fact:
+            await self._load(its, fact)
         if not its.cursor:  # none of this session was sent, or came, yet
             since = min(at for at, chosen in self._begun if matches(its.id, chosen))
             found = await self._reader.ask(its.id, "messages_behind", {"since": since})
-            before, had = int(found["before"]), int(found["settled"])
-            # One that comes back from the trash has had what all had then.
-            its.cursor = max(before, had) if since or another or not had else 0
+            its.cursor = max(int(found["before"]), int(found["settled"])) if since else 0
         await self._save(its)
         page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
         if page.more:
@@ -247,13 +242,13 @@ class Courier:
                 pass  # it was deleted, or keeps nothing
             except WaError as error:
                 level = logging.ERROR if isinstance(error, StoreError) else logging.DEBUG
-                log.log(level, "%s: %s", source.fact, error)
+                log.log(level, "webhook %s: %s", self.name, error)
                 pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
                 await asyncio.sleep(pause)
                 source.news.set()
 
     async def _carry_page(self, source: Source) -> None:
-        if source.born >= 0:  # what could not be noted comes again after a kill: no more until then
+        if source.loaded:  # what could not be noted comes again after a kill: no more until then
             await self._save(source)
         try:
             for cursor, parcel in await source.page(source):
@@ -266,16 +261,16 @@ class Courier:
             with contextlib.suppress(StoreError):
                 await self._save(source)
 
-    async def _load(self, source: Source) -> bool:
-        if (text := await self._store.get_fact(source.fact)) is None:
-            return False
-        source.cursor, source.born = json.loads(text)
-        source.saved = source.cursor
-        return True
+    async def _load(self, source: Source, fact: str) -> bool:
+        """True if it was noted."""
+        text = await self._store.get_fact(fact)
+        source.fact, source.saved, source.loaded = fact, -1 if text is None else int(text), True
+        source.cursor = max(source.saved, 0)
+        return text is not None
 
     async def _save(self, source: Source) -> None:
         if source.cursor != source.saved:
-            await self._store.put_facts({source.fact: json.dumps([source.cursor, source.born])})
+            await self._store.put_facts({source.fact: str(source.cursor)})
             source.saved = source.cursor
         if source.id:
             self._reader.settle(self.name, source.id, source.cursor)

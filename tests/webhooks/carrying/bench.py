@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.config.config import Config
-from agent.core.model import JournalEntry
+from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.metrics.family import render
 from agent.store.database import Store
@@ -61,10 +61,15 @@ class Bench:
         facts = [f"webhook.{each.name}" for each in declared]
         for each in declared:
             ids = filter(each.chooses, self.messages.sessions if each.message_kinds else ())
-            facts += [f"webhook_message.{each.name}.{id}" for id in ids if self.messages.here(id)]
+            facts += [self.fact(each.name, id) for id in ids if self.messages.here(id)]
         for fact in facts:
             await self.eventually(self._is_there(fact))
         return one
+
+    def fact(self, webhook: str, id: str) -> str:
+        """The name of the session's cursor."""
+        instance = self.messages.sessions[InstanceId(id)].instance
+        return f"webhook_message.{webhook}.{id}.{instance.created_wall}"
 
     def _is_there(self, fact: str) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
