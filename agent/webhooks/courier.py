@@ -257,6 +257,8 @@ class Courier:
                     await self._settle(parcel, ages=not source.id)
                     source.tried = None
                 source.cursor = cursor
+                if parcel and parcel.kind == GAP:  # after a kill it would come again, and larger
+                    await self._save(source)
         finally:
             with contextlib.suppress(StoreError):
                 await self._save(source)

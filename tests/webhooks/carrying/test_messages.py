@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import StoreError
 from agent.store.database import Store
-from agent.webhooks.courier import PAGE, POSTS, SESSIONS
+from agent.webhooks.courier import GAP, PAGE, POSTS, SESSIONS
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.webhooks.carrying.bench import Bench, settings
@@ -82,7 +82,10 @@ async def test_kinds_and_sessions_are_chosen_and_a_gap_always_comes(
     bench.messages.lose_worker("shop-1")
     worker.keep("c", "d")
     worker.drop(5)
+    target.status = lambda body: 200 if body["kind"] == GAP else 503
     bench.messages.connect_worker("shop-1")
+    await eventually(lambda: bench.store.get_fact(bench.fact("crm", "shop-1")), "5")
+    target.status = lambda body: 200
     await eventually(lambda: texts(target, "shop-1")[3:], ["message_gap", "d"])
 
 
@@ -214,13 +217,12 @@ async def test_a_refused_message_is_given_up_and_said_without_its_text(
 async def test_while_the_target_fails_one_session_tries_for_all(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
-    names = [f"shop-{number}" for number in range(20)]
-    for name in names:
-        bench.messages.add(name)
+    for number in range(20):
+        bench.messages.add(f"shop-{number}")
     webhooks = await bench.begin(hook(target))
     target.status = lambda body: 503
-    for name in names:
-        bench.messages.workers[name].newest += 10**9  # the cursors of a worker that began again
+    for name, worker in bench.messages.workers.items():
+        worker.newest += 10**9  # the cursors of a worker that began again
         bench.messages.keep(name, "a")
     await eventually(lambda: webhooks.views()[0]["circuit"] != "closed", within=900)
     assert len(target.asked) <= POSTS + 5, "those under way, and one after another"
