@@ -1,6 +1,7 @@
 """Workers that keep messages in memory, and the agent's side over them."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,24 +11,29 @@ from unittest.mock import Mock
 from agent.core.model import Instance, InstanceId
 from agent.core.session import Session
 from agent.errors import LinkError, NotFound
+from agent.messages.incoming import CALLS, TABLES, state_of
 from agent.messages.reader import Reader
-from agent.messages.record import gap
+from agent.messages.record import encode
 from tests.fakes.supervisor import make_view
 
 
 class FakeWorker:
-    """Keeps records as messages.db does."""
+    """Its messages.db is in memory; `first`: the cursor of the first record that it ever keeps."""
 
     def __init__(self, first: int = 1) -> None:
-        self.first = first
-        """The cursor of the first record that it ever kept."""
-        self.records: list[dict[str, Any]] = []
-        self.newest = first - 1
+        self._db = sqlite3.connect(":memory:")
+        self._db.executescript(TABLES)
+        self._db.execute("insert into gone values (?, null, 0, ?)", (first - 1, time.time()))
+        self.begin_at(first - 1)
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.leave = asyncio.Event()
         """While clear, its answers wait."""
         self.leave.set()
         self.at_once = 0
+
+    @property
+    def newest(self) -> int:
+        return state_of(self._db)[0]
 
     def keep(
         self,
@@ -38,19 +44,25 @@ class FakeWorker:
         **more: str,
     ) -> None:
         for text in texts:
-            self.newest += 1
-            kept_wall = time.time() if kept is None else kept
-            self.records.append(
-                {
-                    **{"v": 1, "id": f"m:{chat}:{self.newest}", "kind": kind, "chat": chat},
-                    **{"cursor": self.newest, "text": text, "kept": kept_wall, "at": kept_wall},
-                    **{"message_id": f"3EB0{self.newest:06}", **more},
-                }
-            )
+            cursor, at = self.newest + 1, time.time() if kept is None else kept
+            id, message_id = f"m:{chat}:{cursor}", f"3EB0{cursor:06}"
+            record = {"v": 1, "id": id, "kind": kind, "chat": chat, "text": text, "at": at}
+            body = encode({**record, "message_id": message_id, **more})
+            row = (cursor, id, at, kind, chat, "", message_id, body)
+            self._db.execute("insert into records values (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("update state set bytes = bytes + 150")
+            self.begin_at(cursor)
+
+    def begin_at(self, newest: int) -> None:
+        """The next record stands behind that cursor."""
+        self._db.execute("update state set newest = ?", (newest,))
 
     def drop(self, count: int) -> None:
         """The oldest: they are too old, or too many."""
-        del self.records[:count]
+        oldest = "select cursor from records order by cursor limit ?"
+        *_, (last,) = self._db.execute(oldest, (count,)).fetchall()
+        self._db.execute("insert into gone values (?, ?, 0, ?)", (last, count, time.time()))
+        self._db.execute("delete from records where cursor <= ?", (last,))
 
     def settled(self) -> list[int]:
         return [args["settled"] for _, args in self.asked if "settled" in args]
@@ -60,7 +72,7 @@ class FakeWorker:
     ) -> Mapping[str, Any]:
         self.asked.append((do, dict(args)))
         self.at_once += 1
-        answer = self._answer(do, args)
+        answer = CALLS[do](self._db, args) if do in CALLS else {}
         try:
             async with asyncio.timeout(timeout):
                 await self.leave.wait()
@@ -69,33 +81,6 @@ class FakeWorker:
         finally:
             self.at_once -= 1
         return answer
-
-    def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
-        if do == "messages_state":
-            waiting = sum(one["cursor"] > max(self.settled(), default=0) for one in self.records)
-            its = args.get("cursors", {}).items()
-            behind = {name: sum(one["cursor"] > at for one in self.records) for name, at in its}
-            told = {"newest": self.newest, "waiting": waiting, "bytes": 300, "lost": 1}
-            return {**told, "behind": behind}
-        if do == "messages_behind":
-            since = args.get("since", 0.0)
-            behind = [one["cursor"] for one in self.records if one["kept"] >= since]
-            before, had = min(behind, default=self.newest + 1) - 1, max(self.settled(), default=0)
-            return {"before": before, "settled": had}
-        if do != "messages":
-            return {}
-        after, oldest = args["after"], self.newest - len(self.records) + 1
-        lost = [gap(after, self.newest, time.time(), None)] if after > self.newest else []
-        after = min(after, self.newest)
-        found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
-        last = found[-1]["cursor"] if found else self.newest
-        if 0 < after < oldest - 1:
-            first = max(after + 1, self.first)
-            found = [gap(first, oldest - 1, time.time(), oldest - first), *found]
-        return {
-            **{"records": [*lost, *found], "next": last, "oldest": oldest, "newest": self.newest},
-            "more": last < self.newest,
-        }
 
 
 class FakeMessages:
