@@ -17,6 +17,12 @@ from pathlib import Path
 TOP = Path(__file__).parents[1]
 BUDGET = TOP / "scripts/budget.toml"
 JAVASCRIPT, WORDS, SETTINGS = "JavaScript and CSS", "words of documents", "settings"
+MODULES, IMPORTS = "modules of agent", "imports of agent (%)"
+GOALS = {
+    **{"agent": 40_000, MODULES: 260, IMPORTS: 7, "tests": 40_000, "tests/trial": 9_500},
+    **{"scripts": 4_000, JAVASCRIPT: 6_600, WORDS: 25_000, SETTINGS: 140},
+}
+"""Of the whole; the trial is no part of the tests here."""
 _NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
     tokenize.ENDMARKER,
@@ -73,6 +79,18 @@ def measure(rows: list[str]) -> Counter[str]:
     return found
 
 
+def whole(found: Counter[str]) -> dict[str, float]:
+    """What the goals are about."""
+    of = {it: sum(n for row, n in found.items() if Path(row).is_relative_to(it)) for it in GOALS}
+    agent = [path for path in files(".py") if path.parts[0] == "agent"]
+    nodes = (it for path in agent for it in ast.walk(ast.parse((TOP / path).read_text("utf-8"))))
+    imports = (it for it in nodes if isinstance(it, ast.Import | ast.ImportFrom))
+    lines = sum((it.end_lineno or it.lineno) - it.lineno + 1 for it in imports)
+    trial = of["tests/trial"]
+    more = {MODULES: len(agent), IMPORTS: round(100 * lines / of["agent"], 1)}
+    return {**of, "tests": of["tests"] - trial, **more}
+
+
 def main(argv: list[str]) -> int:
     text = BUDGET.read_text(encoding="utf-8")
     tables = tomllib.loads(text)
@@ -87,6 +105,8 @@ def main(argv: list[str]) -> int:
     over = sorted(row for row in found if found[row] > bounds.get(row, 0))
     for row in over:
         print(f"{row}: {found[row]:,}, and scripts/budget.toml allows {bounds.get(row, 0):,}")
+    figures = whole(found).items()
+    print("; ".join(f"{name}: {figure:,} of {GOALS[name]:,}" for name, figure in figures))
     return 1 if over else 0
 
 

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 def _finish(report: Report) -> int:
     written = report.write(CACHE)
     print(report.markdown())
-    print(f"written: {written[0]}, beside it .json", file=sys.stderr)
+    print(f"written: {written}", file=sys.stderr)
     missed = [row.measure for row in report.rows if row.met is False]
     for measure in missed:
         print(f"goal not met: {measure}", file=sys.stderr)

@@ -1,12 +1,11 @@
-"""A table of what was measured: Markdown for people, JSON for machines.
+"""A table of what was measured, in Markdown.
 
 Every figure is better when it is smaller; the median of its runs is what counts.
 """
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -78,35 +77,12 @@ class Report:
         lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines).rstrip() + "\n"
 
-    def plain(self) -> dict[str, object]:
-        return {
-            "subject": self.subject,
-            "began": self.began.isoformat(timespec="seconds"),
-            "machine": asdict(self.machine),
-            "versions": dict(self.versions),
-            "rows": [
-                {
-                    "measure": row.measure,
-                    "unit": row.unit,
-                    "medians": {name: row.median(name) for name in row.figures},
-                    "runs": {name: list(runs) for name, runs in row.figures.items()},
-                    "goal": None if row.goal is None else asdict(row.goal),
-                    "met": row.met,
-                }
-                for row in self.rows
-            ],
-            "notes": list(self.notes),
-        }
-
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path) -> Path:
         """The newest of each subject, and one with its date that stays."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for name in (self.subject, f"{self.subject}-{self.began:%Y%m%dT%H%M%S}"):
-            table, raw = folder / f"{name}.md", folder / f"{name}.json"
-            table.write_text(self.markdown(), encoding="utf-8")
-            raw.write_text(json.dumps(self.plain(), indent=1) + "\n", encoding="utf-8")
-            written += [table, raw]
+        for name in (f"{self.subject}-{self.began:%Y%m%dT%H%M%S}", self.subject):
+            written = folder / f"{name}.md"
+            written.write_text(self.markdown(), encoding="utf-8")
         return written
 
 
