@@ -131,7 +131,7 @@ class Queues:
         lane: str = "",
         ready: Callable[[], float | None],
     ) -> float | None:
-        """None: go now, and call `settled` when its try has ended. A time: ask again then.
+        """None: go now, and call `try_ended` when its try has ended. A time: ask again then.
         `ready` is asked once its turn has come, so that what it waits for costs it no place."""
         self._asked.add(instance)
         self._lane_of[instance] = lane
@@ -170,7 +170,7 @@ class Queues:
         queue = list(self._of(instance).queue)
         return queue.index(instance) if instance in queue else None
 
-    def is_light(self, instance: InstanceId) -> None:
+    def free_place(self, instance: InstanceId) -> None:
         """The heavy part of a session's start is over."""
         its = self._of(instance)
         released = its.release(instance)
@@ -179,7 +179,7 @@ class Queues:
         if released:
             self._wake_next(its)
 
-    def settled(self, instance: InstanceId) -> None:
+    def try_ended(self, instance: InstanceId) -> None:
         """A session's try has ended: connected, waits for a scan, failed or stuck."""
         its = self._of(instance)
         if its.under_way.pop(instance, None) is not None:
@@ -196,7 +196,7 @@ class Queues:
 
     def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
-        self.settled(instance)
+        self.try_ended(instance)
         self._asked.discard(instance)
         self.leave(instance)
         self._lane_of.pop(instance, None)

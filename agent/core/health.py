@@ -118,7 +118,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
     said = session.claim.claim.reason if session.claim else ""
     if session.folder.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(session, "session_damaged")
-    ended = session.ended
+    ended = session.ended_by
     gone = session.folder.files is SessionFiles.ABSENT and not session.record.paired
     unknown = gone or session.folder.files is SessionFiles.UNREADABLE
     if unknown and not session.unit.runs and not session.instance.backend:
@@ -136,7 +136,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
 def _hopeless_or_away(session: Session) -> HealthVerdict | None:
     """After a logout or a ban it is right that nothing runs or answers. While a backend is away its
     last claim about the session is worthless."""
-    reason = session.ended
+    reason = session.ended_by
     if reason.hopeless and not session.unit.runs:
         return _waits_for_person(session, reason)
     return _waiting(session) if session.wait.reason in AWAY else None
@@ -155,7 +155,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
         return _failed(session, policy)
-    ended = session.ended
+    ended = session.ended_by
     if held := _given_up(session, policy) or _waits_for_others(session, ended, now):
         return held
     if ended.permanence in NOT_SOON and now < session.not_before:

@@ -95,7 +95,7 @@ class Incident:
 
     def join(self, id: InstanceId, code: str) -> None:
         """One that fails otherwise is no member: as a canary it would prove nothing."""
-        if shared(code) == self.code and id not in self.members:
+        if common_code(code) == self.code and id not in self.members:
             self.members.insert(0, id)  # it has had no turn yet
 
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
@@ -146,7 +146,7 @@ def is_shared(code: str) -> bool:
     return row is None or not (row.hopeless or row.unpairs or row.local)
 
 
-def shared(code: str) -> str:
+def common_code(code: str) -> str:
     return LOST if code in OUTAGE_CODES else code
 
 
@@ -166,7 +166,7 @@ def find_incident(
         for code, at in last.items():
             window = policy.outage_window if code in OUTAGE_CODES else policy.window
             if is_shared(code) and at > successes[id] and 0 <= now - at < window:
-                alike.setdefault(shared(code), {})[id] = at
+                alike.setdefault(common_code(code), {})[id] = at
     for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
         share = policy.outage_share if code == LOST else policy.noise
         least = max(policy.instances, len(successes) * share)

@@ -66,7 +66,7 @@ class Plan:
         return not _STARTS.isdisjoint(self.actions)
 
     @property
-    def tries(self) -> bool:
+    def logs_in(self) -> bool:
         """Whether it logs in."""
         return self.starts or ActionKind.CONNECT in self.actions
 

@@ -14,7 +14,7 @@ from agent.core.words import Claim
 
 LOCAL_LONGEST = 60.0
 """Seconds that a pause may reach whose cause is on this machine."""
-SETTLED = 60.0
+LASTING = 60.0
 """Seconds that a connection must last before the attempts that led to it no longer count."""
 
 
@@ -94,7 +94,7 @@ def after_drop(
         code = UNREACHABLE  # again after `uncounted`: no second failure to take back
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
-    record = settled(record, now_wall)
+    record = after_lasting(record, now_wall)
     lasted = held and now_wall - record.status_since_wall >= policy.stable
     flaps = 0 if lasted else record.flaps + (1 if held else 0)
     strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
@@ -184,9 +184,9 @@ def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy)
     )
 
 
-def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
+def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:
     """The record of a session whose connection may have lasted long enough."""
-    lasted = now_wall - record.status_since_wall >= SETTLED
+    lasted = now_wall - record.status_since_wall >= LASTING
     if record.status is not ConnectionStatus.CONNECTED or not lasted or not record.attempts:
         return record
     return replace(record, attempts=0)

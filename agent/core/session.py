@@ -234,7 +234,7 @@ class Session:
     @property
     def next_attempt_wall(self) -> float | None:
         """None also where the agent makes no try by itself, as after bans or while stopped."""
-        next_wall, reason = self.record.not_before_wall, self.ended
+        next_wall, reason = self.record.not_before_wall, self.ended_by
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
         due = self.should_run and not over and next_wall > self.at_wall
         return next_wall if due else None
@@ -292,7 +292,7 @@ class Session:
         if fact is None or not self.instance.backend or not record.paired:
             return False
         known = record.account and fact.claim.paired and fact.claim.account
-        return bool(known) and not self.ended.unpairs and fact.claim.account != record.account
+        return bool(known) and not self.ended_by.unpairs and fact.claim.account != record.account
 
     @property
     def is_guarded(self) -> bool:
@@ -315,7 +315,7 @@ class Session:
         return whole or self.unit.runs or bool(self.instance.backend)
 
     @property
-    def ended(self) -> Reason:
+    def ended_by(self) -> Reason:
         """Why it ended last, as recorded."""
         return reason_of(self.record.reason)
 
@@ -323,7 +323,7 @@ class Session:
     def last_reason(self) -> Reason:
         """Why the session is not connected: the engine's present word, else the recorded one."""
         said = self.claim.claim.reason if self.claim is not None else ""
-        return reason_of(said) if said else self.ended
+        return reason_of(said) if said else self.ended_by
 
     @property
     def waits_for_network(self) -> bool:
@@ -363,7 +363,7 @@ class Session:
         if unit.state is model.UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-        again = self.ended.final and record.seen_boot == self.boot
+        again = self.ended_by.final and record.seen_boot == self.boot
         return again or self.override is Override.STOPPED or not self.enabled
 
     def forgive(self, **changes: Any) -> None:
@@ -384,7 +384,7 @@ BACKEND_UNCHECKED = "backend_unchecked"
 WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
-GONE = AWAY - {BACKEND_UNCHECKED}
+LONG_AWAY = AWAY - {BACKEND_UNCHECKED}
 """Of them, those that may last for any time."""
 
 WAIT_SENTENCES = {

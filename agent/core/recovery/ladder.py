@@ -23,7 +23,7 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
-from agent.core.session import BACKEND_UNCHECKED, GONE, STARTING
+from agent.core.session import BACKEND_UNCHECKED, LONG_AWAY, STARTING
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
@@ -167,7 +167,7 @@ _TROUBLE_OF = {
     "crypto_peer": Trouble.KEYS,
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
-_SETTLED = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
+_NEXT_IS_NEW = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
 """After these the session is a new one, which needs a scan."""
 
 
@@ -199,7 +199,7 @@ def wants_repair(
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
-    if last is None or last.outlived or last.ending in _SETTLED:
+    if last is None or last.outlived or last.ending in _NEXT_IS_NEW:
         return True
     if trouble_of(verdict) is not last.trouble:
         return True
@@ -323,7 +323,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.session.wait.reason in GONE:
+    if case.session.wait.reason in LONG_AWAY:
         repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.
