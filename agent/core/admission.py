@@ -8,7 +8,7 @@ from agent.core.model import InstanceId
 from agent.core.setting import setting
 
 ASK_AGAIN = 5.0
-"""A waiting instance asks again after so many seconds, unless it is woken."""
+"""Seconds after which a waiting instance asks again, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
 """The queue skips an instance that should have asked so long ago."""
 
@@ -171,7 +171,7 @@ class Queues:
         return queue.index(instance) if instance in queue else None
 
     def free_place(self, instance: InstanceId) -> None:
-        """The heavy part of a session's start is over."""
+        """The heavy part of a session's start is over: the next one may have its place."""
         its = self._of(instance)
         released = its.release(instance)
         if its.under_way.get(instance) is False:
@@ -180,14 +180,15 @@ class Queues:
             self._wake_next(its)
 
     def try_ended(self, instance: InstanceId) -> None:
-        """A session's try has ended: connected, waits for a scan, failed or stuck."""
+        """A session's try has ended, and its turn with it: it is connected, waits for a scan,
+        failed or is stuck."""
         its = self._of(instance)
         if its.under_way.pop(instance, None) is not None:
             its.release(instance)
             self._wake_next(its)
 
     def leave(self, instance: InstanceId) -> None:
-        """Its pass is over: it no longer waits for a turn, unless it has asked since the last."""
+        """The pass of a session is over: if it did not ask in this one, it waits for no turn."""
         its = self._of(instance)
         if instance in self._asked:
             self._asked.discard(instance)

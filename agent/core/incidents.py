@@ -1,6 +1,7 @@
-"""Sessions of one group that fail alike: its members wait, one of them tries first, and what frees
-that one frees all. A group is an engine, or an engine on one backend. Who has not failed waits for
-none of them: it joins when it fails alike, and as many that connect as have failed end it.
+"""Incidents: sessions of one group that fail alike wait, and one of them, the canary, tries first.
+Its success ends the incident, and so do as many sessions that connect as have failed. A group is
+an engine, or an engine on one backend. A session that has not failed does not wait; it joins when
+it fails alike.
 """
 
 from bisect import bisect_left
@@ -94,7 +95,7 @@ class Incident:
         return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
     def join(self, id: InstanceId, code: str) -> None:
-        """One that fails otherwise is no member: as a canary it would prove nothing."""
+        """Take a session in that fails alike; another one would prove nothing as a canary."""
         if common_code(code) == self.code and id not in self.members:
             self.members.insert(0, id)  # it has had no turn yet
 
@@ -133,7 +134,7 @@ class Incident:
 
 
 def is_shared(code: str) -> bool:
-    """Whether the try of one session could prove anything for others that fail so. A banned or
+    """True if a try of one session can prove anything for others with this code. A banned or
     logged-out session makes no try, so the others would wait for ever. Processes of this machine
     that ended, or what it lacks, prove nothing about WhatsApp. Many that come up unpaired may be a
     page that changed.

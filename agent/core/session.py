@@ -40,7 +40,7 @@ NOT_LOOKED_YET = HealthVerdict(
 
 @dataclass(slots=True)
 class Run:
-    """What its worker's present run has shown; replaced as a whole when the next run begins."""
+    """Facts of the worker's present run; the next run begins with an empty one."""
 
     linked_since: float | None = None
     next_attach: float = 0.0
@@ -163,7 +163,7 @@ class Session:
     circuit_opens_wall: float | None = None
     """When an open circuit lets one trial through."""
     in_incident: bool = False
-    """It is a member of an incident that goes on, whose trouble covers it."""
+    """True if it is a member of an incident that goes on, whose trouble covers it."""
     memory_limit: int = 0
     """Bytes; 0 = none."""
     freed_at: float | None = None
@@ -316,12 +316,12 @@ class Session:
 
     @property
     def ended_by(self) -> Reason:
-        """Why it ended last, as recorded."""
+        """The reason in the record: what ended the session last."""
         return reason_of(self.record.reason)
 
     @property
     def last_reason(self) -> Reason:
-        """Why the session is not connected: the engine's present word, else the recorded one."""
+        """The reason that the engine claims now, else the one in the record (`ended_by`)."""
         said = self.claim.claim.reason if self.claim is not None else ""
         return reason_of(said) if said else self.ended_by
 
@@ -349,7 +349,7 @@ class Session:
 
     @property
     def stopped_by_hand(self) -> bool:
-        """Its last run of this boot is over, and the agent did not stop it."""
+        """True if the last run of this boot is over and the agent did not stop it."""
         record = self.record
         ran = record.seen_run != "" and record.seen_boot == self.boot
         ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
@@ -385,7 +385,7 @@ WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
 LONG_AWAY = AWAY - {BACKEND_UNCHECKED}
-"""Of them, those that may last for any time."""
+"""Those of AWAY that may last for any time: a person's order does not outlive them."""
 
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",

@@ -118,8 +118,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
 
 
 def useless_steps(case: Case) -> frozenset[str]:
-    """Steps that change nothing now: by the engine's word for its state and, where the agent's own
-    worker hangs, a reconnect inside it."""
+    """Steps that change nothing now: those that the engine names and, where a session of this
+    machine is stuck, a reconnect inside its worker, so that it begins with a restart."""
     fact = case.session.claim
     useless = fact.claim.useless if fact is not None else ()
     sick = case.verdict.health is Health.STUCK and not case.session.instance.backend
@@ -168,11 +168,11 @@ _TROUBLE_OF = {
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 _NEXT_IS_NEW = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
-"""After these the session is a new one, which needs a scan."""
+"""After these endings a new trouble is a new repair, at once."""
 
 
 def needs_repair(verdict: HealthVerdict) -> bool:
-    """Whether the ladder has something to do (a plain drop is the reconnecting's)."""
+    """True if the ladder has something to do; a plain drop is for reconnecting."""
     if verdict.reason == "session_unreadable":
         return False  # its content is unknown, so it is not to be replaced
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
@@ -192,7 +192,7 @@ def wants_repair(
     *,
     released_wall: float = 0.0,
 ) -> bool:
-    """Whether the agent begins a repair by itself, after the last one (None: there was none).
+    """True if the agent begins a repair by itself, after the `last` one (None: there was none).
 
     `released_wall`: when the last incident of its kind ended, or its turn as a canary began; a
     member that gave up before may try again.
