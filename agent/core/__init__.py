@@ -1,1 +1,1 @@
-"""What decides: pure functions over frozen values."""
+"""All decisions: pure functions over frozen values."""

@@ -8,7 +8,7 @@ from agent.core.model import InstanceId
 from agent.core.setting import setting
 
 ASK_AGAIN = 5.0
-"""A waiting instance asks again after so many seconds, unless it is woken."""
+"""Seconds after which a waiting instance asks again, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
 """The queue skips an instance that should have asked so long ago."""
 
@@ -131,7 +131,7 @@ class Queues:
         lane: str = "",
         ready: Callable[[], float | None],
     ) -> float | None:
-        """None: go now, and call `settled` when its try has ended. A time: ask again then.
+        """None: go now, and call `try_ended` when its try has ended. A time: ask again then.
         `ready` is asked once its turn has come, so that what it waits for costs it no place."""
         self._asked.add(instance)
         self._lane_of[instance] = lane
@@ -170,8 +170,8 @@ class Queues:
         queue = list(self._of(instance).queue)
         return queue.index(instance) if instance in queue else None
 
-    def is_light(self, instance: InstanceId) -> None:
-        """The heavy part of a session's start is over."""
+    def free_place(self, instance: InstanceId) -> None:
+        """The heavy part of a session's start is over: the next one may have its place."""
         its = self._of(instance)
         released = its.release(instance)
         if its.under_way.get(instance) is False:
@@ -179,15 +179,16 @@ class Queues:
         if released:
             self._wake_next(its)
 
-    def settled(self, instance: InstanceId) -> None:
-        """A session's try has ended: connected, waits for a scan, failed or stuck."""
+    def try_ended(self, instance: InstanceId) -> None:
+        """A session's try has ended, and its turn with it: it is connected, waits for a scan,
+        failed or is stuck."""
         its = self._of(instance)
         if its.under_way.pop(instance, None) is not None:
             its.release(instance)
             self._wake_next(its)
 
     def leave(self, instance: InstanceId) -> None:
-        """Its pass is over: it no longer waits for a turn, unless it has asked since the last."""
+        """The pass of a session is over: if it did not ask in this one, it waits for no turn."""
         its = self._of(instance)
         if instance in self._asked:
             self._asked.discard(instance)
@@ -196,7 +197,7 @@ class Queues:
 
     def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
-        self.settled(instance)
+        self.try_ended(instance)
         self._asked.discard(instance)
         self.leave(instance)
         self._lane_of.pop(instance, None)

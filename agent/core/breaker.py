@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 CLOCK_STEP = 60.0
-"""A clock that is corrected jumps so many seconds at most; a larger jump is another time."""
+"""Seconds that a corrected clock jumps at most; a larger jump is another time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the crypto errors of one instance add up to.
+"""Judges the crypto errors of one instance.
 
 Errors of one peer ask for new keys with it; errors of many peers, or in a large share of all
 messages, mean a corrupted session.

@@ -1,4 +1,4 @@
-"""What log lines about failing keys mean: which count, which are benign, which peer they name.
+"""Reads log lines about failing keys: which count, which are benign, which peer they name.
 
 One table for engines' events, workers' output and backends' logs. Only names and peers are taken
 from a line: some dumps hold private keys.
@@ -41,7 +41,7 @@ class CryptoFinding:
     group: str = ""
     """Where it was written; "" = to this session alone, or not known."""
     message: str = ""
-    """Its id, where the engine names it."""
+    """The message's id, where the engine names it."""
 
 
 def _pattern(name: str, effect: Effect, text: str) -> CryptoPattern:
@@ -134,7 +134,7 @@ def own_pattern(entry: str) -> CryptoPattern:
 
 
 def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
-    """What one line says of keys; the settings' own patterns go first."""
+    """The finding of one line about keys; the settings' own patterns go first."""
     line = line[:_LONGEST_LINE]
     for pattern in (*own, *PATTERNS):
         if pattern.text.search(line):
@@ -182,7 +182,7 @@ def is_loud(line: str) -> bool | None:
 def read_log_line(
     line: str, own: Iterable[CryptoPattern] = (), *, loud: bool | None = None
 ) -> CryptoFinding | None:
-    """What a line of a log says of keys. A contact's words may stand in any line: so quoted text
+    """The finding of a log line about keys. A contact's words may stand in any line: so quoted text
     says nothing and names no contact (but a field of a message's key does), nor does a line below
     the level warn, and a line without a level counts only if it begins with the error. `loud`: the
     level that the caller knows."""
@@ -203,7 +203,7 @@ def read_log_line(
 def read_record(
     record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
 ) -> CryptoFinding | None:
-    """What a logger's record says of keys: by its error first, as the message above it is the same
+    """The finding of a logger's record: by its error first, as the message above it is the same
     for all errors. Its other fields may hold a contact's words."""
     level = record.get("level")
     loud = level >= _WARN if isinstance(level, int) else is_loud(f"{level}:")
@@ -266,7 +266,7 @@ class CryptoLogReader:
     """True within what libsignal prints about one message."""
 
     def feed(self, line: str) -> list[CryptoFinding]:
-        """What is complete with this line."""
+        """The findings that are complete with this line."""
         if line.startswith((" ", "\t")) and line.lstrip().startswith("at "):
             return self._feed_stack(line)
         finding, tried = read_log_line(line, self.own), self.waiting

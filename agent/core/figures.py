@@ -20,7 +20,7 @@ class RepairStatistics:
     cleaned: int = 0
     failed: int = 0
     repair_seconds: float = 0.0
-    """Of the repairs that healed: from the begin until what helped was done."""
+    """Seconds of the repairs that healed: from the begin to the end of the step that helped."""
     asked: int = 0
     """Repairs that an operator asked for, or joined."""
     needed_person: int = 0
@@ -64,9 +64,9 @@ COUNTS: Mapping[str, tuple[str, ...]] = {
     "key_regenerations": ("done", "failed"),
     "cleanups": tuple(goal.value for goal in Goal),
 }
-"""How often something happened to a session, by word; these words are there from the start, at
-zero. Connections regained by the reason of the loss, restarts of the worker by cause, new keys with
-contacts, sessions retired for a new QR code by the goal of the repair."""
+"""The counts of a session (`Counters.by_word`), each with the words that stand at zero from the
+start: connections regained by the reason of the loss, restarts of the worker by cause, new keys
+with contacts, sessions retired for a new QR code by the goal of the repair."""
 
 
 # How long a session has been in each status, by a clock that never jumps: a counter that shrank

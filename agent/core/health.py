@@ -48,7 +48,7 @@ class HealthPolicy:
 
 
 def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
-    """The policy for a session whose server takes so many seconds longer than a quick one."""
+    """The policy for a session whose server takes `slack` seconds longer than a quick one."""
     return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
 
@@ -57,7 +57,7 @@ MISCONFIGURED = 78
 FOLDER_UNUSABLE = 66
 """The exit status of a worker whose folder or identity file is away or unreadable."""
 NO_CODE_GUESS = "client_outdated"
-"""What an engine guesses of a server that tries to connect without an end."""
+"""The guess of an engine about a server that tries to connect without an end."""
 ENDED_WITH_PASSKEY = (
     "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
     " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
@@ -68,7 +68,7 @@ _NETWORK_VERDICTS = frozenset(
     {"proof_old", "not_proved", "state_stuck"}
     | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
 )
-"""What a worker reports of a network that is away, beside the reasons of the table."""
+"""Verdicts, beside the reasons of the table, that a network which is away can cause."""
 
 
 def judge_health(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:
@@ -118,7 +118,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
     said = session.claim.claim.reason if session.claim else ""
     if session.folder.files is SessionFiles.DAMAGED or said == "session_damaged":
         return _corrupted(session, "session_damaged")
-    ended = session.ended
+    ended = session.ended_by
     gone = session.folder.files is SessionFiles.ABSENT and not session.record.paired
     unknown = gone or session.folder.files is SessionFiles.UNREADABLE
     if unknown and not session.unit.runs and not session.instance.backend:
@@ -136,7 +136,7 @@ def _session_files(session: Session) -> HealthVerdict | None:
 def _hopeless_or_away(session: Session) -> HealthVerdict | None:
     """After a logout or a ban it is right that nothing runs or answers. While a backend is away its
     last claim about the session is worthless."""
-    reason = session.ended
+    reason = session.ended_by
     if reason.hopeless and not session.unit.runs:
         return _waits_for_person(session, reason)
     return _waiting(session) if session.wait.reason in AWAY else None
@@ -155,7 +155,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
         return _starting(Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
         return _failed(session, policy)
-    ended = session.ended
+    ended = session.ended_by
     if held := _given_up(session, policy) or _waits_for_others(session, ended, now):
         return held
     if ended.permanence in NOT_SOON and now < session.not_before:
@@ -237,7 +237,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
 
 
 def _hangs(claim: Claim) -> tuple[str, str]:
-    """What is known; and what its cause may be."""
+    """A sentence about what is known, and a guess at the cause."""
     if claim.guess == NO_CODE_GUESS:
         cause = "the server may not reach WhatsApp, or WhatsApp may refuse its version"
         return "not connected" if claim.paired else "no code", f"{cause}; the server does not say"
@@ -404,12 +404,12 @@ def _with_signals(session: Session, verdict: HealthVerdict) -> HealthVerdict:
 
 
 def is_wanted(session: Session) -> bool:
-    """It should run now: an instance stopped by hand is enabled and not wanted."""
+    """True if it should run now; an instance that was stopped by hand is enabled and not wanted."""
     return session.should_run and not session.unit.masked
 
 
 def has_given_up(session: Session) -> bool:
-    """Wanted, and the agent tries nothing until an operator acts."""
+    """True if it should run, and the agent tries nothing until an operator acts."""
     verdict = session.verdict
     # A session that shows a code, or would on request, lacks only a scan.
     if not is_wanted(session) or session.status in (Status.CONNECTED, Status.QR_REQUIRED):

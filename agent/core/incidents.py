@@ -1,6 +1,7 @@
-"""Sessions of one group that fail alike: its members wait, one of them tries first, and what frees
-that one frees all. A group is an engine, or an engine on one backend. Who has not failed waits for
-none of them: it joins when it fails alike, and as many that connect as have failed end it.
+"""Incidents: sessions of one group that fail alike wait, and one of them, the canary, tries first.
+Its success ends the incident, and so do as many sessions that connect as have failed. A group is
+an engine, or an engine on one backend. A session that has not failed does not wait; it joins when
+it fails alike.
 """
 
 from bisect import bisect_left
@@ -94,8 +95,8 @@ class Incident:
         return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
     def join(self, id: InstanceId, code: str) -> None:
-        """One that fails otherwise is no member: as a canary it would prove nothing."""
-        if shared(code) == self.code and id not in self.members:
+        """Take a session in that fails alike; another one would prove nothing as a canary."""
+        if common_code(code) == self.code and id not in self.members:
             self.members.insert(0, id)  # it has had no turn yet
 
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
@@ -133,7 +134,7 @@ class Incident:
 
 
 def is_shared(code: str) -> bool:
-    """Whether the try of one session could prove anything for others that fail so. A banned or
+    """True if a try of one session can prove anything for others with this code. A banned or
     logged-out session makes no try, so the others would wait for ever. Processes of this machine
     that ended, or what it lacks, prove nothing about WhatsApp. Many that come up unpaired may be a
     page that changed.
@@ -146,7 +147,7 @@ def is_shared(code: str) -> bool:
     return row is None or not (row.hopeless or row.unpairs or row.local)
 
 
-def shared(code: str) -> str:
+def common_code(code: str) -> str:
     return LOST if code in OUTAGE_CODES else code
 
 
@@ -166,7 +167,7 @@ def find_incident(
         for code, at in last.items():
             window = policy.outage_window if code in OUTAGE_CODES else policy.window
             if is_shared(code) and at > successes[id] and 0 <= now - at < window:
-                alike.setdefault(shared(code), {})[id] = at
+                alike.setdefault(common_code(code), {})[id] = at
     for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
         share = policy.outage_share if code == LOST else policy.noise
         least = max(policy.instances, len(successes) * share)

@@ -29,7 +29,7 @@ class Health(StrEnum):
 
 
 class Override(StrEnum):
-    """What an operator did by hand; it holds until the machine boots again."""
+    """An operator's start or stop of one session; it holds until the machine boots again."""
 
     NONE = "none"
     STOPPED = "stopped"
@@ -64,7 +64,7 @@ class Instance:
 
     @property
     def remote(self) -> str:
-        """Its name on the backend."""
+        """The name of its session on the backend."""
         name = self.settings.get("remote")
         return name if isinstance(name, str) and name else self.id
 
@@ -79,7 +79,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What the agent remembers of a session over restarts of the agent and the machine."""
+    """The part of a session that outlives the agent and the machine's boot: a row of the store."""
 
     status: ConnectionStatus = ConnectionStatus.DISCONNECTED
     status_since_wall: float = 0.0
@@ -108,7 +108,7 @@ class SessionRecord:
     paired: bool = False
     account: str = ""
     needs_passkey: bool = False
-    """Its account needs a passkey to link a device: the agent never ends its pairing by itself."""
+    """The account needs a passkey to link a device: the agent never ends the pairing by itself."""
     generation: int = 0
     """How often its identity file was written: of two that differ, the higher one is newer."""
 
@@ -147,7 +147,7 @@ class ClaimFact:
     claim: words.Claim
     at: float
     since: float
-    """When `claim.status` was first claimed in this run, or lost its proof."""
+    """Boot time at which this run first claimed `claim.status`, or at which that lost its proof."""
     phase_since: float = 0.0
     progress_since: float = 0.0
     """When `claim.progress` last grew; 0 = it did not."""
@@ -227,7 +227,7 @@ class Phase(NamedTuple):
     limit: float
     """The longest time in seconds; of a sync without progress."""
     words: str
-    """What goes on, for people."""
+    """The sentence for people while the phase goes on."""
 
 
 PHASES = {

@@ -14,7 +14,7 @@ from agent.core.words import UNPAIRING, ConnectionStatus
 
 
 class Permanence(StrEnum):
-    """Whether the agent tries again by itself, and how."""
+    """How the agent itself tries again after this reason, if at all."""
 
     RETRY = "reconnects"
     AT_ONCE = "reconnects at once"
@@ -29,10 +29,10 @@ class Reason:
     code: str
     title: str
     advice: str
-    """What a person should know or do."""
+    """A sentence for a person: what to know, or to do."""
     permanence: Permanence = Permanence.RETRY
     status: ConnectionStatus = ConnectionStatus.RECONNECTING
-    """What an instance shows while this is its last word."""
+    """The status of an instance while this is the last word about it."""
     base: float | None = None
     """First delay in seconds; None = the policy's own."""
     max: float | None = None
@@ -43,7 +43,7 @@ class Reason:
     fresh_worker: bool = False
     """Reconnecting inside the worker is useless: only a new worker helps."""
     local: bool = False
-    """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it, the
+    """The cause is on this machine: many at once prove nothing about WhatsApp or the way to it, the
     circuit breaker does not count it, and no pause is longer than a minute."""
     detailed: bool = False
     """The engine's words say what came (HTTP status, address, title) and belong to the title."""
@@ -65,7 +65,7 @@ class Reason:
         return re.sub(r"\bID\b", id, self.advice)
 
     def in_full(self, id: str, more: str = "") -> str:
-        """What is wrong with this instance, and what to type."""
+        """The title and the advice: a sentence for people, with the command to type."""
         return f"{self.title}{more and f': {more}'}. {self.advice_for(id)}"
 
     def title_with(self, raw: str) -> str:

@@ -17,7 +17,7 @@ from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 
 class ActionKind(StrEnum):
-    """What the agent can do to a session; plans are made of these."""
+    """The actions on a session; a plan names them in order."""
 
     START = "start"
     STOP = "stop"
@@ -32,7 +32,7 @@ class ActionKind(StrEnum):
     REGENERATE_KEYS = "regenerate_keys"
     LOGOUT = "logout"
     RENEW = "renew"
-    """Its server gives its pairing up and begins it again."""
+    """The backend's server gives the pairing up and makes the session again."""
 
 
 ENDS_PAIRING = frozenset(
@@ -44,7 +44,7 @@ _STARTS = frozenset({ActionKind.START, ActionKind.RESTART, ActionKind.RENEW})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one pass does, in order, and why; the history has it under its name."""
+    """The actions of one pass in order, and the reason; the journal has it under its name."""
 
     name: str
     actions: tuple[ActionKind, ...]
@@ -62,12 +62,12 @@ class Plan:
 
     @property
     def starts(self) -> bool:
-        """Whether it begins a worker, or a session on a server, again."""
+        """True if it begins a worker, or a session on a server, again."""
         return not _STARTS.isdisjoint(self.actions)
 
     @property
-    def tries(self) -> bool:
-        """Whether it logs in."""
+    def logs_in(self) -> bool:
+        """True if it makes the session log in: it waits for its turn, and counts as an attempt."""
         return self.starts or ActionKind.CONNECT in self.actions
 
 
@@ -99,8 +99,8 @@ def plan_actions(
     *,
     repair: Repair | None = None,
 ) -> Plan | None:
-    """What to do now; None while a job is under way or the time has not come. The ladder handles
-    stuck sessions; `repair`: the last one, over or not."""
+    """A start, a stop, a reconnect, or None while a job is under way or the time has not come. The
+    ladder handles stuck sessions; `repair`: the last one, over or not."""
     unit = session.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return None
@@ -126,7 +126,7 @@ def plan_actions(
 def plan_asked(
     session: Session, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
 ) -> Plan | None:
-    """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
+    """The plan that neither the ladder nor reconnecting makes: a logout's end, an ordered restart.
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
     unit, record = session.unit, session.record
     if not session.should_run or unit.job_pending:
@@ -163,7 +163,7 @@ def must_renew(session: Session) -> bool:
 
 
 def may_try_now(session: Session, policy: HealthPolicy, now: float) -> bool:
-    """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
+    """True if reason, attempts, delay and its own circuit let the agent start or reconnect it."""
     if session.wait.reason or now < session.not_before:
         return False
     if session.gave_up(policy.reconnect):
@@ -214,7 +214,7 @@ def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:
 
 
 def _is_slow_to_return(session: Session) -> bool:
-    """Its address is back, and its engine still waits: for a time of its own, or for an answer."""
+    """True if the address is back and the engine waits on, for a time of its own or an answer."""
     fact, back_at = session.claim, session.back_at
     if fact is None or back_at is None or not session.waits_for_network:
         return False

@@ -14,7 +14,7 @@ from agent.core.words import Claim
 
 LOCAL_LONGEST = 60.0
 """Seconds that a pause may reach whose cause is on this machine."""
-SETTLED = 60.0
+LASTING = 60.0
 """Seconds that a connection must last before the attempts that led to it no longer count."""
 
 
@@ -94,7 +94,7 @@ def after_drop(
         code = UNREACHABLE  # again after `uncounted`: no second failure to take back
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
-    record = settled(record, now_wall)
+    record = after_lasting(record, now_wall)
     lasted = held and now_wall - record.status_since_wall >= policy.stable
     flaps = 0 if lasted else record.flaps + (1 if held else 0)
     strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
@@ -133,7 +133,7 @@ def after_try(
 def spare_unreached(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float
 ) -> SessionRecord:
-    """Its address is away: the last counted try was no login, and costs no attempt. Once per drop;
+    """The address is away: the last counted try was no login, and costs no attempt. Once per drop;
     when the address is back the next try is due, except for a session that flaps."""
     if record.status is ConnectionStatus.CONNECTED or record.reason not in NETWORK_CODES:
         return record
@@ -163,7 +163,7 @@ NOT_REACHED = frozenset({"backend_down", "circuit_open", "busy", "not_supported"
 def after_refusal(
     record: SessionRecord, code: str, policy: ReconnectPolicy, now_wall: float
 ) -> SessionRecord:
-    """A try of the agent was refused: so many in a row open the circuit."""
+    """A try of the agent was refused: `breaker_failures` in a row open the circuit."""
     if not code or code in NOT_REACHED:
         return record
     return replace(record, breaker=record.breaker.after_failure(now_wall, policy.breaker))
@@ -184,9 +184,9 @@ def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy)
     )
 
 
-def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """The record of a session whose connection may have lasted long enough."""
-    lasted = now_wall - record.status_since_wall >= SETTLED
+def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:
+    """A connection that has lasted LASTING seconds ends the count of attempts."""
+    lasted = now_wall - record.status_since_wall >= LASTING
     if record.status is not ConnectionStatus.CONNECTED or not lasted or not record.attempts:
         return record
     return replace(record, attempts=0)
@@ -203,7 +203,7 @@ BEGINS_AGAIN = ("remote_missing", "qr_idle")
 
 
 def needs_connect(claim: Claim, *, paired: bool, adopted: bool = False) -> bool:
-    """Whether a session on a server must be told to connect; a connected one is left alone.
+    """True if the agent must tell the server to connect a session; a connected one is left alone.
     `adopted`: the agent did not make it, so it makes none in its place."""
     if adopted and claim.reason == "remote_missing":
         return False

@@ -40,7 +40,7 @@ NOT_LOOKED_YET = HealthVerdict(
 
 @dataclass(slots=True)
 class Run:
-    """What its worker's present run has shown; replaced as a whole when the next run begins."""
+    """Facts of the worker's present run; the next run begins with an empty one."""
 
     linked_since: float | None = None
     next_attach: float = 0.0
@@ -163,7 +163,7 @@ class Session:
     circuit_opens_wall: float | None = None
     """When an open circuit lets one trial through."""
     in_incident: bool = False
-    """It is a member of an incident that goes on, whose trouble covers it."""
+    """True if it is a member of an incident that goes on, whose trouble covers it."""
     memory_limit: int = 0
     """Bytes; 0 = none."""
     freed_at: float | None = None
@@ -234,7 +234,7 @@ class Session:
     @property
     def next_attempt_wall(self) -> float | None:
         """None also where the agent makes no try by itself, as after bans or while stopped."""
-        next_wall, reason = self.record.not_before_wall, self.ended
+        next_wall, reason = self.record.not_before_wall, self.ended_by
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
         due = self.should_run and not over and next_wall > self.at_wall
         return next_wall if due else None
@@ -292,7 +292,7 @@ class Session:
         if fact is None or not self.instance.backend or not record.paired:
             return False
         known = record.account and fact.claim.paired and fact.claim.account
-        return bool(known) and not self.ended.unpairs and fact.claim.account != record.account
+        return bool(known) and not self.ended_by.unpairs and fact.claim.account != record.account
 
     @property
     def is_guarded(self) -> bool:
@@ -315,15 +315,15 @@ class Session:
         return whole or self.unit.runs or bool(self.instance.backend)
 
     @property
-    def ended(self) -> Reason:
-        """Why it ended last, as recorded."""
+    def ended_by(self) -> Reason:
+        """The reason in the record: what ended the session last."""
         return reason_of(self.record.reason)
 
     @property
     def last_reason(self) -> Reason:
-        """Why the session is not connected: the engine's present word, else the recorded one."""
+        """The reason that the engine claims now, else the one in the record (`ended_by`)."""
         said = self.claim.claim.reason if self.claim is not None else ""
-        return reason_of(said) if said else self.ended
+        return reason_of(said) if said else self.ended_by
 
     @property
     def waits_for_network(self) -> bool:
@@ -349,7 +349,7 @@ class Session:
 
     @property
     def stopped_by_hand(self) -> bool:
-        """Its last run of this boot is over, and the agent did not stop it."""
+        """True if the last run of this boot is over and the agent did not stop it."""
         record = self.record
         ran = record.seen_run != "" and record.seen_boot == self.boot
         ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
@@ -363,7 +363,7 @@ class Session:
         if unit.state is model.UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-        again = self.ended.final and record.seen_boot == self.boot
+        again = self.ended_by.final and record.seen_boot == self.boot
         return again or self.override is Override.STOPPED or not self.enabled
 
     def forgive(self, **changes: Any) -> None:
@@ -384,8 +384,8 @@ BACKEND_UNCHECKED = "backend_unchecked"
 WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
-GONE = AWAY - {BACKEND_UNCHECKED}
-"""Of them, those that may last for any time."""
+LONG_AWAY = AWAY - {BACKEND_UNCHECKED}
+"""Those of AWAY that may last for any time: a person's order does not outlive them."""
 
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",

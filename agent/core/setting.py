@@ -32,7 +32,7 @@ class Setting:
 
 HIDDEN = "***"
 LARGEST = 1e9
-"""Of a number that is not whole, as seconds are: sums and products of such stay finite."""
+"""The largest number that is not whole, as seconds are: sums and products stay finite."""
 
 Fault = tuple[tuple[str, ...], str]
 """Keys that cannot be true together, the one to blame first, and why."""
@@ -86,7 +86,7 @@ def _fault(value: Any, mark: Setting) -> str:
 
 
 def name_fault(text: str) -> str:
-    """What is wrong with the name of a row, such as of a [[backend]]."""
+    """The fault of the name of a row, such as of a [[backend]]; "" = none."""
     words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
     return "" if re.fullmatch(ID_PATTERN, text) else f"it must be {words}, not {text!r:.80}"
 

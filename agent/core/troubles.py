@@ -22,7 +22,7 @@ class Severity(StrEnum):
 
 
 class Of(StrEnum):
-    """What a trouble is about. The value is the label that names it."""
+    """The kinds of things with troubles. The value is the label of the metric."""
 
     SESSION = "session"
     BACKEND = "backend"
@@ -122,13 +122,13 @@ class Sight:
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
     outbox_lost: str = ""
-    """What became of the outbox when it was opened; "" = it was whole."""
+    """The fault that the opening of the outbox found; "" = it was whole."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)
 
     def judged(self, of: Of) -> Mapping[str, Any]:
-        """What rows of this kind are about, by name."""
+        """The sessions, backends, groups or the machine that rows of this kind judge, by name."""
         named: dict[Of, Mapping[str, Any]] = {Of.SESSION: self.sessions, Of.BACKEND: self.backends}
         return {**named, Of.GROUP: self.groups, Of.MACHINE: {"": None}}[of]
 

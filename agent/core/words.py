@@ -40,7 +40,7 @@ class ConnectionStatus(StrEnum):
 
 
 class SessionFiles(StrEnum):
-    """What the vault found in an instance's folder."""
+    """The state in which the vault found the session files of an instance."""
 
     ABSENT = "absent"
     UNPAIRED = "unpaired"
@@ -77,7 +77,7 @@ UNPAIRING = frozenset({"logout", "banned", "remote_missing", "renewal_unfinished
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What an engine says of its session: words, not proof."""
+    """An engine's word about its session. `proof_age` says how far it is proved."""
 
     status: ConnectionStatus
     reason: str = ""
@@ -97,7 +97,7 @@ class Claim:
     raw: str = ""
     """The engine's own word, for people."""
     version: str = field(default="", compare=False)
-    """Of what the engine runs, where it knows it: WhatsApp Web's own."""
+    """The version of WhatsApp Web, or of the client, where the engine knows it."""
     guess: str = ""
     """A reason's code that the engine takes for the cause without a word for it from WhatsApp or
     the server: people see it, no decision is made from it."""
@@ -117,7 +117,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ServerClaim:
-    """What is known of a backend's server."""
+    """The state of a backend's server, by the last check."""
 
     up: bool
     reason: str = ""
@@ -148,12 +148,12 @@ class RemoteSession:
     account: str = ""
     """The phone number or JID it is paired with; "" = none that the list has."""
     title: str = ""
-    """Its name for people on the server, where `name` is a number; "" = it has no other name."""
+    """The name for people on the server, where `name` is a number; "" = there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a session must reach before it can log in."""
+    """The server that a session must reach before it can log in."""
 
     url: str
     """http:// or https:// with a host; file:// is a stand-in for a network (the sandbox's): it

@@ -1,4 +1,4 @@
-"""What a room counts, for /metrics. prometheus_client writes it, loaded by the first scrape."""
+"""A room's figures for /metrics. prometheus_client writes them, loaded by the first scrape."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping

@@ -156,7 +156,7 @@ class Facts(Session):
         self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
-        # `status_age`: the status may have begun before this agent saw it.
+        # `still_for`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
         since = before.since if before and same_status else begun
         proved = before is not None and before.claim.proof_age is not None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import Incident, IncidentPolicy, find_incident, is_shared, shared
+from agent.core.incidents import Incident, IncidentPolicy, common_code, find_incident, is_shared
 from agent.core.memory import lacks_room
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
@@ -112,7 +112,7 @@ class Incidents:
             why = f"WhatsApp answered its canary {facts.id} ({code})"
             self.release(incident.group, why)
             return
-        if shared(code) == incident.code:  # what the others met as well costs it no attempt
+        if common_code(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
         # Without a pairing to lose it has not failed before its repair has renewed it.
         goes_on = facts.repairing and facts.repairing.step is not RecoveryKind.CLEANUP
@@ -162,7 +162,7 @@ class Incidents:
         if (incident := self.incident_of(facts)) is None or facts.id == incident.canary:
             return ""
         lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
-        return "" if lost or facts.ended.unpairs else incident.wait_reason
+        return "" if lost or facts.ended_by.unpairs else incident.wait_reason
 
     def incident_of(self, facts: Facts) -> Incident | None:
         """The incident that goes on and has it as a member."""
@@ -282,13 +282,13 @@ class Gate:
 
     def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
-        in takes its turn and has it until `settled`. An operator's order waits for no turn, and a
+        in takes its turn and has it until `try_ended`. An operator's order waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
         if plan is None:
             return self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.
         new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
-        if not (plan.tries or new_keys):
+        if not (plan.logs_in or new_keys):
             return None
         if plan.repair:
             return self._room(facts) or self._turn(facts, plan)
@@ -324,9 +324,9 @@ class Gate:
     def note_claim(self, facts: Facts) -> None:
         """A claim may show that the heavy part of its start is over."""
         if facts.claim is not None and facts.claim.is_light:
-            self.queues.is_light(facts.id)
+            self.queues.free_place(facts.id)
         if facts.claim is not None and facts.claim.claim.reason == NOT_TOLD:
-            self.queues.settled(facts.id)  # it may never tell more
+            self.queues.try_ended(facts.id)  # it may never tell more
 
     def promise(self, facts: Facts) -> None:
         if not facts.instance.backend:
@@ -385,6 +385,6 @@ class Gate:
         """A half-open circuit of its server lets one session begin."""
         if self.backends.may_begin(facts):
             return None
-        self.queues.settled(facts.id)  # it got its turn and cannot use it
+        self.queues.try_ended(facts.id)  # it got its turn and cannot use it
         self.queues.no_login()
         return Wait("backend_circuit", again=boot_now() + ASK_AGAIN)

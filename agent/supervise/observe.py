@@ -32,7 +32,7 @@ def probe_interval(facts: Facts, now: float, usual: float) -> float:
     return min(max((now - fact.since) / 2, SOONEST), usual)
 
 
-def ask_soon(facts: Facts) -> None:
+def ask_server_soon(facts: Facts) -> None:
     now = boot_now()
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
 
@@ -138,7 +138,7 @@ def _listener(means: Means, facts: Facts) -> Listener:
         if run != facts.unit.run:
             return
         if facts.heard(claim, boot_now()):
-            ask_soon(facts)
+            ask_server_soon(facts)
         elif facts.at_rest:  # it repeats itself: its own probe was slow, or failed
             facts.next_probe = 0.0
         else:
@@ -202,7 +202,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     facts.counters.probe_seconds += now - begun
     facts.counters.answers.append((now, now - begun))
     if link is facts.link and facts.heard(claim, now):
-        ask_soon(facts)
+        ask_server_soon(facts)
 
 
 def _names(raw: object) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        ended = facts.ended.final
+        ended = facts.ended_by.final
         if ended and facts.instance.enabled and facts.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             already = "an operator enabled it; it was enabled already"

@@ -408,5 +408,5 @@ class Reaching:
 
 def _wants(its: Facts) -> bool:
     """True if it should run, is not connected, and may try by itself."""
-    over = its.gone or its.status == "CONNECTED" or its.ended.hopeless
+    over = its.gone or its.status == "CONNECTED" or its.ended_by.hopeless
     return its.should_run and not over

@@ -30,7 +30,7 @@ from agent.core.model import (
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.reconnect import after_connected, after_drop, settled
+from agent.core.reconnect import after_connected, after_drop, after_lasting
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
 from agent.deliver.bus import EventBus
@@ -280,7 +280,7 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
         elif facts.started_by_hand(facts.action.started_run):
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             facts.note("operator", "an operator started its unit")
-            if facts.ended.final:
+            if facts.ended_by.final:
                 # That worker keeps away from WhatsApp; an operator's explicit start lets it log
                 # in.
                 facts.forgive(restart_of=unit.run)
@@ -333,7 +333,7 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
         if facts.record is not before:  # a drop was counted; the status stays what it was
             facts.record = replace(facts.record, status=before.status, status_since_wall=since)
         if verdict.state is Status.CONNECTED:
-            facts.record = settled(facts.record, now_wall)
+            facts.record = after_lasting(facts.record, now_wall)
             facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
         return
     if verdict.state is Status.CONNECTED:

@@ -178,7 +178,7 @@ class Repairs:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self.means.registry.get(id)
         self._must_be_wanted(facts)
-        if (reason := facts.ended).unpairs:
+        if (reason := facts.ended_by).unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.

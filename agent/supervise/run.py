@@ -72,7 +72,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         if facts.unsaid or facts.record != before or not is_written(facts):
             await registry.save(facts)
         if verdict.state not in STARTING or verdict.health is Health.STUCK:
-            gate.queues.settled(facts.id)  # its start has ended, be it stuck
+            gate.queues.try_ended(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
         # Decide and act.
         plan, again = await _decide(means, facts, verdict)
@@ -187,7 +187,7 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
         if asked.restart_for:
             asked.restart_for = ""
             return ""
-    if not plan.tries:
+    if not plan.logs_in:
         return ""
     facts.record = reconnect.after_try(facts.record, rules, time.time(), random.random())
     if not facts.lost_because or not facts.record.attempts:
@@ -197,14 +197,14 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
 
 async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> None:
     before, config = facts.record, means.settings.config
-    if plan.repair or plan.tries:
+    if plan.repair or plan.logs_in:
         facts.action.refusal = outcome.detail
         if not outcome.ok:
-            means.gate.queues.settled(facts.id)
+            means.gate.queues.try_ended(facts.id)
     if plan.repair:
         failpoint("repair_done")
         note_step(config, facts, plan, outcome)
-    elif plan.tries and not outcome.ok:
+    elif plan.logs_in and not outcome.ok:
         rules = config.reconnect
         facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
     elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:

@@ -23,7 +23,10 @@ async def answer_with(works: Mapping[str, Work], call: Call) -> Answer:
     work = works.get(call.do)
     if work is None:
         raise InvalidRequest(f"cannot {call.do}: no such call", field="do")
-    deadline = _deadline(call.args)
+    wanted = call.args.get("deadline", DEADLINE)
+    if not isinstance(wanted, int | float) or isinstance(wanted, bool) or wanted <= 0:
+        raise InvalidRequest("cannot keep a deadline that is not a number", field="deadline")
+    deadline = min(float(wanted), LONGEST_DEADLINE)
     try:
         async with asyncio.timeout(deadline):
             return await work(call.args)
@@ -102,10 +105,3 @@ def object_of(
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"cannot use {key}: not an object", field=key)
     return value
-
-
-def _deadline(args: Mapping[str, Any]) -> float:
-    wanted = args.get("deadline", DEADLINE)
-    if not isinstance(wanted, int | float) or isinstance(wanted, bool) or wanted <= 0:
-        raise InvalidRequest("cannot keep a deadline that is not a number", field="deadline")
-    return min(float(wanted), LONGEST_DEADLINE)

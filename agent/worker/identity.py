@@ -36,7 +36,10 @@ class Identity:
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
     """Of an instance. ConfigError or FolderUnusable: a restart alone would not cure it."""
-    id = _parse_id(id_text)
+    try:
+        id = parse_instance_id(id_text)
+    except InvalidRequest as error:
+        raise ConfigError(str(error), field="id", code=error.code) from error
     folder = session_root / id
     path = folder / NAME
     try:
@@ -49,13 +52,6 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
         *(id, folder, file.engine, settings, file.ended, file.paired, file.account),
         of_wings=file.of_wings,
     )
-
-
-def _parse_id(text: str) -> InstanceId:
-    try:
-        return parse_instance_id(text)
-    except InvalidRequest as error:
-        raise ConfigError(str(error), field="id", code=error.code) from error
 
 
 def refuse_foreign_group(folder: Path) -> None:

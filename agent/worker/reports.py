@@ -111,10 +111,6 @@ class Reports:
         """Whether it asks for a scan that would replace a pairing without a logout."""
         return self._pairing.suspect
 
-    @property
-    def status(self) -> ConnectionStatus:
-        return self._claim.status
-
     def current(self) -> Claim:
         """The newest claim as it stands now: older than when it was made."""
         claim, passed = self._claim, boot_now() - self._at

@@ -8,9 +8,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from agent.clock import boot_now
+from agent.engines.base import Engine
 from agent.host.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -26,16 +27,8 @@ class StopLimits:
     close: float = 5.0
 
 
-class Stoppable(Protocol):
-    async def prepare_stop(self) -> None: ...
-
-    async def save(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
 async def stop_in_order(
-    engine: Stoppable,
+    engine: Engine,
     progressed: Callable[[], float],
     notifier: Notifier,
     hurry: asyncio.Event,
@@ -52,7 +45,7 @@ async def stop_in_order(
 
 
 async def _save(
-    engine: Stoppable, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
+    engine: Engine, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
 ) -> bool:
     task = asyncio.ensure_future(engine.save())
     deadline = boot_now() + limits.save

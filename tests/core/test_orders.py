@@ -121,4 +121,4 @@ def test_a_step_of_a_repair_is_made_of_the_actions_of_every_plan(kind, remote, a
     repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
     plan = plan_step(decision, repair, remote=remote)
     assert (plan.name, plan.actions, plan.repair) == (kind.value, actions, repair)
-    assert plan.tries
+    assert plan.logs_in

@@ -12,13 +12,13 @@ from agent.core.reconnect import (
     ReconnectPolicy,
     after_connected,
     after_drop,
+    after_lasting,
     after_refusal,
     after_try,
     delay_for,
     forgive,
     needs_connect,
     not_before,
-    settled,
 )
 from agent.core.words import Claim
 from tests.core.made import WALL, records, seen
@@ -134,11 +134,11 @@ def test_attempts_end_after_a_minute_of_connection_and_not_before():
     assert record.attempts > POLICY.attempts, "without any connection it is"
     assert attempt(connect(record, WALL + 302)).attempts == POLICY.attempts // 2 + 1, "it can"
     connected = connect(replace(record, attempts=3), WALL + 400)
-    assert settled(connected, WALL + 459).attempts == 3
-    assert settled(connected, WALL + 460).attempts == 0
+    assert after_lasting(connected, WALL + 459).attempts == 3
+    assert after_lasting(connected, WALL + 460).attempts == 0
     assert lose(connected, at=WALL + 460).attempts == 0
     down = replace(connected, status=ConnectionStatus.RECONNECTING)
-    assert settled(down, WALL + 9999).attempts == 3
+    assert after_lasting(down, WALL + 9999).attempts == 3
 
 
 def test_a_temporary_ban_waits_for_its_own_end():

@@ -30,12 +30,12 @@ def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) == 102.0
     woken.clear()
-    it.is_light(B)
+    it.free_place(B)
     assert it.ask(B, 100.1) == 102.0, "it is not the one that started last"
-    it.is_light(A)
+    it.free_place(A)
     assert woken == [B]
     assert it.ask(B, 100.3) is None
-    it.is_light(A)
+    it.free_place(A)
     assert it.ask(C, 100.4) == 102.3, "B is the last one now"
 
 
@@ -44,7 +44,7 @@ def test_what_a_session_waits_for_when_its_turn_has_come_costs_it_no_place():
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) and it.ask(C, 100.0)
     it.leave(B)
-    it.settled(A)
+    it.try_ended(A)
     assert it.ask(B, 101.0, ready=lambda: 105.0) == 105.0, "its address has to be looked at"
     it.leave(B)
     assert it.before(B) == 0
@@ -56,7 +56,7 @@ def test_one_that_waits_for_a_look_holds_up_no_other():
     it = gate(woken, parallel=1, stagger=0.0)
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) and it.ask(C, 100.0)
-    it.settled(A)
+    it.try_ended(A)
     assert it.ask(B, 100.0, ready=lambda: 104.0) == 104.0
     assert woken[-1] == C
     assert it.ask(C, 100.0) is None
@@ -68,16 +68,16 @@ def test_a_light_start_leaves_its_place_to_the_next():
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) is not None, "a's process takes the machine"
     woken.clear()
-    it.is_light(A)
+    it.free_place(A)
     assert woken == [B], "a only waits for WhatsApp"
     assert it.ask(B, 100.0) is None
     assert it.ask(C, 100.0) is not None
     woken.clear()
-    it.is_light(A)
-    it.settled(A)
+    it.free_place(A)
+    it.try_ended(A)
     assert woken == [C], "a has left one place, not two"
     assert it.ask(C, 100.0) is not None, "b is the one now"
-    it.is_light(B)
+    it.free_place(B)
     assert it.ask(C, 100.0) is None
 
 
@@ -97,7 +97,7 @@ def test_a_deleted_session_does_not_block_the_queue():
     it.ask(B, 100.0)
     it.ask(C, 100.0)
     it.withdraw(B)
-    it.settled(A)
+    it.try_ended(A)
     assert it.ask(C, 100.0) is None
 
 
@@ -121,7 +121,7 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it.ask(A, 100.0)
     it.ask(B, 100.0)
     it.ask(C, 100.0)
-    it.settled(A)
+    it.try_ended(A)
     assert it.ask(C, 100.0 + ASK_AGAIN) is not None, "b may still come"
     assert it.ask(C, 100.0 + ASK_AGAIN + ABSENT) is None
 
@@ -140,7 +140,7 @@ def test_every_backend_has_a_gate_of_its_own():
     assert gates.ask(D, 100.0, lane="evo") is None
     assert gates.ask(E, 100.0, lane="evo") is not None
     assert (gates.before(E), gates.before(B), gates.before(D)) == (0, 0, None)
-    gates.settled(C)
+    gates.try_ended(C)
     assert gates.ask(E, 100.0, lane="evo") is None
     gates.withdraw(D)
     assert gates.ask(B, 100.0) is not None, "a is still under way on this machine"

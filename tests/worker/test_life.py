@@ -179,7 +179,7 @@ async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; sys.argv = ['x']\n"
-        "from agent.worker.__main__ import import_asyncio_without_tls as lean; lean()\n"
+        "from agent.worker.__main__ import import_asyncio_in_small as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
         "from agent.engines.web import engine; from agent.engines.baileys import engine\n"
         "from agent.engines.program import engine\n"
@@ -192,7 +192,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
         [sys.executable, "-I", "-c", code], env=env, capture_output=True, check=True
     )
     found, keeping = (set(line.split()) for line in answer.stdout.decode().splitlines())
-    unwanted = {"aiohttp", "sqlite3", "ssl", "_ssl", "hashlib", "email", "http", "psutil"}
+    unwanted = {"aiohttp", "sqlite3", "ssl", "hashlib", "email", "http", "inspect", "psutil"}
     assert found & (unwanted | {"dbus_fast", "prometheus_client", "random", "tempfile"}) == set()
     assert keeping & unwanted == {"sqlite3"}, "only where messages are kept"
     assert not [name for name in keeping if name.startswith(("agent.config", "agent.store"))]

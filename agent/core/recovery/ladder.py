@@ -23,7 +23,7 @@ from agent.core.recovery.repair import (
     Stage,
     Trouble,
 )
-from agent.core.session import BACKEND_UNCHECKED, GONE, STARTING
+from agent.core.session import BACKEND_UNCHECKED, LONG_AWAY, STARTING
 from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
@@ -118,8 +118,8 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
 
 
 def useless_steps(case: Case) -> frozenset[str]:
-    """Steps that change nothing now: by the engine's word for its state and, where the agent's own
-    worker hangs, a reconnect inside it."""
+    """Steps that change nothing now: those that the engine names and, where a session of this
+    machine is stuck, a reconnect inside its worker, so that it begins with a restart."""
     fact = case.session.claim
     useless = fact.claim.useless if fact is not None else ()
     sick = case.verdict.health is Health.STUCK and not case.session.instance.backend
@@ -167,12 +167,12 @@ _TROUBLE_OF = {
     "crypto_peer": Trouble.KEYS,
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
-_SETTLED = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
-"""After these the session is a new one, which needs a scan."""
+_NEXT_IS_NEW = (Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED, Ending.NOT_WANTED)
+"""After these endings a new trouble is a new repair, at once."""
 
 
 def needs_repair(verdict: HealthVerdict) -> bool:
-    """Whether the ladder has something to do (a plain drop is the reconnecting's)."""
+    """True if the ladder has something to do; a plain drop is for reconnecting."""
     if verdict.reason == "session_unreadable":
         return False  # its content is unknown, so it is not to be replaced
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
@@ -192,14 +192,14 @@ def wants_repair(
     *,
     released_wall: float = 0.0,
 ) -> bool:
-    """Whether the agent begins a repair by itself, after the last one (None: there was none).
+    """True if the agent begins a repair by itself, after the `last` one (None: there was none).
 
     `released_wall`: when the last incident of its kind ended, or its turn as a canary began; a
     member that gave up before may try again.
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
-    if last is None or last.outlived or last.ending in _SETTLED:
+    if last is None or last.outlived or last.ending in _NEXT_IS_NEW:
         return True
     if trouble_of(verdict) is not last.trouble:
         return True
@@ -323,7 +323,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.session.wait.reason in GONE:
+    if case.session.wait.reason in LONG_AWAY:
         repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.

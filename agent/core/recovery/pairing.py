@@ -1,5 +1,5 @@
-"""Whether an act may end a pairing: by a proof or by a person's word. Each act that
-removes, replaces, renews or logs out what may be a pairing has its proof from here."""
+"""Decides if an act may end a pairing: by a proof or by a person's word. Each act that removes,
+replaces, renews or logs out what may be a pairing has its proof from here."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -79,7 +79,7 @@ class Case:
     policy: RecoveryPolicy
     now_wall: float
     well: bool = True
-    """Its backend and the network are well and its engine is in no incident."""
+    """Backend and network are well, and the engine is in no incident."""
     odd_one_out: bool = True
     """No other instance of its engine fails alike, nor of those with its proxy
     (incident.odd_one_out)."""
@@ -100,7 +100,7 @@ class Case:
 
 
 def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> Proof | Kept:
-    """Whether an act may end the session's pairing. `consent`: what a person confirmed of this act;
+    """A proof if an act may end the session's pairing. `consent`: a person's word for this act;
     `found`: what the facts prove without a person."""
     if session.is_guarded and consent is not Consent.PASSKEY:
         return Kept(
@@ -117,7 +117,7 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
 
 
 def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
-    """Whether a step of this repair may end the pairing now."""
+    """A proof if a step of this repair may end the pairing now."""
     found = _kept_or_proved(case, repair)
     answer = may_end_pairing(case.session, repair.consent, found)
     record, claim = case.session.record, case.session.claim
@@ -126,24 +126,25 @@ def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
 
 
 def may_renew(logged_out: Session) -> Proof | Kept:
-    """Whether the files of a session that WhatsApp logged out may be retired."""
+    """A proof if the files of a session that WhatsApp logged out may be retired."""
     return may_end_pairing(logged_out, Consent.NONE, Proof(Ground.ENDED))
 
 
 PUT_BACK = Proof(Ground.SAME_PAIRING)
-"""Of a restore by a repair: the vault refuses a copy of any other pairing
+"""The proof of a restore by a repair: the vault refuses a copy of any other pairing
 (vault.restore.refuse_roll_back), and the trash keeps what it replaces."""
 
 
 def may_person_end_it(session: Session, consent: Consent) -> Proof | Kept:
-    """Whether an order may end the pairing: with a person's word only."""
+    """A proof if an order may end the pairing: with a person's word only."""
     unconfirmed = Kept(WOULD_UNPAIR, "it would end a pairing", "Confirm it")
     return may_end_pairing(session, consent, unconfirmed)
 
 
 def is_calm(case: Case) -> bool:
-    """Whether the cause can only be the session's own. What a backend's sessions share is seen by
-    its other sessions alone; the machine looks at WhatsApp's address for its own."""
+    """True if the cause can only be the session's own. The agent looks at WhatsApp's address for
+    its own sessions; where one on a backend hangs, only another one there that is connected shows
+    that the server reaches WhatsApp."""
     seen = _others_connect(case) or not case.session.instance.backend
     return case.well and case.odd_one_out and seen
 

@@ -1,5 +1,5 @@
-"""What a repair is: a value that says what it is for and how far it has come. The store keeps it,
-so a repair outlives the agent that began it."""
+"""A repair as a value: its goal, and how far it has come. The store keeps it, so a repair outlives
+the agent that began it."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -11,7 +11,7 @@ from agent.core.words import SessionFiles
 
 
 class Consent(StrEnum):
-    """What a person has confirmed of a repair or an order, from the least to the most."""
+    """A person's word for a repair or an order, from the least to the most."""
 
     NONE = ""
     PAIRING = "pairing"
@@ -31,7 +31,7 @@ class Ground(StrEnum):
     FAILS_ALONE = "fails_alone"
     """WhatsApp is reached, others are connected, and every milder step was in vain."""
     DAMAGED_FILES = "damaged_files"
-    """Its files cannot be read, and no copy of them can be put back."""
+    """The files cannot be read, and no copy of them can be put back."""
     LOST_STORE = "lost_store"
     """It came up unpaired, and no try over a whole store brought it back."""
     SAME_PAIRING = "same_pairing"
@@ -45,7 +45,7 @@ class Proof:
     ground: Ground
 
     def stands(self, files: SessionFiles) -> bool:
-        """Whether it still holds once the worker has stopped and its files can be looked at."""
+        """True if it still holds for `files`, which are looked at once the worker has stopped."""
         return self.ground is not Ground.DAMAGED_FILES or files is not SessionFiles.WHOLE
 
 
@@ -57,9 +57,9 @@ class Kept:
     why: str
     """A sentence without its full stop."""
     todo: str
-    """What a person may type."""
+    """A sentence with the command that a person may type."""
     unknown: bool = False
-    """Whether there is one is not known."""
+    """True if there may be no pairing: neither the record nor the engine knows."""
 
     @property
     def sentence(self) -> str:
@@ -137,7 +137,7 @@ class Repair:
     goal: Goal
     started_wall: float
     consent: Consent = Consent.NONE
-    """What the person who asked for it confirmed."""
+    """The word of the person who asked for it."""
     step: RecoveryKind = RecoveryKind.NONE
     tries: int = 0
     """Tries of `step` so far, the one under way included."""
@@ -181,7 +181,7 @@ class Repair:
 
     @property
     def answer(self) -> dict[str, bool]:
-        """What ensure_healthy returns once the repair is over; of one without a step the verdict
+        """The answer of ensure_healthy once the repair is over; of one without a step the verdict
         says whether the session is healthy."""
         good = self.ending in (Ending.RECOVERED, Ending.CLEANED)
         recovered = self.ending is Ending.RECOVERED
@@ -207,13 +207,13 @@ class Repair:
         return replace(self, goal=wider, consent=consent, resumed=0, not_before_wall=due_wall)
 
     def lapse(self) -> "Repair":
-        """What a person asked for is for now: later the agent goes on as by itself."""
+        """A person's order holds for now only: later the agent goes on as by itself."""
         return replace(self, goal=Goal.HEAL, consent=Consent.NONE)
 
     def hurry(self, *, paired: bool) -> "Repair":
-        """It has its turn in an incident, or the incident is over: its next try is due now. What it
-        tried while others failed alike was no failure of its own, so its round begins again;
-        without a pairing it goes on to the step that makes a new session."""
+        """The session has its turn in an incident, or that is over: the next try is due now. A step
+        that failed while others failed alike proves nothing, so the round begins again; without a
+        pairing the repair goes on to the step that makes a new session."""
         if self.stage is not Stage.DUE:
             return self
         due, harmless = replace(self, not_before_wall=0.0), self.step in _HARMLESS
@@ -242,7 +242,7 @@ class Repair:
         return replace(self, outlived=self.outlived or (ended and healthy))
 
     def from_the_top(self, **changes: Any) -> "Repair":
-        """Its next step is the mildest again."""
+        """The next step is the mildest again."""
         return replace(self, step=RecoveryKind.NONE, tries=0, done=False, **changes)
 
     def delay(self, now_wall: float, wait: float) -> "Repair":
