@@ -15,6 +15,8 @@ class Inspect(ModuleType):
         return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80)
 
     def __getattr__(self, name: str) -> object:
+        if sys.modules.get("inspect") is self:  # another Python's asyncio asks while it is imported
+            del sys.modules["inspect"]
         return getattr(__import__("inspect"), name)
 
 

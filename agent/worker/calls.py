@@ -70,7 +70,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
                 "cannot pair it: it was paired and came up unpaired; restore its files first",
                 code="suspect",
             )
-        return await engine.command(name, object_of(args, "arguments", {}))
+        return await engine.command(name, object_of(args, "arguments"))
 
     return {
         "connect": plain(engine.connect),
@@ -98,10 +98,8 @@ def plain(method: Callable[[], Awaitable[None]]) -> Work:
     return work
 
 
-def object_of(
-    args: Mapping[str, Any], key: str, default: Mapping[str, Any] | None = None
-) -> Mapping[str, Any]:
-    value = args.get(key, default)
+def object_of(args: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = args.get(key)
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"cannot use {key}: not an object", field=key)
     return value

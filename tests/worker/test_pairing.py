@@ -64,7 +64,7 @@ async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touche
         ("logout", {}),
         ("send", {"message": {"to": "1", "text": "x"}}),
         ("regenerate_keys", {"peers": []}),
-        ("command", {"name": "scan"}),
+        ("command", {"name": "scan", "arguments": {}}),
     ):
         with pytest.raises(EngineError, match="the session is paired, and"):
             await link.call(word, how)
@@ -135,8 +135,10 @@ async def test_a_code_that_is_not_to_be_scanned_is_not_given_out() -> None:
     for name in ("pairing_code", "scan"):
         with pytest.raises(EngineError, match="came up unpaired"):
             await works["command"]({"name": name})
-    assert await works["command"]({"name": "screenshot"}) == {"did": "screenshot"}
+    assert await works["command"]({"name": "screenshot", "arguments": {}}) == {"did": "screenshot"}
     reports.claim(said(Status.DISCONNECTED, "logout"))
     reports.claim(said(Status.QR_REQUIRED))
     assert (await works["qr"]({}))["qr"]["number"] == 1
-    assert await works["command"]({"name": "pairing_code"}) == {"did": "pairing_code"}
+    assert await works["command"]({"name": "pairing_code", "arguments": {}}) == {
+        "did": "pairing_code"
+    }
