@@ -38,7 +38,7 @@ class InstanceFile:
     generation: int = 0
     needs_passkey: bool = False
     of_wings: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each wing's part in its worker, where they are not the usual ones."""
+    """The settings of each room's part in its worker, where they are not the usual ones."""
 
 
 def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:

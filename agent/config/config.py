@@ -202,7 +202,7 @@ class Config:
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
     of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """The rows of each table that a wing brings, by the table's name."""
+    """The rows of each table that a room brings, by the table's name."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """A sentence for each environment variable that no backend takes. That is no error: on a
     machine it may well be meant for another program."""

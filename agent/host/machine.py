@@ -120,7 +120,12 @@ UNSEEN = Usage(None, None, None)
 
 
 def measure_trees(leaders: frozenset[int]) -> dict[int, Usage]:
-    return {leader: _of_tree(tree) for leader, tree in find_trees(leaders).items()}
+    found = {}
+    for leader, tree in find_trees(leaders).items():
+        memory = sum(proportional_bytes(process.pid) for process in tree)
+        cpu_seconds = sum(process.cpu_ticks for process in tree) / TICKS
+        found[leader] = Usage(memory, cpu_seconds, len(tree)) if tree else UNSEEN
+    return found
 
 
 def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
@@ -137,16 +142,6 @@ def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
                 trees[leader].append(process)
                 break
     return trees
-
-
-def _of_tree(tree: list[Process]) -> Usage:
-    if not tree:
-        return UNSEEN
-    return Usage(
-        memory_bytes=sum(proportional_bytes(process.pid) for process in tree),
-        cpu_seconds=sum(process.cpu_ticks for process in tree) / TICKS,
-        processes=len(tree),
-    )
 
 
 def measure(

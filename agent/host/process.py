@@ -7,6 +7,7 @@ finds them behind their sockets and adopts them.
 import asyncio
 import logging
 import os
+import select
 import signal
 import socket
 import struct
@@ -115,8 +116,9 @@ class ProcessChild:
         self._pidfd = os.pidfd_open(pid)
         self.pid = pid
         self._loop.add_reader(self._pidfd, self._end)
-        self._loop.add_reader(self._sock, self._read)
-        self._host.children.add(self)
+        self._loop.add_reader(self._sock, self._hear)
+        self._host.notices.register(self._sock, select.EPOLLIN)
+        self._host.children[self._sock.fileno()] = self
         return self
 
     def send(self, number: signal.Signals) -> None:
@@ -127,40 +129,37 @@ class ProcessChild:
                 if number is not signal.SIGKILL:
                     # A frozen process gets no other signal.
                     signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
-                    self._loop.add_reader(self._sock, self._read)
+                    self._loop.add_reader(self._sock, self._hear)
 
     async def clear(self) -> int:
         return await self._host.sweep(self.pid, self.worker.status.run)
 
     def release(self) -> None:
-        self._host.children.discard(self)
-        for fd in (self._pidfd, self._sock.fileno()):
-            if fd >= 0:
-                self._loop.remove_reader(fd)
         if self._pidfd >= 0:
+            for fd in (self._pidfd, self._sock.fileno()):
+                self._loop.remove_reader(fd)
+            del self._host.children[self._sock.fileno()]
             os.close(self._pidfd)
             self._pidfd = -1
         self._sock.close()
 
-    def _read(self) -> None:
-        """One at a time: a flood must not hold up the loop."""
-        text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        lines = text.decode(errors="replace").splitlines()
-        said = dict(line.split("=", 1) for line in lines if "=" in line)
-        for _level, _kind, credentials in sent:
-            if _CREDENTIALS.unpack(credentials)[0] == self.pid:
-                self.worker.notice(said)
+    def _hear(self) -> None:
+        """Read what has come; no flood may hold up the loop."""
+        with suppress(OSError):
+            for _ in range(MOST_AT_ONCE):
+                self.read()
         if self.worker.state is UnitState.ACTIVE:  # from here on with the other workers'
             self._loop.remove_reader(self._sock.fileno())  # asyncio would print the socket
 
-    def hear(self) -> None:
-        """Read what has come."""
-        with suppress(OSError):
-            for _ in range(100):
-                self._read()
+    def read(self) -> None:
+        text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
+        lines = text.decode(errors="replace").splitlines()
+        said = dict(line.split("=", 1) for line in lines if "=" in line)
+        if any(_CREDENTIALS.unpack(its)[0] == self.pid for _level, _kind, its in sent):
+            self.worker.notice(said)
 
     def _end(self) -> None:
-        self.hear()
+        self._hear()
         how = UNKNOWN
         with suppress(ChildProcessError):  # an earlier agent's
             # By pidfd: no other wait can take the status away in between.
@@ -188,6 +187,8 @@ def listener(path: Path) -> int:
 
 
 WORKER = ("-m", "agent.worker")
+MOST_AT_ONCE = 20
+"""Notices that are read of one worker in a turn of the loop."""
 HEAR_EVERY = 4.0
 """Seconds between two readings of the notices of workers that are well, at most."""
 
@@ -237,7 +238,9 @@ class ProcessHost(Host):
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
-        self.children: set[ProcessChild] = set()
+        self.children: dict[int, ProcessChild] = {}
+        """By the descriptor of its notify socket."""
+        self.notices = select.epoll()
         self._memory_max: dict[InstanceId, int] = {}
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
 
@@ -331,7 +334,7 @@ class ProcessHost(Host):
         self._left.add((leader, run))
         async with self._looking:
             left, self._left = self._left, set()
-            living = {child.pid for child in self.children}
+            living = {child.pid for child in self.children.values()}
             return await asyncio.to_thread(_kill_all, left, living) if left else 0
 
     async def _adopt(self) -> None:
@@ -369,17 +372,19 @@ class ProcessHost(Host):
             for _ in range(8):  # from one look at their memory to the next
                 # Each ping by itself would wake the agent.
                 await asyncio.sleep(self._pause)
-                for child in list(self.children):
-                    child.hear()
+                for _ in range(MOST_AT_ONCE):
+                    for fd, _event in self.notices.poll(0):
+                        self.children[fd].read()
             most = self._memory_max
-            well = [it for it in self.children if it.worker.state is not UnitState.DEACTIVATING]
+            every = self.children.values()
+            well = [it for it in every if it.worker.state is not UnitState.DEACTIVATING]
             limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}
             try:
                 over = await asyncio.to_thread(over_limit, limits) if limits else {}
             except (HostError, OSError) as error:
                 log.warning("cannot check the workers: %s", error)
                 continue
-            for child in (it for it in well if it.pid in over and it in self.children):
+            for child in (it for it in well if it.pid in over and it in every):
                 id, what = child.worker.id, "%s uses %s bytes, over its limit"
                 log.warning(what, id, over[child.pid], extra=about(id))
                 child.worker.kill("oom-kill")

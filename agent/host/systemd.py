@@ -323,8 +323,9 @@ class SystemdHost(Host):
         while True:
             await self._files_changed.wait()
             self._files_changed.clear()
-            before = self._files
-            self._files = await asyncio.to_thread(read_unit_files, self._unit_folders, self._kind)
-            for instance in before.differences(self._files):
+            was = self._files
+            now = await asyncio.to_thread(read_unit_files, self._unit_folders, self._kind)
+            self._files = now
+            for instance in (was.enabled ^ now.enabled) | (was.masked ^ now.masked):
                 self._cache.mark_stale(instance)
                 self._wake(instance)

@@ -213,9 +213,6 @@ class UnitFiles:
     enabled: frozenset[InstanceId] = frozenset()
     masked: frozenset[InstanceId] = frozenset()
 
-    def differences(self, other: "UnitFiles") -> frozenset[InstanceId]:
-        return (self.enabled ^ other.enabled) | (self.masked ^ other.masked)
-
 
 def read_unit_files(folders: Iterable[Path] = FOLDERS, kind: Kind = INSTANCES) -> UnitFiles:
     """From the links in the unit folders: over D-Bus, systemd lists enabled instances of a template

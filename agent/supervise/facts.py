@@ -116,7 +116,7 @@ class Facts(Session):
     observed: bool = False
     """False until the first pass since the agent's start."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each wing's part in its worker."""
+    """The settings of each room's part in its worker, by the room's name."""
     passkey_asked: bool = False
     """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)

@@ -37,7 +37,7 @@ class Identity:
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of each wing's part in its worker."""
+    """The settings of each room's part in its worker, by the room's name."""
 
     @property
     def record(self) -> SessionRecord:

@@ -31,7 +31,7 @@ class Identity:
     account: str = ""
     """Whose phone; "" = not known."""
     of_wings: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What the settings of each wing's part in a worker are, by the wing's name."""
+    """The settings of each room's part in a worker, by the room's name."""
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:

@@ -37,13 +37,13 @@ class Keeping:
     def keeps(self) -> bool:
         return self._keeper.keeps
 
-    def take(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
+    def take(self, event: Mapping[str, Any], client: "Conversation") -> None:
         """`client`: the one that sent them, which the answer is for."""
         task = asyncio.create_task(self._keep(event, client), name="keep")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
+    async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
         answer: dict[str, Any] = {"n": str(event.get("n", ""))}
         raw = event.get("records")
         records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
@@ -56,7 +56,7 @@ class Keeping:
             answer["error"] = f"the worker failed ({type(error).__name__})"
         await self._answer(client, answer)
 
-    async def _answer(self, client: "Conversation | NodeShare", answer: Mapping[str, Any]) -> None:
+    async def _answer(self, client: "Conversation", answer: Mapping[str, Any]) -> None:
         try:
             await client.call("kept", ANSWERED, **answer)
         except EngineError as error:

@@ -29,6 +29,9 @@ OnEnd = Callable[[str], None]
 class Conversation:
     """One end of it; `ended` says why the client stopped."""
 
+    owns_pipe = True
+    """False: other conversations use the pipe as well, and it outlives this one."""
+
     def __init__(self, commands: asyncio.StreamWriter, on_event: OnEvent) -> None:
         self.ended = ""
         self.heard_at = time.monotonic()
@@ -36,7 +39,7 @@ class Conversation:
         self.fatal = ""
         """Its last words, before it ends by itself."""
         self.ready: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._commands = commands
+        self.commands = commands
         self._on_event = on_event
         self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._next = 0
@@ -61,8 +64,8 @@ class Conversation:
         try:
             async with asyncio.timeout(within):
                 # One buffer for all callers: lines never mix, even when a caller is cancelled.
-                self._commands.write(line)
-                await self._commands.drain()
+                self.commands.write(line)
+                await self.commands.drain()
                 return await answer
         except TimeoutError as error:
             raise EngineError(
@@ -78,7 +81,8 @@ class Conversation:
         if self.ended:
             return False
         self.ended = why
-        self._commands.close()
+        if self.owns_pipe:
+            self.commands.close()
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(EngineError(f"the client ended: {why}", code=INTERRUPTED))
@@ -127,7 +131,13 @@ class Conversation:
             self._garbage += 1
             few = self._garbage < MOST_GARBAGE
             return "" if few else f"it sent {self._garbage} lines that are no JSON objects"
-        if "answer" in event:
+        self.take(event)
+        return ""
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """An answer or an event. Where it names a session, it is the one of a pack that takes it:
+        `on_event` passes it on."""
+        if "answer" in event and "session" not in event:
             self._take_answer(event)
         elif event.get("event") == "ready":
             if not self.ready.done():
@@ -137,7 +147,6 @@ class Conversation:
             log.error("the client failed with %s%s", self.fatal, f"\n{event.get('stack', '')}")
         else:
             self._on_event(event)
-        return ""
 
     def _take_answer(self, event: Mapping[str, Any]) -> None:
         number = event["answer"]

@@ -5,18 +5,19 @@ session of it says so, and the next one that connects starts another.
 """
 
 import asyncio
+import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context, copy_context
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.client import Client
-from agent.engines.baileys.conversation import INTERRUPTED, MOST_LINES, OnEnd, OnEvent
+from agent.engines.baileys.conversation import MOST_LINES, Conversation, OnEnd, OnEvent
 from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.session_state import stray_words
@@ -41,65 +42,38 @@ MEMORY, MEMORY_EACH = 256 << 20, 64 << 20
 """Bytes that Node may use, and more for each of its sessions: above that it leaks."""
 
 
-@dataclass(slots=True, eq=False)
-class NodeShare:
+class NodeShare(Conversation):
     """One session's part of a shared Node; has the methods of `Client` that an engine uses."""
 
-    node: "SharedNode"
-    client: Client
-    name: str
-    folder: Path
-    on_event: OnEvent
-    on_end: OnEnd
-    gone: asyncio.Future[str] = field(default_factory=asyncio.Future)
-    """How it ended."""
-    context: Context = field(default_factory=copy_context)
-    """Tasks that an event of this session starts belong to this session's run, also where the run
-    of another session started Node."""
-    hangs_after = 20.0
-    """Longer than the pack's own limit: the pack says which of its sessions are hit."""
+    owns_pipe = False
+    hangs_after = math.inf
+    """The pack ends a Node whose loop stands still, and says which of its sessions are hit."""
 
-    @property
-    def alive(self) -> bool:
-        return not self.gone.done() and self.client.alive
-
-    @property
-    def pid(self) -> int:
-        return self.client.pid
-
-    @property
-    def heard_at(self) -> float:
-        return self.client.heard_at
+    def __init__(
+        self, node: "SharedNode", client: Client, folder: Path, on_event: OnEvent, on_end: OnEnd
+    ) -> None:
+        super().__init__(client.commands, on_event)
+        self.pid, self.name, self.folder = client.pid, next(node.names), folder
+        self._node, self._on_end = node, on_end
+        # Tasks that an event of this session starts belong to this session's run, also where the
+        # run of another session started Node.
+        self._context = copy_context()
 
     async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        """As `Client.call`; ends with this share. EngineError, too, where Node is busy with
-        messages of other sessions for too long: nothing was sent."""
+        """As `Conversation.call`. EngineError, too, where Node is busy with messages of other
+        sessions for too long: nothing was sent."""
         if do != "send":
-            return await self._call(do, within, **more)
+            return await super().call(do, within, **more, session=self.name)
         try:
             async with asyncio.timeout(TURN_WITHIN):
-                await self.node.sends.acquire()
+                await self._node.sends.acquire()
         except TimeoutError:
-            words = f"cannot send: Node of pack {self.node.pack} sends messages of other sessions"
+            words = f"cannot send: Node of pack {self._node.pack} sends messages of other sessions"
             raise EngineError(words, code="busy") from None
         try:
-            return await self._call(do, within, **more)
+            return await super().call(do, within, **more, session=self.name)
         finally:
-            self.node.sends.release()
-
-    async def _call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        if self.gone.done():
-            words = f"cannot {do}: the client ended: {self.gone.result()}"
-            raise EngineError(words, code="not_ready")
-        task = asyncio.create_task(self.client.call(do, within, **more, session=self.name), name=do)
-        either: set[asyncio.Future[Any]] = {task, self.gone}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if self.client.alive and not task.done():
-                raise EngineError(f"the client ended: {self.gone.result()}", code=INTERRUPTED)
-            return await task  # where Node ended, each of them learns it
-        finally:
-            task.cancel()
+            self._node.sends.release()
 
     async def close(self) -> None:
         """Node closes the session's files; all was saved before."""
@@ -107,28 +81,23 @@ class NodeShare:
 
     async def kill(self, why: str = "it was hung up") -> None:
         """Return when Node writes to the session's folder no more."""
-        if self._end(why):
-            await asyncio.shield(self.node.leave(self))
+        if self.end(why):
+            await asyncio.shield(self._node.leave(self))
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """What this session cannot use ends its own share, and leaves the others theirs."""
-        if self.gone.done():
+        if self.ended:
             return
         try:
-            self.context.run(self.on_event, event)
+            self._context.run(self.take, event)
         except Exception as error:
             log.exception("an event of the client cannot be used")
             self.node_ended(f"the worker could not use an event of it ({type(error).__name__})")
-            self.node.leave(self)
+            self._node.leave(self)
 
     def node_ended(self, why: str) -> None:
-        if self._end(why):
-            self.context.run(self.on_end, why)
-
-    def _end(self, why: str) -> bool:
-        if new := not self.gone.done():
-            self.gone.set_result(why)
-        return new
+        if self.end(why):
+            self._context.run(self._on_end, why)
 
 
 class SharedNode:
@@ -139,14 +108,9 @@ class SharedNode:
         self._shares: dict[str, NodeShare] = {}
         self._leaving: dict[Path, asyncio.Task[None]] = {}
         """By the session's folder."""
-        self._count = 0
+        self.names = map(str, itertools.count(1))
         self._client: Client | None = None
         self._starting = asyncio.Lock()
-
-    @property
-    def pid(self) -> int:
-        """Of Node; 0 = there is none."""
-        return self._client.pid if self._client is not None else 0
 
     def open_engine(
         self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
@@ -160,8 +124,7 @@ class SharedNode:
         if (leaving := self._leaving.get(folder)) is not None:
             await asyncio.wait({leaving})
         client = await self._running()
-        self._count += 1
-        share = NodeShare(self, client, str(self._count), folder, on_event, on_end)
+        share = NodeShare(self, client, folder, on_event, on_end)
         self._shares[share.name] = share
         return share
 
@@ -178,7 +141,7 @@ class SharedNode:
         if client is None or not client.alive:
             return
         try:
-            await client.call("forget", FORGET_WITHIN, session=share.name)
+            await client.call("forget", FORGET_WITHIN, name=share.name)
         except EngineError as error:
             await self._end_node(client, f"it did not let go of a session: {error}")
 
@@ -231,7 +194,7 @@ class SharedNode:
             share.node_ended(words)
 
     def _pass_on(self, event: Mapping[str, Any]) -> None:
-        """Pass an event of Node on to its session."""
+        """Pass an answer or event of Node on to its session."""
         share = self._shares.get(str(event.get("session", "")))
         if share is not None:
             share.hear({key: value for key, value in event.items() if key != "session"})

@@ -92,6 +92,7 @@ async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> Non
     await bench.start()
     await bench.is_now("AUTH_FAILURE", "session_damaged")
     assert "creds.json" in bench.heard.last.raw
+    assert (await bench.engine.probe()).claim.reason == "session_damaged", "no failed ping"
     await bench.stop()
     assert creds.read_bytes() == whole[: len(whole) // 2]
     creds.unlink()

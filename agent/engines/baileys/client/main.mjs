@@ -64,13 +64,12 @@ waitBeforeKeys(libsignal, await load("baileys/lib/Signal/Group/index.js"));
 queueEachSession(libsignal);
 const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
 
-// Opens a session once; its events carry its name.
+// What a session says carries its name.
+const markOf = ({ session }) => (session ? { session } : {});
+
 function sessionOf(order) {
   const { session: name = "" } = order;
-  if (!sessions.has(name)) {
-    const mark = name ? { session: name } : {};
-    sessions.set(name, new Session(library, load, (event) => emit({ ...event, ...mark })));
-  }
+  if (!sessions.has(name)) sessions.set(name, new Session(library, load, (event) => emit({ ...event, ...markOf(order) })));
   return sessions.get(name);
 }
 
@@ -84,7 +83,7 @@ const OWN_WORKS = {
   free: () => globalThis.gc?.(),
   tick: () => ({ rss: process.memoryUsage.rss() }),
   // Hang up, and wait until all is on the disk; what a broken store refused is its own report.
-  async forget({ session: name = "" }) {
+  async forget({ name }) {
     const session = sessions.get(name);
     session?.unwatched();
     await session?.disconnect().catch(() => {});
@@ -102,9 +101,9 @@ async function work(order) {
 async function take(line) {
   const order = JSON.parse(line);
   try {
-    emit({ answer: order.id, ok: (await work(order)) ?? {} });
+    emit({ answer: order.id, ok: (await work(order)) ?? {}, ...markOf(order) });
   } catch (error) {
-    emit({ answer: order.id, error: { code: error.code ?? "engine", message: toldOf(error) } });
+    emit({ answer: order.id, ...markOf(order), error: { code: error.code ?? "engine", message: toldOf(error) } });
   }
 }
 

@@ -177,7 +177,7 @@ export class Session {
   // A tick of this loop, how old the last frame is, and with `ask` a question to the server.
   async look({ ask, seconds = PING / 1000 }) {
     void this.#mend(); // not awaited: a disk that hangs is no loop that hangs
-    const answer = { open: this.#open, frame_age: this.#age(), ...this.#identity() };
+    const answer = { open: this.#open, frame_age: this.#age() };
     if (!ask || !this.#open) return answer;
     const begun = now();
     const ping = { tag: "iq", attrs: { id: this.#socket.generateMessageTag(), to: "s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
