@@ -374,17 +374,17 @@ class ProcessHost(Host):
                 await asyncio.sleep(self._pause)
                 for _ in range(MOST_AT_ONCE):
                     for fd, _event in self.notices.poll(0):
-                        self.children[fd].read()
-            most = self._memory_max
-            every = self.children.values()
-            well = [it for it in every if it.worker.state is not UnitState.DEACTIVATING]
+                        with suppress(OSError, KeyError):  # a notice may end another worker
+                            self.children[fd].read()
+            most, every = self._memory_max, self.children.values()
+            well = (it for it in every if it.worker.state is not UnitState.DEACTIVATING)
             limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}
             try:
                 over = await asyncio.to_thread(over_limit, limits) if limits else {}
             except (HostError, OSError) as error:
                 log.warning("cannot check the workers: %s", error)
                 continue
-            for child in (it for it in well if it.pid in over and it in every):
+            for child in [it for it in every if it.pid in over]:
                 id, what = child.worker.id, "%s uses %s bytes, over its limit"
                 log.warning(what, id, over[child.pid], extra=about(id))
                 child.worker.kill("oom-kill")
