@@ -100,7 +100,8 @@ class WebEngine:
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         view, limit = self._view, probe_limit()
         if self._starts.working or not self._session.alive:
-            return ProbeAnswer(view.claim_at(boot_now()))
+            told = self._reported if self._starts.takes_up() else None
+            return ProbeAnswer(told or view.claim_at(boot_now()))
         try:
             await self._look(limit)
             detail: dict[str, Any] = {}

@@ -126,7 +126,6 @@ class Record:
 
 
 Status = ConnectionStatus
-Work = Callable[[], Coroutine[Any, Any, None]]
 
 STARTS_WINDOW = 600.0
 PAST_CACHES_EVERY = 1800.0
@@ -134,7 +133,6 @@ PAST_CACHES_EVERY = 1800.0
 SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
 """What sending needs, by the names of observer.js."""
 LOOK_EVERY = 1.0
-_LOOK_WITHIN = 3.0
 
 
 @dataclass(slots=True)
@@ -164,7 +162,7 @@ class Starts:
     def may_begin(self) -> bool:
         return not self.working and not self.stopping
 
-    def begin(self, work: Work) -> None:
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._work = self.tasks.start(work(), "web session")
 
     def connect(self) -> None:
@@ -203,12 +201,13 @@ class Starts:
             self._follow()
 
     def takes_up(self) -> bool:
-        """True if what is to be published now is dealt with here first."""
+        """True if what would be published now is dealt with here first: a probe does not tell it
+        either, or a connect of the agent would come while the browser still closes."""
         claim = self.view.claim
-        if claim.reason not in FRESH_PAGE or self.stopping or not self.session.alive:
+        if claim.reason not in FRESH_PAGE or self.stopping:
             return False
-        if self.working:
-            return True
+        if self.working or not self.session.alive:
+            return self.working
         if self._begins_past_caches(f"{claim.reason} ({claim.raw})"):
             return True
         if claim.reason == "client_outdated":
@@ -265,6 +264,7 @@ class Starts:
         await self.record.keep_diagnostics(f"{reason}: {why}", page, self.view)
         await self.session.close()
         self.view.failed(reason, why)
+        self._work = None  # a connect that follows this claim begins the next start
         self.publish()
 
     def _follow(self) -> None:
@@ -289,7 +289,7 @@ class Starts:
 
     async def _look(self) -> None:
         page = self.session.page
-        raw = await page.evaluate(LOOK, within=_LOOK_WITHIN)
+        raw = await page.evaluate(LOOK, within=3.0)
         if not isinstance(raw, dict):
             return
         document = read_fields(Document, raw.get("document"))
