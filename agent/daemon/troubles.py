@@ -82,8 +82,8 @@ class Troubles:
     def _sight(self) -> Sight:
         config, status, now = self.supervisor.settings.config, self.supervisor.status(), boot_now()
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
-        waits = ((id, its.oldest()) for id, its in self.sending.senders.items())
-        wanted = {str(id): view for id, view in self.supervisor.views().items() if is_wanted(view)}
+        registry = self.supervisor.registry
+        wanted = {str(id): its for id in registry.facts if is_wanted(its := registry.present(id))}
         counted: dict[str, Counted] = {"": {"requests": requests, "requests_failed": failed}}
         for id in map(InstanceId, wanted):
             counted[id] = {
@@ -99,7 +99,7 @@ class Troubles:
             {backend.name: backend for backend in self.supervisor.backends.views()},
             {group: code for group, code in status["incidents"].items() if code},
             self.exporter.machine.values(),
-            {id: since for id, since in waits if since is not None},
+            {id: since for id, its in self.sending.senders.items() if (since := its.oldest())},
             self.webhooks.oldest_wall(),
             config.troubles,
             config.health,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 TURN = 10.0
 """Longest sleep: the watchdog asks whether the loop turns."""
 FAR = 10.0
-TICK = 0.5
+TICK = 2.0
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
 
 RunPass = Callable[[InstanceId], Awaitable[float | None]]

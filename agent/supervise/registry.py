@@ -167,21 +167,24 @@ class Registry:
         return {id: self.view(id) for id in self.facts}
 
     def view(self, id: InstanceId) -> Session:
-        facts = self.get(id)
-        view: Session = copy(facts)
-        view.at, view.at_wall = boot_now(), time.time()
-        settings = self.settings
-        breaker, rules = view.record.breaker, settings.config.reconnect.breaker
-        view.circuit = breaker.state(view.at_wall, rules).value
-        opens_in = breaker.opens_in(view.at_wall, rules)
-        view.circuit_opens_wall = view.at_wall + opens_in if opens_in else None
-        view.turns_before = self.gate.queues.before(facts.id)
-        view.in_incident = self.gate.incidents.incident_of(facts) is not None
-        view.memory_limit = settings.memory_limit(facts)
-        view.crypto_lately = len(forget_old(facts.crypto, settings.config.crypto, view.at).errors)
+        """A copy for those who keep it while the session goes on."""
+        return copy(self.present(id))
+
+    def present(self, id: InstanceId) -> Session:
+        """The session itself, brought up to date; read it at once."""
+        facts, settings = self.get(id), self.settings
+        facts.at, facts.at_wall = boot_now(), time.time()
+        breaker, rules = facts.record.breaker, settings.config.reconnect.breaker
+        facts.circuit = breaker.state(facts.at_wall, rules).value
+        opens_in = breaker.opens_in(facts.at_wall, rules)
+        facts.circuit_opens_wall = facts.at_wall + opens_in if opens_in else None
+        facts.turns_before = self.gate.queues.before(id)
+        facts.in_incident = self.gate.incidents.incident_of(facts) is not None
+        facts.memory_limit = settings.memory_limit(facts)
+        facts.crypto_lately = len(forget_old(facts.crypto, settings.config.crypto, facts.at).errors)
         if backend := facts.instance.backend:
-            view.engine_version = self.gate.backends.server_version(backend)
-        return view
+            facts.engine_version = self.gate.backends.server_version(backend)
+        return facts
 
     # Which linked device each session is. WhatsApp ends the connection of a device whenever another
     # program logs in as the same one: of its copies, one may be an instance that runs.

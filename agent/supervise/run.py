@@ -119,8 +119,8 @@ async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
     gate, policy = means.gate, _policy(means.gate, facts)
     # At rest its worker speaks up first: it is looked at for its proof and its deep probe. Sessions
-    # that began together, or were held up together, part again.
-    rest = min(policy.deep, policy.proof_limit) * random.uniform(0.9, 1.0)
+    # that began together, or were held up together, part again; the loop's tick comes on top.
+    rest = min(policy.deep, policy.proof_limit) * random.uniform(0.88, 0.98)
     paced = replace(policy, interval=rest) if facts.at_rest else policy
     again = next_deadline(facts, verdict, paced, boot_now())
     only_copy = holds_the_only_copy(facts)

@@ -3,40 +3,39 @@
 import sys
 from types import ModuleType
 
+LATER = ("inspect", "locale", "textwrap", "tokenize")
 
-class Inspect(ModuleType):
-    """Stands in for `inspect`, which with its parsers is a tenth of a small worker: asyncio and
-    dataclasses hardly use it. Loads it when it is asked for more."""
 
-    signature = staticmethod(lambda _class: "")
+class Later(ModuleType):
+    """Stands in for a module that asyncio, dataclasses and traceback import and hardly use, and
+    loads it when it is asked for more. Together these are a tenth of a small worker."""
 
-    @staticmethod
-    def iscoroutinefunction(function: object) -> bool:
-        return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x80)
+    signature = unwrap = staticmethod(lambda its: its)
+    isfunction = iscoroutinefunction = staticmethod(lambda _: False)
 
     def __getattr__(self, name: str) -> object:
-        if sys.modules.get("inspect") is self:  # another Python's asyncio asks while it is imported
-            del sys.modules["inspect"]
-        return getattr(__import__("inspect"), name)
+        if sys.modules.get(self.__name__) is self:  # another Python asks for it within the import
+            del sys.modules[self.__name__]
+        return getattr(__import__(self.__name__), name)
 
 
 def import_asyncio_in_small() -> None:
-    """Import asyncio and dataclasses without `inspect`, and as on a Python built without OpenSSL,
-    which asyncio provides for.
+    """Import asyncio and dataclasses without those modules, and as on a Python built without
+    OpenSSL, which asyncio provides for.
 
-    Afterwards `import ssl` and `import inspect` work as usual, only asyncio's own TLS stays out of
-    reach.
+    Afterwards each import works as usual, only asyncio's own TLS stays out of reach.
     """
     # Python 3.11 builds the classes of datetime.py, then takes those of its C module.
     sys.modules.setdefault("datetime", __import__("_datetime"))
     if "asyncio" in sys.modules or "ssl" in sys.modules:
         return
-    sys.modules |= {"ssl": None, "inspect": Inspect("inspect")}  # type: ignore[dict-item]
+    sys.modules |= {"ssl": None} | {name: Later(name) for name in LATER}  # type: ignore[arg-type]
     try:
         import asyncio  # noqa: F401
         import dataclasses  # noqa: F401
     finally:
-        del sys.modules["ssl"], sys.modules["inspect"]
+        for name in ("ssl", *LATER):
+            del sys.modules[name]
 
 
 def main(argv: list[str]) -> int:

@@ -178,11 +178,11 @@ async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
 
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     code = (
-        "import sys; sys.argv = ['x']\n"
-        "from agent.worker.__main__ import import_asyncio_in_small as lean; lean()\n"
-        "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
+        "import sys; from agent.worker.__main__ import import_asyncio_in_small as lean; lean()\n"
+        "import asyncio\nasync def f(): asyncio.get_running_loop().add_signal_handler(2, id)\n"
+        "asyncio.run(f()); import agent.worker.run, agent.engines.sandbox.engine\n"
         "from agent.engines.web import engine; from agent.engines.baileys import engine\n"
-        "from agent.engines.program import engine\n"
+        "from agent.engines.program import engine; import agent.engines.sandbox.files\n"
         "print(' '.join(sys.modules))\n"
         "import agent.messages.intake\n"
         "print(' '.join(sys.modules))"

@@ -37,8 +37,7 @@ class Bench:
     clock: list[float]
 
     def put(self, id: str, status: ConnectionStatus = S.CONNECTED, **more: Any) -> None:
-        view = make_view(id, status=status, **more)
-        self.supervisor.known = {**self.supervisor.known, InstanceId(id): view}
+        self.supervisor.known[InstanceId(id)] = make_view(id, status=status, **more)
 
     async def look(self, later: float = 0.0) -> set[str]:
         self.clock[0] += later
@@ -52,6 +51,7 @@ class Bench:
 
 def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     supervisor = FakeSupervisor()
+    supervisor.registry = SimpleNamespace(facts=supervisor.known, present=supervisor.view)
     exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
     exporter.machine.values = lambda: {  # type: ignore[method-assign]
         "wa_host_memory_used_bytes": 1.0,
