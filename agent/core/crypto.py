@@ -85,9 +85,8 @@ def note_message(
     *,
     peers: tuple[str, ...] = (),
     group: str = "",
-    count: int = 1,
 ) -> CryptoWindow:
-    """Count messages that could be read; from a named peer they prove that its keys fit again.
+    """Count a message that could be read; from a named peer it proves that its keys fit again.
 
     `peers`: the forms of the sender's address; `group`: where it wrote.
     """
@@ -95,9 +94,9 @@ def note_message(
     start = now - now % _STRETCH
     messages = window.messages
     if messages and messages[-1][0] == start:
-        messages = (*messages[:-1], (start, messages[-1][1] + count))
+        messages = (*messages[:-1], (start, messages[-1][1] + 1))
     else:
-        messages = (*messages, (start, count))
+        messages = (*messages, (start, 1))
     named = frozenset(peers) - {""}
     errors = tuple(e for e in window.errors if e[1].peer not in named or e[1].group != group)
     return replace(window, messages=messages[-_MOST_STRETCHES:], errors=errors)

@@ -92,21 +92,16 @@ is back."""
 
 
 def plan_actions(
-    session: Session,
-    verdict: HealthVerdict,
-    policy: HealthPolicy,
-    now: float,
-    *,
-    repair: Repair | None = None,
+    session: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
 ) -> Plan | None:
     """A start, a stop, a reconnect, or None while a job is under way or the time has not come. The
-    ladder handles stuck sessions; `repair`: the last one, over or not."""
+    ladder handles stuck sessions."""
     unit = session.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return None
     if not session.should_run:
         return _plan(ActionKind.STOP, verdict) if unit.runs else None
-    if repair is not None and _leaves_alone(repair, unit):
+    if session.repairing is not None and _leaves_alone(session.repairing, unit):
         return None
     # A worker that crashed, or that a boot of the machine starts, would log in again.
     ended = session.last_reason.final and not session.instance.backend
@@ -186,11 +181,9 @@ def next_deadline(
 def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
     """While a step works, and while a suspect is given its longer time, no other plan acts. A
     suspect that is due may be stopped; only its ladder starts it."""
-    if repair.over or repair.stage is Stage.ACTING:
-        return not repair.over
     if repair.trouble is not Trouble.SUSPECT:
-        return False
-    return repair.stage is Stage.SETTLING or not unit.runs
+        return repair.stage is Stage.ACTING
+    return repair.stage is not Stage.DUE or not unit.runs
 
 
 def _plan(kind: ActionKind, verdict: HealthVerdict) -> Plan:

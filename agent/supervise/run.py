@@ -133,7 +133,7 @@ async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
             plan, repair_again = None, wait.again
         again = min((at for at in (again, repair_again) if at is not None), default=None)
     if plan is None:
-        plan = plan_actions(facts, verdict, policy, boot_now(), repair=facts.repair)
+        plan = plan_actions(facts, verdict, policy, boot_now())
     if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
         plan = None  # it may end the worker, which has the only copy of the session
     if plan is not None and (wait := gate.ask(facts, plan)) is not None:

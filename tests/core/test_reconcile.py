@@ -167,9 +167,7 @@ def repairing(trouble, stage):
     ],
 )
 def test_beside_a_repair(observation, repair, actions):
-    verdict = judge_health(observation, POLICY, NOW)
-    planned = plan_actions(observation, verdict, POLICY, NOW, repair=repair)
-    assert kinds(planned) == actions
+    assert plan(changed(observation, repair=repair)) == actions
 
 
 @given(observations)

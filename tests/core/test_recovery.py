@@ -101,7 +101,7 @@ def run(
         if action.kind is K.WAIT:
             assert wall < action.not_before_wall
             wall = action.not_before_wall
-            plan = plan_actions(observation, case.verdict, HEALTH, NOW, repair=repair)
+            plan = plan_actions(changed(observation, repair=repair), case.verdict, HEALTH, NOW)
             if plan is not None and plan.actions == (ActionKind.STOP,):
                 observation = without_worker(files=observation.folder.files)
             continue
@@ -418,13 +418,13 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
     verdict = judge_health(SUSPECT, HEALTH, NOW)
     repair, action = step_repair(case_of(SUSPECT, SNAPSHOT), begin_repair(verdict, Goal.HEAL, WALL))
     assert action.kind is K.WAIT
-    stop = plan_actions(SUSPECT, verdict, HEALTH, NOW, repair=repair)
+    stop = plan_actions(changed(SUSPECT, repair=repair), verdict, HEALTH, NOW)
     assert stop.actions == (ActionKind.STOP,)
     for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
-        stopped = without_worker(files=files)
+        stopped = changed(without_worker(files=files), repair=repair)
         case = case_of(stopped, SNAPSHOT)
         assert step_repair(case, repair)[1].kind is step
-        assert plan_actions(stopped, case.verdict, HEALTH, NOW, repair=repair) is None
+        assert plan_actions(stopped, case.verdict, HEALTH, NOW) is None
 
 
 def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
