@@ -363,7 +363,8 @@ def _front_door(parts: Parts) -> Middleware:
                 try:
                     caller = identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
-                    await connection_of(request).admit(righted=caller is not ANONYMOUS)
+                    holder = caller.key or caller.name if caller is not ANONYMOUS else ""
+                    await connection_of(request).admit(holder)
                 check_entrance(request, hosts)
                 request[CALLER] = caller
                 answered = await handler(request)
