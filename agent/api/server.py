@@ -30,6 +30,7 @@ from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLate
 from agent.files import short_path
 from agent.log import bound
 from agent.supervise.repairs import GRACE, in_time
+from agent.vault.folder import explain
 
 log = bound(Category.API)
 
@@ -338,7 +339,12 @@ def build_app(parts: Parts) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     require(request[CALLER], route.right, id)
-    answered = await run_in_time(await read_call(request, route, parts))
+    try:
+        answered = await run_in_time(await read_call(request, route, parts))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise explain("write below", parts.supervisor.root, error) from error
     if isinstance(answered, web.StreamResponse):
         return answered
     status, content = answered if isinstance(answered, tuple) else (route.answers[0], answered)

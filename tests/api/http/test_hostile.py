@@ -1,6 +1,7 @@
 """What a hostile or broken client may do: it gets an error, and no other client is affected."""
 
 import asyncio
+import errno
 import json
 import logging
 
@@ -132,6 +133,18 @@ async def test_f66_f68_what_is_not_http_is_400_in_the_envelope(
     assert envelope(answer)["error"] == "invalid_request"
     assert "Traceback" not in caplog.text
     await still_answers(house)
+
+
+async def test_a_disk_that_is_full_is_507_in_every_handler(house: House) -> None:
+    """An import was answered with 500, and a traceback stood in the log."""
+
+    async def full(*_asked: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    house.supervisor.history = full
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.get("/api/events")
+        assert (answer.status, (await answer.json())["error"]) == (507, "disk_full")
 
 
 @pytest.mark.parametrize(
