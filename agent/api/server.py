@@ -273,6 +273,9 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
                 field=name,
                 code="token_in_query",
             )
+    for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
+        if len(request.headers.getall(name, ())) > 1:
+            raise InvalidRequest(f"cannot take two {name} headers: send one", field=name)
     if not connection_of(request).local:
         _check_host(request, allowed_hosts)
     _check_origin(request)

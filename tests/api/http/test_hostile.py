@@ -147,6 +147,15 @@ async def test_a_disk_that_is_full_is_507_in_every_handler(house: House) -> None
         assert (answer.status, (await answer.json())["error"]) == (507, "disk_full")
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key"])
+async def test_of_two_headers_that_decide_none_is_taken(house: House, name: str) -> None:
+    key = (await house.key("admin"))["Authorization"]
+    head = (f"Authorization: {key}", f"{name}: Bearer x", f"{name}: Bearer y", "Connection: close")
+    answer = await house.raw(request("POST /api/reload", *dict.fromkeys(head)))
+    assert (answer.split()[1], envelope(answer)["field"]) == (b"400", name)
+    assert not house.server._parts.reload.is_set()
+
+
 @pytest.mark.parametrize(
     "id",
     [
