@@ -44,9 +44,14 @@ _ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-Afte
 """Headers of a refusal, by its status."""
 _LIBRARY = {
     404: ("unknown_route", "cannot find this address; /openapi.json lists all routes"),
-    405: ("method_not_allowed", "cannot use this method here"),
+    405: ("method_not_allowed", "cannot use this method here; the Allow header names the others"),
     413: ("too_large", "cannot read the body: it is too large"),
-    417: ("invalid_request", "cannot meet what the Expect header asks for"),
+    417: ("invalid_request", "cannot meet what the Expect header asks for; leave it out"),
+    431: ("invalid_request", "cannot read the request: its address or a header is too long"),
+    400: (
+        "invalid_request",
+        "cannot read the request: it is no valid HTTP with at most 64 headers, or no WebSocket",
+    ),
 }
 
 

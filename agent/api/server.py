@@ -286,9 +286,11 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
-        raise InvalidRequest("cannot read the Host header", field="Host", code="invalid_host")
-    if name in allowed_hosts or is_loopback(name):
-        return
+        raise InvalidRequest(
+            "cannot read the Host header: send one, with this agent's name or address",
+            field="Host",
+            code="invalid_host",
+        )
     # An address of this machine (not a name) cannot be rebound.
     if name == connection_of(request).here.partition("%")[0]:
         return
@@ -320,7 +322,9 @@ def _check_origin(request: web.Request) -> None:
     changes = request.method not in ("GET", "HEAD")
     if foreign or (changes and site not in ("none", "same-origin")):
         raise Forbidden(
-            "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
+            "cannot answer a page of another origin: open the agent's own page",
+            field="Origin",
+            code="origin_not_allowed",
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.present import library_refusal
@@ -192,7 +193,7 @@ class Connection(RequestHandler):
             self.logger.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        answer = library_refusal(status)
+        answer = library_refusal(431 if isinstance(exc, LineTooLong) else status)
         answer.force_close()
         return answer
 
