@@ -34,9 +34,7 @@ _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=dict)
 
 def json_answer(content: Any, status: int = 200) -> web.Response:
     return web.Response(
-        body=_JSON.encode(content).encode() + b"\n",
-        status=status,
-        content_type="application/json",
+        body=_JSON.encode(content).encode() + b"\n", status=status, content_type="application/json"
     )
 
 
@@ -67,8 +65,8 @@ def refusal(
 
 def library_refusal(status: int, request_id: str = "") -> web.Response:
     """The same for an error of the HTTP library."""
-    other = "internal" if status >= 500 else "invalid_request"
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
+    other = "internal" if status >= 500 else "invalid_request"
     code, words = _LIBRARY.get(status, (other, phrase))
     return refusal(status, code, words, request_id or secrets.token_hex(8))
 

@@ -292,13 +292,12 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
             code="invalid_host",
         )
     # An address of this machine (not a name) cannot be rebound.
-    if name == connection_of(request).here.partition("%")[0]:
-        return
-    raise Forbidden(
-        "cannot answer for this Host: add it to allowed_hosts in [api]",
-        field="Host",
-        code="host_not_allowed",
-    )
+    here = connection_of(request).here.partition("%")[0]
+    if name not in allowed_hosts and name != here and not is_loopback(name):
+        cause = "add it to allowed_hosts in [api]"
+        raise Forbidden(
+            f"cannot answer for this Host: {cause}", field="Host", code="host_not_allowed"
+        )
 
 
 def host_name(host: str) -> str | None:
