@@ -34,9 +34,7 @@ _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=dict)
 
 def json_answer(content: Any, status: int = 200) -> web.Response:
     return web.Response(
-        body=_JSON.encode(content).encode() + b"\n",
-        status=status,
-        content_type="application/json",
+        body=_JSON.encode(content).encode() + b"\n", status=status, content_type="application/json"
     )
 
 
@@ -44,9 +42,14 @@ _ALSO = {401: {"WWW-Authenticate": 'Bearer realm="wa-agent"'}, 503: {"Retry-Afte
 """Headers of a refusal, by its status."""
 _LIBRARY = {
     404: ("unknown_route", "cannot find this address; /openapi.json lists all routes"),
-    405: ("method_not_allowed", "cannot use this method here"),
+    405: ("method_not_allowed", "cannot use this method here; the Allow header names the others"),
     413: ("too_large", "cannot read the body: it is too large"),
-    417: ("invalid_request", "cannot meet what the Expect header asks for"),
+    417: ("invalid_request", "cannot meet what the Expect header asks for; leave it out"),
+    431: ("invalid_request", "cannot read the request: its address or a header is too long"),
+    400: (
+        "invalid_request",
+        "cannot read the request: it is no valid HTTP with at most 64 headers, or no WebSocket",
+    ),
 }
 
 
@@ -62,8 +65,8 @@ def refusal(
 
 def library_refusal(status: int, request_id: str = "") -> web.Response:
     """The same for an error of the HTTP library."""
-    other = "internal" if status >= 500 else "invalid_request"
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
+    other = "internal" if status >= 500 else "invalid_request"
     code, words = _LIBRARY.get(status, (other, phrase))
     return refusal(status, code, words, request_id or secrets.token_hex(8))
 

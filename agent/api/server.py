@@ -30,6 +30,7 @@ from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLate
 from agent.files import short_path
 from agent.log import bound
 from agent.supervise.repairs import GRACE, in_time
+from agent.vault.folder import explain
 
 log = bound(Category.API)
 
@@ -272,6 +273,9 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
                 field=name,
                 code="token_in_query",
             )
+    for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
+        if len(request.headers.getall(name, ())) > 1:
+            raise InvalidRequest(f"cannot take two {name} headers: send one", field=name)
     if not connection_of(request).local:
         _check_host(request, allowed_hosts)
     _check_origin(request)
@@ -282,17 +286,18 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
-        raise InvalidRequest("cannot read the Host header", field="Host", code="invalid_host")
-    if name in allowed_hosts or is_loopback(name):
-        return
+        raise InvalidRequest(
+            "cannot read the Host header: send one, with this agent's name or address",
+            field="Host",
+            code="invalid_host",
+        )
     # An address of this machine (not a name) cannot be rebound.
-    if name == connection_of(request).here.partition("%")[0]:
-        return
-    raise Forbidden(
-        "cannot answer for this Host: add it to allowed_hosts in [api]",
-        field="Host",
-        code="host_not_allowed",
-    )
+    here = connection_of(request).here.partition("%")[0]
+    if name not in allowed_hosts and name != here and not is_loopback(name):
+        cause = "add it to allowed_hosts in [api]"
+        raise Forbidden(
+            f"cannot answer for this Host: {cause}", field="Host", code="host_not_allowed"
+        )
 
 
 def host_name(host: str) -> str | None:
@@ -316,7 +321,9 @@ def _check_origin(request: web.Request) -> None:
     changes = request.method not in ("GET", "HEAD")
     if foreign or (changes and site not in ("none", "same-origin")):
         raise Forbidden(
-            "cannot answer a page of another origin", field="Origin", code="origin_not_allowed"
+            "cannot answer a page of another origin: open the agent's own page",
+            field="Origin",
+            code="origin_not_allowed",
         )
 
 
@@ -338,7 +345,12 @@ def build_app(parts: Parts) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     require(request[CALLER], route.right, id)
-    answered = await run_in_time(await read_call(request, route, parts))
+    try:
+        answered = await run_in_time(await read_call(request, route, parts))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise explain("write below", parts.supervisor.root, error) from error
     if isinstance(answered, web.StreamResponse):
         return answered
     status, content = answered if isinstance(answered, tuple) else (route.answers[0], answered)
@@ -363,7 +375,8 @@ def _front_door(parts: Parts) -> Middleware:
                 try:
                     caller = identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
-                    await connection_of(request).admit(righted=caller is not ANONYMOUS)
+                    holder = caller.key or caller.name if caller is not ANONYMOUS else ""
+                    await connection_of(request).admit(holder)
                 check_entrance(request, hosts)
                 request[CALLER] = caller
                 answered = await handler(request)

@@ -131,7 +131,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 def _refusals(route: Route) -> Iterator[int]:
     """Each by its status: a `default` would allow every answer."""
-    yield from (400, 403, 500, 503, 507)
+    yield from (400, 403, 429, 500, 503, 507)
     yield from () if route.right is Right.OPEN else (401,)
     if "{" in route.path:
         yield 404

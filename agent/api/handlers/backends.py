@@ -39,10 +39,7 @@ async def sessions(call: Call) -> Json:
     return {
         "backend": name,
         "sessions": [
-            {
-                **part(session, "remote=name status account title"),
-                "instance": ours.get(session.name),
-            }
+            part(session, "remote=name status account title") | {"instance": ours.get(session.name)}
             for session in sorted(remote, key=attrgetter("name"))
         ],
         "missing": [{"remote": name, "instance": ours[name]} for name in missing],
@@ -86,17 +83,11 @@ async def list_engines(_call: Call) -> Json:
 
 # Keys
 
+_SCOPE = f"read|operate|admin|instance:{ID_PATTERN}"
+_SCOPES = "read, operate, admin, instance:ID"
 NEW_KEY = (
     Field("name", str, "name of the key, such as its program", required=True, least=1, most=64),
-    Field(
-        "scopes",
-        list,
-        "read, operate, admin, instance:ID",
-        required=True,
-        least=1,
-        most=100,
-        pattern=f"read|operate|admin|instance:{ID_PATTERN}",
-    ),
+    Field("scopes", list, _SCOPES, required=True, least=1, most=100, pattern=_SCOPE),
 )
 
 

@@ -90,11 +90,9 @@ async def _say_goodbye(
         transport.abort()
 
 
-EVENTS = (
-    *HISTORY,
-    Field("instance", list, "only these instances", most=1000, pattern=ID_PATTERN),
-)
+EVENTS = (*HISTORY, Field("instance", list, "only these instances", most=1000, pattern=ID_PATTERN))
 _PAGE = 500
+_OWN = "; ask /api/instance/ID/events, or open a WebSocket"
 
 
 async def events(call: Call) -> Answer:
@@ -102,9 +100,9 @@ async def events(call: Call) -> Answer:
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await serve_live(call, _filter(call), partial(_write, call))
     if not call.caller.sees(None):
-        raise Forbidden("cannot read every instance's history with this key", field="scopes")
+        raise Forbidden(f"cannot read every instance's history with this key{_OWN}", field="scopes")
     if "instance" in call.query:
-        raise InvalidRequest("cannot use instance without a WebSocket", field="instance")
+        raise InvalidRequest(f"cannot use instance without a WebSocket{_OWN}", field="instance")
     return await read_history(call, None)
 
 
@@ -112,9 +110,8 @@ def _filter(call: Call) -> EventFilter:
     ids = frozenset(parse_instance_id(word) for word in call.query.get("instance", ()))
     if not call.caller.sees(None):
         ids = ids or call.caller.instances
-        for id in ids:
-            if not call.caller.sees(id):
-                raise Forbidden(f"cannot listen to {id} with this key", field="scopes")
+        for id in ids - call.caller.instances:
+            raise Forbidden(f"cannot listen to {id} with this key", field="scopes")
     return EventFilter(ids, frozenset(call.query.get("kind", ())))
 
 

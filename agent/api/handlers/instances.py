@@ -60,14 +60,9 @@ HISTORY = (
 
 async def create(call: Call) -> Json:
     """Create an instance."""
-    body = call.body
-    instance = Instance(
-        id=parse_instance_id(body["id"]),
-        engine=body["engine"],
-        enabled=body.get("enabled", True),
-        settings=placed(body),
-        created_wall=time.time(),
-    )
+    body, enabled = call.body, call.body.get("enabled", True)
+    id, settings = parse_instance_id(body["id"]), placed(body)
+    instance = Instance(id, body["engine"], enabled, settings, time.time())
     return show_instance(await call.supervisor.orders.create(instance))
 
 
@@ -118,8 +113,7 @@ async def list_instances(call: Call) -> Json:
 
 async def show(call: Call) -> Json:
     """An instance's state."""
-    shown = show_instance(call.view)
-    return {**shown, **_outbox(call)}
+    return {**show_instance(call.view), **_outbox(call)}
 
 
 def _outbox(call: Call) -> Json:
@@ -164,14 +158,10 @@ async def delete(call: Call) -> Json:
                 f" {call.engine} cannot; delete it on the server, and here without remote"
             )
             await ask_engine(call, "delete", {}, lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
-        deleted |= {
-            "backend": instance.backend,
-            "remote": instance.remote,
-            "remote_deleted": also_remote,
-            "remote_renewing": repair is not None
-            and not repair.over
-            and repair.step is RecoveryKind.CLEANUP,
-        }
+        under_way = None if repair is None or repair.over else repair.step
+        renewing = under_way is RecoveryKind.CLEANUP
+        deleted |= part(instance, "backend remote")
+        deleted |= {"remote_deleted": also_remote, "remote_renewing": renewing}
     elif "remote" in call.query:
         raise InvalidRequest(
             f"cannot delete {id} on a backend: its session is on this machine", field="remote"
@@ -205,16 +195,11 @@ async def history(call: Call) -> Json:
 
 async def read_history(call: Call, id: InstanceId | None) -> Json:
     query = call.query
-    limit = query.get("limit", 100)
-    if "before" in query and "after" in query:
+    limit, ends = query.get("limit", 100), {"before", "after"} & query.keys()
+    if len(ends) > 1:
         raise InvalidRequest("cannot use before and after together", field="after")
-    entries = await call.supervisor.history(
-        id,
-        before=query.get("before"),
-        after=query.get("after"),
-        limit=limit,
-        kinds=query.get("kind", ()),
-    )
+    page = {"limit": limit, "kinds": query.get("kind", ()), **{end: query[end] for end in ends}}
+    entries = await call.supervisor.history(id, **page)
     return {
         "events": [show_event(entry) for entry in entries],
         "next": entries[-1].cursor if len(entries) == limit else None,
@@ -233,8 +218,7 @@ async def logout(call: Call) -> Json:
 
 async def mark_passkey(call: Call) -> Json:
     """Note whether an instance's account needs a passkey to link."""
-    needed = call.body["needed"]
-    return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
+    return show_instance(await call.supervisor.orders.mark_passkey(call.id, call.body["needed"]))
 
 
 # Copies
@@ -250,8 +234,7 @@ async def list_snapshots(call: Call) -> Json:
 
 async def make(call: Call) -> Json:
     """Make a snapshot now."""
-    made = await call.supervisor.keeping.snapshot(call.id, "asked for")
-    return show_snapshot(made)
+    return show_snapshot(await call.supervisor.keeping.snapshot(call.id, "asked for"))
 
 
 async def restore(call: Call) -> Json:
@@ -276,12 +259,8 @@ def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
 
 async def trash(call: Call) -> Json:
     """Retired sessions."""
-    return {
-        "trash": [
-            {**part(row, "name retired=at_wall"), "id": row.name.partition(".")[0]}
-            for row in await call.supervisor.orders.trash()
-        ]
-    }
+    rows = [(row.name.partition(".")[0], row) for row in await call.supervisor.orders.trash()]
+    return {"trash": [{**part(row, "name retired=at_wall"), "id": id} for id, row in rows]}
 
 
 async def restore_trash(call: Call) -> Json:
@@ -312,8 +291,7 @@ async def restore_removed(call: Call) -> Json:
             f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
-    view = call.view
-    return {"removed": removed, "instance": show_instance(view)}
+    return {"removed": removed, "instance": show_instance(call.view)}
 
 
 async def _removed(call: Call) -> list[dict[str, Any]]:

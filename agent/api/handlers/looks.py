@@ -26,16 +26,9 @@ from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT
 from agent.vault.folder import SESSION, Folder, open_instance
 
-PAIRING_CODE = (
-    Field(
-        "phone",
-        str,
-        "the account's number with country code, 7 to 15 digits",
-        True,
-        most=32,
-        pattern=r"[^0-9]*(?:[0-9][^0-9]*){7,15}",
-    ),
-)
+_PHONE = "the account's number with country code, 7 to 15 digits"
+_DIGITS = r"[^0-9]*(?:[0-9][^0-9]*){7,15}"
+PAIRING_CODE = (Field("phone", str, _PHONE, required=True, most=32, pattern=_DIGITS),)
 _FAILED = {
     *("engine", "timeout", "page_error", "page_incomplete", "not_ready", "backend_down"),
     *("internal", "redis", "files", "no_effect", "backup_failed", "list_failed", "log_source"),

@@ -24,34 +24,21 @@ from agent.messages.sender import ME
 from agent.messages.sending import Taken
 
 _CHAT = "a phone number or a chat's id"
+_IDS = (
+    "WhatsApp's ids of messages in it; default: all that arrived there since it was marked last,"
+    " as far as they are kept, at most the newest 1000"
+)
+_WRITERS = "who wrote them, in a group: a number or jid; default: looked up in what is kept here"
 READ = (
     Field("chat", str, _CHAT, required=True, least=1, most=128),
-    Field(
-        "message_ids",
-        list,
-        "WhatsApp's ids of messages in it; default: all that arrived there since it was marked"
-        " last, as far as they are kept, at most the newest 1000",
-        least=1,
-        most=1000,
-    ),
-    Field(
-        "sender",
-        str,
-        "who wrote them, in a group: a number or jid; default: looked up in what is kept here",
-        least=5,
-        most=64,
-    ),
+    Field("message_ids", list, _IDS, least=1, most=1000),
+    Field("sender", str, _WRITERS, least=5, most=64),
 )
+_LONG = "how long it is shown, then `paused`; default 0: as long as phones do by themselves"
 PRESENCE = (
     Field("state", str, "what is shown", required=True, choices=PRESENCES),
     Field("chat", str, f"where the account types, records or paused: {_CHAT}", least=1, most=128),
-    Field(
-        "seconds",
-        int,
-        "how long it is shown, then `paused`; default 0: as long as phones do by themselves",
-        least=0,
-        most=120,
-    ),
+    Field("seconds", int, _LONG, least=0, most=120),
 )
 
 
@@ -99,29 +86,20 @@ async def _told(call: Call, feature: str) -> AsyncIterator[None]:
         raise refusal_of(call.engine, error) from error
 
 
-_TO = Field("to", str, "a phone number or a chat's id", required=True, least=1, most=128)
+_TO = Field("to", str, _CHAT, required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")
 _TYPE = Field("type", str, "default text", choices=_KINDS)
-_EXPIRES = Field(
-    "expires_in",
-    int,
-    "seconds after which it is not sent any more; default: as agent.toml says",
-    least=1,
-    most=30 * 86_400,
-)
+_UNTIL = "seconds after which it is not sent any more; default: as agent.toml says"
+_EXPIRES = Field("expires_in", int, _UNTIL, least=1, most=30 * 86_400)
 _ALL = (_TO, _TYPE, _EXPIRES)
 _ID = 'its WhatsApp id, or the one that the outbox gave it ("out_…")'
-_MESSAGE_ID = Field(
-    "message_id", str, f"the message meant: {_ID}", required=True, least=1, most=256
-)
-_SENDER = Field(
-    "sender",
-    str,
+_MEANT = f"the message meant: {_ID}"
+_MESSAGE_ID = Field("message_id", str, _MEANT, required=True, least=1, most=256)
+_WRITER = (
     'who wrote the message meant: a number or jid, "me" = this session; default: looked up in what'
-    " is kept here",
-    least=2,
-    most=64,
+    " is kept here"
 )
+_SENDER = Field("sender", str, _WRITER, least=2, most=64)
 _ANSWERS = (
     Field("quote", str, f"the message that this one replies to: {_ID}", least=1, most=256),
     Field("quote_from", str, "who wrote that message, as `sender`", least=2, most=64),
@@ -161,15 +139,11 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
 _SHOWN = {field.name: field for rows in reversed([*_MORE.values()]) for field in rows}
 MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for f in _SHOWN.values()))
 _ON_MESSAGES = ("quote", "mentions")
-WAIT_SENT = (
-    Field(
-        "wait",
-        int,
-        "seconds to wait until WhatsApp has it: 200, or the error; default 0: 202 when it is on the"
-        " disk. In each answer, also to a repeat, `id` is the outbox's, `message_id` WhatsApp's",
-        most=300,
-    ),
+_HAS_IT = (
+    "seconds to wait until WhatsApp has it: 200, or the error; default 0: 202 when it is on the"
+    " disk. In each answer, also to a repeat, `id` is the outbox's, `message_id` WhatsApp's"
 )
+WAIT_SENT = (Field("wait", int, _HAS_IT, most=300),)
 
 
 async def send(call: Call) -> web.StreamResponse:

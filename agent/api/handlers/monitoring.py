@@ -28,14 +28,11 @@ async def health(call: Call) -> Json:
     shown = {name: value for name, value in status.items() if name not in of_metrics}
     trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
     word = "sessions_in_trouble" if trouble else "ok"
+    own = {"places": dict(call.parts.places), "not_listening": call.parts.not_listening}
     return {
         "status": word if shown["alive"] and shown["ready"] else "not_ready",
         "in_trouble": trouble,
-        "agent": {
-            **shown,
-            "places": dict(call.parts.places),
-            "not_listening": call.parts.not_listening,
-        },
+        "agent": shown | own,
         "instances": {
             "total": len(views),
             "enabled": sum(view.instance.enabled for view in views),
@@ -124,11 +121,9 @@ async def performance(call: Call) -> Json:
     """Performance of each instance and of the machine; averageResponseTime: mean seconds of the
     probes in the last 5 minutes, null without an answered probe."""
     call.supervisor.sampler.watch()
-    seen = sorted(
-        (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)
-    )
-    instances = {id: show_figures(view) for id, view in seen}
-    system = {"system": system_figures(call)} if call.caller.sees(None) else {}
+    views, sees = sorted(call.supervisor.views().items()), call.caller.sees
+    instances = {id: show_figures(view) for id, view in views if sees(id)}
+    system = {"system": system_figures(call)} if sees(None) else {}
     return {"instances": instances, **system}
 
 
@@ -144,24 +139,19 @@ async def memory_report(call: Call) -> Json:
         "agentMemory": machine.get("process_resident_memory_bytes"),
         "sessionsMemory": None if unmeasured else sum(used),
         "instances": {
-            id: {
-                "usedMemory": view.run.memory_bytes,
-                "memoryLimit": view.memory_limit or None,
-                "processes": view.run.processes,
-            }
+            id: part(view.run, "usedMemory=memory_bytes processes")
+            | {"memoryLimit": view.memory_limit or None}
             for id, view in views
         },
     }
 
 
 def show_figures(view: Session) -> dict[str, Any]:
-    recent, counted = view.response_seconds, view.counters.messages
+    recent, known, counted = view.response_seconds, view.counts_messages, view.counters.messages
     return {
         "connectionUptime": view.uptime,
-        "messagesProcessed": counted["in"] + counted["out"] if view.counts_messages else None,
-        "messagesPerMinute": (
-            sum(view.messages_per_minute.values()) if view.counts_messages else None
-        ),
+        "messagesProcessed": counted["in"] + counted["out"] if known else None,
+        "messagesPerMinute": sum(view.messages_per_minute.values()) if known else None,
         "averageResponseTime": None if recent is None else round(recent, 6),
         "errorCount": sum(view.counters.errors.values()),
         "reconnectCount": sum(view.counters.by_word["reconnects"].values()),

@@ -55,16 +55,12 @@ async def _as_it_is(call: Call, *, up: bool) -> Json:
 
 DEFAULT_ENGINE = "web"
 
+_ENGINE = "engine of a new instance; default: the named or only backend's, else " + DEFAULT_ENGINE
 CONFIRM = (Field("confirm", bool, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
 SETUP = (
     Field("name", str, "name for people", required=True, least=1, most=128),
     Field("instanceName", str, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
-    Field(
-        "engine",
-        str,
-        f"engine of a new instance; default: the named or only backend's, else {DEFAULT_ENGINE}",
-        choices=tuple(engine_names()),
-    ),
+    Field("engine", str, _ENGINE, choices=tuple(engine_names())),
     *PLACE,
     *CONFIRM,
 )

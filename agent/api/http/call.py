@@ -67,13 +67,11 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-CONFIRM_PASSKEY = Field(
-    "confirm_passkey",
-    str,
+_PASSKEY = (
     "the instance's id, where its account needs a passkey to link again: without it such a pairing"
-    " is not ended",
-    most=48,
+    " is not ended"
 )
+CONFIRM_PASSKEY = Field("confirm_passkey", str, _PASSKEY, most=48)
 
 
 def read_body(body: Mapping[str, Any], fields: tuple[Field, ...]) -> dict[str, Any]:
@@ -159,14 +157,12 @@ class UnsupportedType(WaError):
 async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
     """The body as an object; an empty body is an empty object."""
     raw = await _read(request, limit, seconds)
-    if not raw.strip():
-        return {}
     # A browser sends other types to foreign servers without a preflight request.
-    if request.content_type != "application/json":
+    if raw.strip() and request.content_type != "application/json":
         raise UnsupportedType(
             "cannot read the body: its Content-Type must be application/json", field="body"
         )
-    return parse_object(raw)
+    return parse_object(raw) if raw.strip() else {}
 
 
 async def invite(request: web.Request) -> None:
@@ -206,9 +202,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     except RecursionError:
         raise _bad("it is nested too deeply") from None
     if not isinstance(parsed, dict):
-        raise InvalidRequest(
-            "cannot use the body: it must be a JSON object", field="body", code="invalid_json"
-        )
+        raise _bad("it must be a JSON object", "use the body")
     for fault in _faults(parsed, 1):
         raise _bad(fault)
     return parsed
@@ -228,25 +222,19 @@ def _faults(value: Any, depth: int) -> Iterator[str]:
         yield "a string holds a NUL"
 
 
-def _bad(cause: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"cannot read the body as JSON: {cause}", field="body", code="invalid_json"
-    )
+def _bad(cause: str, doing: str = "read the body as JSON") -> InvalidRequest:
+    return InvalidRequest(f"cannot {doing}: {cause}", field="body", code="invalid_json")
 
 
 # The table's rows, and a request.
 
 
 ANSWER_WITHIN = 10
-WAIT = (
-    Field(
-        "wait",
-        int,
-        f"seconds after which it is answered, default {ANSWER_WITHIN}: 202 where the work goes on,"
-        " 503 where the answer is what was asked for",
-        most=300,
-    ),
+_WAIT = (
+    f"seconds after which it is answered, default {ANSWER_WITHIN}: 202 where the work goes on, 503"
+    " where the answer is what was asked for"
 )
+WAIT = (Field("wait", int, _WAIT, most=300),)
 LARGE_AT_ONCE = 4
 REVOKED = "its key was revoked"
 _SLOWEST = 256 * 1024

@@ -12,9 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from agent.api.present import library_refusal
+from agent.errors import TryLater
+
+
+class TooManyConnections(TryLater):
+    code = "too_many_connections"
+    http = 429
 
 
 @dataclass(slots=True)
@@ -27,7 +34,8 @@ class Entrance:
     idle_seconds: float = 75.0
     """More than a proxy keeps a connection, or a client waits between two looks."""
     most: int = 2048
-    """Connections; over it the one gives way that waits longest for a request."""
+    """Connections; over it the one gives way that waits longest for a request. A client with rights
+    may have half of them: it keeps out no other, nor the probes."""
     most_unread: int = 64
     """Connections whose client leaves an answer unread; over it the oldest gives way."""
     closing: bool = False
@@ -56,8 +64,8 @@ class Connection(RequestHandler):
         self._entrance = entrance
         self._ended = False
         """The client sends no more, and waits for its answers."""
-        self._righted = False
-        """True if the last request came from a client with rights."""
+        self._holder = ""
+        """The caller with rights that sent the last request; "" = it has none."""
         self._answered = 0
         """Requests whose answer is sent."""
 
@@ -100,14 +108,20 @@ class Connection(RequestHandler):
         super().resume_writing()
         self._stand()
 
-    async def admit(self, *, righted: bool) -> None:
-        """Requests without rights begin one at a time, so that no other waits for many of them."""
-        self._righted = righted
-        if not righted:
+    async def admit(self, holder: str) -> None:
+        """Requests without rights begin one at a time, so that no other waits for many of them; of
+        a caller with rights, those over its share of the connections are refused."""
+        self._holder, every, share = holder, self._entrance.connections, self._entrance.most // 2
+        if not holder:
             async with self._entrance.turn:
                 await asyncio.sleep(0)
             if self._over():
                 raise ConnectionResetError("the client left before its turn")
+        elif len(every) > share and sum(its._holder == holder for its in every) > share:
+            self._ended = True  # its place is free again after this answer
+            raise TooManyConnections(
+                f"cannot answer: more than {share} connections of this caller are open; close some"
+            )
 
     def give_way(self) -> None:
         transport, unread = self.transport, self in self._entrance.unread
@@ -121,7 +135,7 @@ class Connection(RequestHandler):
         """Among those that give way, where it waits for a request or for its client to read; not
         for the next request of a client with rights. A WebSocket has limits of its own."""
         entrance, there = self._entrance, self in self._entrance.connections
-        if not there or self._righted or self._busy():
+        if not there or self._holder or self._busy():
             entrance.waiting.pop(self, None)
         else:
             entrance.waiting.setdefault(self)
@@ -157,7 +171,7 @@ class Connection(RequestHandler):
                 transport.abort()
             return resp, True
         self._answered += 1
-        if resp.status >= 400 and not self._righted:
+        if resp.status >= 400 and not self._holder:
             self._lingering_time = 0.0  # what a stranger sends on after a refusal is not parsed
         self._stand()
         if isinstance(resp, web.Response):
@@ -179,7 +193,7 @@ class Connection(RequestHandler):
             self.logger.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way already")
-        answer = library_refusal(status)
+        answer = library_refusal(431 if isinstance(exc, LineTooLong) else status)
         answer.force_close()
         return answer
 

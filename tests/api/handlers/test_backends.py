@@ -124,10 +124,7 @@ async def test_the_servers_session_goes_only_when_it_is_said_in_words(local, hou
 
 @pytest.mark.parametrize(
     ("code", "status", "told"),
-    [
-        ("not_supported", 409, "not_supported"),
-        ("invalid_request", 409, "not_supported"),
-    ],
+    [("not_supported", 409, "not_supported"), ("invalid_request", 409, "not_supported")],
 )
 async def test_a_session_that_its_server_did_not_delete_is_not_forgotten_here(
     local, house, evo, monkeypatch, *, code, status, told

@@ -2,7 +2,6 @@
 
 import gzip
 
-import aiohttp
 import pytest
 
 from agent.core.model import InstanceId
@@ -12,10 +11,8 @@ from tests.fakes.supervisor import make_view
 
 async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
     for number in range(50):
-        id = InstanceId(f"i{number}")
-        house.supervisor.known[id] = make_view(str(id))
-    connector = aiohttp.UnixConnector(str(house.socket_path))
-    async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as raw:
+        house.supervisor.known[InstanceId(f"i{number}")] = make_view(f"i{number}")
+    async with house.local(auto_decompress=False) as raw:
         packed = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "gzip"})
         plain = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "identity"})
         small, whole = await packed.read(), await plain.read()

@@ -8,18 +8,15 @@ from tests.sessions import Desired, changed
 
 async def test_health_is_not_ok_while_a_session_needs_a_person(house: House) -> None:
     well, stuck, off = (InstanceId(one) for one in ("well", "stuck", "off"))
-    house.supervisor.known[well] = make_view("well")
+    known = house.supervisor.known
+    known[well] = make_view("well")
     async with house.local(base_url="http://localhost") as local:
         found = await (await local.get("/api/health")).json()
         assert (found["status"], found["in_trouble"]) == ("ok", [])
         verdict = HealthVerdict(Health.STUCK, ConnectionStatus.LOADING, "start_stuck", "it hangs")
         for id in (stuck, off):
-            house.supervisor.known[id] = make_view(
-                str(id), status=ConnectionStatus.LOADING, verdict=verdict
-            )
-        house.supervisor.known[off] = changed(
-            house.supervisor.known[off], desired=Desired(enabled=False)
-        )
+            known[id] = make_view(str(id), status=ConnectionStatus.LOADING, verdict=verdict)
+        known[off] = changed(known[off], desired=Desired(enabled=False))
         found = await (await local.get("/api/health")).json()
         assert (found["status"], found["in_trouble"]) == ("sessions_in_trouble", ["stuck"])
         assert (await local.get("/healthz")).status == 200, "the agent itself is well"

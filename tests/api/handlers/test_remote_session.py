@@ -28,10 +28,7 @@ async def knows(house, local):
     house.supervisor.backends.declare("evo")
     body = {"id": "shop", "engine": "evolution", "backend": "evo"}
     assert (await local.post("/api/instance", json=body)).status == 201
-    house.supervisor.answers = {
-        "removed": {"removed": ASIDE},
-        "restore_removed": {"name": NAME},
-    }
+    house.supervisor.answers = {"removed": {"removed": ASIDE}, "restore_removed": {"name": NAME}}
     return house.supervisor.answers
 
 

@@ -166,3 +166,21 @@ async def test_two_hundred_readers_of_a_client_with_rights_wait_and_keep_it_not_
         assert {(await reader.readline()).split()[1] for reader, _ in made} == {b"200"}
         for _, writer in made:
             writer.transport.abort()
+
+
+async def test_a_key_that_opens_connection_after_connection_keeps_out_no_other_client(
+    house: House,
+) -> None:
+    """Each WebSocket of a key that only reads had a place; the probes and the Unix socket none."""
+    house.server._entrance.most = 8
+    key, other = await house.key("read"), await house.key("read")
+    async with asyncio.timeout(60), aiohttp.ClientSession(house.url) as tcp, house.local() as unix:
+        held = [await tcp.ws_connect("/api/events", headers=key) for _ in range(4)]
+        for _ in range(8):
+            refused = await tcp.get("/api/instances", headers=key)
+            assert refused.status == 429, await refused.text()
+        assert (await refused.json())["error"] == "too_many_connections"
+        assert not any(listener.closed for listener in held)
+        assert (await tcp.get("/healthz")).status == 200
+        assert (await tcp.get("/metrics", headers=other)).status == 200
+        assert (await unix.get("http://localhost/api/instances")).status == 200

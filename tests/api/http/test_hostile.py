@@ -1,6 +1,7 @@
 """What a hostile or broken client may do: it gets an error, and no other client is affected."""
 
 import asyncio
+import errno
 import json
 import logging
 
@@ -115,7 +116,7 @@ async def test_who_lacks_the_right_is_refused_before_its_body_is_asked_for(house
             id="two lengths (smuggling)",
         ),
         pytest.param(
-            request("POST /api/instance", "Content-Length: 4", "Content-Length: 5", body=b"abcd"),
+            request("POST /api/instance", "Content-Length: 4", "Content-Length: 5", body=b"abcd")
         ),
         pytest.param(request("POST /api/instance", "Content-Length: -1"), id="a negative length"),
         pytest.param(request("GET /healthz", "Bad Header: x"), id="a space in a name"),
@@ -124,21 +125,41 @@ async def test_who_lacks_the_right_is_refused_before_its_body_is_asked_for(house
         pytest.param(b"GARBAGE\r\n\r\n", id="no HTTP at all"),
     ],
 )
-async def test_f66_f68_what_is_not_http_is_400_in_the_envelope(
+async def test_f66_f68_what_is_not_http_is_400_or_431_in_the_envelope(
     house: House, sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = await house.raw(sent)
-    assert answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.0 4"), answer[:80]
+    too_long = b"x" * 9000 in sent or b"y" * 9000 in sent
+    assert answer.split()[1] == (b"431" if too_long else b"400"), answer[:80]
     assert envelope(answer)["error"] == "invalid_request"
     assert "Traceback" not in caplog.text
     await still_answers(house)
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Idempotency-Key"])
+async def test_of_two_headers_that_decide_none_is_taken(house: House, name: str) -> None:
+    key = (await house.key("admin"))["Authorization"]
+    head = (f"Authorization: {key}", f"{name}: Bearer x", f"{name}: Bearer y", "Connection: close")
+    answer = await house.raw(request("POST /api/reload", *dict.fromkeys(head)))
+    assert (answer.split()[1], envelope(answer)["field"]) == (b"400", name)
+    assert not house.server._parts.reload.is_set()
+
+
+async def test_a_disk_that_is_full_is_507_in_every_handler(house: House) -> None:
+    """An import was answered with 500, and a traceback stood in the log."""
+
+    async def full(*_asked: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    house.supervisor.history = full
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.get("/api/events")
+        assert (answer.status, (await answer.json())["error"]) == (507, "disk_full")
+
+
 @pytest.mark.parametrize(
     "id",
-    [
-        *("../x", "..%2fx", "%2e%2e", "a%0ab", "a%00", "A", "a.service", "x" * 49, "%c3%a9", "%"),
-    ],
+    [*("../x", "..%2fx", "%2e%2e", "a%0ab", "a%00", "A", "a.service", "x" * 49, "%c3%a9", "%")],
 )
 async def test_f69_a_foul_id_never_reaches_the_supervisor(house: House, id: str) -> None:
     key = await house.key("admin")
@@ -201,12 +222,9 @@ async def test_f65_a_body_over_the_limit_is_413_said_or_streamed(open_house: Ope
 
 async def test_compressed_and_foreign_bodies_are_415(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
-        for headers in (
-            {"Content-Type": "application/json", "Content-Encoding": "gzip"},
-            {"Content-Type": "text/plain"},
-            {"Content-Type": "application/x-www-form-urlencoded"},
-            {},
-        ):
+        packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        foreign = ("text/plain", "application/x-www-form-urlencoded")
+        for headers in (packed, {}, *({"Content-Type": kind} for kind in foreign)):
             answer = await local.post("/api/instance", data=b"{}", headers=headers)
             assert answer.status == 415, headers
 
