@@ -75,8 +75,7 @@ class Incoming:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
         all were there."""
         made = [(record, encode(record)) for record in records]
-        newest = self._do(self._append, made)
-        if newest:
+        if newest := self._do(self._append, made):
             self._do(self._trim)
         return newest
 

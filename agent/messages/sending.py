@@ -383,8 +383,7 @@ class Sending:
                 return
             now = outbox.now()
             for sender in senders:
-                late = [it for it in sender.waiting.values() if it.row.expires_wall <= now]
-                for waiting in late:
+                for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
