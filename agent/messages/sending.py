@@ -177,8 +177,7 @@ class Sending:
         """Newest first, as the API shows them; `before`: the id of the last one seen."""
         outbox = await self._ready()
         number = (await self._find(outbox, id, before)).number if before else 0
-        rows = await outbox.page(id, state, number, limit)
-        return [self._show(row) for row in rows]
+        return [self._show(row) for row in await outbox.page(id, state, number, limit)]
 
     async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
         return self._show(await self._find(await self._ready(), id, message))
