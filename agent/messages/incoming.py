@@ -75,8 +75,7 @@ class Incoming:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
         all were there."""
         made = [(record, encode(record)) for record in records]
-        newest = self._do(self._append, made)
-        if newest:
+        if newest := self._do(self._append, made):
             self._do(self._trim)
         return newest
 
@@ -322,10 +321,8 @@ def _find(db: sqlite3.Connection, args: Answer) -> Answer:
 
 def _name(db: sqlite3.Connection, args: Answer) -> Answer:
     """The number of a lid, or the lid of a number, by what arrived; "" = unknown."""
-    row = (
-        "(select {} from records where kind = 'message' and {} = ?1 and alias <> ''"
-        " and chat not like '%@g.us' order by cursor desc limit 1)"
-    )
+    row = "(select {} from records where kind = 'message' and {} = ?1 and alias <> ''"
+    row += " and chat not like '%@g.us' order by cursor desc limit 1)"
     both = f"{row.format('alias', 'chat')}, {row.format('chat', 'alias')}"
     return {"name": db.execute(f"select coalesce({both}, '')", (args["chat"],)).fetchone()[0]}
 

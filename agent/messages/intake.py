@@ -147,8 +147,7 @@ class Intake:
 
     async def _open_media(self, args: Mapping[str, Any]) -> Answer:
         """`ready` with the file's name, or `loading` where that takes longer than `wait`."""
-        id, chat = args["id"], args["chat"]
-        record = await self._ask(self._file.find, id, chat)
+        record = await self._ask(self._file.find, args["id"], args["chat"])
         return await self._media.open(record, args.get("wait", 0.0))
 
     async def _ask(self, work: Callable[..., T], *args: Any) -> T:

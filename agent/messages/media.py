@@ -151,10 +151,9 @@ class OutFiles:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self.folder / name, base64.b64decode(content))
         except OSError as error:
-            raise StoreError(
-                f"cannot keep the file of a message in {self.folder}: {error.strerror}",
-                code="disk_full" if error.errno in (28, 122) else "store",
-            ) from error
+            why = f"cannot keep the file of a message in {self.folder}: {error.strerror}"
+            full = error.errno in (28, 122)
+            raise StoreError(why, code="disk_full" if full else "store") from error
 
     def remove(self, *names: str) -> None:
         for name in filter(None, names):

@@ -27,7 +27,7 @@ from agent.engines.whatsapp import digits_of, without_device
 from agent.errors import Refused
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import WAITING, State, after_ack
-from agent.store.connect import explain
+from agent.store.connect import explain, opened
 from agent.store.writer import Writer
 
 NAME = "outbox.db"
@@ -131,6 +131,7 @@ create table cursors (instance text primary key, cursor integer not null);
 create table opened (id text, times integer, boot text, ahead real);
 insert into opened values ('', 0, '', 0);
 """,
+    "integrity_check",
 )
 
 
@@ -172,7 +173,7 @@ class Outbox:
                 raise explain("open", path, error) from error
             db.execute("pragma secure_delete = on").fetchall()
             aside.append(damage)
-            return Database(db, recursive_triggers=False, execute_plugins=False)
+            return opened(db)
 
         outbox = cls(await Writer.open(path, connect))
         try:
@@ -202,6 +203,9 @@ class Outbox:
                 ahead = max(time.time(), newest) - boot_now()
             row = "update opened set id = ?, times = ?, boot = ?, ahead = ?"
             db.execute(row, [*mark, boot_id(), ahead])
+            # Else a damaged one could not be read, nor the others of its session.
+            lost = "update messages set state = 'unknown', content = '' where state not in"
+            db.execute(f"{lost} {tuple(map(str, State))}")
             return mark, fresh, ahead
 
         self.mark, fresh, self.ahead = await self._writer.write(write)
@@ -248,10 +252,14 @@ class Outbox:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
 
     async def content(self, number: int) -> Mapping[str, Any] | None:
-        """None: it ended meanwhile."""
+        """None: it ended meanwhile. Refused: it is damaged."""
         row = "select content from messages where number = ?"
         found = await self._writer.read(lambda db: db.execute(row, [number]).fetchone())
-        content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
+        try:
+            content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
+        except ValueError as error:
+            why = f"cannot send it: {NAME} was damaged, and what it says cannot be read"
+            raise Refused(why, code="file_lost") from error
         return content
 
     async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
@@ -264,11 +272,9 @@ class Outbox:
         self, instance: InstanceId, state: str, before: int, limit: int
     ) -> list[OutMessage]:
         """Newest first; `before`: a number, or 0."""
-        rows = (
-            "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
-            " and (?3 = 0 or number < ?3) order by number desc limit ?4"
-        )
-        return await self._rows(rows, instance, state, before, limit)
+        rows = "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
+        page = f"{rows} and (?3 = 0 or number < ?3) order by number desc limit ?4"
+        return await self._rows(page, instance, state, before, limit)
 
     async def last_begun(self, instance: InstanceId) -> float:
         """Unix time of the session's last try; 0 = none is known."""
@@ -299,8 +305,7 @@ class Outbox:
 
         def write(db: Database) -> None:
             if cursor is not None:
-                row = "insert or replace into cursors values (?, ?)"
-                db.execute(row, [instance, cursor])
+                db.execute("insert or replace into cursors values (?, ?)", [instance, cursor])
             for ack in acks:
                 if ack[0] and not _note_ack(db, instance, ack, self.now()):
                     self._early.append((instance, ack))
@@ -310,10 +315,8 @@ class Outbox:
     async def followed(self) -> dict[InstanceId, int]:
         """The sessions with messages that acknowledgements may move, and up to where these were
         read."""
-        rows = (
-            "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
-            f" using (instance) where {_FOLLOWED}"
-        )
+        rows = "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
+        rows = f"{rows} using (instance) where {_FOLLOWED}"
         return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
     async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[OutMessage]:

@@ -163,7 +163,7 @@ class Reader:
             path, loop = self._registry.root / id / FOLDER / NAME, asyncio.get_running_loop()
             try:
                 return await loop.run_in_executor(None, read_only, path, do, args)
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # or it is damaged
                 why = f"{_CANNOT} of {id}: {error}; try again"
                 raise TryLater(why, code="slow") from error
 

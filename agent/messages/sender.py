@@ -129,8 +129,7 @@ class SessionSender:
         if waiting.maybe_out:
             await self._unsure(waiting, f"{words}; an earlier try may have sent it")
         else:
-            error = self._cannot(words, state.value)
-            await self._end(waiting, state, error, state.value, words)
+            await self._end(waiting, state, self._cannot(words, state.value), state.value, words)
         return True
 
     async def run(self) -> None:
@@ -241,13 +240,15 @@ class SessionSender:
             account = account_of(view)
             if account and row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
-                await self._fail(waiting, Refused(words, code=OTHER_ACCOUNT), tries=0)
-                return
+                raise Refused(words, code=OTHER_ACCOUNT)
             if waiting.maybe_out and not entry_of(engine).repeats:
                 await self._unsure(waiting, "the agent ended while it was sent")
                 return
             # On the disk before the session hears of it.
             await self._outbox.change(row.number, State.SENDING, begun_wall=self._outbox.now())
+        except Refused as error:
+            await self._fail(waiting, error, tries=0)
+            return
         except StoreError as error:
             self._holds.refuse(error.code, str(error), boot_now(), random.random())
             self._put_back(waiting)
@@ -304,8 +305,7 @@ class SessionSender:
         self._put_back(waiting)
 
     async def _unsure(self, waiting: Waiting, words: str) -> None:
-        error = self._cannot(words, UNSURE)
-        await self._end(waiting, State.UNKNOWN, error, State.UNKNOWN.value, words)
+        await self._end(waiting, State.UNKNOWN, self._cannot(words, UNSURE), "unknown", words)
 
     async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
         """Where it surely did not go out, its Idempotency-Key may be used again."""

@@ -177,8 +177,7 @@ class Sending:
         """Newest first, as the API shows them; `before`: the id of the last one seen."""
         outbox = await self._ready()
         number = (await self._find(outbox, id, before)).number if before else 0
-        rows = await outbox.page(id, state, number, limit)
-        return [self._show(row) for row in rows]
+        return [self._show(row) for row in await outbox.page(id, state, number, limit)]
 
     async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
         return self._show(await self._find(await self._ready(), id, message))
@@ -383,8 +382,7 @@ class Sending:
                 return
             now = outbox.now()
             for sender in senders:
-                late = [it for it in sender.waiting.values() if it.row.expires_wall <= now]
-                for waiting in late:
+                for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()

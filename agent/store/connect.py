@@ -60,7 +60,7 @@ CACHE = "cache_size = -256"
 """KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
-def _opened(conn: sqlite3.Connection) -> Database:
+def opened(conn: sqlite3.Connection) -> Database:
     # A row with damaged text is read all the same.
     conn.text_factory = partial(str, encoding="utf-8", errors="replace")
     return Database(conn, recursive_triggers=False, execute_plugins=False)
@@ -72,7 +72,7 @@ def connect(path: Path) -> Database:
             conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             # Closed later, it would take away the log of the database that stands there then.
             failed.callback(conn.close)
-            db = _opened(conn)
+            db = opened(conn)
             # Before any read: a read-only file or folder shows itself here.
             mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
             if mode != "wal":
@@ -95,7 +95,7 @@ def connect_to_read(path: Path) -> Database:
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
     conn.execute(f"pragma {CACHE}")
-    return _opened(conn)
+    return opened(conn)
 
 
 def check(db: Database) -> str:

@@ -88,8 +88,7 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
         case ActionKind.STOP:
             await _stop(means, facts, plan)
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
-            answers = means.settings.config.health.timeout
-            await _call(facts, kind, max(answers, CALL_TIMEOUT))
+            await _call(facts, kind, max(means.settings.config.health.timeout, CALL_TIMEOUT))
             if kind is ActionKind.DISCONNECT:
                 failpoint("repair_disconnected")
         case ActionKind.SET_ASIDE:

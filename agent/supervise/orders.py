@@ -155,6 +155,7 @@ class Orders:
         self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
     ) -> Session:
         facts.note(kind, sentence, category)
+        facts.saved.identity = None  # its file is written again: it may have been changed
         await self.registry.save_order(facts)
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)

@@ -241,14 +241,18 @@ def test_each_reader_gets_each_record_once_or_a_gap_that_counts_it(
 
 
 def damage(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(os.urandom(os.fstat(file.fileno()).st_size - 4096))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
 
 
 def schema(path: Path) -> None:
     """SQLite quotes it in its error, and Python cannot read that."""
     path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \x8fABLE"))
+
+
+def column(path: Path) -> None:
+    """One bit, which SQLite's own check does not see."""
+    path.write_bytes(path.read_bytes().replace(b"owner text", b"ownep text"))
 
 
 def link(path: Path) -> None:
@@ -275,7 +279,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, schema, other, folder, empty, link, owner])
+@pytest.mark.parametrize("hurt", [damage, schema, column, other, folder, empty, link, owner])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:

@@ -67,8 +67,7 @@ async def test_what_the_disk_does_not_take_is_refused_and_said_once(
         assert await code_of(at.intake.keep([message(2)])) == "not_kept"
     monkeypatch.delenv(VARIABLE)
     await at.intake.keep([message(2)])
-    kinds = [kind for kind in at.kinds() if kind != KEPT]
-    assert kinds == ["not_kept", "kept_again"]
+    assert [kind for kind in at.kinds() if kind != KEPT] == ["not_kept", "kept_again"]
     assert numbers_of((await at.ask("messages", after=0, limit=100))["records"]) == [1, 2]
     await at.intake.close()
 

@@ -55,8 +55,7 @@ class Bench:
     async def bring(self, number: int = 1, **more: Any) -> str:
         media = {"mimetype": "image/jpeg", "size": len(CONTENT), "filename": "a.jpg"}
         media["sha256"] = hashlib.sha256(CONTENT).hexdigest()
-        private = {"url": f"https://{number}"}
-        record = message(number, media=media | more, _media=private)
+        record = message(number, media=media | more, _media={"url": f"https://{number}"})
         await self.intake.keep([record])
         return str(record["id"])
 
@@ -83,8 +82,7 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
 
 async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(tmp_path: Path) -> None:
     at = Bench(tmp_path)
-    id = await at.bring()
-    async with at.reader.media(ID, id, "", 30) as (_, file):
+    async with at.reader.media(ID, await at.bring(), "", 30) as (_, file):
         first = file.read(9)
         path = next((at.folder / "messages" / "media").iterdir())
         old = time.time() - LIVES

@@ -38,3 +38,13 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
 
     await eventually(found, ("CONNECTED", ""))
     assert ((await agent.show("a"))["account"], await agent.codes("a")) == (account, codes)
+
+
+async def test_a_start_writes_an_identity_file_again_that_was_changed(agent, eventually):
+    """It is JSON all the same, so no check of the file tells."""
+    file = await connected(agent, eventually) / "instance.json"
+    changed = file.read_bytes().replace(b"scan_after", b"scan_aftep")
+    await agent.kill_worker("a", lambda: file.write_bytes(changed))
+    await eventually(lambda: reason(agent), "misconfigured")
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -1,5 +1,8 @@
 """The outbox: what is accepted is sent once, over drops and deletions."""
 
+import sqlite3
+from contextlib import closing
+
 from tests.world.sending import (
     ID,
     OUTBOX,
@@ -25,6 +28,23 @@ async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, ev
     assert (await agent.do("GET", OUTBOX))["messages"] == [by_whatsapp]
     status, sent = await agent.ask("POST", f"{PATH}?wait=30", {"to": TO, "text": "now"})
     assert (status, sent["message_id"][:4]) == (200, "3EB0")
+
+
+async def test_a_damaged_row_holds_up_no_other_message(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    ids = [await say(agent, f"number {n}") for n in range(4)]
+    await agent.stop()
+    hurts = ("state = 'accupted'", "content = '{'", "lane = cast(x'ff' as text)")
+    with closing(sqlite3.connect(agent.state / "outbox.db", isolation_level=None)) as db:
+        for number, hurt in enumerate(hurts, 1):
+            db.execute(f"update messages set {hurt} where number = {number}")
+    await agent.start()
+    await agent.clear(ID)
+    await eventually(lambda: heard(agent, "number 3"), ["number 3"])
+    shown = (await agent.do("GET", OUTBOX))["messages"]
+    assert [each["state"] for each in reversed(shown)][:2] == ["unknown", "failed"]
+    assert [each["id"] for each in reversed(shown)] == ids
 
 
 async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eventually):

@@ -81,7 +81,7 @@ class ClientLife:
     ) -> None:
         """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
         self.client: Client | NodeShare | None = None
-        self._speaker: Client | NodeShare | None = None
+        self._speaker: Conversation | None = None
         """Whose events come: also while it is hung up."""
         self._folder = folder
         self._settings = settings

@@ -18,9 +18,8 @@ from agent.engines.whatsapp import receiver_of
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
-    from agent.engines.baileys.client import Client
     from agent.engines.baileys.client_life import Join
-    from agent.engines.baileys.pack import NodeShare
+    from agent.engines.baileys.conversation import Conversation
 
 Status = ConnectionStatus
 OLD_FRAME = 20.0
@@ -224,7 +223,7 @@ class BaileysEngine:
             f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
         )
 
-    def _connected(self, what: str) -> "Client | NodeShare":
+    def _connected(self, what: str) -> "Conversation":
         client = self._life.client
         if client is None or not self._state.connected or self._stopping:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")

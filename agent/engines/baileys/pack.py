@@ -75,14 +75,12 @@ class NodeShare(Conversation):
         finally:
             self._node.sends.release()
 
-    async def close(self) -> None:
-        """Node closes the session's files; all was saved before."""
-        await self.kill("it was closed")
-
-    async def kill(self, why: str = "it was hung up") -> None:
+    async def kill(self, why: str = "it was closed") -> None:
         """Return when Node writes to the session's folder no more."""
         if self.end(why):
             await asyncio.shield(self._node.leave(self))
+
+    close = kill
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """What this session cannot use ends its own share, and leaves the others theirs."""
@@ -136,9 +134,8 @@ class SharedNode:
         return task
 
     async def _forget(self, share: NodeShare) -> None:
-        client = self._client
         self._shares.pop(share.name, None)
-        if client is None or not client.alive:
+        if (client := self._client) is None:
             return
         try:
             await client.call("forget", FORGET_WITHIN, name=share.name)
@@ -149,8 +146,8 @@ class SharedNode:
         """Look after Node until cancelled; `alive` is called at each look."""
         while True:
             alive()
-            if (client := self._client) is not None and client.alive:
-                await self._look(client)
+            if self._client is not None:
+                await self._look(self._client)
             await asyncio.sleep(TICK)
 
     async def close(self) -> None:
