@@ -83,15 +83,15 @@ CLEANUP_BEGUN = [
     "repair_done:kill:1",
     "repair_begun:kill:2",
     "repair_stopped:kill",
-    # Of the backup's manifest, the identity, the trash's manifest.
-    *(f"after_tmp_write:kill:{count}" for count in (1, 2, 3)),
-    *(f"after_rename:kill:{count}" for count in (1, 2, 3)),
+    # Of the identity, the backup's manifest, the identity again, the trash's manifest.
+    *(f"after_tmp_write:kill:{count}" for count in (1, 2, 3, 4)),
+    *(f"after_rename:kill:{count}" for count in (1, 2, 3, 4)),
     "cleanup_reset:kill",
     "retire_manifest:kill",
 ]
 CLEANUP = [
-    "after_tmp_write:kill:4",  # of the new identity
-    "after_rename:kill:4",
+    "after_tmp_write:kill:5",  # of the new identity
+    "after_rename:kill:5",
     "retire_moved:kill",
     "set_aside:kill",
     "repair_done:kill:2",
