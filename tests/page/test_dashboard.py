@@ -113,12 +113,12 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
         await watcher.run("document.querySelector('#entrance-key').value = ''")
         await watcher.click("#entrance-key")
         await watcher.type(wrong)
-        await watcher.press("Enter", 13)
+        await watcher.press("Enter")
         await watcher.until("document.querySelector('#entrance-wrong').textContent !== ''")
 
     await watcher.click("#entrance-key")
     await watcher.type(keys["read"])
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until(pill("sales", "good"))
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     assert await watcher.run("document.querySelector('.tools-end .primary').hidden")
@@ -131,7 +131,7 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
     assert await watcher.run("sessionStorage.length") == 0
     await watcher.click("#entrance-key")
     await watcher.type(keys["instance:sales"])
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until(pill("sales", "good"))
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     assert await watcher.run("document.querySelector('[data-id=other]')") is None
@@ -152,10 +152,10 @@ async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
     await watcher.until("document.querySelector('.title .pill').textContent === 'Connected'")
 
     await watcher.run("document.querySelector('[data-do=log-out]').focus()")
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until("document.querySelector('dialog').open")
     assert await watcher.run("document.activeElement.textContent") == "Cancel"
-    await watcher.press("Escape", 27)
+    await watcher.press("Escape")
     await watcher.until("!document.querySelector('dialog').open")
     assert await watcher.run("document.activeElement.dataset.do") == "log-out"
     assert await agent.status("sales") == "CONNECTED"
@@ -167,7 +167,7 @@ async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
     assert await watcher.run("document.querySelector('dialog .danger').disabled")
     await watcher.type("s")
     await picture(watcher, "dialog")
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until("location.hash === '#/'")
     await watcher.until("!document.querySelector('[data-id=sales]')")
     assert (await agent.ask("GET", "/api/instance/sales"))[0] == 404

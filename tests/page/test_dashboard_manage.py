@@ -24,7 +24,7 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await watcher.go(f"http://{agent.listen}/#/agent")
     await watcher.click("#entrance-key")
     await watcher.type(admin)
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until("document.querySelector('#keys .row').innerText.includes('this page')")
     assert await watcher.run(WIDE) <= 390, "the bar has room for all it offers"
     assert (
@@ -44,7 +44,7 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await watcher.until("document.querySelector('#new-key').textContent.startsWith('wak_')")
     token = await watcher.run("document.querySelector('#new-key').textContent")
     await picture(watcher, "new-key")
-    await watcher.press("Enter", 13)
+    await watcher.press("Enter")
     await watcher.until("!document.querySelector('dialog').open")
     bearer = {"Authorization": f"Bearer {token}"}
     (seen,) = (await agent.ask("GET", "/api/instances", headers=bearer))[1]["instances"]

@@ -57,7 +57,7 @@ async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
     question = await watcher.run("document.querySelector('dialog').innerText")
     assert "banned the account" in question and "each login makes the ban longer" in question
     await picture(watcher, "ban-asks")
-    await watcher.press("Escape", 27)
+    await watcher.press("Escape")
     await watcher.until("!document.querySelector('dialog').open")
     story = "document.querySelector('#instance .story').innerText"
     await agent.clear("sales")

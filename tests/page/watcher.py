@@ -1,26 +1,25 @@
-"""A person at the dashboard: a real browser with one page, and what it did on the network."""
+"""A person at the dashboard: a real browser with one page, and what it did on the network. Driven
+by pyppeteer, so that no fault of the product's own client is on both sides."""
 
 import asyncio
-import base64
 import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-from agent.engines.web.browser import process
-from agent.engines.web.browser.connection import DebuggerConnection
-from agent.engines.web.browser.process import Browser, command_line, find_browser
+from pyppeteer import launch
+
+from agent.engines.web.browser.process import find_browser
 from agent.errors import ConfigError
 from tests.lacking import lacks
 
-_WATCH = """
-window.__violations = [];
-document.addEventListener("securitypolicyviolation",
-    (event) => window.__violations.push(event.violatedDirective + " " + event.blockedURI));
-"""
+_WATCH = """() => {
+    window.__violations = [];
+    document.addEventListener("securitypolicyviolation",
+        (event) => window.__violations.push(event.violatedDirective + " " + event.blockedURI));
+}"""
 
 # Where the middle of an element is, when it was at the same place for two frames and nothing
 # lies over it. From then on the page notes whether the next click met it.
@@ -47,21 +46,26 @@ _STANDS_STILL = """(async () => {
     }, {capture: true, once: true});
     return at;
 })()"""
-
-
 PATIENCE = 60.0
-"""Seconds of a call or a wait: they guard against hanging."""
+"""Seconds of a wait: they guard against hanging."""
+# It sees this repository's page alone.
+_ARGUMENTS = ["--no-sandbox", "--no-zygote", "--disable-gpu"]
 
 
 class Watcher:
-    def __init__(self, browser: Browser, page: DebuggerConnection) -> None:
-        self._browser = browser
-        self._page = page
+    def __init__(self, browser: Any, page: Any) -> None:
+        self._browser, self._page = browser, page
+        self.call = page._client.send
         self.asked: list[str] = []
         """Every address that the page asked for."""
         self.complaints: list[str] = []
         """Errors in its console, and uncaught exceptions."""
         self.loads = 0
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("load", lambda *_: self._loaded())
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page._client.on("Network.webSocketCreated", lambda e: self.asked.append(e["url"]))
+        page._client.on("Log.entryAdded", self._logged)
 
     @classmethod
     async def open(cls, profile: Path) -> "Watcher":
@@ -69,25 +73,18 @@ class Watcher:
             program = find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
         except ConfigError as error:
             lacks(str(error))
-        line = command_line(program, profile, "")
-        with patch.object(process, "START", PATIENCE):
-            browser = await Browser.run(line, "")
-        blank = {"url": "about:blank"}
-        page = await browser.debugger.call("Target.createTarget", blank, within=PATIENCE)
-        made = cls(browser, await browser.debugger.attach(page["targetId"], within=PATIENCE))
-        await made._listen()
+        browser = await launch(
+            executablePath=str(program.path),
+            userDataDir=str(profile),
+            args=_ARGUMENTS,
+            autoClose=False,
+            handleSIGINT=False,
+            handleSIGTERM=False,
+            handleSIGHUP=False,
+        )
+        made = cls(browser, (await browser.pages())[0])
+        await made._page.evaluateOnNewDocument(_WATCH)
         return made
-
-    async def _listen(self) -> None:
-        page = self._page
-        page.on("Network.requestWillBeSent", lambda e: self.asked.append(e["request"]["url"]))
-        page.on("Network.webSocketCreated", lambda e: self.asked.append(e["url"]))
-        page.on("Page.loadEventFired", lambda _: self._loaded())
-        page.on("Runtime.exceptionThrown", lambda e: self.complaints.append(json.dumps(e)[:2000]))
-        page.on("Log.entryAdded", self._logged)
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            await self.call(f"{domain}.enable")
-        await self.call("Page.addScriptToEvaluateOnNewDocument", {"source": _WATCH})
 
     def _loaded(self) -> None:
         self.loads += 1
@@ -98,9 +95,6 @@ class Watcher:
         if entry["level"] == "error" and entry["source"] not in ("network", "other"):
             self.complaints.append(entry["text"])
 
-    async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        return await self._page.call(method, params, within=PATIENCE)
-
     async def size(self, width: int, height: int, *, phone: bool = False) -> None:
         shape = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
         await self.call("Emulation.setDeviceMetricsOverride", shape)
@@ -110,10 +104,8 @@ class Watcher:
 
     async def run(self, script: str) -> Any:
         """What the expression comes to, as JSON."""
-        told = await self.call(
-            "Runtime.evaluate",
-            {"expression": script, "returnByValue": True, "awaitPromise": True},
-        )
+        asked = {"expression": script, "returnByValue": True, "awaitPromise": True}
+        told = await self.call("Runtime.evaluate", asked)
         assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
         return told["result"].get("value")
 
@@ -143,13 +135,11 @@ class Watcher:
         at = await self.run(_STANDS_STILL % found)
         if at is None:
             return False
-        for kind in ("mousePressed", "mouseReleased"):
-            event = {"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}
-            await self.call("Input.dispatchMouseEvent", event)
+        await self._page.mouse.click(*at)
         return bool(await self.run("window.__met !== false"))
 
     async def type(self, text: str) -> None:
-        await self.call("Input.insertText", {"text": text})
+        await self._page.keyboard.sendCharacter(text)
 
     async def choose(self, field: str, value: str) -> None:
         await self.run(
@@ -157,20 +147,16 @@ class Watcher:
             f" e.value = {json.dumps(value)}; e.dispatchEvent(new Event('change')); }})()"
         )
 
-    async def press(self, key: str, code: int) -> None:
-        for kind in ("rawKeyDown", "keyUp"):
-            event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
-            await self.call("Input.dispatchKeyEvent", event)
-            if kind == "rawKeyDown" and key == "Enter":
-                await self.call("Input.dispatchKeyEvent", {"type": "char", "text": "\r"})
+    async def press(self, key: str) -> None:
+        await self._page.keyboard.press(key)
 
     async def picture(self, path: Path) -> None:
-        told = await self.call("Page.captureScreenshot", {"format": "png"})
-        path.write_bytes(base64.b64decode(told["data"]))
+        await self._page.screenshot({"path": str(path)})
 
     async def violations(self) -> list[str]:
         found: list[str] = await self.run("window.__violations")
         return found
 
     async def close(self) -> None:
-        await self._browser.close(within=5)
+        await self._browser.close()
+        self._browser.process.wait(PATIENCE)
