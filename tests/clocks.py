@@ -10,13 +10,12 @@ _time, _monotonic, _gettime, _sleep = time.time, time.monotonic, time.clock_gett
 
 
 class Clock:
-    """All clocks begin at a whole second, and move together: what is done at whole
-    seconds or minutes is done in the same order each time."""
+    """All clocks begin at a whole second, the machine's always at the same, and move together:
+    what is done at whole seconds or minutes is done in the same order, and rounded alike."""
 
     def __init__(self) -> None:
         self.moved, self.most = 0.0, math.inf
-        self.wall, self.monotonic = _time() // 1 + 1, (_monotonic() // 3600 + 1) * 3600
-        self.boot = (_gettime(time.CLOCK_BOOTTIME) // 3600 + 1) * 3600
+        self.wall, self.monotonic, self.boot = _time() // 1 + 1, 3600.0, 3600.0
 
 
 _stopped: Clock | None = None
