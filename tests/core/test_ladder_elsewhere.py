@@ -100,7 +100,7 @@ def play(
         if repair.over:
             break
         if action.kind is K.WAIT:
-            at = min(action.not_before_wall - WALL, at + 1.0)
+            at = min(action.not_before_wall - WALL, at + 10.0)
             continue
         at += 2.0
         ok = action.kind in works
