@@ -43,8 +43,9 @@ class Intake:
         self._writing: asyncio.Task[None] | None = None
         """Takes all that waits when its turn comes; None: the next record begins one."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        # Records of an earlier run have a cursor, too; 0: nothing was ever kept.
-        self._newest = self._told = int(self._file.path.exists())
+        # Records of an earlier run have a cursor, too; 0: nothing was ever kept. The folder alone
+        # is looked at: a file in it that cannot be read costs messages, not the session.
+        self._newest = self._told = int((folder / FOLDER).exists())
         self._refused_since = 0.0
         self._begin("look at old messages", self._look)
 

@@ -22,6 +22,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.folder import unless_absent
 from agent.vault.identity import read_identity
+from agent.vault.restore import KEPT
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 
@@ -72,8 +73,7 @@ class Orders:
 
     async def enable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        ended = facts.ended_by.final
-        if ended and facts.instance.enabled and facts.should_run:
+        if facts.ended_by.final and facts.instance.enabled and facts.should_run:
             # An enabled session that WhatsApp ended gets no further login.
             already = "an operator enabled it; it was enabled already"
             return await self.intend(facts, "enabled", already)
@@ -127,8 +127,7 @@ class Orders:
         return await self.intend(facts, "operator", "an operator asked for a restart")
 
     def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
-        facts = self.registry.get(id)
-        must_be_confirmed(facts, doing, confirmed=True, passkey=confirmation)
+        must_be_confirmed(self.registry.get(id), doing, confirmed=True, passkey=confirmation)
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
         """Note whether its account needs a passkey to link a device."""
@@ -181,9 +180,8 @@ class Orders:
                     retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name
             words = f"deleted; its session is in the trash as {name or 'nothing'}"
-            said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
-            await self.registry.store.remove(id, said)
+            await self.registry.store.remove(id, entry(facts, "deleted", words))
             self.registry.drop(facts)
             return name
 
@@ -195,6 +193,10 @@ class Orders:
         async with self.registry.making(id, f"restore {id}"):
             await asyncio.to_thread(restore_trash, self.registry.root, name)
             identity = await asyncio.to_thread(read_identity, self.registry.root / id)
+            instance = identity.instance
+            if not (self.registry.root / id / KEPT).exists():
+                # Its messages went on with what replaced it, and so did its readers' places.
+                instance = replace(instance, created_wall=time.time())
             # Restored by an operator: a former stop or logout in its record is dropped, but a
             # pairing that WhatsApp no longer knows stays ended.
             record = replace(
@@ -207,10 +209,9 @@ class Orders:
             )
             said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
             try:
-                doing, engine = f"restore {id}", identity.instance.engine
-                async with self.registry.alone(id, engine, doing, arrives=True):
-                    await self.registry.store.add(identity.instance, record, said)
-                    self.registry.add(identity.instance, record)
+                async with self.registry.alone(id, instance.engine, f"restore {id}", arrives=True):
+                    await self.registry.store.add(instance, record, said)
+                    self.registry.add(instance, record)
             except (Refused, TryLater):
                 await asyncio.to_thread(retire, self.registry.root, id, "deleted")
                 raise

@@ -14,20 +14,16 @@ from agent.messages.intake import LOOK_EVERY, Intake
 from tests.messages.bench import code_of
 from tests.messages.records import CHAT, message, numbers_of
 
-ID = InstanceId("sales")
 LID = "123456789012345@lid"
 
 
 class Bench:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.told: list[Happening] = []
-        self.intake = Intake(folder, ID, settings, self.told.append)
+        self.intake = Intake(folder, InstanceId("sales"), settings, self.told.append)
 
     async def ask(self, do: str, **args: Any) -> Mapping[str, Any]:
         return await self.intake.works[do](args)
-
-    def kinds(self) -> list[str]:
-        return [each.kind for each in self.told]
 
 
 async def test_all_that_wait_share_one_commit_and_the_agent_hears_of_the_newest(
@@ -67,9 +63,12 @@ async def test_what_the_disk_does_not_take_is_refused_and_said_once(
         assert await code_of(at.intake.keep([message(2)])) == "not_kept"
     monkeypatch.delenv(VARIABLE)
     await at.intake.keep([message(2)])
-    assert [kind for kind in at.kinds() if kind != KEPT] == ["not_kept", "kept_again"]
+    assert [each.kind for each in at.told if each.kind != KEPT] == ["not_kept", "kept_again"]
     assert numbers_of((await at.ask("messages", after=0, limit=100))["records"]) == [1, 2]
-    await at.intake.close()
+    monkeypatch.setattr(Path, "exists", lambda it: it.name == "messages" or Path("/-").stat())
+    unreadable = Bench(tmp_path)  # its worker runs all the same
+    assert await code_of(unreadable.ask("messages", after=0, limit=100)) == "unreadable"
+    await asyncio.gather(at.intake.close(), unreadable.intake.close())
 
 
 async def test_an_idle_session_has_no_file_and_answers_all_the_same(tmp_path: Path) -> None:

@@ -54,6 +54,11 @@ async def test_a_clean_up_leaves_what_is_kept_to_its_readers(agent, eventually):
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     assert kept_in(agent.state / "sessions" / "a") == [0, 1, 2]
     assert not list((agent.state / "sessions" / ".carried").iterdir())
+    made = (await agent.show("a"))["created"]
+    (replaced,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
+    await agent.do("DELETE", "/api/instance/a")
+    await agent.do("POST", f"/api/trash/{replaced}/restore", {})
+    assert (await agent.show("a"))["created"] != made, "webhooks' places are those of the other"
 
 
 async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(agent, eventually):
