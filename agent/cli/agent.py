@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import CONFIG, Commands, Options, Words, say
+from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.errors import Refused
 from agent.files import write_whole
 
@@ -82,10 +82,6 @@ def overrides_of(options: Options) -> dict[str, str]:
 def version(options: Options) -> int:
     """Print the version."""
     return options.print({"version": VERSION, "build": BUILD}, version_line())
-
-
-def version_line() -> str:
-    return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"
 
 
 def check_config(options: Options) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.cli import pair as command
-from agent.cli.main import run
+from agent.cli.command import run
 from agent.cli.pair import find_visible_browser
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives import Limits, read_archive_manifest
