@@ -36,7 +36,7 @@ COMMANDS = (
     ("agent.messages.commands", "a session", "messages outbox"),
     ("views", "what happens", "list show why reasons top events logs"),
     ("doctor", "what happens", "doctor"),
-    ("repairs", "repairs", "repair recover ensure-healthy cleanup incidents health"),
+    ("session", "repairs", "repair recover ensure-healthy cleanup incidents health"),
     ("session", "copies, and moving in", "snapshot snapshots restore trash removed"),
     ("agent.moving.commands", "copies, and moving in", "export import"),
     ("pair", "copies, and moving in", "pair"),
@@ -455,6 +455,7 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Read:
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
 _ARGUMENTS: Mapping[str, Read] = {
     **{"ID": parse_instance_id, "FILE": Path},
+    "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
     **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
     **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
 }

@@ -1,7 +1,7 @@
-"""A session: `create`, `settings`, `enable`, `disable`, `start`, `stop`, `restart`, `logout`,
-`delete`, `passkey`; the code that links it and its page; its copies; `send`, where the API also
-sends other kinds than text and files; what `import` sends of it and shows. `--wait` follows it
-until it is connected, or until only a person can help."""
+"""A session: its life (`create` to `delete`), the code that links it and its page, its copies, its
+repairs, with those of all sessions and incidents; `send`, where the API also sends other kinds than
+text and files; what `import` sends of it and shows. `--wait` follows it until it is connected, or
+until only a person can help."""
 
 import json
 import sys
@@ -9,12 +9,24 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Columns, Commands, Options, Words, clean, duration, moment, pair_lines
-from agent.core.model import parse_instance_id
+from agent.cli.command import (
+    Columns,
+    Commands,
+    Options,
+    Words,
+    clean,
+    duration,
+    moment,
+    pair_lines,
+    say,
+)
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
@@ -46,7 +58,6 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("restart", "restart an instance's worker", "will be restarted", WAIT),
     ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
-_WAIT = 30
 _LARGEST = 64 << 20
 """More bytes no api.media_limit lets through."""
 _SEND: Words = {
@@ -56,8 +67,8 @@ _SEND: Words = {
     "--quote ID": "reply to that message",
     "--idempotency-key KEY": "send a message with this key only once",
     "--wait SECONDS": (
-        f"seconds to wait until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
-        {"type": int, "default": _WAIT},
+        "seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept",
+        {"type": int, "default": 30},
     ),
 }
 
@@ -121,6 +132,20 @@ def add(commands: Commands) -> None:
     among.one("list", list_removed)
     words = {"NAME": "as `removed list` shows it"}
     among.one("restore", put_back, "20260115T103045Z", words=words)
+
+    for name, summary in _ASKED.items():
+        words = {} if name == "recover" else _MAY_END
+        commands.one(name, ask, summary=summary, words=words, verb=name)
+    words = {
+        "id=all|ID": "every instance, or one",
+        "--dry-run": "print the steps without doing them",
+        "--debug": "print each step to stderr",
+    }
+    commands.add("repair", repair, "all --dry-run", words=words)
+    among = Commands(commands.add("incidents", incidents))
+    words = {"GROUP": "as `incidents` shows it"}
+    among.add("release", release, "sandbox", words=words)
+    commands.one("health", health)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -241,11 +266,8 @@ def screenshot(options: Options) -> int:
     """Take a picture of an instance's page, with its codes hidden."""
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot?wait=300"
-    with options.client.exchange("GET", path) as response:
-        picture = response.read()
-    with whole_file(options.file) as file:
-        file.write(picture)
-    written = {"file": str(options.file), "bytes": len(picture)}
+    with options.client.exchange("GET", path) as response, whole_file(options.file) as file:
+        written = {"file": str(options.file), "bytes": file.write(response.read())}
     return options.print(written, f"{options.file} written; it may show messages")
 
 
@@ -393,6 +415,100 @@ def put_back(options: Options) -> int:
 def _removed(row: dict[str, Any]) -> str:
     folder = "the whole folder, " if row["whole"] else ""
     return f"{folder}{row['files']} files, {row['keys']} keys in Redis"
+
+
+# Repairs, of one session and of all in one round; incidents
+
+_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
+_STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
+_MAY_END: Words = {
+    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
+    " chats",
+    **CONFIRM,
+}
+_ASKED = {
+    "recover": "repair an instance by every step that keeps its pairing",
+    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
+    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
+    " an Evolution server deletes it with its chats",
+}
+
+
+def ask(options: Options) -> int:
+    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
+    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
+    ending = result["ending"].replace("_", " ")
+    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    if result["healthy"]:
+        done = "was repaired" if result["recovered"] else "is well"
+        done = "shows a new code to scan" if result["cleaned"] else done
+    return options.print(result, f"{options.id} {done}", good=result["healthy"])
+
+
+def repair(options: Options) -> int:
+    """Run one round of repairs; exit status 1 if a session is still unwell."""
+    client, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
+    instances = client.instances() if every else [client.get(one)]
+    events = "/api/events" if every else f"{one}/events"
+    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
+    work = _dry_run if options.dry_run else partial(_repair, client)
+    newest = client.get(events, limit=1)["events"] if options.debug else []
+    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
+
+    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+        done = [*pool.map(work, unwell)]
+    if options.debug:
+        query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
+        for event in client.get(events, **query)["events"]:
+            line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
+            say(f"{moment(event['time'])} {line}")
+    rows = [
+        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
+        for it, did in zip(unwell, done, strict=True)
+    ]
+    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
+    options.print_rows(rows, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in rows) else 1
+
+
+def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
+    """The ladder for this instance; steps that end a pairing only where it has none."""
+    from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
+
+    health = instance["health"]
+    state = ConnectionStatus(health["state"])
+    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    ladder = LADDERS[trouble_of(verdict)]
+    steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
+    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
+
+
+def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result = client.post(f"/api/instance/{instance['id']}/recover?wait=300")
+    except AgentSaidNo as error:
+        return {"result": str(error), "good": False, "steps": []}
+    words = result["ending"].replace("_", " ") or "well"
+    return {"result": words, "good": result["healthy"], "steps": []}
+
+
+def incidents(options: Options) -> int:
+    """Show failures that many instances have in common."""
+    columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
+    return options.print_list("/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
+
+
+def release(options: Options) -> int:
+    """Let the members of an incident try again."""
+    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
+    return options.do(f"POST {path}", f"{done}: its instances try again")
+
+
+def health(options: Options) -> int:
+    """Check an instance now; exit status 1 when it is not well."""
+    health = options.ask("POST health", wait=300)
+    line = f"{options.id}  {health['verdict']}: {health['sentence']}"
+    return options.print(health, clean(line), good=health["healthy"])
 
 
 # Importing: an archive sent to the agent, the list of sessions

@@ -215,7 +215,9 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
     idle = repair is None or repair["ending"]
-    if idle and (given_up or (reason is not None and reason.hopeless)):
+    if details["reason"] == "session_unreadable":
+        yield f"it starts within a second once its folder can be used; look: wa-agent health {id}"
+    elif idle and (given_up or (reason is not None and reason.hopeless)):
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
     elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"
