@@ -16,35 +16,20 @@ from agent.files import write_whole
 
 
 def add(commands: Commands) -> None:
-    example = "--state .state --listen 127.0.0.1:8470"
-    commands.add("run", run, example, words=CONFIG)
+    commands.add("run", run, "--state .state --listen 127.0.0.1:8470", CONFIG)
     commands.add("version", version)
     example = "--config agent.toml"
     among = commands.group("config", "the configuration", f"check {example}")
-    among.add("check", check_config, example, words=CONFIG)
-    among.add("show", show_config, example, words=CONFIG)
-    words: Words = {**CONFIG, "--force": "replace a file"}
-    among.add("init", init_config, example, words=words)
-    summary = "keys for the HTTP interface"
-    among = commands.group("key", summary, "add shop --scope operate")
-    words = {
-        "NAME": ("name of the key, such as its program", {"type": str}),
-        "--scope SCOPE…": (
-            "read, operate, admin or instance:ID; may be repeated",
-            {"required": True},
-        ),
-    }
-    among.add("add", add_key, "prometheus --scope read", words=words)
+    among.add("check", check_config, example, CONFIG)
+    among.add("show", show_config, example, CONFIG)
+    among.add("init", init_config, example, CONFIG)
+    among = commands.group("key", "keys for the HTTP interface", "add shop --scope operate")
+    words: Words = {"NAME": ("name of the key, such as its program", {"type": str})}
+    among.add("add", add_key, "prometheus --scope read", words)
     among.add("list", list_keys)
-    words = {"key_id=KEY": "its id, as `key list` shows it"}
-    among.add("revoke", revoke, "3f8a2c1d", words=words)
-    words = {
-        "--with ENGINE": (
-            "baileys: also fetch the npm packages of this engine",
-            {"dest": "engine", "choices": ("baileys",)},
-        ),
-        "--remove": "take the service away; every session stays",
-    }
+    among.add("revoke", revoke, "3f8a2c1d")
+    engine = {"dest": "engine", "choices": ("baileys",)}
+    words = {"--with ENGINE": ("baileys: also fetch the npm packages of this engine", engine)}
     commands.add("install-units", install_units, words=words)
 
 
@@ -108,7 +93,10 @@ def show_config(options: Options) -> int:
 
 
 def init_config(options: Options) -> int:
-    """Write a commented configuration."""
+    """Write a commented configuration.
+
+    --force: replace a file
+    """
     from agent.config.load import load_config
     from agent.config.tables import render_config
     from agent.vault.folder import explain
@@ -132,7 +120,10 @@ def init_config(options: Options) -> int:
 
 
 def add_key(options: Options) -> int:
-    """Make a key and print it, once."""
+    """Make a key and print it, once.
+
+    --scope SCOPE…!: read, operate, admin or instance:ID; may be repeated
+    """
     body = {"name": options.name, "scopes": options.scope}
     return options.do("POST /api/keys", "{token}", body)
 
@@ -144,7 +135,10 @@ def list_keys(options: Options) -> int:
 
 
 def revoke(options: Options) -> int:
-    """Revoke a key."""
+    """Revoke a key.
+
+    key_id=KEY: its id, as `key list` shows it
+    """
     return options.do(f"DELETE /api/keys/{options.key_id}", "{id} revoked")
 
 
@@ -158,7 +152,10 @@ _CLEAN = {
 
 
 def install_units(options: Options) -> int:
-    """Make this program, installed by pip as root, a service of the machine."""
+    """Make this program, installed by pip as root, a service of the machine.
+
+    --remove: take the service away; every session stays
+    """
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
+from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -349,8 +350,8 @@ Run = Callable[[Options], int]
 Read = Callable[[str], Any]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
-it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated. In a pair
-also what argparse takes besides."""
+it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated, with `!` it
+must be given; `ONE|OTHER` is one of these words. In a pair also what argparse takes besides."""
 
 CONFIG: Words = {
     "--config FILE": "agent.toml",
@@ -375,9 +376,13 @@ class Commands:
         **known: Any,
     ) -> argparse.ArgumentParser:
         """`example`: what follows the command there; `known`: more that `run` finds among its
-        options, but for `summary`, which is the docstring of `run` otherwise."""
-        parser = self._add(name, known.pop("summary", run.__doc__), example)
-        add_words(parser, words)
+        options, but for `summary`, which is the docstring of `run` otherwise: what it does, and
+        below an empty line its own words, as `Words`."""
+        summary, _, own = cleandoc(known.pop("summary", run.__doc__)).partition("\n\n")
+        told = (line.partition(": ") for line in re.sub(r"\n +", " ", own).splitlines())
+        parser = self._add(name, summary, example)
+        arguments = {word: text for word, text in words.items() if not word.startswith("-")}
+        add_words(parser, {**arguments, **{word: text for word, _, text in told}, **words})
         add_common(parser)
         parser.set_defaults(run=run, **known)
         return parser
@@ -407,15 +412,17 @@ class Commands:
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
-        names, _, metavar = word.rstrip("…").partition(" ")
+        names, _, metavar = word.rstrip("…!").partition(" ")
         how: dict[str, Any] = {"metavar": metavar, "type": _VALUES.get(metavar)}
-        if word.endswith("…"):
+        how |= {"required": "!" in word}
+        if "…" in word:
             how |= {"action": "append", "default": []}
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
             metavar = shown.strip("[]")
             how = {"metavar": metavar, "type": _ARGUMENTS.get(metavar)}
             how |= {"nargs": "?"} if shown != metavar else {}
+            how |= {} if how["type"] or "|" not in shown else {"choices": shown.split("|")}
             names = dest or metavar.lower()
         elif not metavar:
             names, _, dest = names.partition("=")
@@ -459,5 +466,5 @@ _ARGUMENTS: Mapping[str, Read] = {
     **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
     **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
 }
-_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int}
+_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int, "CURSOR": int}
 """How a word is read, by its name in the help: an argument's, and an option's."""

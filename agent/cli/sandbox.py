@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.client import Client
-from agent.cli.command import Commands, Options, Words, clean
+from agent.cli.command import Commands, Options, clean
 from agent.cli.session import draw_code, file_fields
 from agent.errors import InvalidRequest, WaError
 
@@ -23,45 +23,16 @@ FAULTS_SHOWN = """\
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 
-_FAULT: Words = {
-    "FAULT": "name of the fault",
-    "--for SECONDS": "duration of the fault",
-}
-_SAY: Words = {
-    "CONTACT": "who writes: a number or a jid",
-    "[TEXT]": "the text, caption, emoji, option or state",
-    "--type TYPE": "of the message: text, image, audio, location, poll, …",
-    "--kind KIND": "message, message_reaction, message_delete, call, …",
-    "--of MESSAGE_ID": "the message that it is about",
-    "--group JID": "the group in which it is written",
-    "--from-me": "the account's owner writes it",
-    "--count N": "number of messages, which are numbered",
-    "--file FILE": "a file that it brings",
-    "--fields JSON": 'more of its record: {"quote": …, "mentions": …}',
-}
-_HEARD: Words = {
-    "--after CURSOR": ("those after this one", {"type": int}),
-    "--limit N": "how many at most, default 100",
-}
-
-
 def add(commands: Commands) -> None:
     summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
     among = commands.group("sandbox", summary, example)
     among.one("scan", scan)
-    parser = among.one("fault", fault, "zombie --for 30", words=_FAULT)
+    parser = among.one("fault", fault, "zombie --for 30")
     parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
     among.one("clear", clear)
-    among.one("say", say, "5511999990000 hello", words=_SAY)
-    among.one("heard", heard, words=_HEARD)
-    words: Words = {
-        "--state DIR": "where its state stays; XDG_STATE_HOME otherwise",
-        "--listen HOST:PORT": (
-            "address of the HTTP interface, default %(default)s",
-            {"default": "127.0.0.1:8470"},
-        ),
-    }
-    commands.add("demo", demo, words=words)
+    among.one("say", say, "5511999990000 hello")
+    among.one("heard", heard)
+    commands.add("demo", demo, listen="127.0.0.1:8470")
 
 
 def scan(options: Options) -> int:
@@ -70,7 +41,11 @@ def scan(options: Options) -> int:
 
 
 def fault(options: Options) -> int:
-    """Cause a fault."""
+    """Cause a fault.
+
+    FAULT: name of the fault
+    --for SECONDS: duration of the fault
+    """
     done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
     return options.do("POST sandbox/fault", done, body)
 
@@ -81,7 +56,19 @@ def clear(options: Options) -> int:
 
 
 def say(options: Options) -> int:
-    """Let a contact write."""
+    """Let a contact write.
+
+    CONTACT: who writes: a number or a jid
+    [TEXT]: the text, caption, emoji, option or state
+    --type TYPE: of the message: text, image, audio, location, poll, …
+    --kind KIND: message, message_reaction, message_delete, call, …
+    --of MESSAGE_ID: the message that it is about
+    --group JID: the group in which it is written
+    --from-me: the account's owner writes it
+    --count N: number of messages, which are numbered
+    --file FILE: a file that it brings
+    --fields JSON: more of its record: {"quote": …, "mentions": …}
+    """
     names = ("contact", "text", "type", "kind", "of", "group", "from_me", "count")
     body = options.given(*names)
     if options.file is not None:
@@ -95,7 +82,11 @@ def say(options: Options) -> int:
 
 
 def heard(options: Options) -> int:
-    """Show what the contacts got."""
+    """Show what the contacts got.
+
+    --after CURSOR: those after this one
+    --limit N: how many at most, default 100
+    """
     answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
     shown = ("cursor", "chat", "id", "type", "text")
     lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
@@ -109,7 +100,11 @@ INSTANCE = "demo"
 
 
 def demo(options: Options) -> int:
-    """Run the agent with one sandbox instance to scan, until Ctrl+C."""
+    """Run the agent with one sandbox instance to scan, until Ctrl+C.
+
+    --state DIR: where its state stays; XDG_STATE_HOME otherwise
+    --listen HOST:PORT: address of the HTTP interface, default %(default)s
+    """
     from agent.daemon.main import main
 
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")

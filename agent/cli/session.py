@@ -41,10 +41,6 @@ WAIT: Words = {
     " scan"
 }
 SET: Words = {"--set NAME=VALUE…": "an engine's setting; the value is JSON or plain text"}
-PLACE: Words = {
-    "--backend NAME": "the backend that runs its session",
-    "--remote NAME": "its name on the backend; default: the id",
-}
 CONFIRM: Words = {
     "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
 }
@@ -60,91 +56,36 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
 )
 _LARGEST = 64 << 20
 """More bytes no api.media_limit lets through."""
-_SEND: Words = {
-    "TO": "a number or a chat's id",
-    "[TEXT]": "the message, or the caption of the file; - reads stdin",
-    "--file PATH": ("send a picture, a sound or a document", {"type": Path}),
-    "--quote ID": "reply to that message",
-    "--idempotency-key KEY": "send a message with this key only once",
-    "--wait SECONDS": (
-        "seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept",
-        {"type": int, "default": 30},
-    ),
-}
 
 
 def add(commands: Commands) -> None:
-    words: Words = {
-        "--engine ENGINE": ("engine that connects it to WhatsApp", {"required": True}),
-        **PLACE,
-        "--disabled": "create it without running it",
-        "--program NAME": "the [[program]] of agent.toml that runs as it",
-        **SET,
-        **WAIT,
-    }
-    commands.one("create", create, "--engine sandbox", words=words)
+    commands.one("create", create, "--engine sandbox", words={**SET, **WAIT})
     commands.one("settings", settings, "--set scan=manual", words=SET)
-    for name, summary, done, more in _INTENTS:
-        commands.one(name, intend, summary=summary, words=more, verb=name, done=done)
-    words = {
-        "--remote": "also delete its session on the backend, for good",
-        "--confirm WORDS": "for --remote: the words 'delete REMOTE'",
-        **CONFIRM,
-    }
-    commands.one("delete", delete, words=words)
-    words = {
-        "word=WORD": (
-            "needed: no automatic step ends its pairing, and its end needs --confirm-passkey;"
-            " or: not-needed",
-            {"choices": ("needed", "not-needed")},
-        )
-    }
-    commands.one("passkey", mark, "needed", words=words)
-    words = {
-        "--watch": "follow the code until connected",
-        "--for SECONDS": ("seconds to watch, default 300", {"default": 300}),
-    }
-    commands.one("qr", show_qr, "--watch", words=words)
-    words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
-    commands.one("pairing-code", pairing_code, example, words=words)
-    words = {
-        "FILE": "the picture to write: PNG, or JPEG if a PNG is too large",
-        "--force": "replace the file",
-    }
-    commands.one("screenshot", screenshot, "sales.png", words=words)
-    example = "4915112345678 hello"
-    commands.one("send", send, example, words=_SEND)
+    for name, summary, done, words in _INTENTS:
+        commands.one(name, intend, summary=summary, words=words, verb=name, done=done)
+    commands.one("delete", delete, words=CONFIRM)
+    commands.one("passkey", mark, "needed")
+    commands.one("qr", show_qr, "--watch", **{"for": 300.0})
+    commands.one("pairing-code", pairing_code, "+4915112345678")
+    commands.one("screenshot", screenshot, "sales.png")
+    commands.one("send", send, "4915112345678 hello", wait=30)
+
     commands.one("snapshot", snapshot)
     commands.one("snapshots", list_snapshots)
-    words = {
-        "NAME": "as `snapshots` shows it",
-        "--force": "also replace a newer session or use a damaged snapshot",
-    }
-    commands.one("restore", restore, "20260115T103045Z-12", words=words)
-
+    commands.one("restore", restore, "20260115T103045Z-12")
     among = Commands(commands.add("trash", list_trash))
     among.add("list", list_trash)
-    words = {"NAME": "as `trash list` shows it"}
-    among.add("restore", untrash, "sales.20260115T103045Z-4", words=words)
-
+    among.add("restore", untrash, "sales.20260115T103045Z-4")
     summary = "files and keys that repairs removed from a session on a backend"
     among = commands.group("removed", summary, "list sales")
     among.one("list", list_removed)
-    words = {"NAME": "as `removed list` shows it"}
-    among.one("restore", put_back, "20260115T103045Z", words=words)
+    among.one("restore", put_back, "20260115T103045Z")
 
     for name, summary in _ASKED.items():
         words = {} if name == "recover" else _MAY_END
         commands.one(name, ask, summary=summary, words=words, verb=name)
-    words = {
-        "id=all|ID": "every instance, or one",
-        "--dry-run": "print the steps without doing them",
-        "--debug": "print each step to stderr",
-    }
-    commands.add("repair", repair, "all --dry-run", words=words)
-    among = Commands(commands.add("incidents", incidents))
-    words = {"GROUP": "as `incidents` shows it"}
-    among.add("release", release, "sandbox", words=words)
+    commands.add("repair", repair, "all --dry-run")
+    Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
     commands.one("health", health)
 
 
@@ -162,7 +103,14 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def create(options: Options) -> int:
-    """Create an instance."""
+    """Create an instance.
+
+    --engine ENGINE!: engine that connects it to WhatsApp
+    --backend NAME: the backend that runs its session
+    --remote NAME: its name on the backend; default: the id
+    --disabled: create it without running it
+    --program NAME: the [[program]] of agent.toml that runs as it
+    """
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
         **options.given("id", "engine", "backend", "remote"),
@@ -195,7 +143,11 @@ def intend(options: Options) -> int:
 
 
 def mark(options: Options) -> int:
-    """Note whether an instance's account needs a passkey to link."""
+    """Note whether an instance's account needs a passkey to link.
+
+    word=needed|not-needed: needed: no automatic step ends its pairing, and its end needs
+        --confirm-passkey
+    """
     needed = options.word == "needed"
     instance = options.ask("PUT passkey", {"needed": needed})
     word = "needs a passkey" if needed else "needs no passkey"
@@ -203,7 +155,11 @@ def mark(options: Options) -> int:
 
 
 def delete(options: Options) -> int:
-    """Retire an instance's session and remove the instance; a backend keeps its session."""
+    """Retire an instance's session and remove the instance; a backend keeps its session.
+
+    --remote: also delete its session on the backend, for good
+    --confirm WORDS: for --remote: the words 'delete REMOTE'
+    """
     query = {"wait": 300, **({"remote": "true"} if options.remote else {})}
     asked, body = f"DELETE /api/instance/{options.id}", options.given("confirm", "confirm_passkey")
     answer = options.ask(asked, body, f"deleting {options.id}", **query)
@@ -254,7 +210,10 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
 
 
 def pairing_code(options: Options) -> int:
-    """Get a code to type on the phone instead of a scan."""
+    """Get a code to type on the phone instead of a scan.
+
+    PHONE: the account's number, with country code
+    """
     code = options.ask("POST pairing-code", options.given("phone"), wait=300)
     how = "on the phone: linked devices, link with phone number"
     if code["expires_in"] is not None:  # not every engine knows
@@ -263,7 +222,11 @@ def pairing_code(options: Options) -> int:
 
 
 def screenshot(options: Options) -> int:
-    """Take a picture of an instance's page, with its codes hidden."""
+    """Take a picture of an instance's page, with its codes hidden.
+
+    FILE: the picture to write: PNG, or JPEG if a PNG is too large
+    --force: replace the file
+    """
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot?wait=300"
     with options.client.exchange("GET", path) as response, whole_file(options.file) as file:
@@ -272,7 +235,11 @@ def screenshot(options: Options) -> int:
 
 
 def show_qr(options: Options) -> int:
-    """Show the code to scan."""
+    """Show the code to scan.
+
+    --watch: follow the code until connected
+    --for SECONDS: seconds to watch, default 300
+    """
     client = options.client
     if options.watch:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])
@@ -315,12 +282,20 @@ def _watch(client: Client, id: str, deadline: float) -> int:
 
 
 def send(options: Options) -> int:
-    """Send a text or a file."""
+    """Send a text or a file.
+
+    TO: a number or a chat's id
+    [TEXT]: the message, or the caption of the file; - reads stdin
+    --file PATH: send a picture, a sound or a document
+    --quote ID: reply to that message
+    --idempotency-key KEY: send a message with this key only once
+    --wait N: seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept
+    """
     path = f"/api/instance/{options.id}/messages?wait={options.wait}"
     text = sys.stdin.read() if options.text == "-" else options.text
     body = options.given("to", "quote")
     if options.file is not None:
-        body |= {"type": "media", **file_fields(options.file)}
+        body |= {"type": "media", **file_fields(Path(options.file))}
     if text is not None:
         body["text" if options.file is None else "caption"] = text
     key = options.idempotency_key
@@ -362,7 +337,11 @@ def list_snapshots(options: Options) -> int:
 
 
 def restore(options: Options) -> int:
-    """Replace a session by a snapshot; the trash keeps the replaced session."""
+    """Replace a session by a snapshot; the trash keeps the replaced session.
+
+    NAME: as `snapshots` shows it
+    --force: also replace a newer session or use a damaged snapshot
+    """
     path, doing = f"snapshots/{options.name}/restore", f"restoring {options.id}"
     answer = options.ask(f"POST {path}", options.given("force"), doing)
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
@@ -387,7 +366,10 @@ def list_trash(options: Options) -> int:
 
 
 def untrash(options: Options) -> int:
-    """Bring a retired session back."""
+    """Bring a retired session back.
+
+    NAME: as `trash list` shows it
+    """
     instance = options.ask(f"POST /api/trash/{options.name}/restore")
     state = "enabled" if instance["enabled"] else "disabled"
     return options.print(instance, f"{instance['id']} is back, {state}")
@@ -402,7 +384,10 @@ def list_removed(options: Options) -> int:
 
 
 def put_back(options: Options) -> int:
-    """Put removed files and keys back; the session is down meanwhile."""
+    """Put removed files and keys back; the session is down meanwhile.
+
+    NAME: as `removed list` shows it
+    """
     doing = f"putting {options.name} of {options.id} back"
     answer = options.ask(f"POST removed/{options.name}/restore", doing=doing, wait=300)
     return options.print(
@@ -446,7 +431,12 @@ def ask(options: Options) -> int:
 
 
 def repair(options: Options) -> int:
-    """Run one round of repairs; exit status 1 if a session is still unwell."""
+    """Run one round of repairs; exit status 1 if a session is still unwell.
+
+    id=all|ID: every instance, or one
+    --dry-run: print the steps without doing them
+    --debug: print each step to stderr
+    """
     client, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
     instances = client.instances() if every else [client.get(one)]
     events = "/api/events" if every else f"{one}/events"
@@ -499,7 +489,10 @@ def incidents(options: Options) -> int:
 
 
 def release(options: Options) -> int:
-    """Let the members of an incident try again."""
+    """Let the members of an incident try again.
+
+    GROUP: as `incidents` shows it
+    """
     path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
     return options.do(f"POST {path}", f"{done}: its instances try again")
 

@@ -19,7 +19,6 @@ from agent.cli.command import (
     Options,
     Row,
     Table,
-    Words,
     clean,
     duration,
     moment,
@@ -52,28 +51,21 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 
 
 def add(commands: Commands) -> None:
-    words: Words = {
-        "--status STATUS…": "only this status; may be repeated",
-        "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
-    }
-    commands.add("list", list_instances, "--status CONNECTED", words=words)
+    commands.add("list", list_instances, "--status CONNECTED")
     commands.one("show", show)
     commands.one("why", why)
     commands.add("reasons", reasons)
     commands.add("top", top)
-    words = {
-        "[ID]": "only this instance",
-        "-f/--follow": "keep printing new events",
-        "-n/--limit N": ("number of events, default 50", {"default": 50}),
-        "--kind KIND…": "only this kind",
-    }
-    commands.add("events", events, "sales -f", words=words)
-    words = {"-f/--follow": "keep printing new lines"}
-    commands.one("logs", logs, "-f", words=words)
+    commands.add("events", events, "sales -f", limit=50)
+    commands.one("logs", logs, "-f")
 
 
 def list_instances(options: Options) -> int:
-    """List the instances."""
+    """List the instances.
+
+    --status STATUS…: only this status; may be repeated
+    --trouble: instead what is wrong now, with advice; exit status 1 if anything is
+    """
     if options.trouble:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
@@ -324,7 +316,13 @@ _MOST = 1000
 
 
 def events(options: Options) -> int:
-    """Show the history of instances and agent."""
+    """Show the history of instances and agent.
+
+    [ID]: only this instance
+    -f/--follow: keep printing new events
+    -n/--limit N: number of events, default 50
+    --kind KIND…: only this kind
+    """
     query = {"kind": options.kind, "limit": options.limit}
     for page in follow(options, "events" if options.id else "/api/events", query):
         # The newest come first without a cursor.
@@ -361,7 +359,10 @@ def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[
 
 
 def logs(options: Options) -> int:
-    """Print the last lines of a session's worker, and of the program that it runs."""
+    """Print the last lines of a session's worker, and of the program that it runs.
+
+    -f/--follow: keep printing new lines
+    """
     if backend := options.ask(f"GET /api/instance/{options.id}").get("backend"):
         words = f"it is a session of the server {backend}; see that one's log, and the journal"
         raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")
