@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from agent.cli.client import NO_CONFIG, config_path
-from agent.cli.command import Columns, Commands, Options, Table, Words, moment
+from agent.cli.command import Commands, Options, Table, Words, moment
 from agent.errors import ConfigError, InvalidRequest
 
-_COLUMNS: Columns = {
+_COLUMNS = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
     "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {moment(its['since'])}",
     **{"VERSION": "version", "SESSIONS": "sessions"},

@@ -172,8 +172,8 @@ def _print_no_more() -> None:
 
 Row = dict[str, Any]
 """As the API gave it."""
-Columns = Mapping[str, str | Callable[[Row], object]]
-"""Each head with the field below it, or how its cell is made."""
+Columns = Mapping[str, Any]
+"""Each head with the field below it, or a function of the row that makes its cell."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SECONDS = ("seconds", "proof_age", "still_for")
 """Parts of the names of times in seconds."""

@@ -15,17 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import (
-    Columns,
-    Commands,
-    Options,
-    Words,
-    clean,
-    duration,
-    moment,
-    pair_lines,
-    say,
-)
+from agent.cli.command import Commands, Options, Words, clean, duration, moment, pair_lines, say
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
@@ -332,7 +322,7 @@ def snapshot(options: Options) -> int:
 
 def list_snapshots(options: Options) -> int:
     """List a session's copies."""
-    columns: Columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
+    columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
     return options.print_list("snapshots", columns, f"no snapshots of {options.id}")
 
 
@@ -377,7 +367,7 @@ def untrash(options: Options) -> int:
 
 def list_removed(options: Options) -> int:
     """List what repairs removed."""
-    columns: Columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
+    columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
     columns = {**columns, "STATE": "state", "WHY": "why"}
     nothing = f"no repair removed files or keys of {options.id}"
     return options.print_list("removed?wait=300", columns, nothing)

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import (
-    Columns,
     Commands,
     Options,
-    Row,
     Table,
     clean,
     duration,
@@ -92,7 +90,7 @@ def _enabled(instance: dict[str, Any]) -> str:
     return word if override == "none" else f"{word}, {override}"
 
 
-COLUMNS: Columns = {
+COLUMNS = {
     **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
     "HEALTH": lambda instance: instance["health"]["verdict"],
     "ENABLED": _enabled,
@@ -254,12 +252,12 @@ def top(options: Options) -> int:
     return options.print({"instances": rows}, table)
 
 
-def worst_first(client: Client) -> list[Row]:
+def worst_first(client: Client) -> list[dict[str, Any]]:
     tones = [*_STYLES]
     return sorted(client.instances(), key=lambda its: (tones.index(tone_of(its)), its["id"]))
 
 
-def tone_of(instance: Row) -> str:
+def tone_of(instance: dict[str, Any]) -> str:
     status, reason = instance["connection_status"], instance["reason"]
     if instance["health"]["verdict"] in ("degraded", "stuck", "corrupted"):
         return "in trouble"
@@ -273,7 +271,7 @@ def tone_of(instance: Row) -> str:
     return "in trouble" if down else "on its way"
 
 
-def frame(rows: list[Row], lost: str = "") -> "Group":
+def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
@@ -295,7 +293,7 @@ def _watch(client: Client) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     seen, lost = time.monotonic(), ""
     with Live(screen=True, auto_refresh=False) as live:
         while True:
