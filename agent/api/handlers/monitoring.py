@@ -16,7 +16,7 @@ from agent.core.model import Health
 from agent.core.session import Session, wall_text
 from agent.core.troubles import MINUTE, Of, Severity
 from agent.core.words import ID_PATTERN
-from agent.metrics.family import CONTENT_TYPE
+from agent.metrics.exporter import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
 
