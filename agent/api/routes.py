@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from agent.api.handlers import backends, events, instances, looks, messages, monitoring, repairs
+from agent.api.handlers import backends, events, instances, messages, monitoring, repairs
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
 from agent.core.words import ID_PATTERN
@@ -58,9 +58,11 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST {ID}/recover", OPERATE, repairs.recover, (), **SLOW),
     route(f"POST {ID}/cleanup", OPERATE, repairs.cleanup, repairs.CONFIRM, **SLOW),
     route(f"POST {ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, repairs.CONFIRM, **SLOW),
-    route(f"GET {ID}/qr", OPERATE, looks.show_qr, **ASKED),
-    route(f"POST {ID}/pairing-code", OPERATE, looks.pairing_code, looks.PAIRING_CODE, **ASKED),
-    route(f"GET {ID}/screenshot", ADMIN, looks.screenshot, **ASKED),
+    route(f"GET {ID}/qr", OPERATE, instances.show_qr, **ASKED),
+    route(
+        f"POST {ID}/pairing-code", OPERATE, instances.pairing_code, instances.PAIRING_CODE, **ASKED
+    ),
+    route(f"GET {ID}/screenshot", ADMIN, instances.screenshot, **ASKED),
     route(f"GET {ID}/events", READ, instances.history, query=instances.HISTORY),
     route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, **SENT),
     route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
@@ -107,9 +109,13 @@ ROUTES: tuple[Route, ...] = (
     route("GET /healthz", OPEN, monitoring.alive, answers=(200, 503)),
     route("GET /readyz", OPEN, monitoring.ready, answers=(200, 503)),
     *archives.ROUTES,
-    route(f"GET {ID}/worker-lines", OPERATE, looks.worker_lines, query=looks.LINES),
-    route(f"GET {FAILED}", OPERATE, looks.failed_starts),
-    route(f"GET {FAILED}/{{failed:{looks.NAME.pattern}}}/picture", ADMIN, looks.picture),
+    route(f"GET {ID}/worker-lines", OPERATE, instances.worker_lines, query=instances.LINES),
+    route(f"GET {FAILED}", OPERATE, instances.failed_starts),
+    route(
+        f"GET {FAILED}/{{failed:{instances.FAILED_START.pattern}}}/picture",
+        ADMIN,
+        instances.picture,
+    ),
     *kept_messages.ROUTES,
     *pages.ROUTES,
     route("GET /api/troubles", READ, monitoring.list_troubles),
