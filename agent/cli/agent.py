@@ -1,22 +1,28 @@
-"""This installation: its agent in the foreground, its version, its configuration, the
-keys for its HTTP interface; and a service of this machine, from a program that pip installed."""
+"""This installation: its agent in the foreground, also to try it out (`demo`, a sandbox session to
+scan, nothing to install); its version, its configuration, the keys for its HTTP interface; and a
+service of this machine, from a program that pip installed."""
 
 import gc
 import os
+import shlex
 import stat
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent import BUILD, VERSION
-from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
+from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
-from agent.errors import Refused
+from agent.errors import Refused, WaError
 from agent.files import write_whole
 
 
 def add(commands: Commands) -> None:
     commands.add("run", run, "--state .state --listen 127.0.0.1:8470", CONFIG)
+    commands.add("demo", demo, listen="127.0.0.1:8470")
     commands.add("version", version)
     example = "--config agent.toml"
     among = commands.group("config", "the configuration", f"check {example}")
@@ -43,6 +49,63 @@ def run(options: Options) -> int:
     gc.freeze()
     gc.enable()
     return main(config_path(options.config, os.environ), overrides_of(options))
+
+
+SETTINGS = Path(__file__).with_name("demo.toml")
+INSTANCE = "demo"
+
+
+def demo(options: Options) -> int:
+    """Run the agent with one sandbox instance to scan, until Ctrl+C.
+
+    --state DIR: where its state stays; XDG_STATE_HOME otherwise
+    --listen HOST:PORT: address of the HTTP interface, default %(default)s
+    """
+    from agent.daemon.main import main
+
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    state = Path(options.state or home / "wa-agent" / "demo").absolute()
+    # Sessions are in it: for its owner alone. What is there already keeps its rights.
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    greeter = threading.Thread(target=_greet, args=(state, options.listen), daemon=True)
+    greeter.start()
+    overrides = {"agent.state_path": str(state), "api.listen": options.listen}
+    status = main(SETTINGS, overrides)
+    if not status:
+        print(f"Its state stays in {state}; the next demo goes on with it.")
+    return status
+
+
+def _greet(state: Path, listen: str) -> None:
+    """Show the way in once the agent answers."""
+    from agent.cli.session import draw_code
+
+    socket = state / "api.sock"
+    command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
+    client, deadline = Client(sockets=(socket,)), time.monotonic() + 60.0
+    greeting = ""
+    while not greeting:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
+        with suppress(OSError, WaError):  # it is still starting
+            # Another agent's lock is named by this one, which then ends.
+            if (state / "lock").read_text().strip() != str(os.getpid()):
+                continue
+            taken = client.get("/api/health")["agent"]["not_listening"]
+            status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
+            if status == "QR_REQUIRED":
+                code, _ = draw_code(client, INSTANCE)
+                greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
+            elif status == "CONNECTED":
+                greeting = f"The instance {INSTANCE} is connected; its session was restored."
+    print(greeting)
+    if taken:
+        print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
+    else:
+        print(f"Dashboard:  http://{listen}/")
+    print(f"Look:       {command} list")
+    print("Stop:       Ctrl+C", flush=True)
 
 
 def given_settings(options: Options) -> dict[str, str]:

@@ -45,7 +45,8 @@ COMMANDS = (
     ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
     ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
     ("agent", "this installation", "run version config key install-units"),
-    ("sandbox", "trying it out", "sandbox demo"),
+    ("session", "trying it out", "sandbox"),
+    ("agent", "trying it out", "demo"),
 )
 """The modules of commands, below agent/cli or of another room, each with its title in the help and
 its words; a module is imported when one of them is typed."""

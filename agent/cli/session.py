@@ -1,7 +1,7 @@
 """A session: its life (`create` to `delete`), the code that links it and its page, its copies, its
-repairs, with those of all sessions and incidents; `send`, where the API also sends other kinds than
-text and files; what `import` sends of it and shows. `--wait` follows it until it is connected, or
-until only a person can help."""
+repairs, with those of all sessions and incidents; drills with the sandbox engine; `send`, where
+the API also sends other kinds than text and files; what `import` sends of it and shows. `--wait`
+follows it until it is connected, or until only a person can help."""
 
 import json
 import sys
@@ -77,6 +77,15 @@ def add(commands: Commands) -> None:
     commands.add("repair", repair, "all --dry-run")
     Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
     commands.one("health", health)
+
+    summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
+    among = commands.group("sandbox", summary, example)
+    among.one("scan", scan)
+    parser = among.one("fault", fault, "zombie --for 30")
+    parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
+    among.one("clear", clear)
+    among.one("say", let_say, "5511999990000 hello")
+    among.one("heard", heard)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -492,6 +501,76 @@ def health(options: Options) -> int:
     health = options.ask("POST health", wait=300)
     line = f"{options.id}  {health['verdict']}: {health['sentence']}"
     return options.print(health, clean(line), good=health["healthy"])
+
+
+# Drills with the sandbox engine: let its phone scan, let contacts write, see what they got, cause
+# faults
+
+FAULTS_SHOWN = """\
+  crash    hang      zombie    slow          drop       leak
+  bad-mac  prekey    logout    ban           temp-ban   conflict
+  outdated passkey   stuck-loading           corrupt-files"""
+"""Laid out by hand: argparse would break a name at its hyphen."""
+
+
+def scan(options: Options) -> int:
+    """Let the phone scan the code."""
+    return options.do("POST sandbox/scan", f"{options.id} scanned")
+
+
+def fault(options: Options) -> int:
+    """Cause a fault.
+
+    FAULT: name of the fault
+    --for SECONDS: duration of the fault
+    """
+    done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
+    return options.do("POST sandbox/fault", done, body)
+
+
+def clear(options: Options) -> int:
+    """End every fault."""
+    return options.do("POST sandbox/fault", f"{options.id} has no more faults", {"fault": "clear"})
+
+
+def let_say(options: Options) -> int:
+    """Let a contact write.
+
+    CONTACT: who writes: a number or a jid
+    [TEXT]: the text, caption, emoji, option or state
+    --type TYPE: of the message: text, image, audio, location, poll, …
+    --kind KIND: message, message_reaction, message_delete, call, …
+    --of MESSAGE_ID: the message that it is about
+    --group JID: the group in which it is written
+    --from-me: the account's owner writes it
+    --count N: number of messages, which are numbered
+    --file FILE: a file that it brings
+    --fields JSON: more of its record: {"quote": …, "mentions": …}
+    """
+    names = ("contact", "text", "type", "kind", "of", "group", "from_me", "count")
+    body = options.given(*names)
+    if options.file is not None:
+        body |= file_fields(Path(options.file))
+    if options.fields is not None:
+        try:
+            body["fields"] = json.loads(options.fields)
+        except ValueError as error:
+            raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
+    return options.do("POST sandbox/say", f"{options.id} has a message coming", body)
+
+
+def heard(options: Options) -> int:
+    """Show what the contacts got.
+
+    --after CURSOR: those after this one
+    --limit N: how many at most, default 100
+    """
+    answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
+    shown = ("cursor", "chat", "id", "type", "text")
+    lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
+    nothing = "" if lines else "no contact got a message"
+    more = f"more: --after {answer['next']}" if answer["more"] else ""
+    return options.print(answer, *lines, nothing, more)
 
 
 # Importing: an archive sent to the agent, the list of sessions
