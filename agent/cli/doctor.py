@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from agent import VERSION
-from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
@@ -23,7 +22,6 @@ from agent.config.config import Config
 from agent.config.declaration import BackendDeclaration, hide_secrets
 from agent.config.load import load_config
 from agent.core.words import BEHIND
-from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
@@ -136,6 +134,8 @@ def disk(here: Installation) -> Iterator[Finding]:
 
 def state(here: Installation) -> Iterator[Finding]:
     """Only the agent, its workers and root may read sessions or use the socket."""
+    from agent.daemon.state_folder import state_is_missing, used_mark  # with SQLite
+
     folder, sessions = here.state, here.config.session_root
     used = used_mark(os.environ, installed=here.installed)
     if used is not None and state_is_missing(folder, sessions):
@@ -364,6 +364,8 @@ def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:
             yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
     if not (url := settings.get("redis_url")):
         return
+    from agent.backends.whaticket.keys import RedisKeys  # with the library for HTTP
+
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
     redis = RedisKeys(url, timeout=5.0, ca_file=backend.ca_file)

@@ -12,9 +12,8 @@ from typing import Any
 
 from agent.cli.client import check_target, whole_file
 from agent.cli.command import Commands, Options, say
-from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.engines.base import KeepsNothing
 from agent.engines.settings import in_path
 from agent.engines.web.browser.page import page_script

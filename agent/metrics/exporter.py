@@ -19,11 +19,10 @@ from agent.core.breaker import BreakerState
 from agent.core.crypto_patterns import OF_KEYS
 from agent.core.figures import COUNTS
 from agent.core.health import is_wanted
-from agent.core.model import Health, InstanceId
+from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BackendView, Session
-from agent.core.words import ConnectionStatus
 from agent.host.machine import TICKS, CoreUse, machine_memory, read_process
 
 if TYPE_CHECKING:
