@@ -1,6 +1,5 @@
 """The table of all routes: method and path, right, handler, fields."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,7 @@ SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{remo
 FAILED = f"{ID}/failed-starts"
 WHATSAPP = "/whatsapp/{id}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
-Options = Mapping[str, Any]
+Options = dict[str, Any]
 ASKED: Options = {"query": WAIT, "timely": True}
 SLOW: Options = {"query": WAIT, "answers": (200, 202)}
 LATE: Options = {**ASKED, **SLOW}

@@ -10,14 +10,14 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from agent.api.http import auth
 from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain_path, read_call
@@ -328,8 +328,6 @@ def _check_origin(request: web.Request) -> None:
 
 # The application
 
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def build_app(parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_front_door(parts)])
@@ -365,7 +363,7 @@ def _front_door(parts: Parts) -> Middleware:
     hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
     @web.middleware
-    async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id, not_yet = secrets.token_hex(8), False
         request[auth.REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:

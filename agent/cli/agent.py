@@ -5,7 +5,6 @@ service of this machine, from a program that pip installed."""
 import gc
 import os
 import shlex
-import stat
 import subprocess
 import sys
 import threading
@@ -250,7 +249,7 @@ def _refuse_foreign(program: Path) -> None:
     paths |= {folder for path in paths for folder in path.parents}
     for path in sorted(filter(os.path.lexists, paths)):
         status = path.lstat()
-        if status.st_uid or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022):
+        if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
             raise Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
             )

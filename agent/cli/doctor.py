@@ -5,7 +5,6 @@ says of it, its secrets, its Redis. The rooms of programs and webhooks have a ch
 import ctypes
 import os
 import shlex
-import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -330,7 +329,7 @@ def backends(here: Installation) -> Iterator[Finding]:
 def _open_to_all(path: Path) -> int:
     """The mode of a file that every user may open, else 0."""
     with suppress(OSError):  # reading it reports the error
-        mode = stat.S_IMODE(path.stat().st_mode)
+        mode = path.stat().st_mode & 0o7777
         return mode if mode & 0o007 else 0
     return 0
 

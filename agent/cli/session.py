@@ -9,7 +9,6 @@ import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -440,7 +439,7 @@ def repair(options: Options) -> int:
     instances = client.instances() if every else [client.get(one)]
     events = "/api/events" if every else f"{one}/events"
     unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
-    work = _dry_run if options.dry_run else partial(_repair, client)
+    work = _dry_run if options.dry_run else lambda instance: _repair(client, instance)
     newest = client.get(events, limit=1)["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
     from prometheus_client.samples import Sample
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -366,6 +364,8 @@ class MachineFigures:
 
 class Exporter:
     """Build it once; the HTTP interface counts into `http`."""
+
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(
         self,

@@ -3,7 +3,6 @@ seconds and bytes, as on /metrics; an unknown one is null."""
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +15,6 @@ from agent.core.model import Health
 from agent.core.session import Session, wall_text
 from agent.core.troubles import MINUTE, Of, Severity
 from agent.core.words import ID_PATTERN
-from agent.metrics.exporter import CONTENT_TYPE
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
 
@@ -92,7 +90,7 @@ async def ready(call: Call) -> Answer:
 async def metrics(call: Call) -> web.Response:
     """Metrics for Prometheus."""
     gzip = "gzip" in call.request.headers.get("Accept-Encoding", "")
-    headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+    headers = {"Content-Type": call.parts.metrics.CONTENT_TYPE, "Vary": "Accept-Encoding"}
     headers |= {"Content-Encoding": "gzip"} if gzip else {}
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
 
@@ -160,7 +158,7 @@ def show_figures(view: Session) -> dict[str, Any]:
 
 def system_figures(call: Call) -> dict[str, Any]:
     views = call.supervisor.views()
-    machine: Mapping[str, float] = call.parts.metrics.machine.values()
+    machine = call.parts.metrics.machine.values()
     links = sum(view.linked for view in views.values())
     failed, done = (
         sum(call.parts.windows.rise(id, name, 5 * MINUTE, boot_now()) for id in views)

@@ -20,13 +20,11 @@ import struct
 import time
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from operator import attrgetter
 from string import ascii_lowercase, digits
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
 
 from agent.api.present import library_refusal
 from agent.config.config import ApiSection, is_loopback
@@ -88,7 +86,7 @@ class KeyRing:
         self._used_wall: dict[str, float] = {}
 
     def rows(self) -> list[KeyRow]:
-        return sorted(self._rows.values(), key=attrgetter("created_wall", "id"))
+        return sorted(self._rows.values(), key=lambda row: (row.created_wall, row.id))
 
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
         """The new row and its token, which is not stored."""
@@ -305,7 +303,7 @@ class Entrance:
             next(iter(self.waiting)).give_way()
 
 
-class Connection(RequestHandler):
+class Connection(web.RequestHandler):
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
         self.local = False
