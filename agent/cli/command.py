@@ -237,11 +237,6 @@ def say(sentence: str) -> None:
     print(clean(sentence), file=sys.stderr, flush=True)
 
 
-def pair_lines(pairs: Mapping[str, object]) -> list[str]:
-    width = max(map(len, pairs), default=0)
-    return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
-
-
 def moment(text: str | None) -> str:
     """A time of the API in this machine's zone."""
     if not text:
@@ -305,8 +300,9 @@ class Options(argparse.Namespace):
         """Those of the options that were given."""
         return {name: vars(self)[name] for name in names if vars(self).get(name) is not None}
 
-    def print(self, answer: Any, *lines: str | Table, good: bool = True) -> int:
-        """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
+    def print(self, answer: Any, *lines: str | Row | Table, good: bool = True) -> int:
+        """A row is printed field by field, and empty lines are left out; returns the exit status:
+        0, or 1 without `good`."""
         if self.json:
             print(json.dumps(answer, indent=2, ensure_ascii=False))
             return 0 if good else 1
@@ -315,6 +311,10 @@ class Options(argparse.Namespace):
                 from rich.console import Console
 
                 Console().print(line.drawn())
+            elif isinstance(line, dict):
+                width = max(map(len, line))
+                for name, value in line.items():
+                    print(f"{soft(name.ljust(width))}  {clean(value)}")
             else:
                 print(line)
         return 0 if good else 1

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Commands, Options, Words, clean, duration, moment, pair_lines, say
+from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
@@ -130,8 +130,8 @@ def settings(options: Options) -> int:
         if answer["worker"] in ("active", "activating"):
             cure = f"wa-agent restart {options.id}"
             note = f"{options.id} runs with its former settings until: {cure}"
-    lines = pair_lines({name: json.dumps(value) for name, value in present.items()})
-    return options.print(present, *lines, note)
+    shown = {name: json.dumps(value) for name, value in present.items()}
+    return options.print(present, shown, note)
 
 
 def intend(options: Options) -> int:
@@ -227,8 +227,10 @@ def screenshot(options: Options) -> int:
     """
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot?wait=300"
-    with options.client.exchange("GET", path) as response, whole_file(options.file) as file:
-        written = {"file": str(options.file), "bytes": file.write(response.read())}
+    with options.client.exchange("GET", path) as response:
+        picture = response.read()  # an error of this one is none of the file's
+    with whole_file(options.file) as file:
+        written = {"file": str(options.file), "bytes": file.write(picture)}
     return options.print(written, f"{options.file} written; it may show messages")
 
 

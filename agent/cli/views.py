@@ -13,18 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import (
-    Commands,
-    Options,
-    Table,
-    clean,
-    duration,
-    moment,
-    pair_lines,
-    say,
-    shown,
-    soft,
-)
+from agent.cli.command import Commands, Options, Table, clean, duration, moment, say, shown, soft
 from agent.core.reasons import REASONS, reasons_table
 from agent.errors import AgentUnreachable, InvalidRequest, Refused
 from agent.host.units import INSTANCES_SLICE
@@ -68,12 +57,12 @@ def list_instances(options: Options) -> int:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         told = options.ask("GET /api/troubles")["troubles"]
-        lines = []
+        rows = []
         for one in told:
             head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
-            lines += pair_lines({head: one["sentence"], "": one["advice"]})
-        lines = lines or ["nothing is wrong"]
-        return options.print({"troubles": told}, *lines, good=not told)
+            rows.append({head: one["sentence"], "": one["advice"]})
+        nothing = "" if told else "nothing is wrong"
+        return options.print({"troubles": told}, *rows, nothing, good=not told)
     instances = list(options.client.instances(status=options.status))
     return options.print_rows(instances, COLUMNS, nothing=NOTHING)
 
@@ -102,7 +91,7 @@ NOTHING = "no instances"
 def show(options: Options) -> int:
     """Show everything about an instance."""
     details, _, lines = _look(options)
-    return options.print(details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
+    return options.print(details, *lines, soft("fields"), dict(_flat(details)))
 
 
 def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
