@@ -83,11 +83,10 @@ class AgentSaidNo(WaError):
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
-    try:
+    with suppress(ValueError):
         parsed = json.loads(raw)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+        return parsed if isinstance(parsed, dict) else None
+    return None
 
 
 Body = Mapping[str, Any] | IO[bytes] | None

@@ -628,14 +628,9 @@ def print_plan(options: Options, plan: Sequence[Planned]) -> int:
     rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
     for row, its in zip(rows, plan, strict=True):
         row |= {"left_out": its.session.left_out_sentence, "id": its.id, "result": its.result}
-    options.print_rows(
-        rows,
-        {
-            **{"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age},
-            **{"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome},
-        },
-        nothing="no session",
-    )
+    columns = {"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age}
+    more = {"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome}
+    options.print_rows(rows, {**columns, **more}, nothing="no session")
     return 4 if any(planned.session.problem for planned in plan) else 0
 
 
