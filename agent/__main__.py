@@ -9,7 +9,7 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     # The lists in question are short; the C++ runtime that they would bring is 1 MiB.
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
-    from agent.cli.main import run
+    from agent.cli.command import run
 
     return run(sys.argv[1:])
 

@@ -1,10 +1,9 @@
 """The table of all routes: method and path, right, handler, fields."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from agent.api.handlers import backends, events, instances, looks, messages, monitoring, repairs
+from agent.api.handlers import backends, events, health, instances, messages
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
 from agent.core.words import ID_PATTERN
@@ -22,7 +21,7 @@ SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{remo
 FAILED = f"{ID}/failed-starts"
 WHATSAPP = "/whatsapp/{id}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
-Options = Mapping[str, Any]
+Options = dict[str, Any]
 ASKED: Options = {"query": WAIT, "timely": True}
 SLOW: Options = {"query": WAIT, "answers": (200, 202)}
 LATE: Options = {**ASKED, **SLOW}
@@ -54,13 +53,15 @@ ROUTES: tuple[Route, ...] = (
     _intent("restart", "Restart an instance's worker"),
     route(f"POST {ID}/logout", OPERATE, instances.logout, instances.LOGOUT, **ENDED),
     route(f"PUT {ID}/passkey", OPERATE, instances.mark_passkey, instances.PASSKEY),
-    route(f"POST {ID}/health", OPERATE, monitoring.check_instance, (), **LATE),
-    route(f"POST {ID}/recover", OPERATE, repairs.recover, (), **SLOW),
-    route(f"POST {ID}/cleanup", OPERATE, repairs.cleanup, repairs.CONFIRM, **SLOW),
-    route(f"POST {ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, repairs.CONFIRM, **SLOW),
-    route(f"GET {ID}/qr", OPERATE, looks.show_qr, **ASKED),
-    route(f"POST {ID}/pairing-code", OPERATE, looks.pairing_code, looks.PAIRING_CODE, **ASKED),
-    route(f"GET {ID}/screenshot", ADMIN, looks.screenshot, **ASKED),
+    route(f"POST {ID}/health", OPERATE, health.check_instance, (), **LATE),
+    route(f"POST {ID}/recover", OPERATE, health.recover, (), **SLOW),
+    route(f"POST {ID}/cleanup", OPERATE, health.cleanup, health.CONFIRM, **SLOW),
+    route(f"POST {ID}/ensure-healthy", OPERATE, health.ensure_healthy, health.CONFIRM, **SLOW),
+    route(f"GET {ID}/qr", OPERATE, instances.show_qr, **ASKED),
+    route(
+        f"POST {ID}/pairing-code", OPERATE, instances.pairing_code, instances.PAIRING_CODE, **ASKED
+    ),
+    route(f"GET {ID}/screenshot", ADMIN, instances.screenshot, **ASKED),
     route(f"GET {ID}/events", READ, instances.history, query=instances.HISTORY),
     route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, **SENT),
     route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
@@ -77,20 +78,20 @@ ROUTES: tuple[Route, ...] = (
     route(f"POST {BACKEND}/adopt", OPERATE, backends.adopt, backends.ADOPT, **ADOPTED),
     route(f"POST {BACKEND}/check", OPERATE, backends.check, (), **LATE),
     route(f"POST {BACKEND}/reset", OPERATE, backends.reset, ()),
-    route("GET /api/health", READ, monitoring.health),
-    route("POST /api/health/check", OPERATE, monitoring.check_now, monitoring.CHECK, **LATE),
-    route("POST /api/database/check", OPERATE, monitoring.check_database, ()),
-    route("POST /api/v1/whatsapp/setup", OPERATE, repairs.set_up, repairs.SETUP, **SLOW),
-    route(f"PUT {WHATSAPP}/disconnect", OPERATE, repairs.disconnect, (), **repairs.DOWN),
-    route(f"PUT {WHATSAPP}/start-session", OPERATE, repairs.start_session, (), **repairs.UP),
-    route("POST /force-reconnection/{id}", OPERATE, repairs.force_reconnection, (), answers=(202,)),
-    route("POST /reset-circuit-breaker/{id}", OPERATE, repairs.reset_circuit_breaker, ()),
-    route("GET /reconnection-status", SOME, repairs.reconnection_status),
-    route("GET /performance-metrics", SOME, monitoring.performance),
-    route("GET /api/memory/report", READ, monitoring.memory_report),
-    route("GET /api/incidents", READ, repairs.incidents),
-    route(f"POST /api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, ()),
-    route("GET /api/repairs/statistics", READ, repairs.statistics),
+    route("GET /api/health", READ, health.health),
+    route("POST /api/health/check", OPERATE, health.check_now, health.CHECK, **LATE),
+    route("POST /api/database/check", OPERATE, health.check_database, ()),
+    route("POST /api/v1/whatsapp/setup", OPERATE, health.set_up, health.SETUP, **SLOW),
+    route(f"PUT {WHATSAPP}/disconnect", OPERATE, health.disconnect, (), **health.DOWN),
+    route(f"PUT {WHATSAPP}/start-session", OPERATE, health.start_session, (), **health.UP),
+    route("POST /force-reconnection/{id}", OPERATE, health.force_reconnection, (), answers=(202,)),
+    route("POST /reset-circuit-breaker/{id}", OPERATE, health.reset_circuit_breaker, ()),
+    route("GET /reconnection-status", SOME, health.reconnection_status),
+    route("GET /performance-metrics", SOME, health.performance),
+    route("GET /api/memory/report", READ, health.memory_report),
+    route("GET /api/incidents", READ, health.incidents),
+    route(f"POST /api/incidents/{GROUP}/release", OPERATE, health.release_incident, ()),
+    route("GET /api/repairs/statistics", READ, health.statistics),
     route(f"GET {ID}/snapshots", READ, instances.list_snapshots),
     route(f"POST {ID}/snapshots", OPERATE, instances.make, (), answers=(201,)),
     route(f"POST {SNAPSHOT}/restore", OPERATE, instances.restore, instances.RESTORE),
@@ -103,15 +104,19 @@ ROUTES: tuple[Route, ...] = (
     route("POST /api/keys", ADMIN, backends.add_key, backends.NEW_KEY, **KEY),
     route(f"DELETE /api/keys/{{key:{NAME}}}", ADMIN, backends.revoke_key, ()),
     route("GET /api/events", SOME, events.events, **LIVE),
-    route("GET /metrics", READ, monitoring.metrics),
-    route("GET /healthz", OPEN, monitoring.alive, answers=(200, 503)),
-    route("GET /readyz", OPEN, monitoring.ready, answers=(200, 503)),
+    route("GET /metrics", READ, health.metrics),
+    route("GET /healthz", OPEN, health.alive, answers=(200, 503)),
+    route("GET /readyz", OPEN, health.ready, answers=(200, 503)),
     *archives.ROUTES,
-    route(f"GET {ID}/worker-lines", OPERATE, looks.worker_lines, query=looks.LINES),
-    route(f"GET {FAILED}", OPERATE, looks.failed_starts),
-    route(f"GET {FAILED}/{{failed:{looks.NAME.pattern}}}/picture", ADMIN, looks.picture),
+    route(f"GET {ID}/worker-lines", OPERATE, instances.worker_lines, query=instances.LINES),
+    route(f"GET {FAILED}", OPERATE, instances.failed_starts),
+    route(
+        f"GET {FAILED}/{{failed:{instances.FAILED_START.pattern}}}/picture",
+        ADMIN,
+        instances.picture,
+    ),
     *kept_messages.ROUTES,
     *pages.ROUTES,
-    route("GET /api/troubles", READ, monitoring.list_troubles),
+    route("GET /api/troubles", READ, health.list_troubles),
     *webhooks.ROUTES,
 )

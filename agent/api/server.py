@@ -10,18 +10,17 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
-from agent.api.http.auth import ANONYMOUS, CALLER, REQUEST_ID, identify, path_of, require, route_of
+from agent.api.http import auth
 from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain_path, read_call
-from agent.api.http.connection import Connection, Entrance, connection_of
 from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
 from agent.config.config import is_loopback, split_address
@@ -153,13 +152,13 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
-        self._entrance = Entrance(head_seconds=parts.section.head_timeout)
+        self._entrance = auth.Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
         self._runner = web.AppRunner(build_app(parts), shutdown_timeout=15.0)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> auth.Connection:
         assert self._runner.server is not None
-        return Connection(
+        return auth.Connection(
             self._entrance,
             self._runner.server,
             loop=asyncio.get_running_loop(),
@@ -276,7 +275,7 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
         if len(request.headers.getall(name, ())) > 1:
             raise InvalidRequest(f"cannot take two {name} headers: send one", field=name)
-    if not connection_of(request).local:
+    if not auth.connection_of(request).local:
         _check_host(request, allowed_hosts)
     _check_origin(request)
 
@@ -292,7 +291,7 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
             code="invalid_host",
         )
     # An address of this machine (not a name) cannot be rebound.
-    here = connection_of(request).here.partition("%")[0]
+    here = auth.connection_of(request).here.partition("%")[0]
     if name not in allowed_hosts and name != here and not is_loopback(name):
         cause = "add it to allowed_hosts in [api]"
         raise Forbidden(
@@ -329,8 +328,6 @@ def _check_origin(request: web.Request) -> None:
 
 # The application
 
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def build_app(parts: Parts) -> web.Application:
     app = web.Application(middlewares=[_front_door(parts)])
@@ -344,7 +341,7 @@ def build_app(parts: Parts) -> web.Application:
 
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
-    require(request[CALLER], route.right, id)
+    auth.require(request[auth.CALLER], route.right, id)
     try:
         answered = await run_in_time(await read_call(request, route, parts))
     except OSError as error:
@@ -366,19 +363,19 @@ def _front_door(parts: Parts) -> Middleware:
     hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
     @web.middleware
-    async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         request_id, not_yet = secrets.token_hex(8), False
-        request[REQUEST_ID] = request_id
+        request[auth.REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:
-                caller = ANONYMOUS
+                caller = auth.ANONYMOUS
                 try:
-                    caller = identify(request, section, parts.ring)
+                    caller = auth.identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
-                    holder = caller.key or caller.name if caller is not ANONYMOUS else ""
-                    await connection_of(request).admit(holder)
+                    holder = caller.key or caller.name if caller is not auth.ANONYMOUS else ""
+                    await auth.connection_of(request).admit(holder)
                 check_entrance(request, hosts)
-                request[CALLER] = caller
+                request[auth.CALLER] = caller
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
             except WaError as error:
@@ -394,10 +391,10 @@ def _front_door(parts: Parts) -> Middleware:
             except ConnectionError:
                 raise  # the client is gone
             except Exception:
-                what = f"{request.method} {path_of(request)}"
+                what = f"{request.method} {auth.path_of(request)}"
                 log.exception("request %s failed: %s", request_id, what)
                 answered = library_refusal(500, request_id)
-            seen.route, seen.code = route_of(request) or "other", answered.status
+            seen.route, seen.code = auth.route_of(request) or "other", answered.status
             seen.failed = answered.status >= 500 and not not_yet
         if not answered.prepared:
             for name, value in {"X-Request-Id": request_id, **HEADERS}.items():
@@ -431,7 +428,7 @@ async def _to_the_end(call: Call, answered_at: float) -> Answer:
     except WaError as error:
         if time.monotonic() > answered_at:  # the client has its 202 already
             said, asked = "%s %s was answered before its end, and failed: %s", call.request
-            log.warning(said, asked.method, path_of(asked), error)
+            log.warning(said, asked.method, auth.path_of(asked), error)
         raise
 
 

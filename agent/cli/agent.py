@@ -1,50 +1,40 @@
-"""This installation: its agent in the foreground, its version, its configuration, the
-keys for its HTTP interface; and a service of this machine, from a program that pip installed."""
+"""This installation: its agent in the foreground, also to try it out (`demo`, a sandbox session to
+scan, nothing to install); its version, its configuration, the keys for its HTTP interface; and a
+service of this machine, from a program that pip installed."""
 
 import gc
 import os
-import stat
+import shlex
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from agent import BUILD, VERSION
-from agent.cli.client import INSTALLED_CONFIG, checkout, config_path
-from agent.cli.command import CONFIG, Commands, Options, Words, say
-from agent.errors import Refused
+from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
+from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
+from agent.errors import Refused, WaError
 from agent.files import write_whole
 
 
 def add(commands: Commands) -> None:
-    example = "--state .state --listen 127.0.0.1:8470"
-    commands.add("run", run, example, words=CONFIG)
+    commands.add("run", run, "--state .state --listen 127.0.0.1:8470", CONFIG)
+    commands.add("demo", demo, listen="127.0.0.1:8470")
     commands.add("version", version)
     example = "--config agent.toml"
     among = commands.group("config", "the configuration", f"check {example}")
-    among.add("check", check_config, example, words=CONFIG)
-    among.add("show", show_config, example, words=CONFIG)
-    words: Words = {**CONFIG, "--force": "replace a file"}
-    among.add("init", init_config, example, words=words)
-    summary = "keys for the HTTP interface"
-    among = commands.group("key", summary, "add shop --scope operate")
-    words = {
-        "NAME": ("name of the key, such as its program", {"type": str}),
-        "--scope SCOPE…": (
-            "read, operate, admin or instance:ID; may be repeated",
-            {"required": True},
-        ),
-    }
-    among.add("add", add_key, "prometheus --scope read", words=words)
+    among.add("check", check_config, example, CONFIG)
+    among.add("show", show_config, example, CONFIG)
+    among.add("init", init_config, example, CONFIG)
+    among = commands.group("key", "keys for the HTTP interface", "add shop --scope operate")
+    words: Words = {"NAME": ("name of the key, such as its program", {"type": str})}
+    among.add("add", add_key, "prometheus --scope read", words)
     among.add("list", list_keys)
-    words = {"key_id=KEY": "its id, as `key list` shows it"}
-    among.add("revoke", revoke, "3f8a2c1d", words=words)
-    words = {
-        "--with ENGINE": (
-            "baileys: also fetch the npm packages of this engine",
-            {"dest": "engine", "choices": ("baileys",)},
-        ),
-        "--remove": "take the service away; every session stays",
-    }
+    among.add("revoke", revoke, "3f8a2c1d")
+    engine = {"dest": "engine", "choices": ("baileys",)}
+    words = {"--with ENGINE": ("baileys: also fetch the npm packages of this engine", engine)}
     commands.add("install-units", install_units, words=words)
 
 
@@ -58,6 +48,63 @@ def run(options: Options) -> int:
     gc.freeze()
     gc.enable()
     return main(config_path(options.config, os.environ), overrides_of(options))
+
+
+SETTINGS = Path(__file__).with_name("demo.toml")
+INSTANCE = "demo"
+
+
+def demo(options: Options) -> int:
+    """Run the agent with one sandbox instance to scan, until Ctrl+C.
+
+    --state DIR: where its state stays; XDG_STATE_HOME otherwise
+    --listen HOST:PORT: address of the HTTP interface, default %(default)s
+    """
+    from agent.daemon.main import main
+
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    state = Path(options.state or home / "wa-agent" / "demo").absolute()
+    # Sessions are in it: for its owner alone. What is there already keeps its rights.
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    greeter = threading.Thread(target=_greet, args=(state, options.listen), daemon=True)
+    greeter.start()
+    overrides = {"agent.state_path": str(state), "api.listen": options.listen}
+    status = main(SETTINGS, overrides)
+    if not status:
+        print(f"Its state stays in {state}; the next demo goes on with it.")
+    return status
+
+
+def _greet(state: Path, listen: str) -> None:
+    """Show the way in once the agent answers."""
+    from agent.cli.session import draw_code
+
+    socket = state / "api.sock"
+    command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
+    client, deadline = Client(sockets=(socket,)), time.monotonic() + 60.0
+    greeting = ""
+    while not greeting:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.1)
+        with suppress(OSError, WaError):  # it is still starting
+            # Another agent's lock is named by this one, which then ends.
+            if (state / "lock").read_text().strip() != str(os.getpid()):
+                continue
+            taken = client.get("/api/health")["agent"]["not_listening"]
+            status = client.get(f"/api/instance/{INSTANCE}")["connection_status"]
+            if status == "QR_REQUIRED":
+                code, _ = draw_code(client, INSTANCE)
+                greeting = f"{code}Scan it:    {command} sandbox scan {INSTANCE}"
+            elif status == "CONNECTED":
+                greeting = f"The instance {INSTANCE} is connected; its session was restored."
+    print(greeting)
+    if taken:
+        print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
+    else:
+        print(f"Dashboard:  http://{listen}/")
+    print(f"Look:       {command} list")
+    print("Stop:       Ctrl+C", flush=True)
 
 
 def given_settings(options: Options) -> dict[str, str]:
@@ -84,10 +131,6 @@ def version(options: Options) -> int:
     return options.print({"version": VERSION, "build": BUILD}, version_line())
 
 
-def version_line() -> str:
-    return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"
-
-
 def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
     from agent.config.load import load_config
@@ -112,7 +155,10 @@ def show_config(options: Options) -> int:
 
 
 def init_config(options: Options) -> int:
-    """Write a commented configuration."""
+    """Write a commented configuration.
+
+    --force: replace a file
+    """
     from agent.config.load import load_config
     from agent.config.tables import render_config
     from agent.vault.folder import explain
@@ -136,7 +182,10 @@ def init_config(options: Options) -> int:
 
 
 def add_key(options: Options) -> int:
-    """Make a key and print it, once."""
+    """Make a key and print it, once.
+
+    --scope SCOPE…!: read, operate, admin or instance:ID; may be repeated
+    """
     body = {"name": options.name, "scopes": options.scope}
     return options.do("POST /api/keys", "{token}", body)
 
@@ -148,7 +197,10 @@ def list_keys(options: Options) -> int:
 
 
 def revoke(options: Options) -> int:
-    """Revoke a key."""
+    """Revoke a key.
+
+    key_id=KEY: its id, as `key list` shows it
+    """
     return options.do(f"DELETE /api/keys/{options.key_id}", "{id} revoked")
 
 
@@ -162,7 +214,10 @@ _CLEAN = {
 
 
 def install_units(options: Options) -> int:
-    """Make this program, installed by pip as root, a service of the machine."""
+    """Make this program, installed by pip as root, a service of the machine.
+
+    --remove: take the service away; every session stays
+    """
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
@@ -194,7 +249,7 @@ def _refuse_foreign(program: Path) -> None:
     paths |= {folder for path in paths for folder in path.parents}
     for path in sorted(filter(os.path.lexists, paths)):
         status = path.lstat()
-        if status.st_uid or (not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o022):
+        if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
             raise Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
             )

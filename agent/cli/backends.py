@@ -5,11 +5,10 @@ import os
 from pathlib import Path
 
 from agent.cli.client import NO_CONFIG, config_path
-from agent.cli.command import Columns, Commands, Options, Table, Words, moment
-from agent.core.model import parse_instance_id
+from agent.cli.command import Commands, Options, Table, Words, moment
 from agent.errors import ConfigError, InvalidRequest
 
-_COLUMNS: Columns = {
+_COLUMNS = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
     "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {moment(its['since'])}",
     **{"VERSION": "version", "SESSIONS": "sessions"},
@@ -17,19 +16,6 @@ _COLUMNS: Columns = {
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
 _ONE: Words = {"BACKEND": "the backend's name"}
-_ADD: Words = {
-    **_ONE,
-    "ENGINE": "kind of server",
-    "address=URL": "the server's address",
-    "--key-file FILE": "file that holds only the server's key",
-    "--adopt NAME…": "sessions that become instances; '*' = all",
-    "--config FILE": "agent.toml",
-}
-_ADOPT: Words = {
-    **_ONE,
-    "REMOTE": "the session's id or name on the server",
-    "--id ID": ("the instance's id; default: made from REMOTE", {"type": parse_instance_id}),
-}
 
 
 def add(commands: Commands) -> None:
@@ -37,8 +23,8 @@ def add(commands: Commands) -> None:
     for name, run in {"show": show, "sessions": sessions, "check": check, "reset": reset}.items():
         among.add(name, run, "evo", words=_ONE)
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
-    among.add("add", add_backend, example, words=_ADD)
-    among.add("adopt", adopt, "evo shop-1 --id shop", words=_ADOPT)
+    among.add("add", add_backend, example, words=_ONE)
+    among.add("adopt", adopt, "evo shop-1 --id shop", words=_ONE)
 
 
 def list_backends(options: Options) -> int:
@@ -48,7 +34,14 @@ def list_backends(options: Options) -> int:
 
 
 def add_backend(options: Options) -> int:
-    """Add a backend to agent.toml; it is in force at once."""
+    """Add a backend to agent.toml; it is in force at once.
+
+    ENGINE: kind of server
+    address=URL: the server's address
+    --key-file FILE: file that holds only the server's key
+    --adopt NAME…: sessions that become instances; '*' = all
+    --config FILE: agent.toml
+    """
     from agent.config.declaration import key_fault, read_secret
     from agent.config.load import add_rows
 
@@ -90,7 +83,11 @@ def sessions(options: Options) -> int:
 
 
 def adopt(options: Options) -> int:
-    """Make an instance of a backend's session."""
+    """Make an instance of a backend's session.
+
+    REMOTE: the session's id or name on the server
+    --id ID: the instance's id; default: made from REMOTE
+    """
     asked, body = f"POST /api/backends/{options.backend}/adopt", options.given("remote", "id")
     return options.do(asked, "{id} is {remote} on {backend}", body, wait=300)
 

@@ -1,6 +1,6 @@
-"""Talks to the agent over its Unix socket (or a URL) with the standard library alone. An HTTP
-library of the agent's would cost every command a tenth of a second. An archive is streamed from
-and to a file, never held whole."""
+"""Talks to the agent over its Unix socket (or a URL) with the standard library alone: an HTTP
+library of the agent's would cost every command a tenth of a second. An archive is streamed from and
+to a file, never held whole. And the installation as a check of `doctor` sees it."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -18,6 +19,8 @@ from agent.files import replacing, short_path
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
+
+    from agent.config.config import Config
 
 # Places of the agent and its files, in a checkout or in an installation.
 
@@ -80,11 +83,10 @@ class AgentSaidNo(WaError):
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
-    try:
+    with suppress(ValueError):
         parsed = json.loads(raw)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+        return parsed if isinstance(parsed, dict) else None
+    return None
 
 
 Body = Mapping[str, Any] | IO[bytes] | None
@@ -191,6 +193,8 @@ class Client:
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
 
 
+# Files that come and go
+
 _PIECE = 1 << 18
 
 
@@ -250,3 +254,41 @@ def open_source(path: Path, field: str) -> IO[bytes]:
     except OSError as error:
         why = error.strerror or str(error)
     raise InvalidRequest(f"cannot read {shown}: {why}", field=field, code="unreadable")
+
+
+# What a check of `doctor` looks at, and what it says
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    level: str
+    """ok; note: it works, but look at it; wrong."""
+    sentence: str
+    advice: str = ""
+    """"" with a note or a fault: the check's own cure."""
+    check: str = ""
+    """Name of the check; "" = the name of the one that is run."""
+
+
+ok, note, wrong = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "wrong")
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The settings and the agent that the checks look at."""
+
+    config: "Config"
+    client: Client
+    file: Path | None
+    """The file of the settings; None: there is none."""
+
+    @property
+    def state(self) -> Path:
+        return self.config.agent.state_path
+
+    @property
+    def installed(self) -> bool:
+        """True where scripts/install or the package put the program."""
+        from agent.config.config import INSTALLED_STATE  # which most commands start without
+
+        return self.state == INSTALLED_STATE

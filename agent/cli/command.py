@@ -1,8 +1,10 @@
-"""A command: its name, its function, its summary, its example, its arguments; what was typed of it,
-which asks the agent and prints the answer: JSON with --json, else lines and aligned tables with
-colours on a terminal, times and sizes in words, and foreign text without control codes."""
+"""The program `wa-agent`: reads the command line, runs one command, returns its exit status. A
+command has a name, a function, its summary, its example and its arguments; it asks the agent and
+prints the answer: JSON with --json, else lines and aligned tables with colours on a terminal, times
+and sizes in words, and foreign text without control codes."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -12,26 +14,167 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
+from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from agent import BUILD, VERSION
 from agent.cli.client import Body, Client
 from agent.core.words import ID_PATTERN, parse_instance_id
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, WaError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+EVERY_DAY = "create qr list show why events send restart top doctor"
+COMMANDS = (
+    ("session", "a session", "create settings enable disable start stop restart logout delete"),
+    ("session", "a session", "passkey qr pairing-code screenshot send"),
+    ("agent.messages.commands", "a session", "messages outbox"),
+    ("views", "what happens", "list show why reasons top events logs"),
+    ("doctor", "what happens", "doctor"),
+    ("session", "repairs", "repair recover ensure-healthy cleanup incidents health"),
+    ("session", "copies, and moving in", "snapshot snapshots restore trash removed"),
+    ("agent.moving.commands", "copies, and moving in", "export import"),
+    ("pair", "copies, and moving in", "pair"),
+    ("backends", "servers, bots and other programs", "backends"),
+    ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
+    ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
+    ("agent", "this installation", "run version config key install-units"),
+    ("session", "trying it out", "sandbox"),
+    ("agent", "trying it out", "demo"),
+)
+"""The modules of commands, below agent/cli or of another room, each with its title in the help and
+its words; a module is imported when one of them is typed."""
+
+
+_EPILOG = """\
+exit statuses:
+  0   done                      5   the agent does not answer
+  1   failed                    75  try again later
+  2   wrong use                 78  the configuration is wrong
+  3   not found                 130 interrupted
+  4   refused
+
+environment:
+  WA_AGENT_SOCKET  the agent's Unix socket     WA_AGENT_URL  ask http://HOST:PORT instead
+  WA_AGENT_CONFIG  the configuration file      WA_AGENT_KEY  the key for that URL
+
+example:
+  wa-agent create sales --engine sandbox && wa-agent qr sales --watch
+"""
+
+
+class InSections(argparse.RawDescriptionHelpFormatter):
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        commands = {command.dest: command for command in action._choices_actions}
+        parts = []
+        titles = {"every day": EVERY_DAY.split()}
+        for _, title, words in COMMANDS:
+            others = (word for word in words.split() if word not in EVERY_DAY.split())
+            titles.setdefault(title, []).extend(others)
+        for title, listed in titles.items():
+            shown = [commands[word] for word in listed if word in commands]
+            parts += [f"\n{title}:\n"] if shown else []
+            parts += map(super()._format_action, shown)
+        return self._join_parts(parts)
+
+
+def build_parser(word: str = "") -> argparse.ArgumentParser:
+    """Reads the commands of the module of `word` alone, or all where the word names none."""
+    parser = argparse.ArgumentParser(
+        prog="wa-agent",
+        description="Keeps WhatsApp sessions alive on this machine.",
+        epilog=_EPILOG,
+        formatter_class=InSections,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=version_line())
+    add_common(parser)
+    parser.set_defaults(json=False, socket=None, url=None, key=None)
+    told = "wa-agent COMMAND --help tells more"
+    commands = Commands(parser, title="commands", description=told, required=True)
+    known = [name for name, _, words in COMMANDS if word in words.split()]
+    for name in dict.fromkeys(known or (name for name, _, _ in COMMANDS)):
+        import_module(name if name.startswith("agent.") else f"agent.cli.{name}").add(commands)
+    return parser
+
+
+def version_line() -> str:
+    return f"wa-agent {VERSION}, {BUILD}" if BUILD else f"wa-agent {VERSION}"
+
+
+def run(argv: list[str]) -> int:
+    take_streams()
+    try:
+        parser = build_parser(argv[0] if argv else "")
+        options, left = parser.parse_known_args(argv, Options())
+        absent = "id" in options and options.id is None and "remote" not in options
+        if left and absent and not left[0].startswith("-"):
+            # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
+            options.id = parse_instance_id(left.pop(0))
+        if left:
+            parser.error(f"unrecognized arguments: {' '.join(left)}")
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except SystemExit as end:  # argparse: 0 after --help, 2 after wrong use
+        return end.code if isinstance(end.code, int) else 2
+    except WaError as error:
+        refusal = error
+    except UnicodeEncodeError:
+        refusal = InvalidRequest("cannot use it: it is no UTF-8")
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _print_no_more()  # the reader (head, less) ended first
+        return 0
+    except OSError as error:
+        _print_no_more()
+        what = error.filename or _what_has_no_name()
+        refusal = WaError(f"cannot use {what}: {error.strerror or error}")
+    shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
+    as_text = f"wa-agent: {clean(refusal)}"
+    print(json.dumps(shown) if "--json" in argv else as_text, file=sys.stderr)
+    return refusal.exit_status
+
+
+def take_streams() -> None:
+    """A stream that the caller closed takes what is printed and drops it; one whose encoding lacks
+    a sign gets its number instead."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _what_has_no_name() -> str:
+    try:
+        Path.cwd()
+    except OSError:
+        return "the working folder"
+    return "the standard output, where the answer belongs"
+
+
+def _print_no_more() -> None:
+    """Python would print a traceback at exit if it could not flush its output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Printing
 
 Row = dict[str, Any]
 """As the API gave it."""
-Columns = Mapping[str, str | Callable[[Row], object]]
-"""Each head with the field below it, or how its cell is made."""
+Columns = Mapping[str, Any]
+"""Each head with the field below it, or a function of the row that makes its cell."""
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SECONDS = ("seconds", "proof_age", "still_for")
 """Parts of the names of times in seconds."""
@@ -92,11 +235,6 @@ class Table:
 def say(sentence: str) -> None:
     """To a person beside the answer."""
     print(clean(sentence), file=sys.stderr, flush=True)
-
-
-def pair_lines(pairs: Mapping[str, object]) -> list[str]:
-    width = max(map(len, pairs), default=0)
-    return [f"{soft(name.ljust(width))}  {clean(value)}" for name, value in pairs.items()]
 
 
 def moment(text: str | None) -> str:
@@ -162,8 +300,9 @@ class Options(argparse.Namespace):
         """Those of the options that were given."""
         return {name: vars(self)[name] for name in names if vars(self).get(name) is not None}
 
-    def print(self, answer: Any, *lines: str | Table, good: bool = True) -> int:
-        """Empty lines are left out; returns the exit status: 0, or 1 without `good`."""
+    def print(self, answer: Any, *lines: str | Row | Table, good: bool = True) -> int:
+        """A row is printed field by field, and empty lines are left out; returns the exit status:
+        0, or 1 without `good`."""
         if self.json:
             print(json.dumps(answer, indent=2, ensure_ascii=False))
             return 0 if good else 1
@@ -172,6 +311,10 @@ class Options(argparse.Namespace):
                 from rich.console import Console
 
                 Console().print(line.drawn())
+            elif isinstance(line, dict):
+                width = max(map(len, line))
+                for name, value in line.items():
+                    print(f"{soft(name.ljust(width))}  {clean(value)}")
             else:
                 print(line)
         return 0 if good else 1
@@ -208,10 +351,9 @@ Run = Callable[[Options], int]
 Read = Callable[[str], Any]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
-it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated. In a pair
-also what argparse takes besides."""
+it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated, with `!` it
+must be given; `ONE|OTHER` is one of these words. In a pair also what argparse takes besides."""
 
-_NONE: Words = MappingProxyType({})
 CONFIG: Words = {
     "--config FILE": "agent.toml",
     "--state DIR": "the state directory",
@@ -227,12 +369,21 @@ class Commands:
         self._among = parser.add_subparsers(metavar="COMMAND", **more)
 
     def add(
-        self, name: str, run: Run, example: str = "", words: Words = _NONE, **known: Any
+        self,
+        name: str,
+        run: Run,
+        example: str = "",
+        words: Words = MappingProxyType({}),
+        **known: Any,
     ) -> argparse.ArgumentParser:
         """`example`: what follows the command there; `known`: more that `run` finds among its
-        options, but for `summary`, which is the docstring of `run` otherwise."""
-        parser = self._add(name, known.pop("summary", run.__doc__), example)
-        add_words(parser, words)
+        options, but for `summary`, which is the docstring of `run` otherwise: what it does, and
+        below an empty line its own words, as `Words`."""
+        summary, _, own = cleandoc(known.pop("summary", run.__doc__)).partition("\n\n")
+        told = (line.partition(": ") for line in re.sub(r"\n +", " ", own).splitlines())
+        parser = self._add(name, summary, example)
+        arguments = {word: text for word, text in words.items() if not word.startswith("-")}
+        add_words(parser, {**arguments, **{word: text for word, _, text in told}, **words})
         add_common(parser)
         parser.set_defaults(run=run, **known)
         return parser
@@ -262,15 +413,17 @@ class Commands:
 def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
-        names, _, metavar = word.rstrip("…").partition(" ")
+        names, _, metavar = word.rstrip("…!").partition(" ")
         how: dict[str, Any] = {"metavar": metavar, "type": _VALUES.get(metavar)}
-        if word.endswith("…"):
+        how |= {"required": "!" in word}
+        if "…" in word:
             how |= {"action": "append", "default": []}
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
             metavar = shown.strip("[]")
             how = {"metavar": metavar, "type": _ARGUMENTS.get(metavar)}
             how |= {"nargs": "?"} if shown != metavar else {}
+            how |= {} if how["type"] or "|" not in shown else {"choices": shown.split("|")}
             names = dest or metavar.lower()
         elif not metavar:
             names, _, dest = names.partition("=")
@@ -310,8 +463,9 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Read:
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
 _ARGUMENTS: Mapping[str, Read] = {
     **{"ID": parse_instance_id, "FILE": Path},
+    "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
     **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
     **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
 }
-_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int}
+_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int, "CURSOR": int}
 """How a word is read, by its name in the help: an argument's, and an option's."""

@@ -1,52 +1,36 @@
-"""`doctor`: checks of this installation, each finding with its cure."""
+"""`doctor`: checks of this installation, each finding with its cure: its clock, disk, rights,
+units, its agent, the programs that engines need (a browser, Node), and each backend: what the agent
+says of it, its secrets, its Redis. The rooms of programs and webhooks have a check of their own."""
 
+import ctypes
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from agent import VERSION
 from agent.cli.agent import overrides_of
-from agent.cli.client import Client, config_path
+from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
-from agent.config.config import INSTALLED_STATE, Config
+from agent.config.config import Config
+from agent.config.declaration import BackendDeclaration, hide_secrets
 from agent.config.load import load_config
+from agent.core.words import BEHIND
+from agent.engines.baileys import node as baileys
+from agent.engines.web import doctor as web
+from agent.engines.web.browser.process import BINARIES
+from agent.engines.web.settings import SHELL
 from agent.errors import ConfigError, WaError
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    level: str
-    """ok; note: it works, but look at it; wrong."""
-    sentence: str
-    advice: str = ""
-    """"" with a note or a fault: the check's own cure."""
-    check: str = ""
-    """Name of the check; "" = the name of the one that is run."""
-
-
-ok, note, wrong = partial(Finding, "ok"), partial(Finding, "note"), partial(Finding, "wrong")
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """The settings and the agent that the checks look at."""
-
-    config: Config
-    client: Client
-    file: Path | None
-    """The file of the settings; None: there is none."""
-
-    @property
-    def state(self) -> Path:
-        return self.config.agent.state_path
-
-    @property
-    def installed(self) -> bool:
-        """True where scripts/install or the package put the program."""
-        return self.state == INSTALLED_STATE
-
+from agent.files import refuses_writes
+from agent.host import units
+from agent.moving import program_commands
+from agent.vault.identity import scan
+from agent.webhooks import commands as webhooks
 
 _PLACES = {
     **{"state": "agent.state_path", "sessions": "agent.session_storage_path"},
@@ -67,40 +51,43 @@ def doctor(options: Options) -> int:
             places = client.get("/api/health")["agent"]["places"]
             path = Path(places["config"]) if "config" in places else path
             overrides |= {key: places[name] for name, key in _PLACES.items() if name in places}
-    config, findings = _config(path, overrides)
+    config, findings = Config(), list[Finding]()
+    try:
+        config = load_config(path, os.environ, overrides=overrides)
+        findings.append(ok(f"{path or 'the defaults'}: good", check="config"))
+    except ConfigError as error:  # the other checks run on the defaults
+        findings.append(wrong(str(error), "correct it: wa-agent config check", check="config"))
+    for sentence in config.warnings:
+        advice = "unset it if it belongs to another program"
+        findings.append(note(sentence, advice, check="environment"))
     if not (client.url or named):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
     findings += examine(Installation(config, client, path))
-    advice = (f"{finding.check}: {finding.advice}" for finding in findings if finding.advice)
-    good = all(finding.level != "wrong" for finding in findings)
     rows = [asdict(finding) for finding in findings]
     table = Table(rows, {"": "level", "CHECK": "check", "FINDING": "sentence"})
-    return options.print({"findings": rows}, table, *advice, good=good)
+    cures = (f"{row['check']}: {row['advice']}" for row in rows if row["advice"])
+    good = all(row["level"] != "wrong" for row in rows)
+    return options.print({"findings": rows}, table, *cures, good=good)
 
 
 def examine(here: Installation) -> Iterator[Finding]:
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
-    # The checks import most of the agent, which every other command starts without.
-    from agent.cli import doctor_checks as checks
-    from agent.moving import program_commands
-    from agent.webhooks import commands as webhooks
-
     again = "run scripts/install again"
     for name, check, cure in (
-        ("clock", checks.clock, "run timedatectl set-ntp true, or install chrony"),
-        ("disk", checks.disk, "remove unneeded files; wa-agent trash list: retired sessions"),
-        ("state", checks.state, "chmod o-rwx, and find out which program gave the right"),
-        ("kernel", checks.kernel, ""),
-        ("units", checks.unit_files, again),
-        ("polkit", checks.polkit, again),
-        ("memory limits", checks.unit_memory, ""),
-        ("agent", checks.agent, "journalctl -u wa-agent says more"),
-        ("database", checks.database, "systemctl restart wa-agent: it rebuilds the database"),
-        ("browser", checks.browser, ""),
-        ("baileys", checks.node, ""),
-        ("backend", checks.backends, ""),
+        ("clock", clock, "run timedatectl set-ntp true, or install chrony"),
+        ("disk", disk, "remove unneeded files; wa-agent trash list: retired sessions"),
+        ("state", state, "chmod o-rwx, and find out which program gave the right"),
+        ("kernel", kernel, ""),
+        ("units", unit_files, again),
+        ("polkit", polkit, again),
+        ("memory limits", unit_memory, ""),
+        ("agent", agent, "journalctl -u wa-agent says more"),
+        ("database", database, "systemctl restart wa-agent: it rebuilds the database"),
+        ("browser", browser, ""),
+        ("baileys", node, ""),
+        ("backend", backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
     ):
@@ -110,14 +97,282 @@ def examine(here: Installation) -> Iterator[Finding]:
                 yield replace(finding, check=finding.check or name, advice=advice)
 
 
-def _config(path: Path | None, overrides: Mapping[str, str]) -> tuple[Config, list[Finding]]:
-    """The configuration; the defaults if the file is wrong, so that the other checks run."""
-    try:
-        config = load_config(path, os.environ, overrides=overrides)
-    except ConfigError as error:
-        return Config(), [wrong(str(error), "correct it: wa-agent config check", check="config")]
-    advice = "unset it if it belongs to another program"
-    return config, [
-        ok(f"{path or 'the defaults'}: good", check="config"),
-        *(note(sentence, advice, check="environment") for sentence in config.warnings),
+UNITS = (
+    *(units.AGENT_SERVICE, units.AGENT_SOCKET, units.INSTANCES.template, units.INSTANCES_SLICE),
+    *(units.AGENT_HTTP_SOCKET, "polkit.service"),
+)
+RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
+_SECONDS = 15.0
+_VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
+
+
+def clock(_: Installation) -> Iterator[Finding]:
+    """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
+    # Without a change: the kernel's view of its clock; TIME_ERROR is 5.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == 5:
+        yield note("the clock is not synchronized")
+    else:
+        yield ok("set")
+
+
+def disk(here: Installation) -> Iterator[Finding]:
+    path = here.state if here.state.is_dir() else Path("/")
+    space = os.statvfs(path)
+    free = space.f_bavail * space.f_frsize
+    share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
+    words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
+    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
+        yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
+    elif space.f_files and space.f_favail == 0:
+        yield wrong(f"no free inode at {path}", "remove small files there")
+    elif free < 64 << 20:
+        yield wrong(words)
+    else:
+        yield note(words) if share < 0.10 else ok(words)
+
+
+def state(here: Installation) -> Iterator[Finding]:
+    """Only the agent, its workers and root may read sessions or use the socket."""
+    from agent.daemon.state_folder import state_is_missing, used_mark  # with SQLite
+
+    folder, sessions = here.state, here.config.session_root
+    used = used_mark(os.environ, installed=here.installed)
+    if used is not None and state_is_missing(folder, sessions):
+        sentence = f"{folder} is empty, but {used} says that an agent used a state here before"
+        advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
+        yield wrong(sentence, advice)
+    if not folder.is_dir():
+        yield wrong(f"{folder} is not there", "start the agent once, or set [agent] state_path")
+        return
+    private = [folder, folder / "agent.db", here.config.api_socket, sessions]
+    with suppress(OSError):  # closed to this user or missing: then it is not open to every user
+        private += map(Path, os.scandir(sessions))
+    if bad := [f"{path} ({mode:04o})" for path in private if (mode := _open_to_all(path))]:
+        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}")
+    else:
+        yield ok(f"{folder} is closed to others")
+
+
+def unit_files(_: Installation) -> Iterator[Finding]:
+    """The view of systemd itself."""
+    names = [name.replace("@.", "@x.") for name in UNITS]
+    for row in show_units("Id,LoadState,LoadError", names):
+        unit, load = row["Id"].replace("@x.", "@."), row.get("LoadState", "")
+        if load == "loaded":
+            yield ok(f"{unit} is loaded")
+        else:
+            cure = f"systemctl unmask {unit}" if load == "masked" else ""
+            yield wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
+
+
+def polkit(_: Installation) -> Iterator[Finding]:
+    if not any(map(Path.exists, RULES)):
+        yield wrong("the polkit rule is missing: the agent may not start its workers")
+    else:
+        yield ok("the rule is there")
+
+
+def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
+    """The properties of each unit, drop-ins included; empty where no systemd answers."""
+    said = _run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units])
+    blocks = filter(None, said.strip().split("\n\n"))
+    return [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
     ]
+
+
+def _run(command: list[str]) -> str:
+    """The output of a program; "" where it cannot run."""
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+        return done.stdout
+    return ""
+
+
+def kernel(_: Installation) -> Iterator[Finding]:
+    """Limits of the units that this kernel does not enforce."""
+    if not Path("/run/systemd/system").is_dir():
+        return
+    path = Path("/sys/fs/cgroup/cgroup.controllers")
+    controllers = path.read_text(encoding="ascii").split() if path.exists() else []
+    if "memory" not in controllers:
+        sentence = "the kernel does not count a unit's memory: MemoryMax= does nothing"
+        yield note(sentence, f"{_VERSION_2} and without cgroup_disable=memory", check="memory")
+    words = "configures an IP firewall, but"  # systemd's, where it has no cgroup v2 or BPF
+    command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
+    if not controllers or words in _run(command):
+        sentence = "a worker can reach a cloud's metadata: IPAddressDeny= of the units does nothing"
+        advice = f"deny 169.254.0.0/16 to wa-agent and wa-worker in nftables, or {_VERSION_2}"
+        yield note(sentence, advice, check="firewall")
+
+
+def unit_memory(here: Installation) -> Iterator[Finding]:
+    """Sessions that the kernel ends before the memory is used that their settings grant."""
+    client = here.client
+    try:
+        local = {it["id"] for it in client.instances() if not it["backend"]}
+        report = client.get("/api/memory/report")["instances"]
+    except WaError:
+        return  # the check `agent` reports it
+    limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
+    for row in show_units("Id,MemoryMax", limits) if limits else ():
+        unit, most = row.get("Id", ""), row.get("MemoryMax", "")
+        if most.isdigit() and (limit := limits.get(unit) or 0) > int(most):
+            yield wrong(
+                f"its session may use {limit} bytes of memory, but the kernel ends it at the"
+                f" MemoryMax= of {unit}, {most}",
+                f"create /etc/systemd/system/{unit}.d/memory.conf with the lines [Service] and"
+                f" MemoryMax={int(limit * BEHIND)}; then systemctl daemon-reload",
+            )
+
+
+def agent(here: Installation) -> Iterator[Finding]:
+    """The running agent's answers about itself."""
+    try:
+        health = here.client.get("/api/health")
+    except WaError as error:
+        advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
+        yield wrong(str(error), advice)
+        return
+    itself = health["agent"]
+    if itself["version"] != VERSION:
+        words = f"version {itself['version']} runs, {VERSION} is installed"
+        yield note(words, "systemctl restart wa-agent; sessions stay connected")
+    elif health["status"] != "ok":
+        words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
+        yield note(words, "wa-agent list --trouble; journalctl -u wa-agent")
+    else:
+        yield ok(f"version {VERSION} runs, {health['instances']['total']} instances")
+    its_state = itself.get("places", {}).get("state", str(here.state))
+    if its_state != str(here.state):
+        words = f"that agent runs on {its_state}; these findings are about {here.state}"
+        yield note(words, "run doctor on its machine, or name --state")
+    for cause in itself.get("not_listening", {}).values():
+        yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
+    if itself["dbus_connected"] is False:
+        yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
+
+
+def database(here: Installation) -> Iterator[Finding]:
+    try:
+        found = str(here.client.post("/api/database/check")["found"])
+    except WaError:
+        yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
+    else:
+        yield ok("whole") if found == "ok" else wrong(found)
+
+
+def _environment(here: Installation) -> Mapping[str, str]:
+    """A unit's worker has its unit's environment, not the doctor's."""
+    if not here.installed:
+        return os.environ
+    (row,) = show_units("Environment", [units.INSTANCES.unit("x")]) or [{}]
+    words = shlex.split(row.get("Environment", ""))
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:
+    """The settings of each instance of that engine that is declared or has a folder."""
+    yield from (its.settings for its in here.config.instance if its.engine == engine)
+    with suppress(OSError, WaError):
+        kept = [it.identity.instance for it in scan(here.config.session_root) if it.identity]
+        yield from (instance.settings for instance in kept if instance.engine == engine)
+
+
+def browser(here: Installation) -> Iterator[Finding]:
+    """Without a web instance it is checked once a browser or the bundle is installed."""
+    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
+    kinds = named & set(BINARIES)
+    problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
+    if not kinds and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
+        yield ok("no web instance and no part of the web engine: not checked")
+        return
+    for problem in problems:
+        make = wrong if problem.serious and kinds else note
+        yield make(problem.sentence, problem.cure)
+    if not problems:
+        yield ok("the web engine can run")
+
+
+def node(here: Installation) -> Iterator[Finding]:
+    """Without a baileys instance it is checked once all its parts are installed."""
+    wanted = any(True for _ in _settings_of(here, "baileys"))
+    env = _environment(here)
+    problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
+    if problems and wanted:
+        yield from (wrong(problem.sentence, problem.cure) for problem in problems)
+    elif problems:
+        yield ok("no baileys instance, and parts of its engine are missing: not checked")
+    else:
+        yield ok("the baileys engine can run")
+
+
+def backends(here: Installation) -> Iterator[Finding]:
+    declared, views = here.config.backend, None
+    holders = [its.name for its in declared if hide_secrets(its) != its]
+    if here.file is not None and holders and _open_to_all(here.file):
+        sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
+        advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
+        yield wrong(sentence, advice, check="config")
+    if declared:
+        with suppress(WaError):  # the check `agent` says why
+            views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
+    for its in declared:
+        server = [] if views is None else [_server(its, views.get(its.name))]
+        for finding in (*server, *_secrets_and_redis(its)):
+            yield replace(finding, check=f"backend {its.name}")
+
+
+def _open_to_all(path: Path) -> int:
+    """The mode of a file that every user may open, else 0."""
+    with suppress(OSError):  # reading it reports the error
+        mode = path.stat().st_mode & 0o7777
+        return mode if mode & 0o007 else 0
+    return 0
+
+
+def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
+    if view is None:
+        advice = "systemctl restart wa-agent, which reads its backends at a start"
+        return note("the running agent has not read it", advice)
+    if not view["up"]:
+        words = "see that it runs, and that url, key, ca_file and timeout are right"
+        advice = f"{words}; then wa-agent backends check {backend.name}"
+        return wrong(view["sentence"] or "it is not up", advice)
+    if view.get("warning"):
+        advice = (
+            "correct logs, log_session and auth_folder of its [[backend]], or give wa-agent and its"
+            " unit the right: Access in agent/backends/README.md"
+        )
+        return wrong(f"it answers, but {view['warning']}", advice)
+    total = "?" if view["sessions"] is None else view["sessions"]
+    words = f"{backend.engine} {view['version']}".strip()
+    return ok(
+        f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
+        f" {view['connected']} of our {view['held']} connected"
+    )
+
+
+def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:
+    settings = backend.flat()
+    for path in filter(None, (settings.get("key_file"), settings.get("password_file"))):
+        if _open_to_all(Path(path)):
+            yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
+    if not (url := settings.get("redis_url")):
+        return
+    from agent.backends.whaticket.keys import RedisKeys  # with the library for HTTP
+
+    parts = urlsplit(url)
+    where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    redis = RedisKeys(url, timeout=5.0, ca_file=backend.ca_file)
+    try:
+        with redis.talk("ask it"):
+            pass
+    except WaError as error:
+        cure = "check that it runs, and that redis_url is right and has its password"
+        yield wrong(f"Redis at {where}: {error}", cure)
+    else:
+        yield ok(f"Redis at {where} answers")

@@ -8,12 +8,12 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agent.cli.client import check_target, whole_file
-from agent.cli.command import Commands, Options, Words, say
-from agent.core.model import parse_instance_id
+from agent.cli.command import Commands, Options, say
 from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening, parse_instance_id
 from agent.engines.base import KeepsNothing
 from agent.engines.settings import in_path
 from agent.engines.web.browser.page import page_script
@@ -38,26 +38,22 @@ _WARNING = (
 
 
 def add(commands: Commands) -> None:
-    words: Words = {
-        "--out FILE": (
-            "the archive to write; up to its first dot its name is the session's id",
-            {"type": Path, "required": True},
-        ),
-        "--force": "replace the file",
-        "--page URL": "address of the page; default: WhatsApp Web",
-        "--browser PROGRAM": (
-            "path of Chromium or Chrome; default: searched for",
-            {"default": os.environ.get("WA_BROWSER", "")},
-        ),
-        "--within SECONDS": ("time for linking", {"default": 900.0}),
-    }
-    commands.add("pair", pair, _EXAMPLE, words=words)
+    browser = os.environ.get("WA_BROWSER", "")
+    commands.add("pair", pair, _EXAMPLE, browser=browser, within=900.0)
 
 
 def pair(options: Options) -> int:
-    """Link an account here, in a browser window, and write its session into a file."""
-    id = parse_instance_id(options.out.name.partition(".")[0])
-    check_target(options.out, force=options.force)
+    """Link an account here, in a browser window, and write its session into a file.
+
+    --out FILE!: the archive to write; up to its first dot its name is the session's id
+    --force: replace the file
+    --page URL: address of the page; default: WhatsApp Web
+    --browser PROGRAM: path of Chromium or Chrome; default: searched for
+    --within SECONDS: time for linking
+    """
+    out = Path(options.out)
+    id = parse_instance_id(out.name.partition(".")[0])
+    check_target(out, force=options.force)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ConfigError(
             "cannot open a window: neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a"
@@ -78,19 +74,11 @@ def pair(options: Options) -> int:
         with scratch() as folder:
             (session := folder / "session").mkdir(mode=0o700)
             linking = link(session, program, Path(cache), url=url, within=options.within)
-            account, needs_passkey = asyncio.run(linking)
+            paired = asyncio.run(linking)
             linked = ""
-            say(f"linked as {account}; the window is closed")
-            with whole_file(options.out) as file:
-                sha256 = pack_session(
-                    session,
-                    id,
-                    "web",
-                    file,
-                    wall=time.time(),
-                    account=account,
-                    needs_passkey=needs_passkey,
-                ).sha256
+            say(f"linked as {paired['account']}; the window is closed")
+            with whole_file(out) as file:
+                packed = pack_session(session, id, "web", file, wall=time.time(), **paired)
     except BaseException:
         say(
             "the archive was not written, and the profile is removed:"
@@ -98,8 +86,8 @@ def pair(options: Options) -> int:
         )
         raise
     say(_WARNING)
-    written = {"file": str(options.out), "sha256": sha256}
-    return options.print(written, f"{sha256}  {options.out}")
+    written = {"file": str(out), "sha256": packed.sha256}
+    return options.print(written, f"{packed.sha256}  {out}")
 
 
 # In the window
@@ -142,10 +130,10 @@ class _Claims(KeepsNothing):
 
 async def link(
     session: Path, program: Program, cache: Path, *, url: str, within: float
-) -> tuple[str, bool]:
-    """Fill the empty folder with a session that is connected, and close it; the account, and True
-    if WhatsApp asked for a passkey. `cache`: folder of the bundle; `within`: seconds for the
-    person."""
+) -> dict[str, Any]:
+    """Fill the empty folder with a session that is connected, and close it; its account, and
+    `needs_passkey`, True if WhatsApp asked for one. `cache`: folder of the bundle; `within`:
+    seconds for the person."""
     await asyncio.to_thread(fetch_bundle, cache)
     find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
@@ -167,7 +155,7 @@ async def link(
     return paired
 
 
-async def _until_connected(engine: WebEngine, claims: _Claims) -> tuple[str, bool]:
+async def _until_connected(engine: WebEngine, claims: _Claims) -> dict[str, Any]:
     await engine.connect()
     last_sentence, needs_passkey = "", False
     while True:
@@ -192,7 +180,7 @@ async def _until_connected(engine: WebEngine, claims: _Claims) -> tuple[str, boo
             last_sentence = sentence
         needs_passkey |= claim.reason == PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
-            return claim.account, needs_passkey
+            return {"account": claim.account, "needs_passkey": needs_passkey}
 
 
 def _sentence(claim: Claim) -> str:

@@ -1,7 +1,7 @@
-"""A session: `create`, `settings`, `enable`, `disable`, `start`, `stop`, `restart`, `logout`,
-`delete`, `passkey`; the code that links it and its page; its copies; `send`, where the API also
-sends other kinds than text and files; what `import` sends of it and shows. `--wait` follows it
-until it is connected, or until only a person can help."""
+"""A session: its life (`create` to `delete`), the code that links it and its page, its copies, its
+repairs, with those of all sessions and incidents; drills with the sandbox engine; `send`, where
+the API also sends other kinds than text and files; what `import` sends of it and shows. `--wait`
+follows it until it is connected, or until only a person can help."""
 
 import json
 import sys
@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Columns, Commands, Options, Words, clean, duration, moment, pair_lines
-from agent.core.model import parse_instance_id
+from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
 from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
@@ -29,10 +30,6 @@ WAIT: Words = {
     " scan"
 }
 SET: Words = {"--set NAME=VALUE…": "an engine's setting; the value is JSON or plain text"}
-PLACE: Words = {
-    "--backend NAME": "the backend that runs its session",
-    "--remote NAME": "its name on the backend; default: the id",
-}
 CONFIRM: Words = {
     "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
 }
@@ -46,81 +43,48 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("restart", "restart an instance's worker", "will be restarted", WAIT),
     ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
-_WAIT = 30
 _LARGEST = 64 << 20
 """More bytes no api.media_limit lets through."""
-_SEND: Words = {
-    "TO": "a number or a chat's id",
-    "[TEXT]": "the message, or the caption of the file; - reads stdin",
-    "--file PATH": ("send a picture, a sound or a document", {"type": Path}),
-    "--quote ID": "reply to that message",
-    "--idempotency-key KEY": "send a message with this key only once",
-    "--wait SECONDS": (
-        f"seconds to wait until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
-        {"type": int, "default": _WAIT},
-    ),
-}
 
 
 def add(commands: Commands) -> None:
-    words: Words = {
-        "--engine ENGINE": ("engine that connects it to WhatsApp", {"required": True}),
-        **PLACE,
-        "--disabled": "create it without running it",
-        "--program NAME": "the [[program]] of agent.toml that runs as it",
-        **SET,
-        **WAIT,
-    }
-    commands.one("create", create, "--engine sandbox", words=words)
+    commands.one("create", create, "--engine sandbox", words={**SET, **WAIT})
     commands.one("settings", settings, "--set scan=manual", words=SET)
-    for name, summary, done, more in _INTENTS:
-        commands.one(name, intend, summary=summary, words=more, verb=name, done=done)
-    words = {
-        "--remote": "also delete its session on the backend, for good",
-        "--confirm WORDS": "for --remote: the words 'delete REMOTE'",
-        **CONFIRM,
-    }
-    commands.one("delete", delete, words=words)
-    words = {
-        "word=WORD": (
-            "needed: no automatic step ends its pairing, and its end needs --confirm-passkey;"
-            " or: not-needed",
-            {"choices": ("needed", "not-needed")},
-        )
-    }
-    commands.one("passkey", mark, "needed", words=words)
-    words = {
-        "--watch": "follow the code until connected",
-        "--for SECONDS": ("seconds to watch, default 300", {"default": 300}),
-    }
-    commands.one("qr", show_qr, "--watch", words=words)
-    words, example = {"PHONE": "the account's number, with country code"}, "+4915112345678"
-    commands.one("pairing-code", pairing_code, example, words=words)
-    words = {
-        "FILE": "the picture to write: PNG, or JPEG if a PNG is too large",
-        "--force": "replace the file",
-    }
-    commands.one("screenshot", screenshot, "sales.png", words=words)
-    example = "4915112345678 hello"
-    commands.one("send", send, example, words=_SEND)
+    for name, summary, done, words in _INTENTS:
+        commands.one(name, intend, summary=summary, words=words, verb=name, done=done)
+    commands.one("delete", delete, words=CONFIRM)
+    commands.one("passkey", mark, "needed")
+    commands.one("qr", show_qr, "--watch", **{"for": 300.0})
+    commands.one("pairing-code", pairing_code, "+4915112345678")
+    commands.one("screenshot", screenshot, "sales.png")
+    commands.one("send", send, "4915112345678 hello", wait=30)
+
     commands.one("snapshot", snapshot)
     commands.one("snapshots", list_snapshots)
-    words = {
-        "NAME": "as `snapshots` shows it",
-        "--force": "also replace a newer session or use a damaged snapshot",
-    }
-    commands.one("restore", restore, "20260115T103045Z-12", words=words)
-
+    commands.one("restore", restore, "20260115T103045Z-12")
     among = Commands(commands.add("trash", list_trash))
     among.add("list", list_trash)
-    words = {"NAME": "as `trash list` shows it"}
-    among.add("restore", untrash, "sales.20260115T103045Z-4", words=words)
-
+    among.add("restore", untrash, "sales.20260115T103045Z-4")
     summary = "files and keys that repairs removed from a session on a backend"
     among = commands.group("removed", summary, "list sales")
     among.one("list", list_removed)
-    words = {"NAME": "as `removed list` shows it"}
-    among.one("restore", put_back, "20260115T103045Z", words=words)
+    among.one("restore", put_back, "20260115T103045Z")
+
+    for name, summary in _ASKED.items():
+        words = {} if name == "recover" else _MAY_END
+        commands.one(name, ask, summary=summary, words=words, verb=name)
+    commands.add("repair", repair, "all --dry-run")
+    Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
+    commands.one("health", health)
+
+    summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
+    among = commands.group("sandbox", summary, example)
+    among.one("scan", scan)
+    parser = among.one("fault", fault, "zombie --for 30")
+    parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
+    among.one("clear", clear)
+    among.one("say", let_say, "5511999990000 hello")
+    among.one("heard", heard)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -137,7 +101,14 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 
 def create(options: Options) -> int:
-    """Create an instance."""
+    """Create an instance.
+
+    --engine ENGINE!: engine that connects it to WhatsApp
+    --backend NAME: the backend that runs its session
+    --remote NAME: its name on the backend; default: the id
+    --disabled: create it without running it
+    --program NAME: the [[program]] of agent.toml that runs as it
+    """
     program = [] if options.program is None else [f"program={options.program}"]
     body = {
         **options.given("id", "engine", "backend", "remote"),
@@ -159,8 +130,8 @@ def settings(options: Options) -> int:
         if answer["worker"] in ("active", "activating"):
             cure = f"wa-agent restart {options.id}"
             note = f"{options.id} runs with its former settings until: {cure}"
-    lines = pair_lines({name: json.dumps(value) for name, value in present.items()})
-    return options.print(present, *lines, note)
+    shown = {name: json.dumps(value) for name, value in present.items()}
+    return options.print(present, shown, note)
 
 
 def intend(options: Options) -> int:
@@ -170,7 +141,11 @@ def intend(options: Options) -> int:
 
 
 def mark(options: Options) -> int:
-    """Note whether an instance's account needs a passkey to link."""
+    """Note whether an instance's account needs a passkey to link.
+
+    word=needed|not-needed: needed: no automatic step ends its pairing, and its end needs
+        --confirm-passkey
+    """
     needed = options.word == "needed"
     instance = options.ask("PUT passkey", {"needed": needed})
     word = "needs a passkey" if needed else "needs no passkey"
@@ -178,7 +153,11 @@ def mark(options: Options) -> int:
 
 
 def delete(options: Options) -> int:
-    """Retire an instance's session and remove the instance; a backend keeps its session."""
+    """Retire an instance's session and remove the instance; a backend keeps its session.
+
+    --remote: also delete its session on the backend, for good
+    --confirm WORDS: for --remote: the words 'delete REMOTE'
+    """
     query = {"wait": 300, **({"remote": "true"} if options.remote else {})}
     asked, body = f"DELETE /api/instance/{options.id}", options.given("confirm", "confirm_passkey")
     answer = options.ask(asked, body, f"deleting {options.id}", **query)
@@ -229,7 +208,10 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
 
 
 def pairing_code(options: Options) -> int:
-    """Get a code to type on the phone instead of a scan."""
+    """Get a code to type on the phone instead of a scan.
+
+    PHONE: the account's number, with country code
+    """
     code = options.ask("POST pairing-code", options.given("phone"), wait=300)
     how = "on the phone: linked devices, link with phone number"
     if code["expires_in"] is not None:  # not every engine knows
@@ -238,19 +220,26 @@ def pairing_code(options: Options) -> int:
 
 
 def screenshot(options: Options) -> int:
-    """Take a picture of an instance's page, with its codes hidden."""
+    """Take a picture of an instance's page, with its codes hidden.
+
+    FILE: the picture to write: PNG, or JPEG if a PNG is too large
+    --force: replace the file
+    """
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot?wait=300"
     with options.client.exchange("GET", path) as response:
-        picture = response.read()
+        picture = response.read()  # an error of this one is none of the file's
     with whole_file(options.file) as file:
-        file.write(picture)
-    written = {"file": str(options.file), "bytes": len(picture)}
+        written = {"file": str(options.file), "bytes": file.write(picture)}
     return options.print(written, f"{options.file} written; it may show messages")
 
 
 def show_qr(options: Options) -> int:
-    """Show the code to scan."""
+    """Show the code to scan.
+
+    --watch: follow the code until connected
+    --for SECONDS: seconds to watch, default 300
+    """
     client = options.client
     if options.watch:
         return _watch(client, options.id, time.monotonic() + vars(options)["for"])
@@ -293,12 +282,20 @@ def _watch(client: Client, id: str, deadline: float) -> int:
 
 
 def send(options: Options) -> int:
-    """Send a text or a file."""
+    """Send a text or a file.
+
+    TO: a number or a chat's id
+    [TEXT]: the message, or the caption of the file; - reads stdin
+    --file PATH: send a picture, a sound or a document
+    --quote ID: reply to that message
+    --idempotency-key KEY: send a message with this key only once
+    --wait N: seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept
+    """
     path = f"/api/instance/{options.id}/messages?wait={options.wait}"
     text = sys.stdin.read() if options.text == "-" else options.text
     body = options.given("to", "quote")
     if options.file is not None:
-        body |= {"type": "media", **file_fields(options.file)}
+        body |= {"type": "media", **file_fields(Path(options.file))}
     if text is not None:
         body["text" if options.file is None else "caption"] = text
     key = options.idempotency_key
@@ -335,12 +332,16 @@ def snapshot(options: Options) -> int:
 
 def list_snapshots(options: Options) -> int:
     """List a session's copies."""
-    columns: Columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
+    columns = {"NAME": "name", "TAKEN": "taken", "CONTENTS": _contents, "WHY": "why"}
     return options.print_list("snapshots", columns, f"no snapshots of {options.id}")
 
 
 def restore(options: Options) -> int:
-    """Replace a session by a snapshot; the trash keeps the replaced session."""
+    """Replace a session by a snapshot; the trash keeps the replaced session.
+
+    NAME: as `snapshots` shows it
+    --force: also replace a newer session or use a damaged snapshot
+    """
     path, doing = f"snapshots/{options.name}/restore", f"restoring {options.id}"
     answer = options.ask(f"POST {path}", options.given("force"), doing)
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
@@ -365,7 +366,10 @@ def list_trash(options: Options) -> int:
 
 
 def untrash(options: Options) -> int:
-    """Bring a retired session back."""
+    """Bring a retired session back.
+
+    NAME: as `trash list` shows it
+    """
     instance = options.ask(f"POST /api/trash/{options.name}/restore")
     state = "enabled" if instance["enabled"] else "disabled"
     return options.print(instance, f"{instance['id']} is back, {state}")
@@ -373,14 +377,17 @@ def untrash(options: Options) -> int:
 
 def list_removed(options: Options) -> int:
     """List what repairs removed."""
-    columns: Columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
+    columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
     columns = {**columns, "STATE": "state", "WHY": "why"}
     nothing = f"no repair removed files or keys of {options.id}"
     return options.print_list("removed?wait=300", columns, nothing)
 
 
 def put_back(options: Options) -> int:
-    """Put removed files and keys back; the session is down meanwhile."""
+    """Put removed files and keys back; the session is down meanwhile.
+
+    NAME: as `removed list` shows it
+    """
     doing = f"putting {options.name} of {options.id} back"
     answer = options.ask(f"POST removed/{options.name}/restore", doing=doing, wait=300)
     return options.print(
@@ -393,6 +400,178 @@ def put_back(options: Options) -> int:
 def _removed(row: dict[str, Any]) -> str:
     folder = "the whole folder, " if row["whole"] else ""
     return f"{folder}{row['files']} files, {row['keys']} keys in Redis"
+
+
+# Repairs, of one session and of all in one round; incidents
+
+_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
+_STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
+_MAY_END: Words = {
+    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
+    " chats",
+    **CONFIRM,
+}
+_ASKED = {
+    "recover": "repair an instance by every step that keeps its pairing",
+    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
+    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
+    " an Evolution server deletes it with its chats",
+}
+
+
+def ask(options: Options) -> int:
+    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
+    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
+    ending = result["ending"].replace("_", " ")
+    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    if result["healthy"]:
+        done = "was repaired" if result["recovered"] else "is well"
+        done = "shows a new code to scan" if result["cleaned"] else done
+    return options.print(result, f"{options.id} {done}", good=result["healthy"])
+
+
+def repair(options: Options) -> int:
+    """Run one round of repairs; exit status 1 if a session is still unwell.
+
+    id=all|ID: every instance, or one
+    --dry-run: print the steps without doing them
+    --debug: print each step to stderr
+    """
+    client, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
+    instances = client.instances() if every else [client.get(one)]
+    events = "/api/events" if every else f"{one}/events"
+    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
+    work = _dry_run if options.dry_run else lambda instance: _repair(client, instance)
+    newest = client.get(events, limit=1)["events"] if options.debug else []
+    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
+
+    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+        done = [*pool.map(work, unwell)]
+    if options.debug:
+        query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
+        for event in client.get(events, **query)["events"]:
+            line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
+            say(f"{moment(event['time'])} {line}")
+    rows = [
+        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
+        for it, did in zip(unwell, done, strict=True)
+    ]
+    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
+    options.print_rows(rows, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in rows) else 1
+
+
+def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
+    """The ladder for this instance; steps that end a pairing only where it has none."""
+    from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
+
+    health = instance["health"]
+    state = ConnectionStatus(health["state"])
+    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    ladder = LADDERS[trouble_of(verdict)]
+    steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
+    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
+
+
+def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result = client.post(f"/api/instance/{instance['id']}/recover?wait=300")
+    except AgentSaidNo as error:
+        return {"result": str(error), "good": False, "steps": []}
+    words = result["ending"].replace("_", " ") or "well"
+    return {"result": words, "good": result["healthy"], "steps": []}
+
+
+def incidents(options: Options) -> int:
+    """Show failures that many instances have in common."""
+    columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
+    return options.print_list("/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
+
+
+def release(options: Options) -> int:
+    """Let the members of an incident try again.
+
+    GROUP: as `incidents` shows it
+    """
+    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
+    return options.do(f"POST {path}", f"{done}: its instances try again")
+
+
+def health(options: Options) -> int:
+    """Check an instance now; exit status 1 when it is not well."""
+    health = options.ask("POST health", wait=300)
+    line = f"{options.id}  {health['verdict']}: {health['sentence']}"
+    return options.print(health, clean(line), good=health["healthy"])
+
+
+# Drills with the sandbox engine: let its phone scan, let contacts write, see what they got, cause
+# faults
+
+FAULTS_SHOWN = """\
+  crash    hang      zombie    slow          drop       leak
+  bad-mac  prekey    logout    ban           temp-ban   conflict
+  outdated passkey   stuck-loading           corrupt-files"""
+"""Laid out by hand: argparse would break a name at its hyphen."""
+
+
+def scan(options: Options) -> int:
+    """Let the phone scan the code."""
+    return options.do("POST sandbox/scan", f"{options.id} scanned")
+
+
+def fault(options: Options) -> int:
+    """Cause a fault.
+
+    FAULT: name of the fault
+    --for SECONDS: duration of the fault
+    """
+    done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
+    return options.do("POST sandbox/fault", done, body)
+
+
+def clear(options: Options) -> int:
+    """End every fault."""
+    return options.do("POST sandbox/fault", f"{options.id} has no more faults", {"fault": "clear"})
+
+
+def let_say(options: Options) -> int:
+    """Let a contact write.
+
+    CONTACT: who writes: a number or a jid
+    [TEXT]: the text, caption, emoji, option or state
+    --type TYPE: of the message: text, image, audio, location, poll, …
+    --kind KIND: message, message_reaction, message_delete, call, …
+    --of MESSAGE_ID: the message that it is about
+    --group JID: the group in which it is written
+    --from-me: the account's owner writes it
+    --count N: number of messages, which are numbered
+    --file FILE: a file that it brings
+    --fields JSON: more of its record: {"quote": …, "mentions": …}
+    """
+    names = ("contact", "text", "type", "kind", "of", "group", "from_me", "count")
+    body = options.given(*names)
+    if options.file is not None:
+        body |= file_fields(Path(options.file))
+    if options.fields is not None:
+        try:
+            body["fields"] = json.loads(options.fields)
+        except ValueError as error:
+            raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
+    return options.do("POST sandbox/say", f"{options.id} has a message coming", body)
+
+
+def heard(options: Options) -> int:
+    """Show what the contacts got.
+
+    --after CURSOR: those after this one
+    --limit N: how many at most, default 100
+    """
+    answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
+    shown = ("cursor", "chat", "id", "type", "text")
+    lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
+    nothing = "" if lines else "no contact got a message"
+    more = f"more: --after {answer['next']}" if answer["more"] else ""
+    return options.print(answer, *lines, nothing, more)
 
 
 # Importing: an archive sent to the agent, the list of sessions
@@ -449,14 +628,9 @@ def print_plan(options: Options, plan: Sequence[Planned]) -> int:
     rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
     for row, its in zip(rows, plan, strict=True):
         row |= {"left_out": its.session.left_out_sentence, "id": its.id, "result": its.result}
-    options.print_rows(
-        rows,
-        {
-            **{"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age},
-            **{"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome},
-        },
-        nothing="no session",
-    )
+    columns = {"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age}
+    more = {"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome}
+    options.print_rows(rows, {**columns, **more}, nothing="no session")
     return 4 if any(planned.session.problem for planned in plan) else 0
 
 

@@ -13,21 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client
-from agent.cli.command import (
-    Columns,
-    Commands,
-    Options,
-    Row,
-    Table,
-    Words,
-    clean,
-    duration,
-    moment,
-    pair_lines,
-    say,
-    shown,
-    soft,
-)
+from agent.cli.command import Commands, Options, Table, clean, duration, moment, say, shown, soft
 from agent.core.reasons import REASONS, reasons_table
 from agent.errors import AgentUnreachable, InvalidRequest, Refused
 from agent.host.units import INSTANCES_SLICE
@@ -52,38 +38,31 @@ _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 
 
 def add(commands: Commands) -> None:
-    words: Words = {
-        "--status STATUS…": "only this status; may be repeated",
-        "--trouble": "instead what is wrong now, with advice; exit status 1 if anything is",
-    }
-    commands.add("list", list_instances, "--status CONNECTED", words=words)
+    commands.add("list", list_instances, "--status CONNECTED")
     commands.one("show", show)
     commands.one("why", why)
     commands.add("reasons", reasons)
     commands.add("top", top)
-    words = {
-        "[ID]": "only this instance",
-        "-f/--follow": "keep printing new events",
-        "-n/--limit N": ("number of events, default 50", {"default": 50}),
-        "--kind KIND…": "only this kind",
-    }
-    commands.add("events", events, "sales -f", words=words)
-    words = {"-f/--follow": "keep printing new lines"}
-    commands.one("logs", logs, "-f", words=words)
+    commands.add("events", events, "sales -f", limit=50)
+    commands.one("logs", logs, "-f")
 
 
 def list_instances(options: Options) -> int:
-    """List the instances."""
+    """List the instances.
+
+    --status STATUS…: only this status; may be repeated
+    --trouble: instead what is wrong now, with advice; exit status 1 if anything is
+    """
     if options.trouble:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         told = options.ask("GET /api/troubles")["troubles"]
-        lines = []
+        rows = []
         for one in told:
             head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
-            lines += pair_lines({head: one["sentence"], "": one["advice"]})
-        lines = lines or ["nothing is wrong"]
-        return options.print({"troubles": told}, *lines, good=not told)
+            rows.append({head: one["sentence"], "": one["advice"]})
+        nothing = "" if told else "nothing is wrong"
+        return options.print({"troubles": told}, *rows, nothing, good=not told)
     instances = list(options.client.instances(status=options.status))
     return options.print_rows(instances, COLUMNS, nothing=NOTHING)
 
@@ -100,7 +79,7 @@ def _enabled(instance: dict[str, Any]) -> str:
     return word if override == "none" else f"{word}, {override}"
 
 
-COLUMNS: Columns = {
+COLUMNS = {
     **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
     "HEALTH": lambda instance: instance["health"]["verdict"],
     "ENABLED": _enabled,
@@ -112,7 +91,7 @@ NOTHING = "no instances"
 def show(options: Options) -> int:
     """Show everything about an instance."""
     details, _, lines = _look(options)
-    return options.print(details, *lines, soft("fields"), *pair_lines(dict(_flat(details))))
+    return options.print(details, *lines, soft("fields"), dict(_flat(details)))
 
 
 def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
@@ -215,7 +194,9 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
     idle = repair is None or repair["ending"]
-    if idle and (given_up or (reason is not None and reason.hopeless)):
+    if details["reason"] == "session_unreadable":
+        yield f"it starts within a second once its folder can be used; look: wa-agent health {id}"
+    elif idle and (given_up or (reason is not None and reason.hopeless)):
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
     elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"
@@ -260,12 +241,12 @@ def top(options: Options) -> int:
     return options.print({"instances": rows}, table)
 
 
-def worst_first(client: Client) -> list[Row]:
+def worst_first(client: Client) -> list[dict[str, Any]]:
     tones = [*_STYLES]
     return sorted(client.instances(), key=lambda its: (tones.index(tone_of(its)), its["id"]))
 
 
-def tone_of(instance: Row) -> str:
+def tone_of(instance: dict[str, Any]) -> str:
     status, reason = instance["connection_status"], instance["reason"]
     if instance["health"]["verdict"] in ("degraded", "stuck", "corrupted"):
         return "in trouble"
@@ -279,7 +260,7 @@ def tone_of(instance: Row) -> str:
     return "in trouble" if down else "on its way"
 
 
-def frame(rows: list[Row], lost: str = "") -> "Group":
+def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
     from rich.console import Group
     from rich.text import Text
 
@@ -301,7 +282,7 @@ def _watch(client: Client) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     seen, lost = time.monotonic(), ""
     with Live(screen=True, auto_refresh=False) as live:
         while True:
@@ -322,7 +303,13 @@ _MOST = 1000
 
 
 def events(options: Options) -> int:
-    """Show the history of instances and agent."""
+    """Show the history of instances and agent.
+
+    [ID]: only this instance
+    -f/--follow: keep printing new events
+    -n/--limit N: number of events, default 50
+    --kind KIND…: only this kind
+    """
     query = {"kind": options.kind, "limit": options.limit}
     for page in follow(options, "events" if options.id else "/api/events", query):
         # The newest come first without a cursor.
@@ -359,7 +346,10 @@ def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[
 
 
 def logs(options: Options) -> int:
-    """Print the last lines of a session's worker, and of the program that it runs."""
+    """Print the last lines of a session's worker, and of the program that it runs.
+
+    -f/--follow: keep printing new lines
+    """
     if backend := options.ask(f"GET /api/instance/{options.id}").get("backend"):
         words = f"it is a session of the server {backend}; see that one's log, and the journal"
         raise Refused(f"cannot print lines of {options.id}: {words}", code="not_supported")

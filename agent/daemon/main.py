@@ -40,8 +40,7 @@ from agent.log import about, going_on, log, set_level, set_up_logging
 from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
-from agent.metrics.exporter import Exporter, backend_families
-from agent.metrics.family import Family
+from agent.metrics.exporter import Exporter, Family, backend_families
 from agent.moving.archives import Archives
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor, line_up, load_instances, take_on

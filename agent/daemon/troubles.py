@@ -16,8 +16,7 @@ from agent.core.troubles import Counted, Key, Of, Severity, Sight, Trouble, Wind
 from agent.log import bound, going_on, log
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
-from agent.metrics.exporter import Exporter
-from agent.metrics.family import Family
+from agent.metrics.exporter import Exporter, Family
 from agent.supervise.assemble import Supervisor
 from agent.webhooks.part import Webhooks
 

@@ -28,7 +28,7 @@ from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, Sta
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.messages.settings import MESSAGES, PACE
-from agent.metrics.family import Family, Row
+from agent.metrics.exporter import Family, Row
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
 

@@ -1,29 +1,107 @@
-"""The answer of /metrics. A scrape takes what there is on the loop and writes it in a thread."""
+"""The answer of /metrics, from each room's families of figures. A scrape takes what there is on the
+loop and writes it in a thread, by prometheus_client, which the first scrape loads."""
 
 import asyncio
 import os
 import resource
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerState
 from agent.core.crypto_patterns import OF_KEYS
 from agent.core.figures import COUNTS
 from agent.core.health import is_wanted
-from agent.core.model import Health, InstanceId
+from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BackendView, Session
-from agent.core.words import ConnectionStatus
 from agent.host.machine import TICKS, CoreUse, machine_memory, read_process
-from agent.metrics.family import Family, Row, Summary, by_label, one, render
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+    from prometheus_client.samples import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    total: float
+    count: int
+
+
+Row = tuple[dict[str, str], float | Summary]
+"""Labels and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: a counter if its name ends in `_total`, else what its values are.
+
+    The scrape's thread reads `rows`: a number may be newer than the one before it.
+    """
+
+    name: str
+    meaning: str
+    rows: Iterable[Row]
+
+    def collect(self) -> "Iterator[Metric]":
+        """As prometheus_client asks a collector. Samples are made one by one: those of a family
+        of a thousand sessions would take 25 MB."""
+        from prometheus_client import Metric
+
+        rows, plain = iter(self.rows), "counter" if self.name.endswith("_total") else "gauge"
+        for first in rows:
+            kind = "summary" if isinstance(first[1], Summary) else plain
+            metric = Metric(self.name.removesuffix("_total"), self.meaning, kind)
+            metric.samples = _samples(self.name, chain((first,), rows))  # type: ignore[assignment]
+            yield metric
+
+
+def _samples(name: str, rows: Iterable[Row]) -> "Iterator[Sample]":
+    from prometheus_client.samples import Sample
+
+    for labels, value in rows:
+        labels = {key: _clean(text) for key, text in labels.items()}
+        if isinstance(value, Summary):
+            yield Sample(f"{name}_sum", labels, value.total)
+            yield Sample(f"{name}_count", labels, value.count)
+        else:
+            yield Sample(name, labels, value)
+
+
+def one(name: str, meaning: str, value: float | Summary | None) -> Family:
+    """A family without labels; None: left out."""
+    return Family(name, meaning, () if value is None else [({}, value)])
+
+
+def by_label(name: str, meaning: str, label: str, counts: Mapping[str, float]) -> Family:
+    return Family(name, meaning, [({label: word}, count) for word, count in counts.items()])
+
+
+def render(families: Iterable[Family], *, gzip: bool = False) -> bytes:
+    """Family by family: the whole text of a thousand sessions has 12 MB."""
+    from prometheus_client import generate_latest
+
+    texts = map(generate_latest, families)
+    if not gzip:
+        return b"".join(texts)
+    packer = zlib.compressobj(1, wbits=31)
+    return b"".join([*map(packer.compress, texts), packer.flush()])
+
+
+def _clean(text: str) -> str:
+    """Half a surrogate pair, which a server may send, cannot be written as UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+# The figures of sessions
 
 _REGAINED = tuple(code for code, *_ in reasons_table() if not reason_of(code).hopeless)
 _ERRORS = (*(row[0] for row in reasons_table()), *OF_KEYS)
@@ -286,6 +364,8 @@ class MachineFigures:
 
 class Exporter:
     """Build it once; the HTTP interface counts into `http`."""
+
+    CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(
         self,

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from agent.cli.client import config_path
+from agent.cli.client import Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import Commands, Options, Words
-from agent.cli.doctor import Finding, Installation, note, ok, wrong
 from agent.config.load import load_config
 from agent.engines.program.environment import find_command, read_environment_file
 from agent.engines.program.settings import ProgramDeclaration

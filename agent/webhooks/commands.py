@@ -4,8 +4,8 @@ says of each."""
 from collections.abc import Iterator
 from dataclasses import replace
 
+from agent.cli.client import Finding, Installation, ok, wrong
 from agent.cli.command import Commands, Options, clean
-from agent.cli.doctor import Finding, Installation, ok, wrong
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 

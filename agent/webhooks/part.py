@@ -15,7 +15,7 @@ from agent.core.words import ID_PATTERN, Category, InstanceId
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
-from agent.metrics.family import Family
+from agent.metrics.exporter import Family
 from agent.store.database import Store
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 

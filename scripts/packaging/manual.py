@@ -6,7 +6,7 @@ import sys
 import time
 
 from agent import VERSION
-from agent.cli.main import build_parser
+from agent.cli.command import build_parser
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.main import run
+from agent.cli.command import run
 from tests.api.conftest import House, house, open_house
 
 __all__ = ["house", "open_house"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from agent.cli.main import build_parser
+from agent.cli.command import build_parser
 from agent.cli.views import _flat
 from agent.core.model import InstanceId
 from agent.engines.base import Qr

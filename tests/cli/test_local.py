@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from agent.cli.client import checkout, config_path, socket_candidates
-from agent.cli.command import Table, clean, duration
-from agent.cli.main import run
+from agent.cli.command import Table, clean, duration, run
 from tests.cli.conftest import elsewhere
 
 __all__ = ["elsewhere"]
@@ -30,7 +29,7 @@ def wa_agent(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_version_comes_without_the_agents_libraries() -> None:
     code = (
-        "import sys; from agent.cli.main import run; run(['version']);"
+        "import sys; from agent.cli.command import run; run(['version']);"
         "print(*sorted({'aiohttp','asyncio','psutil','sqlite3','http.client','segno','rich'}"
         " & set(sys.modules)))"
     )
@@ -44,8 +43,9 @@ def test_the_version_comes_without_the_agents_libraries() -> None:
 def test_version_and_its_option_print_the_same_line(
     build: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("agent.cli.agent.VERSION", "1.2.3")
-    monkeypatch.setattr("agent.cli.agent.BUILD", build)
+    for module in ("agent.cli.agent", "agent.cli.command"):
+        monkeypatch.setattr(f"{module}.VERSION", "1.2.3")
+        monkeypatch.setattr(f"{module}.BUILD", build)
     for argv in (["version"], ["--version"]):
         assert run(argv) == 0
         assert capsys.readouterr().out == f"wa-agent {line}\n"

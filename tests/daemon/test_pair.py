@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.cli import pair as command
-from agent.cli.main import run
+from agent.cli.command import run
 from agent.cli.pair import find_visible_browser
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives import Limits, read_archive_manifest
@@ -22,7 +22,7 @@ def desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A display, a browser, and a person who links at once: the profiles that were made."""
     made: list[Path] = []
 
-    async def link(session: Path, *_: Any, **__: Any) -> tuple[str, bool]:
+    async def link(session: Path, *_: Any, **__: Any) -> dict[str, Any]:
         made.append(session)
         store = session / "profile/Default/IndexedDB/x.indexeddb.leveldb"
         store.mkdir(parents=True)
@@ -30,7 +30,7 @@ def desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         (store / "MANIFEST-000001").write_bytes(bytes(9))
         note = {"version": 1, "paired": True, "account": ACCOUNT, "page": ""}
         (session / "web.json").write_text(json.dumps(note))
-        return ACCOUNT, True
+        return {"account": ACCOUNT, "needs_passkey": True}
 
     (scratch := tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))

@@ -17,8 +17,7 @@ from agent.core.model import ConnectionStatus as CS
 from agent.core.reasons import reasons_table
 from agent.core.session import BackendView
 from agent.core.words import ServerClaim
-from agent.metrics.exporter import Exporter, backend_families
-from agent.metrics.family import Family, render
+from agent.metrics.exporter import Exporter, Family, backend_families, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
 NOW = 1_800_000_000.0

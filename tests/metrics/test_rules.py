@@ -9,8 +9,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.metrics import exporter
-from agent.metrics.exporter import Exporter
-from agent.metrics.family import render
+from agent.metrics.exporter import Exporter, render
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
 FILES = Path(exporter.__file__).parent

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.client import Client
-from agent.cli.doctor import Installation
+from agent.cli.client import Client, Installation
 from agent.config.config import Config
 from agent.config.load import load_config
 from agent.config.tables import check_declared, without_secrets

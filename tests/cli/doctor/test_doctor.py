@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.cli import doctor_checks as installation
-from agent.cli.client import Client
-from agent.cli.doctor import Installation
+from agent.cli.client import Client, Installation
+from agent.cli.doctor import disk, unit_files
 from agent.config.config import AgentSection, Config
 from agent.store.database import Store
 from tests.api.conftest import House
@@ -109,7 +108,7 @@ def test_missing_and_masked_units_are_named(
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     here = Installation(Config(), Client(), None)
-    found = [(one.level, one.sentence, one.advice) for one in installation.unit_files(here)]
+    found = [(one.level, one.sentence, one.advice) for one in unit_files(here)]
     assert found == [
         ("wrong", "wa-agent.service: not-found", ""),
         ("wrong", "wa-agent.socket: masked", "systemctl unmask wa-agent.socket"),
@@ -119,4 +118,4 @@ def test_missing_and_masked_units_are_named(
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     config = Config(agent=AgentSection(state_path=small_disk("size=16m")))
     here = Installation(config, Client(), None)
-    assert [one.level for one in installation.disk(here)] == ["wrong"]
+    assert [one.level for one in disk(here)] == ["wrong"]

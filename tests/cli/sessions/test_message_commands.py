@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from agent.cli.main import run
+from agent.cli.command import run
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually

@@ -119,6 +119,11 @@ def repair(**more: Any) -> Repair:
             id="a ban",
         ),
         pytest.param(
+            {"status": S.AUTH_FAILURE, "reason": "session_unreadable"},
+            r"next\n  it starts within a second once its folder .*: wa-agent health sales\n$",
+            id="a folder that cannot be used",
+        ),
+        pytest.param(
             {"status": S.DISCONNECTED, "reason": "connection_lost"},
             "the agent does nothing more: a person must act; one more try: wa-agent start sales",
             id="its attempts are used up",

@@ -147,7 +147,7 @@ def on_a_terminal(house: House) -> Iterator[Screen]:
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     code = (
         "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        "from agent.cli import main, views; views.EVERY = 0.3; sys.exit(main.run(['top']))"
+        "from agent.cli import command, views; views.EVERY = 0.3; sys.exit(command.run(['top']))"
     )
     pid = os.posix_spawn(
         sys.executable,

@@ -73,7 +73,7 @@ def test_the_manual_knows_every_command(bare: Bed, fleet: Fleet):
 
 LIST_COMMANDS = """
 import argparse
-from agent.cli.main import build_parser
+from agent.cli.command import build_parser
 
 def walk(parser, before):
     below = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]

@@ -9,7 +9,7 @@ from typing import Any
 from agent.config.config import Config
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
-from agent.metrics.family import render
+from agent.metrics.exporter import render
 from agent.store.database import Store
 from agent.webhooks.part import Webhooks
 from agent.webhooks.settings import WebhookDeclaration

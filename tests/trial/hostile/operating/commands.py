@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
-from agent.cli.main import build_parser
+from agent.cli.command import build_parser
 
 Step = dict[str, Any]
 BOTS, BACKENDS = ("k", "k2"), {"evo": ("eu", "shop"), "desk": ("srv", "7")}
