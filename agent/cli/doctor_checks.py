@@ -23,7 +23,7 @@ from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
-from agent.engines.web.settings import SHELL
+from agent.engines.web.rules import SHELL
 from agent.errors import WaError
 from agent.files import refuses_writes
 from agent.host import units

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import Fault, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenEngine
-from agent.engines.files import NO_RULES, FileRules
+from agent.engines.base import NO_RULES, FileRules, OpenEngine
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ _MEMORY_LIMIT: Mapping[str, Any] = {
 class EngineEntry:
     name: str
     line: str
-    """What it is, for people. The modules `settings` and `files` of the package of a local engine
-    import the standard library only, and `engine` opens it."""
+    """What it is, for people. The module `rules` of the package of a local engine imports the
+    standard library only, and `engine` opens it."""
     module: str = ""
     """Of a remote engine: the module with its settings; "" = it has none."""
     memory: int = 0
@@ -214,8 +213,8 @@ def file_rules(name: str) -> FileRules:
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
         return NO_RULES
-    rules: FileRules = import_module(f"agent.engines.{name}.files").RULES
-    return rules
+    files: FileRules = _rules(entry).RULES
+    return files
 
 
 def load_engine(name: str) -> OpenEngine:
@@ -237,4 +236,4 @@ def load_engine(name: str) -> OpenEngine:
 
 
 def _rules(entry: EngineEntry) -> Any:
-    return import_module(f"agent.engines.{entry.name}.settings")
+    return import_module(f"agent.engines.{entry.name}.rules")

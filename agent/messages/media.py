@@ -12,8 +12,7 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from agent.engines.base import Engine, LoadsMedia
-from agent.engines.files import new_sha256
+from agent.engines.base import Engine, LoadsMedia, new_sha256
 from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import open_plain, write_whole
 from agent.messages.record import MESSAGE

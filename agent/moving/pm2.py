@@ -18,7 +18,7 @@ import tomli_w
 from agent.cli.client import NO_CONFIG, AgentSaidNo, Client, config_path, open_source
 from agent.cli.command import Options
 from agent.config.load import add_rows, load_config
-from agent.engines.program.settings import ProgramDeclaration, find_faults, variable_fault
+from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean
 from agent.moving.commands import only

@@ -11,8 +11,8 @@ from agent.cli.client import config_path
 from agent.cli.command import Commands, Options, Words
 from agent.cli.doctor import Finding, Installation, note, ok, wrong
 from agent.config.load import load_config
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command, read_environment_file
-from agent.engines.program.settings import ProgramDeclaration
 from agent.errors import EngineError, InvalidRequest, NotFound
 from agent.moving.programs import hide_values, programs_of, render_drop_in
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.config.config import Config
 from agent.config.tables import Table
 from agent.core.setting import HIDDEN
-from agent.engines.program.settings import ProgramDeclaration, find_faults
+from agent.engines.program.declaration import ProgramDeclaration, find_faults
 from agent.errors import InvalidRequest
 
 _HOMES = ("/home", "/root", "/run/user")

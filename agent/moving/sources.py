@@ -19,7 +19,7 @@ from msgspec import Meta, ValidationError, convert, defstruct
 
 from agent.cli.client import open_source
 from agent.core.model import InstanceId
-from agent.engines.baileys.files import (
+from agent.engines.baileys.rules import (
     FILE_NAME,
     KEY_KINDS,
     MOST_KEYS,
@@ -30,8 +30,8 @@ from agent.engines.baileys.files import (
     read_key_file,
 )
 from agent.engines.catalog import file_rules
-from agent.engines.web.files import MADE_BY_BROWSER, has_pairing, profile_path
 from agent.engines.web.profile import LOCKS, holder
+from agent.engines.web.rules import MADE_BY_BROWSER, has_pairing, profile_path
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import open_plain, replace_folder
 from agent.vault.archives import FoundSession

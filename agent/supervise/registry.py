@@ -18,8 +18,8 @@ from agent.core.model import Category, Instance, InstanceId, JournalEntry, Sessi
 from agent.core.reasons import reason_of
 from agent.core.session import Counters, Session
 from agent.core.words import ADOPTED
+from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
-from agent.engines.files import Linked
 from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.base import Linked
 from agent.engines.catalog import file_rules
-from agent.engines.files import Linked
 from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.files import failpoint
 from agent.vault.check import inspect_session

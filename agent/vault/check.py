@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles, parse_instance_id
+from agent.engines.base import FilesReport, Linked
 from agent.engines.catalog import file_rules
-from agent.engines.files import FilesReport, Linked
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.folder import (
     LINK,

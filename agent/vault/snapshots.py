@@ -18,8 +18,8 @@ from typing import Annotated, Any
 from msgspec import Meta, ValidationError, convert
 
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
+from agent.engines.base import Linked
 from agent.engines.catalog import file_rules
-from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, Refused, VaultError
 from agent.files import failpoint
 from agent.log import going_on

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from agent.engines.base import FileRules
 from agent.engines.catalog import file_rules
-from agent.engines.files import FileRules
 from agent.errors import VaultError
 from agent.vault.folder import Folder, Modes, doing, explain, planted
 

@@ -19,8 +19,7 @@ from agent.backends.whaticket.logs import Found, Turn
 from agent.clock import boot_now
 from agent.config.declaration import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
-from agent.engines.base import Qr
-from agent.engines.settings import inside, text
+from agent.engines.base import Qr, inside, text
 from agent.engines.whatsapp import web_reason
 
 REFUSED_HOLDS = 30.0

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from agent.engines.settings import inside, text
+from agent.engines.base import inside, text
 
 JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"

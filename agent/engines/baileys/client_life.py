@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys.files import check_login, read_version
+from agent.engines.baileys.rules import KNOWN_GOOD, BaileysSettings, check_login, read_version
 from agent.engines.baileys.session_state import FAILING, SessionState
-from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
-from agent.engines.base import Keeper, keep_usable
-from agent.engines.settings import cache_folder, probe_limit
+from agent.engines.base import Keeper, cache_folder, keep_usable, probe_limit
 from agent.errors import EngineError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client_life import ClientLife, Keeping
 from agent.engines.baileys.peer_keys import keys_of, set_aside
+from agent.engines.baileys.rules import BaileysSettings, read_settings
 from agent.engines.baileys.session_state import WAITING, SessionState
-from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.whatsapp import receiver_of
 from agent.errors import EngineError, InvalidRequest, WaError

@@ -8,8 +8,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from agent.engines.files import sha256
-from agent.engines.settings import Finding, in_path
+from agent.engines.base import Finding, in_path, sha256
 from agent.errors import ConfigError
 
 OLDEST = 20

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
+from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     MISSING,
     find_command,
@@ -19,11 +20,9 @@ from agent.engines.program.environment import (
     refuse_other_user,
     secrets_of,
 )
-from agent.engines.program.files import NOTE, refuse_unusable, write_note
 from agent.engines.program.process import Ears, Process
-from agent.engines.program.settings import ProgramDeclaration, read_settings
+from agent.engines.program.rules import NOTE, read_settings, refuse_unusable, write_note
 from agent.engines.program.state import ENDED, FAILING, Output, ProgramState
-from agent.engines.settings import probe_limit, text
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Happening
-from agent.engines.base import Reporter
-from agent.engines.files import new_sha256
+from agent.engines.base import Reporter, new_sha256
 from agent.engines.sandbox.drill import Server
-from agent.engines.sandbox.files import saving
+from agent.engines.sandbox.rules import saving
 from agent.engines.whatsapp import digits_of, is_phone
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain

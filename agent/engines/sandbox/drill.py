@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
-from agent.engines.sandbox.files import saving, write_shared
-from agent.engines.sandbox.settings import NETWORK, SandboxSettings
+from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
 from agent.errors import EngineError, InvalidRequest
 
 # The sandbox's faults: which are active, until when, and which outlive the worker: those that a

@@ -14,11 +14,10 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.sandbox import drill, files
+from agent.engines.sandbox import drill, rules
 from agent.engines.sandbox.conversation import Conversation
 from agent.engines.sandbox.drill import Fault, Faults, Server, die
-from agent.engines.sandbox.files import SessionDamagedError, SessionFile
-from agent.engines.sandbox.settings import SandboxSettings, read_settings
+from agent.engines.sandbox.rules import SandboxSettings, SessionDamagedError, SessionFile
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
@@ -35,7 +34,7 @@ class SavedSession:
     def load(self) -> None:
         """Take what the file says; SessionDamagedError leaves nothing in memory."""
         try:
-            session = files.read_session(self.folder)
+            session = rules.read_session(self.folder)
             if self.now.paired and (session is None or not session.paired):
                 raise SessionDamagedError("the file of a paired session is gone")
         except SessionDamagedError:
@@ -65,8 +64,8 @@ class SavedSession:
             self._write(self.now)
 
     def _write(self, session: SessionFile) -> None:
-        with files.saving(f"save {self.folder}"):
-            files.write_session(self.folder, session)
+        with rules.saving(f"save {self.folder}"):
+            rules.write_session(self.folder, session)
         self.now = session
 
 
@@ -76,7 +75,7 @@ VERSION = "1"
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "SandboxEngine":
-    return SandboxEngine(folder, read_settings(settings), reporter)
+    return SandboxEngine(folder, rules.read_settings(settings), reporter)
 
 
 class SandboxEngine:
@@ -215,7 +214,7 @@ class SandboxEngine:
         name, loop = fault.name, asyncio.get_running_loop()
         if name in ("crash", "corrupt-files"):
             if name == "corrupt-files":
-                await asyncio.to_thread(drill.damage, self._saved.folder / files.NAME)
+                await asyncio.to_thread(drill.damage, self._saved.folder / rules.NAME)
             loop.call_later(drill.REPLY_FIRST, die)
         elif name == "hang":
             seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0

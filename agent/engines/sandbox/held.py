@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.files import saving
+from agent.engines.sandbox.rules import saving
 
 Record = Mapping[str, Any]
 Entry = tuple[int, Record]

@@ -12,8 +12,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening
-from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.settings import cache_folder, probe_limit
+from agent.engines.base import ProbeAnswer, Qr, Reporter, cache_folder, probe_limit
 from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
 from agent.engines.web.browser.page import Page, page_script
@@ -22,8 +21,8 @@ from agent.engines.web.fetch import page_config, read_bundle
 from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.page_calls import ANSWER, read_acks, read_message, send, take_part
 from agent.engines.web.profile import make_durable
+from agent.engines.web.rules import LIVE, WebSettings, read_settings
 from agent.engines.web.session import Needs, Session, flush_pairing
-from agent.engines.web.settings import LIVE, WebSettings, read_settings
 from agent.engines.web.starts import Record, Starts
 from agent.engines.web.view import SessionView
 from agent.engines.whatsapp import phone_of

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.files import NOTE, STORES, profile_path
-from agent.engines.web.settings import KNOWN_GOOD, LIVE
+from agent.engines.web.rules import KNOWN_GOOD, LIVE, NOTE, STORES, profile_path
 from agent.errors import EngineError
 from agent.files import sync, write_whole
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.settings import origin_of
+from agent.engines.base import origin_of
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
-from agent.engines.web.files import profile_path
 from agent.engines.web.profile import make_durable, prepare_profile, read_note, read_page
-from agent.engines.web.settings import WebSettings
+from agent.engines.web.rules import WebSettings, profile_path
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from agent.clock import boot_now
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.browser.page import Page
-from agent.engines.web.files import lost_store
 from agent.engines.web.profile import (
     Note,
     keep_diagnostics,
@@ -24,8 +23,8 @@ from agent.engines.web.profile import (
     read_note,
     write_note,
 )
+from agent.engines.web.rules import WebSettings, lost_store
 from agent.engines.web.session import Session
-from agent.engines.web.settings import WebSettings
 from agent.engines.web.states import FRESH_PAGE, REASON_OF, read_fields
 from agent.engines.web.view import (
     LOOK,

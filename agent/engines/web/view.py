@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from agent.core.model import PHASES, UNSETTLED
 from agent.core.words import PASSKEY_REQUIRED, UNPAIRING, Claim, ConnectionStatus
-from agent.engines.settings import origin_of
+from agent.engines.base import origin_of
 from agent.engines.web.states import (
     PageFacts,
     Story,

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
-from agent.engines.program.files import NOTE, RULES, refuse_unusable, write_note
+from agent.engines.program.rules import NOTE, RULES, refuse_unusable, write_note
 from agent.errors import EngineError
 from agent.vault.check import inspect
 from agent.vault.folder import LARGEST

@@ -13,7 +13,6 @@ import pytest
 
 from agent.engines.web import fetch
 from agent.engines.web.browser.process import Browser, command_line, find_browser
-from agent.engines.web.files import profile_path
 from agent.engines.web.profile import (
     LOCKS,
     Note,
@@ -24,8 +23,8 @@ from agent.engines.web.profile import (
     read_page,
     write_note,
 )
+from agent.engines.web.rules import profile_path, read_settings
 from agent.engines.web.session import Session
-from agent.engines.web.settings import read_settings
 from agent.engines.web.starts import Record
 from agent.errors import ConfigError, EngineError, Refused
 from agent.moving.sources import refuse_open
