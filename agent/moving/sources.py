@@ -30,8 +30,8 @@ from agent.engines.baileys.rules import (
     read_key_file,
 )
 from agent.engines.catalog import file_rules
-from agent.engines.web.profile import LOCKS, holder
 from agent.engines.web.rules import MADE_BY_BROWSER, has_pairing, profile_path
+from agent.engines.web.session import LOCKS, holder
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import open_plain, replace_folder
 from agent.vault.archives import FoundSession

@@ -16,8 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.client import Client
-from agent.engines.baileys.conversation import MOST_LINES, Conversation, OnEnd, OnEvent
+from agent.engines.baileys.client import MOST_LINES, Client, Conversation, OnEnd, OnEvent
 from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
 from agent.engines.baileys.rules import read_settings

@@ -1,5 +1,5 @@
-"""The setting of an instance with the program engine, and its session folder: the files of a library
-that is known, else what it is. Standard library only."""
+"""The setting of an instance with the program engine, and its session folder: the files of a known
+library, else what it is. Standard library only."""
 
 import json
 import re
