@@ -49,7 +49,7 @@ def list_backends(options: Options) -> int:
 
 def add_backend(options: Options) -> int:
     """Add a backend to agent.toml; it is in force at once."""
-    from agent.config.declaration import key_fault, read_secret
+    from agent.config.config import key_fault, read_secret
     from agent.config.load import add_rows
 
     path = config_path(options.config, os.environ)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from agent import VERSION
 from agent.backends.whaticket.keys import RedisKeys
 from agent.cli.doctor import Finding, Installation, note, ok, wrong
-from agent.config.declaration import BackendDeclaration, hide_secrets
+from agent.config.config import BackendDeclaration, hide_secrets
 from agent.core.words import BEHIND
 from agent.daemon.state_folder import state_is_missing, used_mark
 from agent.engines.baileys import node as baileys

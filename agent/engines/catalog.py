@@ -12,7 +12,7 @@ from agent.engines.base import NO_RULES, FileRules, OpenEngine
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.config.declaration import BackendDeclaration
+    from agent.config.config import BackendDeclaration
 
 
 _MEMORY_LIMIT: Mapping[str, Any] = {
@@ -125,7 +125,7 @@ def remote_engines() -> frozenset[str]:
 
 def backend_settings(name: str) -> Any:
     """The default settings that only backends of this engine have; None: no such engine."""
-    from agent.config.declaration import NoSettings
+    from agent.config.config import NoSettings
 
     if not entry_of(name).remote:
         return None
@@ -135,7 +135,7 @@ def backend_settings(name: str) -> Any:
 
 def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
     """The faults of this backend, by the rules that all share and by its engine's own."""
-    from agent.config.declaration import shared_faults  # no worker needs them
+    from agent.config.config import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
     if module := CATALOG[backend.engine].module:

@@ -27,11 +27,10 @@ from agent.vault.archives import (
     read_archive_manifest,
     unpack,
 )
-from agent.vault.folders import STAGING, open_own
+from agent.vault.folders import STAGING, Retired, open_own
 from agent.vault.identity import new_lineage
 from agent.vault.restore import discard, put_in_place
 from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
-from agent.vault.trash import Retired
 
 
 class Wanted(NamedTuple):

@@ -8,8 +8,7 @@ from dataclasses import replace
 from os.path import normpath, realpath
 from pathlib import Path
 
-from agent.config.config import Config
-from agent.config.tables import Table
+from agent.config.config import Config, Table
 from agent.core.setting import HIDDEN
 from agent.engines.program.declaration import ProgramDeclaration, find_faults
 from agent.errors import InvalidRequest

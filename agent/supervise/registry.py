@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
-from agent.config.tables import check_declared, declared_for, worker_settings
+from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
@@ -25,10 +25,10 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.vault.check import read_linked
+from agent.vault.folders import retire
 from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
-from agent.vault.trash import retire
+from agent.vault.tree import read_linked
 
 
 def identity_of(facts: Facts) -> Identity:

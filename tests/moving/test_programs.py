@@ -7,9 +7,8 @@ import pytest
 
 from agent.cli.client import Client
 from agent.cli.doctor import Installation
-from agent.config.config import Config
+from agent.config.config import Config, check_declared, without_secrets
 from agent.config.load import load_config
-from agent.config.tables import check_declared, without_secrets
 from agent.core.model import Instance, InstanceId
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused

@@ -13,19 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.backend import crashed
+from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
-from agent.backends.seat import Seat
 from agent.backends.whaticket.calls import (
     NOT_RUNNING,
     UNKNOWN,
+    DownAndUp,
     Owners,
     Row,
     WhaticketCalls,
     WhaticketSession,
 )
 from agent.backends.whaticket.contract import BackendSettings, is_safe
-from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
 from agent.backends.whaticket.logs import (
     CHUNK,
@@ -36,7 +35,7 @@ from agent.backends.whaticket.logs import (
     open_logs,
 )
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines.baileys.session_state import PATTERN_WORDS

@@ -14,7 +14,7 @@ from agent.core.words import SessionFiles
 from agent.engines import base
 from agent.engines.baileys.node import CLIENT, find_node
 from agent.errors import EngineError
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow
