@@ -84,9 +84,7 @@ class KeepsNothing:
 
     __slots__ = ()
 
-    @property
-    def keeps(self) -> bool:
-        return False
+    keeps = False
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -197,25 +195,19 @@ def wrong(words: str, key: str, fault: str) -> ConfigError:
 
 def server_fault(url: str, secure: str, plain: str) -> str:
     """Why WhatsApp cannot be asked at this address: `plain` text leaves no machine."""
-    parts = _split(url)
-    safe = parts is not None and (
-        parts.scheme == secure or (parts.scheme == plain and parts.hostname in _LOOPBACK)
-    )
-    if parts is None or not safe or not parts.hostname or "@" in parts.netloc:
-        return f"it must be {secure}://HOST, or {plain}://HOST on loopback"
-    return ""
+    if (parts := _split(url)) is not None and parts.hostname and "@" not in parts.netloc:
+        safe = parts.scheme == secure or (parts.scheme == plain and parts.hostname in _LOOPBACK)
+        if safe:
+            return ""
+    return f"it must be {secure}://HOST, or {plain}://HOST on loopback"
 
 
 def proxy_fault(proxy: str) -> str:
-    parts = _split(proxy)
-    if not proxy or (
-        parts is not None
-        and parts.scheme in ("http", "https", "socks5")
-        and parts.hostname
-        and not parts.path
-    ):
-        return ""
-    return "it must be http://, https:// or socks5:// with host and port"
+    parts, schemes = _split(proxy), ("http", "https", "socks5")
+    good = parts is not None and parts.scheme in schemes and parts.hostname and not parts.path
+    return (
+        "" if good or not proxy else "it must be http://, https:// or socks5:// with host and port"
+    )
 
 
 def device_name_fault(name: str) -> str:

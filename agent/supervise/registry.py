@@ -90,7 +90,7 @@ class Registry:
             replace(record, repair=last),
             counters=Counters(time.time()),
             boot=self.boot,
-            counts_messages=entry_of(instance.engine).counts_messages,
+            counts_messages=not entry_of(instance.engine).remote,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
