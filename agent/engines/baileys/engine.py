@@ -209,6 +209,11 @@ class ClientLife:
 
 
 Status = ConnectionStatus
+
+
+# The engine
+
+
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 UPLOADING = 30.0

@@ -258,6 +258,9 @@ def _moment(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 < value < 1e11 else 0.0
 
 
+# The engine
+
+
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 SETTLED = 5.0

@@ -440,6 +440,9 @@ class Record:
             log.warning("the diagnostics of the failed start are in %s", path)
 
 
+# The one way to a page that works.
+
+
 STARTS_WINDOW = 600.0
 PAST_CACHES_EVERY = 1800.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
