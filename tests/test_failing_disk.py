@@ -21,6 +21,7 @@ from agent.store.database import Store, check_whole
 from agent.store.rows import KeyRow
 from agent.supervise import act
 from agent.vault import tree
+from agent.vault.folders import list_trash, restore_trash, retire
 from agent.vault.identity import create, lineage_of, read_identity, replace_identity
 from agent.vault.restore import KEPT, bring_back, finish, restore_snapshot
 from agent.vault.snapshots import (
@@ -33,7 +34,6 @@ from agent.vault.snapshots import (
     sweep_snapshots,
     take_snapshot,
 )
-from agent.vault.trash import list_trash, restore_trash, retire
 from tests.in_memory import folder_in_memory
 from tests.standin.failing_operations import FailingOperations, Fault
 from tests.store.conftest import entry

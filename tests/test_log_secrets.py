@@ -14,8 +14,7 @@ import aiohttp
 import pytest
 
 from agent.backends.whaticket.contract import BackendSettings
-from agent.config.config import Config
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration, Config
 from agent.core.setting import settings_of
 from agent.log import LineWriter, as_fields, as_json, as_text, describe
 from agent.logfiles import FileWriter

@@ -8,7 +8,7 @@ AGENT = """
 import sys
 import agent.daemon.main
 from agent.api.routes import ROUTES
-from agent.config.tables import all_tables
+from agent.config.config import all_tables
 all_tables()
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
 print(*(name for name in sys.modules if name.startswith((*shown, "prometheus_client"))))

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, crashed
-from agent.backends.seat import Look, Seat
+from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, Look, Seat, crashed
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.model import Health, Instance, InstanceId, JournalEntry, Signal, UnitStatus

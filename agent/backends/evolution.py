@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent.backends.backend import Look, Seat
 from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot, read_json
-from agent.backends.seat import Look, Seat
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines.base import Qr
 from agent.engines.tasks import cancel, in_thread, runs

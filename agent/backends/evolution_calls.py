@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown, cannot, segment
-from agent.engines.settings import inside, moment, text, whole
+from agent.engines.base import inside, moment, text, whole
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 

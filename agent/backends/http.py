@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.errors import ConfigError, EngineError, InvalidRequest
 
 CONNECT = 3.0

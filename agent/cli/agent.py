@@ -145,8 +145,8 @@ def check_config(options: Options) -> int:
 
 def show_config(options: Options) -> int:
     """Show every setting."""
+    from agent.config.config import render_config, tables_of, without_secrets
     from agent.config.load import load_config
-    from agent.config.tables import render_config, tables_of, without_secrets
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = without_secrets(load_config(path, os.environ, overrides=given))
@@ -159,8 +159,8 @@ def init_config(options: Options) -> int:
 
     --force: replace a file
     """
+    from agent.config.config import render_config
     from agent.config.load import load_config
-    from agent.config.tables import render_config
     from agent.vault.folder import explain
 
     target = Path(options.config or INSTALLED_CONFIG)

@@ -42,7 +42,7 @@ def add_backend(options: Options) -> int:
     --adopt NAME…: sessions that become instances; '*' = all
     --config FILE: agent.toml
     """
-    from agent.config.declaration import key_fault, read_secret
+    from agent.config.config import key_fault, read_secret
     from agent.config.load import add_rows
 
     path = config_path(options.config, os.environ)

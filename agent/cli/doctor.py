@@ -17,14 +17,13 @@ from agent import VERSION
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
-from agent.config.config import Config
-from agent.config.declaration import BackendDeclaration, hide_secrets
+from agent.config.config import BackendDeclaration, Config, hide_secrets
 from agent.config.load import load_config
 from agent.core.words import BEHIND
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
-from agent.engines.web.settings import SHELL
+from agent.engines.web.rules import SHELL
 from agent.errors import ConfigError, WaError
 from agent.files import refuses_writes
 from agent.host import units

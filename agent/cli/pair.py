@@ -14,15 +14,13 @@ from agent.cli.client import check_target, whole_file
 from agent.cli.command import Commands, Options, say
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening, parse_instance_id
-from agent.engines.base import KeepsNothing
-from agent.engines.settings import in_path
+from agent.engines.base import KeepsNothing, in_path
 from agent.engines.web.browser.page import page_script
 from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
 from agent.engines.web.engine import WebEngine
 from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
-from agent.engines.web.files import lost_store
+from agent.engines.web.rules import CHROMIUM, KNOWN_GOOD, WHATSAPP, WebSettings, lost_store
 from agent.engines.web.session import Needs
-from agent.engines.web.settings import CHROMIUM, KNOWN_GOOD, WHATSAPP, WebSettings
 from agent.errors import ConfigError, EngineError, Refused, TryLater
 from agent.vault.archives import pack_session, scratch
 

@@ -1,32 +1,174 @@
-"""The whole of agent.toml as one value, and what the core is given out of it. The tables that say
-how the agent runs stand here; the core's policies are the other tables.
+"""The whole of agent.toml as one value, its tables, and what the core is given out of it; and a
+Config as a commented file of them: what `config init` writes and what the example is.
 
 Frozen dataclasses with default, meaning and range. Durations are seconds, sizes are bytes. The
-example file is made from all of them. A field without a meaning is no setting.
+tables that say how the agent runs, and [[backend]], stand here; the core's policies and the tables
+that other rooms bring are the others. A field without a meaning is no setting.
 """
 
+import logging
+import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache, cached_property
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Meta, Struct
 
-from agent.config.declaration import BackendDeclaration
 from agent.core.admission import StartPolicy
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
 from agent.core.incidents import IncidentPolicy
 from agent.core.memory import MemoryPolicy, limit_fault
-from agent.core.model import InstanceId
+from agent.core.model import Instance, InstanceId
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.pairing import RecoveryPolicy
-from agent.core.setting import setting
+from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, settings_of
 from agent.core.troubles import TroublesPolicy
+from agent.engines.catalog import backend_faults, backend_settings, remote_engines
+from agent.errors import ConfigError, InvalidRequest, Refused
+
+log = logging.getLogger(__name__)
+
+# [[backend]]: servers of other programs whose sessions the agent watches, and their secrets. Plain
+# http is allowed: most of these servers are on the same machine or in its own network.
+
+
+LONGEST_SECRET = 16 * 1024
+"""Characters of a key or a password; a longer file is something else."""
+
+
+def url_fault(
+    text: str, schemes: Sequence[str] = ("http", "https"), *, password: bool = False
+) -> str:
+    """Never with the URL itself: it may hold a password."""
+    shape = "unix:///PATH or " if "unix" in schemes else ""
+    fault = f"it must be {shape}{schemes[0]}://HOST:PORT (or {schemes[1]}://…)"
+    try:
+        parts = urlsplit(text)
+        target = parts.path if parts.scheme == "unix" else parts.hostname
+        good = parts.scheme in schemes and parts.port != 0 and target
+    except ValueError:
+        return fault
+    if text and not (good and text.isprintable() and " " not in text):
+        return fault
+    if not password and (parts.username is not None or parts.password is not None):
+        return f"{fault} without user and password, which logs would show"
+    return f"{fault} without ? and #" if not password and (parts.query or parts.fragment) else ""
+
+
+def key_fault(text: str) -> str:
+    """Why a header cannot carry this key; "" = it can."""
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return "it must be one line of printable ASCII without blanks"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings:
+    """Of a kind of server without settings of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendDeclaration:
+    """One server. Durations are seconds."""
+
+    name: str = setting("", "its name here: [a-z0-9][a-z0-9_-]{0,47}", check=name_fault)
+    engine: str = setting("", "kind of server; the settings of each kind stand below")
+    url: str = setting("", "http(s)://HOST:PORT of the server, without a password", check=url_fault)
+    key: str = setting("", "its API key, or a whaticket token", secret=True, check=key_fault)
+    key_file: str = setting("", "file that holds only the key, instead of key", check=path_fault)
+    adopt: tuple[str, ...] = setting(
+        (), 'names of its sessions that become instances automatically; ["*"] = all, [] = none'
+    )
+    timeout: float = setting(10.0, "seconds that one request may take", low=0.05, high=120)
+    parallel: int = setting(50, "simultaneous requests to the server", low=1, high=1000)
+    ca_file: str = setting("", 'trusted certificates; "" = those of this machine', check=path_fault)
+    tls_verify: bool = setting(True, "false = accept any certificate, for tests only")
+    prove: bool = setting(True, "true = a session must also answer a harmless query")
+    own: Any = NoSettings()
+    """The settings that only its kind has."""
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by their keys, as they stand in the table."""
+        values = asdict(self)
+        return values | (values.pop("own") or {})
+
+
+def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
+    if declaration.engine == "evolution" and not (declaration.key or declaration.key_file):
+        yield ("key",), "an Evolution API server needs key or key_file"
+    if declaration.ca_file and not declaration.tls_verify:
+        yield ("tls_verify", "ca_file"), "tls_verify = false makes ca_file useless: remove one"
+    values = declaration.flat()
+    for key in ("key", "password"):
+        if values.get(key) and values.get(f"{key}_file"):
+            yield (f"{key}_file", key), f"{key} and {key}_file cannot both be given"
+
+
+def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
+    """With its key and password, wherever they lie. ConfigError says which cannot be read."""
+    found: dict[str, Any] = {}
+    values = declaration.flat()
+    # A key becomes a header; a password may hold whatever it likes.
+    for key, fault in (("key", key_fault), ("password", lambda _text: "")):
+        if path := values.get(f"{key}_file"):
+            whose = f"{key}_file of backend {declaration.name}"
+            found[key] = read_secret(path, whose, f"backend.{key}_file", fault)
+    own = declaration.own
+    if password := found.pop("password", ""):
+        own = replace(own, password=password)
+    return replace(declaration, own=own, **found)
+
+
+def hide_secrets(table: Any) -> Any:
+    """The row with *** for keys and passwords."""
+    hidden: dict[str, Any] = {}
+    for its, mark in settings_of(table):
+        value = getattr(table, its.name)
+        if value and (mark.secret or mark.credentials):
+            hidden[its.name] = HIDDEN if mark.secret else _shown_url(value)
+    if own := getattr(table, "own", None):
+        hidden["own"] = hide_secrets(own)
+    return replace(table, **hidden)
+
+
+def _shown_url(url: str) -> str:
+    """The URL without password and query, which may be secrets."""
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    shown = f"{HIDDEN}@{host}" if credentials else parts.netloc
+    return parts._replace(netloc=shown, query="", fragment="").geturl()
+
+
+def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) -> str:
+    """The file's one line. `whose` is for the error, which never shows the content; `fault` says
+    what is wrong with a text."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(LONGEST_SECRET + 1)
+        if len(text) > LONGEST_SECRET:
+            raise ValueError(f"it is longer than {LONGEST_SECRET} characters")
+        text = text.removesuffix("\n").removesuffix("\r")
+        if problem := fault(text) if text else "it is empty":
+            raise ValueError(problem)
+    except (OSError, ValueError) as error:
+        undecoded = isinstance(error, UnicodeDecodeError)  # its own text shows what the file holds
+        cause = "it is not UTF-8" if undecoded else getattr(error, "strerror", None) or str(error)
+        origin = error if isinstance(error, OSError) else None
+        raise ConfigError(f"cannot read {path} ({whose}): {cause}", field=field) from origin
+    if stat.S_IMODE(mode) & 0o004:
+        log.warning("%s is open to every user: chmod o-rwx %s", path, path)
+    return text
+
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
@@ -242,3 +384,226 @@ def sections() -> tuple[str, ...]:
     """The names of the base's tables that are written once: [NAME]."""
     rows = ("backend", "instance", "of_wings", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    name: str
+    plain: Any
+    """One row with its defaults."""
+    head: str = ""
+    """What the example file says above it."""
+    worker: tuple[str, ...] = ()
+    """The keys that each worker gets."""
+    example: Any = None
+    """A row that could be used, of a table that is written once for each thing of a kind:
+    [[NAME]]. None: it is written once, [NAME], or not at all, which is as `plain`."""
+    needed: tuple[str, ...] = ("name",)
+    """The keys that each row must have."""
+    faults: Callable[[Any], Iterable[Fault]] | None = None
+    """What cannot be true together in a row."""
+    hide: Callable[[Any], Any] = hide_secrets
+    """The row as it may be shown."""
+
+
+BACKEND = Table(
+    name="backend",
+    plain=BackendDeclaration(),
+    head="""\
+# Backends: servers of other programs whose sessions the agent watches and repairs. Each begins
+# with [[backend]]. The environment variable BACKEND_URL sets the url of the first backend,
+# REDIS_URL the redis_url of the first whaticket backend; without such a backend the agent ignores
+# the variable and logs a warning.
+# [[backend]]
+""",
+    example=BackendDeclaration(
+        "evo", "evolution", "http://127.0.0.1:8080", key_file="/etc/wa-agent/evo.key"
+    ),
+    needed=("name", "engine", "url"),
+    faults=backend_faults,
+)
+
+
+@cache
+def all_tables() -> Mapping[str, Table]:
+    """By name; those that are written once come first."""
+    from agent.messages.settings import MESSAGES, PACE
+    from agent.moving.programs import PROGRAMS
+    from agent.webhooks.settings import WEBHOOKS
+
+    own = (Table(name=name, plain=getattr(Config(), name)) for name in sections())
+    return {it.name: it for it in (*own, MESSAGES, PACE, BACKEND, PROGRAMS, WEBHOOKS)}
+
+
+def rows_of(config: Config, table: Table) -> tuple[Any, ...]:
+    """Its rows; of a table that is written once, the one in force."""
+    usual = () if table.example else (table.plain,)
+    found = getattr(config, table.name, None) or config.of_wings.get(table.name, usual)
+    return found if isinstance(found, tuple) else (found,)
+
+
+def worker_settings(config: Config) -> Mapping[str, Any]:
+    """What each worker gets, by its table's name; none where it is usual."""
+    found: dict[str, Any] = {}
+    for table in all_tables().values():
+        for key in table.worker:
+            if (value := getattr(rows_of(config, table)[0], key)) != getattr(table.plain, key):
+                found.setdefault(table.name, {})[key] = value
+    return found
+
+
+def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
+    """The [[program]] that a session names; {} = its engine needs none, or it is not there."""
+    if (row := _program(config, instance)) is None:
+        return {}
+    values = asdict(row).items()
+    # As the file beside the session reads back.
+    return {"program": {key: list(it) if isinstance(it, tuple) else it for key, it in values}}
+
+
+def check_declared(config: Config, instance: Instance, others: Iterable[Instance] = ()) -> None:
+    """InvalidRequest where it names a program that is not there; Refused where one of the others
+    has its session at the same place."""
+    if instance.engine != "program":
+        return
+    if (row := _program(config, instance)) is None:
+        names = ", ".join(it.name for it in config.of_wings.get("program", ())) or "none"
+        named = str(instance.settings.get("program", ""))
+        words = f"cannot use program {named!r:.60}: agent.toml has no such [[program]]"
+        cause = f"{words}; declared: {names}"
+        raise InvalidRequest(cause, field="settings.program", code="unknown_program")
+    place = _place(config, instance)
+    others = (its for its in others if its.id != instance.id)
+    twins = (its.id for its in others if _place(config, its)[1:] == place[1:])
+    if place and (twin := min(twins, default="")):
+        raise Refused(
+            f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
+            f" place, {place[0]}, and one session must not run twice; give each a place of its own"
+            f" ([[program]] {row.name} in agent.toml)",
+            field="settings.program",
+            code="session_shared",
+        )
+
+
+def _place(config: Config, instance: Instance) -> tuple[str, ...]:
+    """Where its program keeps the session; () = each has a place of its own."""
+    from agent.moving.programs import place_of
+
+    row = _program(config, instance)
+    return place_of(row) if row is not None else ()
+
+
+def _program(config: Config, instance: Instance) -> Any:
+    rows = config.of_wings.get("program", ()) if instance.engine == "program" else ()
+    return next((row for row in rows if row.name == instance.settings.get("program")), None)
+
+
+# A Config as a commented file.
+
+
+HEAD = """\
+# Settings of wa-agent. A line that begins with "# key =" shows a default.
+# Durations are seconds, sizes are bytes. `wa-agent config check` reads this file.
+# The twenty settings that matter come first, then the line, then all others.
+"""
+LINE = """\
+# ------------------------------------------------------------------------------------------------
+# All other settings. One below "More of [table]" goes up to the others of that table.
+"""
+FIRST = {
+    *("agent.state_path", "agent.session_storage_path", "agent.log_level", "log.folder"),
+    *("api.listen", "api.trust_loopback", "api.allowed_hosts", "start.parallel", "start.stagger"),
+    *("health.interval", "reconnect.max", "reconnect.attempts", "recovery.unpair"),
+    *("memory.instance", "memory.total", "worker.pack", "sessions.on_logout"),
+    *("sessions.snapshots", "messages.keep", "messages.hours"),
+}
+
+TAIL = """\
+# Instances that must exist: the agent creates missing ones and deletes none that are absent here.
+# [[instance]]
+# id = "sales"
+# engine = "sandbox"
+# enabled = true
+# settings = {}"""
+
+
+def render_config(config: Config, only_changed: bool = True) -> str:
+    """Every key with its meaning; defaults are comments if `only_changed`."""
+    import tomli_w  # for the commands that write a file
+
+    first, others = [HEAD], [LINE]
+    for name, table in all_tables().items():
+        rows = rows_of(config, table)
+        if not table.example:
+            plain = only_changed and table.plain
+            above, below = (list(_keys(rows[0], plain, name, it)) for it in (True, False))
+            head = [*([table.head] if table.head else []), f"[{name}]"]
+            first += [*head, *above] if above else []
+            others += [*([f"# More of [{name}]:\n"] if above else head), *below] if below else []
+            continue
+        examples = {table.head: table.example}
+        if name == "backend":
+            head_of = "# More settings of a backend of engine {}:\n".format
+            examples |= {head_of(kind): backend_settings(kind) for kind in sorted(remote_engines())}
+        others += [_row(name, row, only_changed) for row in rows] or [
+            "\n".join([head, *_keys(row, row)]).rstrip("\n") + "\n"
+            for head, row in examples.items()
+        ]
+    for declared in map(msgspec.structs.asdict, config.instance):
+        # After [[instance]], this header means the settings of that instance.
+        settings = tomli_w.dumps({"instance": {"settings": declared.pop("settings")}})
+        others.append(f"[[instance]]\n{tomli_w.dumps(declared)}{settings}")
+    return "\n".join([*first, *others, *([] if config.instance else [TAIL])]) + "\n"
+
+
+def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -> Iterator[str]:
+    """Each key below its meaning; what is as in `plain` is a comment. `first`: only those that
+    stand above the line in `table`, or only the others."""
+    for its, mark in settings_of(chosen):
+        value = getattr(chosen, its.name)
+        comment = "# " if plain and value == getattr(plain, its.name) else ""
+        if first is None or first is (not comment or f"{table}.{its.name}" in FIRST):
+            range = "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
+            range = f" ({' | '.join(mark.choices)})" if mark.choices else range
+            yield f"# {mark.meaning}{range}\n{comment}{_line(its.name, value)}\n"
+
+
+def _line(name: str, value: Any) -> str:
+    import tomli_w
+
+    if isinstance(value, tuple):
+        # tomli_w writes a list over several lines, which a comment cannot hold.
+        return f"{name} = [{', '.join(_line('x', its).removeprefix('x = ') for its in value)}]"
+    # TOML has no null, which is one key's default.
+    plain = False if value is None else str(value) if isinstance(value, Path) else value
+    return tomli_w.dumps({name: plain}).rstrip("\n")
+
+
+def _row(name: str, row: Any, only_changed: bool) -> str:
+    lines = [f"[[{name}]]"]
+    for holder in (row, getattr(row, "own", ())):
+        for its, _ in settings_of(holder) if holder else ():
+            value = getattr(holder, its.name)
+            if value is not None and not (only_changed and value == its.default):
+                lines.append(_line(its.name, value))
+    return "\n".join(lines) + "\n"
+
+
+def without_secrets(config: Config) -> Config:
+    """The config to be shown: *** for keys and passwords, URLs without query, rows as their
+    tables show them."""
+    known, of_wings = all_tables(), config.of_wings.items()
+    shown = {name: tuple(map(known[name].hide, rows)) for name, rows in of_wings}
+    return replace(config, backend=tuple(map(hide_secrets, config.backend)), of_wings=shown)
+
+
+def tables_of(config: Config) -> dict[str, Any]:
+    """The settings as plain values, table by table; without what is derived from them."""
+    tables: dict[str, Any] = {}
+    for name, table in all_tables().items():
+        rows = rows_of(config, table)
+        keys = [] if table.example else [its.name for its, _ in settings_of(table.plain)]
+        tables[name] = {key: getattr(rows[0], key) for key in keys} if keys else rows
+    tables["instance"] = config.instance
+    plain: dict[str, Any] = msgspec.to_builtins(tables, enc_hook=str)
+    return plain

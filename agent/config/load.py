@@ -15,9 +15,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.config import Config, Declaration, is_loopback, sections, split_address
-from agent.config.declaration import BackendDeclaration
-from agent.config.tables import all_tables, rows_of
+from agent.config.config import (
+    BackendDeclaration,
+    Config,
+    Declaration,
+    all_tables,
+    is_loopback,
+    rows_of,
+    sections,
+    split_address,
+)
 from agent.core.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines

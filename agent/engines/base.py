@@ -1,16 +1,28 @@
-"""An engine translates between one WhatsApp session and its worker. Deadlines belong to the worker,
-verdicts to the core. Standard library only: each worker has it in memory.
+"""An engine translates between one WhatsApp session and its worker, and has rules of its settings
+and of its session files. Deadlines belong to the worker, verdicts to the core. Standard library
+only: each worker has it in memory; configuration and vault ask the rules.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-from agent.core.words import Claim, Happening
-from agent.errors import EngineError
+from agent.core.setting import read_value, settings_of
+from agent.core.words import Address, Claim, Happening, SessionFiles
+from agent.errors import ConfigError, EngineError
 
+try:
+    # hashlib would bring OpenSSL into every worker: half a megabyte.
+    from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]
+except ImportError:  # another Python names it otherwise
+    from hashlib import sha256 as _sha256
+
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 IN_CHAT = ("typing", "recording", "paused")
@@ -72,9 +84,7 @@ class KeepsNothing:
 
     __slots__ = ()
 
-    @property
-    def keeps(self) -> bool:
-        return False
+    keeps = False
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -152,3 +162,224 @@ of an instance, which its creator chose, cannot have this name."""
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
 reporter."""
+
+
+# Reading an engine's table of settings, and what the machine says in its worker's environment.
+
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PLAIN_TO_HTTP = {"http": "http", "ws": "http"}
+
+
+def read_table(kind: type[T], raw: Mapping[str, Any], words: str) -> T:
+    """The settings dataclass `kind` out of a raw table; ConfigError names the wrong setting."""
+    plain = kind()
+    marks = {field.name: mark for field, mark in settings_of(plain)}
+    values = {}
+    for key, value in raw.items():
+        if key not in marks:
+            raise wrong(words, key, f"unknown, known are {', '.join(marks)}")
+        default = getattr(plain, key)
+        # A phone number on a command line is read as a whole number.
+        given = str(value) if isinstance(default, str) and type(value) is int else value
+        try:
+            values[key] = read_value(given, default, marks[key])
+        except ValueError as error:
+            raise wrong(words, key, str(error)) from error
+    return kind(**values)
+
+
+def wrong(words: str, key: str, fault: str) -> ConfigError:
+    return ConfigError(f"cannot use {words} {key!r:.60}: {fault}", field=key)
+
+
+def server_fault(url: str, secure: str, plain: str) -> str:
+    """Why WhatsApp cannot be asked at this address: `plain` text leaves no machine."""
+    if (parts := _split(url)) is not None and parts.hostname and "@" not in parts.netloc:
+        safe = parts.scheme == secure or (parts.scheme == plain and parts.hostname in _LOOPBACK)
+        if safe:
+            return ""
+    return f"it must be {secure}://HOST, or {plain}://HOST on loopback"
+
+
+def proxy_fault(proxy: str) -> str:
+    parts, schemes = _split(proxy), ("http", "https", "socks5")
+    good = parts is not None and parts.scheme in schemes and parts.hostname and not parts.path
+    return (
+        "" if good or not proxy else "it must be http://, https:// or socks5:// with host and port"
+    )
+
+
+def device_name_fault(name: str) -> str:
+    return "it must have at most 50 characters" if len(name) > 50 else ""
+
+
+def address_of(url: str, proxy: str) -> Address:
+    """What a client that connects to `url` must reach first."""
+    parts = urlsplit(url)
+    return Address(f"{_PLAIN_TO_HTTP.get(parts.scheme, 'https')}://{parts.netloc}/", proxy)
+
+
+def origin_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What on this machine keeps an engine from working, and what cures it."""
+
+    code: str
+    sentence: str
+    cure: str
+    serious: bool = True
+    """False: it works, only less well."""
+
+
+def cache_folder() -> Path:
+    """Where the machine keeps what can be fetched again; else beside the sessions."""
+    if named := os.environ.get("WA_CACHE_PATH") or os.environ.get("CACHE_PATH"):
+        return Path(named)
+    return Path(os.environ.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
+
+
+def probe_limit() -> float:
+    """Seconds for one shallow question, so that the watchdog hears an answer, good or bad."""
+    try:
+        watchdog = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+    except ValueError:
+        watchdog = 0.0
+    return min(3.0, watchdog * 0.35) if watchdog else 3.0
+
+
+def in_path(name: str, path: str | None = None) -> str | None:
+    """As shutil.which(), whose module brings three compressors into every worker."""
+    path = "" if "/" in name else path or os.environ.get("PATH", os.defpath)
+    found = (Path(folder) / name for folder in path.split(":"))
+    return next((str(it) for it in found if os.access(it, os.X_OK) and it.is_file()), None)
+
+
+def inside(raw: Any, *keys: str) -> Any:
+    """The value below these keys; None where one of them is missing."""
+    for key in keys:
+        raw = raw.get(key) if isinstance(raw, Mapping) else None
+    return raw
+
+
+def text(raw: Any, most: int = 200) -> str:
+    """The text; "" for any other value."""
+    return raw[:most] if isinstance(raw, str) else ""
+
+
+def whole(raw: Any) -> int | None:
+    return raw if type(raw) is int else None
+
+
+def moment(raw: Any) -> float:
+    """Unix seconds of an ISO time; 0.0 for any other value."""
+    try:
+        return datetime.fromisoformat(raw).timestamp() if isinstance(raw, str) else 0.0
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+# The rules of session files: what a whole session is, and what a copy needs.
+
+
+@dataclass(frozen=True, slots=True)
+class FilesReport:
+    files: SessionFiles
+    problem: str = ""
+    """What is wrong and where, for people."""
+    identity_fault: str = ""
+    """Why the identity file must be written again: it is missing, damaged or of another engine; ""
+    = it need not be, or the folder cannot be written."""
+
+
+class SessionFolder(Protocol):
+    """An open session folder. It follows no link and reads regular files of a bounded size."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file in it; None: the file is missing."""
+
+    def sizes(self, inner: str = "") -> Mapping[str, int]:
+        """The names in the folder at this path below it, with their sizes (0: a link or pipe); {} =
+        a missing folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The linked device that a session's files are."""
+
+    account: str = ""
+    device: str = ""
+    """The same in each copy of the session and in no other one; "" = the files do not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """The rules of one engine's session folder."""
+
+    check: Callable[[SessionFolder, bool], FilesReport]
+    """Takes the folder, and whether the record says that a phone is paired."""
+    lost_store: Callable[[Path], str]
+    """Why this folder cannot hold a pairing; "" = it may. Damaged or unreadable files are there,
+    and the engine itself reports them. It changes nothing."""
+    key_based: bool = False
+    """The keys move on with every message: an older copy cannot read the messages since."""
+    left_out: frozenset[str] = frozenset()
+    """Names of files and folders that no copy needs."""
+    lacks: Callable[[Collection[str]], str] = lambda _paths: ""
+    """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
+    check_login: Callable[[Path, str], None] = lambda _folder, _account: None
+    """EngineError where the session of this account (of the record, "" = not known) must not log
+    in with these files: they are another's, or changed."""
+    moves_aside: Callable[[str], bool] = lambda _path: False
+    """Whether the engine itself moves a link, a pipe or a file of a senseless size at this path
+    aside and goes on without it."""
+    linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
+    """The account and the device of these files, as far as they tell."""
+    outside: Callable[[SessionFolder], str] = lambda _folder: ""
+    """Where its program keeps the session, if not in this folder: a copy would have none of it;
+    "" = it is here."""
+    foreign: bool = False
+    """The files are a program's own: what these rules cannot read or place is no damage."""
+    not_of: Callable[[SessionFolder, str], Collection[str]] = lambda _folder, _account: ()
+    """The names in the folder that are none of this account's pairing: they stay where it ended."""
+
+
+def sha256(content: bytes) -> str:
+    return str(new_sha256(content).hexdigest())
+
+
+def new_sha256(content: bytes = b"") -> Any:
+    """One that takes more by `update`."""
+    return _sha256(content)
+
+
+def damaged(path: Path, cause: str) -> FilesReport:
+    return FilesReport(SessionFiles.DAMAGED, f"cannot use {path}: {cause}")
+
+
+def how_broken(raw: bytes, error: Exception) -> str:
+    if not raw:
+        return "it is empty: its writing was cut short"
+    if not raw.strip(b"\0"):
+        return "it holds zeros only: its writing was cut short"
+    return f"it is no session file ({error})"
+
+
+NO_RULES = FileRules(lambda _folder, _paired: FilesReport(SessionFiles.WHOLE), lambda _folder: "")
+"""For an engine that is not in the catalog: whatever lies there is kept as it is."""

@@ -8,35 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import Fault, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenEngine
-from agent.engines.files import NO_RULES, FileRules
+from agent.engines.base import NO_RULES, FileRules, OpenEngine
 from agent.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.config.declaration import BackendDeclaration
-
-
-_MEMORY_LIMIT: Mapping[str, Any] = {
-    "name": "memory_limit",
-    "meaning": "bytes of memory that it may use, instead of [memory] instance; 0 = no limit",
-    "default": None,
-    "choices": [],
-}
-"""Of every session on this machine; the agent reads it, not the engine."""
+    from agent.config.config import BackendDeclaration
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
     name: str
     line: str
-    """What it is, for people. The modules `settings` and `files` of the package of a local engine
-    import the standard library only, and `engine` opens it."""
+    """What it is, for people. The module `rules` of the package of a local engine imports the
+    standard library only, and `engine` opens it."""
     module: str = ""
     """Of a remote engine: the module with its settings; "" = it has none."""
     memory: int = 0
     """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
-    """True where the sessions live on a server of another program: agent/backends watches it."""
+    """True where the sessions live on a server of another program: agent/backends watches it, and
+    hears of no message that came or went."""
     packable: bool = False
     """True where one worker may hold several sessions."""
     finds_records: bool = False
@@ -49,8 +40,6 @@ class EngineEntry:
     the same message, which phones show once."""
     alike_by: str = "backend"
     """The setting of which sessions have one value that may fail for one cause."""
-    counts_messages: bool = True
-    """False where the engine hears of no message that came or went: their number is unknown."""
 
 
 PLAIN = frozenset({"text", "media", "location", "contact", "reaction"})
@@ -80,16 +69,13 @@ _ENGINES = (
         sends=ALL,
         repeats=True,
     ),
-    EngineEntry(
-        "evolution", "sessions on an Evolution API server", remote=True, counts_messages=False
-    ),
+    EngineEntry("evolution", "sessions on an Evolution API server", remote=True),
     EngineEntry(
         "whaticket",
         "sessions on a whaticket-like (Baileys) server",
         "agent.backends.whaticket.contract",
         remote=True,
         finds_records=True,
-        counts_messages=False,
     ),
 )
 CATALOG = {entry.name: entry for entry in _ENGINES}
@@ -104,14 +90,10 @@ def engine_names() -> list[str]:
 
 def find_engine(name: str) -> EngineEntry:
     """The entry of that name; ConfigError lists the known ones."""
-    entry = CATALOG.get(name)
-    if entry is None:
-        engines = "; ".join(f"{entry.name} ({entry.line})" for entry in CATALOG.values())
-        raise ConfigError(
-            f"cannot use engine {name!r:.60}: unknown, known are: {engines}",
-            field="engine",
-            code="unknown_engine",
-        )
+    if (entry := CATALOG.get(name)) is None:
+        engines = "; ".join(f"{each.name} ({each.line})" for each in CATALOG.values())
+        words = f"cannot use engine {name!r:.60}: unknown, known are: {engines}"
+        raise ConfigError(words, field="engine", code="unknown_engine")
     return entry
 
 
@@ -126,7 +108,7 @@ def remote_engines() -> frozenset[str]:
 
 def backend_settings(name: str) -> Any:
     """The default settings that only backends of this engine have; None: no such engine."""
-    from agent.config.declaration import NoSettings
+    from agent.config.config import NoSettings
 
     if not entry_of(name).remote:
         return None
@@ -136,7 +118,7 @@ def backend_settings(name: str) -> Any:
 
 def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
     """The faults of this backend, by the rules that all share and by its engine's own."""
-    from agent.config.declaration import shared_faults  # no worker needs them
+    from agent.config.config import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
     if module := CATALOG[backend.engine].module:
@@ -147,23 +129,17 @@ def describe_engine(name: str) -> dict[str, Any]:
     """Its words for people, and its settings: of an instance, or (remote) of a backend."""
     entry = find_engine(name)
     table = backend_settings(name) if entry.remote else _rules(entry).read_settings({})
-    settings = [
-        {
-            "name": field.name,
-            "meaning": mark.meaning,
-            "default": getattr(table, field.name),
-            "choices": list(mark.choices),
-        }
+    rows: list[tuple[Any, ...]] = [
+        (field.name, mark.meaning, getattr(table, field.name), [*mark.choices])
         for field, mark in settings_of(table)
     ]
-    settings += [] if entry.remote else [dict(_MEMORY_LIMIT)]
-    return {
-        "name": name,
-        "about": entry.line,
-        "remote": entry.remote,
-        "sends": sorted(entry.sends),
-        "settings": settings,
-    }
+    if not entry.remote:  # of every session on this machine; the agent reads it, not the engine
+        limit = "bytes of memory that it may use, instead of [memory] instance; 0 = no limit"
+        rows.append(("memory_limit", limit, None, []))
+    keys = ("name", "meaning", "default", "choices")
+    settings = [dict(zip(keys, row, strict=True)) for row in rows]
+    about = {"name": name, "about": entry.line, "remote": entry.remote}
+    return {**about, "sends": sorted(entry.sends), "settings": settings}
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -214,19 +190,16 @@ def file_rules(name: str) -> FileRules:
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
         return NO_RULES
-    rules: FileRules = import_module(f"agent.engines.{name}.files").RULES
-    return rules
+    files: FileRules = _rules(entry).RULES
+    return files
 
 
 def load_engine(name: str) -> OpenEngine:
     """Import the engine of that name."""
     entry = find_engine(name)
     if entry.remote:
-        raise ConfigError(
-            f"cannot run a session of engine {name} by itself: its sessions live on a backend",
-            field="engine",
-            code="engine_is_remote",
-        )
+        words = f"cannot run a session of engine {name} by itself: its sessions live on a backend"
+        raise ConfigError(words, field="engine", code="engine_is_remote")
     try:
         open_engine: OpenEngine = import_module(f"agent.engines.{name}.engine").open_engine
     except ImportError as error:
@@ -237,4 +210,4 @@ def load_engine(name: str) -> OpenEngine:
 
 
 def _rules(entry: EngineEntry) -> Any:
-    return import_module(f"agent.engines.{entry.name}.settings")
+    return import_module(f"agent.engines.{entry.name}.rules")

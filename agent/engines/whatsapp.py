@@ -38,10 +38,8 @@ def person_of(text: str, field: str) -> str:
     name = name.partition(":")[0] if at else digits_of(name) if is_phone(name) else ""
     domain = domain if domain and domain != "c.us" else "s.whatsapp.net"
     if not _NAME.fullmatch(name) or domain not in ("s.whatsapp.net", "lid"):
-        raise InvalidRequest(
-            f"cannot use {text!r:.80}: {field} is neither a phone number nor a person's id",
-            field=field,
-        )
+        cause = f"{field} is neither a phone number nor a person's id"
+        raise InvalidRequest(f"cannot use {text!r:.80}: {cause}", field=field)
     return f"{name}@{domain}"
 
 
@@ -56,26 +54,19 @@ def phone_of(arguments: Mapping[str, Any]) -> str:
 
 def check_receiver(to: str) -> str:
     """The receiver as engines take it."""
-    if _HALF_DEVICE.fullmatch(to.strip()):
-        raise InvalidRequest(
-            "cannot send: `to` has a _ and a number behind the person's number, which is no"
-            " person's id; leave both out",
-            field="to",
-        )
     chat = without_device(to.strip())
-    if _CHAT.fullmatch(chat):
+    digits = digits_of(chat) if is_phone(chat) else ""
+    if _HALF_DEVICE.fullmatch(to.strip()):
+        cause = "has a _ and a number behind the person's number, which is no person's id; leave"
+        cause += " both out"
+    elif _CHAT.fullmatch(chat) or (_NAME.fullmatch(digits) and not digits.startswith("0")):
         return chat
-    if is_phone(chat) and _NAME.fullmatch(digits := digits_of(chat)):
-        if digits.startswith("0"):
-            raise InvalidRequest(
-                "cannot send: `to` begins with 0; put its country's code there", field="to"
-            )
-        return chat
-    raise InvalidRequest(
-        "cannot send: `to` is neither a phone number with its country's code (5 to 20 digits) nor"
-        " a chat's id (…@s.whatsapp.net, …@lid, …@g.us, …@newsletter)",
-        field="to",
-    )
+    elif _NAME.fullmatch(digits):
+        cause = "begins with 0; put its country's code there"
+    else:
+        cause = "is neither a phone number with its country's code (5 to 20 digits) nor a chat's id"
+        cause += " (…@s.whatsapp.net, …@lid, …@g.us, …@newsletter)"
+    raise InvalidRequest(f"cannot send: `to` {cause}", field="to")
 
 
 def receiver_of(to: object) -> str:
@@ -116,57 +107,32 @@ WHATSAPP_CODES: Mapping[int, str] = {
 """WhatsApp's own numbers, as Baileys and Evolution's statusReason use them. 413 and 414 are no
 logout: WhatsApp says so of a token that expired, and libraries of what is too large."""
 
-WEB_WORDS: Mapping[str, str] = {
-    # socket states and stream modes
-    "CONFLICT": "conflict",
-    "DEPRECATED_VERSION": "client_outdated",
-    "PROXYBLOCK": "proxy_block",
-    "SMB_TOS_BLOCK": "banned",
-    "TOS_BLOCK": "banned",
-    "TIMEOUT": "connection_lost",
-    "OFFLINE": "connection_lost",
-    "DISCONNECTED": "connection_lost",
-    "UNPAIRED_IDLE": "qr_idle",
-    "LOGOUT": "logout",
-    # wa-js events and what the page's backend announces
-    "conn.logout": "logout",
-    "conn.needs_update": "client_outdated",
-    "conn.qrcode_idle": "qr_idle",
-    "account_temporarily_banned": "temporary_ban",
-    "unexpected_logout_modal": "banned",
-    "storage_initialization_error": "storage_failed",
-    "service_unavailable_503": "service_unavailable",
-    "socket_stream_disconnected": "connection_lost",
-    "page_crashed": "page_crashed",
-    "browser_gone": "page_crashed",
-    # logout reasons that are not a plain logout
-    "client_version_outdated": "client_outdated",
-    "account_locked": "banned",
+_WEB_REASONS: Mapping[str, tuple[str, ...]] = {
+    # socket states and stream modes; wa-js events and what the page's backend announces
+    "banned": ("SMB_TOS_BLOCK", "TOS_BLOCK", "unexpected_logout_modal", "account_locked"),
+    "client_outdated": ("DEPRECATED_VERSION", "conn.needs_update", "client_version_outdated"),
+    "conflict": ("CONFLICT",),
+    "connection_lost": ("TIMEOUT", "OFFLINE", "DISCONNECTED", "socket_stream_disconnected"),
+    "logout": ("LOGOUT", "conn.logout"),
+    "page_crashed": ("page_crashed", "browser_gone"),
+    "proxy_block": ("PROXYBLOCK",),
+    "qr_idle": ("UNPAIRED_IDLE", "conn.qrcode_idle"),
+    "service_unavailable": ("service_unavailable_503",),
+    "storage_failed": ("storage_initialization_error",),
+    "temporary_ban": ("account_temporarily_banned",),
 }
+WEB_WORDS = {word: reason for reason, words in _WEB_REASONS.items() for word in words}
+"""Logout reasons that are not a plain logout are among them."""
 
 WEB_LOGOUT_REASONS = frozenset(
-    {
-        "user_initiated",
-        "syncd_failure",
-        "invalid_adv_status",
-        "critical_sync_timeout",
-        "syncd_timeout",
-        "history_sync_timeout",
-        "account_sync_timeout",
-        "md_opt_out",
-        "unknown_companion",
-        "syncd_error_during_bootstrap",
-        "account_sync_error",
-        "storage_quota_exceeded",
-        "primary_identity_key_change",
-        "missing_enc_salt",
-        "missing_screen_lock_salt",
-        "web_fail_add_chat",
-        "web_fail_offline_resume",
-        "web_fail_storage_initialization",
-        "web_fail_enc_salt",
-        "cache_storage_open_failed",
-    }
+    (
+        *("user_initiated", "syncd_failure", "invalid_adv_status", "critical_sync_timeout"),
+        *("syncd_timeout", "history_sync_timeout", "account_sync_timeout", "md_opt_out"),
+        *("unknown_companion", "syncd_error_during_bootstrap", "account_sync_error"),
+        *("storage_quota_exceeded", "primary_identity_key_change", "missing_enc_salt"),
+        *("missing_screen_lock_salt", "web_fail_add_chat", "web_fail_offline_resume"),
+        *("web_fail_storage_initialization", "web_fail_enc_salt", "cache_storage_open_failed"),
+    )
 )
 
 

@@ -16,8 +16,7 @@ from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
 from agent.errors import EngineError, StoreError, WaError
 from agent.log import log
-from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming
-from agent.messages.media import MediaLoader
+from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming, MediaLoader
 from agent.messages.record import clean
 
 T = TypeVar("T")

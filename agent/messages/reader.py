@@ -15,8 +15,7 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.whatsapp import is_answerable
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
-from agent.messages.incoming import FOLDER, NAME, Answer, read_only
-from agent.messages.media import explain_loss, open_media
+from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.registry import Registry
 

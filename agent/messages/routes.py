@@ -22,7 +22,7 @@ from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
-from agent.messages.media import PIECE
+from agent.messages.incoming import PIECE
 from agent.messages.outcomes import State
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN

@@ -16,7 +16,7 @@ from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
 from agent.log import about, log
-from agent.messages.media import OutFiles
+from agent.messages.incoming import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings

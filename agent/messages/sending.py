@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.config.config import Config
-from agent.config.tables import rows_of
+from agent.config.config import Config, rows_of
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
@@ -22,7 +21,7 @@ from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
 from agent.log import about, log
-from agent.messages.media import OutFiles
+from agent.messages.incoming import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.config.tables import Table
+from agent.config.config import Table
 from agent.core.setting import setting
 
 

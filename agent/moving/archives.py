@@ -19,19 +19,11 @@ from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts, entry
 from agent.supervise.orders import check_settings_of
 from agent.supervise.registry import identity_of
-from agent.vault.archives import (
-    Arrived,
-    Limits,
-    Packed,
-    export_snapshot,
-    read_archive_manifest,
-    unpack,
-)
-from agent.vault.folders import STAGING, open_own
+from agent.vault import archives
+from agent.vault.folders import STAGING, Retired, open_own
 from agent.vault.identity import new_lineage
 from agent.vault.restore import discard, put_in_place
 from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
-from agent.vault.trash import Retired
 
 
 class Wanted(NamedTuple):
@@ -52,7 +44,7 @@ class Archives:
     @asynccontextmanager
     async def export(
         self, id: InstanceId, name: str = ""
-    ) -> AsyncIterator[tuple[IO[bytes], Snapshot, Packed]]:
+    ) -> AsyncIterator[tuple[IO[bytes], Snapshot, archives.Packed]]:
         """The archive of a new snapshot, or of the one named, in a file without a name."""
         facts = self._registry.get(id)
         if name:
@@ -61,7 +53,7 @@ class Archives:
             snapshot = await self._keeping.snapshot(id, "for an export")
         _must_be_whole(id, snapshot)
         with await asyncio.to_thread(_open_nameless, self._root) as file:
-            work = partial(export_snapshot, self._root, snapshot, file)
+            work = partial(archives.export_snapshot, self._root, snapshot, file)
             packed = await self._keeping.in_thread(id, "export", work)
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
@@ -79,7 +71,9 @@ class Archives:
         """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
         Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):
-            manifest = await asyncio.to_thread(read_archive_manifest, file, Limits())
+            manifest = await asyncio.to_thread(
+                archives.read_archive_manifest, file, archives.Limits()
+            )
             file.seek(0)
             wanted = Wanted(id or manifest.id, replace, enable)
             if wanted.id in self._arriving:
@@ -95,7 +89,7 @@ class Archives:
     @asynccontextmanager
     async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
         """The archive that comes in, in a nameless file, and its SHA-256."""
-        most, digest, size = Limits().packed, hashlib.sha256(), 0
+        most, digest, size = archives.Limits().packed, hashlib.sha256(), 0
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             async for piece in pieces:
                 size += len(piece)
@@ -117,7 +111,7 @@ class Archives:
         except ConfigError as error:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         self._check_free(wanted, manifest)
-        work = partial(unpack, self._root, file, id, Limits())
+        work = partial(archives.unpack, self._root, file, id, archives.Limits())
         arrived = await self._keeping.in_thread(id, "import", work)
         problem, code = unfit(arrived)
         if problem:
@@ -232,7 +226,7 @@ def _must_be_whole(id: InstanceId, snapshot: Snapshot) -> None:
         raise Refused(f"cannot export {id}: {words}; {cure}", code="not_good")
 
 
-def unfit(arrived: Arrived) -> tuple[str, str]:
+def unfit(arrived: archives.Arrived) -> tuple[str, str]:
     """Why no import takes this session, and the code; a paired one must be whole, of the account
     that its manifest names, and able to read."""
     manifest, account = arrived.manifest, arrived.linked.account

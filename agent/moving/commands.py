@@ -103,7 +103,7 @@ def import_sessions(options: Options) -> int:
         words = "cannot wait for what does not run: --wait needs --enable"
         raise InvalidRequest(words, field="wait")
     if options.source == "pm2":
-        from agent.moving.pm2 import import_pm2
+        from agent.moving.program_commands import import_pm2
 
         return import_pm2(options)
     if options.dump or options.config:

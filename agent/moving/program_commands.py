@@ -1,18 +1,42 @@
-"""`programs`: what agent.toml declares, and what their units must show them; doctor's checks."""
+"""`programs`: what agent.toml declares, and what their units must show them; doctor's checks; and
+for `import pm2` the bots of pm2 as rows of [[program]], from what `pm2 save` wrote, where nothing
+is changed."""
 
+import json
 import os
+import pwd
+import re
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from agent.cli.client import Finding, Installation, config_path, note, ok, wrong
+import tomli_w
+
+from agent.cli.client import (
+    NO_CONFIG,
+    AgentSaidNo,
+    Client,
+    Finding,
+    Installation,
+    config_path,
+    note,
+    ok,
+    open_source,
+    wrong,
+)
 from agent.cli.command import Commands, Options, Words
-from agent.config.load import load_config
+from agent.config.load import add_rows, load_config
+from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
 from agent.engines.program.environment import find_command, read_environment_file
-from agent.engines.program.settings import ProgramDeclaration
-from agent.errors import EngineError, InvalidRequest, NotFound
+from agent.errors import EngineError, InvalidRequest, NotFound, Refused
+from agent.log import clean
+from agent.moving.commands import only
 from agent.moving.programs import hide_values, programs_of, render_drop_in
 
 _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
@@ -82,3 +106,283 @@ def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
         words = "a session's unit hides folders that it needs, and no drop-in shows them"
         return note(words, f"wa-agent programs drop-in {program.name}")
     return ok("its command, folder and files are there")
+
+
+_LARGEST = 16 << 20
+_NUMBER = "NODE_APP_INSTANCE"
+"""Each process of one name has its own: a bot may choose its session by it."""
+_SHELLS = re.compile(
+    r"PATH|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
+    r"|LS_COLORS|LESS.*|HIST.*|DISPLAY|SUDO_.*|NVM_.*|PM2_.*|_|unique_id|NODE_APP_INSTANCE|name"
+)
+"""Variables of the shell that `pm2 start` was typed in, and pm2's own. HOME is the bot's: many keep
+their session below it."""
+_USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NOT_HERE = {
+    "cron_restart": "restarts by the clock: a line of cron does it, wa-agent restart ID",
+    "watch": "restarts when its files change (watch)",
+    "pm_out_log_path": "its log file: what it prints goes on in the worker's log",
+    "uid": "its user: `User=` in a drop-in of its unit sets one",
+}
+
+
+@dataclass(slots=True)
+class Bot:
+    """What one name of pm2 runs."""
+
+    name: str
+    programs: list[ProgramDeclaration] = field(default_factory=list)
+    """Of each of its processes."""
+    memory_limit: int = 0
+    notes: list[str] = field(default_factory=list)
+    """What has no counterpart here."""
+    refused: str = ""
+    """Why it does not move, all of it or from some process on."""
+
+
+def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
+    """The list, where it is from, and how the owner of that pm2 types its command. `dump`: that
+    file; "" = this user's, or of the person who typed sudo."""
+    own = Path(env.get("HOME", "/root")) / ".pm2"
+    home = Path(dump).absolute().parent if dump else Path(env.get("PM2_HOME") or own)
+    if home == own and not own.is_dir() and (person := env.get("SUDO_USER")):
+        with suppress(KeyError):
+            home = Path(pwd.getpwnam(person).pw_dir) / ".pm2"
+    words = [] if home == own else [f"PM2_HOME={home}"]
+    with suppress(OSError, KeyError):
+        if (owner := home.stat().st_uid) != os.geteuid():
+            words = ["sudo", "-u", pwd.getpwuid(owner).pw_name, "env", f"PM2_HOME={home}"]
+    command = shlex.join([*words, "pm2"])
+    path = Path(dump or home / "dump.pm2")
+    with open_source(path, "dump") as file:
+        minutes = max(time.time() - os.fstat(file.fileno()).st_mtime, 0) / 60
+        source = f"{path}, which `pm2 save` wrote {minutes:.0f} minutes ago"
+        return file.read(_LARGEST), source, command
+
+
+def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
+    """`shell`: a variable that is the same here is none of the bot's."""
+    bots: dict[str, Bot] = {}
+    taken: set[str] = set()
+    rows = _rows(raw)
+    names = [str(row.get("name", "")) for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        bot = bots.setdefault(name, Bot(name))
+        many = names.count(name) > 1
+        id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
+        program, notes = _program(row, id, shell, many=many)
+        faults = [f"its {key}: {cause}" for key, cause in find_faults(program)]
+        if not row.get("pm_exec_path"):
+            faults = ["pm2's list names no script of it"]
+        # `pm2 stop` takes some names for all bots, for a number or for an option.
+        if name == "all" or not (re.match(r"[^\W\d]", name) and name.isprintable()):
+            faults.append("`pm2 stop` might not stop it alone; give it another name with pm2 first")
+        if faults:
+            bot.refused = faults[0]
+            continue
+        taken.add(id)
+        bot.programs.append(program)
+        bot.notes, bot.memory_limit = notes, _bytes(row.get("max_memory_restart"))
+    return list(bots.values())
+
+
+def _rows(raw: bytes) -> list[Mapping[str, Any]]:
+    try:
+        # No TOML can say half a character, which JavaScript makes by cutting within one.
+        told = json.dumps(json.loads(raw), ensure_ascii=False)
+        rows = json.loads(told.encode("utf-8", "replace"))
+        return [row for row in rows if not row.get("pmx_module")]
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        words = "cannot read it: it is no list of pm2's (`pm2 save` writes one)"
+        raise InvalidRequest(words, field="dump") from None
+
+
+def _program(
+    row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
+) -> tuple[ProgramDeclaration, list[str]]:
+    """The row, and what of it has no counterpart."""
+    given: Mapping[str, Any] = row.get("env") or {}
+    path = str(given.get("PATH") or _USUAL)
+    own = [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in sorted(given.items())
+        if isinstance(value, str | int | float)
+        and not _SHELLS.fullmatch(name)
+        and (name == "HOME" or shell.get(name) != str(value))
+        and name != row.get("name")
+    ]
+    kept = [entry for entry in own if not variable_fault(entry)]
+    notes = [words for key, words in _NOT_HERE.items() if row.get(key)]
+    notes += [f"its variable {entry.partition('=')[0]}" for entry in own if entry not in kept]
+    node, usual = (shutil.which("node", path=place) or "" for place in (path, _USUAL))
+    if node and os.path.realpath(node) != os.path.realpath(usual):
+        kept.append(f"PATH={path}")  # nvm's, for one: what the bot starts finds its Node there
+    if many and row.get(_NUMBER) is not None:
+        kept.append(f"{_NUMBER}={row[_NUMBER]}")
+    script = str(row.get("pm_exec_path", ""))
+    command = [script, *_words(row.get("args"))]
+    if (interpreter := str(row.get("exec_interpreter") or "none")) != "none":
+        # With its whole path: pm2 found it by the PATH of a person's shell.
+        found = shutil.which(interpreter, path=path) or interpreter
+        command = [found, *_words(row.get("node_args")), *command]
+    if Path(script).name in ("npm", "npm-cli.js"):
+        notes.append("npm starts it: its library is noticed where `command` names the bot itself")
+    if row.get("exec_mode") == "cluster_mode":
+        notes.append("cluster mode: its processes share no port here")
+    if row.get("autorestart") is False:
+        notes.append("that it stays down when it ends (autorestart): here it is started again")
+    if row.get("max_memory_restart") and not _bytes(row.get("max_memory_restart")):
+        notes.append("its limit of memory: memory_limit is 32 MiB and more, in bytes")
+    stop = row.get("kill_timeout")
+    program = ProgramDeclaration(
+        name=id,
+        command=tuple(command),
+        folder=str(row.get("pm_cwd", "")),
+        environment=tuple(kept),
+        pm2="message" if row.get("shutdown_with_message") is True else "signal",
+        stop=min(max(stop / 1000, 10.0), 600.0) if isinstance(stop, int) else 10.0,
+    )
+    return program, notes
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, str):
+        return value.split()
+    return [str(word) for word in value] if isinstance(value, list) else []
+
+
+def _bytes(value: object) -> int:
+    return value if type(value) is int and value >= 32 << 20 else 0
+
+
+def free_id(name: str, taken: Iterable[str]) -> str:
+    """A name in the letters of an id that none of these is."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
+    ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
+    return next(id for id in ids if id not in set(taken))
+
+
+# `import pm2`: bots of pm2 become [[program]] tables and instances, disabled.
+
+
+_RELOADS, _EVERY = 15.0, 0.1
+_NEXT = (
+    "",
+    "Each of these commands ends pm2's, then starts ours. On systemd, before it:",
+    "  wa-agent programs drop-in PROGRAM prints what its unit must be shown",
+    "  wa-agent doctor prints what grants it more memory than its unit does",
+)
+
+
+def import_pm2(options: Options) -> int:
+    for name in ("id", "replace", "enable", "engine"):
+        if getattr(options, name):
+            words = f"cannot use {name} for pm2: a bot becomes a disabled instance of its name"
+            raise InvalidRequest(words, field=name)
+    path = config_path(options.config, os.environ)
+    if path is None:
+        raise InvalidRequest(f"cannot import from pm2: {NO_CONFIG}", field="config")
+    raw, source, pm2 = read_pm2(options.dump, os.environ)
+    bots = _wanted(options, read_list(raw, os.environ))
+    new = _new_programs(bots, programs_of(load_config(path, os.environ)))
+    done, tables = "nothing is changed", render([hide_values(program) for program in new])
+    if not options.dry_run:
+        client = options.client
+        client.get("/api/caller")  # before anything is written
+        if new:
+            add_rows(path, render(new), env=os.environ, what="add programs to")
+        done, tables = f"{len(new)} [[program]] added to {path}", ""
+        _create(client, bots)
+    shown = [_report(bot, pm2) for bot in bots]
+    lines = [f"read from {clean(source)}; {done}"]
+    for report in shown:
+        made = f"{', '.join(report['instances']) or 'none'}, disabled"
+        lines += ["", f"{clean(report['pm2'])}: {made}"]
+        lines += [f"  not taken over: {clean(note)}" for note in report["not_taken_over"]]
+        lines += [f"  it does not move: {clean(cause)}" for cause in [report["refused"]] if cause]
+        lines += [f"  {report['move']}"]
+    answer = {"source": source, "bots": shown, "tables": tables}
+    text = "\n".join([*tables.splitlines(), "", *lines, *_NEXT]).strip()
+    return options.print(answer, text, good=not any(bot.refused for bot in bots))
+
+
+def _wanted(options: Options, bots: list[Bot]) -> list[Bot]:
+    names = only(options, [bot.name for bot in bots], "pm2")
+    if not names:
+        raise Refused("cannot import from pm2: it runs nothing", code="no_session")
+    return [bot for bot in bots if bot.name in names]
+
+
+def _new_programs(
+    bots: list[Bot], declared: tuple[ProgramDeclaration, ...]
+) -> list[ProgramDeclaration]:
+    """Those that agent.toml lacks: an import before this one may have added some."""
+    rows = {row.name: row for row in declared}
+    for bot in bots:
+        for program in bot.programs:
+            row = rows.get(program.name, program)
+            if (row.command, row.folder) != (program.command, program.folder):
+                bot.refused = f"agent.toml has another [[program]] {row.name}; rename that one"
+        if bot.refused:
+            bot.programs.clear()
+    return [its for bot in bots for its in bot.programs if its.name not in rows]
+
+
+def as_row(program: ProgramDeclaration) -> dict[str, Any]:
+    """What differs from the defaults, in the words of TOML."""
+    plain, row = ProgramDeclaration(), {}
+    for key in ("name", "command", "folder", "environment", "pm2", "stop"):
+        if (value := getattr(program, key)) != getattr(plain, key):
+            row[key] = list(value) if isinstance(value, tuple) else value
+    return row
+
+
+def render(programs: list[ProgramDeclaration]) -> str:
+    tables = (tomli_w.dumps({"program": [as_row(program)]}) for program in programs)
+    return "\n".join(f"# Of pm2.\n{table}" for table in tables)
+
+
+def _create(client: Client, bots: list[Bot]) -> None:
+    """An instance for each program, of its name, where it is not there already."""
+    client.post("/api/reload")
+    for bot in bots:
+        limit = {"memory_limit": bot.memory_limit} if bot.memory_limit else {}
+        for program in [*bot.programs]:
+            settings = {"program": program.name, **limit}
+            try:
+                _create_one(client, program.name, settings)
+            except AgentSaidNo as error:
+                path = f"/api/instance/{program.name}/details"
+                there = client.get(path)["settings"] if error.code == "exists" else {}
+                if there.get("program") == program.name:
+                    continue
+                bot.refused = f"{program.name}: {error}"
+                bot.programs.remove(program)
+
+
+def _create_one(client: Client, id: str, settings: Mapping[str, Any]) -> None:
+    body = {"id": id, "engine": "program", "enabled": False, "settings": settings}
+    deadline = time.monotonic() + _RELOADS
+    while True:  # the agent reads its settings after it answered
+        try:
+            client.post("/api/instance", body)
+            return
+        except AgentSaidNo as error:
+            if error.code != "unknown_program" or time.monotonic() > deadline:
+                raise
+        time.sleep(_EVERY)
+
+
+def _report(bot: Bot, pm2: str) -> dict[str, Any]:
+    """`move`: pm2 ends it, and forgets it for the next boot, before ours may start: never both."""
+    ids = [program.name for program in bot.programs]
+    ends = f"{pm2} stop {shlex.quote(bot.name)} && {pm2} save"
+    move = " && ".join([ends, *(f"wa-agent enable {id}" for id in ids)])
+    return {
+        "pm2": bot.name,
+        "instances": ids,
+        "memory_limit": bot.memory_limit,
+        "not_taken_over": bot.notes,
+        "refused": bot.refused,
+        "move": move if ids and not bot.refused else "",
+    }

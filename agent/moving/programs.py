@@ -8,10 +8,9 @@ from dataclasses import replace
 from os.path import normpath, realpath
 from pathlib import Path
 
-from agent.config.config import Config
-from agent.config.tables import Table
+from agent.config.config import Config, Table
 from agent.core.setting import HIDDEN
-from agent.engines.program.settings import ProgramDeclaration, find_faults
+from agent.engines.program.declaration import ProgramDeclaration, find_faults
 from agent.errors import InvalidRequest
 
 _HOMES = ("/home", "/root", "/run/user")

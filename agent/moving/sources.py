@@ -19,19 +19,10 @@ from msgspec import Meta, ValidationError, convert, defstruct
 
 from agent.cli.client import open_source
 from agent.core.model import InstanceId
-from agent.engines.baileys.files import (
-    FILE_NAME,
-    KEY_KINDS,
-    MOST_KEYS,
-    PRE_KEY,
-    SIZE_LIMIT,
-    lacks_pre_keys,
-    linked_of,
-    read_key_file,
-)
+from agent.engines.baileys import rules
 from agent.engines.catalog import file_rules
-from agent.engines.web.files import MADE_BY_BROWSER, has_pairing, profile_path
-from agent.engines.web.profile import LOCKS, holder
+from agent.engines.web.rules import MADE_BY_BROWSER, has_pairing, profile_path
+from agent.engines.web.session import LOCKS, holder
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import open_plain, replace_folder
 from agent.vault.archives import FoundSession
@@ -70,8 +61,8 @@ def look_at(
         cause = getattr(error, "strerror", "") or type(error).__name__  # the text may quote a key
         return replace(found, problem=f"it cannot be read: {cause}", code="unreadable")
     problem, code = _problem(creds, keys)
-    linked = linked_of(creds)
-    pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
+    linked = rules.linked_of(creds)
+    pre_keys = sum(key.startswith(rules.PRE_KEY) for key in keys)
     found = replace(found, account=linked.account, device=linked.device, left_out=left_out)
     found = replace(found, pre_keys=pre_keys, records=len(keys), keys=keys)
     return replace(found, problem=problem, code=code)
@@ -99,14 +90,14 @@ def _usable(raw: Keys) -> tuple[dict[str, bytes], Counter[str]]:
 
 def kind_of(key: str) -> str:
     """ "session", "pre-key", ...; "" for what is none of Baileys' keys."""
-    known = re.match(KEY_KINDS, key, re.DOTALL)
+    known = re.match(rules.KEY_KINDS, key, re.DOTALL)
     return str(known[1] or (key == CREDS and CREDS) or "") if known else ""
 
 
 def file_name(key: str) -> str:
     """As the library names it; "" for what no file of the engine's is called."""
     name = key.replace("/", "__").replace(":", "-") + ".json"
-    return name if re.fullmatch(FILE_NAME, name) else ""
+    return name if re.fullmatch(rules.FILE_NAME, name) else ""
 
 
 def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
@@ -132,7 +123,7 @@ def _creds(keys: Keys) -> dict[str, Any]:
 
 
 def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
-    if not linked_of(creds).account:
+    if not rules.linked_of(creds).account:
         return "its credentials name no account: it was never paired", "not_paired"
     if creds.get("pairingCode") and not creds.get("account"):
         return "a pairing code was asked for, and no phone took it", "not_paired"
@@ -140,7 +131,7 @@ def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
         convert(creds, _Creds)
     except ValidationError as error:
         return f"its credentials are not as Baileys writes them: {error}", "incomplete"
-    lacking = lacks_pre_keys(keys)
+    lacking = rules.lacks_pre_keys(keys)
     return lacking, "no_pre_keys" if lacking else ""
 
 
@@ -251,10 +242,12 @@ def read_folder(folder: Path) -> Keys:
     size = 0
     for file in _key_files(folder):
         size += file.stat(follow_symlinks=False).st_size
-        if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
+        if size > rules.SIZE_LIMIT or len(keys) >= rules.MOST_KEYS:
             raise Refused("it is larger than any session", code="too_large")
         plain = file.is_file(follow_symlinks=False)
-        keys[file.name.removesuffix(".json")] = read_key_file(Path(file.path)) if plain else b""
+        keys[file.name.removesuffix(".json")] = (
+            rules.read_key_file(Path(file.path)) if plain else b""
+        )
     return keys
 
 
@@ -285,8 +278,8 @@ def read_json(path: Path) -> Keys:
     "pre-key-1": …}. A name may begin as in Redis ("sessions:7:creds"), a value be JSON or a text
     of it."""
     with open_source(path, "source") as file:
-        raw = file.read(SIZE_LIMIT + 1)
-    if len(raw) > SIZE_LIMIT:
+        raw = file.read(rules.SIZE_LIMIT + 1)
+    if len(raw) > rules.SIZE_LIMIT:
         raise Refused("it is larger than any session", code="too_large")
     try:
         record = json.loads(raw)
@@ -442,7 +435,7 @@ def _copy(source: Path, target: Path) -> None:
                 if not stat.S_ISREG((seen := path.lstat()).st_mode):
                     continue
                 if (size := size + seen.st_size) > FOLDER_LIMIT:
-                    raise VaultError(f"cannot copy {source}: more than {SIZE_LIMIT} bytes")
+                    raise VaultError(f"cannot copy {source}: more than {rules.SIZE_LIMIT} bytes")
                 with open_plain(path) as old, (here / name).open("xb") as new:
                     os.fchmod(new.fileno(), 0o600)
                     shutil.copyfileobj(old, new, 1 << 20)

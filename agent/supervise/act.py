@@ -23,12 +23,12 @@ from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
-from agent.vault.check import inspect
 from agent.vault.folder import unless_unusable
+from agent.vault.folders import list_trash, retire
 from agent.vault.identity import create
 from agent.vault.restore import carried, give_back, note_own_files
 from agent.vault.snapshots import newest_good
-from agent.vault.trash import list_trash, retire
+from agent.vault.tree import inspect
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0

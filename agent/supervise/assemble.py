@@ -34,7 +34,7 @@ from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
 from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
-from agent.vault.trash import Retired, list_trash
+from agent.vault.folders import Retired, list_trash
 
 PASSES_AT_ONCE = 256
 

@@ -16,9 +16,9 @@ from agent.link.client import Link, Listener, parse_claim
 from agent.log import about
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.record import Means, take_in
-from agent.vault.check import inspect, may_log_in
 from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start
+from agent.vault.tree import inspect, may_log_in
 
 SOONEST = 1.0
 """Seconds to the first probe of a session that its server connects."""

@@ -21,9 +21,9 @@ from agent.supervise.observe import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
 from agent.vault.folder import unless_absent
+from agent.vault.folders import Retired, list_trash, restore_trash, retire
 from agent.vault.identity import read_identity
 from agent.vault.restore import KEPT
-from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 
 def check_settings_of(instance: Instance) -> None:

@@ -11,24 +11,24 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
-from agent.config.tables import check_declared, declared_for, worker_settings
+from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.session import Counters, Session
 from agent.core.words import ADOPTED
+from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
-from agent.engines.files import Linked
 from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.vault.check import read_linked
+from agent.vault.folders import retire
 from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
-from agent.vault.trash import retire
+from agent.vault.tree import read_linked
 
 
 def identity_of(facts: Facts) -> Identity:
@@ -90,7 +90,7 @@ class Registry:
             replace(record, repair=last),
             counters=Counters(time.time()),
             boot=self.boot,
-            counts_messages=entry_of(instance.engine).counts_messages,
+            counts_messages=not entry_of(instance.engine).remote,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),

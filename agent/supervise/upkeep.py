@@ -29,8 +29,8 @@ from agent.supervise.facts import Facts, Settings
 from agent.supervise.loop import TURN, Loop
 from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
+from agent.vault.folders import list_trash, sweep
 from agent.vault.snapshots import sweep_snapshots
-from agent.vault.trash import list_trash, sweep
 
 SWEEP_EVERY = 3600.0
 FIRST_COPY = 300.0

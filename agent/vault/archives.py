@@ -16,34 +16,14 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.base import Linked
 from agent.engines.catalog import file_rules
-from agent.engines.files import Linked
 from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.files import failpoint
-from agent.vault.check import inspect_session
+from agent.vault import snapshots, tree
 from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.folders import leave_room
 from agent.vault.restore import staged
-from agent.vault.snapshots import (
-    FILE,
-    Manifest,
-    Snapshot,
-    open_files,
-    parse_manifest,
-    render_manifest,
-)
-from agent.vault.tree import (
-    FileEntry,
-    Listing,
-    Tick,
-    add_all,
-    checked,
-    no_tick,
-    read_back,
-    read_checked,
-    read_file,
-    walk,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +81,21 @@ class Packed:
 
 
 def export_snapshot(
-    root: Path, snapshot: Snapshot, out: IO[bytes], *, tick: Tick = no_tick
+    root: Path, snapshot: snapshots.Snapshot, out: IO[bytes], *, tick: tree.Tick = tree.no_tick
 ) -> Packed:
     """Write the archive; VaultError when the snapshot does not match its manifest."""
-    with open_files(root, snapshot) as (files, manifest):
+    with snapshots.open_files(root, snapshot) as (files, manifest):
         return pack(manifest, files, out, tick)
 
 
-def pack(manifest: Manifest, files: Folder, out: IO[bytes], tick: Tick = no_tick) -> Packed:
+def pack(
+    manifest: snapshots.Manifest, files: Folder, out: IO[bytes], tick: tree.Tick = tree.no_tick
+) -> Packed:
     """Any folder with its manifest as an archive."""
-    archive, raw = _Archive(out, manifest.taken_wall), render_manifest(manifest)
-    archive.add(FILE, len(raw), [raw])
+    archive, raw = _Archive(out, manifest.taken_wall), snapshots.render_manifest(manifest)
+    archive.add(snapshots.FILE, len(raw), [raw])
     for file in manifest.listing.files:
-        archive.add(INNER + file.path, file.size, read_checked(files, file), tick)
+        archive.add(INNER + file.path, file.size, tree.read_checked(files, file), tick)
     return archive.finish()
 
 
@@ -131,23 +113,23 @@ def pack_session(
     """A paired session's folder of another program, checked and listed as an own one."""
     with open_root(session) as top:
         files, folders = [], []
-        for entry in walk(top, engine, "pack"):
+        for entry in tree.walk(top, engine, "pack"):
             if entry.is_folder:
                 folders.append(entry.path)
             else:
                 digest = hashlib.sha256()
-                for piece in read_file(top, entry.path):
+                for piece in tree.read_file(top, entry.path):
                     digest.update(piece)
-                files.append(FileEntry(entry.path, entry.status.st_size, digest.hexdigest()))
-        manifest = Manifest(
+                files.append(tree.FileEntry(entry.path, entry.status.st_size, digest.hexdigest()))
+        manifest = snapshots.Manifest(
             id=id,
             engine=engine,
             account=account,
             paired=True,
             taken_wall=wall,
             why="taken in from elsewhere",
-            state=inspect_session(top, engine, paired=True, modes=OURS).files,
-            listing=Listing(tuple(files), tuple(folders)),
+            state=tree.inspect_session(top, engine, paired=True, modes=OURS).files,
+            listing=tree.Listing(tuple(files), tuple(folders)),
             needs_passkey=needs_passkey,
             settings=settings or {},
         )
@@ -163,7 +145,9 @@ class _Archive:
         self._zip = zlib.compressobj(6, wbits=31)
         self._digest, self._size = hashlib.sha256(), 0
 
-    def add(self, name: str, size: int, pieces: Iterable[bytes], tick: Tick = no_tick) -> None:
+    def add(
+        self, name: str, size: int, pieces: Iterable[bytes], tick: tree.Tick = tree.no_tick
+    ) -> None:
         member = tarfile.TarInfo(name)
         member.size, member.mode, member.mtime = size, 0o600, int(self._wall)
         self._write(self._zip.compress(member.tobuf(tarfile.PAX_FORMAT)))
@@ -355,14 +339,14 @@ LARGEST_MANIFEST = 64 << 20
 class Arrived:
     """An archive that was unpacked beside the sessions and is whole."""
 
-    manifest: Manifest
+    manifest: snapshots.Manifest
     state: SessionFiles
     problem: str
     """What is wrong with the session itself, though the archive is whole."""
     linked: Linked
 
 
-def read_archive_manifest(source: IO[bytes], limits: Limits) -> Manifest:
+def read_archive_manifest(source: IO[bytes], limits: Limits) -> snapshots.Manifest:
     """Only the manifest, from the archive's beginning."""
     return _read_manifest(read_members(source, limits), limits)
 
@@ -373,7 +357,7 @@ def unpack(
     id: InstanceId,
     limits: Limits,
     *,
-    tick: Tick = no_tick,
+    tick: tree.Tick = tree.no_tick,
 ) -> Arrived:
     """Stage the archive's session under this id; InvalidRequest for an archive that is not whole.
     Each member must be the next of the manifest, with its size and checksum: so no link, device,
@@ -391,45 +375,45 @@ def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     with open_root(folder) as target:
-        return _unpack_all(members, manifest, target, OURS, no_tick)
+        return _unpack_all(members, manifest, target, OURS, tree.no_tick)
 
 
 def _unpack_all(
     members: Iterator[Member],
-    manifest: Manifest,
+    manifest: snapshots.Manifest,
     target: Folder,
     modes: Modes,
-    tick: Tick,
+    tick: tree.Tick,
 ) -> Arrived:
-    def pieces_of(file: FileEntry) -> Iterator[bytes]:
+    def pieces_of(file: tree.FileEntry) -> Iterator[bytes]:
         member = next(members, None)
         if member is None:
             raise refuse(f"{file.path!r:.80} is missing")
         if member.name != INNER + file.path or member.size != file.size:
             raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
         try:
-            yield from checked(Path(member.name), member.pieces, file)
+            yield from tree.checked(Path(member.name), member.pieces, file)
         except VaultError as error:
             raise refuse(str(error)) from None
 
-    add_all(target, manifest.listing, pieces_of, modes, tick)
+    tree.add_all(target, manifest.listing, pieces_of, modes, tick)
     if (further := next(members, None)) is not None:
         raise refuse(f"{further.name!r:.80} is not in its manifest")
     failpoint("import_unpacked")
-    read_back(target, manifest.listing, tick)
-    report = inspect_session(target, manifest.engine, manifest.paired, modes)
+    tree.read_back(target, manifest.listing, tick)
+    report = tree.inspect_session(target, manifest.engine, manifest.paired, modes)
     linked = file_rules(manifest.engine).linked(target)
     return Arrived(manifest, report.files, report.problem, linked)
 
 
-def _read_manifest(members: Iterator[Member], limits: Limits) -> Manifest:
+def _read_manifest(members: Iterator[Member], limits: Limits) -> snapshots.Manifest:
     first = next(members, None)
-    if first is None or first.name != FILE:
-        raise refuse(f"{FILE} does not come first")
+    if first is None or first.name != snapshots.FILE:
+        raise refuse(f"{snapshots.FILE} does not come first")
     if first.size > LARGEST_MANIFEST:
         raise refuse(f"its manifest has {first.size} bytes")
     try:
-        manifest = parse_manifest(b"".join(first.pieces), Path(FILE))
+        manifest = snapshots.parse_manifest(b"".join(first.pieces), Path(snapshots.FILE))
     except VaultError as error:
         raise refuse(str(error)) from None
     if (size := manifest.listing.size) > limits.unpacked:

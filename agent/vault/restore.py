@@ -16,13 +16,10 @@ from agent.engines.catalog import file_rules
 from agent.errors import Refused, VaultError
 from agent.files import failpoint, folder_locked
 from agent.log import about, going_on, log
-from agent.vault.check import inspect
+from agent.vault import folders, tree
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
-from agent.vault.folders import DOOMED, STAGING, doom, leave_room, open_own, sweep_folder
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
 from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
-from agent.vault.trash import TRASH, Retired, list_trash, restore_trash, retire
-from agent.vault.tree import Tick, add_all, no_tick, read_back, read_checked, walk
 
 # What a session keeps beside its files, while these are replaced, lies in a place of its own, from
 # where it comes back after any crash.
@@ -38,7 +35,7 @@ def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
     if (root / id / KEPT).is_dir():
         with (
-            open_own(root, CARRIED, shared=True) as (_, place),
+            folders.open_own(root, CARRIED, shared=True) as (_, place),
             doing("lay by", root / id / KEPT),
             suppress(FileNotFoundError),
         ):
@@ -56,7 +53,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
     `wanted`: only this session's."""
     if not os.path.lexists(root / CARRIED):
         return
-    with open_own(root, CARRIED, shared=True) as (_, place):
+    with folders.open_own(root, CARRIED, shared=True) as (_, place):
         for name in place.names():
             text, _, kept = name.partition(".")
             id = next(ids_in([text]), None)
@@ -97,8 +94,8 @@ def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
     """By the name in the trash, what that folder has to give back."""
     noted: dict[str, set[str]] = {}
     garbled = suppress(ValueError, TypeError, RecursionError)
-    with open_own(root, TRASH, shared=True) as (_, trash):
-        for name in (its.name for its in list_trash(root) if its.id == id):
+    with folders.open_own(root, folders.TRASH, shared=True) as (_, trash):
+        for name in (its.name for its in folders.list_trash(root) if its.id == id):
             with unless_unusable(), garbled, trash.inner(name) as old:
                 noted[name] = set(json.loads(old.content(MARK)))
     return noted
@@ -106,7 +103,7 @@ def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
 
 def _from(root: Path, retired: str, id: InstanceId, names: set[str]) -> Iterator[str]:
     with (
-        open_own(root, TRASH, shared=True) as (top, trash),
+        folders.open_own(root, folders.TRASH, shared=True) as (top, trash),
         trash.inner(retired) as old,
         old.inner(SESSION) as source,
         top.inner(id, SESSION) as target,
@@ -138,7 +135,7 @@ Kind = Literal["restore", "import"]
 def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Folder]:
     """An empty session folder that is being made; deleted when its making fails."""
     name = f"{parse_instance_id(id)}.{kind}"
-    with open_own(root, STAGING) as (top, staging):
+    with folders.open_own(root, folders.STAGING) as (top, staging):
         _sweep(staging, name)
         staging.make(name, top.modes)
         try:
@@ -147,13 +144,13 @@ def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Folder]:
                 with made.inner(SESSION) as session:
                     yield session
         except BaseException:
-            doom(staging, name)
+            folders.doom(staging, name)
             raise
 
 
 def discard(root: Path, id: InstanceId, kind: Kind) -> None:
     """Delete what was staged for this id."""
-    with open_own(root, STAGING) as (_, staging):
+    with folders.open_own(root, folders.STAGING) as (_, staging):
         _sweep(staging, f"{id}.{kind}")
 
 
@@ -165,12 +162,15 @@ def put_in_place(
     lineage: str,
     why: str,
     replace: bool,
-) -> Retired | None:
+) -> folders.Retired | None:
     """Give the staged folder its identity and its place; return the retired one. The worker must
     not run; if it does, its lock stops this."""
     id = identity.instance.id
     name, ready, retired, replaces = f"{id}.{kind}", id + _READY, None, False
-    with open_own(root, STAGING) as (top, staging), doing("put in place", root / id):
+    with (
+        folders.open_own(root, folders.STAGING) as (top, staging),
+        doing("put in place", root / id),
+    ):
         try:
             with staging.inner(name) as made:
                 others: dict[str, Any] = {}
@@ -190,14 +190,14 @@ def put_in_place(
                 failpoint("staging_ready")
                 try:
                     if replaces:
-                        retired = retire(root, id, why)
+                        retired = folders.retire(root, id, why)
                     failpoint("staging_way_free")
                     _move_in(id, top, staging)
                 except (OSError, VaultError):
                     if replaces and not os.path.lexists(root / id):
                         with going_on(f"the session of {id} waits for the next start"):
-                            names = (its.name for its in list_trash(root) if its.id == id)
-                            restore_trash(root, next(names))
+                            names = (its.name for its in folders.list_trash(root) if its.id == id)
+                            folders.restore_trash(root, next(names))
                     raise
         finally:
             _sweep(staging, name)
@@ -217,20 +217,20 @@ def finish(root: Path) -> list[str]:
     """After a crash: finish folders that were being put in place, delete the rest; say what was
     done."""
     done = []
-    with open_own(root, STAGING) as (top, staging):
+    with folders.open_own(root, folders.STAGING) as (top, staging):
         ready = (name.removesuffix(_READY) for name in staging.names() if name.endswith(_READY))
         for id in ids_in(ready):
             if not os.path.lexists(root / id):
                 with doing("put in place", root / id):
                     _move_in(id, top, staging)
                 done.append(f"the agent put the session folder of {id} in its place")
-        for name in sweep_folder(staging, lambda _name: True):
-            done.append(f"removed {STAGING}/{name}, which was never finished")
+        for name in folders.sweep_folder(staging, lambda _name: True):
+            done.append(f"removed {folders.STAGING}/{name}, which was never finished")
     return done
 
 
 def _sweep(staging: Folder, unwanted: str) -> None:
-    sweep_folder(staging, lambda name: name in (unwanted, DOOMED + unwanted))
+    folders.sweep_folder(staging, lambda name: name in (unwanted, folders.DOOMED + unwanted))
 
 
 @contextmanager
@@ -262,7 +262,7 @@ BLOCK, SPARE = 4096, 64 << 10
 class Restored:
     snapshot: Snapshot
     manifest: Manifest
-    retired: Retired | None
+    retired: folders.Retired | None
     """The session that was there before."""
 
 
@@ -279,7 +279,7 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
     elif not is_of_present(root, snapshot):
         code, cause = "other_session", "it is of an earlier session of that name, which ended since"
     elif file_rules(instance.engine).key_based:
-        report = inspect(root / instance.id, instance.engine)
+        report = tree.inspect(root / instance.id, instance.engine)
         gone = report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED)
         if not gone and _is_newer(root, instance, manifest):
             is_damaged = report.files is SessionFiles.DAMAGED
@@ -298,12 +298,12 @@ def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
     """True if the present session changed since the snapshot."""
     listed = {file.path: file for file in manifest.listing.files}
     with open_instance(root, instance.id, SESSION) as session:
-        entries = walk(session, instance.engine, "read")
+        entries = tree.walk(session, instance.engine, "read")
         if {entry.path for entry in entries if not entry.is_folder} != set(listed):
             return True
         try:
             for file in listed.values():
-                for _ in read_checked(session, file):
+                for _ in tree.read_checked(session, file):
                     pass
         except VaultError as error:
             if error.code != "damaged":
@@ -319,7 +319,7 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
     need = (listing := snapshot.manifest.listing).size + len(listing) * BLOCK + SPARE
     # The reserve of other operations may be used for it: a session waits.
     what = f"restore snapshot {snapshot.name} of {snapshot.id}"
-    leave_room(root, what, need, len(listing), least=0)
+    folders.leave_room(root, what, need, len(listing), least=0)
 
 
 def restore_snapshot(
@@ -329,7 +329,7 @@ def restore_snapshot(
     why: str,
     *,
     needs_passkey: bool = False,
-    tick: Tick = no_tick,
+    tick: tree.Tick = tree.no_tick,
 ) -> Restored:
     """The worker must not run. The present folder goes to the trash; the identity stays."""
     manifest = _stage(root, snapshot, tick)
@@ -340,14 +340,14 @@ def restore_snapshot(
     return Restored(snapshot, manifest, retired)
 
 
-def _stage(root: Path, snapshot: Snapshot, tick: Tick) -> Manifest:
+def _stage(root: Path, snapshot: Snapshot, tick: tree.Tick) -> Manifest:
     """Its session's files apart, each with the checksum of the manifest, and on the disk."""
     with (
         open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,
         open_files(root, snapshot) as (source, manifest),
     ):
-        add_all(target, manifest.listing, partial(read_checked, source), top.modes, tick)
+        tree.add_all(target, manifest.listing, partial(tree.read_checked, source), top.modes, tick)
         failpoint("restore_copied")
-        read_back(target, manifest.listing, tick)
+        tree.read_back(target, manifest.listing, tick)
     return manifest

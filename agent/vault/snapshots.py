@@ -18,37 +18,14 @@ from typing import Annotated, Any
 from msgspec import Meta, ValidationError, convert
 
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
+from agent.engines.base import Linked
 from agent.engines.catalog import file_rules
-from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, Refused, VaultError
 from agent.files import failpoint
 from agent.log import going_on
-from agent.vault.check import inspect_session
+from agent.vault import folders, tree
 from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
-from agent.vault.folders import (
-    DOOMED,
-    MAKING,
-    SNAPSHOTS,
-    age_order,
-    doom,
-    grow,
-    is_name,
-    leave_room,
-    next_name,
-    open_own,
-    sweep_folder,
-)
 from agent.vault.identity import by_name, ids_in, lineage_of
-from agent.vault.tree import (
-    DEEPEST,
-    Listing,
-    Signature,
-    Tick,
-    copy_tree,
-    no_tick,
-    read_back,
-    signatures,
-)
 
 # The manifest of a snapshot or an archive: its session, time, reason, and every file.
 
@@ -70,7 +47,7 @@ class Manifest:
     why: str
     state: SessionFiles
     """What the check of the copied files found."""
-    listing: Listing
+    listing: tree.Listing
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
     lineage: str = ""
@@ -117,7 +94,7 @@ def check_path(path: str) -> str:
     if not 0 < len(path) <= LONGEST_PATH or "\0" in path:
         raise ValueError(f"a path is empty, too long or no text: {path!r:.80}")
     parts = path.split("/")
-    if len(parts) > DEEPEST or any(part in ("", ".", "..") for part in parts):
+    if len(parts) > tree.DEEPEST or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"a path leads out of its folder or nowhere: {path!r:.80}")
     try:
         longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)
@@ -128,17 +105,17 @@ def check_path(path: str) -> str:
     return path
 
 
-def _check_tree(listing: Listing) -> None:
+def _check_tree(listing: tree.Listing) -> None:
     """Each name once, and each parent is a listed folder that stands before its children."""
     is_folder = {"": True}
     kinds = ((listing.folders, True), ([file.path for file in listing.files], False))
-    for paths, folders in kinds:
+    for paths, is_one in kinds:
         for path in map(check_path, paths):
             if path in is_folder:
                 raise ValueError(f"a path is listed twice: {path!r:.80}")
             if not is_folder.get(path.rpartition("/")[0]):
                 raise ValueError(f"a path is listed without its folder: {path!r:.80}")
-            is_folder[path] = folders
+            is_folder[path] = is_one
 
 
 FILES = "files"
@@ -161,7 +138,7 @@ class Snapshot:
 def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
     """Newest first, the broken ones too, each with its problem."""
     with unless_absent(), open_shelf(root, id) as shelf:
-        names = sorted(filter(is_name, shelf.names()), key=age_order, reverse=True)
+        names = sorted(filter(folders.is_name, shelf.names()), key=folders.age_order, reverse=True)
         snapshots = [_describe(shelf, name, id) for name in names]
         # One that was deleted after its name was read is no broken one.
         return [its for its in snapshots if its.manifest or os.path.lexists(its.path)]
@@ -252,12 +229,18 @@ def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
 
 def _delete(shelf: Folder, names: list[str]) -> list[str]:
     # A kill in between leaves the newer ones.
-    return [name for name in sorted(names, key=age_order) if doom(shelf, name, point="mid_prune")]
+    return [
+        name
+        for name in sorted(names, key=folders.age_order)
+        if folders.doom(shelf, name, point="mid_prune")
+    ]
 
 
 def sweep_unfinished(shelf: Folder) -> list[str]:
     """Delete what a killed agent left: snapshots half made and half deleted."""
-    return sweep_folder(shelf, lambda name: name.startswith((MAKING, DOOMED)))
+    return folders.sweep_folder(
+        shelf, lambda name: name.startswith((folders.MAKING, folders.DOOMED))
+    )
 
 
 def sweep_snapshots(
@@ -267,15 +250,17 @@ def sweep_snapshots(
     agent leaves alone keeps its own. `passed`: seconds since the last sweep; 0 = the first one of
     this agent, which removes unfinished snapshots."""
     gone = []
-    with open_own(root, SNAPSHOTS) as (_, own):
+    with folders.open_own(root, folders.SNAPSHOTS) as (_, own):
         ids = list(ids_in(own.names()))
-        ages = grow(own, [id for id in ids if not (id in known or (root / id).exists())], passed)
+        ages = folders.grow(
+            own, [id for id in ids if not (id in known or (root / id).exists())], passed
+        )
         for id in ids:
             with own.inner(id) as shelf:
                 gone += [] if passed else sweep_unfinished(shelf)
                 if ages.get(id, -1.0) < keep:
                     continue
-                names = list(filter(is_name, shelf.names()))
+                names = list(filter(folders.is_name, shelf.names()))
                 gone += [f"{id}/{name}" for name in _delete(shelf, names)]
             with suppress(OSError):
                 os.rmdir(id, dir_fd=own.fd)
@@ -286,7 +271,7 @@ def sweep_snapshots(
 def open_shelf(root: Path, id: InstanceId, *, create: bool = False) -> Iterator[Folder]:
     """The folder of one instance's snapshots."""
     checked = parse_instance_id(id)
-    with open_own(root, SNAPSHOTS, create=create) as (_, own):
+    with folders.open_own(root, folders.SNAPSHOTS, create=create) as (_, own):
         if create and own.make(checked, OURS):
             own.sync()
         with own.inner(checked) as shelf:
@@ -320,7 +305,7 @@ def take_snapshot(
     subject: Subject,
     *,
     now_wall: float | None = None,
-    tick: Tick = no_tick,
+    tick: tree.Tick = tree.no_tick,
 ) -> Snapshot:
     """Copy the session as it is. VaultError `changing`: it changed meanwhile; ask again."""
     id = parse_instance_id(subject.instance.id)
@@ -329,23 +314,25 @@ def take_snapshot(
         sweep_unfinished(shelf)
         try:
             with doing("make a snapshot in", shelf.path):
-                shelf.make(MAKING, OURS)
+                shelf.make(folders.MAKING, OURS)
                 failpoint("snapshot_begun")
-                with shelf.inner(MAKING) as making:
+                with shelf.inner(folders.MAKING) as making:
                     manifest = _fill(root, subject, making, at_wall, tick)
                 failpoint("snapshot_verified")
                 tick(0)
-                name = next_name(shelf.names(), at_wall)
-                shelf.move(MAKING, name)
+                name = folders.next_name(shelf.names(), at_wall)
+                shelf.move(folders.MAKING, name)
                 failpoint("snapshot_visible")
                 shelf.sync()
         finally:
             with suppress(OSError):
-                shutil.rmtree(MAKING, dir_fd=shelf.fd)
+                shutil.rmtree(folders.MAKING, dir_fd=shelf.fd)
     return Snapshot(name, shelf.path / name, id, manifest)
 
 
-def _fill(root: Path, subject: Subject, making: Folder, at_wall: float, tick: Tick) -> Manifest:
+def _fill(
+    root: Path, subject: Subject, making: Folder, at_wall: float, tick: tree.Tick
+) -> Manifest:
     said = by_name(subject)
     instance = said.pop("instance")
     making.make(FILES, OURS)
@@ -353,19 +340,21 @@ def _fill(root: Path, subject: Subject, making: Folder, at_wall: float, tick: Ti
         listing = _copy_unchanged(root, instance, files, tick)
         failpoint("snapshot_copied")
         # The copy is checked, not the original: a restored session uses the copy.
-        report = inspect_session(files, instance.engine, subject.paired, OURS)
+        report = tree.inspect_session(files, instance.engine, subject.paired, OURS)
         said |= {its: getattr(instance, its) for its in _OF_INSTANCE}
         lineage = lineage_of(root / instance.id)
         manifest = Manifest(
             **said, taken_wall=at_wall, state=report.files, listing=listing, lineage=lineage
         )
-        read_back(files, listing, tick)
+        tree.read_back(files, listing, tick)
     making.write(FILE, render_manifest(manifest))
     failpoint("snapshot_manifest")
     return manifest
 
 
-def _copy_unchanged(root: Path, instance: Instance, target: Folder, tick: Tick) -> Listing:
+def _copy_unchanged(
+    root: Path, instance: Instance, target: Folder, tick: tree.Tick
+) -> tree.Listing:
     """Copy while nothing changes, or not at all."""
     id, engine = instance.id, instance.engine
     path = root / id / SESSION
@@ -380,10 +369,10 @@ def _copy_unchanged(root: Path, instance: Instance, target: Folder, tick: Tick) 
                     code=OUTSIDE,
                 )
             try:
-                before = signatures(source, engine)
+                before = tree.signatures(source, engine)
                 _check_room(root, before)
-                listing = copy_tree(source, target, engine, OURS, tick)
-                after = signatures(source, engine)
+                listing = tree.copy_tree(source, target, engine, OURS, tick)
+                after = tree.signatures(source, engine)
                 moved = os.fstat(source.fd).st_ino != path.lstat().st_ino
             except (VaultError, FileNotFoundError) as error:
                 if isinstance(error, VaultError) and error.code != "absent":
@@ -401,11 +390,11 @@ def _changing(id: InstanceId, cause: str) -> VaultError:
     return VaultError(f"cannot copy the session of {id}: {cause}", code="changing")
 
 
-def _check_room(root: Path, signed: dict[str, Signature]) -> None:
+def _check_room(root: Path, signed: dict[str, tree.Signature]) -> None:
     sizes = {path: signature[1] for path, signature in signed.items() if len(signature) > 1}
     need, what = sum(sizes.values()), f"copy a session in {root}"
     if need > LARGEST:
         problem = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
         problem += f"; the largest is {max(sizes, key=sizes.__getitem__)}"
         raise VaultError(f"cannot {what}: {problem}", code="too_large")
-    leave_room(root, what, need, len(signed))
+    folders.leave_room(root, what, need, len(signed))

@@ -51,7 +51,7 @@ def examine(here: Installation) -> Iterator[Finding]:
 
 
 def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Finding]:
-    from agent.webhooks.post import open_files  # with the library for HTTP
+    from agent.webhooks.courier import open_files  # with the library for HTTP
 
     try:
         open_files(webhook)

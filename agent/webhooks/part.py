@@ -83,7 +83,7 @@ class Webhooks:
 
     async def test(self, name: str) -> dict[str, Any]:
         """Send a test event now, before all waiting ones."""
-        from agent.webhooks.post import pack_event
+        from agent.webhooks.courier import pack_event
 
         begun, sentence = time.monotonic(), "a test that an operator sent"
         entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())

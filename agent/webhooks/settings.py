@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
-from agent.config.config import Config
-from agent.config.declaration import read_secret, url_fault
-from agent.config.tables import Table
+from agent.config.config import Config, Table, read_secret, url_fault
 from agent.core.setting import HIDDEN, name_fault, path_fault, setting
 
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")

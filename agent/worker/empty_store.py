@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
-from agent.engines.base import DECLARED, Engine, OpenEngine, ProbeAnswer, Qr, Reporter
+from agent.engines.base import DECLARED, NO_RULES, Engine, OpenEngine, ProbeAnswer, Qr, Reporter
 from agent.engines.catalog import file_rules, load_engine
-from agent.engines.files import NO_RULES
 from agent.errors import EngineError, FolderUnusable
 from agent.worker.identity import Identity, engine_folder
 

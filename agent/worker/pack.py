@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
@@ -45,14 +45,12 @@ THREADS = 32
 _RUN: ContextVar["Run | None"] = ContextVar("run", default=None)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Run:
     """One run of a member, and what it started."""
 
     member: InstanceId
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    cause: str = ""
-    """"signal": it was killed."""
 
     def cancel(self) -> None:
         for task in list(self.tasks):
@@ -86,44 +84,27 @@ def context_of(run: Run) -> Context:
     return context
 
 
-@dataclass(frozen=True, slots=True)
-class House:
-    """What the members of one pack have in common."""
-
-    root: Path
-    """Of the sessions."""
-    links: Path
-    """A folder for each member's socket lies here."""
-    open_engine: OpenEngine
-    watchdog: float | None
-    broken: Callable[[str], None]
-    """Ends the whole pack at once: a member cannot be ended alone."""
-    extend: Callable[[str], object] = lambda _: None
-    """A member that saves needs more time; in the words of a notice."""
-
-
 class MemberRun:
     """A Child that is no process."""
 
-    def __init__(self, house: House, worker: Worker) -> None:
+    def __init__(self, pack: "Members", worker: Worker) -> None:
         self.pid, self.run = os.getpid(), Run(worker.id)
-        self._house, self._worker = house, worker
+        self._pack, self._worker = pack, worker
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self._life: Life | None = None
         self._asked = False
         self._last: asyncio.TimerHandle | None = None
         name, context = f"run of {worker.id}", context_of(self.run)
-        self._loop.create_task(self._work(), name=name, context=context).add_done_callback(
-            self._end
-        )
+        task = self._loop.create_task(self._work(), name=name, context=context)
+        task.add_done_callback(self._end)
 
     def send(self, number: Signals) -> None:
         if number is not SIGTERM:
             self.run.cancel()
             words = f"{self._worker.id} cannot be ended alone"
             if self._last is None:
-                self._last = self._loop.call_later(BROKEN_OFF_WITHIN, self._house.broken, words)
+                self._last = self._loop.call_later(BROKEN_OFF_WITHIN, self._pack.broken, words)
         elif self._life is not None:
             self._life.ask()
         self._asked = True
@@ -136,7 +117,7 @@ class MemberRun:
         if self.run.tasks:
             await asyncio.wait(set(self.run.tasks), timeout=LEFT_WITHIN)
         if self.run.tasks:
-            self._house.broken(f"{self._worker.id} ended, and a task of it goes on")
+            self._pack.broken(f"{self._worker.id} ended, and a task of it goes on")
         if self._last is not None:
             self._last.cancel()
         return 0
@@ -150,24 +131,24 @@ class MemberRun:
         self._worker.notice(dict(each.split("=", 1) for each in said))
         for each in said:
             if each.startswith("EXTEND"):
-                self._house.extend(each)
+                self._pack.extend(each)
 
     async def _work(self) -> int:
         """Return the exit status that its process would have."""
-        house, id = self._house, self._worker.id
-        folder = house.links / id
+        pack, id = self._pack, self._worker.id
+        folder = pack.links / id
         try:
-            identity = await asyncio.to_thread(read_identity, id, house.root)
+            identity = await asyncio.to_thread(read_identity, id, pack.root)
             refuse_foreign_group(identity.folder)
             folder.mkdir(mode=0o750, exist_ok=True)
             hello = Hello(id, self._worker.status.run, identity.engine, self.pid)
             notifier = Notifier(take=self._notice)
-            life = self._life = Life(hello, notifier, house.watchdog)
+            life = self._life = Life(hello, notifier, pack.watchdog)
             if self._asked:
                 life.ask()
             with lock_held(identity.folder):
                 link = folder / "link.sock"
-                return await run_session(identity, link, life, lambda _name: house.open_engine)
+                return await run_session(identity, link, life, lambda _name: pack.open_engine)
         except WaError as error:
             log.error("%s", error)
             return error.exit_status
@@ -180,15 +161,28 @@ class MemberRun:
 # when the pack does; the agent begins a pack without any.
 
 
+@dataclass(slots=True, eq=False)
 class Members:
     """Follows the agent's `hold` and `release`."""
 
-    def __init__(self, house: House, changed: Callable[[], None]) -> None:
-        self.all: dict[InstanceId, Worker] = {}
-        self._house, self._changed = house, changed
-        self._closing: set[InstanceId] = set()
-        """Those that ran when the end of the pack was asked for."""
-        for number, held in enumerate(sorted(house.links.iterdir()), 1):
+    root: Path
+    """Of the sessions."""
+    links: Path
+    """A folder for each member's socket lies here."""
+    open_engine: OpenEngine
+    watchdog: float | None
+    broken: Callable[[str], None]
+    """Ends the whole pack at once: a member cannot be ended alone."""
+    changed: Callable[[], None] = lambda: None
+    extend: Callable[[str], object] = lambda _: None
+    """A member that saves needs more time; in the words of a notice."""
+    all: dict[InstanceId, Worker] = field(default_factory=dict)
+    _closing: list[InstanceId] = field(default_factory=list)
+    """Those that ran when the end of the pack was asked for."""
+
+    def begin(self) -> None:
+        """Those that were held begin again."""
+        for number, held in enumerate(sorted(self.links.iterdir()), 1):
             self._worker(parse_instance_id(held.name)).live(after=number * APART)
 
     def running(self) -> list[InstanceId]:
@@ -220,29 +214,27 @@ class Members:
         if (worker := self.all.get(id)) is not None:
             await worker.stop()
             with suppress(OSError):
-                (self._house.links / id).rmdir()
+                (self.links / id).rmdir()
             if worker.at_rest:
                 del self.all[id]
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """One that ends with its pack was stopped by no person: it begins again with it."""
-        told = {id: worker.status for id, worker in self.all.items()}
-        for id in self._closing:
-            told[id] = replace(told[id], state=UnitState.DEACTIVATING)
-        return {id: asdict(status) for id, status in told.items()}
+        ends = {id: {"state": UnitState.DEACTIVATING} for id in self._closing}
+        return {id: asdict(its.status) | ends.get(id, {}) for id, its in self.all.items()}
 
     async def stop(self) -> bool:
         """All of them; whether each ended in order. Their folders stay, as the run folder of a unit
         that is restarted."""
-        self._closing = set(self.running())
+        self._closing = self.running()
         workers = list(self.all.values())
         await asyncio.gather(*(worker.stop() for worker in workers))
         return all(worker.status.result == "success" for worker in workers)
 
     def _worker(self, id: InstanceId) -> Worker:
         if id not in self.all:
-            limits = Limits(watchdog=self._house.watchdog or math.inf, stop_timeout=35.0)
-            self.all[id] = Worker(id, limits, partial(MemberRun, self._house), self._changed)
+            limits = Limits(watchdog=self.watchdog or math.inf, stop_timeout=35.0)
+            self.all[id] = Worker(id, limits, partial(MemberRun, self), self.changed)
         return self.all[id]
 
 
@@ -287,15 +279,14 @@ async def _work(identity: Identity, link_path: Path) -> int:
         return in_order
 
     calls: dict[str, Work] = {"end": plain(life.stop)}
-    answer = partial(answer_with, calls)
-    server = await LinkServer.open(link_path, life.hello, answer, lambda: None)
-    house = House(root, links, shared.open_engine, life.watchdog, broken, life.notifier.send)
-    members = Members(house, tell)
+    server = await LinkServer.open(link_path, life.hello, partial(answer_with, calls), lambda: None)
+    its = (life.watchdog, broken, tell, life.notifier.send)
+    members = Members(root, links, shared.open_engine, *its)
+    members.begin()
     calls |= members.works()
-    works = {
-        "shared": shared.watch(partial(life.notifier.send, "WATCHDOG=1")),
-        "status": tell_status(changed, status, life.notifier),
-    }
+    alive = partial(life.notifier.send, "WATCHDOG=1")
+    told = tell_status(changed, status, life.notifier)
+    works = {"shared": shared.watch(alive), "status": told}
     try:
         status_code = await life.spend(works, status, stop)
         await life.end(server)

@@ -11,7 +11,7 @@ import pytest
 
 from agent.backends.backend import Backend
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.words import Claim, InstanceId
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times

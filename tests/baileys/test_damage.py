@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket.damage import JUDGED, is_record
+from agent.backends.whaticket.keys import JUDGED, is_record
 from tests.baileys.conftest import (
     ACCOUNT,
     NEIGHBOUR,

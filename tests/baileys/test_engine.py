@@ -9,7 +9,7 @@ import pytest
 from agent.backends.whaticket.api import Session, Whaticket
 from agent.backends.whaticket.contract import BackendSettings
 from agent.backends.whaticket.keys import Shelf
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import PATTERNS
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.base import Qr

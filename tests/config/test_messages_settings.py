@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from agent.config.config import render_config, rows_of, worker_settings
 from agent.config.load import load_config
-from agent.config.tables import render_config, rows_of, worker_settings
 from agent.messages.settings import MESSAGES, PACE
 
 

@@ -10,11 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.config import Config, Declaration
+from agent.config.config import (
+    FIRST,
+    BackendDeclaration,
+    Config,
+    Declaration,
+    render_config,
+    with_secrets,
+    without_secrets,
+)
 from agent.config.config import sections as section_names
-from agent.config.declaration import BackendDeclaration, with_secrets
 from agent.config.load import NAMED, changes_that_need_restart, find_lines, load_config
-from agent.config.tables import FIRST, render_config, without_secrets
 from agent.core.memory import memory_budget
 from agent.errors import ConfigError
 

@@ -7,7 +7,7 @@ from unittest.mock import AsyncMock
 
 from agent.backends.backend import Backend
 from agent.backends.declared import Backends
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import ADOPTED, Claim, Happening

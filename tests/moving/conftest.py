@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.files import public_of
+from agent.engines.baileys.rules import public_of
 from tests.api.conftest import house, open_house
 from tests.cli.conftest import cli, elsewhere
 from tests.engines.baileys.conftest import bench, cache, whatsapp

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import InstanceId
-from agent.engines.web.files import profile_path
+from agent.engines.web.rules import profile_path
 from agent.errors import Refused, VaultError
 from agent.moving.sources import copy_local_auth, export_folder
 from agent.vault.archives import pack_session

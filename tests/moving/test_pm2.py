@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.load import load_config
 from agent.errors import InvalidRequest
-from agent.moving.pm2 import read_list, read_pm2, render
+from agent.moving.program_commands import read_list, read_pm2, render
 from agent.moving.programs import programs_of
 from tests.cli.conftest import Cli, House
 
@@ -122,7 +122,7 @@ async def test_a_dry_run_changes_nothing_and_a_second_import_adds_nothing(
     assert config.read_text() == "# Mine.\n"
     assert (await cli(*words, "--enable")).status == 2
     assert (await cli(*words, "--only", "else")).status == 2
-    monkeypatch.setattr("agent.moving.pm2._create", lambda *_: None)
+    monkeypatch.setattr("agent.moving.program_commands._create", lambda *_: None)
     assert (await cli(*words)).status == 0
     once = config.read_text()
     assert once.startswith("# Mine.\n") and "TOKEN=s3cret" in once

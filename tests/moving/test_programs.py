@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from agent.cli.client import Client, Installation
-from agent.config.config import Config
+from agent.config.config import Config, check_declared, without_secrets
 from agent.config.load import load_config
-from agent.config.tables import check_declared, without_secrets
 from agent.core.model import Instance, InstanceId
-from agent.engines.program.settings import ProgramDeclaration
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.moving.program_commands import examine
 from agent.moving.programs import programs_of, render_drop_in

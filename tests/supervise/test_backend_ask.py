@@ -7,7 +7,7 @@ import pytest
 from agent.backends import backend as module
 from agent.backends.backend import Backend
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import ServerClaim
 from agent.supervise.facts import Facts

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from agent.backends import backend as module
+from agent.backends.backend import Seat
 from agent.backends.declared import Backends
 from agent.backends.evolution import Evolution
 from agent.backends.http import ServerDown
-from agent.backends.seat import Seat
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.words import ServerClaim
 from agent.supervise.facts import Facts

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.backends import seat as module
+from agent.backends import backend as module
+from agent.backends.backend import Circuit
 from agent.backends.http import ServerDown
-from agent.backends.seat import Circuit
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import InstanceId
 from agent.errors import EngineError, LinkError

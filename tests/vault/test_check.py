@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import SessionFiles
-from agent.vault.check import inspect, may_log_in
 from agent.vault.identity import create
+from agent.vault.tree import inspect, may_log_in
 from tests.engines.baileys.conftest import ACCOUNT, OTHER
 from tests.engines.baileys.test_baileys_creds import linked, write
 from tests.vault.conftest import sandbox_file

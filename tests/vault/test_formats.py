@@ -8,10 +8,9 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.engines.catalog import CATALOG, file_rules
-from agent.vault.check import inspect
 from agent.vault.folders import LEAST_FREE, Room, why_no_start
 from agent.vault.identity import create
-from agent.vault.tree import is_left_out
+from agent.vault.tree import inspect, is_left_out
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED
@@ -130,7 +129,7 @@ def test_the_browsers_own_links_are_no_finding(make):
 LOOK = """
 import sys
 from pathlib import Path
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 report = inspect(Path(sys.argv[1]), "sandbox")
 print(report.files, report.problem)
 """

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 
 from agent.errors import VaultError
+from agent.vault.folders import retire
 from agent.vault.identity import create, read_identity
-from agent.vault.trash import retire
 
 
 def test_a_trash_on_another_file_system_is_refused(small_disk, root, sales):

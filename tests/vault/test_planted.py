@@ -6,10 +6,10 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
-from agent.vault.check import inspect
+from agent.vault.folders import list_trash, restore_trash, retire, sweep
 from agent.vault.identity import create, read_identity
 from agent.vault.snapshots import Subject, take_snapshot
-from agent.vault.trash import list_trash, restore_trash, retire, sweep
+from agent.vault.tree import inspect
 from tests.moving.conftest import creds, keys_of, write_folder
 from tests.vault.written import write_identity
 
@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
 from agent.errors import VaultError
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 from agent.vault.identity import create, read_identity
 try:
     if sys.argv[2] == "create":

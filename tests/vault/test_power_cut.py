@@ -16,11 +16,10 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.files import make_folder
 from agent.vault.archives import Limits, export_snapshot, unpack
-from agent.vault.folders import DOOMED
+from agent.vault.folders import DOOMED, restore_trash, retire
 from agent.vault.identity import Identity, create
 from agent.vault.restore import finish, put_in_place, restore_snapshot
 from agent.vault.snapshots import Subject, take_snapshot
-from agent.vault.trash import restore_trash, retire
 from tests.vault.conftest import sandbox_file
 from tests.vault.written import write_identity
 

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from agent.errors import NotFound, Refused
+from agent.vault.folders import list_trash, restore_trash, retire, sweep
 from agent.vault.identity import create, read_identity
-from agent.vault.trash import list_trash, restore_trash, retire, sweep
 from tests.vault.written import write_identity
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
@@ -108,7 +108,7 @@ def test_a_clock_that_is_ahead_sweeps_nothing(root, sales, paired):
 SWEEP = """
 import sys
 from pathlib import Path
-from agent.vault.trash import sweep
+from agent.vault.folders import sweep
 sweep(Path(sys.argv[1]), 0.0, 0.0)
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.supervise import reach as resolver
-from agent.webhooks.post import Parcel, Reply, RequestLine
+from agent.webhooks.courier import Parcel, Reply, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.listener import listening
 from tests.standin.evolution.certificates import Certificates

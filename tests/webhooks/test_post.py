@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.webhooks.courier import next_wait, wants
-from agent.webhooks.post import (
+from agent.webhooks.courier import (
     LONGEST_RETRY_AFTER,
     Reply,
+    next_wait,
     pack_event,
     retry_after,
+    wants,
 )
 from agent.webhooks.settings import WebhookDeclaration
 

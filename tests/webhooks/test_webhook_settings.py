@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.config import render_config, without_secrets
 from agent.config.load import load_config
-from agent.config.tables import render_config, without_secrets
 from agent.errors import ConfigError
 from agent.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
 

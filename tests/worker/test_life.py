@@ -182,7 +182,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
         "import asyncio\nasync def f(): asyncio.get_running_loop().add_signal_handler(2, id)\n"
         "asyncio.run(f()); import agent.worker.run, agent.engines.sandbox.engine\n"
         "from agent.engines.web import engine; from agent.engines.baileys import engine\n"
-        "from agent.engines.program import engine; import agent.engines.sandbox.files\n"
+        "from agent.engines.program import engine; import agent.engines.sandbox.rules\n"
         "print(' '.join(sys.modules))\n"
         "import agent.messages.intake\n"
         "print(' '.join(sys.modules))"

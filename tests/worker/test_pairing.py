@@ -10,7 +10,7 @@ import pytest
 
 from agent.core.words import Claim, ConnectionStatus, parse_instance_id
 from agent.engines.base import Qr
-from agent.engines.sandbox.files import SessionFile, write_session
+from agent.engines.sandbox.rules import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
 from agent.worker.empty_store import StillEngine

@@ -11,7 +11,7 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.catalog import load_engine
 from agent.errors import HostError
 from agent.host.life import Limits, Wake, Worker
-from agent.worker.pack import House, MemberRun, follow_tasks
+from agent.worker.pack import MemberRun, Members, follow_tasks
 from tests.world.virtual import kill
 
 WATCHDOG = 30.0
@@ -32,8 +32,8 @@ class Machine:
 
     def worker(self, id: InstanceId) -> Worker:
         if id not in self._workers:
-            house = House(self._root, self._links, self.open_engine, WATCHDOG, _broken)
-            launch = partial(MemberRun, house)
+            pack = Members(self._root, self._links, self.open_engine, WATCHDOG, _broken)
+            launch = partial(MemberRun, pack)
             limits = Limits(watchdog=WATCHDOG)
             self._workers[id] = Worker(id, limits, launch, lambda: self.wake(id))
         return self._workers[id]

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from agent.config.load import load_config
 from agent.core.admission import LoginBudget, StartPolicy
-from agent.engines.sandbox.drill import Server
+from agent.engines.sandbox.server import Server
 from agent.worker.life import MEMBER
 from tests.standin.evolution.instances import Instance
 

@@ -7,7 +7,7 @@ import json
 import aiohttp
 import pytest
 
-from agent.engines.sandbox.files import SessionFile, write_session
+from agent.engines.sandbox.rules import SessionFile, write_session
 from agent.supervise import act
 from tests.world.virtual import kill
 

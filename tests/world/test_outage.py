@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus
 from agent.engines.sandbox.engine import SandboxEngine
-from agent.engines.sandbox.settings import read_settings
+from agent.engines.sandbox.rules import read_settings
 
 OUTAGE = 60.0
 BACK_WITHIN = 10.0

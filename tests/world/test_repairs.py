@@ -3,7 +3,7 @@
 import json
 from dataclasses import fields
 
-from agent.engines.sandbox.settings import SandboxSettings
+from agent.engines.sandbox.rules import SandboxSettings
 
 
 async def connected(agent, eventually, *ids, **settings):

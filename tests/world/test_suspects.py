@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.sandbox.files import SessionFile, write_session
+from agent.engines.sandbox.rules import SessionFile, write_session
 
 
 @pytest.fixture

@@ -203,9 +203,9 @@ async def _nothing() -> None: ...
 
 def kill(run: Run) -> None:
     """As by SIGKILL: no task of it goes on, and what it would save at its end it does not."""
-    if run.cause == "signal":
+    if getattr(run, "killed", False):
         return  # dead already; what closes its sockets goes on
-    run.cause = "signal"
+    run.killed = True
     for task in list(run.tasks):
         task.cancel()
 
@@ -215,7 +215,7 @@ def _of_the_living(change: Callable[..., T]) -> Callable[..., T]:
 
     def changed(*args: Any, **more: Any) -> T:
         run = pack._RUN.get()
-        if run is not None and run.cause == "signal":
+        if run is not None and getattr(run, "killed", False):
             raise asyncio.CancelledError
         return change(*args, **more)
 
@@ -235,7 +235,7 @@ def _kill(pid: int, number: int) -> None:
 
 async def _stop_in_order(supervisor: Any, server: Any, state: Any, **more: Any) -> bool:
     run = pack._RUN.get()
-    if run is None or run.cause != "signal":
+    if run is None or not getattr(run, "killed", False):
         return await stop_in_order(supervisor, server, state, **more)
     # What the kernel does with a killed process' sockets.
     pack._RUN.set(None)

@@ -91,7 +91,7 @@ class WorldAgent(AgentClient):
         assert self._life is not None
         assert self._run is not None
         await asyncio.wait({self._life})
-        assert self._run.cause == "signal", self._life
+        assert getattr(self._run, "killed", False), self._life
         while self._run.tasks:
             for task in list(self._run.tasks):
                 task.cancel()

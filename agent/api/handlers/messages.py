@@ -16,7 +16,7 @@ from agent.api.http.call import Call, Field, Json, read_body
 from agent.api.present import json_answer
 from agent.engines.base import IN_CHAT, PRESENCES
 from agent.engines.catalog import entry_of
-from agent.engines.sandbox.conversation import KINDS, TYPES
+from agent.engines.sandbox.server import KINDS, TYPES
 from agent.engines.whatsapp import person_of, receiver_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
 from agent.messages.outcomes import refusal_of

@@ -13,30 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.backends.backend import crashed
+from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
-from agent.backends.seat import Seat
-from agent.backends.whaticket.calls import (
-    NOT_RUNNING,
-    UNKNOWN,
-    Owners,
-    Row,
-    WhaticketCalls,
-    WhaticketSession,
-)
+from agent.backends.whaticket import calls, logs
 from agent.backends.whaticket.contract import BackendSettings, is_safe
-from agent.backends.whaticket.down_and_up import DownAndUp
 from agent.backends.whaticket.keys import open_keys
-from agent.backends.whaticket.logs import (
-    CHUNK,
-    LONGEST_LINE,
-    QUIET,
-    Found,
-    Turn,
-    open_logs,
-)
 from agent.clock import boot_now
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines.baileys.session_state import PATTERN_WORDS
@@ -70,12 +53,12 @@ class Whaticket:
     ) -> None:
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
-        self.calls = WhaticketCalls(declared)
+        self.calls = calls.WhaticketCalls(declared)
         self.keys = open_keys(declared, folder / "removed")
         self.held: dict[str, Session] = {}
-        self.owners = Owners()
-        self.logs = open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
-        self.rows: dict[str, Row] | None = None
+        self.owners = calls.Owners()
+        self.logs = logs.open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
+        self.rows: dict[str, calls.Row] | None = None
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
         """The troubles of the logs and of the folders of keys, by what found them."""
@@ -118,7 +101,9 @@ class Whaticket:
         useless = () if self.own.hang_up is not None else ("reconnect",)
         its, prove = seat.backend.shared.instances[seat.id], self.declared.prove
         paired, account = its.record.paired, its.record.account
-        known = WhaticketSession(remote, its.instance.adopted, paired, account, prove, useless)
+        known = calls.WhaticketSession(
+            remote, its.instance.adopted, paired, account, prove, useless
+        )
         self.held[remote] = session = Session(self, known, seat)
         return session
 
@@ -169,9 +154,9 @@ class Whaticket:
             while not process.stdout.at_eof():
                 chunk = b""
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(QUIET):
-                        chunk = await process.stdout.read(CHUNK // 8)
-                *lines, rest = (rest + chunk)[-LONGEST_LINE:].split(b"\n")
+                    async with asyncio.timeout(logs.QUIET):
+                        chunk = await process.stdout.read(logs.CHUNK // 8)
+                *lines, rest = (rest + chunk)[-logs.LONGEST_LINE :].split(b"\n")
                 found = [it for line in lines for it in reader.feed(line, time.time())]
                 self._take(found if chunk else reader.flush())
                 await asyncio.sleep(len(chunk) / RATE)
@@ -188,12 +173,12 @@ class Whaticket:
         except OSError as error:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
-    def _take(self, all_found: list[Found]) -> None:
+    def _take(self, all_found: list[logs.Found]) -> None:
         by_id = {it.known.id: it for it in self.held.values() if it.known.id}
         now, nameless, shown = time.time(), 0, Counter[str]()
         for id, found in self.owners.attribute([it for it in all_found if now - it.at <= WINDOW]):
             session = by_id.get(id)
-            if isinstance(found.it, Turn):
+            if isinstance(found.it, logs.Turn):
                 if session is not None:
                     session.known.note_turn(found.it)
             elif session is not None:
@@ -213,7 +198,7 @@ class Whaticket:
 class Session:
     """A ServerSession."""
 
-    def __init__(self, server: Whaticket, known: WhaticketSession, seat: Seat) -> None:
+    def __init__(self, server: Whaticket, known: calls.WhaticketSession, seat: Seat) -> None:
         self._server, self.known, self.name, self.seat = server, known, known.name, seat
         self._calls, self._keys, self._own = server.calls, server.keys, server.own
         self._acting = asyncio.Lock()
@@ -257,7 +242,7 @@ class Session:
         try:
             await self._calls.do(f"log out {way.id}", "logout", way.id)
         except EngineError as error:
-            if NOT_RUNNING not in str(error):
+            if calls.NOT_RUNNING not in str(error):
                 raise
             return  # it is not in the server's memory: there is nothing to log out
         self.known.logged_out()
@@ -321,25 +306,25 @@ class Session:
     async def _create(self) -> str:
         what = f"create {self.name!r:.60}"
         if self.known.adopted:  # what others made is not made again in its place
-            raise cannot(what, f"{UNKNOWN}, and the agent did not make it", "remote_missing")
+            raise cannot(what, f"{calls.UNKNOWN}, and the agent did not make it", "remote_missing")
         await self._calls.do(what, "create", "", {"name": self.name})
         await self._server.sessions()
         if id := await self._find():
             return id
         raise cannot(what, "it is not in the server's list", "remote_missing")
 
-    async def _started(self) -> DownAndUp:
+    async def _started(self) -> calls.DownAndUp:
         """The steps of its repairs; EngineError if the server lacks it."""
         if not (id := await self._find()):
-            raise cannot(f"find {self.name!r:.60}", UNKNOWN, "remote_missing")
+            raise cannot(f"find {self.name!r:.60}", calls.UNKNOWN, "remote_missing")
         return self._way(id)
 
-    def _way(self, id: str) -> DownAndUp:
+    def _way(self, id: str) -> calls.DownAndUp:
         def report(step: str) -> None:
             self.seat.happened(Happening("repair_step", {"text": step}))
 
         went_down = partial(setattr, self.known, "hung_up", True)
-        return DownAndUp(self._calls, self._keys, id, report, went_down)
+        return calls.DownAndUp(self._calls, self._keys, id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """One at a time, and to its end, also if the caller is cancelled."""

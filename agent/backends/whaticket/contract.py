@@ -11,7 +11,7 @@ from functools import partial
 from urllib.parse import quote
 
 from agent.backends.http import cannot
-from agent.config.declaration import BackendDeclaration, url_fault
+from agent.config.config import BackendDeclaration, url_fault
 from agent.core.setting import Fault, path_fault, setting
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")

@@ -22,7 +22,7 @@ from typing import Any
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
-from agent.engines.settings import moment, text
+from agent.engines.base import moment, text
 from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, web_reason
 from agent.files import open_plain
 

@@ -55,12 +55,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.http import ServerDown, read_json
-from agent.backends.whaticket.calls import Owners, WhaticketCalls
+from agent.backends.whaticket.calls import NOTHING, DownAndUp, Owners, WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
-from agent.backends.whaticket.down_and_up import NOTHING, DownAndUp
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
 from agent.backends.whaticket.logs import open_logs
-from agent.config.declaration import BackendDeclaration, with_secrets
+from agent.config.config import BackendDeclaration, with_secrets
 from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
 from agent.core.crypto_patterns import CryptoFinding, Effect
 from agent.core.model import Category

@@ -13,18 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from agent.engines.baileys.node import (
-    CLIENT,
-    FETCH,
-    LOADER,
-    LOADER_TEXT,
-    LOCK,
-    MARK,
-    find_npm,
-    find_packages,
-    offline_way,
-    packages_folder,
-)
+from agent.engines.baileys import node
 from agent.errors import ConfigError, EngineError, WaError
 from agent.other_user import owner_of, run_as
 
@@ -33,18 +22,18 @@ _MOST = 600.0
 
 def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
     """Have them in the cache; EngineError says what to do."""
-    wanted = packages_folder(cache)
+    wanted = node.packages_folder(cache)
     with suppress(ConfigError):
-        return find_packages(cache)
+        return node.find_packages(cache)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".fetch-") as made:
         folder = Path(made) / "packages"
         folder.mkdir(mode=0o755)
-        for file in (CLIENT / "package.json", LOCK):
+        for file in (node.CLIENT / "package.json", node.LOCK):
             shutil.copyfile(file, folder / file.name)
         _run_npm(folder, brought)
-        (folder / LOADER).write_text(LOADER_TEXT, encoding="utf-8")
-        (folder / MARK).touch()
+        (folder / node.LOADER).write_text(node.LOADER_TEXT, encoding="utf-8")
+        (folder / node.MARK).touch()
         os.sync()
         if wanted.exists():
             shutil.rmtree(wanted)  # of packages only: one that was cut off before its mark
@@ -53,7 +42,7 @@ def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
 
 
 def _run_npm(folder: Path, brought: Path | None) -> None:
-    npm = find_npm()
+    npm = node.find_npm()
     if not npm:
         raise EngineError(
             "cannot fetch the packages of the baileys engine: npm is missing; it comes with"
@@ -78,21 +67,21 @@ def _run_npm(folder: Path, brought: Path | None) -> None:
         raise EngineError(f"cannot run npm: {error}", code="npm_failed") from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-600:]
+        way = node.offline_way("CACHE")
         raise EngineError(
-            f"cannot fetch the packages of the baileys engine: {words}. {offline_way('CACHE')}",
-            code="offline",
+            f"cannot fetch the packages of the baileys engine: {words}. {way}", code="offline"
         )
 
 
 def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
-        print(f"usage: {sys.executable} -m {FETCH} CACHE [NPM-CACHE]", file=sys.stderr)
+        print(f"usage: {sys.executable} -m {node.FETCH} CACHE [NPM-CACHE]", file=sys.stderr)
         return 2
     cache, *brought = (Path(name).absolute() for name in argv)
     try:
         owner = owner_of(cache)
         if owner is not None:
-            command: list[str | Path] = [sys.executable, "-I", "-m", FETCH, cache]
+            command: list[str | Path] = [sys.executable, "-I", "-m", node.FETCH, cache]
             command += brought
             answer = run_as(owner, command, within=_MOST + 60)
             print(answer.text, file=sys.stderr if answer.status else sys.stdout)

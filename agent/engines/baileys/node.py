@@ -8,35 +8,12 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from agent.engines.files import sha256
-from agent.engines.settings import Finding, in_path
+from agent.engines.base import Finding, in_path, sha256
 from agent.errors import ConfigError
 
 OLDEST = 20
 HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp")
 """What wa-instance@.service keeps from its worker."""
-FLAGS = (
-    "--max-semi-space-size=1",
-    "--optimize-for-size",
-    "--v8-pool-size=1",
-    "--single-threaded-gc",
-    "--expose-gc",
-    "--initial-heap-size=48",
-    "--inspect-port=192.0.2.1:9229",
-)
-"""What a start reads fits into the first heap: collections would take a sixth of its processor
-time. The library's WebAssembly excludes --lite-mode and --jitless. SIGUSR1 opens a debugger without
-a password, which any user of the machine could read the keys with: at an address that no machine
-has (RFC 5737) it cannot listen."""
-ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_TRIM_THRESHOLD_": str(128 << 10),
-    "NODE_ENV": "production",
-    "UV_THREADPOOL_SIZE": "16",
-}
-"""With FLAGS 60 % of a plain Node's memory; `scripts/bench baileys` measures it. Each operation on
-the disk holds a thread until it ends, a flush among them: with two threads the messages of a pack's
-sessions wait for each other's flushes. A thread takes 8 KiB."""
 
 
 def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:

@@ -16,14 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.client import Client
-from agent.engines.baileys.conversation import MOST_LINES, Conversation, OnEnd, OnEvent
+from agent.engines.baileys.client import MOST_LINES, Client, Conversation, OnEnd, OnEvent
 from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
+from agent.engines.baileys.rules import read_settings
 from agent.engines.baileys.session_state import stray_words
-from agent.engines.baileys.settings import read_settings
-from agent.engines.base import Reporter
-from agent.engines.settings import cache_folder, whole
+from agent.engines.base import Reporter, cache_folder, whole
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)

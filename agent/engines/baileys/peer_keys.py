@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engines.baileys.files import KEY_KINDS, REMOVED, UNREADABLE, read_key_file
+from agent.engines.baileys.rules import KEY_KINDS, REMOVED, UNREADABLE, read_key_file
 from agent.errors import EngineError
 from agent.files import sync
 from agent.redaction import mark_of

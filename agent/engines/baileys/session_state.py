@@ -14,8 +14,8 @@ from agent.core.words import (
     ConnectionStatus,
     Happening,
 )
-from agent.engines.baileys.files import CREDS, NOTE, UNREADABLE, forget_creds, note_login
 from agent.engines.baileys.peer_keys import address_of_jid, is_stranger, unreadable_record
+from agent.engines.baileys.rules import CREDS, NOTE, UNREADABLE, forget_creds, note_login
 from agent.engines.base import Qr, Reporter
 from agent.engines.whatsapp import WHATSAPP_CODES
 from agent.errors import EngineError, WaError

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
-from agent.engines.program.environment import (
-    MISSING,
-    find_command,
-    own_environment,
-    read_environment_file,
-    refuse_other_user,
-    secrets_of,
-)
-from agent.engines.program.files import NOTE, refuse_unusable, write_note
+from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
+from agent.engines.program import environment
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.process import Ears, Process
-from agent.engines.program.settings import ProgramDeclaration, read_settings
+from agent.engines.program.rules import NOTE, read_settings, refuse_unusable, write_note
 from agent.engines.program.state import ENDED, FAILING, Output, ProgramState
-from agent.engines.settings import probe_limit, text
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
 
@@ -105,22 +97,25 @@ class ProgramEngine:
     async def _start(self) -> None:
         if (program := self._program) is None:
             raise EngineError(
-                f"agent.toml has no [[program]] named {self._name or '(none is set)'}", code=MISSING
+                f"agent.toml has no [[program]] named {self._name or '(none is set)'}",
+                code=environment.MISSING,
             )
-        refuse_other_user(program)
+        environment.refuse_other_user(program)
         if self._paired:
             await asyncio.to_thread(refuse_unusable, self._folder, self._state.claim.account)
-        of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
+        of_file = await asyncio.to_thread(
+            environment.read_environment_file, program.environment_file
+        )
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
-        environment = own_environment(program, of_file, told)
-        output = self._last = Output(self._state.found_crypto, *secrets_of(of_file))
-        command = find_command(program, environment)
+        env = environment.own_environment(program, of_file, told)
+        output = self._last = Output(self._state.found_crypto, *environment.secrets_of(of_file))
+        command = environment.find_command(program, env)
         place = program.folder or str(self._folder)
         ears = Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
         self._run = await Process.start(
-            command, environment, place, ears, preloads=program.library == "auto", pm2=program.pm2
+            command, env, place, ears, preloads=program.library == "auto", pm2=program.pm2
         )
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
         self._asked_at, self._ousted = None, False

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.engines.program.settings import ProgramDeclaration, variable_fault
-from agent.engines.settings import in_path
+from agent.engines.base import in_path
+from agent.engines.program.declaration import ProgramDeclaration, variable_fault
 from agent.errors import EngineError
 
 # A program's environment_file: NAME=VALUE lines, as systemd and dotenv write them.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
+from agent.engines.baileys.client import LONGEST_LINE, Conversation, OnEvent, die_with_worker
 from agent.engines.program.environment import MISSING, preload_into
 from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
@@ -71,19 +71,13 @@ class LikePm2:
 # All processes that a program started: they are the worker's, also those that left its group.
 
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_libc = ctypes.CDLL(None, use_errno=True)
+_PR_SET_CHILD_SUBREAPER = 36
 ROUNDS, PAUSE = 20, 0.02
 
 
 def adopt_orphans() -> None:
     """Where a process between them ends, its children become this worker's: none gets lost."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def die_with_worker() -> None:
-    """Between fork and exec."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(pid: int) -> list[int]:

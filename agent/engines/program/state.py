@@ -12,9 +12,8 @@ from typing import Any
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, why_closed
-from agent.engines.base import Qr, Reporter
+from agent.engines.base import Qr, Reporter, text
 from agent.engines.program.environment import MISSING
-from agent.engines.settings import text
 from agent.errors import EngineError
 from agent.redaction import CODE_REMOVED, REMOVED, redact
 

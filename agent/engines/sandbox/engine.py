@@ -14,11 +14,9 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.sandbox import drill, files
-from agent.engines.sandbox.conversation import Conversation
-from agent.engines.sandbox.drill import Fault, Faults, Server, die
-from agent.engines.sandbox.files import SessionDamagedError, SessionFile
-from agent.engines.sandbox.settings import SandboxSettings, read_settings
+from agent.engines.sandbox import rules, server
+from agent.engines.sandbox.rules import SandboxSettings, SessionDamagedError, SessionFile
+from agent.engines.sandbox.server import Conversation, Fault, Faults, Server, die
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
@@ -35,7 +33,7 @@ class SavedSession:
     def load(self) -> None:
         """Take what the file says; SessionDamagedError leaves nothing in memory."""
         try:
-            session = files.read_session(self.folder)
+            session = rules.read_session(self.folder)
             if self.now.paired and (session is None or not session.paired):
                 raise SessionDamagedError("the file of a paired session is gone")
         except SessionDamagedError:
@@ -65,8 +63,8 @@ class SavedSession:
             self._write(self.now)
 
     def _write(self, session: SessionFile) -> None:
-        with files.saving(f"save {self.folder}"):
-            files.write_session(self.folder, session)
+        with rules.saving(f"save {self.folder}"):
+            rules.write_session(self.folder, session)
         self.now = session
 
 
@@ -76,16 +74,14 @@ VERSION = "1"
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "SandboxEngine":
-    return SandboxEngine(folder, read_settings(settings), reporter)
+    return SandboxEngine(folder, rules.read_settings(settings), reporter)
 
 
 class SandboxEngine:
     """One session. Its tasks: a login, the traffic of a connection, the faults."""
 
     def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
-        self._settings = settings
-        self._reporter = reporter
-        self._saved = SavedSession(folder)
+        self._settings, self._reporter, self._saved = settings, reporter, SavedSession(folder)
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._stopping = False
         self._login: asyncio.Task[None] | None = None
@@ -95,8 +91,7 @@ class SandboxEngine:
         self._faults = Faults(folder)
         self._server = Server(settings, self._faults)
         self._code: Qr | None = None
-        self._code_until = 0.0
-        self._scanned = asyncio.Event()
+        self._code_until, self._scanned = 0.0, asyncio.Event()
         self._leak: list[bytes] = []
         self._failing: dict[str, set[str]] = {}
         """The peers whose messages cannot be decrypted, by the fault."""
@@ -215,17 +210,17 @@ class SandboxEngine:
         name, loop = fault.name, asyncio.get_running_loop()
         if name in ("crash", "corrupt-files"):
             if name == "corrupt-files":
-                await asyncio.to_thread(drill.damage, self._saved.folder / files.NAME)
-            loop.call_later(drill.REPLY_FIRST, die)
+                await asyncio.to_thread(server.damage, self._saved.folder / rules.NAME)
+            loop.call_later(server.REPLY_FIRST, die)
         elif name == "hang":
             seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0
-            loop.call_later(drill.REPLY_FIRST, time.sleep, max(0.0, seconds))
+            loop.call_later(server.REPLY_FIRST, time.sleep, max(0.0, seconds))
         elif name == "logout":
             self._faults.clear(name)
             if self._saved.now.paired:
                 await self.logout()
-        elif name in drill.LOST_BY:
-            if fault.until_wall is None and name in drill.KEPT_WITH_END:
+        elif name in server.LOST_BY:
+            if fault.until_wall is None and name in server.KEPT_WITH_END:
                 self._faults.clear(name)
             await self.lose(**fault.lost)
         elif name == "stuck-loading" and self._claim.status is Status.CONNECTED:
@@ -233,7 +228,7 @@ class SandboxEngine:
             self._login = self._tasks.start(self._sync(), "sync")
         elif name == "leak":
             self._tasks.start(self._leak_on(fault), "fault leak")
-        elif name in drill.CRYPTO:
+        elif name in server.CRYPTO:
             peers = fault.arguments.get("peers", ["5511900000001@s.whatsapp.net"])
             self._failing[name] = set(peers)
             self._tasks.start(self._fail_to_decrypt(fault), f"fault {name}")
@@ -252,7 +247,7 @@ class SandboxEngine:
         self._leak.clear()
 
     async def _fail_to_decrypt(self, fault: Fault) -> None:
-        code, text = drill.CRYPTO[fault.name]
+        code, text = server.CRYPTO[fault.name]
         pause = 60.0 / fault.arguments.get("per_minute", 60.0)
         while self._faults.active(fault.name) is fault:
             for peer in sorted(self._failing[fault.name]):

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.settings import Finding, in_path
+from agent.engines.base import Finding, in_path
 from agent.engines.web.browser.process import find_browser, find_setpriv
 from agent.engines.web.fetch import read_bundle
-from agent.engines.web.settings import SHELL
+from agent.engines.web.rules import SHELL
 from agent.errors import ConfigError
 
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")

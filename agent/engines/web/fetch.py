@@ -5,7 +5,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
-from agent.engines.files import sha256
+from agent.engines.base import sha256
 from agent.errors import ConfigError, EngineError, WaError
 from agent.files import write_whole
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.engines.files import sha256
+from agent.engines.base import sha256
 from agent.engines.web.browser.page import Page
 from agent.engines.whatsapp import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest

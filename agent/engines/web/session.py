@@ -1,23 +1,179 @@
-"""One browser with its page: begun, brought back from mild to harsh, ended in order."""
+"""One browser with its page, and the session's folder: the profile, which one browser has, and the
+engine's notes beside it. `Starts` is the one way to a page that works: a browser is started, and
+one that runs is closed in order before; also when that begins by itself, and when to give up. The
+view says what is claimed."""
 
 import asyncio
+import fcntl
+import json
 import logging
+import math
 import os
-from collections.abc import Callable, Mapping
+import re
+import struct
+import time
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.engines.settings import origin_of
+from agent.clock import boot_now
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
+from agent.engines.base import origin_of
+from agent.engines.tasks import Tasks, cancel, runs
+from agent.engines.web import rules
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
-from agent.engines.web.files import profile_path
-from agent.engines.web.profile import make_durable, prepare_profile, read_note, read_page
-from agent.engines.web.settings import WebSettings
-from agent.errors import EngineError
+from agent.engines.web.view import FRESH_PAGE, LOOK, REASON_OF, SessionView, place_of
+from agent.errors import EngineError, WaError
+from agent.files import sync, write_whole
 
+Status = ConnectionStatus
 log = logging.getLogger(__name__)
+
+LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
+
+
+_FLOCK = "hhqqi4x"
+"""struct flock of fcntl(2) on 64-bit Linux."""
+
+
+def holder(profile: Path) -> int | None:
+    """The process that has one of the profile's databases open; 0: one whose number is hidden;
+    None: the profile is free, whatever lock files are there. A headless shell leaves none, but each
+    of its LevelDB databases has a lock on a file LOCK."""
+    default = profile / "Default"
+    databases = [default / "Local Storage" / "leveldb", default / "Session Storage"]
+    with suppress(OSError):
+        databases += sorted((profile / rules.STORES).iterdir())
+    for database in databases:
+        try:
+            fd = os.open(database / "LOCK", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+        if kind != fcntl.F_UNLCK:
+            return max(0, int(pid))
+    return None
+
+
+def prepare_profile(session: Path) -> None:
+    """Make the profile ready for a browser; EngineError `profile_in_use` when one has it."""
+    profile = rules.profile_path(session)
+    try:
+        profile.mkdir(mode=0o700, exist_ok=True)
+        if profile.is_symlink():
+            raise EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
+        if (pid := holder(profile)) is not None:
+            browser = f"process {pid}" if pid else "another browser"
+            raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
+        for name in LOCKS:  # left by a browser that is gone, or under another machine's name
+            (profile / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise EngineError(
+            f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
+        ) from error
+
+
+def make_durable(session: Path, progress: Callable[[], None]) -> None:
+    """Bring what the browser wrote of the session from the kernel's memory to the disk."""
+    profile = rules.profile_path(session)
+    for part in ("Default/IndexedDB", "Default/Local Storage", "Default"):
+        folder = profile / part
+        for path in [folder, *(folder.rglob("*") if part != "Default" else folder.glob("*"))]:
+            with suppress(OSError):  # gone since it was listed
+                if path.is_file() or path.is_dir():
+                    sync(path)
+        progress()
+
+
+# The engine's own files beside the profile: a note, known pages, diagnostics.
+
+
+_PAGES, _DIAGNOSTICS = "pages", "diagnostics"
+_PAGES_KEPT, _DIAGNOSTICS_KEPT = 2, 3
+_PAGE_LIMIT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What must outlive the worker and is not the browser's."""
+
+    paired: bool = False
+    account: str = ""
+    page: str = ""
+    """The version of the last page that connected."""
+    device: str = ""
+    """Drawn at the first connection of a pairing: the same in each copy of this session."""
+
+
+def read_note(session: Path) -> Note:
+    """A note that cannot be read is an empty one: nothing in it is needed to connect."""
+    try:
+        raw = json.loads((session / rules.NOTE).read_bytes())
+        account, page, device = raw["account"], raw["page"], raw.get("device", "")
+        return Note(raw["paired"] is True, str(account)[:40], str(page)[:40], str(device)[:40])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Note()
+
+
+def write_note(session: Path, note: Note) -> None:
+    write_whole(session / rules.NOTE, json.dumps({"version": 1, **asdict(note)}).encode())
+
+
+def keep_page(session: Path, version: str, document: str) -> None:
+    """Remember the document that connected; the oldest of more than two goes."""
+    if not re.fullmatch(r"[0-9][0-9A-Za-z.-]{0,39}", version) or not document:
+        return
+    folder = session / _PAGES
+    folder.mkdir(mode=0o700, exist_ok=True)
+    write_whole(folder / f"{version}.html", document.encode())
+    _keep_newest(folder, "*.html", _PAGES_KEPT)
+
+
+def read_page(session: Path, wanted: str, note: Note) -> str | None:
+    """The pinned document; None: the live one. EngineError when a named version is not there."""
+    version = note.page if wanted == rules.KNOWN_GOOD else wanted
+    if wanted == rules.LIVE or not version:
+        return None
+    path = session / _PAGES / f"{version}.html"
+    try:
+        with path.open("rb") as file:
+            return file.read(_PAGE_LIMIT).decode()
+    except (OSError, ValueError) as error:
+        if wanted == rules.KNOWN_GOOD:
+            return None
+        raise EngineError(
+            f"cannot use page version {version}: there is no {path}", code="page_missing"
+        ) from error
+
+
+def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | None) -> Path:
+    """Leave what was seen of a failed start; never a code, never a message."""
+    folder = session / _DIAGNOSTICS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    path = folder / f"{name}.json"
+    write_whole(path, json.dumps(dict(facts), indent=1).encode())
+    if picture is not None:
+        write_whole(folder / f"{name}.jpg", picture)
+    for kind in ("*.json", "*.jpg"):
+        _keep_newest(folder, kind, _DIAGNOSTICS_KEPT)
+    return path
+
+
+def _keep_newest(folder: Path, pattern: str, count: int) -> None:
+    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    for path in files[:-count]:
+        path.unlink(missing_ok=True)
 
 
 # Bring a new pairing to the disk before the engine publishes it. A browser writes IndexedDB to the
@@ -39,7 +195,7 @@ async def flush_pairing(page: Page, session: Path) -> bool:
         async with asyncio.timeout(_MARK_LIMIT):
             if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
                 return False
-            await _wait_for(mark, profile_path(session))
+            await _wait_for(mark, rules.profile_path(session))
     except (EngineError, TimeoutError) as error:
         log.warning("cannot watch a new pairing reach the disk: %s", error)
         return False
@@ -59,7 +215,7 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
             # The browser then writes and closes what the page stored.
             await page.call("Page.navigate", {"url": "about:blank"}, within=within)
             if marked:
-                await _wait_for(mark, profile_path(session))
+                await _wait_for(mark, rules.profile_path(session))
 
 
 async def _wait_for(mark: str, profile: Path) -> None:
@@ -104,7 +260,7 @@ class Session:
     """At most one browser at a time, on the one profile in `folder`."""
 
     folder: Path
-    settings: WebSettings
+    settings: rules.WebSettings
     needs: Callable[[], Needs]
     word: Callable[[str, Mapping[str, Any]], None]
     """Hears the page's words."""
@@ -134,7 +290,7 @@ class Session:
         )
         browser = await Browser.start(
             needs.program,
-            profile_path(self.folder),
+            rules.profile_path(self.folder),
             proxy=self.settings.proxy,
             loopback=self.settings.url.startswith("http://"),
         )
@@ -196,3 +352,257 @@ class Session:
         if browser is self._browser:
             self._forget()
             self.gone(status, browser.last_words())
+
+
+# The engine's records of a session: its note, the page that works, evidence of failures.
+
+
+_WITHIN = 8.0
+
+
+class Record:
+    """Never raises: a session that lives is worth more than a note about it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._note = read_note(folder)
+        self._written = self._note
+        self._writing = asyncio.Lock()
+        self._kept_of = ""
+
+    def connected(self, account: str) -> None:
+        other = account and self._note.account and account != self._note.account
+        device = "" if other else self._note.device
+        device = device or os.urandom(8).hex()
+        self._note = replace(self._note, paired=True, account=account, device=device)
+
+    def unpaired(self) -> None:
+        self._note = Note(page=self._note.page)
+
+    @property
+    def paired(self) -> bool:
+        return self._note.paired
+
+    @property
+    def changed(self) -> bool:
+        return self._note != self._written
+
+    async def write(self) -> None:
+        """Bring the note to the disk as it is by then."""
+        async with self._writing:
+            if not self.changed:
+                return
+            self._written = self._note
+            try:
+                await asyncio.to_thread(write_note, self._folder, self._written)
+            except OSError as error:
+                log.error("cannot write the session's note: %s", error)
+
+    def wants_page(self, version: str) -> bool:
+        """Whether this version's page, now connected, is to be kept; said once for each."""
+        if not version or version in (self._note.page, self._kept_of):
+            return False
+        self._kept_of = version
+        return True
+
+    async def keep_page(self, page: Page, address: str, version: str) -> None:
+        """The page that just connected is the last known good one."""
+        try:
+            document = await page.source(address, within=_WITHIN)
+            await asyncio.to_thread(keep_page, self._folder, version, document)
+        except (EngineError, OSError, ValueError) as error:
+            log.info("cannot store the page of WhatsApp Web that works now: %s", error)
+            return
+        self._note = replace(self._note, page=version)
+        await self.write()
+
+    async def keep_diagnostics(self, why: str, page: Page | None, view: SessionView) -> None:
+        """What was seen of a failed start, with a picture where the page still gives one."""
+        claim, facts = view.claim, view.facts
+        seen: dict[str, Any] = {
+            "why": why[:1000],
+            "claim": f"{claim.status} {claim.reason} {claim.phase}",
+        }
+        if facts is not None:
+            seen |= {"failure": facts.failure, "stream": claim.raw, "version": facts.version}
+        picture = None
+        if page is not None:
+            try:
+                seen["missing"] = await page.ask("missing", within=_WITHIN)
+                picture = await page.picture("jpeg", within=_WITHIN)
+            except EngineError as error:
+                seen["page_error"] = str(error)
+        try:
+            path = await asyncio.to_thread(keep_diagnostics, self._folder, seen, picture)
+        except OSError as error:
+            log.error("cannot keep diagnostics: %s", error)
+        else:
+            log.warning("the diagnostics of the failed start are in %s", path)
+
+
+# The one way to a page that works.
+
+
+STARTS_WINDOW = 600.0
+PAST_CACHES_EVERY = 1800.0
+"""Seconds in which one load past every cache is enough; a connect by the agent allows another."""
+SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
+"""What sending needs, by the names of observer.js."""
+LOOK_EVERY = 1.0
+
+
+@dataclass(slots=True)
+class Starts:
+    """The folder, the browser's session, and what is known of both."""
+
+    folder: Path
+    settings: rules.WebSettings
+    session: Session
+    view: SessionView
+    record: Record
+    publish: Callable[[], None]
+    """Reports what the view claims now."""
+    tasks: Tasks
+    stopping: bool = False
+    """Nothing more begins by itself."""
+    _work: asyncio.Task[None] | None = None
+    _follower: asyncio.Task[None] | None = None
+    _browser_ends: list[float] = field(default_factory=list)
+    _past_caches_at: float = -math.inf
+
+    @property
+    def working(self) -> bool:
+        return runs(self._work)
+
+    @property
+    def may_begin(self) -> bool:
+        return not self.working and not self.stopping
+
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._work = self.tasks.start(work(), "web session")
+
+    def connect(self) -> None:
+        """The agent wants a connection: the next try, with all of its own attempts."""
+        self._browser_ends.clear()
+        self._past_caches_at = -math.inf
+        view = self.view
+        if not self.session.alive or view.needs_revival(boot_now()):
+            past_caches = self.session.alive and view.claim.reason in FRESH_PAGE
+            self.begin(partial(self.start, past_caches=past_caches))
+
+    async def end(self) -> None:
+        await cancel(self._work, self._follower)
+
+    def come_back(self, word: str) -> None:
+        """After an end of the page or the browser; too many of them are the agent's turn."""
+        if not self.may_begin:
+            return
+        now = boot_now()
+        self._browser_ends = [each for each in self._browser_ends if each > now - STARTS_WINDOW]
+        if len(self._browser_ends) >= self.settings.browser_starts:
+            self.view.failed("page_crashed", word)
+            self.publish()
+            return
+        self._browser_ends.append(now)
+        self.begin(partial(self.start, word=word))
+
+    def navigated(self, address: str, *, unreachable: bool) -> None:
+        """The page shows another document."""
+        self.view.new_document(address, boot_now())
+        if not self.may_begin:
+            return
+        if unreachable and not self.view.has_ended:
+            self.view.failed("unreachable", f"cannot load {place_of(address)}")
+        else:
+            self._follow()
+
+    def takes_up(self) -> bool:
+        """True if what would be published now is dealt with here first: a probe does not tell it
+        either, or a connect of the agent would come while the browser still closes."""
+        claim = self.view.claim
+        if claim.reason not in FRESH_PAGE or self.stopping:
+            return False
+        if self.working or not self.session.alive:
+            return self.working
+        if self._begins_past_caches(f"{claim.reason} ({claim.raw})"):
+            return True
+        if claim.reason == "client_outdated":
+            return False  # its page reports when the fault ends
+        self.begin(partial(self._give_up, claim.reason, claim.raw))
+        return True
+
+    async def start(self, *, word: str = "", past_caches: bool = False) -> None:
+        """`word`: the interruption that it follows."""
+        if self.record.paired and (lost := await asyncio.to_thread(rules.lost_store, self.folder)):
+            log.error("not starting a browser: the session is paired, and %s", lost)
+            self.view.claim = Claim(Status.AUTH_FAILURE, SUSPECT, raw=lost[:200])
+            self.publish()
+            return
+        if past_caches:
+            self._past_caches_at = boot_now()
+        saves = self.view.pairing_to_save and not word
+        self.view.begin(boot_now(), word)
+        self.publish()
+        try:
+            closed_in_order = await self.session.close()
+            if saves:
+                await asyncio.to_thread(make_durable, self.folder, lambda: None)
+                self.view.pairing_safe = closed_in_order
+            await self.session.open()
+            self.view.claim = replace(self.view.claim, phase="loaded")
+            self.publish()
+            await self.session.load(past_caches=past_caches)
+        except (WaError, TimeoutError) as error:
+            code = error.code if isinstance(error, WaError) else ""
+            await self._give_up(REASON_OF.get(code, "page_crashed"), str(error))
+        else:
+            self._follow()
+
+    def complete(self, missing: Collection[str]) -> None:
+        """A connected page without what sending needs may be an old copy, or half of a new one."""
+        lacks = SENDING.intersection(missing)
+        connected = self.view.claim.status is Status.CONNECTED
+        if not (lacks and connected and self.may_begin and self.session.alive):
+            return
+        self._begins_past_caches(f"the page lacks {', '.join(sorted(lacks))}")
+
+    def _begins_past_caches(self, why: str) -> bool:
+        due = boot_now() - self._past_caches_at >= PAST_CACHES_EVERY
+        if due:
+            log.warning("%s: loading the page past every cache", why)
+            self.begin(partial(self.start, past_caches=True))
+        return due
+
+    async def _give_up(self, reason: str, why: str) -> None:
+        """What came is not the page that is wanted, past the caches too: the agent's turn."""
+        log.warning("%s: %s", reason, why)
+        page = self.session.page if self.session.alive else None
+        await self.record.keep_diagnostics(f"{reason}: {why}", page, self.view)
+        await self.session.close()
+        self.view.failed(reason, why)
+        self._work = None  # a connect that follows this claim begins the next start
+        self.publish()
+
+    def _follow(self) -> None:
+        if not runs(self._follower):
+            self._follower = self.tasks.start(self._follow_page(), "web page")
+
+    async def _follow_page(self) -> None:
+        """Look at the document until it is WhatsApp's and ready, or is called what it is."""
+        while self.session.alive and not self.stopping:
+            await asyncio.sleep(LOOK_EVERY)
+            if self.working:
+                continue
+            if not self.view.is_loading:
+                break
+            try:
+                page = self.session.page
+                raw = await page.evaluate(LOOK, within=3.0)
+            except EngineError:
+                continue  # a busy page; its silence is the probes' to judge
+            if isinstance(raw, dict):
+                size = page.loading.bytes
+                self.view.look_at_document(raw, size, self.settings.url, boot_now())
+            self.publish()
+        if self.session.alive and not self.stopping:
+            await self.session.page.loading.rest()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.backends.whaticket.contract import BackendSettings
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.words import Happening, InstanceId
 from tests.backends.conftest import Bench as TaskBench
 from tests.fakes.servers import make_backend, take

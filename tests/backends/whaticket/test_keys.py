@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.whaticket import damage
 from agent.backends.whaticket.api import CLOSE_WITHIN
-from agent.backends.whaticket.keys import KEEP, FolderKeys, SessionKeys, Shelf
+from agent.backends.whaticket.keys import JUDGED, KEEP, FolderKeys, SessionKeys, Shelf, is_record
 from agent.clock import boot_now
 from agent.errors import EngineError, InvalidRequest
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
@@ -208,6 +207,6 @@ async def test_old_removals_are_swept(tmp_path: Path) -> None:
 
 def test_a_whole_record_is_whole_and_a_cut_one_is_not() -> None:
     for key, text in paired_keys("55", [PEER], LIDS).items():
-        assert damage.is_record(key, text.encode()) and damage.is_record(key, b"null")
-        if damage.JUDGED.fullmatch(key):
-            assert not any(damage.is_record(key, it) for it in (text[:-3].encode(), b"", b"7"))
+        assert is_record(key, text.encode()) and is_record(key, b"null")
+        if JUDGED.fullmatch(key):
+            assert not any(is_record(key, it) for it in (text[:-3].encode(), b"", b"7"))

@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.reasons import reason_of
 from agent.core.words import ConnectionStatus
-from agent.engines.baileys import client_life
+from agent.engines import base
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
 from agent.engines.baileys.node import find_node, find_packages
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_starts_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_life, "probe_limit", lambda: 1.0)
+    monkeypatch.setattr(base, "probe_limit", lambda: 1.0)
     await bench.come_paired()
     first = bench.engine._life.client
     assert isinstance(first, Client)

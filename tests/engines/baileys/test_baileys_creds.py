@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.core.reasons import reason_of
-from agent.engines.baileys.files import (
+from agent.engines.baileys.rules import (
     CREDS,
     NOTE,
     check_login,

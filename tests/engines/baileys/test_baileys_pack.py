@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.baileys.files import CREDS
 from agent.engines.baileys.pack import SharedNode
+from agent.engines.baileys.rules import CREDS
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, PEER, Bench
 from tests.engines.baileys.keepers import Spool

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent.engines.baileys.client import Client
-from agent.engines.baileys.client_life import COPIES
+from agent.engines.baileys.engine import COPIES
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 from tests.engines.baileys.keepers import Spool
 

@@ -11,10 +11,10 @@ from urllib.error import HTTPError
 import pytest
 
 from agent.core.words import SessionFiles
-from agent.engines.baileys import client_life
+from agent.engines import base
 from agent.engines.baileys.node import CLIENT, find_node
 from agent.errors import EngineError
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -119,7 +119,7 @@ async def test_a_silent_server_is_seen_by_a_probe(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Node says so a fifth of it earlier: time enough for that on a machine that pauses.
-    monkeypatch.setattr(client_life, "probe_limit", lambda: 6.0)
+    monkeypatch.setattr(base, "probe_limit", lambda: 6.0)
     await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, "silence")
     with pytest.raises(Exception, match="did not answer a ping"):

@@ -10,7 +10,7 @@ import pytest
 
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.baileys.peer_keys import set_aside
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.engines.program import process
+from agent.engines.program.declaration import RESERVED
 from agent.engines.program.process import Ears, Process
-from agent.engines.program.settings import RESERVED
 from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
 from agent.errors import WaError

@@ -9,13 +9,13 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
-from agent.engines.program.files import NOTE, RULES, refuse_unusable, write_note
+from agent.engines.program.rules import NOTE, RULES, refuse_unusable, write_note
 from agent.errors import EngineError
-from agent.vault.check import inspect
 from agent.vault.folder import LARGEST
 from agent.vault.identity import create
 from agent.vault.restore import restore_snapshot
 from agent.vault.snapshots import Subject, take_snapshot
+from agent.vault.tree import inspect
 from tests.vault.written import write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}

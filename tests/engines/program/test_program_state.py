@@ -9,13 +9,13 @@ import pytest
 from agent.core.crypto_patterns import PATTERNS, CryptoFinding, Effect, read_line
 from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,
     read_environment_file,
     refuse_other_user,
 )
-from agent.engines.program.settings import ProgramDeclaration
 from agent.engines.program.state import Output, ProgramState
 from agent.errors import EngineError
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.engines.sandbox.conversation import KINDS, TYPES, record_of
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
+from agent.engines.sandbox.server import KINDS, TYPES, record_of
 from agent.errors import EngineError, InvalidRequest
 from agent.messages.record import clean
 from tests.engines.sandbox.test_engine import QUICK, Heard

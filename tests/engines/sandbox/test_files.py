@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from agent.engines.sandbox.files import (
+from agent.engines.sandbox.rules import (
     NAME,
     SessionDamagedError,
     SessionFile,
     read_session,
+    read_settings,
     write_session,
 )
-from agent.engines.sandbox.settings import read_settings
 from agent.errors import ConfigError
 
 PAIRED = SessionFile(paired=True, account="5511900000001", device="d1")

@@ -2,10 +2,10 @@
 
 import signal
 
-from agent.engines.web import session, states, view
+from agent.engines.web import session, view
 
 SHORT = 4.0
-_MODULES = {"SLOW_INJECTION": states, "SILENT": view, "LOAD": session}
+_MODULES = {"SLOW_INJECTION": view, "SILENT": view, "LOAD": session}
 
 
 def hurry(*names: str) -> None:

@@ -4,8 +4,7 @@ import pytest
 
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.web.browser.page import network_code
-from agent.engines.web.states import read_fields
-from agent.engines.web.view import LONGEST, Advance, Document, judge_document
+from agent.engines.web.view import LONGEST, Advance, Document, judge_document, read_fields
 
 Status = ConnectionStatus
 WANTED = "https://web.whatsapp.com/"

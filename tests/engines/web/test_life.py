@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.profile import read_note
+from agent.engines.web.session import read_note
 from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
 

@@ -10,8 +10,8 @@ import pytest
 
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks
-from agent.engines.web import intake as room
-from agent.engines.web.intake import Intake, Mark, read_mark, write_mark
+from agent.engines.web import engine
+from agent.engines.web.engine import MARGIN, TAKEN, Intake, Mark, read_mark, write_mark
 from agent.engines.web.session import Session
 from agent.engines.web.view import SessionView
 from agent.errors import EngineError
@@ -83,8 +83,8 @@ class Table:
 
 @pytest.fixture
 async def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Table]:
-    monkeypatch.setattr(room, "COMPARE_EVERY", 0.05)
-    monkeypatch.setattr(room, "REST", 0.01)
+    monkeypatch.setattr(engine, "COMPARE_EVERY", 0.05)
+    monkeypatch.setattr(engine, "REST", 0.01)
     made = Table(tmp_path)
     yield made
     await made.tasks.cancel()
@@ -100,7 +100,7 @@ async def test_a_first_start_begins_now_and_a_later_one_where_the_last_came_to(
 ) -> None:
     table.intake.connected(ACCOUNT)
     await table.compared(1)
-    assert abs(table.page.since[0] + room.MARGIN - time.time()) < 60
+    assert abs(table.page.since[0] + MARGIN - time.time()) < 60
     begun = table.mark
     await table.compared(4)
     assert begun < table.mark <= time.time()
@@ -108,7 +108,7 @@ async def test_a_first_start_begins_now_and_a_later_one_where_the_last_came_to(
 
 @pytest.mark.parametrize("content", [b"", b'{"at":"x","account":""}', b"[" * 9999])
 async def test_a_mark_that_cannot_be_read_is_now(table: Table, content: bytes) -> None:
-    (table.folder / room.TAKEN).write_bytes(content)
+    (table.folder / TAKEN).write_bytes(content)
     assert abs(table.mark - time.time()) < 60
 
 

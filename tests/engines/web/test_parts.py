@@ -13,10 +13,12 @@ import pytest
 
 from agent.engines.web import fetch
 from agent.engines.web.browser.process import Browser, command_line, find_browser
-from agent.engines.web.files import profile_path
-from agent.engines.web.profile import (
+from agent.engines.web.rules import profile_path, read_settings
+from agent.engines.web.session import (
     LOCKS,
     Note,
+    Record,
+    Session,
     holder,
     keep_page,
     prepare_profile,
@@ -24,9 +26,6 @@ from agent.engines.web.profile import (
     read_page,
     write_note,
 )
-from agent.engines.web.session import Session
-from agent.engines.web.settings import read_settings
-from agent.engines.web.starts import Record
 from agent.errors import ConfigError, EngineError, Refused
 from agent.moving.sources import refuse_open
 

@@ -11,8 +11,8 @@ import pytest
 
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import Browser, find_browser
+from agent.engines.web.engine import is_record
 from agent.engines.web.fetch import page_config, read_bundle
-from agent.engines.web.intake import is_record
 from agent.messages.record import LONGEST, OWN, clean, encode
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.states import (
+from agent.engines.web.view import (
     PageFacts,
+    SessionView,
     Story,
     claim_of,
     left_for,
@@ -14,7 +15,6 @@ from agent.engines.web.states import (
     parse_wall,
     read_fields,
 )
-from agent.engines.web.view import SessionView
 
 Status = ConnectionStatus
 NEW, BEFORE = Story(), Story(was_connected=True)

@@ -23,7 +23,7 @@ from typing import Any
 
 from agent.engines.catalog import file_rules
 from agent.errors import EngineError
-from agent.vault.check import inspect
+from agent.vault.tree import inspect
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 from tests.trial.hostile.damaging.folders import draw_folder, play_folder

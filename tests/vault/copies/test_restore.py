@@ -16,11 +16,11 @@ from agent.errors import Refused, VaultError
 from agent.supervise.act import carry_out
 from agent.supervise.facts import Facts
 from agent.supervise.snapshots import Snapshots
-from agent.vault.check import inspect
+from agent.vault.folders import list_trash, restore_trash, retire
 from agent.vault.identity import Identity, create, read_identity
 from agent.vault.restore import put_in_place, refuse_roll_back, restore_snapshot, staged
 from agent.vault.snapshots import find_snapshot, newest_good, take_snapshot
-from agent.vault.trash import list_trash, restore_trash, retire
+from agent.vault.tree import inspect
 from tests.vault.conftest import contents, sandbox_file
 from tests.vault.test_formats import CREDS
 from tests.vault.written import write_identity

@@ -16,8 +16,7 @@ import pytest
 from agent import VERSION
 from agent.core.model import InstanceId
 from agent.core.session import show_event
-from agent.webhooks.courier import CIRCUIT
-from agent.webhooks.post import Parcel, RequestLine
+from agent.webhooks.courier import CIRCUIT, Parcel, RequestLine
 from agent.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import listening

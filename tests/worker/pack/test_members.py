@@ -17,7 +17,7 @@ from agent.host.life import Worker
 from agent.link.client import Link, Listener
 from agent.worker import pack as member_module
 from agent.worker.identity import lock_held
-from agent.worker.pack import House, Members, follow_tasks
+from agent.worker.pack import Members, follow_tasks
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02}
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
@@ -40,7 +40,10 @@ class Bench:
         self.links: list[Link] = []
 
     def make(self) -> Members:
-        return Members(self._house(), lambda: None)
+        links = self.folder / "members"
+        members = Members(self.root, links, self._open, self.watchdog, self.broken.append)
+        members.begin()
+        return members
 
     def lay(self, id: str, **more: Any) -> Path:
         folder = self.root / id
@@ -48,10 +51,6 @@ class Bench:
         told = {"version": 1, "id": id, "engine": "sandbox", "enabled": True, "settings": QUICK}
         (folder / "instance.json").write_text(json.dumps({**told, **more}))
         return folder
-
-    def _house(self) -> House:
-        links = self.folder / "members"
-        return House(self.root, links, self._open, self.watchdog, self.broken.append)
 
     def _open(self, folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
         id = folder.parent.name

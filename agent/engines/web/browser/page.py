@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.engines.settings import origin_of
+from agent.engines.base import origin_of
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.browser.process import user_agent, user_agent_metadata
 from agent.errors import EngineError

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.engines.settings import in_path
+from agent.engines.base import in_path
 from agent.engines.web.browser.connection import DebuggerConnection
-from agent.engines.web.settings import CHROMIUM, SHELL
+from agent.engines.web.rules import CHROMIUM, SHELL
 from agent.errors import ConfigError, EngineError
 
 log = logging.getLogger(__name__)

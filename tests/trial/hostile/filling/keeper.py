@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import StoreError
-from agent.messages.media import OutFiles
+from agent.messages.incoming import OutFiles
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage
 from agent.messages.outcomes import State
 from agent.messages.sending import FOLDER

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.backends.backend import Backend
-from agent.config.declaration import BackendDeclaration
+from agent.config.config import BackendDeclaration
 from agent.core.reasons import reason_of
 from agent.core.words import Claim, InstanceId, ServerClaim
 from tests.fakes.servers import make_backend, take

@@ -1,5 +1,5 @@
-"""A program's session folder: a library's own files, where it is known, else what it is. Standard
-library only."""
+"""The setting of an instance with the program engine, and its session folder: the files of a known
+library, else what it is. Standard library only."""
 
 import json
 import re
@@ -10,16 +10,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import SUSPECT, SessionFiles
-from agent.engines.baileys.files import CREDS, KEY_KINDS, read_json, read_key_file
-from agent.engines.baileys.files import RULES as BAILEYS
-from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
-from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
-from agent.errors import EngineError, VaultError
+from agent.core.setting import setting
+from agent.core.words import SUSPECT, SessionFiles, parse_instance_id
+from agent.engines.baileys.rules import CREDS, KEY_KINDS, read_json, read_key_file
+from agent.engines.baileys.rules import RULES as BAILEYS
+from agent.engines.base import FileRules, FilesReport, Linked, SessionFolder, read_table
+from agent.engines.web.rules import MADE_BY_BROWSER, check_profile, has_pairing
+from agent.errors import EngineError, InvalidRequest, VaultError
 from agent.files import write_whole
 
+
+def _name_fault(name: str) -> str:
+    try:
+        parse_instance_id(name)
+    except InvalidRequest:
+        return "it must be the name of a [[program]] in agent.toml"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSettings:
+    program: str = setting("", "the [[program]] of agent.toml that runs as it", check=_name_fault)
+
+
+def read_settings(raw: Mapping[str, Any]) -> ProgramSettings:
+    """ConfigError names the setting that cannot be used."""
+    return read_table(ProgramSettings, raw, "program setting")
+
+
+def needed_address(_settings: ProgramSettings, _folder: Path) -> None:
+    """The address that a user's own program connects to is not known."""
+
+
 # What is noted beside a program's session: that it is paired, and whether its files lie here.
-# Standard library only.
 
 
 NOTE = "program.json"

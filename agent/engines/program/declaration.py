@@ -1,17 +1,11 @@
-"""The settings of an instance with the program engine, and one [[program]] of agent.toml: the
-command of the user's own bot. Standard library only. Commands come from there alone: who may create
-instances names a program, and no more."""
+"""One [[program]] of agent.toml: the command of the user's own bot. Standard library only. Commands
+come from there alone: an instance names a program, and no more."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from agent.core.setting import Fault, name_fault, path_fault, setting
-from agent.core.words import parse_instance_id
-from agent.engines.settings import read_table
-from agent.errors import InvalidRequest
 
 RESERVED = frozenset(
     [
@@ -101,25 +95,3 @@ def variable_fault(entry: str) -> str:
     if name in RESERVED:
         return f"{name} is the worker's to set"
     return ""
-
-
-def _name_fault(name: str) -> str:
-    try:
-        parse_instance_id(name)
-    except InvalidRequest:
-        return "it must be the name of a [[program]] in agent.toml"
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProgramSettings:
-    program: str = setting("", "the [[program]] of agent.toml that runs as it", check=_name_fault)
-
-
-def read_settings(raw: Mapping[str, Any]) -> ProgramSettings:
-    """ConfigError names the setting that cannot be used."""
-    return read_table(ProgramSettings, raw, "program setting")
-
-
-def needed_address(_settings: ProgramSettings, _folder: Path) -> None:
-    """The address that a user's own program connects to is not known."""

@@ -1,32 +1,85 @@
-"""A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
+"""The baileys engine's settings of an instance, and its folder of keys: whether it can hold a
+pairing, and one peer's keys put aside. Standard library only."""
 
 import base64
 import json
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from agent.core.words import SessionFiles
-from agent.engines.files import (
-    FileRules,
-    FilesReport,
-    Linked,
-    SessionFolder,
-    damaged,
-    how_broken,
-    sha256,
-)
+from agent.core.setting import setting
+from agent.core.words import Address, SessionFiles
+from agent.engines import base
 from agent.errors import EngineError
 from agent.files import open_plain, write_whole
 
 log = logging.getLogger(__name__)
 
+WHATSAPP = "wss://web.whatsapp.com/ws/chat"
+KNOWN_GOOD = "known_good"
+_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,6}\.[0-9]{1,12}")
+
+
+def _url_fault(url: str) -> str:
+    return base.server_fault(url, "wss", "ws")
+
+
+def _media_fault(url: str) -> str:
+    return base.server_fault(url, "https", "http") if url else ""
+
+
+def _version_fault(version: str) -> str:
+    if version in ("", KNOWN_GOOD) or _VERSION.fullmatch(version):
+        return ""
+    return f"neither {KNOWN_GOOD} nor a version as 2.3000.1043857760"
+
+
+@dataclass(frozen=True, slots=True)
+class BaileysSettings:
+    url: str = setting(
+        WHATSAPP,
+        "address of WhatsApp; for tests another wss address, or ws on loopback",
+        check=_url_fault,
+    )
+    media_url: str = setting(
+        "",
+        'address of a server that gives files in tests, https or http on loopback; "" = WhatsApp',
+        check=_media_fault,
+    )
+    version: str = setting(
+        "",
+        '"" = the version of the library; known_good = the last version that connected;'
+        " or a version as 2.3000.1043857760",
+        check=_version_fault,
+    )
+    proxy: str = setting(
+        "", "http://, https:// or socks5://HOST:PORT for all traffic", check=base.proxy_fault
+    )
+    device_name: str = setting(
+        "",
+        "name in the phone's list of linked devices; \"\" = the library's",
+        check=base.device_name_fault,
+    )
+    client_starts: int = setting(
+        5, "starts of a client that ended, in ten minutes, before the worker ends", low=0, high=100
+    )
+
+
+def read_settings(raw: Mapping[str, Any]) -> BaileysSettings:
+    """ConfigError names the setting that cannot be used."""
+    return base.read_table(BaileysSettings, raw, "baileys setting")
+
+
+def needed_address(settings: BaileysSettings, _folder: Path) -> Address:
+    """WhatsApp's address, on the way that the client takes."""
+    return base.address_of(settings.url, settings.proxy)
+
 
 # The credentials of a session: whether they fit together, and what of them never changes once a
-# device is linked. Standard library only.
+# device is linked.
 
 
 CREDS = "creds.json"
@@ -49,12 +102,12 @@ def key_fault(creds: Mapping[str, Any]) -> str:
 
 def fixed_mark(creds: Mapping[str, Any]) -> str:
     """The same for these credentials at any time; another one for any others. Tells no key."""
-    return sha256(json.dumps([value for _, value in _fixed(creds)]).encode())
+    return base.sha256(json.dumps([value for _, value in _fixed(creds)]).encode())
 
 
 def fixed_marks(creds: Mapping[str, Any]) -> dict[str, str]:
     """One of each field, to name the one that changed. Tells no key."""
-    return {name: sha256(json.dumps(value).encode())[:16] for name, value in _fixed(creds)}
+    return {name: base.sha256(json.dumps(value).encode())[:16] for name, value in _fixed(creds)}
 
 
 def _fixed(creds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -221,32 +274,32 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def check(folder: SessionFolder, paired: bool) -> FilesReport:
+def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
     """creds.json is the pairing; a key file that broke costs one peer, never the pairing. A pairing
     that is known and not there may come back: a restore or a move is under way."""
     path, raw = folder.path / CREDS, folder.read(CREDS)
     sizes = {name: size for name, size in folder.sizes().items() if name.endswith(".json")}
     if raw is None:
         if any(name.startswith(("pre-key-", "session-", "app-state-sync-")) for name in sizes):
-            report = damaged(path, "it is missing, and its keys are there")
+            report = base.damaged(path, "it is missing, and its keys are there")
             return replace(report, files=SessionFiles.ABSENT) if paired else report
-        return FilesReport(SessionFiles.UNPAIRED)
+        return base.FilesReport(SessionFiles.UNPAIRED)
     try:
         creds = read_json(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        return damaged(path, how_broken(raw, error))
+        return base.damaged(path, base.how_broken(raw, error))
     if not isinstance(creds, dict):
-        return damaged(path, "it is not an object")
+        return base.damaged(path, "it is not an object")
     for key in ("noiseKey", "signedIdentityKey"):
         if not _is_key_pair(creds.get(key)):
-            return damaged(path, f"{key} is missing or no pair of keys")
+            return base.damaged(path, f"{key} is missing or no pair of keys")
     me = creds.get("me")
     if not isinstance(me, dict) or not isinstance(me.get("id"), str) or not me["id"]:
-        return FilesReport(SessionFiles.UNPAIRED)
+        return base.FilesReport(SessionFiles.UNPAIRED)
     if creds.get("pairingCode") and not creds.get("account"):
-        return FilesReport(SessionFiles.UNPAIRED)  # a code was asked for, and no device linked
+        return base.FilesReport(SessionFiles.UNPAIRED)  # a code was asked for, and no device linked
     empty = [name for name, size in sizes.items() if name != CREDS and not size]
-    return FilesReport(SessionFiles.WHOLE, _broken_keys(folder.path, empty))
+    return base.FilesReport(SessionFiles.WHOLE, _broken_keys(folder.path, empty))
 
 
 def _is_key_pair(value: Any) -> bool:
@@ -267,23 +320,23 @@ def _moves_aside(path: str) -> bool:
     return path != CREDS and re.fullmatch(rf"({KEY_KINDS})\.json", path) is not None
 
 
-def linked(folder: SessionFolder) -> Linked:
+def linked(folder: base.SessionFolder) -> base.Linked:
     raw = folder.read(CREDS)
     try:
         return linked_of(json.loads(raw or b""))
     except (ValueError, RecursionError):
-        return Linked()
+        return base.Linked()
 
 
-def linked_of(creds: Any) -> Linked:
+def linked_of(creds: Any) -> base.Linked:
     """The noise key is made when a device is linked, and never again."""
     if not isinstance(creds, dict):
-        return Linked()
+        return base.Linked()
     noise = creds.get("noiseKey")
     private = noise.get("private") if isinstance(noise, dict) else None
     data = private.get("data") if isinstance(private, dict) else None
     key = data if isinstance(data, str) else text_of(private)
-    return Linked(account_of(creds), sha256(key.encode()) if key else "")
+    return base.Linked(account_of(creds), base.sha256(key.encode()) if key else "")
 
 
 PRE_KEY = "pre-key-"
@@ -338,7 +391,7 @@ def check_login(folder: Path, account: str) -> None:
         raise EngineError(f"cannot log in: {path} is damaged: {fault}", code="session_damaged")
 
 
-RULES = FileRules(
+RULES = base.FileRules(
     check,
     lost_store,
     key_based=True,

@@ -1,13 +1,78 @@
-"""The files of a web session: the browser's profile and the engine's note. Standard library only.
-The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
+"""The web engine's settings of an instance, and the files of a session: the browser's profile and
+the engine's note. The pairing is in the profile's IndexedDB, which only WhatsApp can read. Standard
+library only."""
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import SessionFiles
-from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
+from agent.core.setting import setting
+from agent.core.words import Address, SessionFiles
+from agent.engines import base
+
+WHATSAPP = "https://web.whatsapp.com/"
+SHELL, CHROMIUM = "headless-shell", "chromium"
+LIVE, KNOWN_GOOD = "live", "known_good"
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.-]{0,39}")
+
+
+def _url_fault(url: str) -> str:
+    return base.server_fault(url, "https", "http")
+
+
+def _page_fault(page: str) -> str:
+    if page in (LIVE, KNOWN_GOOD) or _VERSION.fullmatch(page):
+        return ""
+    return f"neither {LIVE} nor {KNOWN_GOOD} nor a version"
+
+
+def _proxy_fault(proxy: str) -> str:
+    fault = base.proxy_fault(proxy)
+    return fault or ("the browser takes no user name or password there" if "@" in proxy else "")
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    browser: str = setting(
+        SHELL,
+        "headless-shell needs a third of the memory of chromium, the full browser",
+        choices=(SHELL, CHROMIUM),
+    )
+    url: str = setting(
+        WHATSAPP,
+        "address of WhatsApp Web; for tests another https address, or http on loopback",
+        check=_url_fault,
+    )
+    page: str = setting(
+        LIVE,
+        "live = the page that WhatsApp serves; known_good = the last page that connected;"
+        " or a version",
+        check=_page_fault,
+    )
+    proxy: str = setting(
+        "", "http://, https:// or socks5://HOST:PORT of the browser's proxy", check=_proxy_fault
+    )
+    device_name: str = setting(
+        "",
+        "name in the phone's list of linked devices; \"\" = WhatsApp's",
+        check=base.device_name_fault,
+    )
+    browser_starts: int = 3
+    """Starts of a browser that died, in ten minutes, before the worker ends."""
+
+
+def read_settings(raw: Mapping[str, Any]) -> WebSettings:
+    """ConfigError names the setting that cannot be used."""
+    return base.read_table(WebSettings, raw, "web setting")
+
+
+def needed_address(settings: WebSettings, _folder: Path) -> Address:
+    """The site's own address, on the way that the browser takes."""
+    return base.address_of(settings.url, settings.proxy)
+
 
 PROFILE = "profile"
 """The folder, in the session's own, that is the browser's profile."""
@@ -50,37 +115,37 @@ def lost_store(session: Path) -> str:
     return f"{stores} holds nothing of WhatsApp"
 
 
-def check(folder: SessionFolder, paired: bool) -> FilesReport:
+def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
     if (report := check_profile(folder, PROFILE)).files is not SessionFiles.WHOLE:
         return report
     # A page that was only looked at leaves a store behind too. The engine's note knows of a
     # pairing that came about while no agent was there to record it.
     is_paired = paired or _note(folder).get("paired") is True
-    return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
+    return base.FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
 
 
-def check_profile(folder: SessionFolder, profile: str) -> FilesReport:
+def check_profile(folder: base.SessionFolder, profile: str) -> base.FilesReport:
     """Of a browser's profile at this path in the folder, whose pairing another record tells."""
     names = folder.sizes(f"{profile}/{STORES}")
     stores = [f"{profile}/{STORES}/{name}" for name in names if name.endswith(".leveldb")]
     if not stores:
-        return FilesReport(SessionFiles.UNPAIRED)
+        return base.FilesReport(SessionFiles.UNPAIRED)
     for store in stores:
         if problem := _leveldb_problem(folder.path / store, folder.sizes(store)):
-            return FilesReport(SessionFiles.DAMAGED, problem)
-    return FilesReport(SessionFiles.WHOLE)
+            return base.FilesReport(SessionFiles.DAMAGED, problem)
+    return base.FilesReport(SessionFiles.WHOLE)
 
 
-def linked(folder: SessionFolder) -> Linked:
+def linked(folder: base.SessionFolder) -> base.Linked:
     """The note names the device since its first connection with this version of the engine."""
     note = _note(folder)
     account, device = (note.get(name) for name in ("account", "device"))
     if note.get("paired") is not True or not isinstance(account, str):
-        return Linked()
-    return Linked(account, device) if isinstance(device, str) else Linked()
+        return base.Linked()
+    return base.Linked(account, device) if isinstance(device, str) else base.Linked()
 
 
-def _note(folder: SessionFolder) -> Mapping[str, Any]:
+def _note(folder: base.SessionFolder) -> Mapping[str, Any]:
     try:
         note = json.loads(folder.read(NOTE) or b"{}")
     except (ValueError, RecursionError):
@@ -104,4 +169,4 @@ def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
     return ""
 
 
-RULES = FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"}, linked=linked)
+RULES = base.FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"}, linked=linked)

@@ -1,31 +1,268 @@
-"""What is written between the sandbox's account and its contacts: WhatsApp gives each message until
-the session has it on its disk, and a contact gets each one once."""
+"""WhatsApp's side of the sandbox: the server of one connection, the faults, and what is written
+between the account and its contacts.
+
+Each fault does what the real thing would do, to the process, the session, the server or the way to
+it; the engine only sees frames, answers, refusals, or nothing. WhatsApp gives each message until
+the session has it on its disk, and a contact gets each one once, also over a kill of the worker.
+That lies beside the session's own folder: no copy of a session has messages in it.
+"""
 
 import asyncio
 import binascii
 import itertools
 import json
+import math
 import os
 import re
+import signal
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from agent.clock import boot_now
 from agent.core.words import Happening
-from agent.engines.base import Reporter
-from agent.engines.files import new_sha256
-from agent.engines.sandbox.drill import Server
-from agent.engines.sandbox.files import saving
+from agent.engines.base import Reporter, new_sha256
+from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
 from agent.engines.whatsapp import digits_of, is_phone
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain
 
-if TYPE_CHECKING:
-    from agent.engines.sandbox.held import Held
+# The faults: which are active, until when, and which outlive the worker: those that a
+# restart would not cure in reality are kept in the session's folder with their end in wall time.
+# crash: the worker is killed; with --for also at each start. hang: its event loop stops. zombie:
+# the session says CONNECTED, but gets no frame and answers no query. slow: probes and calls take
+# seconds. drop: the connection is lost; with --for the network stays down. leak: memory grows
+# steadily. bad-mac, prekey: a peer's messages cannot be decrypted (Bad MAC, Invalid PreKey ID).
+# logout: the phone removes this device. ban, temp-ban: WhatsApp bans the account, for good or for
+# the time of --for (else an hour). conflict: another client takes over. outdated: the server
+# refuses this client's version. passkey: WhatsApp asks for one after a scan. stuck-loading: the
+# sync after a login stops.
+# corrupt-files: the session file is damaged, then the worker is killed.
+
+
+FAULTS_FILE = "faults.json"
+
+_ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}
+KEPT_WITH_END = {"crash", "drop", "conflict", "stuck-loading"}
+LOST_BY = {
+    **{"drop": "connection_lost", "conflict": "conflict", "outdated": "client_outdated"},
+    **{"ban": "banned", "temp-ban": "temporary_ban"},
+}
+TEMPORARY_BAN = 3600.0
+"""Seconds, where none are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    name: str
+    until_wall: float | None
+    arguments: Mapping[str, Any]
+
+    @property
+    def lost(self) -> dict[str, Any]:
+        """Why the connection ends by it, as the claim has it."""
+        until = self.until_wall if self.name == "temp-ban" else None
+        return {"reason": LOST_BY[self.name], "until_wall": until}
+
+
+class Faults:
+    """The active ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._active: dict[str, Fault] = {}
+        # A file that cannot be read holds no faults.
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            kept = json.loads((folder / FAULTS_FILE).read_bytes())["faults"]
+            self._active = {name: Fault(name, **fault) for name, fault in kept.items()}
+
+    def begin(self, name: str, seconds: float | None, arguments: Mapping[str, Any]) -> Fault:
+        if name == "temp-ban" and seconds is None:
+            seconds = TEMPORARY_BAN
+        until = None if seconds is None else time.time() + seconds
+        self._active[name] = fault = Fault(name, until, arguments)
+        self._keep()
+        return fault
+
+    def active(self, name: str) -> Fault | None:
+        fault = self._active.get(name)
+        ended = fault is None or (fault.until_wall or math.inf) <= time.time()
+        return None if ended else fault
+
+    def list(self) -> dict[str, float | None]:
+        """Every active fault with its end."""
+        return {name: fault.until_wall for name, fault in self._active.items() if self.active(name)}
+
+    def clear(self, *names: str) -> None:
+        """End these faults, or all when none is named."""
+        for name in names or tuple(self._active):
+            self._active.pop(name, None)
+        self._keep()
+
+    def _keep(self) -> None:
+        lasting = {
+            name: {"until_wall": fault.until_wall, "arguments": fault.arguments}
+            for name, fault in self._active.items()
+            if name in _ALWAYS_KEPT or (name in KEPT_WITH_END and fault.until_wall is not None)
+        }
+        files = {
+            FAULTS_FILE: json.dumps({"version": 1, "faults": lasting}) if lasting else "",
+            # A look from outside finds the network away until then.
+            NETWORK: f"{lasting['drop']['until_wall']:.3f}\n" if "drop" in lasting else "",
+        }
+        with saving("keep the faults"):
+            for name, content in files.items():
+                if content:
+                    write_shared(self.folder / name, content.encode())
+                else:
+                    (self.folder / name).unlink(missing_ok=True)
+
+
+PONG_LIMIT = 0.5
+"""Seconds; what the protocol waits for the answer to a ping."""
+
+
+class Server:
+    """One connection at a time."""
+
+    def __init__(self, settings: SandboxSettings, faults: Faults) -> None:
+        self._settings, self._faults = settings, faults
+        self._last_frame, self.connected = 0.0, False
+
+    async def connect(self) -> Fault | None:
+        """The fault for which the server, or the network before it, does not take it."""
+        await asyncio.sleep(self._settings.login_seconds)
+        for name in ("drop", "outdated", "ban", "temp-ban", "conflict"):
+            if fault := self._faults.active(name):
+                return fault
+        self.connected = True
+        self.frame()
+        return None
+
+    def frame(self) -> bool:
+        """Let one frame reach the engine; False when it gets lost."""
+        if not self.connected or self._faults.active("zombie"):
+            return False
+        self._last_frame = boot_now()
+        return True
+
+    def proof_age(self) -> float | None:
+        """Seconds since the last frame reached the engine, which come all the time; None without a
+        connection."""
+        self.frame()
+        return boot_now() - self._last_frame if self.connected else None
+
+    async def ping(self) -> float:
+        """Ask the server for a sign of life; return how long it took."""
+        begun = boot_now()
+        await self.lag()
+        if not self.frame():
+            await asyncio.sleep(PONG_LIMIT)
+            raise EngineError("cannot reach the server: no answer to a ping", code="no_answer")
+        return boot_now() - begun
+
+    async def lag(self) -> None:
+        if self._faults.active("slow"):
+            await asyncio.sleep(3.0)
+
+
+REPLY_FIRST = 0.05
+"""Seconds in which a command that ends or blocks the worker can still be answered."""
+CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def damage(path: Path) -> None:
+    """Leave half of the file and rubbish after it, as a torn write does."""
+    if not path.exists():
+        raise InvalidRequest("cannot damage the session file: there is none", field="name")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] + os.urandom(16))
+
 
 Record = Mapping[str, Any]
+Entry = tuple[int, Record]
+
+NAME = "whatsapp.db"
+MOST_HEARD = 20_000
+"""Messages that the contacts remember."""
+ANSWER_BYTES = 256 << 10
+"""Of one page; a message between worker and agent has at most four times as much."""
+_TABLES = """
+pragma journal_mode = wal;
+pragma synchronous = off;
+pragma cache_size = 16;
+create table if not exists waiting (number integer primary key, due real, record text);
+create table if not exists
+heard (cursor integer primary key, chat text, id text, message text, unique (chat, id));
+"""
+
+
+class Held:
+    def __init__(self, folder: Path) -> None:
+        import sqlite3  # for the first message: a worker without any has no need of it
+
+        self._doing = partial(saving, kind=sqlite3.Error)
+        with self._doing("open messages"):
+            self._db = sqlite3.connect(folder / NAME)
+            self._db.executescript(_TABLES)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, records: Sequence[Record], due: float = 0.0) -> None:
+        """It is not lost once this returns. `due`: the wall time before which it is not given."""
+        rows = [(due, json.dumps(record)) for record in records]
+        with self._doing("hold messages"), self._db:
+            self._db.executemany("insert into waiting (due, record) values (?, ?)", rows)
+
+    def next(self, most: int) -> tuple[list[Entry], float | None]:
+        """Those to be given now, oldest first; they stay. Seconds until there is one; None: nothing
+        waits."""
+        ask, now = "select * from waiting order by due, number limit ?", time.time()
+        with self._doing("read messages"):
+            found = self._db.execute(ask, (most,)).fetchall()
+        entries = [(number, json.loads(record)) for number, due, record in found if due <= now]
+        return entries, max(0.0, found[0][1] - now) if found else None
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """They were taken."""
+        numbers = [(number,) for number, _ in entries]
+        with self._doing("drop messages"), self._db:
+            self._db.executemany("delete from waiting where number = ?", numbers)
+
+    def receive(self, chat: str, id: str, message: Record) -> bool:
+        """On the contact's phone when this returns; False: it was there already."""
+        add = "insert or ignore into heard (chat, id, message) values (?, ?, ?)"
+        text = json.dumps({"at": round(time.time(), 3), **message})
+        with self._doing("deliver messages"), self._db:
+            done = self._db.execute(add, (chat, id, text))
+            oldest = (done.lastrowid or 0) - MOST_HEARD
+            self._db.execute("delete from heard where cursor <= ?", (oldest,))
+        return done.rowcount == 1
+
+    def page(self, after: int, limit: int) -> Mapping[str, Any]:
+        """The messages after that cursor, and the cursor of the last one of them."""
+        ask = "select * from heard where cursor > ? order by cursor limit ?"
+        found: list[Mapping[str, Any]] = []
+        size = 0
+        with self._doing("read messages"):
+            rows = self._db.execute(ask, (after, limit + 1)).fetchall()
+        for cursor, chat, id, message in rows[:limit]:
+            size += len(message)
+            if size > ANSWER_BYTES and found:
+                break
+            found.append({"cursor": cursor, "chat": chat, "id": id, **json.loads(message)})
+        last = found[-1]["cursor"] if found else max(after, 0)
+        return {"messages": found, "next": last, "more": len(found) < len(rows)}
+
 
 _MIMETYPES = {
     "image": "image/jpeg",
@@ -64,15 +301,13 @@ NOISE = "5511900000001"
 class Conversation:
     """The messages of one account."""
 
-    def __init__(
-        self, session: Path, server: Server, reporter: Reporter, read_after: float
-    ) -> None:
-        self._session = session
-        self._server = server
-        self._reporter = reporter
-        self._read_after = read_after
-        self._held: Held | None = None
-        self._changed = asyncio.Event()
+    def __init__(self, session: Path, server: Server, reporter: Reporter, read_after: float):
+        self._session, self._server, self._reporter = session, server, reporter
+        self._read_after, self._changed = read_after, asyncio.Event()
+
+    @cached_property
+    def _held(self) -> Held:
+        return Held(self._media().parent)
 
     async def take(self) -> None:
         """Take what WhatsApp holds, as long as the connection is there."""
@@ -80,9 +315,10 @@ class Conversation:
         while True:
             self._changed.clear()
             try:
-                if not (entries := self._side().next(AT_ONCE)):
+                entries, pause = self._held.next(AT_ONCE)
+                if not entries:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(self._side().next_due()):
+                        async with asyncio.timeout(pause):
                             await self._changed.wait()
                     continue
                 records = [record for _, record in entries]
@@ -91,7 +327,7 @@ class Conversation:
                     continue
                 if self._reporter.keeps:
                     await self._reporter.keep(records)
-                self._side().drop(entries)
+                self._held.drop(entries)
             except EngineError as error:
                 if not told:
                     self._reporter.happened(Happening("error", {"code": error.code}))
@@ -123,7 +359,7 @@ class Conversation:
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = jid_of(message["to"], "to")
         shown = {name: value for name, value in message.items() if name not in _NOT_SHOWN}
-        if self._side().receive(chat, id, {"type": "text", **shown, **self._whole(message)}):
+        if self._held.receive(chat, id, {"type": "text", **shown, **self._whole(message)}):
             self._add([own_message(chat, id, message)])
         self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
         self._add([ack(chat, id, "read")], time.time() + self._read_after)
@@ -132,9 +368,8 @@ class Conversation:
     def tell(self, told: Mapping[str, Any]) -> None:
         """Of the moment: its contacts see it, and nothing of it can come twice."""
         chat = jid_of(told["chat"], "chat") if told.get("chat") else ""
-        hidden = ("chat", "state")
-        shown = {name: value for name, value in told.items() if name not in hidden and value}
-        self._side().receive(chat, new_id(), shown)
+        shown = {it: told[it] for it in told if it not in ("chat", "state") and told[it]}
+        self._held.receive(chat, new_id(), shown)
 
     async def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         """What a contact sent with a message."""
@@ -150,7 +385,7 @@ class Conversation:
                 yield piece
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        return self._side().page(asked.get("after", 0), asked.get("limit", 100))
+        return self._held.page(asked.get("after", 0), asked.get("limit", 100))
 
     async def make_noise(self, every: float) -> None:
         """By turns a contact writes, and the account's owner on the phone."""
@@ -172,7 +407,7 @@ class Conversation:
             return {"size": file.tell()}
 
     def close(self) -> None:
-        if self._held is not None:
+        if "_held" in self.__dict__:
             self._held.close()
 
     def _with_file(self, said: Record) -> tuple[Record, Record]:
@@ -213,25 +448,17 @@ class Conversation:
         return self._media() / f"{name}.part"
 
     def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
-        self._side().add(records, due)
+        self._held.add(records, due)
         self._changed.set()
 
     def _happened(self, record: Record) -> None:
-        if record["kind"] == "message":
-            direction = "out" if record["from_me"] else "in"
-            self._reporter.happened(
-                Happening("message", {"direction": direction, "type": record["type"]})
-            )
+        kind, detail = "message", {}
+        if record["kind"] == kind:
+            detail = {"direction": "out" if record["from_me"] else "in", "type": record["type"]}
         elif record["kind"] == "message_ack":
-            detail = {"id": record["message_id"], "ack": record["state"]}
-            self._reporter.happened(Happening("ack", detail))
-
-    def _side(self) -> "Held":
-        if self._held is None:
-            from agent.engines.sandbox.held import Held  # with sqlite3
-
-            self._held = Held(self._media().parent)
-        return self._held
+            kind, detail = "ack", {"id": record["message_id"], "ack": record["state"]}
+        if detail:
+            self._reporter.happened(Happening(kind, detail))
 
     def _media(self) -> Path:
         """Made at its first use, with the rights of the session's own folder."""
@@ -290,15 +517,15 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
 def _check_fields(fields: Mapping[str, Any]) -> None:
     known: dict[str, tuple[str, Any]] = {it: more[:2] for more in MORE for it in more[2]}
     for name, value in fields.items():
+        field, cause = f"fields.{name}", ""
         if name not in known:
             field, cause = "fields", f"unknown field {name!r:.40}; known: {', '.join(known)}"
         elif not isinstance(value, known[name][1]):
-            field, cause = f"fields.{name}", f"fields.{name} must be {known[name][0]}"
+            cause = f"{field} must be {known[name][0]}"
         elif name == "media" and type(value.get("size", 0)) is not int:
-            field, cause = "fields.media.size", "fields.media.size must be a whole number"
-        else:
-            continue
-        raise InvalidRequest(f"cannot say it: {cause}", field=field)
+            field, cause = f"{field}.size", f"{field}.size must be a whole number"
+        if cause:
+            raise InvalidRequest(f"cannot say it: {cause}", field=field)
 
 
 def own_message(chat: str, id: str, message: Mapping[str, Any]) -> dict[str, Any]:
