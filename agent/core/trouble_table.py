@@ -40,7 +40,7 @@ def counted_of(view: Session) -> dict[str, float]:
         "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
         "unreadable": keys.get("failed", 0),
         "decryptions": sum(keys.values()) if view.counts_messages else 0,
-        "ended": sum(errors.get(code, 0) for code in _ENDED),
+        "ended": sum(count for code, count in errors.items() if code in _ENDED),
         "errors": sum(count for kind, count in errors.items() if kind not in OF_KEYS),
         "done": view.counters.probes + sum(view.counters.messages.values()),
     }
@@ -90,7 +90,8 @@ def _unstable(sight: Sight, view: Session) -> str | None:
 
 
 def _key_errors(sight: Sight, view: Session) -> str | None:
-    failed = sight.rise(view.id, "unreadable", 5 * MINUTE)
+    if not (failed := sight.rise(view.id, "unreadable", 5 * MINUTE)):
+        return None
     return _share(failed, sight.rise(view.id, "decryptions", 5 * MINUTE), KEY_ERRORS)
 
 

@@ -77,23 +77,26 @@ class Windows:
     """How much counters rose lately."""
 
     def __init__(self) -> None:
-        self._past: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        self._last: Mapping[str, Counted] = {}
+        self._rose: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        """The values of counters that changed, with the time of the look that found each."""
 
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
         """By whose they are; what is not named any more is forgotten."""
-        self._past = {who: self._past.get(who, {}) for who in counted}
+        before, self._last = self._last, counted
+        self._rose = {who: past for who, past in self._rose.items() if who in counted}
         for who, values in counted.items():
-            for name, value in values.items():
-                past = self._past[who].setdefault(name, [])
-                if not past or past[-1][1] != value:  # most counters rest
-                    past.append((now, value))
-                # The newest of those that are too old says what was so at the window's beginning.
-                while len(past) > 1 and past[1][0] <= now - LONGEST:
-                    del past[0]
+            if values != (last := before.get(who, values)):  # most counters rest
+                rose = self._rose.setdefault(who, {})
+                for name in (name for name in values if values[name] != last[name]):
+                    rose.setdefault(name, [(0.0, last[name])]).append((now, values[name]))
+        for past in (past for its in self._rose.values() for past in its.values()):
+            # The newest of those that are too old says what was so at the window's beginning.
+            while len(past) > 1 and past[1][0] <= now - LONGEST:
+                del past[0]
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
-        past = self._past.get(who, {}).get(name, [])
-        if len(past) < 2:
+        if who not in self._rose or len(past := self._rose[who].get(name, [])) < 2:
             return 0.0
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1], then[1]
@@ -180,11 +183,13 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     for row in table:
         hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who, judged in sight.judged(row.of).items():
-            last = before.get((row.name, who))
+            last = before.get((row.name, who)) if before else None
             if who in hidden:  # one that has begun goes on
                 seen = last and last.begun_wall and replace(last, last=sight.now)
             else:
-                seen = _seen(row, who, last, sight.now, row.condition(sight, judged))
+                found = row.condition(sight, judged)
+                well = last is None and (found is None or found is False)
+                seen = None if well else _seen(row, who, last, sight.now, found)
             if seen:
                 present[seen.key] = seen
     began = [
