@@ -153,10 +153,9 @@ class ProcessChild:
 
     def read(self) -> None:
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        lines = text.decode(errors="replace").splitlines()
-        said = dict(line.split("=", 1) for line in lines if "=" in line)
-        if any(_CREDENTIALS.unpack(its)[0] == self.pid for _level, _kind, its in sent):
-            self.worker.notice(said)
+        if self.pid in [_CREDENTIALS.unpack(its)[0] for _level, _kind, its in sent]:
+            lines = text.decode(errors="replace").splitlines()
+            self.worker.notice(dict(line.split("=", 1) for line in lines if "=" in line))
 
     def _end(self) -> None:
         self._hear()
@@ -373,7 +372,9 @@ class ProcessHost(Host):
                 # Each ping by itself would wake the agent. When it reads them, passes are due too.
                 await asyncio.sleep(self._pause - boot_now() % self._pause)
                 for _ in range(MOST_AT_ONCE):
-                    for fd, _event in self.notices.poll(0):
+                    if not (told := self.notices.poll(0)):
+                        break
+                    for fd, _event in told:
                         with suppress(OSError, KeyError):  # a notice may end another worker
                             self.children[fd].read()
             most, every = self._memory_max, self.children.values()

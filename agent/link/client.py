@@ -81,14 +81,17 @@ def _checked(read: Callable[[], T]) -> T:
 
 def sound(claim: Claim) -> Claim:
     codes = (claim.reason, claim.phase, claim.guess, *claim.useless)
-    if len(claim.useless) > 8 or not all(_CODE.fullmatch(code) for code in codes):
+    if len(claim.useless) > 8 or not all(map(_CODE.fullmatch, codes)):
         raise malformed("not a short code")
     if not 0 <= (claim.progress or 0.0) <= 1:
         raise malformed("progress is not between 0 and 1")
     if (claim.proof_age or 0.0) < 0 or claim.still_for < 0:
         raise malformed("an age is negative")
-    raw, account = shown(claim.raw, 500), shown(claim.account, 128)
-    return replace(claim, raw=raw, account=account, version=shown(claim.version, 64))
+    told = (claim.raw, claim.account, claim.version)
+    raw, account, version = map(shown, told, (500, 128, 64))
+    if told == (raw, account, version):
+        return claim
+    return replace(claim, raw=raw, account=account, version=version)
 
 
 def shown(text: str, limit: int) -> str:

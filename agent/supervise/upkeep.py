@@ -285,13 +285,12 @@ class UsageSampler:
 
     def _due(self) -> list[Facts]:
         """Workers that began since the last look, once each; all, while a client watches."""
-        now, due = boot_now(), []
-        for its in self.registry.facts.values():
-            new = not its.run.measured_at and its.unit.since <= now - SETTLED
-            watched = now < self._watched_until and now - its.run.measured_at > WATCHED
-            if its.unit.runs and (new or watched):
-                due.append(its)
-        return due
+        now = boot_now()
+        since = now - WATCHED if now < self._watched_until else 0.0
+        unseen = (its for its in self.registry.facts.values() if its.run.measured_at <= since)
+        return [
+            its for its in unseen if its.unit.runs and (since or its.unit.since <= now - SETTLED)
+        ]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
