@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.clock import boot_id, boot_now
+from agent.clock import boot_id, until_next
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
@@ -369,8 +369,8 @@ class ProcessHost(Host):
     async def _take_care(self) -> None:
         while True:
             for _ in range(8):  # from one look at their memory to the next
-                # Each ping by itself would wake the agent. When it reads them, passes are due too.
-                await asyncio.sleep(self._pause - boot_now() % self._pause)
+                # Each ping by itself would wake the agent.
+                await asyncio.sleep(until_next(self._pause))
                 for _ in range(MOST_AT_ONCE):
                     if not (told := self.notices.poll(0)):
                         break

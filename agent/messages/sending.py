@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.clock import until_next
 from agent.config.config import Config
 from agent.config.tables import rows_of
 from agent.core.model import Category, InstanceId, JournalEntry
@@ -387,7 +388,7 @@ class Sending:
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(until_next(1.0))
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""

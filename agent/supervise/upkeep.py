@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import sdnotify
 
-from agent.clock import boot_now
+from agent.clock import boot_now, until_next
 from agent.core.figures import HOURS, Inbound, RepairStatistics
 from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
@@ -270,7 +270,7 @@ class UsageSampler:
             looked = boot_now()
             # Read each time: a reload may have changed it.
             while (left := looked + self.registry.settings.config.memory.interval - boot_now()) > 0:
-                await asyncio.sleep(min(left, LOOK_FOR_NEW))
+                await asyncio.sleep(min(left, until_next(LOOK_FOR_NEW)))
                 await self._measure(self._due())
 
     def watch(self) -> None:
