@@ -14,7 +14,7 @@ from agent.core.recovery.repair import Goal
 from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest
-from agent.supervise.repairs import GOES_ON, in_time
+from agent.supervise.orders import GOES_ON, in_time
 
 _UP = Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
 _DOWN = Field("wait", int, "seconds to wait until it is closed", most=300)
