@@ -20,8 +20,3 @@ def until_next(every: float) -> float:
 def boot_id() -> str:
     """Another one after each boot: what was noted under it may be about processes of now."""
     return _BOOT_ID.read_text(encoding="ascii").strip()
-
-
-def slept() -> float:
-    """Seconds that the machine was suspended since it booted."""
-    return boot_now() - time.monotonic()

@@ -194,9 +194,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
             if who in hidden:  # one that has begun goes on
                 seen = last and last.begun_wall and replace(last, last=sight.now)
             else:
-                found = row.condition(sight, judged)
-                well = last is None and (found is None or found is False)
-                seen = None if well else _seen(row, who, last, sight.now, found)
+                seen = _seen(row, who, last, sight.now, row.condition(sight, judged))
             if seen:
                 present[seen.key] = seen
     began = [

@@ -83,9 +83,8 @@ class Troubles:
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         registry = self.supervisor.registry
         wanted = {str(id): its for id in registry.facts if is_wanted(its := registry.present(id))}
-        counted: dict[str, Mapping[str, float]] = {
-            "": {"requests": requests, "requests_failed": failed}
-        }
+        counted: dict[str, Mapping[str, float]] = {}
+        counted[""] = {"requests": requests, "requests_failed": failed}
         for id in map(InstanceId, wanted):
             counted[id] = {
                 **counted_of(wanted[id]),

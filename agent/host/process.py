@@ -372,9 +372,7 @@ class ProcessHost(Host):
                 # Each ping by itself would wake the agent.
                 await asyncio.sleep(until_next(self._pause))
                 for _ in range(MOST_AT_ONCE):
-                    if not (told := self.notices.poll(0)):
-                        break
-                    for fd, _event in told:
+                    for fd, _event in self.notices.poll(0):
                         with suppress(OSError, KeyError):  # a notice may end another worker
                             self.children[fd].read()
             most, every = self._memory_max, self.children.values()

@@ -87,11 +87,8 @@ def sound(claim: Claim) -> Claim:
         raise malformed("progress is not between 0 and 1")
     if (claim.proof_age or 0.0) < 0 or claim.still_for < 0:
         raise malformed("an age is negative")
-    told = (claim.raw, claim.account, claim.version)
-    raw, account, version = map(shown, told, (500, 128, 64))
-    if told == (raw, account, version):
-        return claim
-    return replace(claim, raw=raw, account=account, version=version)
+    raw, account = shown(claim.raw, 500), shown(claim.account, 128)
+    return replace(claim, raw=raw, account=account, version=shown(claim.version, 64))
 
 
 def shown(text: str, limit: int) -> str:

@@ -377,11 +377,10 @@ class Sending:
         """Until the file is found damaged, or is gone."""
         tidied = time.monotonic()
         while True:
-            senders = list(self.senders.values())
+            senders, now = list(self.senders.values()), outbox.now()
             damaged = any(its.hold and its.hold.code == "damaged" for its in senders)
             if damaged or not self._path.exists():
                 return
-            now = outbox.now()
             for sender in senders:
                 for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")

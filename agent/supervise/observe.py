@@ -198,10 +198,9 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.run.probe = ProbeFact(True, now, now - begun)
-    counters = facts.counters
-    counters.probes += 1
-    counters.probe_seconds += now - begun
-    counters.answers = (*counters.answers[-9:], (now, now - begun))
+    facts.counters.probes += 1
+    facts.counters.probe_seconds += now - begun
+    facts.counters.answers = (*facts.counters.answers[-9:], (now, now - begun))
     if link is facts.link and facts.heard(claim, now):
         ask_server_soon(facts)
 

@@ -256,8 +256,7 @@ def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
     import tarfile
 
-    stream, count = _Unpacked(source, limits), 0
-    tar: tarfile.TarFile | None = None
+    stream, count, tar = _Unpacked(source, limits), 0, None
     while True:
         stream.of_heads = LONGEST_HEADS
         try:
