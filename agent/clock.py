@@ -11,11 +11,12 @@ def boot_now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def until_next(every: float) -> float:
+    """Seconds to the next multiple of `every`: loops that look at the same moments wake the agent
+    once for all."""
+    return every - boot_now() % every
+
+
 def boot_id() -> str:
     """Another one after each boot: what was noted under it may be about processes of now."""
     return _BOOT_ID.read_text(encoding="ascii").strip()
-
-
-def slept() -> float:
-    """Seconds that the machine was suspended since it booted."""
-    return boot_now() - time.monotonic()

@@ -56,7 +56,7 @@ def _change(it: Session, name: str, value: Any) -> None:
         claim = replace(it.run.claim.claim, proof_age=value)
         it.run.claim = replace(it.run.claim, at=it.at, claim=claim)
     elif name == "response_seconds":
-        it.counters.answers.append((it.at, value))
+        it.counters.answers = ((it.at, value),)
     elif name == "messages_per_minute":
         it.counters.per_minute = {word: PerMinute(((it.at, n),)) for word, n in value.items()}
     else:

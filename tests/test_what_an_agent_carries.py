@@ -9,9 +9,9 @@ import sys
 import agent.daemon.main
 from agent.api.routes import ROUTES
 from agent.config.config import all_tables
-all_tables()
+all_tables(), agent.store.database._schema_after(agent.store.database.MIGRATIONS)
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
-print(*(name for name in sys.modules if name.startswith((*shown, "prometheus_client"))))
+print(*(name for name in sys.modules if name.startswith((*shown, "prometheus_client", "zipfile"))))
 """
 
 
@@ -41,3 +41,7 @@ def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None
 
 def test_an_agent_that_nobody_scrapes_carries_no_writer_of_metrics() -> None:
     assert "prometheus_client" not in loaded()
+
+
+def test_an_agent_looks_for_no_plugins_of_its_database() -> None:
+    assert "zipfile" not in loaded()

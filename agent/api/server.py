@@ -28,7 +28,7 @@ from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLater, WaError
 from agent.files import short_path
 from agent.log import bound
-from agent.supervise.repairs import GRACE, in_time
+from agent.supervise.orders import GRACE, in_time
 from agent.vault.folder import explain
 
 log = bound(Category.API)

@@ -1,9 +1,7 @@
 """Counts of what happens, and what they show of it."""
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from agent.core.model import Health, Signal
 from agent.core.recovery.repair import Ending, Goal, Repair
@@ -101,13 +99,14 @@ _STRETCH = 10.0
 
 @dataclass(slots=True)
 class PerMinute:
-    stretches: deque[tuple[float, int]] = field(default_factory=partial(deque, maxlen=7))
-    """When each stretch began, and how many came in it."""
+    stretches: tuple[tuple[float, int], ...] = ()
+    """When each of the last seven stretches began, and how many came in it."""
 
     def note(self, now: float) -> None:
-        begun = now - now % _STRETCH
-        again = self.stretches and self.stretches[-1][0] == begun
-        self.stretches.append((begun, 1 + (self.stretches.pop()[1] if again else 0)))
+        begun, past, count = now - now % _STRETCH, self.stretches, 1
+        if past and past[-1][0] == begun:
+            past, count = past[:-1], past[-1][1] + 1
+        self.stretches = (*past[-6:], (begun, count))
 
     def count(self, now: float) -> int:
         """The sum of the last minute, by whole stretches. One in the future comes from a clock that

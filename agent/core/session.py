@@ -1,7 +1,7 @@
 """A session: all that the agent knows of it, in parts, and what follows from them. A view is a
 shallow copy. Below: what is shown of backends."""
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -107,8 +107,8 @@ class Counters:
     probes: int = 0
     probe_seconds: float = 0.0
     """Answered probes and the sum of their answer times."""
-    answers: deque[tuple[float, float]] = field(default_factory=partial(deque, maxlen=10))
-    """When the last probes were answered, and in how many seconds."""
+    answers: tuple[tuple[float, float], ...] = ()
+    """When the last ten probes were answered, and in how many seconds."""
 
 
 STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)

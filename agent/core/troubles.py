@@ -1,15 +1,22 @@
-"""Troubles: conditions that hold begin them and end them. The table of troubles is in
-trouble_table.py; here is what its rows are made of, and what judges them."""
+"""Troubles: conditions that hold begin them and end them. First what a row is made of and what
+judges the rows, then their conditions, with the counters that these compare, and the table."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from agent.core.health import HealthPolicy
+from agent.core.crypto_patterns import OF_KEYS
+from agent.core.health import HealthPolicy, has_given_up
 from agent.core.memory import MemoryPolicy
-from agent.core.session import BackendView, Session
+from agent.core.model import ConnectionStatus as CS
+from agent.core.model import Health
+from agent.core.reasons import REASONS
+from agent.core.recovery.repair import RecoveryKind
+from agent.core.session import AWAY, BackendView, Session
 from agent.core.setting import setting
+from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 MINUTE = 60.0
 LONGEST = 1800.0
@@ -77,23 +84,26 @@ class Windows:
     """How much counters rose lately."""
 
     def __init__(self) -> None:
-        self._past: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        self._last: Mapping[str, Counted] = {}
+        self._rose: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        """The values of counters that changed, with the time of the look that found each."""
 
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
         """By whose they are; what is not named any more is forgotten."""
-        self._past = {who: self._past.get(who, {}) for who in counted}
+        before, self._last = self._last, counted
+        self._rose = {who: past for who, past in self._rose.items() if who in counted}
         for who, values in counted.items():
-            for name, value in values.items():
-                past = self._past[who].setdefault(name, [])
-                if not past or past[-1][1] != value:  # most counters rest
-                    past.append((now, value))
-                # The newest of those that are too old says what was so at the window's beginning.
-                while len(past) > 1 and past[1][0] <= now - LONGEST:
-                    del past[0]
+            if values != (last := before.get(who, values)):  # most counters rest
+                rose = self._rose.setdefault(who, {})
+                for name in (name for name in values if values[name] != last[name]):
+                    rose.setdefault(name, [(0.0, last[name])]).append((now, values[name]))
+        for past in (past for its in self._rose.values() for past in its.values()):
+            # The newest of those that are too old says what was so at the window's beginning.
+            while len(past) > 1 and past[1][0] <= now - LONGEST:
+                del past[0]
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
-        past = self._past.get(who, {}).get(name, [])
-        if len(past) < 2:
+        if who not in self._rose or len(past := self._rose[who].get(name, [])) < 2:
             return 0.0
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1], then[1]
@@ -180,7 +190,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     for row in table:
         hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who, judged in sight.judged(row.of).items():
-            last = before.get((row.name, who))
+            last = before.get((row.name, who)) if before else None
             if who in hidden:  # one that has begun goes on
                 seen = last and last.begun_wall and replace(last, last=sight.now)
             else:
@@ -218,3 +228,390 @@ def _covered(present: Mapping[Key, Trouble]) -> set[Key]:
         for key in present
         if key[0] in trouble.row.covers and (trouble.row.of is Of.MACHINE or key[1] == trouble.who)
     }
+
+
+TOGETHER = 3
+"""So many sessions at once have one cause."""
+KEY_ERRORS = 0.10
+RECONNECTS = 10
+HANGS = 2
+FAILED_SENDS = 5
+OLD = 15 * MINUTE
+DISK_LOW, DISK_FULL, OPEN_FILES = 0.10, 0.02, 0.80
+_ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
+"""WhatsApp ended the pairing or the account."""
+_KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
+_FOR_A_PERSON = ("temporary_ban", "client_outdated", PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
+"""The agent goes on, and a person should act before it can succeed."""
+_KEEPS_ENDING = ("worker_failed", "program_failing")
+_NOT_WELL = ("silent_inbound", "memory_leak")
+
+
+def counted_of(view: Session) -> dict[str, float]:
+    """The counters of a session that conditions look back at."""
+    errors, keys, its = view.counters.errors, view.crypto_operations, view.counters.by_word
+    return {
+        # An outage of its server is not its own.
+        "reconnects": sum(its["reconnects"][word] for word in its["reconnects"].keys() - AWAY),
+        "hangs": its["restarts"].get("watchdog", 0),
+        "keys_failed": its["key_regenerations"].get("failed", 0),
+        "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
+        "unreadable": keys.get("failed", 0),
+        "decryptions": sum(keys.values()) if view.counts_messages else 0,
+        "ended": sum(count for code, count in errors.items() if code in _ENDED),
+        "errors": sum(count for kind, count in errors.items() if kind not in OF_KEYS),
+        "done": view.counters.probes + sum(view.counters.messages.values()),
+    }
+
+
+def _because(code: str) -> str:
+    return f": {code}" if code else ""
+
+
+def _share(part: float, whole: float, limit: float) -> str | None:
+    return f"{part / whole:.0%}" if whole > 0 and part / whole > limit else None
+
+
+def _down(_: Sight, view: Session) -> Found:
+    if view.status is CS.CONNECTED:
+        return False
+    # A code that stays lacks only a scan; one that comes and goes lacks more.
+    return None if view.status is CS.QR_REQUIRED else _because(view.reason)
+
+
+def _needs_scan(_: Sight, view: Session) -> Found:
+    return False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
+
+
+def _is_corrupted(view: Session) -> bool:
+    return view.verdict.health is Health.CORRUPTED
+
+
+def _corrupted(_: Sight, view: Session) -> str | None:
+    return _because(view.reason) if _is_corrupted(view) else None
+
+
+def _given_up(_: Sight, view: Session) -> str | None:
+    code = view.reason
+    given_up = has_given_up(view) or code in _FOR_A_PERSON
+    return _because(REASONS[code].title if code in REASONS else code) if given_up else None
+
+
+def _unstable(sight: Sight, view: Session) -> str | None:
+    if view.reason in _KEEPS_ENDING:
+        return view.reason
+    if (hangs := sight.rise(view.id, "hangs", 30 * MINUTE)) > HANGS:
+        return f"its worker hung {hangs:g} times in half an hour"
+    if (reconnects := sight.rise(view.id, "reconnects", 10 * MINUTE)) > RECONNECTS:
+        return f"it reconnected {reconnects:g} times in ten minutes"
+    return None
+
+
+def _key_errors(sight: Sight, view: Session) -> str | None:
+    if not (failed := sight.rise(view.id, "unreadable", 5 * MINUTE)):
+        return None
+    return _share(failed, sight.rise(view.id, "decryptions", 5 * MINUTE), KEY_ERRORS)
+
+
+def _keys_not_renewed(sight: Sight, view: Session) -> str | None:
+    if sight.rise(view.id, "keys_failed", 15 * MINUTE):
+        return ""
+    # Where an error names no contact and no record is damaged, the step finds nothing to renew.
+    tried = sight.rise(view.id, "key_steps_failed", 15 * MINUTE)
+    return "" if tried and _is_corrupted(view) else None
+
+
+def _memory(sight: Sight, view: Session | None, level: str) -> str | None:
+    limit = sight.memory.warn if level == "warn" else sight.memory.critical
+    if view:
+        return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
+    machine = sight.machine
+    used, total = (machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
+    return _share(used, total, limit)
+
+
+def _disk(sight: Sight, _: None, least: float) -> str | None:
+    size = sight.machine.get("wa_host_filesystem_size_bytes")
+    free = sight.machine.get("wa_host_filesystem_avail_bytes", 0.0)
+    return f"{free / size:.0%}" if size and free / size < least else None
+
+
+def _open_files(sight: Sight, _: None) -> str | None:
+    machine = sight.machine
+    return _share(machine["process_open_fds"], machine["process_max_fds"], OPEN_FILES)
+
+
+def _slow(sight: Sight, view: Session) -> str | None:
+    seconds = view.response_seconds
+    return f"{seconds:.0f} s" if seconds is not None and seconds > sight.health.slow else None
+
+
+def _corrupted_together(sight: Sight, _: None) -> str | None:
+    number = sum(map(_is_corrupted, sight.sessions.values()))
+    return str(number) if number >= TOGETHER else None
+
+
+def _ended_together(sight: Sight, _: None) -> str | None:
+    number = sum(sight.rise(who, "ended", 15 * MINUTE) > 0 for who in sight.sessions)
+    return str(number) if number >= TOGETHER else None
+
+
+def _error_rate(sight: Sight, _: None) -> str | None:
+    limit, window = sight.health.error_rate, 5 * MINUTE
+    up = {who for who, view in sight.sessions.items() if view.status is CS.CONNECTED}
+    # A session that is down while others are connected has a trouble of its own.
+    counting = up or set(sight.sessions)
+    failed = sum(sight.rise(who, "errors", window) for who in counting)
+    done = sum(sight.rise(who, "done", window) for who in sight.sessions)
+    requests = sight.rise("", "requests", window)
+    return _share(failed, failed + done, limit) or _share(
+        sight.rise("", "requests_failed", window), requests, limit
+    )
+
+
+def _age(at: float | None, wall: float) -> str | None:
+    age = 0.0 if at is None else wall - at
+    return f"{age / MINUTE:.0f} minutes" if age > OLD else None
+
+
+def _messages(sight: Sight, view: Session) -> str | None:
+    who = view.id
+    if who in sight.not_kept:
+        return "what arrives cannot be kept, so WhatsApp holds it back for a time"
+    if lost := sight.rise(who, "lost", 30 * MINUTE):
+        return f"{lost:g} were dropped, as their reader was away for too long"
+    if (failed := sight.rise(who, "sends_failed", 30 * MINUTE)) > FAILED_SENDS:
+        return f"{failed:g} were not sent within half an hour"
+    age = _age(sight.outbox_oldest.get(who), sight.wall)
+    return age and f"one waits to be sent for {age}"
+
+
+def _not_delivered(sight: Sight, _: None) -> str | None:
+    if sight.outbox_lost:
+        return f"the outbox is lost: {sight.outbox_lost}"
+    age = _age(sight.webhooks_oldest, sight.wall)
+    return age and f"a webhook has not taken an event for {age}"
+
+
+_lasting = partial(Row, wait=5 * MINUTE)
+_critical = partial(Row, severity=Severity.CRITICAL)
+_machine = partial(Row, of=Of.MACHINE)
+_critical_machine = partial(_machine, severity=Severity.CRITICAL)
+
+TABLE = (
+    _lasting(
+        "down",
+        _down,
+        "{who} should be connected and is not{value}",
+        "`wa-agent why {who}` says what is wrong and when the next try is due. If many are down,"
+        " look at the network first. `wa-agent recover {who}` tries now.",
+        hold=MINUTE,
+        covers=("circuit_open", "needs_scan"),
+        of_incident=True,
+    ),
+    _lasting(
+        "needs_scan",
+        _needs_scan,
+        "{who} waits for a person to scan its QR code",
+        "`wa-agent qr {who} --watch` or its page shows the code; scan it with the phone (Linked"
+        " devices). `wa-agent events {who}` says why an earlier pairing ended.",
+        hold=MINUTE,
+    ),
+    _critical(
+        "given_up",
+        _given_up,
+        "the agent cannot bring {who} back by itself; a person must act{value}",
+        "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
+        " before you read it.",
+        covers=("down", "circuit_open", "needs_scan", "unstable"),
+        of_incident=True,
+    ),
+    _critical(
+        "corrupted",
+        _corrupted,
+        "{who} is corrupted, and no repair has cured it{value}",
+        "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
+        " `wa-agent restore {who} NAME` bring a good copy back.",
+        wait=10 * MINUTE,
+        # Its repair reconnects it, and it is well until the next errors come.
+        hold=5 * MINUTE,
+        covers=("down",),
+    ),
+    _critical_machine(
+        "corrupted_together",
+        _corrupted_together,
+        "{value} sessions are corrupted at once: look for one cause",
+        "A full or failing disk (`df -h`, `dmesg`), the session folder in use on a second machine,"
+        " an update of the engine? Remove it, then `wa-agent repair all`.",
+        wait=MINUTE,
+        covers=("corrupted",),
+    ),
+    _critical_machine(
+        "ended_together",
+        _ended_together,
+        "WhatsApp ended {value} sessions within a quarter of an hour: look for one cause",
+        "The address that they share, a reported campaign, one client version, one phone? Stop"
+        " sending from the others until you know. `wa-agent events ID` has WhatsApp's word.",
+        window=15 * MINUTE,
+    ),
+    _lasting(
+        "key_errors",
+        _key_errors,
+        "{who} cannot decrypt {value} of its messages",
+        "The agent renews the keys of single contacts. If it stays: does the same session run"
+        " twice? Then `wa-agent repair {who}`.",
+        window=5 * MINUTE,
+    ),
+    _critical(
+        "keys_not_renewed",
+        _keys_not_renewed,
+        "{who} could not make new keys with its contacts",
+        "`wa-agent events {who}` names the cause. If messages stay unreadable, `wa-agent restart"
+        " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
+        window=15 * MINUTE,
+    ),
+    _lasting(
+        "circuit_open",
+        lambda _, view: _because(view.reason) if view.circuit == "open" else None,
+        "the circuit of {who} is open after failures in a row{value}",
+        "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
+        of_incident=True,
+    ),
+    Row(
+        "unstable",
+        _unstable,
+        "{who} does not stay up: {value}",
+        "`wa-agent events {who}` names the cause of each end, `journalctl WA_INSTANCE={who}` has"
+        " the stack of each hang: the same keys in use elsewhere, an unstable line or proxy, too"
+        " little memory?",
+        hold=5 * MINUTE,
+        window=30 * MINUTE,
+        covers=("down",),
+        of_incident=True,
+    ),
+    Row(
+        "degraded",
+        lambda _, its: its.verdict.sentence if its.verdict.reason in _NOT_WELL else None,
+        "{who} is connected and not well: {value}",
+        "`wa-agent restart {who}` keeps the session and frees its memory. If no message comes, send"
+        " it one from another phone first.",
+    ),
+    _lasting(
+        "slow",
+        _slow,
+        "{who} takes {value} to answer",
+        "`wa-agent show {who}` has its memory and processor use; `wa-agent restart {who}` frees a"
+        " browser that grew. If all are slow, the machine is too small.",
+        of_incident=True,
+    ),
+    _critical(
+        "incident",
+        lambda _, code: _because(code),
+        "many sessions of {who} fail the same way; one tries before the others{value}",
+        "`wa-agent incidents` names the members. WhatsApp changed something, or the network is"
+        " down. When the cause is gone, `wa-agent incidents release {who}` lets all try.",
+        of=Of.GROUP,
+    ),
+    _critical(
+        "backend_down",
+        lambda _, its: None if its.claim.up else _because(its.claim.reason),
+        "the backend {who} cannot be used; the state of its sessions is unknown{value}",
+        "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
+        " need nothing: the agent brings them back once it answers.",
+        of=Of.BACKEND,
+        wait=2 * MINUTE,
+    ),
+    Row(
+        "backend_logs",
+        lambda _, its: bool(its.warning),
+        "the logs of backend {who} are unreadable, or hold errors that name no session",
+        "`wa-agent backends show {who}` says which. Check the log's path and rights, or set"
+        " `log_session` of its `[[backend]]`.",
+        of=Of.BACKEND,
+    ),
+    _critical_machine(
+        "error_rate",
+        _error_rate,
+        "{value} of the operations or HTTP requests fail",
+        "`wa-agent top` shows which sessions, `journalctl -u wa-agent` has each failed request.",
+        wait=5 * MINUTE,
+        window=5 * MINUTE,
+    ),
+    _lasting(
+        "memory_high",
+        partial(_memory, level="warn"),
+        "{who} uses {value} of the memory it may have",
+        "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
+        " or `memory_limit` of the instance.",
+    ),
+    _critical(
+        "memory_critical",
+        partial(_memory, level="critical"),
+        "{who} uses {value} of the memory it may have",
+        "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
+        " {who}` shows how often it was restarted.",
+        wait=MINUTE,
+        covers=("memory_high",),
+    ),
+    _machine(
+        "machine_memory",
+        partial(_memory, level="warn"),
+        "{value} of the machine's memory is in use",
+        "`wa-agent list` and `ps aux --sort -rss` show who uses it.",
+        wait=5 * MINUTE,
+    ),
+    _critical_machine(
+        "machine_memory_critical",
+        partial(_memory, level="critical"),
+        "{value} of the machine's memory is in use: the kernel will soon end processes",
+        "Stop sessions that you can spare: `wa-agent stop ID` keeps the session.",
+        wait=MINUTE,
+        covers=("machine_memory",),
+    ),
+    _machine(
+        "machine_cpu",
+        lambda sight, _: _share(sight.machine["wa_host_cpu_usage_ratio"], 1, sight.policy.cpu),
+        "the machine's cores are {value} busy",
+        "Healthy sessions look dead when checks run out of time. `top` shows the processes; if it"
+        " stays, the machine has too many sessions.",
+        wait=10 * MINUTE,
+    ),
+    _machine(
+        "disk_low",
+        partial(_disk, least=DISK_LOW),
+        "{value} of the disk that holds the sessions is free",
+        "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
+        wait=5 * MINUTE,
+    ),
+    _critical_machine(
+        "disk_full",
+        partial(_disk, least=DISK_FULL),
+        "{value} of the disk that holds the sessions is free",
+        "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
+        " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
+        wait=MINUTE,
+        covers=("disk_low",),
+    ),
+    _machine(
+        "open_files",
+        _open_files,
+        "the agent has opened {value} of the files it may open",
+        "Each session needs a few. Raise `LimitNOFILE=` with `systemctl edit wa-agent`.",
+        wait=5 * MINUTE,
+    ),
+    Row(
+        "messages",
+        _messages,
+        "messages of {who} are late or lost: {value}",
+        "`wa-agent outbox {who}` names the reason of each that was not sent, `wa-agent messages"
+        " {who}` shows a gap, `wa-agent why {who}` says why none can be kept.",
+        window=30 * MINUTE,
+    ),
+    _machine(
+        "not_delivered",
+        _not_delivered,
+        "messages or events are not delivered: {value}",
+        "`wa-agent webhooks` says which target answers what. The file of a lost outbox lies"
+        " beside outbox.db: send again what is missing; the next start ends this.",
+    ),
+)

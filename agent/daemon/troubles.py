@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.trouble_table import TABLE, counted_of
-from agent.core.troubles import Counted, Key, Of, Severity, Sight, Trouble, Windows, look
+from agent.core.troubles import TABLE, Key, Of, Severity, Sight, Trouble, Windows, counted_of, look
 from agent.log import bound, going_on, log
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
@@ -83,7 +82,8 @@ class Troubles:
         (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
         registry = self.supervisor.registry
         wanted = {str(id): its for id in registry.facts if is_wanted(its := registry.present(id))}
-        counted: dict[str, Counted] = {"": {"requests": requests, "requests_failed": failed}}
+        counted: dict[str, Mapping[str, float]] = {}
+        counted[""] = {"requests": requests, "requests_failed": failed}
         for id in map(InstanceId, wanted):
             counted[id] = {
                 **counted_of(wanted[id]),

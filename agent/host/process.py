@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agent.clock import boot_id, boot_now
+from agent.clock import boot_id, until_next
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
@@ -153,10 +153,9 @@ class ProcessChild:
 
     def read(self) -> None:
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        lines = text.decode(errors="replace").splitlines()
-        said = dict(line.split("=", 1) for line in lines if "=" in line)
-        if any(_CREDENTIALS.unpack(its)[0] == self.pid for _level, _kind, its in sent):
-            self.worker.notice(said)
+        if self.pid in [_CREDENTIALS.unpack(its)[0] for _level, _kind, its in sent]:
+            lines = text.decode(errors="replace").splitlines()
+            self.worker.notice(dict(line.split("=", 1) for line in lines if "=" in line))
 
     def _end(self) -> None:
         self._hear()
@@ -370,8 +369,8 @@ class ProcessHost(Host):
     async def _take_care(self) -> None:
         while True:
             for _ in range(8):  # from one look at their memory to the next
-                # Each ping by itself would wake the agent. When it reads them, passes are due too.
-                await asyncio.sleep(self._pause - boot_now() % self._pause)
+                # Each ping by itself would wake the agent.
+                await asyncio.sleep(until_next(self._pause))
                 for _ in range(MOST_AT_ONCE):
                     for fd, _event in self.notices.poll(0):
                         with suppress(OSError, KeyError):  # a notice may end another worker

@@ -4,12 +4,13 @@ or masked. A unit is asked again only when a signal or a listing shows a change.
 
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.clock import slept
+from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import InvalidRequest
 
@@ -184,8 +185,9 @@ class UnitCache:
 def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
     if ended and told["NRestarts"] and told["Result"] == "success":
         told = {**told, **ended}
-    # Rounded, or the moment between the two looks would make each answer a different one.
-    return read_unit(told, round(slept(), 3))
+    # Since boot the machine was suspended for so long. Rounded, or the moment between the two looks
+    # would make each answer a different one.
+    return read_unit(told, round(boot_now() - time.monotonic(), 3))
 
 
 def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:

@@ -81,7 +81,7 @@ def _checked(read: Callable[[], T]) -> T:
 
 def sound(claim: Claim) -> Claim:
     codes = (claim.reason, claim.phase, claim.guess, *claim.useless)
-    if len(claim.useless) > 8 or not all(_CODE.fullmatch(code) for code in codes):
+    if len(claim.useless) > 8 or not all(map(_CODE.fullmatch, codes)):
         raise malformed("not a short code")
     if not 0 <= (claim.progress or 0.0) <= 1:
         raise malformed("progress is not between 0 and 1")

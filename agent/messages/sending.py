@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.clock import until_next
 from agent.config.config import Config, rows_of
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
@@ -375,18 +376,17 @@ class Sending:
         """Until the file is found damaged, or is gone."""
         tidied = time.monotonic()
         while True:
-            senders = list(self.senders.values())
+            senders, now = list(self.senders.values()), outbox.now()
             damaged = any(its.hold and its.hold.code == "damaged" for its in senders)
             if damaged or not self._path.exists():
                 return
-            now = outbox.now()
             for sender in senders:
                 for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(until_next(1.0))
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""

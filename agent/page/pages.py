@@ -159,7 +159,7 @@ class Page:
 
     def __init__(self, name: str) -> None:
         body = FILES[name].read_bytes()
-        self._body, self._packed = body, gzip.compress(body, mtime=0)
+        self._packed = gzip.compress(body, mtime=0)
         self._type = _TYPES[name.rpartition(".")[2]]
         self._tag = hashlib.sha256(body).hexdigest()[:16]
 
@@ -170,7 +170,7 @@ class Page:
             answer = web.Response(status=304)
         else:
             packs = "gzip" in request.headers.get("Accept-Encoding", "")
-            body = self._packed if packs else self._body
+            body = self._packed if packs else gzip.decompress(self._packed)
             answer = web.Response(body=body, content_type=self._type, charset="utf-8")
             if packs:
                 answer.headers["Content-Encoding"] = "gzip"

@@ -89,7 +89,7 @@ def _schema_of(db: Database) -> dict[str, str]:
 
 def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as conn:
-        migrate(db := Database(conn), migrations)
+        migrate(db := Database(conn, execute_plugins=False), migrations)
         return _schema_of(db)
 
 

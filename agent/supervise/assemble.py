@@ -24,11 +24,10 @@ from agent.supervise.calls import Calls
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate, Incidents
 from agent.supervise.loop import Loop, Wakes
-from agent.supervise.orders import Orders
+from agent.supervise.orders import Orders, Repairs
 from agent.supervise.reach import Reaching, look
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry
-from agent.supervise.repairs import Repairs
 from agent.supervise.run import run_pass
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots

@@ -146,9 +146,9 @@ class Facts(Session):
     @property
     def at_rest(self) -> bool:
         """True if it is well and nothing is to be done: its worker says when that changes."""
-        busy = self.wait.reason or self.repairing or self.record.attempts or self.asked != Asked()
         linked = self.link is not None and not self.instance.backend
-        return self.verdict.healthy and linked and not busy
+        busy = self.wait.reason or self.repairing or self.record.restart_of or self.asked != Asked()
+        return self.verdict.healthy and linked and not (busy or self.last_reason.final)
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True if more than the age of its proof is new."""

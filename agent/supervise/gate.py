@@ -166,7 +166,7 @@ class Incidents:
 
     def incident_of(self, facts: Facts) -> Incident | None:
         """The incident that goes on and has it as a member."""
-        incident = self.active.get(group_of(facts))
+        incident = self.active.get(group_of(facts)) if self.active else None
         return incident if incident is not None and facts.id in incident.members else None
 
     def well(self, facts: Facts) -> bool:

@@ -200,7 +200,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
-    facts.counters.answers.append((now, now - begun))
+    facts.counters.answers = (*facts.counters.answers[-9:], (now, now - begun))
     if link is facts.link and facts.heard(claim, now):
         ask_server_soon(facts)
 

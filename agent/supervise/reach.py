@@ -32,7 +32,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from agent.clock import boot_now
+from agent.clock import boot_now, until_next
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE
 from agent.core.words import Address
@@ -345,8 +345,7 @@ class Reaching:
                         reach.waiting = {id: one for id, one in its if _wants(one)}
                         if reach.waiting:
                             self._begin_look(reach)
-                # At whole seconds the loop of passes turns, too.
-                await asyncio.sleep(LOOK_EVERY - boot_now() % LOOK_EVERY)
+                await asyncio.sleep(until_next(LOOK_EVERY))
         finally:
             for reach in self._all.values():
                 if reach.looking is not None:

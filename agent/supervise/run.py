@@ -68,8 +68,11 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         note_circuit(facts, before, settings.config.reconnect.breaker)
         registry.statistics.checked += 1
         registry.statistics.check_seconds += boot_now() - begun
-        # Record.
-        if facts.unsaid or facts.record != before or not is_written(facts):
+        # Record; a session that is at rest, and recorded, needs no decision.
+        recorded = facts.record == facts.saved.record and not facts.unsaid and is_written(facts)
+        if recorded and facts.observed and facts.at_rest:
+            return _next_look(facts, verdict, _policy(gate, facts))
+        if not recorded:
             await registry.save(facts)
         if verdict.state not in STARTING or verdict.health is Health.STUCK:
             gate.queues.try_ended(facts.id)  # its start has ended, be it stuck
@@ -115,14 +118,19 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
     return as_asked(verdict) if facts.asked.logout else verdict
 
 
+def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> float | None:
+    """At rest its worker speaks up first: it is looked at for its proof and its deep probe. Those
+    that began together, or were held up together, part again; the loop's tick comes on top."""
+    if facts.at_rest:
+        rest = min(policy.deep, policy.proof_limit) * random.uniform(0.88, 0.98)
+        policy = replace(policy, interval=rest)
+    return next_deadline(facts, verdict, policy, boot_now())
+
+
 async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
     gate, policy = means.gate, _policy(means.gate, facts)
-    # At rest its worker speaks up first: it is looked at for its proof and its deep probe. Sessions
-    # that began together, or were held up together, part again; the loop's tick comes on top.
-    rest = min(policy.deep, policy.proof_limit) * random.uniform(0.88, 0.98)
-    paced = replace(policy, interval=rest) if facts.at_rest else policy
-    again = next_deadline(facts, verdict, paced, boot_now())
+    again = _next_look(facts, verdict, policy)
     only_copy = holds_the_only_copy(facts)
     plan = None if only_copy else _plan_asked(gate, facts, verdict)
     if plan is None and not only_copy:

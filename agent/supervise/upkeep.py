@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 import sdnotify
 
-from agent.clock import boot_now
+from agent.clock import boot_now, until_next
 from agent.core.figures import HOURS, Inbound, RepairStatistics
 from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
@@ -270,7 +270,7 @@ class UsageSampler:
             looked = boot_now()
             # Read each time: a reload may have changed it.
             while (left := looked + self.registry.settings.config.memory.interval - boot_now()) > 0:
-                await asyncio.sleep(min(left, LOOK_FOR_NEW))
+                await asyncio.sleep(min(left, until_next(LOOK_FOR_NEW)))
                 await self._measure(self._due())
 
     def watch(self) -> None:
@@ -285,13 +285,12 @@ class UsageSampler:
 
     def _due(self) -> list[Facts]:
         """Workers that began since the last look, once each; all, while a client watches."""
-        now, due = boot_now(), []
-        for its in self.registry.facts.values():
-            new = not its.run.measured_at and its.unit.since <= now - SETTLED
-            watched = now < self._watched_until and now - its.run.measured_at > WATCHED
-            if its.unit.runs and (new or watched):
-                due.append(its)
-        return due
+        now = boot_now()
+        since = now - WATCHED if now < self._watched_until else 0.0
+        unseen = (its for its in self.registry.facts.values() if its.run.measured_at <= since)
+        return [
+            its for its in unseen if its.unit.runs and (since or its.unit.since <= now - SETTLED)
+        ]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -148,6 +147,8 @@ class _Archive:
     def add(
         self, name: str, size: int, pieces: Iterable[bytes], tick: tree.Tick = tree.no_tick
     ) -> None:
+        import tarfile  # here alone, and below: an agent that moves no session needs none
+
         member = tarfile.TarInfo(name)
         member.size, member.mode, member.mtime = size, 0o600, int(self._wall)
         self._write(self._zip.compress(member.tobuf(tarfile.PAX_FORMAT)))
@@ -237,8 +238,9 @@ def too_large(cause: str, code: str) -> TooLarge:
 
 def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
-    stream, count = _Unpacked(source, limits), 0
-    tar: tarfile.TarFile | None = None
+    import tarfile
+
+    stream, count, tar = _Unpacked(source, limits), 0, None
     while True:
         stream.of_heads = LONGEST_HEADS
         try:

@@ -19,7 +19,7 @@ from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
-from agent.supervise.repairs import GOES_ON, Answer, Repairs
+from agent.supervise.orders import GOES_ON, Answer, Repairs
 from tests.conftest import Eventually
 from tests.fakes.supervisor import result
 
@@ -55,7 +55,7 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 
     gate = SimpleNamespace(wake=lambda _: None)
     registry = SimpleNamespace(get=lambda _: facts, stopping=False)
-    monkeypatch.setattr("agent.supervise.repairs.run_pass", run)
+    monkeypatch.setattr("agent.supervise.orders.run_pass", run)
     parts: dict[str, Any] = {
         "means": SimpleNamespace(registry=registry, gate=gate),
         "orders": SimpleNamespace(intend=save),

@@ -23,7 +23,7 @@ from agent.core.troubles import MINUTE, Of, Severity
 from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest
-from agent.supervise.repairs import GOES_ON, in_time
+from agent.supervise.orders import GOES_ON, in_time
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
 

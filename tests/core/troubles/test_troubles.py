@@ -8,8 +8,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.session import BackendView
-from agent.core.trouble_table import TABLE, counted_of
-from agent.core.troubles import Key, Look, Sight, Trouble, Windows, look
+from agent.core.troubles import TABLE, Key, Look, Sight, Trouble, Windows, counted_of, look
 from agent.core.words import ServerClaim
 from tests.fakes.supervisor import make_view
 
