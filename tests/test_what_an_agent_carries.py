@@ -39,9 +39,5 @@ def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None
     assert not room("agent.engines.web.")
 
 
-def test_an_agent_that_nobody_scrapes_carries_no_writer_of_metrics() -> None:
-    assert "prometheus_client" not in loaded()
-
-
-def test_an_agent_looks_for_no_plugins_of_its_database() -> None:
-    assert "zipfile" not in loaded()
+def test_an_agent_carries_no_writer_of_metrics_and_no_search_for_plugins() -> None:
+    assert not {"prometheus_client", "zipfile"} & loaded()
