@@ -179,9 +179,10 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
             return  # its server's failure, known from the backend's checks; the proof ages
         now = boot_now()
         facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
+        if facts.at_rest and not failures:  # before its proof is too old, and it logs in again
+            await probe(means, facts, deep=deep)
         return
-    now = boot_now()
-    files = answer.get("open_fds")
+    now, files = boot_now(), answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     if not facts.instance.backend:  # in a thread, as its disk may hang
         folder = means.registry.root / facts.id
@@ -192,8 +193,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         if refused and await asyncio.to_thread(may_log_in, folder, engine, account):
             facts.asked.restart_for = "its own files are back"
     if deep:
-        detail = answer.get("detail")
-        detail = detail if isinstance(detail, Mapping) else {}
+        detail = it if isinstance(it := answer.get("detail"), Mapping) else {}
         # Parts are missing while the page loads.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()

@@ -119,11 +119,12 @@ def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
 
 
 def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> float | None:
-    """At rest its worker speaks up first: it is looked at for its proof and its deep probe. Those
-    that began together, or were held up together, part again; the loop's tick comes on top."""
+    """At rest its worker speaks up first: it is looked at for its deep probe and its proof, in time
+    for a second ping where one is lost. Those that began together, or were held up together, part
+    again; the loop's tick comes on top."""
     if facts.at_rest:
-        rest = min(policy.deep, policy.proof_limit) * random.uniform(0.88, 0.98)
-        policy = replace(policy, interval=rest)
+        rest = min(policy.deep, policy.proof_limit - 2 * policy.timeout)
+        policy = replace(policy, interval=rest * random.uniform(0.88, 0.98))
     return next_deadline(facts, verdict, policy, boot_now())
 
 

@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.config import (
-    FIRST,
-    BackendDeclaration,
-    Config,
-    Declaration,
-    render_config,
-    with_secrets,
-    without_secrets,
-)
-from agent.config.config import sections as section_names
+from agent.config import config as tables
+from agent.config.config import Config, Declaration, render_config, with_secrets, without_secrets
 from agent.config.load import NAMED, changes_that_need_restart, find_lines, load_config
 from agent.core.memory import memory_budget
 from agent.errors import ConfigError
@@ -28,7 +20,7 @@ EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
 
 def sections(config: Config) -> dict[str, object]:
-    return {name: getattr(config, name) for name in section_names()}
+    return {name: getattr(config, name) for name in tables.sections()}
 
 
 EVO = (
@@ -348,7 +340,7 @@ def test_a_secret_that_cannot_be_read_is_named_and_not_shown(tmp_path, raw, caus
     path = tmp_path / "key"
     if raw is not None:
         path.write_bytes(raw)
-    one = BackendDeclaration("evo", "evolution", "http://e", key_file=str(path))
+    one = tables.BackendDeclaration("evo", "evolution", "http://e", key_file=str(path))
     with pytest.raises(ConfigError, match=cause) as caught:
         with_secrets(one)
     assert str(path) in str(caught.value)
@@ -419,7 +411,7 @@ def test_the_example_file_is_the_dataclasses_and_the_twenty_that_matter_come_fir
     assert text == render_config(Config())
     assert load_config(EXAMPLE, {}) == Config()
     above = text.partition("# ----")[0]
-    assert len(FIRST) == len(re.findall(r"^# (?!false)\w+ = ", above, re.M)) == 20
+    assert len(tables.FIRST) == len(re.findall(r"^# (?!false)\w+ = ", above, re.M)) == 20
 
 
 def test_a_rendered_file_reads_back_as_the_same_config(load):

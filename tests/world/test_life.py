@@ -3,6 +3,8 @@
 import asyncio
 
 from agent.clock import boot_now
+from agent.errors import LinkError
+from agent.link.client import Link
 from agent.supervise import observe
 from tests.world.test_lost_folder import reason
 
@@ -57,9 +59,27 @@ async def test_a_worker_at_rest_is_left_alone_until_it_finds_its_session_dead(ag
     await asyncio.sleep(120)
     passes = await checks(agent)
     await asyncio.sleep(930)
-    assert await checks(agent) - passes <= 12, "each for a fresh proof"
+    assert await checks(agent) - passes <= 16, "each for a fresh proof"
     await agent.fault("a", "zombie")
-    await eventually(lambda: reason(agent), "ping_failed", within=25)
+    await eventually(lambda: reason(agent), "ping_failed", within=35)
+
+
+async def test_a_ping_that_is_lost_at_rest_costs_no_login(agent, eventually, monkeypatch):
+    call, lost = Link.call, []
+
+    async def asked(link, do, *args, **more):
+        if do == "probe" and not lost:
+            lost.append(await asyncio.sleep(10))
+            raise LinkError("no answer in 10 s")
+        return await call(link, do, *args, **more)
+
+    await connected(agent, eventually, "a")
+    await asyncio.sleep(120)
+    monkeypatch.setattr(Link, "call", asked)
+    for _ in range(200):
+        await asyncio.sleep(1)
+        assert (await agent.show("a"))["proof_age_seconds"] < 90
+    assert lost and not [words for _, words in await agent.story("a") if "reconnect" in words]
 
 
 async def test_sessions_that_were_held_up_together_part_again(agent, eventually, monkeypatch):
