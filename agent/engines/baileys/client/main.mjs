@@ -39,8 +39,7 @@ function fatal(error) {
 }
 process.on("uncaughtException", fatal);
 process.on("unhandledRejection", (error) => {
-  const words = error instanceof TooLarge ? error.message : "";
-  emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words });
+  emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words: error instanceof TooLarge ? error.message : "" });
 });
 
 // The library has a storage for each connection, and Node hands each on with every promise: with fifty
@@ -90,6 +89,8 @@ const OWN_WORKS = {
     sessions.delete(name);
   },
 };
+
+setInterval(OWN_WORKS.free, 600_000); // a quiet session fills its first heap in hours: it would look like a leak
 
 async function work(order) {
   if (Object.hasOwn(OWN_WORKS, order.do)) return OWN_WORKS[order.do](order);
