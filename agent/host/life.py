@@ -185,32 +185,28 @@ class Worker:
     def state(self) -> UnitState:
         return self.status.state
 
-    @property
-    def at_rest(self) -> bool:
-        return not self.status.runs
-
     async def start(self) -> None:
         """Return when READY was said; HostError when this or the present run ends before."""
         while self._stop_wanted.is_set() and self.state is _ENDING:
             await self._turned.wait()
         failed = self._failed_starts
-        if self.at_rest:
+        if not self.status.runs:
             self.live()
         while self.state is not _ACTIVE:
             if self._stop_wanted.is_set():
                 raise HostError(f"cannot start {self.id}: it is being stopped")
             swept = self.state is not _ENDING
-            if self.at_rest or (self._failed_starts > failed and swept):
+            if not self.status.runs or (self._failed_starts > failed and swept):
                 raise HostError(f"cannot start {self.id}: its worker ended ({self._words()})")
             await self._turned.wait()
 
     async def stop(self) -> None:
         """Return when nothing of it is left, however long its save takes."""
-        if not self.at_rest:
+        if self.status.runs:
             self._stop_wanted.set()
             if self.child is not None and self.state is not _ENDING:
                 self._end(SIGTERM, self._limits.stop_timeout)
-        while not self.at_rest:
+        while self.status.runs:
             await self._turned.wait()
 
     def reset_failed(self) -> None:
@@ -256,11 +252,15 @@ class Worker:
             self._enter(_ACTIVE, self._limits.watchdog)
         if said.get("STOPPING") == "1" and up:
             self._enter(_ENDING, self._limits.stop_timeout)
-        elif said.get("WATCHDOG") == "1" and up:
-            self._limit(self._limits.watchdog)
+        elif said.get("WATCHDOG") == "1":
+            self.ping()
         more = said.get("EXTEND_TIMEOUT_USEC", "")
         if more.isdecimal() and len(more) <= 12 and not up and self._until < math.inf:
             self._limit(max(self._until - self._loop.time(), int(more) / 1e6))
+
+    def ping(self) -> None:
+        if self.status.state is _ACTIVE:
+            self._limit(self._limits.watchdog)
 
     async def _lives(self, pause: float) -> None:
         while True:
