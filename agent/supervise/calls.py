@@ -16,6 +16,7 @@ import msgspec
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
+from agent.core.session import Session
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, InvalidRequest, LinkError, Refused, TooLarge, TryLater
@@ -25,7 +26,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.snapshots import Snapshots
 
 
-def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
+def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: str) -> Consent:
     """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id

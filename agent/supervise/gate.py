@@ -27,6 +27,7 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
+from agent.errors import NotFound
 from agent.log import about, log
 from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
@@ -199,6 +200,14 @@ class Incidents:
         none = dict.fromkeys(map(group_of, self.all_facts.values()), "")
         return none | {group: incident.code for group, incident in self.active.items()}
 
+    def release_at_once(self, group: str) -> None:
+        """An operator's order: its members try now. Unknown groups raise NotFound."""
+        if (incident := self.active.get(group)) is None:
+            raise NotFound(f"cannot release an incident of {group}: there is none")
+        for its in self._members(incident):
+            its.asked.try_at_once = True
+        self.release(group, "an operator released it")
+
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns. Earlier failures prove
         nothing any more."""
@@ -206,9 +215,8 @@ class Incidents:
         for its in self._of(group):
             its.failures.clear()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
-        for id in incident.members:
-            if id in self.all_facts:
-                self._hurry(self.all_facts[id])
+        for its in self._members(incident):
+            self._hurry(its)
 
     def _end_if_well(self, incident: Incident) -> bool:
         if over := not self._not_well(incident):
@@ -217,8 +225,11 @@ class Incidents:
         return over
 
     def _not_well(self, incident: Incident) -> list[Facts]:
-        members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
+        members = self._members(incident)
         return [its for its in members if its.should_run and not is_well(its.verdict)]
+
+    def _members(self, incident: Incident) -> list[Facts]:
+        return [self.all_facts[id] for id in incident.members if id in self.all_facts]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repairing:

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker
-from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import begin_repair
@@ -144,9 +143,6 @@ class Orders:
             return await self.start(id)
         facts.forgive(restart_of=unit.run)
         return await self.intend(facts, "operator", "an operator asked for a restart")
-
-    def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
-        must_be_confirmed(self.registry.get(id), doing, confirmed=True, passkey=confirmation)
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
         """Note whether its account needs a passkey to link a device."""
@@ -406,17 +402,6 @@ class Repairs:
         facts.record = replace(facts.record, breaker=Breaker())
         closed = "an operator closed the circuit"
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
-
-    def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.means.gate.incidents.active.values())
-
-    def release_incident(self, group: str) -> None:
-        if (incident := self.means.gate.incidents.active.get(group)) is None:
-            raise NotFound(f"cannot release an incident of {group}: there is none")
-        for id in incident.members:
-            if (facts := self.means.registry.facts.get(id)) is not None:
-                facts.asked.try_at_once = True
-        self.means.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
