@@ -296,21 +296,19 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
     supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
-    for facts in registry.facts.values():
-        registry.look_up(facts)
-        with going_on("agent.toml does not fit a session"):
-            if facts.instance.enabled:
-                registry.check(facts.instance)
     await supervisor.backends.take_on(config.backend)
-    new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
-        if declared not in before.instance and declared.id not in new:
+        if declared not in before.instance and declared.id in registry.facts:
             exists = "%s exists: [[instance]] applies at its creation only"
             log.warning(exists, declared.id, extra=about(declared.id))
     with going_on("cannot create the instances that [[instance]] declares"):
         await create_declared(registry, config.instance)
     now, rules = boot_now(), config.health
     for facts in registry.facts.values():
+        registry.look_up(facts)
+        with going_on("agent.toml does not fit a session"):
+            if facts.instance.enabled:
+                registry.check(facts.instance)
         # The next look was set by the old intervals, and may be far.
         facts.next_probe = min(facts.next_probe, now + rules.interval)
         facts.next_deep = min(facts.next_deep, now + rules.deep)

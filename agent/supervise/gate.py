@@ -110,8 +110,7 @@ class Incidents:
 
     def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
         if incident.is_outage and code in REACHED_CODES:
-            why = f"WhatsApp answered its canary {facts.id} ({code})"
-            self.release(incident.group, why)
+            self.release(incident.group, f"WhatsApp answered its canary {facts.id} ({code})")
             return
         if common_code(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
@@ -185,8 +184,8 @@ class Incidents:
         return among_all and len(alike & beside) <= (len(beside) + 1) * noise
 
     def another_connected(self, facts: Facts) -> bool:
-        verdicts = (other.verdict for other in self._beside(facts))
-        return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
+        beside = self._beside(facts)
+        return any(other.verdict.state is ConnectionStatus.CONNECTED for other in beside)
 
     def released_wall(self, facts: Facts) -> float:
         """When its turn as a canary began or, without one, when its last incident ended."""
@@ -220,8 +219,7 @@ class Incidents:
 
     def _end_if_well(self, incident: Incident) -> bool:
         if over := not self._not_well(incident):
-            why = "all its members are well, or are not to run"
-            self.release(incident.group, why)
+            self.release(incident.group, "all its members are well, or are not to run")
         return over
 
     def _not_well(self, incident: Incident) -> list[Facts]:
@@ -369,9 +367,8 @@ class Gate:
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
         promised = self._promised.values()
         lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
-        if not lack:
-            return None
-        return Wait("disk_full" if disk else MEMORY_FULL, lack, boot_now() + ASK_AGAIN)
+        reason, again = "disk_full" if disk else MEMORY_FULL, boot_now() + ASK_AGAIN
+        return Wait(reason, lack, again) if lack else None
 
     def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
         """Its turn in the queue; then a good look at its address, an answer of its server."""

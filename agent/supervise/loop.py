@@ -27,9 +27,6 @@ FAR = 10.0
 TICK = 2.0
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
 
-RunPass = Callable[[InstanceId], Awaitable[float | None]]
-"""Runs one pass; returns when (boot clock) the instance must be looked at again at the latest."""
-
 
 class Wakes:
     """Woken instances, in order; wake() never waits."""
@@ -52,7 +49,8 @@ class Loop:
     """
 
     wakes: Wakes
-    run_pass: RunPass
+    run_pass: Callable[[InstanceId], Awaitable[float | None]]
+    """Returns when (boot clock) the instance must be looked at again at the latest."""
     parallel: int
     retry_after: Callable[[], float]
     facts: Mapping[InstanceId, Facts]

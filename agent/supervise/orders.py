@@ -108,11 +108,8 @@ class Orders:
         facts = self.registry.get(id)
         refuse_to_end(facts, "disable")
         if facts.enabled_by_operator:
-            raise Refused(
-                f"cannot disable {id}: its unit is enabled in systemd;"
-                f" run: systemctl disable wa-instance@{id}",
-                code="enabled_in_systemd",
-            )
+            why = f"its unit is enabled in systemd; run: systemctl disable wa-instance@{id}"
+            raise Refused(f"cannot disable {id}: {why}", code="enabled_in_systemd")
         facts.instance = replace(facts.instance, enabled=False)
         facts.order(Override.NONE)
         facts.action.interrupt_start()
@@ -156,11 +153,8 @@ class Orders:
     ) -> Session:
         facts = self.registry.get(id)
         if facts.no_pairing_to_lose:
-            raise Refused(
-                f"cannot log out {id}: it is not paired, there is no pairing to end; to pair it:"
-                f" `wa-agent qr {id}`",
-                code="not_paired",
-            )
+            why = "it is not paired, there is no pairing to end; to pair it:"
+            raise Refused(f"cannot log out {id}: {why} `wa-agent qr {id}`", code="not_paired")
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self.asking.logout(id)
         return self.registry.view(id)
@@ -299,8 +293,8 @@ class Repairs:
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        chosen = list(self.means.registry.facts) if ids is None else list(ids)
-        all_facts = [self.means.registry.get(id) for id in chosen]
+        registry = self.means.registry
+        all_facts = [registry.get(id) for id in (registry.facts if ids is None else ids)]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
         return {facts.id: facts.verdict for facts in all_facts}
 
@@ -349,12 +343,9 @@ class Repairs:
             if (facts := self.means.registry.facts.get(id)) is None:
                 await self.orders.create(wanted)
         if facts and wanted.engine and facts.instance.engine != wanted.engine:
-            raise Refused(
-                f"cannot set up {id} with {wanted.engine}: it exists and its engine is"
-                f" {facts.instance.engine}",
-                field="engine",
-                code="other_engine",
-            )
+            why = f"it exists and its engine is {facts.instance.engine}"
+            words = f"cannot set up {id} with {wanted.engine}: {why}"
+            raise Refused(words, field="engine", code="other_engine")
         if facts and not facts.should_run:
             await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
@@ -454,10 +445,8 @@ class Repairs:
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.should_run:
-            raise Refused(
-                f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
-                code="not_wanted",
-            )
+            why = "it is disabled or stopped; enable or start it first"
+            raise Refused(f"cannot repair {facts.id}: {why}", code="not_wanted")
 
 
 def _is_over(facts: Facts, asked: Repair) -> bool:

@@ -254,13 +254,8 @@ class Reach:
         """A session lost its connection, or a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
-        elif code not in NETWORK_CODES or self.away:
-            return
-        elif self.blind:
-            # Looks and tries agree again.
-            self.blind, self.well_at = False, None
-        else:
-            self.well_at = None
+        elif code in NETWORK_CODES and not self.away:
+            self.blind, self.well_at = False, None  # looks and tries agree again
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -18,7 +18,7 @@ from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
+from agent.supervise.record import Means, note_operator, remember, signals_of
 from agent.supervise.registry import is_written
 
 
@@ -46,7 +46,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
     async with facts.busy:
         if facts.gone:
             return None
-        begun, before, unit_before = boot_now(), facts.record, facts.unit
+        begun, before = boot_now(), facts.record
         registry, gate, settings = means.registry, means.gate, means.settings
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
@@ -54,8 +54,6 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
-        if facts.observed:
-            note_restarts(facts, unit_before, facts.unit)
         # Judge; once more where the verdict's entries changed the record.
         verdict = _judge(gate, facts)
         judged = facts.record

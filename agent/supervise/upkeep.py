@@ -181,7 +181,7 @@ BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 class Watchdog:
     def __init__(self, loop: Loop, store: Store, settings: Settings) -> None:
         self._loop, self._store, self._settings = loop, store, settings
-        self._in_time = False
+        self._in_time = True
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
             self._notifier.socket.setblocking(False)
@@ -192,16 +192,13 @@ class Watchdog:
     async def run(self) -> None:
         """Ping as long as passes complete in time; log when they do not."""
         interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
-        warned = False
         while True:
             late = await self._what_is_late(interval)
-            self._in_time = late is None
             if late is None:
                 self.say("WATCHDOG=1")
-                warned = False
-            elif not warned:
-                warned = True
+            elif self._in_time:
                 log.error("the agent sends no watchdog ping: %s", late)
+            self._in_time = late is None
             await asyncio.sleep(interval / 2)
 
     async def beat(self) -> None:
