@@ -35,8 +35,6 @@ from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
 from agent.vault.folders import Retired, list_trash
 
-PASSES_AT_ONCE = 256
-
 
 class Supervisor:
     """All that the API may ask, by the part that answers; unknown ids raise NotFound. A reload
@@ -91,13 +89,7 @@ class Supervisor:
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )
-        self.loop = Loop(
-            wakes,
-            self._run_pass,
-            parallel=PASSES_AT_ONCE,
-            retry_after=lambda: settings.config.health.interval,
-            facts=self._facts,
-        )
+        self.loop = Loop(wakes, self._run_pass, settings, self._facts)
 
         # What runs on a clock, and what goes on in the next agent.
         self._started_wall, self._to_restore = time.time(), 0

@@ -83,10 +83,9 @@ class Calls:
         facts, link = self._linked(id, "show the QR code of")
         try:
             answer = await link.call("qr")
+            return msgspec.convert(answer.get("qr"), Qr | None)
         except EngineError as error:
             raise _because(facts, error) from error
-        try:
-            return msgspec.convert(answer.get("qr"), Qr | None)
         except msgspec.ValidationError as error:
             raise LinkError(f"cannot read the QR code: {error}") from error
 

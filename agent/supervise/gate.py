@@ -100,8 +100,7 @@ class Incidents:
             facts.failures[code] = now  # the newest is the last
             failures = {it.id: it.failures for it in self._of(group)}
             successes = {it.id: it.succeeded_at for it in self._of(group)}
-            found = find_incident(group, failures, successes, self.policy, now)
-            if found is not None:
+            if (found := find_incident(group, failures, successes, self.policy, now)) is not None:
                 self.active[group] = found
                 said = f"incident: {found.sentence}; they wait while one of them tries first"
                 self._say("incident", said, found)

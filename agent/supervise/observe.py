@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from agent.core.session import BACKEND_DOWN, STARTING, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
-from agent.log import about
+from agent.log import about, log
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.record import Means, take_in
 from agent.vault.folder import SESSION
@@ -36,8 +35,6 @@ def ask_server_soon(facts: Facts) -> None:
     now = boot_now()
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
 
-
-log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")

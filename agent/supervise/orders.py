@@ -462,8 +462,14 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
     if not over:
         _refuse_away(facts)
     ending, answer = last.ending if over else GOES_ON, last.answer
-    if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
-        _refuse_kept(facts)
+    if goal is Goal.WORKING_QR and (kept := facts.kept) is not None:
+        # Its repair keeps the pairing, and has ended or cannot help now.
+        if not over and _is_kept_away(facts):
+            goes_on = "The agent goes on with the steps that keep it"
+            words = f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}"
+            raise TryLater(words, code=kept.code)
+        if ending == Ending.GAVE_UP:
+            raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
         cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
         raise TryLater(cause, code="cleanup_failed")
@@ -482,18 +488,6 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
 def _refuse_away(facts: Facts) -> None:
     if facts.wait.reason in _HOLDS:
         raise TryLater(f"cannot repair {facts.id} now: {facts.sentence}", code=facts.wait.reason)
-
-
-def _refuse_kept(facts: Facts) -> None:
-    """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
-    last, kept = facts.repair, facts.kept
-    if kept is None or last is None:
-        return
-    if not last.over and _is_kept_away(facts):
-        goes_on = "The agent goes on with the steps that keep it"
-        raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
-    if last.ending is Ending.GAVE_UP:
-        raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
 
 
 def _is_kept_away(facts: Facts) -> bool:

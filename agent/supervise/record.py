@@ -197,15 +197,9 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     return True
 
 
-WITH_TEXT = {
-    "repair_step": Category.RECOVERY,
-    "pack_ended": Category.SESSION,
-    "key_unreadable": Category.CRYPTO,
-    "scanned_again": Category.SESSION,
-    "not_kept": Category.SESSION,
-    "kept_again": Category.SESSION,
-    "kept_aside": Category.SESSION,
-}
+_OF_SESSIONS = ("pack_ended", "scanned_again", "not_kept", "kept_again", "kept_aside")
+WITH_TEXT = dict.fromkeys(_OF_SESSIONS, Category.SESSION)
+WITH_TEXT |= {"repair_step": Category.RECOVERY, "key_unreadable": Category.CRYPTO}
 """Happenings whose text goes into the journal: what was done on a server within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
 that what arrives cannot be kept, until it can, or was damaged."""
@@ -226,10 +220,9 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    if not session.should_run:
+    away = verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE
+    if away or not session.should_run:  # that says nothing about the session
         return None
-    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
-        return None  # that says nothing about the session
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
         return Drop(code, ("unit", unit.run, unit.since))

@@ -114,12 +114,8 @@ class Pack:
         def lost(_why: str) -> None:
             self.link, self.stale = None, True
 
-        self.link = await Link.open(
-            self.host.link_path(self.name),
-            self.name,
-            self.unit.main_pid,
-            Listener(told, told, lost),
-        )
+        path, listener = self.host.link_path(self.name), Listener(told, told, lost)
+        self.link = await Link.open(path, self.name, self.unit.main_pid, listener)
         self.stale = True
 
 

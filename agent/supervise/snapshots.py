@@ -107,10 +107,8 @@ class Snapshots:
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
         listing = manifest.listing
-        sentence = (
-            f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
-            f" {listing.size} bytes, {manifest.state}"
-        )
+        size = f"{len(listing.files)} files, {listing.size} bytes"
+        sentence = f"snapshot {taken.name} made ({why}): {size}, {manifest.state}"
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken
 

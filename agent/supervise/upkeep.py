@@ -284,10 +284,9 @@ class UsageSampler:
         """Workers that began since the last look, once each; all, while a client watches."""
         now = boot_now()
         since = now - WATCHED if now < self._watched_until else 0.0
-        unseen = (its for its in self.registry.facts.values() if its.run.measured_at <= since)
-        return [
-            its for its in unseen if its.unit.runs and (since or its.unit.since <= now - SETTLED)
-        ]
+        running = (its for its in self.registry.facts.values() if its.unit.runs)
+        settled = [its for its in running if since or its.unit.since <= now - SETTLED]
+        return [its for its in settled if its.run.measured_at <= since]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
@@ -319,16 +318,11 @@ class UsageSampler:
         restarting = {its.id for its in seen if its.action.task or its.asked.restart_for}
         # A start of one member gives nothing of its pack's memory back, and in an incident a
         # restarted session would not connect.
-        restartable = {
-            its.id
-            for its in seen
-            if not (its.pack or restarting)
-            and its.record.status is ConnectionStatus.CONNECTED
-            and self.registry.gate.incidents.well(its)
-        }
-        reasons, worst = decide_memory(
-            seen, restartable, settings.memory_budget(), settings.config.memory, now
-        )
+        gate, budget = self.registry.gate, settings.memory_budget()
+        up = [its for its in seen if its.record.status is ConnectionStatus.CONNECTED]
+        own = [its for its in up if not (its.pack or restarting)]
+        restartable = {its.id for its in own if gate.incidents.well(its)}
+        reasons, worst = decide_memory(seen, restartable, budget, settings.config.memory, now)
         for id, reason in reasons.items():
             if (facts := self.registry.facts.get(id)) is None or id in restarting:
                 continue  # deleted while another one was asked
