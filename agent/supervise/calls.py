@@ -16,6 +16,7 @@ import msgspec
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
+from agent.core.session import Session
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, InvalidRequest, LinkError, Refused, TooLarge, TryLater
@@ -25,7 +26,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.snapshots import Snapshots
 
 
-def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
+def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: str) -> Consent:
     """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id
@@ -82,10 +83,9 @@ class Calls:
         facts, link = self._linked(id, "show the QR code of")
         try:
             answer = await link.call("qr")
+            return msgspec.convert(answer.get("qr"), Qr | None)
         except EngineError as error:
             raise _because(facts, error) from error
-        try:
-            return msgspec.convert(answer.get("qr"), Qr | None)
         except msgspec.ValidationError as error:
             raise LinkError(f"cannot read the QR code: {error}") from error
 
@@ -164,10 +164,8 @@ class Calls:
             raise TryLater(f"cannot {doing} with {id}: {error}", code="slow") from error
         except EngineError as error:
             if (error.code, error.field) == UNKNOWN_CALL:
-                raise Refused(
-                    f"cannot {doing} with {id}: its worker runs an older version; restart it",
-                    code="not_supported",
-                ) from error
+                why = "its worker runs an older version; restart it"
+                raise Refused(f"cannot {doing} with {id}: {why}", code="not_supported") from error
             raise _because(facts, error) from error
 
     async def find(
@@ -209,10 +207,8 @@ class Calls:
         except Refused as error:
             if error.code != "not_supported":
                 raise
-            raise InvalidRequest(
-                f"cannot mark all messages of a chat of {id}: its worker keeps none; name them",
-                field="message_ids",
-            ) from error
+            words = f"cannot mark all messages of a chat of {id}: its worker keeps none; name them"
+            raise InvalidRequest(words, field="message_ids") from error
         unread = raw.get("messages", ())
         await self._mark(id, unread)
         marked = {"chat": chat, "cursor": raw.get("newest", 0)}
@@ -237,11 +233,9 @@ class Calls:
     def _linked(self, id: InstanceId, doing: str) -> tuple[Facts, WorkerLink]:
         facts = self.registry.get(id)
         if facts.link is None:
-            raise Refused(
-                f"cannot {doing} {id}: its worker does not run or cannot be reached"
-                f" ({facts.sentence or 'not checked yet'})",
-                code="not_running",
-            )
+            why = facts.sentence or "not checked yet"
+            words = f"cannot {doing} {id}: its worker does not run or cannot be reached ({why})"
+            raise Refused(words, code="not_running")
         return facts, facts.link
 
 
@@ -300,22 +294,13 @@ async def in_parts(
         source = await asyncio.to_thread(open_plain, file) if file else BytesIO(b64decode(text))
         with source:
             while raw := await asyncio.to_thread(source.read, PART):
-                data = b64encode(raw).decode()
-                await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
+                part = {"upload": upload, "index": index, "data": b64encode(raw).decode()}
+                call = {"name": "file_part", "arguments": part}
+                await link.call("command", call, timeout=PART_TIMEOUT)
                 index, size = index + 1, size + len(raw)
     except OSError as error:
-        raise Refused(
-            f"cannot send with {id}: the file of the message cannot be read: {error.strerror}",
-            code="file_lost",
-        ) from error
-    rest = {name: value for name, value in message.items() if name != "content"}
-    return {**rest, "upload": upload, "size": size}
-
-
-async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
-    try:
-        call = {"name": "file_part", "arguments": dict(part)}
-        await link.call("command", call, timeout=PART_TIMEOUT)
+        cause = f"the file of the message cannot be read: {error.strerror}"
+        raise Refused(f"cannot send with {id}: {cause}", code="file_lost") from error
     except (LinkError, EngineError) as error:
         may_pass = ("timeout", "internal", "busy", "file_lost")
         if isinstance(error, LinkError) or error.code in may_pass:
@@ -325,3 +310,5 @@ async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) 
             cause = f"cannot send this file with {id}: its engine sends none of this size"
             raise Refused(cause, code="not_supported") from error
         raise
+    rest = {name: value for name, value in message.items() if name != "content"}
+    return {**rest, "upload": upload, "size": size}

@@ -1,7 +1,6 @@
 """Gather the facts of one instance: its unit, its link, a probe of its engine, its files."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Mapping
 
@@ -11,7 +10,7 @@ from agent.core.session import BACKEND_DOWN, STARTING, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
-from agent.log import about
+from agent.log import about, log
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.record import Means, take_in
 from agent.vault.folders import why_no_start
@@ -33,8 +32,6 @@ def ask_server_soon(facts: Facts) -> None:
     now = boot_now()
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
 
-
-log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
@@ -75,8 +72,19 @@ def _look_at_disk(means: Means, facts: Facts) -> None:
     facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
 
 
+RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
+
+
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
-    """Take in the unit's state; forget what an ended run had said."""
+    """Take in the unit's state; forget what an ended run had said. A restart by the host is counted
+    under the reason why the last run ended."""
+    times = unit.restarts - facts.unit.restarts
+    if facts.observed and times > 0 and unit.run:
+        last_result = facts.unit.result if unit.result == "success" else unit.result
+        reason = RESTART_REASON.get(last_result, "crash")
+        facts.counters.by_word["restarts"][reason] += times
+        facts.lost_because = facts.lost_because or f"worker_{reason}"
+        facts.note("restarted", f"its worker ended ({reason}), and the host started it again")
     if unit.run != facts.unit.run:
         facts.link = None  # the link ends by itself with the process at its other end
     if unit.run != facts.unit.run or not unit.runs:
@@ -85,8 +93,8 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
 
 
 async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
-    due = facts.unit.state is UnitState.ACTIVE and boot_now() >= facts.run.next_attach
-    if facts.link is not None or not due:
+    active = facts.unit.state is UnitState.ACTIVE
+    if facts.link is not None or not active or boot_now() < facts.run.next_attach:
         return
     run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(means, facts)
     link: WorkerLink
@@ -96,14 +104,12 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         else:
             path = means.seats.link_path(facts)
             link = await Link.open(path, facts.id, pid, listener)
+        if link.hello.run != run:
+            await link.close()
+            raise LinkError("it was replaced meanwhile")  # the next pass sees the new unit
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
-        return
-    if link.hello.run != run:
-        # The worker was replaced while the agent connected: the next pass sees the new unit.
-        await link.close()
-        facts.run.next_attach = boot_now() + ATTACH_DELAY
         return
     facts.link = link
     if facts.instance.backend:

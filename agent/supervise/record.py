@@ -16,23 +16,13 @@ from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.memory import judge_memory
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    Override,
-    SessionRecord,
-    Signal,
-    UnitState,
-    UnitStatus,
-)
 from agent.core.model import ConnectionStatus as Status
+from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, after_lasting
 from agent.core.session import NOT_LOOKED_YET, Session
-from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
+from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Category, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
@@ -92,7 +82,7 @@ MOST_LINES = 20
 """About crypto errors of one session in a minute: the rest is counted only."""
 
 UNWRITTEN = ("message", "ack")
-"""Happenings that go to the listeners for events and into no journal."""
+"""Happenings that go to the listeners for events, without text and peer, and into no journal."""
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
@@ -125,7 +115,12 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
         case _ if kind not in ("key_regeneration", KEPT):
             facts.counters.errors[kind] += 1
     if kind in UNWRITTEN and means.bus.wants(kind):
-        means.bus.publish_passing(_passing_entry(facts, happening))
+        every = ((key, _text(detail.get(key))[:64]) for key in _PASSED_ON)
+        passed_on: dict[str, Any] = {key: text for key, text in every if text}
+        sentence = "a message went out" if detail.get("direction") == "out" else "a message came in"
+        if kind == "ack":
+            sentence = f"a message is {passed_on.get('ack') or 'acknowledged'}"
+        means.bus.publish_passing(entry(facts, kind, sentence, **passed_on))
 
 
 def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
@@ -202,28 +197,12 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     return True
 
 
-WITH_TEXT = {
-    "repair_step": Category.RECOVERY,
-    "pack_ended": Category.SESSION,
-    "key_unreadable": Category.CRYPTO,
-    "scanned_again": Category.SESSION,
-    "not_kept": Category.SESSION,
-    "kept_again": Category.SESSION,
-    "kept_aside": Category.SESSION,
-}
+_OF_SESSIONS = ("pack_ended", "scanned_again", "not_kept", "kept_again", "kept_aside")
+WITH_TEXT = dict.fromkeys(_OF_SESSIONS, Category.SESSION)
+WITH_TEXT |= {"repair_step": Category.RECOVERY, "key_unreadable": Category.CRYPTO}
 """Happenings whose text goes into the journal: what was done on a server within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
 that what arrives cannot be kept, until it can, or was damaged."""
-
-
-def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    """A message or an acknowledgement for the listeners, without text and peer."""
-    passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
-    sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
-    if happening.kind == "ack":
-        sentence = f"a message is {passed_on['ack'] or 'acknowledged'}"
-    detail: dict[str, Any] = {key: value for key, value in passed_on.items() if value}
-    return entry(facts, happening.kind, sentence, **detail)
 
 
 def _text(value: object) -> str:
@@ -241,10 +220,9 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    if not session.should_run:
+    away = verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE
+    if away or not session.should_run:  # that says nothing about the session
         return None
-    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
-        return None  # that says nothing about the session
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
         return Drop(code, ("unit", unit.run, unit.since))
@@ -261,9 +239,6 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     # A zombie stays one until it is connected again, whatever it claims in between.
     since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
-
-
-RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
 def note_operator(facts: Facts, *, past_us: bool) -> None:
@@ -417,15 +392,3 @@ def _note_passkey(facts: Facts) -> None:
     if facts.passkey_asked and not known and not facts.record.needs_passkey:
         facts.record = replace(facts.record, needs_passkey=True)
         facts.note(PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))
-
-
-def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> None:
-    """The host restarted the worker: count it under the reason why the last run ended."""
-    if after.restarts <= before.restarts or not after.run:
-        return
-    times = after.restarts - before.restarts
-    last_result = before.result if after.result == "success" else after.result
-    reason = RESTART_REASON.get(last_result, "crash")
-    facts.counters.by_word["restarts"][reason] += times
-    facts.lost_because = facts.lost_because or f"worker_{reason}"
-    facts.note("restarted", f"its worker ended ({reason}), and the host started it again")

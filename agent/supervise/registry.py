@@ -56,6 +56,8 @@ def _inodes(folder: Path) -> dict[str, int]:
     return found
 
 
+_ORDERED = ("override", "override_boot", "restart_of")
+"""What an order writes into the record."""
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
@@ -90,16 +92,15 @@ class Registry:
         return self.gate.settings
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
-        if (last := record.repair) is not None:
-            resumed = last.resume(time.time())
-            if resumed.goal is not last.goal:
-                lapsed = "an operator's order (%s) had not begun when the last agent ended: "
-                said = bound(Category.RECOVERY, instance.id)
-                said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
-            last = resumed
+        last = record.repair
+        resumed = None if last is None else last.resume(time.time())
+        if last and resumed and resumed.goal is not last.goal:
+            lapsed = "an operator's order (%s) had not begun when the last agent ended: "
+            said = bound(Category.RECOVERY, instance.id)
+            said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
         facts = Facts(
             instance,
-            replace(record, repair=last),
+            replace(record, repair=resumed),
             counters=Counters(time.time()),
             boot=self.boot,
             counts_messages=not entry_of(instance.engine).remote,
@@ -273,12 +274,8 @@ class Registry:
             facts.asked.start = False
             facts.instance = instance
             self.look_up(facts)
-            facts.record = replace(
-                facts.record,
-                override=record.override,
-                override_boot=record.override_boot,
-                restart_of=record.restart_of,
-            )
+            ordered = {its: getattr(record, its) for its in _ORDERED}
+            facts.record = replace(facts.record, **ordered)
             if not is_written(facts):  # its file has the order, and would count as newer
                 await self._write_identity(facts)
             raise

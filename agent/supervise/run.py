@@ -18,7 +18,7 @@ from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
+from agent.supervise.record import Means, note_operator, remember, signals_of
 from agent.supervise.registry import is_written
 
 
@@ -46,7 +46,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
     async with facts.busy:
         if facts.gone:
             return None
-        begun, before, unit_before = boot_now(), facts.record, facts.unit
+        begun, before = boot_now(), facts.record
         registry, gate, settings = means.registry, means.gate, means.settings
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
@@ -63,8 +63,6 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
-        if facts.observed:
-            note_restarts(facts, unit_before, facts.unit)
         # Judge; once more where the verdict's entries changed the record.
         verdict = _judge(gate, facts, policy)
         judged = facts.record
@@ -88,10 +86,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         # Decide and act.
         plan, again = await _decide(means, facts, verdict, policy)
         if plan is not None:
-            # Carry it out, written down before and after.
-            await _begin(means, facts, plan)
-            outcome = await carry_out(means, facts, plan)
-            await _finish(means, facts, plan, outcome)
+            outcome = await carry_through(means, facts, plan)
             again = boot_now()
             if not plan.repair:
                 # A cause that stays (rights, disk) must not lead to a tight loop.
@@ -165,24 +160,51 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
-    """Count the try, and write it down before it happens."""
-    count = ""
+async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
+    """Count the try, carry it out, and write both down: what is done before it happens, and how it
+    went."""
+    count, config = "", means.settings.config
     if plan.repair:
         facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
-        count = _count_try(means.settings.config.reconnect, facts, plan)
-        if ActionKind.STOP in plan.actions:
-            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-    facts.note(
-        "repair" if plan.repair else "action",
-        f"{plan.name}: {plan.reason}{count}",
-        Category.RECONNECT if count else Category.RECOVERY,
-        **{"step" if plan.repair else "action": plan.name},
-    )
+        count = _count_try(config.reconnect, facts, plan)
+    category = Category.RECONNECT if count else Category.RECOVERY
+    kind, step = ("repair", "step") if plan.repair else ("action", "action")
+    facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
+    outcome = await carry_out(means, facts, plan)
+    before = facts.record
+    if plan.repair or plan.logs_in:
+        facts.action.refusal = outcome.detail
+        if not outcome.ok:
+            means.gate.queues.try_ended(facts.id)
+    if plan.repair:
+        failpoint("repair_done")
+        note_step(config, facts, plan, outcome)
+    elif plan.logs_in and not outcome.ok:
+        rules = config.reconnect
+        facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
+    elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
+        # The files of the pairing that ended are in the trash.
+        failpoint("renew_done")
+        facts.record = replace(facts.record, paired=False, account="")
+        if config.sessions.on_logout == "qr":
+            # It may start as one that was never paired, and show a QR.
+            facts.forgive()
+    word = "done" if outcome.ok else f"failed: {outcome.detail}"
+    facts.note(
+        "repaired" if plan.repair else "outcome",
+        f"{plan.name}: {word} in {outcome.seconds:.2f} s",
+        category,
+        ok=outcome.ok,
+        seconds=round(outcome.seconds, 3),
+        **{step: plan.name, **({"backup": outcome.made} if plan.repair else {})},
+    )
+    note_circuit(facts, before, config.reconnect.breaker)
+    await means.registry.save(facts)
+    return outcome
 
 
 def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
@@ -205,35 +227,3 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     if not facts.lost_because or not facts.record.attempts:
         return ""
     return f" (attempt {facts.record.attempts} of {rules.attempts})"
-
-
-async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-    before, config = facts.record, means.settings.config
-    if plan.repair or plan.logs_in:
-        facts.action.refusal = outcome.detail
-        if not outcome.ok:
-            means.gate.queues.try_ended(facts.id)
-    if plan.repair:
-        failpoint("repair_done")
-        note_step(config, facts, plan, outcome)
-    elif plan.logs_in and not outcome.ok:
-        rules = config.reconnect
-        facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
-    elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
-        # The files of the pairing that ended are in the trash.
-        failpoint("renew_done")
-        facts.record = replace(facts.record, paired=False, account="")
-        if config.sessions.on_logout == "qr":
-            # It may start as one that was never paired, and show a QR.
-            facts.forgive()
-    word = "done" if outcome.ok else f"failed: {outcome.detail}"
-    facts.note(
-        "repaired" if plan.repair else "outcome",
-        f"{plan.name}: {word} in {outcome.seconds:.2f} s",
-        Category.RECOVERY,
-        ok=outcome.ok,
-        seconds=round(outcome.seconds, 3),
-        **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
-    )
-    note_circuit(facts, before, config.reconnect.breaker)
-    await means.registry.save(facts)

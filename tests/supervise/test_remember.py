@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -20,12 +21,13 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
 from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.observe import note_unit
 from agent.supervise.record import note_operator, remember
-from agent.supervise.run import note_circuit
+from agent.supervise.run import carry_through, note_circuit
 
 BOOT = "boot-1"
 NOW = 1000.0
@@ -197,6 +199,14 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")
     operated(booted, new_run)
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
+
+
+async def test_a_reconnect_and_how_it_ended_stand_under_one_category(monkeypatch) -> None:
+    monkeypatch.setattr("agent.supervise.run.carry_out", AsyncMock(return_value=Outcome(True, 1.0)))
+    it, means = facts(reason="connection_lost"), AsyncMock(settings=Settings(Config()))
+    it.lost_because = "connection_lost"
+    await carry_through(means, it, Plan("start", (ActionKind.START,), "it should run"))
+    assert [one.category for one in said(it)] == ["RECONNECT", "RECONNECT"]
 
 
 def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_between() -> None:

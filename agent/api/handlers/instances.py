@@ -35,7 +35,7 @@ from agent.engines.catalog import engine_names
 from agent.errors import EngineError, InvalidRequest, NotFound, NotYet, Refused, TryLater, WaError
 from agent.files import open_plain
 from agent.redaction import redact
-from agent.supervise.calls import COMMAND_TIMEOUT
+from agent.supervise.calls import COMMAND_TIMEOUT, must_be_confirmed
 from agent.vault.folder import SESSION, Folder, open_instance
 from agent.vault.snapshots import Snapshot
 
@@ -164,7 +164,7 @@ async def delete(call: Call) -> Json:
     """
     id, instance, repair = call.id, call.view.instance, call.view.repair
     passkey = call.body.get("confirm_passkey", "")
-    call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
+    must_be_confirmed(call.view, "delete", confirmed=True, passkey=passkey)
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
