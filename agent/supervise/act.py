@@ -37,8 +37,6 @@ PLAN_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
 BURST = 1.0
 """Seconds to wait for further errors of keys: a burst names all peers that fail."""
-BACKED_UP_THERE = "each removal of keys, beside it"
-"""A session on a server has no files here to copy."""
 
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
@@ -104,7 +102,7 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             await _look_at_files(means, facts)
         case ActionKind.BACK_UP:
             if facts.instance.backend:
-                return BACKED_UP_THERE
+                return "each removal of keys, beside it"  # it has no files here to copy
             return await means.copies.back_up(facts, "before a repair")
         case ActionKind.REGENERATE_KEYS:
             await _regenerate(means, facts)

@@ -86,6 +86,8 @@ class Supervisor:
             self.keeping,
             self._notes,
             bus,
+            self.gate,
+            settings,
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )
@@ -231,17 +233,15 @@ async def _take_in(registry: Registry, folder: files.Found) -> None:
 async def _follow_folder(registry: Registry, facts: Facts, identity: files.Identity) -> None:
     """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
-    sentence = (
-        f"its folder is newer than the database (generation {identity.generation},"
-        f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
-    )
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
     newer = {its: getattr(written, its) for its in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
-    facts.note("folder_newer", sentence)
+    ahead = f"newer than the database (generation {identity.generation}, {before.generation})"
+    takes = "the agent takes settings, pairing and operators' orders from it"
+    facts.note("folder_newer", f"its folder is {ahead}: {takes}")
     await registry.save(facts)
 
 

@@ -34,23 +34,17 @@ def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: s
         there, chats = facts.instance, ""
         if doing == "clean up" and there.engine == "evolution":
             chats = f" and delete {there.remote} on {there.backend} with its chats to make it again"
-        raise Refused(
-            f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; confirm"
-            ' with --yes (in a request: "confirm": true)',
-            field="confirm",
-            code=WOULD_UNPAIR,
-        )
+        how = 'confirm with --yes (in a request: "confirm": true)'
+        words = f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; {how}"
+        raise Refused(words, field="confirm", code=WOULD_UNPAIR)
     consent = Consent.PAIRING if confirmed else Consent.NONE
     if passkey == id:
         consent = Consent.PASSKEY
     if isinstance(may_person_end_it(facts, consent), Kept):
-        raise Refused(
-            f"cannot {doing} {id}: its account needs a passkey to link again, so its pairing can be"
-            f" lost for good; confirm with --confirm-passkey {id} (in a request:"
-            f' {CONFIRM_PASSKEY} = "{id}")',
-            field=CONFIRM_PASSKEY,
-            code=CONFIRM_PASSKEY,
-        )
+        why = "its account needs a passkey to link again, so its pairing can be lost for good"
+        how = f'confirm with --confirm-passkey {id} (in a request: {CONFIRM_PASSKEY} = "{id}")'
+        words = f"cannot {doing} {id}: {why}; {how}"
+        raise Refused(words, field=CONFIRM_PASSKEY, code=CONFIRM_PASSKEY)
     return consent
 
 
@@ -63,7 +57,6 @@ LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
-UNKNOWN_CALL = ("invalid_request", "do")
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
 
@@ -116,11 +109,10 @@ class Calls:
         """`alone`: outside of a pass, which would start again what this takes down."""
         facts = self.registry.get(id)
         if name == PAIRING_CODE and not facts.no_pairing_to_lose:
-            raise Refused(
-                f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
-                f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
-                code="not_waiting",
-            )
+            why = "it has a pairing, or may have one; the pairing is kept"
+            how = f"To end it and get a new code: `wa-agent cleanup {id} --yes`"
+            words = f"cannot get a pairing code for {id}: {why}. {how}"
+            raise Refused(words, code="not_waiting")
         if not alone:
             arguments = await in_parts(self._linked(id, f"{name} with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}
@@ -163,7 +155,7 @@ class Calls:
         except LinkError as error:
             raise TryLater(f"cannot {doing} with {id}: {error}", code="slow") from error
         except EngineError as error:
-            if (error.code, error.field) == UNKNOWN_CALL:
+            if (error.code, error.field) == ("invalid_request", "do"):
                 why = "its worker runs an older version; restart it"
                 raise Refused(f"cannot {doing} with {id}: {why}", code="not_supported") from error
             raise _because(facts, error) from error
@@ -192,12 +184,9 @@ class Calls:
             missing = sorted(set(message_ids) - set(found))
             # Of a chat of two no more need be known.
             if missing and not sender and chat.endswith("@g.us"):
-                raise Refused(
-                    f"cannot mark {missing[0]!r:.80} as read: its writer is not known here; give"
-                    " `sender`",
-                    field="sender",
-                    code="message_not_found",
-                )
+                why = "its writer is not known here; give `sender`"
+                words = f"cannot mark {missing[0]!r:.80} as read: {why}"
+                raise Refused(words, field="sender", code="message_not_found")
             kept = [(each, found.get(each, {})) for each in message_ids]
             named = [(it, its.get("chat", chat), its.get("sender", sender)) for it, its in kept]
             await self._mark(id, named)

@@ -371,15 +371,13 @@ class Gate:
 
     def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
         """Its turn in the queue; then a good look at its address, an answer of its server."""
-        now, lane = boot_now(), facts.instance.backend
-        again = self.queues.ask(
-            facts.id,
-            self.settings.start_policy(remote=bool(lane)),
-            now,
-            reconnects=not plan.starts,
-            lane=lane,
-            ready=lambda: self.reaching.ask(facts, now) or self.backends.ask(facts, now),
-        )
+        id, now, lane = facts.id, boot_now(), facts.instance.backend
+        policy = self.settings.start_policy(remote=bool(lane))
+
+        def ready() -> float | None:
+            return self.reaching.ask(facts, now) or self.backends.ask(facts, now)
+
+        again = self.queues.ask(id, policy, now, reconnects=not plan.starts, lane=lane, ready=ready)
         if again is not None:
             return Wait(WAITS_TURN, again=again)
         if not facts.unit.runs:

@@ -78,16 +78,13 @@ class Loop:
         async with asyncio.TaskGroup() as passes:
             while not self._stopping:
                 self.turned_at = now = boot_now()
-                self._collect_due(now)
+                while self._heap and self._heap[0][0] <= now:
+                    at, instance = heapq.heappop(self._heap)
+                    if self._due.get(instance) == at:  # else a newer deadline replaced this one
+                        del self._due[instance]
+                        self.wakes.woken[instance] = None
                 self._begin_passes(passes, now)
                 await self._sleep(now)
-
-    def _collect_due(self, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now:
-            at, instance = heapq.heappop(self._heap)
-            if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
-                del self._due[instance]
-                self.wakes.woken[instance] = None
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         taken = Counter(self._running.values())

@@ -234,12 +234,10 @@ def compare_folder(facts: Facts, raw: object, here: Mapping[str, int]) -> None:
 def refuse_to_end(facts: Facts, doing: str) -> None:
     """Refuse an order that would end the worker with the only copy of the pairing."""
     if holds_the_only_copy(facts):
-        raise Refused(
-            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and only that worker still has"
-            " the pairing; restore a snapshot in its place. To end the pairing all the same, log"
-            " the session out or delete it",
-            code=FOLDER_LOST,
-        )
+        why = f"{facts.run.folder_lost}, and only that worker still has the pairing"
+        to_end = "To end the pairing all the same, log the session out or delete it"
+        words = f"cannot {doing} {facts.id}: {why}; restore a snapshot in its place. {to_end}"
+        raise Refused(words, code=FOLDER_LOST)
 
 
 def holds_the_only_copy(facts: Facts) -> bool:

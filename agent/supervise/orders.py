@@ -253,8 +253,6 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
-NEEDS_SCAN = "needs_scan"
-"""The answer where nothing that keeps a pairing helps: a person has to link the session."""
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
@@ -305,13 +303,7 @@ class Repairs:
         self.means.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
-        self,
-        goal: Goal,
-        id: InstanceId,
-        *,
-        wait: float,
-        confirmed: bool = False,
-        passkey: str = "",
+        self, goal: Goal, id: InstanceId, *, wait: float, confirmed: bool = False, passkey: str = ""
     ) -> Answer:
         """The answer to every request for a repair; after `wait` seconds the ending "goes_on".
 
@@ -480,7 +472,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
             # No step that keeps a pairing helps where a person has to link the session.
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
             cleaned = {**_NOTHING_DONE, "cleaned": answer["cleaned"]}
-            return {**cleaned, "ending": NEEDS_SCAN, "sentence": told}
+            return {**cleaned, "ending": "needs_scan", "sentence": told}
     sentence = "" if answer["healthy"] else _trouble(facts)
     return {**answer, "ending": ending, "sentence": sentence}
 

@@ -42,18 +42,12 @@ class Means:
     copies: Snapshots
     notes: Notes
     bus: EventBus
+    gate: Gate
+    settings: Settings
     first_probe: float
     """No worker is probed before this moment of the agent's life."""
     operators_act_past_us: bool = False
     """True where `systemctl` can start and stop workers without the agent."""
-
-    @property
-    def gate(self) -> Gate:
-        return self.registry.gate
-
-    @property
-    def settings(self) -> Settings:
-        return self.registry.settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -63,9 +57,8 @@ def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
-    if not facts.counts_messages:
-        return True
-    return bool(crypto.forget_old(facts.crypto, policy, boot_now()).messages)
+    lately = crypto.forget_old(facts.crypto, policy, boot_now()).messages
+    return not facts.counts_messages or bool(lately)
 
 
 def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
@@ -81,8 +74,6 @@ LEAST_OPERATIONS = 20
 MOST_LINES = 20
 """About crypto errors of one session in a minute: the rest is counted only."""
 
-UNWRITTEN = ("message", "ack")
-"""Happenings that go to the listeners for events, without text and peer, and into no journal."""
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
@@ -114,7 +105,8 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
         # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
         case _ if kind not in ("key_regeneration", KEPT):
             facts.counters.errors[kind] += 1
-    if kind in UNWRITTEN and means.bus.wants(kind):
+    if kind in ("message", "ack") and means.bus.wants(kind):
+        # They go to those who listen, without text and peer, and into no journal.
         every = ((key, _text(detail.get(key))[:64]) for key in _PASSED_ON)
         passed_on: dict[str, Any] = {key: text for key, text in every if text}
         sentence = "a message went out" if detail.get("direction") == "out" else "a message came in"
@@ -332,19 +324,12 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
         facts.lost_because = facts.lost_because or because
     asked = facts.asked.logout and verdict.reason == "logout"
     why = "logged out as asked" if asked else verdict.sentence
-    more: dict[str, Any] = {"asked": True} if asked else {}
+    more = {"asked": True} if asked else {}
     lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
     goes_on = "; it reconnects" if lost else ""
-    facts.note(
-        "status",
-        f"{before.status} → {verdict.state}: {why}{goes_on}",
-        status=verdict.state,
-        before=before.status,
-        reason=verdict.reason,
-        after=verdict.after,
-        why=why,
-        **more,
-    )
+    told: dict[str, Any] = {"status": verdict.state, "before": before.status, **more}
+    told |= {"reason": verdict.reason, "after": verdict.after, "why": why}
+    facts.note("status", f"{before.status} → {verdict.state}: {why}{goes_on}", **told)
 
 
 def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:

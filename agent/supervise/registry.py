@@ -131,8 +131,7 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
-            own = self._of_wings(instance)
-            await asyncio.to_thread(create_folder, self.root, instance, own)
+            await asyncio.to_thread(create_folder, self.root, instance, self._of_wings(instance))
             now_wall = time.time()
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)

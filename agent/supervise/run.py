@@ -194,14 +194,11 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
             # It may start as one that was never paired, and show a QR.
             facts.forgive()
     word = "done" if outcome.ok else f"failed: {outcome.detail}"
-    facts.note(
-        "repaired" if plan.repair else "outcome",
-        f"{plan.name}: {word} in {outcome.seconds:.2f} s",
-        category,
-        ok=outcome.ok,
-        seconds=round(outcome.seconds, 3),
-        **{step: plan.name, **({"backup": outcome.made} if plan.repair else {})},
-    )
+    sentence = f"{plan.name}: {word} in {outcome.seconds:.2f} s"
+    told = {step: plan.name, "ok": outcome.ok, "seconds": round(outcome.seconds, 3)}
+    if plan.repair:
+        told["backup"] = outcome.made
+    facts.note("repaired" if plan.repair else "outcome", sentence, category, **told)
     note_circuit(facts, before, config.reconnect.breaker)
     await means.registry.save(facts)
     return outcome

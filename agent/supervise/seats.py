@@ -248,9 +248,9 @@ class Seats:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
             if self._size == 1 or len(held) > self._size:
                 await self._end(pack, f"the setting is {self._size}")
-                continue
-            for id in held:
-                self._facts[id].pack = pack.name
+            else:
+                for id in held:
+                    self._facts[id].pack = pack.name
 
     async def run(self) -> None:
         """Look after the packs until cancelled; return at once where none is wanted."""

@@ -34,7 +34,6 @@ WAITS = (0.0, 0.25, 0.5, 1.0)
 """Seconds before each try of one snapshot."""
 LOOK_EVERY = 30.0
 AFTER_FAILURE = 600.0
-NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 
 def finish_cut_short(root: Path) -> None:
@@ -89,7 +88,7 @@ class Snapshots:
             return (await self.snapshot(facts.id, why, backup=True)).name
         except WaError as error:
             if error.code in ("absent", "no_session", copies.OUTSIDE):
-                return NOTHING_TO_BACK_UP
+                return "nothing, for it had no files"
             raise
 
     async def snapshot(self, id: InstanceId, why: str, *, backup: bool = False) -> copies.Snapshot:
@@ -117,10 +116,8 @@ class Snapshots:
         for wait in WAITS:
             await asyncio.sleep(wait)
             saves = saves and await self._ask_to_save(facts, must_save=not backup)
-            record = facts.record
-            subject = copies.Subject(
-                facts.instance, record.paired, record.account, why, backup, record.needs_passkey
-            )
+            its, own = facts.instance, facts.record
+            subject = copies.Subject(its, own.paired, own.account, why, backup, own.needs_passkey)
             take = partial(copies.take_snapshot, self.root, subject)
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
@@ -246,17 +243,15 @@ class Snapshots:
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
         chosen = self.registry.settings.config.sessions
-        wanted = chosen.snapshots and chosen.snapshot_interval and not facts.gone
-        if not wanted or facts.instance.backend:  # such files are its server's
-            return False
         since, last = facts.connected_since_wall, facts.last_snapshot_wall
+        wanted = chosen.snapshots and chosen.snapshot_interval and not facts.gone
+        here = facts.link is not None and not facts.instance.backend  # whose server has its files
         well = facts.record.status is ConnectionStatus.CONNECTED and facts.verdict.healthy
-        if not well or facts.link is None or boot_now() < self._not_before.get(facts.id, 0.0):
-            return False
-        if since is None or now_wall - since < chosen.snapshot_stable:
-            return False
+        stable = since is not None and now_wall - since >= chosen.snapshot_stable
         # A clock that was set back must not end all snapshots.
-        return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
+        old = last is None or not 0 <= now_wall - last < chosen.snapshot_interval
+        waits = boot_now() < self._not_before.get(facts.id, 0.0)
+        return bool(wanted) and here and well and stable and old and not waits
 
     async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
