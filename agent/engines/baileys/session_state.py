@@ -14,10 +14,8 @@ from agent.core.words import (
     ConnectionStatus,
     Happening,
 )
-from agent.engines.baileys.peer_keys import address_of_jid, is_stranger, unreadable_record
-from agent.engines.baileys.rules import CREDS, NOTE, UNREADABLE, forget_creds, note_login
-from agent.engines.base import Qr, Reporter
-from agent.engines.whatsapp import WHATSAPP_CODES
+from agent.engines import base, whatsapp
+from agent.engines.baileys import peer_keys, rules
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
@@ -91,7 +89,7 @@ def why_closed(
     if code in _FINAL and not proved:
         return Ended("conflict" if "(conflict)" in raw else "connection_lost", words)
     until = now_wall + expire if code == 402 and expire else None
-    return Ended(WHATSAPP_CODES.get(code, "unknown"), words, until)
+    return Ended(whatsapp.WHATSAPP_CODES.get(code, "unknown"), words, until)
 
 
 def stray_words(event: Mapping[str, Any]) -> str:
@@ -104,7 +102,7 @@ def stray_words(event: Mapping[str, Any]) -> str:
 class SessionState:
     """Turns the client's events into claims and happenings for the worker's reporter."""
 
-    def __init__(self, folder: Path, reporter: Reporter) -> None:
+    def __init__(self, folder: Path, reporter: base.Reporter) -> None:
         self._folder = folder
         self.claim = Claim(Status.INITIALIZING, phase="process")
         self.spoiled = False
@@ -112,7 +110,7 @@ class SessionState:
         self.lost_pre_keys: set[str] = set()
         """Peers that wrote with a one-time pre-key which is no longer held."""
         self._reporter = reporter
-        self._code: Qr | None = None
+        self._code: base.Qr | None = None
         self._code_until = 0.0
         self._codes = 0
         self._frame_age: float | None = None
@@ -139,7 +137,7 @@ class SessionState:
     def forget_code(self) -> None:
         self._code = None
 
-    def code(self) -> Qr | None:
+    def code(self) -> base.Qr | None:
         if self._code is None:
             return None
         return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
@@ -196,7 +194,7 @@ class SessionState:
             return  # the library goes on making codes
         self._codes += 1
         lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
-        self._code = Qr(str(event.get("qr", "")), lasts, self._codes)
+        self._code = base.Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.
         asked = PASSKEY_REQUIRED if self.claim.reason == PASSKEY_REQUIRED else ""
@@ -223,7 +221,7 @@ class SessionState:
     def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
         self.note_identity(event)
-        forget_creds(self._folder)
+        rules.forget_creds(self._folder)
         self.change(Status.LOADING, phase="login")
 
     def _on_welcomed(self, _event: Mapping[str, Any]) -> None:
@@ -237,7 +235,7 @@ class SessionState:
         self.note_frame(0.0)
         self.claim = replace(self.claim, version=str(event.get("version", "")))
         self.change(Status.CONNECTED)
-        note_login(self._folder, self.claim.version)
+        rules.note_login(self._folder, self.claim.version)
 
     def _on_close(self, event: Mapping[str, Any]) -> None:
         self._code = None
@@ -275,23 +273,23 @@ class SessionState:
         self.change(Status.DISCONNECTED, "storage_failed", raw=raw)
 
     def _on_key_unreadable(self, event: Mapping[str, Any]) -> None:
-        text = unreadable_record(str(event.get("file", "")))
+        text = peer_keys.unreadable_record(str(event.get("file", "")))
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 
     def _on_creds_mended(self, event: Mapping[str, Any]) -> None:
         gone = event.get("gone") is True
-        text = f"{CREDS} was gone" if gone else f"{CREDS} could not be read any more"
+        text = f"{rules.CREDS} was gone" if gone else f"{rules.CREDS} could not be read any more"
         text += ": the engine wrote the credentials again with which it is connected"
-        text += "" if gone else f"; what stood there is in {UNREADABLE}"
+        text += "" if gone else f"; what stood there is in {rules.UNREADABLE}"
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 
     def _on_creds_replaced(self, _event: Mapping[str, Any]) -> None:
         text = (
-            f"{CREDS} holds other credentials than those with which it is connected: the engine"
-            f" goes on with its own and writes them there at their next change; to log in with the"
-            f" others, stop the session first, and remove {NOTE} beside them"
+            f"{rules.CREDS} holds other credentials than those with which it is connected: the"
+            " engine goes on with its own and writes them there at their next change; to log in"
+            f" with the others, stop the session first, and remove {rules.NOTE} beside them"
         )
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
@@ -340,14 +338,16 @@ class SessionState:
             self.happened("crypto_error", pattern=kind, text=text, id=id, **sender)
 
     def _is_stranger(self, event: Mapping[str, Any], sender: Mapping[str, str]) -> bool:
-        told = (address_of_jid(str(event.get(key) or "")) for key in ("peer", "alias"))
+        told = (peer_keys.address_of_jid(str(event.get(key) or "")) for key in ("peer", "alias"))
         addresses = [address for address in told if address]
-        return bool(addresses) and is_stranger(self._folder, addresses, sender.get("group", ""))
+        return bool(addresses) and peer_keys.is_stranger(
+            self._folder, addresses, sender.get("group", "")
+        )
 
 
 def _sender(event: Mapping[str, Any]) -> dict[str, str]:
     """Who wrote it, by one name for all devices, and to which group: as the agent counts them."""
     told = {key: str(event.get(key) or "") for key in ("peer", "alias", "group")}
     for key in ("peer", "alias"):
-        told[key] = address_of_jid(told[key]).rpartition(".")[0] or told[key]
+        told[key] = peer_keys.address_of_jid(told[key]).rpartition(".")[0] or told[key]
     return {key: name for key, name in told.items() if name}
