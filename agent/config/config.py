@@ -260,6 +260,11 @@ class ApiSection:
     event_queue: int = 1000
     """Events queued for one slow listener before the agent drops it."""
 
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine reaches `listen`."""
+        return not self.listen or is_loopback(split_address(self.listen)[0])
+
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatSection:
@@ -403,6 +408,12 @@ class Table:
     hide: Callable[[Any], Any] = hide_secrets
     """The row as it may be shown."""
 
+    def rows(self, config: Config) -> tuple[Any, ...]:
+        """Its rows; of a table that is written once, the one in force."""
+        usual = () if self.example else (self.plain,)
+        found = getattr(config, self.name, None) or config.of_wings.get(self.name, usual)
+        return found if isinstance(found, tuple) else (found,)
+
 
 BACKEND = Table(
     name="backend",
@@ -433,19 +444,12 @@ def all_tables() -> Mapping[str, Table]:
     return {it.name: it for it in (*own, MESSAGES, PACE, BACKEND, PROGRAMS, WEBHOOKS)}
 
 
-def rows_of(config: Config, table: Table) -> tuple[Any, ...]:
-    """Its rows; of a table that is written once, the one in force."""
-    usual = () if table.example else (table.plain,)
-    found = getattr(config, table.name, None) or config.of_wings.get(table.name, usual)
-    return found if isinstance(found, tuple) else (found,)
-
-
 def worker_settings(config: Config) -> Mapping[str, Any]:
     """What each worker gets, by its table's name; none where it is usual."""
     found: dict[str, Any] = {}
     for table in all_tables().values():
         for key in table.worker:
-            if (value := getattr(rows_of(config, table)[0], key)) != getattr(table.plain, key):
+            if (value := getattr(table.rows(config)[0], key)) != getattr(table.plain, key):
                 found.setdefault(table.name, {})[key] = value
     return found
 
@@ -533,7 +537,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
 
     first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
-        rows = rows_of(config, table)
+        rows = table.rows(config)
         if not table.example:
             plain = only_changed and table.plain
             above, below = (list(_keys(rows[0], plain, name, it)) for it in (True, False))
@@ -601,7 +605,7 @@ def tables_of(config: Config) -> dict[str, Any]:
     """The settings as plain values, table by table; without what is derived from them."""
     tables: dict[str, Any] = {}
     for name, table in all_tables().items():
-        rows = rows_of(config, table)
+        rows = table.rows(config)
         keys = [] if table.example else [its.name for its, _ in settings_of(table.plain)]
         tables[name] = {key: getattr(rows[0], key) for key in keys} if keys else rows
     tables["instance"] = config.instance

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import clock, files
-from agent.config.config import Config, rows_of
+from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
@@ -87,8 +87,8 @@ class Sending:
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        (self.limits.messages,) = rows_of(config, settings.MESSAGES)
-        (self.limits.pace,) = rows_of(config, settings.PACE)
+        (self.limits.messages,) = settings.MESSAGES.rows(config)
+        (self.limits.pace,) = settings.PACE.rows(config)
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are

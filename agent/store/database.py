@@ -18,16 +18,7 @@ from sqlite_utils import Database
 from agent import errors, files
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.log import log
-from agent.store import rows
-from agent.store.connect import (
-    check,
-    code_of,
-    connect,
-    connect_to_read,
-    copy_verified,
-    explain,
-    explain_opening,
-)
+from agent.store import connect, rows
 from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
@@ -110,7 +101,7 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
                     check_whole(path)
                     return _use(path, sentences)
                 except _FAULTS as error:
-                    code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
+                    code = "damaged" if isinstance(error, _NO_VALUES) else connect.code_of(error)
                     if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                         raise
                     fault = error
@@ -119,14 +110,14 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
         sentences += _build(path)
         return _use(path, sentences)
     except sqlite3.Error as error:
-        raise explain_opening(path, error) from error
+        raise connect.explain_opening(path, error) from error
     except OSError as error:
-        raise explain("open", path, error) from error
+        raise connect.explain("open", path, error) from error
 
 
 def _use(path: Path, sentences: list[str]) -> Database:
     """Connect and migrate."""
-    db = connect(path)
+    db = connect.connect(path)
     try:
         version = schema_version(db)
         if steps := migrate(db, MIGRATIONS):
@@ -137,12 +128,14 @@ def _use(path: Path, sentences: list[str]) -> Database:
     except sqlite3.Error as error:
         db.close()
         # A step that fails fails again: an error of this program, not of the file.
-        raise errors.StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
+        raise errors.StoreError(
+            str(connect.explain("migrate", path, error)), code=MIGRATION
+        ) from error
 
 
 def check_whole(path: Path) -> None:
     """Raises what is wrong with this file. Writes nothing."""
-    with contextlib.closing(connect_to_read(path)) as db:
+    with contextlib.closing(connect.connect_to_read(path)) as db:
         # The header is one number of the file's first page; each step also left a row.
         version, newest = schema_version(db), len(MIGRATIONS)
         steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
@@ -152,7 +145,7 @@ def check_whole(path: Path) -> None:
         if steps != version or _schema_of(db) != _schema_after(MIGRATIONS[:version]):
             raise errors.StoreError("its schema is not as this program wrote it", code="damaged")
         # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
-        if (found := check(db)) != "ok":
+        if (found := connect.check(db)) != "ok":
             raise errors.StoreError(found[:300], code="damaged")
         rows.list_keys(db)
         for id, *rest in db.execute(rows.SELECT).fetchall():
@@ -168,7 +161,7 @@ def _a_new_one_would_open(path: Path) -> bool:
     the file can be opened and written, and a database made beside it works."""
     trial = _beside(path, ".trial")
     try:
-        with path.open("r+b"), contextlib.closing(connect(trial)) as db:
+        with path.open("r+b"), contextlib.closing(connect.connect(trial)) as db:
             db.execute("create table if not exists trial (x)")
     except (OSError, errors.StoreError, sqlite3.Error):
         return False
@@ -209,7 +202,7 @@ def _build(path: Path) -> list[str]:
             f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
             " revoke again what was revoked since"
         )
-    with contextlib.closing(connect(fresh)) as db:
+    with contextlib.closing(connect.connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
             db.execute("delete from instances")
@@ -260,8 +253,7 @@ class Store:
     async def open(cls, path: Path) -> "Store":
         """Rebuilds a damaged or lost file. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, sentences)
-        writer = await Writer.open(path, connect)
+        writer = await Writer.open(path, partial(open_checked, path, sentences))
         store = cls(path, tuple(sentences), writer)
         for sentence in sentences:
             log.warning("%s", sentence)
@@ -352,19 +344,19 @@ class Store:
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
         damaged file aside and rebuilds it."""
-        return await asyncio.to_thread(self._beside, "check", check)
+        return await asyncio.to_thread(self._beside, "check", connect.check)
 
     async def copy_to(self, target: Path) -> None:
         """A verified copy that stands alone; it replaces an older one of that name."""
-        await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
+        await asyncio.to_thread(self._beside, "copy", lambda db: connect.copy_verified(db, target))
 
     def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
         """With a second connection, in the caller's thread."""
         try:
-            with contextlib.closing(connect_to_read(self.path)) as db:
+            with contextlib.closing(connect.connect_to_read(self.path)) as db:
                 return work(db)
         except sqlite3.Error as error:
-            raise explain(verb, self.path, error) from error
+            raise connect.explain(verb, self.path, error) from error
 
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]

@@ -15,7 +15,6 @@ from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
-    Kept,
     Proof,
     RecoveryKind,
     Repair,
@@ -436,7 +435,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     )
     found = may_repair_end_it(case, repair) if step in UNPAIRING else None
     proof = PUT_BACK if step is RecoveryKind.RESTORE else found
-    assert not isinstance(proof, Kept), "the ladder allowed it"
+    assert proof is None or isinstance(proof, Proof), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {acting.where}", proof=proof)
 
 

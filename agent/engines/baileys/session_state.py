@@ -7,22 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import (
-    PASSKEY_REQUIRED,
-    PASSKEY_SUSPECTED,
-    Claim,
-    ConnectionStatus,
-    Happening,
-)
+from agent.core import words
 from agent.engines import base, whatsapp
 from agent.engines.baileys import peer_keys, rules
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
 
-Status = ConnectionStatus
+Status = words.ConnectionStatus
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
-WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
+WAITING = frozenset({"qr_idle", words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MOST_PEERS = 1000
 MISSING, FAILING = "parts_missing", "worker_failed"
@@ -78,18 +72,18 @@ def why_closed(
     """`proved`: it refused a login, or says that the device was removed; else the next login tells
     what is so. `codes`: how many this login showed. `expire`: seconds until a ban ends, where
     WhatsApp said so."""
-    words = f"{code} {raw}" if code is not None else raw
+    said = f"{code} {raw}" if code is not None else raw
     if code is None:
-        return Ended("connection_lost", words)
+        return Ended("connection_lost", said)
     if raw.startswith("WebSocket Error"):
         # It never reached WhatsApp: the number is the library's, or a proxy's that answered.
-        return Ended("connection_lost", words)
+        return Ended("connection_lost", said)
     if code == 408 and not paired and codes:
-        return Ended("qr_idle", words)
+        return Ended("qr_idle", said)
     if code in _FINAL and not proved:
-        return Ended("conflict" if "(conflict)" in raw else "connection_lost", words)
+        return Ended("conflict" if "(conflict)" in raw else "connection_lost", said)
     until = now_wall + expire if code == 402 and expire else None
-    return Ended(whatsapp.WHATSAPP_CODES.get(code, "unknown"), words, until)
+    return Ended(whatsapp.WHATSAPP_CODES.get(code, "unknown"), said, until)
 
 
 def stray_words(event: Mapping[str, Any]) -> str:
@@ -104,7 +98,7 @@ class SessionState:
 
     def __init__(self, folder: Path, reporter: base.Reporter) -> None:
         self._folder = folder
-        self.claim = Claim(Status.INITIALIZING, phase="process")
+        self.claim = words.Claim(Status.INITIALIZING, phase="process")
         self.spoiled = False
         """The client's store failed: its memory is not what the disk holds, so it ends first."""
         self.lost_pre_keys: set[str] = set()
@@ -160,15 +154,15 @@ class SessionState:
         return self._frame_age + time.monotonic() - self._frame_at
 
     def happened(self, kind: str, **detail: Any) -> None:
-        self._reporter.happened(Happening(kind, detail))
+        self._reporter.happened(words.Happening(kind, detail))
 
-    def change(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+    def change(self, status: words.ConnectionStatus, reason: str = "", **more: Any) -> None:
         """A new claim, which the worker hears."""
         rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
         self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
         self._reporter.claim(self.current())
 
-    def current(self) -> Claim:
+    def current(self) -> words.Claim:
         claim = replace(self.claim, proof_age=self.frame_age())
         if claim.status is Status.QR_REQUIRED:
             # A claim that asks for a code never says paired as well.
@@ -197,12 +191,12 @@ class SessionState:
         self._code = base.Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.
-        asked = PASSKEY_REQUIRED if self.claim.reason == PASSKEY_REQUIRED else ""
+        asked = words.PASSKEY_REQUIRED if self.claim.reason == words.PASSKEY_REQUIRED else ""
         self.change(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
 
     def _on_passkey(self, _event: Mapping[str, Any]) -> None:
         if not self.claim.paired:
-            self.change(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
+            self.change(Status.QR_REQUIRED, words.PASSKEY_REQUIRED, phase="login")
 
     def _on_accepted(self, _event: Mapping[str, Any]) -> None:
         """The phone took the pairing code; WhatsApp links the device now, or says no more."""
@@ -250,10 +244,10 @@ class SessionState:
             now_wall=time.time(),
         )
         reason = ended.reason
-        if reason == "qr_idle" and self.claim.reason == PASSKEY_REQUIRED:
+        if reason == "qr_idle" and self.claim.reason == words.PASSKEY_REQUIRED:
             reason = self.claim.reason  # why no scan succeeded
         elif reason == "qr_idle" and self.is_pairing:
-            reason = PASSKEY_SUSPECTED
+            reason = words.PASSKEY_SUSPECTED
         if reason == "logout":
             self.claim = replace(self.claim, paired=False)
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
