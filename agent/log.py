@@ -22,9 +22,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from agent import errors, redaction
 from agent.core.words import Category
-from agent.errors import WaError
-from agent.redaction import redact
 
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")
@@ -54,7 +53,7 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
     """Around what no session needs to run: its failure is logged, and the agent goes on."""
     try:
         yield
-    except (WaError, OSError) as error:
+    except (errors.WaError, OSError) as error:
         log.error("%s: %s", cannot, error)
 
 
@@ -212,10 +211,10 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
     trace = ""
     if record.exc_info and record.exc_info[1] is not None:
         trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        trace = redact(trace[-2 * LONGEST :])[-LONGEST:]
+        trace = redaction.redact(trace[-2 * LONGEST :])[-LONGEST:]
         trace = "\n".join(clean(line) for line in trace.splitlines())
     # Cut after the redaction, which does not recognise half a secret.
-    return clean(redact(message[: 2 * LONGEST])[:LONGEST]), trace
+    return clean(redaction.redact(message[: 2 * LONGEST])[:LONGEST]), trace
 
 
 def level_word(record: logging.LogRecord) -> str:

@@ -12,11 +12,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from agent import BUILD, VERSION
+from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
-from agent.errors import Refused, WaError
-from agent.files import write_whole
 
 
 def add(commands: Commands) -> None:
@@ -87,7 +85,7 @@ def _greet(state: Path, listen: str) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.1)
-        with suppress(OSError, WaError):  # it is still starting
+        with suppress(OSError, errors.WaError):  # it is still starting
             # Another agent's lock is named by this one, which then ends.
             if (state / "lock").read_text().strip() != str(os.getpid()):
                 continue
@@ -168,13 +166,13 @@ def init_config(options: Options) -> int:
     config = load_config(None, {}, overrides=given_settings(options))
     text = render_config(config)
     if target.exists() and not options.force:
-        raise Refused(f"cannot write {target}: it exists; --force replaces it")
+        raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
     try:
         before = target.stat() if target.exists() else None
         mode = 0o644 if before is None else before.st_mode & 0o777
         group = None if before is None else before.st_gid
         # Written in place, a full disk or a kill would leave half a file.
-        write_whole(target.resolve(), text.encode(), mode=mode, group=group)
+        files.write_whole(target.resolve(), text.encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
@@ -221,13 +219,13 @@ def install_units(options: Options) -> int:
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
-        raise Refused(
+        raise errors.Refused(
             f"cannot install units for {program}: install the program by pip into a virtual"
             " environment of its own, as /opt/wa-agent-venv; a checkout has scripts/install",
             code="no_environment",
         )
     if os.geteuid() != 0:
-        raise Refused("cannot install units: run it as root", code="not_root")
+        raise errors.Refused("cannot install units: run it as root", code="not_root")
     _refuse_foreign(program)
     baileys = ("--baileys", "yes") if options.engine else ()
     arguments = (share / "install-units", "--prefix", PREFIX, "--program", program, *baileys)
@@ -241,7 +239,9 @@ def _refuse_foreign(program: Path) -> None:
     python = Path(sys.executable).resolve()
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
-            raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
+            raise errors.Refused(
+                f"cannot install units: the services cannot read {place}", code="hidden"
+            )
     paths = {python, program, *program.rglob("*")}
     # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
     # folders say who may put something there.
@@ -250,6 +250,6 @@ def _refuse_foreign(program: Path) -> None:
     for path in sorted(filter(os.path.lexists, paths)):
         status = path.lstat()
         if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
-            raise Refused(
+            raise errors.Refused(
                 f"cannot install units: not only root may change {path}", code="not_only_roots"
             )

@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
-from agent.core.reasons import reason_of
+from agent.core import model, reasons
 from agent.errors import InvalidRequest, Refused, TryLater
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         if status == "CONNECTED":
             return instance
         # Where it is down for a hopeless reason, only a person helps.
-        if not shows_code and not (down and reason and reason_of(reason).hopeless):
+        if not shows_code and not (down and reason and reasons.reason_of(reason).hopeless):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
             if shows_code:
@@ -466,8 +465,10 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
 
     health = instance["health"]
-    state = ConnectionStatus(health["state"])
-    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    state = model.ConnectionStatus(health["state"])
+    verdict = model.HealthVerdict(
+        model.Health(health["verdict"]), state, health["reason"], health["sentence"]
+    )
     ladder = LADDERS[trouble_of(verdict)]
     steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
     return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
@@ -600,7 +601,7 @@ def id_for(session: "FoundSession", given: str | None) -> str:
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
     ascii_name = name.encode("ascii", "ignore").decode().strip("-")
     try:
-        return parse_instance_id(ascii_name)
+        return model.parse_instance_id(ascii_name)
     except InvalidRequest:
         return ""
 
