@@ -463,8 +463,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
         if ending == Ending.GAVE_UP:
             raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
-        cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
-        raise TryLater(cause, code="cleanup_failed")
+        raise TryLater(f"cannot clean up {facts.id}: {_trouble(facts)}", code="cleanup_failed")
     if _is_well(verdict):
         if ending is Ending.NO_STEP:
             answer["healthy"] = True

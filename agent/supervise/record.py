@@ -278,15 +278,10 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     facts.noted_drop = drop.key
     if not facts.observed and facts.record.reason == code:
         return  # an earlier agent counted it already
-    facts.record = after_drop(
-        facts.record,
-        code,
-        gate.settings.config.reconnect,
-        facts.at_wall,
-        random.random(),
-        until_wall=drop.until_wall,
-        ours=not facts.wait.reason or facts.record.status is Status.CONNECTED,
-    )
+    record, rules, luck = facts.record, gate.settings.config.reconnect, random.random()
+    at_wall, until = facts.at_wall, drop.until_wall
+    ours = not facts.wait.reason or record.status is Status.CONNECTED
+    facts.record = after_drop(record, code, rules, at_wall, luck, until_wall=until, ours=ours)
     if code != "logout" or not facts.asked.logout:
         facts.counters.errors[code] += 1
     gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)

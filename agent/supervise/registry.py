@@ -14,10 +14,11 @@ from agent.clock import boot_now
 from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
-from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.health import judge_health
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.session import Counters, Session
-from agent.core.words import ADOPTED
+from agent.core.words import ADOPTED, Category, ConnectionStatus
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, VaultError, WaError
@@ -179,8 +180,14 @@ class Registry:
         return {id: self.view(id) for id in self.facts}
 
     def view(self, id: InstanceId) -> Session:
-        """A copy for those who keep it while the session goes on."""
-        return copy(self.present(id))
+        """A copy for those who keep it while the session goes on. Its proof may have become too old
+        since its last pass, as in a suspend of the machine: then it is not CONNECTED."""
+        shown, policy = copy(self.present(id)), self.settings.config.health_policy
+        old = (shown.proof_age or 0.0) > policy.proof_limit
+        if old and shown.record.status is ConnectionStatus.CONNECTED:
+            shown.verdict = judge_health(shown, policy, shown.at)
+            shown.record = replace(shown.record, status=shown.verdict.state)
+        return shown
 
     def present(self, id: InstanceId) -> Session:
         """The session itself, brought up to date; read it at once."""
