@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from agent import errors
@@ -490,7 +489,7 @@ class Backend:
             if self.claim.up:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
-                for seat in sorted(seats, key=attrgetter("looked")):
+                for seat in sorted(seats, key=lambda seat: seat.looked):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")

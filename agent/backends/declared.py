@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ class Backends:
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
     look: Look = field(init=False)
-    tasks: Tasks = field(default_factory=partial(Tasks, crashed))
+    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
     """Why sessions are not adopted, as the log has it."""

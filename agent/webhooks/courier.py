@@ -23,7 +23,6 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -207,7 +206,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         limit=POSTS,
     )
     loop = asyncio.get_running_loop()
-    connector._factory = partial(_HeadFirst, loop=loop)  # type: ignore[assignment]
+    connector._factory = lambda: _HeadFirst(loop=loop)  # type: ignore[assignment]
     return connector
 
 

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,7 +318,9 @@ class Session:
         def report(step: str) -> None:
             self.seat.happened(Happening("repair_step", {"text": step}))
 
-        went_down = partial(setattr, self.known, "hung_up", True)
+        def went_down() -> None:
+            self.known.hung_up = True
+
         return calls.DownAndUp(self._calls, self._keys, id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
