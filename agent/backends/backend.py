@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agent import errors
+from agent import errors, log
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration, with_secrets
@@ -31,7 +31,6 @@ from agent.core.session import Session
 from agent.core.words import Address, Claim, Happening, InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
 from agent.link import client, wire
-from agent.log import log
 
 if TYPE_CHECKING:
     from agent.backends import evolution

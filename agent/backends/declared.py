@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, Look, Seat, crashed
 from agent.config.config import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
@@ -20,7 +20,6 @@ from agent.core.model import Health, Instance, InstanceId, JournalEntry, Signal,
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, BackendView, Session
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED, RemoteSession, parse_instance_id
 from agent.engines.tasks import Tasks
-from agent.log import log
 from agent.store.database import Store
 
 LET_GO = "let_go:{}/"

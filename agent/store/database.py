@@ -14,9 +14,8 @@ from typing import Unpack
 
 from sqlite_utils import Database
 
-from agent import errors, files
+from agent import errors, files, log
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.log import log
 from agent.store import connect, rows
 from agent.store.writer import T, Writer
 

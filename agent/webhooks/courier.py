@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import logging
 import random
 import socket
 import ssl
@@ -29,10 +28,9 @@ import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
 
-from agent import VERSION, clock, errors
+from agent import VERSION, clock, errors, log
 from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
-from agent.log import log
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -440,8 +438,8 @@ class Courier:
             except (errors.Refused, errors.NotFound):
                 pass  # it was deleted, or keeps nothing
             except errors.WaError as error:
-                level = logging.ERROR if isinstance(error, errors.StoreError) else logging.DEBUG
-                log.log(level, "webhook %s: %s", self.name, error)
+                say = log.error if isinstance(error, errors.StoreError) else log.debug
+                say("webhook %s: %s", self.name, error)
                 pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
                 await asyncio.sleep(pause)
                 source.news.set()

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors, files
+from agent import clock, errors, files, log
 from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
 from agent.backends.whaticket import calls, keys, logs
@@ -22,7 +22,6 @@ from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines import base, tasks
 from agent.engines.baileys.session_state import PATTERN_WORDS
-from agent.log import log
 
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""

@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.backends.http import Answer, Http, ServerDown, cannot
 from agent.backends.whaticket import contract, logs
 from agent.backends.whaticket.keys import Record, SessionKeys
 from agent.config.config import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines import base, tasks, whatsapp
-from agent.log import log
 
 Status = ConnectionStatus
 
