@@ -239,9 +239,8 @@ def _refuse_foreign(program: Path) -> None:
     python = Path(sys.executable).resolve()
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
-            raise errors.Refused(
-                f"cannot install units: the services cannot read {place}", code="hidden"
-            )
+            why = f"cannot install units: the services cannot read {place}"
+            raise errors.Refused(why, code="hidden")
     paths = {python, program, *program.rglob("*")}
     # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
     # folders say who may put something there.
@@ -250,6 +249,5 @@ def _refuse_foreign(program: Path) -> None:
     for path in sorted(filter(os.path.lexists, paths)):
         status = path.lstat()
         if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
-            raise errors.Refused(
-                f"cannot install units: not only root may change {path}", code="not_only_roots"
-            )
+            why = f"cannot install units: not only root may change {path}"
+            raise errors.Refused(why, code="not_only_roots")
