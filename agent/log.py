@@ -20,7 +20,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from agent import errors, redaction
 from agent.core.words import Category
@@ -38,6 +37,8 @@ LOG_LIMIT = 1 << 20
 
 log = logging.getLogger("agent")
 """Of the agent's lines about itself, or with `about` about one session."""
+debug, info, warning, error, exception = log.debug, log.info, log.warning, log.error, log.exception
+"""For a module that has this one as `log`."""
 
 
 def clean(text: str) -> str:
@@ -236,7 +237,7 @@ def as_text(record: logging.LogRecord, message: str, trace: str) -> str:
 
 def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
     category, instance = _about(record)
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         + f".{int(record.msecs):03d}Z",
         "level": level_word(record),

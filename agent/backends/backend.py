@@ -19,10 +19,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from agent import errors
+from agent import errors, log
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration, with_secrets
@@ -32,7 +31,6 @@ from agent.core.session import Session
 from agent.core.words import Address, Claim, Happening, InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
 from agent.link import client, wire
-from agent.log import log
 
 if TYPE_CHECKING:
     from agent.backends import evolution
@@ -490,7 +488,7 @@ class Backend:
             if self.claim.up:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
-                for seat in sorted(seats, key=attrgetter("looked")):
+                for seat in sorted(seats, key=lambda seat: seat.looked):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")

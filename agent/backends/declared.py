@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, Look, Seat, crashed
 from agent.config.config import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
@@ -21,7 +20,6 @@ from agent.core.model import Health, Instance, InstanceId, JournalEntry, Signal,
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, BackendView, Session
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED, RemoteSession, parse_instance_id
 from agent.engines.tasks import Tasks
-from agent.log import log
 from agent.store.database import Store
 
 LET_GO = "let_go:{}/"
@@ -47,7 +45,7 @@ class Backends:
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
     look: Look = field(init=False)
-    tasks: Tasks = field(default_factory=partial(Tasks, crashed))
+    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
     """Why sessions are not adopted, as the log has it."""

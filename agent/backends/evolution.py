@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.backends.backend import Look, Seat
 from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
@@ -24,7 +24,6 @@ from agent.config.config import BackendDeclaration
 from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines import base, tasks, whatsapp
 from agent.files import make_folder, write_whole
-from agent.log import log
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""

@@ -17,7 +17,6 @@ from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.core.addresses import refuse_address
-from agent.files import files.write_whole
 
 
 def add(commands: Commands) -> None:
@@ -241,9 +240,8 @@ def _refuse_foreign(program: Path) -> None:
     python = Path(sys.executable).resolve()
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
-            raise errors.Refused(
-                f"cannot install units: the services cannot read {place}", code="hidden"
-            )
+            why = f"cannot install units: the services cannot read {place}"
+            raise errors.Refused(why, code="hidden")
     paths = {python, program, *program.rglob("*")}
     # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
     # folders say who may put something there.

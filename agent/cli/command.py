@@ -36,7 +36,7 @@ COMMANDS = (
     ("agent.messages.commands", "a session", "messages outbox"),
     ("views", "what happens", "list show why reasons top events logs"),
     ("doctor", "what happens", "doctor"),
-    ("session", "repairs", "repair recover ensure-healthy cleanup incidents health"),
+    ("repairs", "repairs", "repair recover ensure-healthy cleanup incidents health"),
     ("session", "copies, and moving in", "snapshot snapshots restore trash removed"),
     ("agent.moving.commands", "copies, and moving in", "export import"),
     ("pair", "copies, and moving in", "pair"),
@@ -44,7 +44,7 @@ COMMANDS = (
     ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
     ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
     ("agent", "this installation", "run version config key install-units"),
-    ("session", "trying it out", "sandbox"),
+    ("drills", "trying it out", "sandbox"),
     ("agent", "trying it out", "demo"),
 )
 """The modules of commands, below agent/cli or of another room, each with its title in the help and

@@ -189,9 +189,8 @@ def _sentence(claim: words.Claim) -> str:
 
 def find_visible_browser(named: str = "") -> process.Program:
     """The named one, else the first that the machine has; ConfigError says what to install."""
-    for name in (
-        (named, str(Path(named).absolute())) if named else (*process.BINARIES[CHROMIUM], *_NAMES)
-    ):
+    usual = (*process.BINARIES[CHROMIUM], *_NAMES)
+    for name in (named, str(Path(named).absolute())) if named else usual:
         if (path := in_path(name)) is not None:
             return process.Program(CHROMIUM, Path(path).absolute(), visible=True)
     raise ConfigError(

@@ -4,12 +4,10 @@ shallow copy. Below: what is shown of backends."""
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from agent.core import figures, model, reasons
+from agent.core import figures, model, reasons, reconnect
 from agent.core.crypto import CryptoWindow
-from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.words import ConnectionStatus, InstanceId, ServerClaim, SessionFiles
 
@@ -83,7 +81,7 @@ class Counters:
     )
     """By name and word, the counts of COUNTS."""
     messages: Counter[str] = field(
-        default_factory=partial(Counter, dict.fromkeys(MESSAGE_DIRECTIONS, 0))
+        default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
     per_minute: dict[str, figures.PerMinute] = field(
         default_factory=lambda: {"in": figures.PerMinute(), "out": figures.PerMinute()}
@@ -327,7 +325,7 @@ class Session:
         asks = claim.phase == "loaded" or claim.reason in reasons.NETWORK_CODES
         return by_itself or (claim.status in STARTING and asks)
 
-    def gave_up(self, policy: ReconnectPolicy) -> str:
+    def gave_up(self, policy: reconnect.ReconnectPolicy) -> str:
         """The code for which the agent ended its tries; "" while it goes on trying."""
         record, reason = self.record, self.last_reason
         if reason.hopeless:
@@ -360,7 +358,7 @@ class Session:
 
     def forgive(self, **changes: Any) -> None:
         """An operator's order, or another pairing: try now, whatever happened before."""
-        self.record = replace(forgive(self.record), **changes)
+        self.record = replace(reconnect.forgive(self.record), **changes)
 
     def order(self, override: model.Override) -> None:
         """Take an operator's order, which holds for this boot."""

@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.catalog import entry_of
 from agent.files import failpoint
-from agent.log import about, log
 from agent.messages.incoming import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
@@ -204,7 +203,7 @@ class SessionSender:
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tries.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a try to send failed", exc_info=error, extra=about(self.id))
+            log.error("a try to send failed", exc_info=error, extra=log.about(self.id))
         self._wake.set()
 
     def _patience(self) -> float:
@@ -260,7 +259,7 @@ class SessionSender:
         except errors.WaError as error:
             await self._failed(waiting, error, engine)
         except Exception as error:
-            log.exception("internal error: it may have sent a message", extra=about(self.id))
+            log.exception("internal error: it may have sent a message", extra=log.about(self.id))
             unsure = errors.TryLater(f"internal error: {type(error).__name__}", code=UNSURE)
             await self._failed(waiting, unsure, engine)
         else:
@@ -300,7 +299,7 @@ class SessionSender:
             at = row.not_before_wall
             await self._outbox.change(row.number, row.state, not_before_wall=at, **told)
         except errors.StoreError as failure:
-            log.error("cannot note a try: %s", failure, extra=about(self.id))
+            log.error("cannot note a try: %s", failure, extra=log.about(self.id))
         self._put_back(waiting)
 
     async def _unsure(self, waiting: Waiting, words: str) -> None:
@@ -326,7 +325,7 @@ class SessionSender:
                 break
             except errors.StoreError as error:
                 if not said:
-                    log.error("an end is written later: %s", error, extra=about(self.id))
+                    log.error("an end is written later: %s", error, extra=log.about(self.id))
                     self.ended(waiting, state, reason, end)
                 said = True
                 await asyncio.sleep(5.0)

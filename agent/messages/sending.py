@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import clock, files
+from agent import clock, files, log
 from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
 from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
-from agent.log import about, log
 from agent.messages import incoming, settings
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
@@ -442,7 +441,7 @@ class Sending:
                 sender.drop(waiting)
                 waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
         await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
-        log.warning("%s", words, extra=about(id))
+        log.warning("%s", words, extra=log.about(id))
         told, now = {"count": len(gone)}, time.time()
         await self._store.note(
             JournalEntry("outbox_dropped", words, instance=id, wall=now, detail=told)

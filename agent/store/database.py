@@ -9,15 +9,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from sqlite_utils import Database
 
-from agent import errors, files
+from agent import errors, files, log
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.log import log
 from agent.store import connect, rows
 from agent.store.writer import T, Writer
 
@@ -253,7 +251,7 @@ class Store:
     async def open(cls, path: Path) -> "Store":
         """Rebuilds a damaged or lost file. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        writer = await Writer.open(path, partial(open_checked, path, sentences))
+        writer = await Writer.open(path, lambda: open_checked(path, sentences))
         store = cls(path, tuple(sentences), writer)
         for sentence in sentences:
             log.warning("%s", sentence)

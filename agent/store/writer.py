@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlite_utils import Database
 
-from agent import errors, files
-from agent.log import log
+from agent import errors, files, log
 from agent.store.connect import code_of, explain
 
 T = TypeVar("T")

@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from agent import errors, files
+from agent import errors, files, log
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
-from agent.log import about, going_on, log
 from agent.vault import folders, snapshots, tree
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
@@ -59,9 +58,9 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                log.warning("%s waits for its folder", place.path / name, extra=about(id))
+                log.warning("%s waits for its folder", place.path / name, extra=log.about(id))
                 continue
-            with going_on(), doing("bring back", folder):
+            with log.going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
 
 
@@ -195,7 +194,7 @@ def put_in_place(
                     _move_in(id, top, staging)
                 except (OSError, errors.VaultError):
                     if replaces and not os.path.lexists(root / id):
-                        with going_on(f"the session of {id} waits for the next start"):
+                        with log.going_on(f"the session of {id} waits for the next start"):
                             names = (its.name for its in folders.list_trash(root) if its.id == id)
                             folders.restore_trash(root, next(names))
                     raise

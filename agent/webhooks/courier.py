@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import logging
 import random
 import socket
 import ssl
@@ -23,17 +22,15 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
 
-from agent import VERSION, clock, errors
+from agent import VERSION, clock, errors, log
 from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
-from agent.log import log
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -207,7 +204,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         limit=POSTS,
     )
     loop = asyncio.get_running_loop()
-    connector._factory = partial(_HeadFirst, loop=loop)  # type: ignore[assignment]
+    connector._factory = lambda: _HeadFirst(loop=loop)  # type: ignore[assignment]
     return connector
 
 
@@ -441,8 +438,8 @@ class Courier:
             except (errors.Refused, errors.NotFound):
                 pass  # it was deleted, or keeps nothing
             except errors.WaError as error:
-                level = logging.ERROR if isinstance(error, errors.StoreError) else logging.DEBUG
-                log.log(level, "webhook %s: %s", self.name, error)
+                say = log.error if isinstance(error, errors.StoreError) else log.debug
+                say("webhook %s: %s", self.name, error)
                 pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
                 await asyncio.sleep(pause)
                 source.news.set()

@@ -9,11 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors, files
+from agent import clock, errors, files, log
 from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
 from agent.backends.whaticket import calls, keys, logs
@@ -23,7 +22,6 @@ from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
 from agent.engines import base, tasks
 from agent.engines.baileys.session_state import PATTERN_WORDS
-from agent.log import log
 
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
@@ -319,7 +317,9 @@ class Session:
         def report(step: str) -> None:
             self.seat.happened(Happening("repair_step", {"text": step}))
 
-        went_down = partial(setattr, self.known, "hung_up", True)
+        def went_down() -> None:
+            self.known.hung_up = True
+
         return calls.DownAndUp(self._calls, self._keys, id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:

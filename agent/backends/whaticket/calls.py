@@ -12,16 +12,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, log
 from agent.backends.http import Answer, Http, ServerDown, cannot
 from agent.backends.whaticket import contract, logs
 from agent.backends.whaticket.keys import Record, SessionKeys
 from agent.config.config import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines import base, tasks, whatsapp
-from agent.log import log
 
 Status = ConnectionStatus
 
@@ -118,7 +116,7 @@ class WhaticketCalls:
             raise cannot(f"find {id!r:.60}", UNKNOWN, "remote_missing")
         return row
 
-    async def do(self, what: str, name: str, id: str = "", body: Any = None) -> None:
+    async def do(self, what: str, name: str, id: str = "", body: object = None) -> None:
         """By the route of that name. `what` is for people: "start session 7"."""
         route = self.own.needed(name, what)
         answer = await self._ask(route, id, body)
@@ -137,7 +135,7 @@ class WhaticketCalls:
         return all(row.id != id for row in rows)
 
     async def _ask(
-        self, route: contract.Route, id: str = "", body: Any = None, *, urgent: bool = False
+        self, route: contract.Route, id: str = "", body: object = None, *, urgent: bool = False
     ) -> Answer:
         token = self._token or await self._log_in("", urgent)
         ask = partial(self._http.ask, route.verb, route.at(id), body, urgent=urgent)

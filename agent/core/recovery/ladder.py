@@ -5,7 +5,6 @@ In each pass: `repair, decision = step_repair(case, repair)`, save the repair, c
 `plan_step(decision, ...)`, `repair = after_action(...)`, save it. How a repair is joined, hurried
 and gone on with is in repair.py."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.core import breaker, reasons, session, words
@@ -33,7 +32,7 @@ _ALL = (
     RecoveryKind.LOGOUT_RESTART,
     RecoveryKind.CLEANUP,
 )
-LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
+LADDERS: dict[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.CONNECTION: _ALL,
     # New keys with the peers that fail come first: they delay the messages of no other.
     Trouble.KEYS: (RecoveryKind.REGENERATE_KEYS, *_ALL),

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from agent import errors, files
 from agent.core.setting import setting
@@ -42,7 +41,7 @@ class SandboxSettings:
     account: str = setting("", 'number of the phone; "" = made from the id of the instance')
 
 
-def read_settings(raw: Mapping[str, Any]) -> SandboxSettings:
+def read_settings(raw: Mapping[str, object]) -> SandboxSettings:
     """ConfigError names the setting that cannot be used."""
     return base.read_table(SandboxSettings, raw, "sandbox setting")
 
