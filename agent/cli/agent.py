@@ -136,8 +136,8 @@ def check_config(options: Options) -> int:
     warnings = [*config.warnings]
     for hook in webhooks_of(config):
         host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")
-        why = refuse_address(host, private=hook.private)
-        if "private = true" in why:  # a name is judged once it is resolved
+        # A name is judged once it is resolved.
+        if "private = true" in (why := refuse_address(host, private=hook.private)):
             warnings.append(f"nothing is sent to webhook {hook.name}, at {host}: {why}")
     for sentence in () if options.json else warnings:
         say(f"wa-agent: {sentence}")
