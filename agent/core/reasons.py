@@ -119,6 +119,11 @@ ROWS = (
         base=1.0,
         detailed=True,
     ),
+    _endless(
+        "no_lease",
+        "the machine of this session holds no lease of its fleet",
+        "`wa-agent fleet status` shows the leases; the session starts with the next one.",
+    ),
     _at_once(
         "restart_required",
         "WhatsApp asks for a new connection (as it does once after each pairing)",

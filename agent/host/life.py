@@ -90,6 +90,7 @@ class Host(Protocol):
 
 SYSTEMDS_OWN = {
     66: "its folder or its identity file cannot be used",
+    77: "the lease of its machine ended",
     200: "its working folder cannot be entered",
     203: "its program cannot be executed",
     216: "its group is unknown",

@@ -31,9 +31,8 @@ async def answer_with(works: Mapping[str, Work], call: Call) -> Answer:
         async with asyncio.timeout(deadline):
             return await work(call.args)
     except TimeoutError as error:
-        raise EngineError(
-            f"cannot {call.do}: the engine took longer than {deadline:.1f} s", code="timeout"
-        ) from error
+        why = f"cannot {call.do}: the engine took longer than {deadline:.1f} s"
+        raise EngineError(why, code="timeout") from error
 
 
 def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
@@ -66,10 +65,8 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         if not isinstance(name, str):
             raise InvalidRequest("cannot do a command: it has no name", field="name")
         if reports.suspect and name in PAIRING_COMMANDS:
-            raise EngineError(
-                "cannot pair it: it was paired and came up unpaired; restore its files first",
-                code="suspect",
-            )
+            why = "it was paired and came up unpaired; restore its files first"
+            raise EngineError(f"cannot pair it: {why}", code="suspect")
         return await engine.command(name, object_of(args, "arguments"))
 
     return {

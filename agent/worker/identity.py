@@ -30,6 +30,7 @@ class Identity:
     """Whether a phone was linked, as far as the agent heard."""
     account: str = ""
     """Whose phone; "" = not known."""
+    leased: bool = False
     of_wings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The settings of each room's part in a worker, by the room's name."""
 
@@ -48,10 +49,8 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
         raise FolderUnusable(f"cannot use {path}: {error}") from error
     # Without what the agent reads itself.
     settings = {name: it for name, it in file.settings.items() if name not in AGENT_SETTINGS}
-    return Identity(
-        *(id, folder, file.engine, settings, file.ended, file.paired, file.account),
-        of_wings=file.of_wings,
-    )
+    own = (id, folder, file.engine, settings, file.ended, file.paired, file.account)
+    return Identity(*own, leased=file.leased, of_wings=file.of_wings)
 
 
 def refuse_foreign_group(folder: Path) -> None:
@@ -82,9 +81,8 @@ def lock_held(folder: Path) -> Iterator[None]:
             held.enter_context(folder_locked(folder))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise TryLater(
-                f"cannot lock {folder}: another worker holds this session", code="locked"
-            ) from error
+            why = f"cannot lock {folder}: another worker holds this session"
+            raise TryLater(why, code="locked") from error
         yield
 
 
@@ -123,8 +121,6 @@ def _shown(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         with suppress(OSError):
             status = path.lstat()
-            text += (
-                f" (owner {status.st_uid}:{status.st_gid}, mode {status.st_mode & 0o7777:04o};"
-                f" this worker is {os.geteuid()}:{os.getegid()})"
-            )
+            its = f"owner {status.st_uid}:{status.st_gid}, mode {status.st_mode & 0o7777:04o}"
+            text += f" ({its}; this worker is {os.geteuid()}:{os.getegid()})"
     return text

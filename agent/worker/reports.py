@@ -57,6 +57,8 @@ class Reports:
         """`changed` is set when STATUS= may have to be another."""
         self.changed = changed
         self.crashed = crashed
+        self.instead: Claim | None = None
+        """It is claimed in place of the engine's claims."""
         self.keeper: Keeper = KeepsNothing()
         """Who takes what arrives."""
         self._id = id
@@ -80,7 +82,7 @@ class Reports:
 
     def renew(self, claim: Claim) -> Claim:
         """Take what a probe found as the newest claim, without telling it; the claim to send."""
-        claim = self._pairing.judge(claim)
+        claim = self.instead or self._pairing.judge(claim)
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at

@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
@@ -146,11 +146,18 @@ async def run_session(
     if intake is not None:
         intake.serve(engine)
         works = {**intake.works, **works}
-    closing = False
+    closing, fence = False, None
+    if identity.leased:
+        from agent.worker.fence import Fence  # with ctypes
+
+        fence = Fence(engine, reports, life.notifier)
+        works["lease"] = fence.lease
 
     async def answer(call: Call) -> Answer:
         if closing:
             raise EngineError(f"cannot {call.do}: the session is being closed", code="stopping")
+        if fence is not None:
+            fence.admit(call.do)
         return await answer_with(works, call)
 
     server = await LinkServer.open(link_path, life.hello, answer, reports.current)
@@ -158,7 +165,7 @@ async def run_session(
     try:
         return await life.spend(
             {
-                "connect": _connect(engine),
+                "connect": _connect(engine, fence.opened() if fence else None),
                 "status": tell_status(reports.changed, reports.status_text, life.notifier),
                 "watch": watch_engine(engine, reports, life.notifier, life.watchdog),
             },
@@ -174,6 +181,8 @@ async def run_session(
             if intake is not None:
                 await intake.close()
         finally:
+            if fence is not None and not isinstance(life, ProcessLife):
+                fence.close()  # a process keeps it to its end, which may hang
             await life.end(server)
 
 
@@ -201,18 +210,17 @@ def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> 
     async def probe(args: Mapping[str, Any]) -> Answer:
         return {**await ask(args), "open_fds": open_files(), "folder": own.describe()}
 
-    async def use(_args: Mapping[str, Any]) -> Answer:
-        return own_use()
-
     return works | {
         "save": plain(save),
         "close": plain(life.stop),
         "probe": probe,
-        "own_use": use,
+        "own_use": own_use,
     }
 
 
-async def _connect(engine: Engine) -> None:
+async def _connect(engine: Engine, allowed: Awaitable[None] | None) -> None:
+    if allowed is not None:
+        await allowed
     try:
         async with asyncio.timeout(FIRST_CONNECT):
             await engine.connect()
@@ -222,7 +230,7 @@ async def _connect(engine: Engine) -> None:
         log.error("cannot connect: the engine did not begin in %g s", FIRST_CONNECT)
 
 
-def own_use() -> dict[str, Any]:
+async def own_use(_args: Mapping[str, Any]) -> Answer:
     """Memory and processor time of this process and all its children, as the kernel shows them.
 
     The agent is another user, behind a wall: it cannot count a worker's files, and where the kernel

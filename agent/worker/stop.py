@@ -78,8 +78,6 @@ async def _ended(what: str, task: asyncio.Future[None]) -> bool:
         await asyncio.wait({task}, timeout=1.0)
         log.error("cannot %s in time", what)
         return False
-    error = task.exception()
-    if error is not None:
+    if (error := task.exception()) is not None:
         log.error("cannot %s: %s", what, error)
-        return False
-    return True
+    return error is None
