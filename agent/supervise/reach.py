@@ -168,7 +168,7 @@ LOOK_EVERY, LOOK_TIMEOUT = 2.0, 3.0
 """Seconds from one look that failed to the next; what one may take."""
 FRESH = 5.0
 """For how long a good look, or a connection, stays valid."""
-BLIND, NEXT_BLIND = 300.0, 3.0
+FIRST_TRY, NEXT_TRY = 300.0, 3.0
 """After so long one session tries although the looks fail; how much longer each pause is."""
 UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
 """Pauses between two such tries where no look was good yet: looks may not work here at all."""
@@ -199,7 +199,7 @@ class Reach:
     """When it could last be reached again."""
     seen: bool = False
     """A look was good once: looks work here."""
-    blind: bool = False
+    looks_ignored: bool = False
     """A session connected although the looks failed: looks are ignored until one is good."""
     tries: int = 0
     """Tries in spite of failed looks, since it is away."""
@@ -207,7 +207,7 @@ class Reach:
 
     @property
     def away(self) -> bool:
-        return self.away_since is not None and not self.blind
+        return self.away_since is not None and not self.looks_ignored
 
     @property
     def sentence(self) -> str:
@@ -216,11 +216,11 @@ class Reach:
     @property
     def next_moment(self) -> float:
         """While it is away: no session tries before, unless its state changes."""
-        if self.away_since is None or self.blind:
+        if self.away_since is None or self.looks_ignored:
             return 0.0
         begun = self.tried_at if self.tries else self.away_since
         if self.seen:
-            return begun + BLIND * NEXT_BLIND ** min(self.tries, 16)
+            return begun + FIRST_TRY * NEXT_TRY ** min(self.tries, 16)
         pause = min(UNSEEN_FIRST * 2.0 ** min(self.tries - 1, 16), UNSEEN_LONGEST)
         return begun + (pause if self.tries else 0.0)
 
@@ -234,7 +234,7 @@ class Reach:
         if self.away_since is not None:
             self.back_at = now
         self.well_at, self.away_since, self.cause = now, None, ""
-        self.seen, self.blind, self.tries = True, False, 0
+        self.seen, self.looks_ignored, self.tries = True, False, 0
 
     def look_failed(self, cause: str, begun: float) -> None:
         self.away_since = begun if self.away_since is None else self.away_since
@@ -245,14 +245,14 @@ class Reach:
         self.well_at = now
         if self.away_since is not None:
             # The looks fail and the sessions connect: looks from here cannot see this address.
-            self.blind, self.back_at, self.tries = True, now, 0
+            self.looks_ignored, self.back_at, self.tries = True, now, 0
 
     def failed(self, code: str, now: float) -> None:
         """A session lost its connection, or a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
         elif code in NETWORK_CODES and not self.away:
-            self.blind, self.well_at = False, None  # looks and tries agree again
+            self.looks_ignored, self.well_at = False, None  # looks and tries agree again
 
 
 @dataclass(slots=True, eq=False, repr=False)
