@@ -20,11 +20,9 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from agent import errors, redaction
 from agent.core.words import Category
-from agent.errors import WaError
-from agent.redaction import redact
 
 # Loaded now: a process out of descriptors cannot load it when it has something to say.
 codecs.lookup("unicode_escape")
@@ -39,6 +37,8 @@ LOG_LIMIT = 1 << 20
 
 log = logging.getLogger("agent")
 """Of the agent's lines about itself, or with `about` about one session."""
+debug, info, warning, error, exception = log.debug, log.info, log.warning, log.error, log.exception
+"""For a module that has this one as `log`."""
 
 
 def clean(text: str) -> str:
@@ -54,7 +54,7 @@ def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
     """Around what no session needs to run: its failure is logged, and the agent goes on."""
     try:
         yield
-    except (WaError, OSError) as error:
+    except (errors.WaError, OSError) as error:
         log.error("%s: %s", cannot, error)
 
 
@@ -212,10 +212,10 @@ def describe(record: logging.LogRecord) -> tuple[str, str]:
     trace = ""
     if record.exc_info and record.exc_info[1] is not None:
         trace = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        trace = redact(trace[-2 * LONGEST :])[-LONGEST:]
+        trace = redaction.redact(trace[-2 * LONGEST :])[-LONGEST:]
         trace = "\n".join(clean(line) for line in trace.splitlines())
     # Cut after the redaction, which does not recognise half a secret.
-    return clean(redact(message[: 2 * LONGEST])[:LONGEST]), trace
+    return clean(redaction.redact(message[: 2 * LONGEST])[:LONGEST]), trace
 
 
 def level_word(record: logging.LogRecord) -> str:
@@ -237,7 +237,7 @@ def as_text(record: logging.LogRecord, message: str, trace: str) -> str:
 
 def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
     category, instance = _about(record)
-    fields: dict[str, Any] = {
+    fields: dict[str, object] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         + f".{int(record.msecs):03d}Z",
         "level": level_word(record),

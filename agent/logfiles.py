@@ -6,7 +6,6 @@ full is put aside under a number; a file that was moved away is created again.
 
 import logging
 import os
-from collections.abc import Collection
 from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -31,7 +30,7 @@ class FileWriter(RotatingFileHandler):
         *,
         max_bytes: int = 10 << 20,
         keep: int = 5,
-        categories: Collection[Category] = (),
+        categories: frozenset[Category] = frozenset(),
     ) -> None:
         self._show, self._categories = as_json if form == "json" else as_text, categories
         super().__init__(path, maxBytes=max_bytes, backupCount=keep)

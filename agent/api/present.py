@@ -13,9 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.clock import boot_now
-from agent.core.incidents import Incident
-from agent.core.model import Health, HealthVerdict
-from agent.core.reasons import reason_of
+from agent.core import incidents, model, reasons
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.session import WAIT_SENTENCES, BackendView, Session, wall_text
 from agent.store.rows import KeyRow
@@ -115,7 +113,7 @@ _DETAILS = """
 """
 
 
-def show_verdict(verdict: HealthVerdict) -> dict[str, Any]:
+def show_verdict(verdict: model.HealthVerdict) -> dict[str, Any]:
     return part(verdict, _VERDICT)
 
 
@@ -181,7 +179,7 @@ def show_backend(view: BackendView) -> dict[str, Any]:
     return part(view, f"{said} {its} next_check_wall")
 
 
-def show_incident(incident: Incident) -> dict[str, Any]:
+def show_incident(incident: incidents.Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
     shown = part(incident, "group kind code sentence members canary tries")
     return {**shown, "since": wall_text(time.time() - ago)}
@@ -195,8 +193,8 @@ def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
 def shown_wait(session: Session) -> dict[str, str]:
     """How the API says why a session waits: only where it would be tried otherwise."""
     reason, verdict = session.wait.reason, session.verdict
-    ended = reason_of(verdict.reason)
-    idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
+    ended = reasons.reason_of(verdict.reason)
+    idle = verdict.health in (model.Health.HEALTHY, model.Health.DISCONNECTED)
     # disabled, stopped: a start was ordered, and no pass has run since
     waits = verdict.reason in (reason, "disabled", "stopped")
     if not session.should_run or not (waits or not (idle or ended.hopeless or ended.slow)):

@@ -19,30 +19,18 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from agent import errors, log
 from agent.backends.http import ServerDown
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration, with_secrets
+from agent.core import model, reconnect
 from agent.core.breaker import Breaker, BreakerState
-from agent.core.model import UNIT_ABSENT, Category, ClaimFact, JournalEntry, UnitState, UnitStatus
-from agent.core.reconnect import needs_connect
 from agent.core.session import Session
 from agent.core.words import Address, Claim, Happening, InstanceId, RemoteSession, ServerClaim
 from agent.engines.tasks import Tasks
-from agent.errors import (
-    ConfigError,
-    EngineError,
-    HostError,
-    InvalidRequest,
-    LinkError,
-    Refused,
-    WaError,
-)
-from agent.link.client import Listener
-from agent.link.wire import Hello
-from agent.log import log
+from agent.link import client, wire
 
 if TYPE_CHECKING:
     from agent.backends import evolution
@@ -126,7 +114,7 @@ class Circuit:
     async def act(self, id: InstanceId, do: str, call: Call) -> Answer:
         """Call the server for a session if the circuit allows it, and count how it answered."""
         if do in ACTS and not self.begin(id):
-            raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
+            raise errors.EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
         except ServerDown as down:
@@ -166,10 +154,10 @@ class Seat:
     """None: it is not held yet."""
     remote: str = ""
     """The server's name of it."""
-    listener: Listener | None = None
+    listener: client.Listener | None = None
     unheard: deque[Happening] = field(default_factory=partial(deque, maxlen=MOST_UNHEARD))
     """Happenings that logs told since the agent's start, before a pass listened."""
-    fact: ClaimFact | None = None
+    fact: model.ClaimFact | None = None
     """The newest claim."""
     looked: float = 0.0
     look: "asyncio.Task[None] | None" = None
@@ -178,8 +166,8 @@ class Seat:
     """True if that look has had no turn yet."""
 
     @property
-    def hello(self) -> Hello:
-        return Hello(self.id, self.run, self.backend.declared.engine, 0)
+    def hello(self) -> wire.Hello:
+        return wire.Hello(self.id, self.run, self.backend.declared.engine, 0)
 
     def happened(self, what: Happening) -> None:
         if self.listener is not None:
@@ -203,7 +191,7 @@ class Seat:
         if self.session is None or (claim := self.session.known.claim()) is None:
             return
         now, before = boot_now(), self.fact
-        self.fact = ClaimFact(claim, at=now, since=now)
+        self.fact = model.ClaimFact(claim, at=now, since=now)
         if before is None or _words(before.claim) != _words(claim):
             self.tell()
 
@@ -232,7 +220,7 @@ class Seat:
         backend, limit, what = self.backend, timeout + self.backend.slack, f"{do} {self.id}"
         here = backend.api is not None and backend.seats.get(self.id) is self
         if self.session is None or not here:
-            raise LinkError(f"cannot {what}: its server is not watched", code="gone")
+            raise errors.LinkError(f"cannot {what}: its server is not watched", code="gone")
         if not backend.claim.up:  # no session waits for its silence
             raise ServerDown(what, backend.claim.reason, backend.sentence, reached=False)
         try:
@@ -243,13 +231,13 @@ class Seat:
         except ServerDown:
             backend.check_soon.set()
             raise
-        except WaError:
+        except errors.WaError:
             raise
         except Exception as error:
             # Else the pass would end before it judges, and the last good verdict would stand.
             log.exception("cannot %s: a fault of the agent", what)
             cause = type(error).__name__
-            raise EngineError(f"cannot {what}: {cause}", code="internal") from error
+            raise errors.EngineError(f"cannot {what}: {cause}", code="internal") from error
 
     async def _act(self, session: ServerSession, do: str, args: Answer) -> Answer:
         if do == "probe":
@@ -276,7 +264,7 @@ class Seat:
                 case "connect" | "disconnect" | "restart" | "logout":
                     await getattr(session, do)()
                 case _:
-                    raise InvalidRequest(f"cannot {do}: no such call", field="do")
+                    raise errors.InvalidRequest(f"cannot {do}: no such call", field="do")
             return {}
         finally:
             self.note()
@@ -388,7 +376,7 @@ class Backend:
                 declared = await asyncio.to_thread(with_secrets, self.declared)
                 await self._watch(declared)
                 continue  # with another key
-            except ConfigError as error:
+            except errors.ConfigError as error:
                 words = f"{error}; the agent reads it again every {EVERY:g} s"
                 if self.claim.sentence != words:
                     log.error("cannot use backend %s: %s; all else goes on", self.name, error)
@@ -408,7 +396,7 @@ class Backend:
             for id in [it for it in self.seats if it in self.shared.instances]:
                 try:
                     await self.take(id)
-                except WaError as error:
+                except errors.WaError as error:
                     log.warning("%s", error)
                     self.leave(id)
             async with asyncio.TaskGroup() as group:
@@ -452,11 +440,11 @@ class Backend:
             await self.check()
             try:
                 await self.shared.discover(self)
-            except WaError as error:
+            except errors.WaError as error:
                 log.error("cannot adopt sessions of backend %s: %s", self.name, error)
             self.next_check = begun + (api.list_every if self.claim.up else EVERY)
             if self.claim.reason == "refused_key":
-                with suppress(ConfigError):
+                with suppress(errors.ConfigError):
                     if await asyncio.to_thread(with_secrets, self.declared) != declared:
                         return
             await asyncio.sleep(SOON)
@@ -469,7 +457,7 @@ class Backend:
         except ServerDown as down:
             api.away()
             claim = ServerClaim(False, down.reason, str(down))
-        except EngineError as error:  # only its list does not come
+        except errors.EngineError as error:  # only its list does not come
             claim = ServerClaim(True, "", str(error), sessions=self.claim.sessions)
         except Exception:
             log.exception("cannot read the list of %s: a fault of the agent", self.name)
@@ -500,7 +488,7 @@ class Backend:
             if self.claim.up:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
-                for seat in sorted(seats, key=attrgetter("looked")):
+                for seat in sorted(seats, key=lambda seat: seat.looked):
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")
@@ -512,7 +500,7 @@ class Backend:
                 seat.waits = False
                 if self.claim.up:
                     await seat.ask()
-        except EngineError as error:
+        except errors.EngineError as error:
             if isinstance(error, ServerDown):
                 self.check_soon.set()
             log.debug("%s: %s", self.name, error)
@@ -521,10 +509,10 @@ class Backend:
 
     # its sessions
 
-    def unit(self, id: InstanceId) -> UnitStatus:
+    def unit(self, id: InstanceId) -> model.UnitStatus:
         if (seat := self.seats.get(id)) is None:
-            return UNIT_ABSENT
-        return UnitStatus(UnitState.ACTIVE, run=seat.run, since=self.started_at)
+            return model.UNIT_ABSENT
+        return model.UnitStatus(model.UnitState.ACTIVE, run=seat.run, since=self.started_at)
 
     async def start(self, id: InstanceId) -> bool:
         """Watch it. False: that costs no login, for the server has it connected already."""
@@ -533,11 +521,11 @@ class Backend:
             seat = await self.take(id)
             claim = (await seat.call("probe", timeout=FIRST_LOOK))["claim"]
             adopted = its.instance.adopted
-            if logs_in := needs_connect(claim, paired=its.record.paired, adopted=adopted):
+            if logs_in := reconnect.needs_connect(claim, paired=its.record.paired, adopted=adopted):
                 await seat.call("connect", timeout=RESTART_TIMEOUT)
             return logs_in
         except BaseException as error:
-            if isinstance(error, EngineError) and error.code == "zombie":
+            if isinstance(error, errors.EngineError) and error.code == "zombie":
                 return True  # one that hangs is watched, and a repair restarts it
             if new:  # the start is tried again as a whole
                 self.leave(id)
@@ -549,7 +537,7 @@ class Backend:
     async def take(self, id: InstanceId) -> Seat:
         """Watch a session from now on."""
         if self.api is None:
-            raise HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
+            raise errors.HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
         remote = self.shared.instances[id].instance.remote or id
         if seat.session is not None and seat.remote == remote:
@@ -557,7 +545,9 @@ class Backend:
         for its in (it for twin in self.twins for it in twin.seats.values()):
             if its is not seat and its.remote == remote:
                 cause = f"{its.id} watches it"
-                raise Refused(f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken")
+                raise errors.Refused(
+                    f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken"
+                )
         seat.remote = remote
         seat.session = await self.api.hold(seat)
         self.look_soon.set()
@@ -571,11 +561,11 @@ class Backend:
                 seat.look.cancel()
             self.api.held.pop(seat.remote, None)
 
-    def attach(self, id: InstanceId, listener: Listener) -> Seat:
+    def attach(self, id: InstanceId, listener: client.Listener) -> Seat:
         """`listener` gets the last claim at once, and what happened before."""
         seat = self.seats.get(id)
         if self.api is None or seat is None:
-            raise LinkError(f"cannot reach {id}: its server is not watched", code="gone")
+            raise errors.LinkError(f"cannot reach {id}: its server is not watched", code="gone")
         seat.listener = listener
         seat.tell()
         unheard, seat.unheard = seat.unheard, deque(maxlen=MOST_UNHEARD)
@@ -633,7 +623,7 @@ class Backend:
         sentence = f"backend {self.name}: {sentence}"
         (log.warning if bad else log.info)("%s", sentence)
         detail = {"backend": self.name}
-        entry = JournalEntry(kind, sentence, Category.HEALTH, None, time.time(), detail)
+        entry = model.JournalEntry(kind, sentence, model.Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)
 
     def circuit_changed(self, state: BreakerState) -> None:

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent import clock, errors, log
 from agent.backends.backend import EVERY, NOT_CHECKED, TAKE_OVER, Backend, Look, Seat, crashed
-from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.breaker import BreakerPolicy
 from agent.core.crypto_patterns import CryptoPattern
@@ -21,8 +20,6 @@ from agent.core.model import Health, Instance, InstanceId, JournalEntry, Signal,
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, BackendView, Session
 from agent.core.words import ADOPTED, NO_PROOF, UNMEASURED, RemoteSession, parse_instance_id
 from agent.engines.tasks import Tasks
-from agent.errors import HostError, InvalidRequest, NotFound, Refused, TryLater, WaError
-from agent.log import log
 from agent.store.database import Store
 
 LET_GO = "let_go:{}/"
@@ -48,7 +45,7 @@ class Backends:
     crypto_patterns: Sequence[CryptoPattern] = ()
     create: Callable[[Instance], Coroutine[Any, Any, Session]] = field(init=False)
     look: Look = field(init=False)
-    tasks: Tasks = field(default_factory=partial(Tasks, crashed))
+    tasks: Tasks = field(default_factory=lambda: Tasks(crashed))
     all: dict[str, Backend] = field(default_factory=dict)
     _refused: set[str] = field(default_factory=set)
     """Why sessions are not adopted, as the log has it."""
@@ -89,7 +86,7 @@ class Backends:
     def needed(self, its: Session) -> Backend:
         if (backend := self.of(its)) is None:
             id, name = its.instance.id, its.instance.backend
-            raise HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
+            raise errors.HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
         return backend
 
     # passes of sessions
@@ -159,15 +156,15 @@ class Backends:
             known = ", ".join(self.all) or "none"
             cause = f"no [[backend]] {instance.backend!r:.60} is declared; declared: {known}"
             words = f"{what}: engine {instance.engine} needs settings.backend, and {cause}"
-            raise InvalidRequest(words, field="settings.backend", code="unknown_backend")
+            raise errors.InvalidRequest(words, field="settings.backend", code="unknown_backend")
         if (kind := backend.declared.engine) != instance.engine:
             cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"
-            raise InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
+            raise errors.InvalidRequest(f"{what}: {cause}", field="engine", code="wrong_engine")
         every = (it for twin in backend.twins for it in twin.members.items())
         remotes = {it.instance.remote: id for id, it in every}
         if (holder := remotes.get(instance.remote)) not in (None, instance.id):
             cause = f"{instance.remote!r:.80} of {backend.name} is {holder} here already"
-            raise Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
+            raise errors.Refused(f"{what}: {cause}", field="settings.remote", code="adopted")
 
     # requests; unknown names raise NotFound
 
@@ -182,7 +179,7 @@ class Backends:
         backend = self._find(name)
         if (await backend.check()).up:
             return backend.sessions
-        raise TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
+        raise errors.TryLater(f"cannot ask backend {name}: {backend.sentence}", code="backend_down")
 
     async def check(self, name: str) -> BackendView:
         await self.sessions(name)
@@ -198,7 +195,7 @@ class Backends:
     def _find(self, name: str) -> Backend:
         if (backend := self.all.get(name)) is None:
             cause = "agent.toml declares none of that name"
-            raise NotFound(f"cannot find backend {name!r:.60}: {cause}")
+            raise errors.NotFound(f"cannot find backend {name!r:.60}: {cause}")
         return backend
 
     # sessions of servers become instances
@@ -229,7 +226,7 @@ class Backends:
                 try:
                     id = self._free_id(backend, session.name)
                     await self._take_in(backend, session.name, id)
-                except WaError as error:
+                except errors.WaError as error:
                     if str(error) not in self._refused:
                         cause = "cannot adopt a session of backend %s: %s"
                         log.warning(cause, backend.name, error)
@@ -255,7 +252,7 @@ class Backends:
 
 
 def _view(backend: Backend) -> BackendView:
-    claim, members, now, soon = backend.claim, backend.members.values(), boot_now(), None
+    claim, members, now, soon = backend.claim, backend.members.values(), clock.boot_now(), None
     if backend.next_check is not None:
         soon = time.time() + max(backend.next_check - now, 0.0)
     return BackendView(
@@ -282,7 +279,7 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
     if len(titled) > 1:
         cause = f"{backend} has {len(titled)} sessions of that name"
         words = f"cannot adopt {asked!r:.80}: {cause}; take one of {', '.join(titled[:5])}"
-        raise Refused(words, field="remote", code="ambiguous")
+        raise errors.Refused(words, field="remote", code="ambiguous")
     if not titled:
-        raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
+        raise errors.NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
     return titled[0]

@@ -15,19 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from agent import clock, errors, log
 from agent.backends.backend import Look, Seat
 from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
 from agent.backends.http import Http, ServerDown, cannot, read_json
-from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.words import Address, RemoteSession, ServerClaim
-from agent.engines.base import Qr
-from agent.engines.tasks import cancel, in_thread, runs
-from agent.engines.whatsapp import phone_of
-from agent.errors import EngineError, InvalidRequest
+from agent.engines import base, tasks, whatsapp
 from agent.files import make_folder, write_whole
-from agent.log import log
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
@@ -72,7 +68,7 @@ class Evolution:
         self.watching: asyncio.Task[None] | None = None
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
-        at = boot_now()
+        at = clock.boot_now()
         if self._learning is None:
             # It may take seconds: the list does not wait for it.
             self._learning = asyncio.create_task(self.calls.learn_version(), name="version")
@@ -86,7 +82,7 @@ class Evolution:
         return ServerClaim(True, "", warning, self.calls.version, seconds, len(rows)), sessions
 
     def away(self) -> None:
-        if not runs(self._learning):
+        if not tasks.runs(self._learning):
             self._learning = None  # another version may come back
         for session in self.held.values():
             session.known.away()
@@ -96,13 +92,13 @@ class Evolution:
         paired, account = its.record.paired or None, its.record.account
         known = EvolutionSession(remote, self.calls, its.instance.adopted, paired, account)
         session = Session(self, known, seat)
-        known.owed = bool(await in_thread(session.read))
-        known.made = await in_thread((session.folder / "made").exists)
+        known.owed = bool(await tasks.in_thread(session.read))
+        known.made = await tasks.in_thread((session.folder / "made").exists)
         self.held[remote] = session
         return session
 
     async def close(self) -> None:
-        await cancel(self._learning, self.watching)
+        await tasks.cancel(self._learning, self.watching)
         await self.calls.http.close()
 
     async def watch_whatsapp(self, look: Look) -> None:
@@ -148,7 +144,7 @@ class Session:
         """Have the server connect it again with its pairing."""
         known = self.known
         async with self._acting:
-            if boot_now() - known.begun_at < ONE_LOGIN:
+            if clock.boot_now() - known.begun_at < ONE_LOGIN:
                 return
             heard = known.live
             await self._state()
@@ -190,7 +186,7 @@ class Session:
             finally:
                 known.renewing = False
 
-    async def qr(self) -> Qr | None:
+    async def qr(self) -> base.Qr | None:
         """The code to scan now; a login begins for it where there is no pairing to lose."""
         async with self._acting:
             await self._refresh()
@@ -208,14 +204,14 @@ class Session:
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
-            return await self._pairing_code(phone_of(arguments))
+            return await self._pairing_code(whatsapp.phone_of(arguments))
         if name == "delete":  # for good, by a person's word
             async with self._acting:
                 await self._delete()
                 self.known.note_end("")
             return {}
         cause = "an Evolution server knows pairing_code and delete"
-        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
+        raise errors.InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _pairing_code(self, phone: str) -> Mapping[str, Any]:
         """A code to type on the phone of that number."""
@@ -253,7 +249,7 @@ class Session:
 
     async def _row(self) -> None:
         if not self._calls.old:
-            at = boot_now()
+            at = clock.boot_now()
             self.known.note_row(await self._calls.row(self.name), at)
 
     async def _refresh(self) -> None:
@@ -271,9 +267,9 @@ class Session:
         known = self.known
         if known.alive is None:  # it tells whose it is since it opened
             await self._row()
-        if known.alive is True and boot_now() - known.proved_at < PROOF_HOLDS and not deep:
+        if known.alive is True and clock.boot_now() - known.proved_at < PROOF_HOLDS and not deep:
             return
-        alive, opening, at = None, known.since, boot_now()
+        alive, opening, at = None, known.since, clock.boot_now()
         if self._server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
             async with self._server.proofs[known.alive is True]:
                 alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
@@ -285,7 +281,7 @@ class Session:
             raise cannot("query WhatsApp through the session", cause, "zombie")
 
     async def try_again(self) -> None:
-        with suppress(EngineError):
+        with suppress(errors.EngineError):
             await self.look()
             async with self._acting:
                 if not self.known.hangs:
@@ -306,9 +302,9 @@ class Session:
                 await self._log_in()
             except ServerDown:
                 raise
-            except EngineError:
+            except errors.EngineError:
                 return  # it changed since the look; the next one sees
-        if self.known.hangs and not runs(self._server.watching):
+        if self.known.hangs and not tasks.runs(self._server.watching):
             work = self._server.watch_whatsapp(self._seat.backend.shared.look)
             self._server.watching = asyncio.create_task(work, name="looks at WhatsApp")
 
@@ -344,8 +340,8 @@ class Session:
             )
             raise cannot(f"connect {self.name}", cause, "remote_missing")
         # With what an unfinished renewal backed up, else with nothing set.
-        row = (await in_thread(self.read)).get("row")
-        await in_thread(self._write, {"made": b""})
+        row = (await tasks.in_thread(self.read)).get("row")
+        await tasks.in_thread(self._write, {"made": b""})
         known.made = True
         await self._calls.create(self.name, row)
         known.note_end("")
@@ -384,7 +380,7 @@ class Session:
         elif await self._becomes(Live.MISSING, LOGOUT_WAIT):
             return
         else:
-            backup = await in_thread(self.read)
+            backup = await tasks.in_thread(self.read)
         await self._remove(heard, backup)
 
     async def _delete(self) -> None:
@@ -392,7 +388,7 @@ class Session:
         if await self._calls.state(self.name) is not Live.MISSING:
             await self._back_up(rehearse=False)
             await self._remove(None, {})
-        await in_thread(self._write, {"removal.json": None, "made": None})
+        await tasks.in_thread(self._write, {"removal.json": None, "made": None})
         self.known.owed = self.known.made = False
 
     async def _end_pairing(self, heard: Live | None) -> None:
@@ -411,17 +407,17 @@ class Session:
 
     async def _give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""
-        if not (session := await in_thread(self.read)):
+        if not (session := await tasks.in_thread(self.read)):
             return
         for what, body in self._calls.settable(session).items():
             try:
                 await self._calls.set(what, self.name, body)
             except ServerDown:
                 raise
-            except EngineError as error:
+            except errors.EngineError as error:
                 # It is there and can be scanned; deleting it once more changes nothing.
                 log.warning("%s: the backup stays in %s", error, self.folder)
-        await in_thread(self._write, {"removal.json": None})
+        await tasks.in_thread(self._write, {"removal.json": None})
         self.known.owed = False
 
     async def _back_up(self, *, rehearse: bool) -> dict[str, Any]:
@@ -432,8 +428,8 @@ class Session:
         session |= {what: await self._calls.find(what, name) for what in ("settings", "webhook")}
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         backup = f"{stamp}-{time.time_ns() % 10**9:09}.json"
-        await in_thread(self._write, {backup: json.dumps(session).encode()})
-        if await in_thread(read_json, self.folder / backup) != session:
+        await tasks.in_thread(self._write, {backup: json.dumps(session).encode()})
+        if await tasks.in_thread(read_json, self.folder / backup) != session:
             raise cannot(f"back up {name}", "it reads differently", "backup_failed")
         if rehearse:
             if self._calls.old:
@@ -456,7 +452,7 @@ class Session:
                 cause += " keep beside the new session's; try again later, or restart the server"
                 raise cannot(f"remove {name} now", cause, "no_effect")
         if backup:
-            await in_thread(self._write, {"removal.json": json.dumps(backup).encode()})
+            await tasks.in_thread(self._write, {"removal.json": json.dumps(backup).encode()})
             self.known.owed = True
         await calls.delete(name)
         if not await self._becomes(Live.MISSING, REMOVAL_WAIT):

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from agent.backends.evolution_calls import EvolutionCalls, Live, Row, Shown
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
-from agent.engines.base import Qr
-from agent.engines.whatsapp import code_reason
+from agent.engines import base, whatsapp
 
 Status = ConnectionStatus
 
@@ -98,11 +97,11 @@ class EvolutionSession:
         return self._code if fresh else None
 
     @property
-    def qr(self) -> Qr | None:
+    def qr(self) -> base.Qr | None:
         if self.code is None or not self.code.code:
             return None
         left = self._code_at + CODE_HOLDS - boot_now()
-        return Qr(self.code.code, max(1.0, left), max(1, self.code.count))
+        return base.Qr(self.code.code, max(1.0, left), max(1, self.code.count))
 
     @property
     def end(self) -> str:
@@ -110,7 +109,9 @@ class EvolutionSession:
         row = self.row
         if self._ended or row is None or row.code is None or row.status != Live.CLOSE:
             return self._ended
-        return code_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
+        return (
+            whatsapp.code_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
+        )
 
     @property
     def is_due(self) -> bool:

@@ -13,12 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from agent import BUILD, VERSION
+from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.core.addresses import refuse_address
-from agent.errors import Refused, WaError
-from agent.files import write_whole
 
 
 def add(commands: Commands) -> None:
@@ -87,7 +85,7 @@ def _greet(state: Path, listen: str) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(0.1)
-        with suppress(OSError, WaError):  # it is still starting
+        with suppress(OSError, errors.WaError):  # it is still starting
             # Another agent's lock is named by this one, which then ends.
             if (state / "lock").read_text().strip() != str(os.getpid()):
                 continue
@@ -138,8 +136,8 @@ def check_config(options: Options) -> int:
     warnings = [*config.warnings]
     for hook in webhooks_of(config):
         host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")
-        why = refuse_address(host, private=hook.private)
-        if "private = true" in why:  # a name is judged once it is resolved
+        # A name is judged once it is resolved.
+        if "private = true" in (why := refuse_address(host, private=hook.private)):
             warnings.append(f"nothing is sent to webhook {hook.name}, at {host}: {why}")
     for sentence in () if options.json else warnings:
         say(f"wa-agent: {sentence}")
@@ -171,13 +169,13 @@ def init_config(options: Options) -> int:
     # Only what the command line gives: an older file must not flow into the new one.
     config = load_config(None, {}, overrides=given_settings(options))
     if target.exists() and not options.force:
-        raise Refused(f"cannot write {target}: it exists; --force replaces it")
+        raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
     try:
         before = target.stat() if target.exists() else None
         mode = 0o644 if before is None else before.st_mode & 0o777
         group = None if before is None else before.st_gid
         # Written in place, a full disk or a kill would leave half a file.
-        write_whole(target.resolve(), render_config(config).encode(), mode=mode, group=group)
+        files.write_whole(target.resolve(), render_config(config).encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
@@ -226,9 +224,9 @@ def install_units(options: Options) -> int:
         how = "install the program by pip into a virtual environment of its own"
         where = "as /opt/wa-agent-venv; a checkout has scripts/install"
         words = f"cannot install units for {program}: {how}, {where}"
-        raise Refused(words, code="no_environment")
+        raise errors.Refused(words, code="no_environment")
     if os.geteuid() != 0:
-        raise Refused("cannot install units: run it as root", code="not_root")
+        raise errors.Refused("cannot install units: run it as root", code="not_root")
     _refuse_foreign(program)
     baileys = ("--baileys", "yes") if options.engine else ()
     arguments = (share / "install-units", "--prefix", PREFIX, "--program", program, *baileys)
@@ -242,7 +240,8 @@ def _refuse_foreign(program: Path) -> None:
     python = Path(sys.executable).resolve()
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
-            raise Refused(f"cannot install units: the services cannot read {place}", code="hidden")
+            why = f"cannot install units: the services cannot read {place}"
+            raise errors.Refused(why, code="hidden")
     paths = {python, program, *program.rglob("*")}
     # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
     # folders say who may put something there.
@@ -252,4 +251,4 @@ def _refuse_foreign(program: Path) -> None:
         status = path.lstat()
         if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
             words = f"cannot install units: not only root may change {path}"
-            raise Refused(words, code="not_only_roots")
+            raise errors.Refused(words, code="not_only_roots")

@@ -22,10 +22,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from agent import BUILD, VERSION
+from agent import BUILD, VERSION, errors
 from agent.cli.client import Body, Client
 from agent.core.words import ID_PATTERN, parse_instance_id
-from agent.errors import InvalidRequest, WaError
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -37,7 +36,7 @@ COMMANDS = (
     ("agent.messages.commands", "a session", "messages outbox"),
     ("views", "what happens", "list show why reasons top events logs"),
     ("doctor", "what happens", "doctor"),
-    ("session", "repairs", "repair recover ensure-healthy cleanup incidents health"),
+    ("repairs", "repairs", "repair recover ensure-healthy cleanup incidents health"),
     ("session", "copies, and moving in", "snapshot snapshots restore trash removed"),
     ("agent.moving.commands", "copies, and moving in", "export import"),
     ("pair", "copies, and moving in", "pair"),
@@ -45,7 +44,7 @@ COMMANDS = (
     ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
     ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
     ("agent", "this installation", "run version config key install-units"),
-    ("session", "trying it out", "sandbox"),
+    ("drills", "trying it out", "sandbox"),
     ("agent", "trying it out", "demo"),
 )
 """The modules of commands, below agent/cli or of another room, each with its title in the help and
@@ -126,10 +125,10 @@ def run(argv: list[str]) -> int:
         return status
     except SystemExit as end:  # argparse: 0 after --help, 2 after wrong use
         return end.code if isinstance(end.code, int) else 2
-    except WaError as error:
+    except errors.WaError as error:
         refusal = error
     except UnicodeEncodeError:
-        refusal = InvalidRequest("cannot use it: it is no UTF-8")
+        refusal = errors.InvalidRequest("cannot use it: it is no UTF-8")
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -138,7 +137,7 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         _print_no_more()
         what = error.filename or _what_has_no_name()
-        refusal = WaError(f"cannot use {what}: {error.strerror or error}")
+        refusal = errors.WaError(f"cannot use {what}: {error.strerror or error}")
     shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
     as_text = f"wa-agent: {clean(refusal)}"
     print(json.dumps(shown) if "--json" in argv else as_text, file=sys.stderr)
@@ -455,7 +454,7 @@ def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Read:
     def read(text: str) -> str:
         if re.fullmatch(pattern, text) and text.strip("."):
             return text
-        raise InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
+        raise errors.InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
 
     return read
 

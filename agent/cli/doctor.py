@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agent import VERSION
+from agent import VERSION, errors, files
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
@@ -24,8 +24,6 @@ from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.rules import SHELL
-from agent.errors import ConfigError, WaError
-from agent.files import refuses_writes
 from agent.host import units
 from agent.moving import program_commands
 from agent.vault.identity import scan
@@ -46,7 +44,7 @@ def doctor(options: Options) -> int:
     client, path = options.client, config_path(options.config, os.environ)
     overrides, named = overrides_of(options), client.sockets or os.environ.get("WA_AGENT_SOCKET")
     if named and not (client.url or options.config or options.state):
-        with suppress(WaError):  # that agent's settings; without an answer, these
+        with suppress(errors.WaError):  # that agent's settings; without an answer, these
             places = client.get("/api/health")["agent"]["places"]
             path = Path(places["config"]) if "config" in places else path
             overrides |= {key: places[name] for name, key in _PLACES.items() if name in places}
@@ -54,7 +52,7 @@ def doctor(options: Options) -> int:
     try:
         config = load_config(path, os.environ, overrides=overrides)
         findings.append(ok(f"{path or 'the defaults'}: good", check="config"))
-    except ConfigError as error:  # the other checks run on the defaults
+    except errors.ConfigError as error:  # the other checks run on the defaults
         findings.append(wrong(str(error), "correct it: wa-agent config check", check="config"))
     for sentence in config.warnings:
         advice = "unset it if it belongs to another program"
@@ -120,7 +118,7 @@ def disk(here: Installation) -> Iterator[Finding]:
     free = space.f_bavail * space.f_frsize
     share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
-    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
+    if space.f_flag & os.ST_RDONLY or files.refuses_writes(path):
         yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     elif space.f_files and space.f_favail == 0:
         yield wrong(f"no free inode at {path}", "remove small files there")
@@ -214,7 +212,7 @@ def unit_memory(here: Installation) -> Iterator[Finding]:
     try:
         local = {it["id"] for it in client.instances() if not it["backend"]}
         report = client.get("/api/memory/report")["instances"]
-    except WaError:
+    except errors.WaError:
         return  # the check `agent` reports it
     limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
     for row in show_units("Id,MemoryMax", limits) if limits else ():
@@ -232,7 +230,7 @@ def agent(here: Installation) -> Iterator[Finding]:
     """The running agent's answers about itself."""
     try:
         health = here.client.get("/api/health")
-    except WaError as error:
+    except errors.WaError as error:
         advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
         yield wrong(str(error), advice)
         return
@@ -258,7 +256,7 @@ def agent(here: Installation) -> Iterator[Finding]:
 def database(here: Installation) -> Iterator[Finding]:
     try:
         found = str(here.client.post("/api/database/check")["found"])
-    except WaError:
+    except errors.WaError:
         yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
     else:
         yield ok("whole") if found == "ok" else wrong(found)
@@ -276,7 +274,7 @@ def _environment(here: Installation) -> Mapping[str, str]:
 def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:
     """The settings of each instance of that engine that is declared or has a folder."""
     yield from (its.settings for its in here.config.instance if its.engine == engine)
-    with suppress(OSError, WaError):
+    with suppress(OSError, errors.WaError):
         kept = [it.identity.instance for it in scan(here.config.session_root) if it.identity]
         yield from (instance.settings for instance in kept if instance.engine == engine)
 
@@ -317,7 +315,7 @@ def backends(here: Installation) -> Iterator[Finding]:
         advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
         yield wrong(sentence, advice, check="config")
     if declared:
-        with suppress(WaError):  # the check `agent` says why
+        with suppress(errors.WaError):  # the check `agent` says why
             views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
     for its in declared:
         server = [] if views is None else [_server(its, views.get(its.name))]
@@ -370,7 +368,7 @@ def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:
     try:
         with redis.talk("ask it"):
             pass
-    except WaError as error:
+    except errors.WaError as error:
         cure = "check that it runs, and that redis_url is right and has its password"
         yield wrong(f"Redis at {where}: {error}", cure)
     else:

@@ -10,13 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.cli.client import check_target, whole_file
-from agent.cli.command import Commands, Options, say
-from agent.core.reasons import reason_of
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.cli import client, command
+from agent.core import reasons, words
 from agent.engines.base import KeepsNothing, in_path
-from agent.engines.web.browser.page import page_script
-from agent.engines.web.browser.process import BINARIES, Program, find_setpriv
+from agent.engines.web.browser import page, process
 from agent.engines.web.engine import WebEngine
 from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
 from agent.engines.web.rules import CHROMIUM, KNOWN_GOOD, WHATSAPP, WebSettings, lost_store
@@ -35,12 +32,12 @@ _WARNING = (
 )
 
 
-def add(commands: Commands) -> None:
+def add(commands: command.Commands) -> None:
     browser = os.environ.get("WA_BROWSER", "")
     commands.add("pair", pair, _EXAMPLE, browser=browser, within=900.0)
 
 
-def pair(options: Options) -> int:
+def pair(options: command.Options) -> int:
     """Link an account here, in a browser window, and write its session into a file.
 
     --out FILE!: the archive to write; up to its first dot its name is the session's id
@@ -50,8 +47,8 @@ def pair(options: Options) -> int:
     --within SECONDS: time for linking
     """
     out = Path(options.out)
-    id = parse_instance_id(out.name.partition(".")[0])
-    check_target(out, force=options.force)
+    id = words.parse_instance_id(out.name.partition(".")[0])
+    client.check_target(out, force=options.force)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ConfigError(
             "cannot open a window: neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a"
@@ -74,23 +71,23 @@ def pair(options: Options) -> int:
             linking = link(session, program, Path(cache), url=url, within=options.within)
             paired = asyncio.run(linking)
             linked = ""
-            say(f"linked as {paired['account']}; the window is closed")
-            with whole_file(out) as file:
+            command.say(f"linked as {paired['account']}; the window is closed")
+            with client.whole_file(out) as file:
                 packed = pack_session(session, id, "web", file, wall=time.time(), **paired)
     except BaseException:
-        say(
+        command.say(
             "the archive was not written, and the profile is removed:"
             f" {linked}remove the linked device on the phone (Linked devices)"
         )
         raise
-    say(_WARNING)
+    command.say(_WARNING)
     written = {"file": str(out), "sha256": packed.sha256}
     return options.print(written, f"{packed.sha256}  {out}")
 
 
 # In the window
 
-Status = ConnectionStatus
+Status = words.ConnectionStatus
 LOOK_EVERY = 2.0
 
 _WORDS = {
@@ -102,7 +99,7 @@ _WORDS = {
     Status.CONNECTED: "connected",
 }
 _REASONS = {
-    PASSKEY_REQUIRED: "WhatsApp asks for your passkey: answer in the window",
+    words.PASSKEY_REQUIRED: "WhatsApp asks for your passkey: answer in the window",
     "page_crashed": "the window was closed before WhatsApp Web was connected",
 }
 _CODES = {"page_crashed": "window_closed", "": "not_connected"}
@@ -113,30 +110,30 @@ class _Claims(KeepsNothing):
     """The claims of the engine, one after another."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Claim | BaseException] = asyncio.Queue()
+        self.queue: asyncio.Queue[words.Claim | BaseException] = asyncio.Queue()
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: words.Claim) -> None:
         self.queue.put_nowait(claim)
 
     def crashed(self, error: BaseException) -> None:
         self.queue.put_nowait(error)
 
-    def happened(self, happening: Happening) -> None: ...
+    def happened(self, happening: words.Happening) -> None: ...
 
     def progress(self) -> None: ...
 
 
 async def link(
-    session: Path, program: Program, cache: Path, *, url: str, within: float
+    session: Path, program: process.Program, cache: Path, *, url: str, within: float
 ) -> dict[str, Any]:
     """Fill the empty folder with a session that is connected, and close it; its account, and
     `needs_passkey`, True if WhatsApp asked for one. `cache`: folder of the bundle; `within`:
     seconds for the person."""
     await asyncio.to_thread(fetch_bundle, cache)
-    find_setpriv()
+    process.find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
     settings = WebSettings(browser="chromium", url=url, page=KNOWN_GOOD, browser_starts=0)
-    script = page_script(url, page_config(""), read_bundle(cache), person=True)
+    script = page.page_script(url, page_config(""), read_bundle(cache), person=True)
     needs, claims = Needs(program, script), _Claims()
     engine = WebEngine(session, settings, lambda: needs, claims)
     try:
@@ -174,27 +171,28 @@ async def _until_connected(engine: WebEngine, claims: _Claims) -> dict[str, Any]
         if claim.reason == "qr_idle":
             await engine.connect()
         if sentence != last_sentence:
-            say(sentence)
+            command.say(sentence)
             last_sentence = sentence
-        needs_passkey |= claim.reason == PASSKEY_REQUIRED
+        needs_passkey |= claim.reason == words.PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
             return {"account": claim.account, "needs_passkey": needs_passkey}
 
 
-def _sentence(claim: Claim) -> str:
+def _sentence(claim: words.Claim) -> str:
     if claim.reason in _REASONS:
         return _REASONS[claim.reason]
     if not claim.reason:
         return _WORDS.get(claim.status, "it is not connected")
-    reason = reason_of(claim.reason)
+    reason = reasons.reason_of(claim.reason)
     return f"{reason.title}: {reason.advice}" if reason.advice else reason.title
 
 
-def find_visible_browser(named: str = "") -> Program:
+def find_visible_browser(named: str = "") -> process.Program:
     """The named one, else the first that the machine has; ConfigError says what to install."""
-    for name in (named, str(Path(named).absolute())) if named else (*BINARIES[CHROMIUM], *_NAMES):
+    usual = (*process.BINARIES[CHROMIUM], *_NAMES)
+    for name in (named, str(Path(named).absolute())) if named else usual:
         if (path := in_path(name)) is not None:
-            return Program(CHROMIUM, Path(path).absolute(), visible=True)
+            return process.Program(CHROMIUM, Path(path).absolute(), visible=True)
     raise ConfigError(
         f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
         " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"

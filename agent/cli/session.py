@@ -1,7 +1,6 @@
-"""A session: its life (`create` to `delete`), the code that links it and its page, its copies, its
-repairs, with those of all sessions and incidents; drills with the sandbox engine; `send`, where
-the API also sends other kinds than text and files; what `import` sends of it and shows. `--wait`
-follows it until it is connected, or until only a person can help."""
+"""A session: its life (`create` to `delete`), the code that links it and its page, its copies;
+`send`, where the API also sends other kinds than text and files; what `import` sends of it and
+shows. `--wait` follows it until it is connected, or until only a person can help."""
 
 import json
 import sys
@@ -11,12 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, parse_instance_id
-from agent.core.reasons import reason_of
+from agent.cli.command import Commands, Options, Words, clean, duration, moment
+from agent.core import model, reasons
 from agent.errors import InvalidRequest, Refused, TryLater
 
 if TYPE_CHECKING:
@@ -69,22 +66,6 @@ def add(commands: Commands) -> None:
     among = commands.group("removed", summary, "list sales")
     among.one("list", list_removed)
     among.one("restore", put_back, "20260115T103045Z")
-
-    for name, summary in _ASKED.items():
-        words = {} if name == "recover" else _MAY_END
-        commands.one(name, ask, summary=summary, words=words, verb=name)
-    commands.add("repair", repair, "all --dry-run")
-    Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
-    commands.one("health", health)
-
-    summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
-    among = commands.group("sandbox", summary, example)
-    among.one("scan", scan)
-    parser = among.one("fault", fault, "zombie --for 30")
-    parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
-    among.one("clear", clear)
-    among.one("say", let_say, "5511999990000 hello")
-    among.one("heard", heard)
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
@@ -196,7 +177,7 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         if status == "CONNECTED":
             return instance
         # Where it is down for a hopeless reason, only a person helps.
-        if not shows_code and not (down and reason and reason_of(reason).hopeless):
+        if not shows_code and not (down and reason and reasons.reason_of(reason).hopeless):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
             if shows_code:
@@ -402,178 +383,6 @@ def _removed(row: dict[str, Any]) -> str:
     return f"{folder}{row['files']} files, {row['keys']} keys in Redis"
 
 
-# Repairs, of one session and of all in one round; incidents
-
-_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
-_STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
-_MAY_END: Words = {
-    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
-    " chats",
-    **CONFIRM,
-}
-_ASKED = {
-    "recover": "repair an instance by every step that keeps its pairing",
-    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
-    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
-    " an Evolution server deletes it with its chats",
-}
-
-
-def ask(options: Options) -> int:
-    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
-    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
-    ending = result["ending"].replace("_", " ")
-    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
-    if result["healthy"]:
-        done = "was repaired" if result["recovered"] else "is well"
-        done = "shows a new code to scan" if result["cleaned"] else done
-    return options.print(result, f"{options.id} {done}", good=result["healthy"])
-
-
-def repair(options: Options) -> int:
-    """Run one round of repairs; exit status 1 if a session is still unwell.
-
-    id=all|ID: every instance, or one
-    --dry-run: print the steps without doing them
-    --debug: print each step to stderr
-    """
-    client, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
-    instances = client.instances() if every else [client.get(one)]
-    events = "/api/events" if every else f"{one}/events"
-    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
-    work = _dry_run if options.dry_run else lambda instance: _repair(client, instance)
-    newest = client.get(events, limit=1)["events"] if options.debug else []
-    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
-
-    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
-        done = [*pool.map(work, unwell)]
-    if options.debug:
-        query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
-        for event in client.get(events, **query)["events"]:
-            line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
-            say(f"{moment(event['time'])} {line}")
-    rows = [
-        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
-        for it, did in zip(unwell, done, strict=True)
-    ]
-    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    options.print_rows(rows, columns, nothing="nothing needs a repair")
-    return 0 if all(row["good"] for row in rows) else 1
-
-
-def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
-    """The ladder for this instance; steps that end a pairing only where it has none."""
-    from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
-
-    health = instance["health"]
-    state = ConnectionStatus(health["state"])
-    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
-    ladder = LADDERS[trouble_of(verdict)]
-    steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
-    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
-
-
-def _repair(client: Client, instance: dict[str, Any]) -> dict[str, Any]:
-    try:
-        result = client.post(f"/api/instance/{instance['id']}/recover?wait=300")
-    except AgentSaidNo as error:
-        return {"result": str(error), "good": False, "steps": []}
-    words = result["ending"].replace("_", " ") or "well"
-    return {"result": words, "good": result["healthy"], "steps": []}
-
-
-def incidents(options: Options) -> int:
-    """Show failures that many instances have in common."""
-    columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
-    return options.print_list("/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
-
-
-def release(options: Options) -> int:
-    """Let the members of an incident try again.
-
-    GROUP: as `incidents` shows it
-    """
-    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
-    return options.do(f"POST {path}", f"{done}: its instances try again")
-
-
-def health(options: Options) -> int:
-    """Check an instance now; exit status 1 when it is not well."""
-    health = options.ask("POST health", wait=300)
-    line = f"{options.id}  {health['verdict']}: {health['sentence']}"
-    return options.print(health, clean(line), good=health["healthy"])
-
-
-# Drills with the sandbox engine: let its phone scan, let contacts write, see what they got, cause
-# faults
-
-FAULTS_SHOWN = """\
-  crash    hang      zombie    slow          drop       leak
-  bad-mac  prekey    logout    ban           temp-ban   conflict
-  outdated passkey   stuck-loading           corrupt-files"""
-"""Laid out by hand: argparse would break a name at its hyphen."""
-
-
-def scan(options: Options) -> int:
-    """Let the phone scan the code."""
-    return options.do("POST sandbox/scan", f"{options.id} scanned")
-
-
-def fault(options: Options) -> int:
-    """Cause a fault.
-
-    FAULT: name of the fault
-    --for SECONDS: duration of the fault
-    """
-    done, body = f"{options.id} fails: {options.fault}", options.given("fault", "for")
-    return options.do("POST sandbox/fault", done, body)
-
-
-def clear(options: Options) -> int:
-    """End every fault."""
-    return options.do("POST sandbox/fault", f"{options.id} has no more faults", {"fault": "clear"})
-
-
-def let_say(options: Options) -> int:
-    """Let a contact write.
-
-    CONTACT: who writes: a number or a jid
-    [TEXT]: the text, caption, emoji, option or state
-    --type TYPE: of the message: text, image, audio, location, poll, …
-    --kind KIND: message, message_reaction, message_delete, call, …
-    --of MESSAGE_ID: the message that it is about
-    --group JID: the group in which it is written
-    --from-me: the account's owner writes it
-    --count N: number of messages, which are numbered
-    --file FILE: a file that it brings
-    --fields JSON: more of its record: {"quote": …, "mentions": …}
-    """
-    names = ("contact", "text", "type", "kind", "of", "group", "from_me", "count")
-    body = options.given(*names)
-    if options.file is not None:
-        body |= file_fields(Path(options.file))
-    if options.fields is not None:
-        try:
-            body["fields"] = json.loads(options.fields)
-        except ValueError as error:
-            raise InvalidRequest(f"cannot use --fields: it is no JSON ({error})") from None
-    return options.do("POST sandbox/say", f"{options.id} has a message coming", body)
-
-
-def heard(options: Options) -> int:
-    """Show what the contacts got.
-
-    --after CURSOR: those after this one
-    --limit N: how many at most, default 100
-    """
-    answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
-    shown = ("cursor", "chat", "id", "type", "text")
-    lines = [clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
-    nothing = "" if lines else "no contact got a message"
-    more = f"more: --after {answer['next']}" if answer["more"] else ""
-    return options.print(answer, *lines, nothing, more)
-
-
 # Importing: an archive sent to the agent, the list of sessions
 
 OURS = "wa-agent"
@@ -600,7 +409,7 @@ def id_for(session: "FoundSession", given: str | None) -> str:
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
     ascii_name = name.encode("ascii", "ignore").decode().strip("-")
     try:
-        return parse_instance_id(ascii_name)
+        return model.parse_instance_id(ascii_name)
     except InvalidRequest:
         return ""
 

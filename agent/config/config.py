@@ -21,13 +21,11 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from agent.core.admission import StartPolicy
+from agent.core import admission, incidents, model
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
-from agent.core.incidents import IncidentPolicy
 from agent.core.memory import MemoryPolicy, limit_fault
-from agent.core.model import Instance, InstanceId
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.pairing import RecoveryPolicy
 from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, settings_of
@@ -262,6 +260,11 @@ class ApiSection:
     event_queue: int = 1000
     """Events queued for one slow listener before the agent drops it."""
 
+    @property
+    def is_loopback(self) -> bool:
+        """True if only this machine reaches `listen`."""
+        return not self.listen or is_loopback(split_address(self.listen)[0])
+
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatSection:
@@ -315,7 +318,7 @@ Value = str | bool | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | flo
 class Declaration(Struct, frozen=True):
     """One [[instance]]: created when it is missing, never deleted because it is absent."""
 
-    id: InstanceId = InstanceId("")
+    id: model.InstanceId = model.InstanceId("")
     engine: str = ""
     enabled: bool = True
     settings: dict[str, Value | dict[str, Any]] = {}
@@ -329,7 +332,7 @@ class Config:
     agent: AgentSection = field(default_factory=AgentSection)
     log: LogSection = field(default_factory=LogSection)
     api: ApiSection = field(default_factory=ApiSection)
-    start: StartPolicy = field(default_factory=StartPolicy)
+    start: admission.StartPolicy = field(default_factory=admission.StartPolicy)
     heartbeat: HeartbeatSection = field(default_factory=HeartbeatSection)
     stop: StopSection = field(default_factory=StopSection)
     health: HealthPolicy = field(default_factory=HealthPolicy)
@@ -337,7 +340,7 @@ class Config:
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     memory: MemoryPolicy = field(default_factory=MemoryPolicy)
     crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
-    incident: IncidentPolicy = field(default_factory=IncidentPolicy)
+    incident: incidents.IncidentPolicy = field(default_factory=incidents.IncidentPolicy)
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
@@ -359,7 +362,7 @@ class Config:
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
-    def start_policy(self, cores: int) -> StartPolicy:
+    def start_policy(self, cores: int) -> admission.StartPolicy:
         return replace(self.start, parallel=self.start.parallel or 2 * max(cores, 1))
 
     @property
@@ -405,6 +408,12 @@ class Table:
     hide: Callable[[Any], Any] = hide_secrets
     """The row as it may be shown."""
 
+    def rows(self, config: Config) -> tuple[Any, ...]:
+        """Its rows; of a table that is written once, the one in force."""
+        usual = () if self.example else (self.plain,)
+        found = getattr(config, self.name, None) or config.of_wings.get(self.name, usual)
+        return found if isinstance(found, tuple) else (found,)
+
 
 BACKEND = Table(
     name="backend",
@@ -435,24 +444,17 @@ def all_tables() -> Mapping[str, Table]:
     return {it.name: it for it in (*own, MESSAGES, PACE, BACKEND, PROGRAMS, WEBHOOKS)}
 
 
-def rows_of(config: Config, table: Table) -> tuple[Any, ...]:
-    """Its rows; of a table that is written once, the one in force."""
-    usual = () if table.example else (table.plain,)
-    found = getattr(config, table.name, None) or config.of_wings.get(table.name, usual)
-    return found if isinstance(found, tuple) else (found,)
-
-
 def worker_settings(config: Config) -> Mapping[str, Any]:
     """What each worker gets, by its table's name; none where it is usual."""
     found: dict[str, Any] = {}
     for table in all_tables().values():
         for key in table.worker:
-            if (value := getattr(rows_of(config, table)[0], key)) != getattr(table.plain, key):
+            if (value := getattr(table.rows(config)[0], key)) != getattr(table.plain, key):
                 found.setdefault(table.name, {})[key] = value
     return found
 
 
-def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
+def declared_for(config: Config, instance: model.Instance) -> Mapping[str, Any]:
     """The [[program]] that a session names; {} = its engine needs none, or it is not there."""
     if (row := _program(config, instance)) is None:
         return {}
@@ -461,7 +463,9 @@ def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
     return {"program": {key: list(it) if isinstance(it, tuple) else it for key, it in values}}
 
 
-def check_declared(config: Config, instance: Instance, others: Iterable[Instance] = ()) -> None:
+def check_declared(
+    config: Config, instance: model.Instance, others: Iterable[model.Instance] = ()
+) -> None:
     """InvalidRequest where it names a program that is not there; Refused where one of the others
     has its session at the same place."""
     if instance.engine != "program":
@@ -485,7 +489,7 @@ def check_declared(config: Config, instance: Instance, others: Iterable[Instance
         )
 
 
-def _place(config: Config, instance: Instance) -> tuple[str, ...]:
+def _place(config: Config, instance: model.Instance) -> tuple[str, ...]:
     """Where its program keeps the session; () = each has a place of its own."""
     from agent.moving.programs import place_of
 
@@ -493,7 +497,7 @@ def _place(config: Config, instance: Instance) -> tuple[str, ...]:
     return place_of(row) if row is not None else ()
 
 
-def _program(config: Config, instance: Instance) -> Any:
+def _program(config: Config, instance: model.Instance) -> Any:
     rows = config.of_wings.get("program", ()) if instance.engine == "program" else ()
     return next((row for row in rows if row.name == instance.settings.get("program")), None)
 
@@ -533,7 +537,7 @@ def render_config(config: Config, only_changed: bool = True) -> str:
 
     first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
-        rows = rows_of(config, table)
+        rows = table.rows(config)
         if not table.example:
             plain = only_changed and table.plain
             above, below = (list(_keys(rows[0], plain, name, it)) for it in (True, False))
@@ -601,7 +605,7 @@ def tables_of(config: Config) -> dict[str, Any]:
     """The settings as plain values, table by table; without what is derived from them."""
     tables: dict[str, Any] = {}
     for name, table in all_tables().items():
-        rows = rows_of(config, table)
+        rows = table.rows(config)
         keys = [] if table.example else [its.name for its, _ in settings_of(table.plain)]
         tables[name] = {key: getattr(rows[0], key) for key in keys} if keys else rows
     tables["instance"] = config.instance

@@ -15,16 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agent.config.config import (
-    BackendDeclaration,
-    Config,
-    Declaration,
-    all_tables,
-    is_loopback,
-    rows_of,
-    sections,
-    split_address,
-)
+from agent.config.config import BackendDeclaration, Config, Declaration, all_tables, sections
 from agent.core.memory import MemoryPolicy
 from agent.core.setting import Fault, name_fault, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
@@ -48,9 +39,8 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
 
 def find_faults(config: Config) -> Iterator[Fault]:
     """The impossible pairs."""
-    listen = config.api.listen
-    if config.api.trust_loopback and listen and not is_loopback(split_address(listen)[0]):
-        cause = f"trust_loopback is only for a loopback address, api.listen is {listen}"
+    if config.api.trust_loopback and not config.api.is_loopback:
+        cause = f"trust_loopback is only for a loopback address, api.listen is {config.api.listen}"
         yield ("api.trust_loopback", "api.listen"), cause
     yield from _paths(config)
     for small, great in (
@@ -68,7 +58,7 @@ def find_faults(config: Config) -> Iterator[Fault]:
         cause = f"memory.instance ({instance}) is more than worker.memory_max ({most}), above which"
         yield ("memory.instance", "worker.memory_max"), f"{cause} the worker is killed"
     for name, table in all_tables().items():
-        for number, row in enumerate(rows_of(config, table)):
+        for number, row in enumerate(table.rows(config)):
             for keys, cause in table.faults(row) if table.faults else ():
                 yield tuple(f"{name}[{number}].{key}" for key in keys), cause
     yield from _declared_faults(config)

@@ -5,7 +5,6 @@ messages, mean a corrupted session.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.core.crypto_patterns import CryptoFinding, Effect, own_pattern
@@ -192,7 +191,7 @@ def judge_crypto(
 
 
 def _is_corrupted(
-    hard: Mapping[str, int], messages: int, share: float | None, policy: CryptoPolicy
+    hard: dict[str, int], messages: int, share: float | None, policy: CryptoPolicy
 ) -> bool:
     """`hard`: errors by peer, of those whose messages stayed unreadable when they came again."""
     named, unnamed = len([peer for peer in hard if peer]), hard.get("", 0)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 OF_KEYS = ("crypto", "crypto_unknown", "crypto_stranger")
 """Kinds of errors about keys, as they are counted: troubles of their own cover them."""
@@ -201,7 +200,7 @@ def read_log_line(
 
 
 def read_record(
-    record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
+    record: Mapping[str, object], own: Iterable[CryptoPattern] = ()
 ) -> CryptoFinding | None:
     """The finding of a logger's record: by its error first, as the message above it is the same
     for all errors. Its other fields may hold a contact's words."""

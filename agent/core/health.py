@@ -11,8 +11,7 @@ from agent.core.model import PHASES, ClaimFact, Health, HealthVerdict, Override,
 from agent.core.model import ConnectionStatus as Status
 from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Permanence, Reason, reason_of
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.recovery.ladder import needs_repair
-from agent.core.recovery.repair import Ending
+from agent.core.recovery import ladder, repair
 from agent.core.session import AWAY, WAIT_SENTENCES, WAITS_TURN, Session
 from agent.core.setting import setting
 from agent.core.words import SUSPECT, Claim, SessionFiles
@@ -416,12 +415,12 @@ def has_given_up(session: Session) -> bool:
         return False
     if verdict.reason in ("attempts_used_up", "conflict_foreign_owner"):
         return True
-    if needs_repair(verdict):
+    if ladder.needs_repair(verdict):
         # Its ladder has begun, or begins in this pass.
-        ending = session.repair.ending if session.repair is not None else Ending.NOT_YET
+        ending = session.repair.ending if session.repair is not None else repair.Ending.NOT_YET
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
-        given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
-        return given_up or ending is Ending.NEEDS_PERSON
+        given_up = ending is repair.Ending.GAVE_UP and not verdict.should_cleanup
+        return given_up or ending is repair.Ending.NEEDS_PERSON
     reason = reason_of(verdict.reason)
     stays_down = verdict.health is Health.DEGRADED and verdict.state is Status.DISCONNECTED
     return (stays_down and not reason.slow) or reason.hopeless

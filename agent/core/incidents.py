@@ -8,10 +8,8 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.core.breaker import remaining
-from agent.core.reasons import REASONS
+from agent.core import breaker, reasons, words
 from agent.core.setting import setting
-from agent.core.words import SUSPECT, InstanceId
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +64,14 @@ class Incident:
     group: str
     code: str
     since: float
-    members: list[InstanceId]
-    canary: InstanceId | None = None
+    members: list[words.InstanceId]
+    canary: words.InstanceId | None = None
     """The member that may try now."""
     turn_at: float = 0.0
     """When the canary got its turn or, without one, when the next may have it."""
     tries: int = 0
     """Canaries so far."""
-    idle: set[InstanceId] = field(default_factory=set)
+    idle: set[words.InstanceId] = field(default_factory=set)
     """Members that had nothing to try in their turn."""
 
     @property
@@ -91,10 +89,10 @@ class Incident:
 
     @property
     def sentence(self) -> str:
-        meaning = f" ({REASONS[self.code].title})" if self.code in REASONS else ""
+        meaning = f" ({reasons.REASONS[self.code].title})" if self.code in reasons.REASONS else ""
         return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
-    def join(self, id: InstanceId, code: str) -> None:
+    def join(self, id: words.InstanceId, code: str) -> None:
         """Take a session in that fails alike; another one would prove nothing as a canary."""
         if common_code(code) == self.code and id not in self.members:
             self.members.insert(0, id)  # it has had no turn yet
@@ -102,12 +100,14 @@ class Incident:
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
         """When give_turn must be asked again; a clock set back does not delay it."""
         if self.canary is not None:
-            return now + remaining(self.turn_at + policy.canary_time, now, policy.canary_time)
-        return now + remaining(self.turn_at, now, max(_pace(self.code, policy)))
+            return now + breaker.remaining(
+                self.turn_at + policy.canary_time, now, policy.canary_time
+            )
+        return now + breaker.remaining(self.turn_at, now, max(_pace(self.code, policy)))
 
     def give_turn(
-        self, able: Collection[InstanceId], policy: IncidentPolicy, now: float
-    ) -> InstanceId | None:
+        self, able: Collection[words.InstanceId], policy: IncidentPolicy, now: float
+    ) -> words.InstanceId | None:
         """The member that begins its turn. A canary that fell silent has failed, and where none
         is able to try, all are asked again after the wait for a failed one."""
         able = [id for id in self.members if id in able and id not in self.idle]
@@ -141,9 +141,9 @@ def is_shared(code: str) -> bool:
     """
     if code in OWN_AFFAIR:
         return False
-    if code == SUSPECT:
+    if code == words.SUSPECT:
         return True
-    row = REASONS.get(code)
+    row = reasons.REASONS.get(code)
     return row is None or not (row.hopeless or row.unpairs or row.local)
 
 
@@ -153,15 +153,15 @@ def common_code(code: str) -> str:
 
 def find_incident(
     group: str,
-    failures: Mapping[InstanceId, Mapping[str, float]],
-    successes: Mapping[InstanceId, float],
+    failures: Mapping[words.InstanceId, Mapping[str, float]],
+    successes: Mapping[words.InstanceId, float],
     policy: IncidentPolicy,
     now: float,
 ) -> Incident | None:
     """The largest incident that the failures of a group show: more of its instances failed since
     some moment than connected. For each instance, when it last failed with a phase (`phase_login`)
     or a reason's code, and when it last connected (-inf: never)."""
-    alike: dict[str, dict[InstanceId, float]] = {}
+    alike: dict[str, dict[words.InstanceId, float]] = {}
     well = sorted(successes.values())
     for id, last in failures.items():
         for code, at in last.items():
@@ -182,7 +182,7 @@ def find_incident(
 
 def _pace(code: str, policy: IncidentPolicy) -> tuple[float, float]:
     """Seconds to the first canary's try, and at most from one to the next."""
-    if code in REASONS and REASONS[code].slow:
+    if code in reasons.REASONS and reasons.REASONS[code].slow:
         return policy.probe_first, policy.probe_longest
     longest = policy.outage_longest if code == LOST else policy.canary_longest
     return policy.canary_first, longest

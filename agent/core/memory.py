@@ -4,17 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from agent.core.model import Health, InstanceId, Signal
-from agent.core.session import Samples, Session
+from agent.core import model, session, words
 from agent.core.setting import setting
-from agent.core.words import LEAST_MEMORY
 
 MIB = 1 << 20
 
 
 def limit_fault(limit: int) -> str:
-    if 0 < limit < LEAST_MEMORY:
-        return f"{limit} is less than {LEAST_MEMORY}, the least that a worker needs"
+    if 0 < limit < words.LEAST_MEMORY:
+        return f"{limit} is less than {words.LEAST_MEMORY}, the least that a worker needs"
     return ""
 
 
@@ -58,7 +56,9 @@ class MemoryPolicy:
     """Seconds between two restarts for memory, per instance."""
 
 
-def note_memory(history: Samples, used: int, policy: MemoryPolicy, now: float) -> Samples:
+def note_memory(
+    history: session.Samples, used: int, policy: MemoryPolicy, now: float
+) -> session.Samples:
     kept = tuple(sample for sample in history if now - policy.trend <= sample[0] < now)
     return (*kept[-239:], (now, used))
 
@@ -91,7 +91,7 @@ def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
     )
 
 
-def leaks(history: Samples, policy: MemoryPolicy, now: float) -> bool:
+def leaks(history: session.Samples, policy: MemoryPolicy, now: float) -> bool:
     """Growth through the whole of a trend. A rise that has come to rest is a plateau, no leak."""
     quarter = policy.trend / 4
     parts: list[list[int]] = [[], [], [], []]
@@ -112,28 +112,28 @@ def leaks(history: Samples, policy: MemoryPolicy, now: float) -> bool:
 
 
 def judge_memory(
-    history: Samples, used: int, limit: int, policy: MemoryPolicy, now: float
-) -> Signal | None:
+    history: session.Samples, used: int, limit: int, policy: MemoryPolicy, now: float
+) -> model.Signal | None:
     level = level_of(used, limit, policy)
     share = f"{used / MIB:.0f} of {limit / MIB:.0f} MiB"
     if level == "critical":
-        return Signal("memory_critical", Health.DEGRADED, f"memory critical: {share}")
+        return model.Signal("memory_critical", model.Health.DEGRADED, f"memory critical: {share}")
     if leaks(history, policy, now):
         grown = (used - history[0][1]) / MIB
         text = f"memory grew by {grown:.0f} MiB in {policy.trend / 60:.0f} min and goes on: a leak?"
-        return Signal("memory_leak", Health.DEGRADED, text)
+        return model.Signal("memory_leak", model.Health.DEGRADED, text)
     if level == "warn":
-        return Signal("memory_high", Health.DEGRADED, f"memory high: {share}")
+        return model.Signal("memory_high", model.Health.DEGRADED, f"memory high: {share}")
     return None
 
 
 def decide_memory(
-    sessions: Sequence[Session],
-    restartable: Collection[InstanceId],
+    sessions: Sequence[session.Session],
+    restartable: Collection[model.InstanceId],
     budget: int,
     policy: MemoryPolicy,
     now: float,
-) -> tuple[dict[InstanceId, str], InstanceId | None]:
+) -> tuple[dict[model.InstanceId, str], model.InstanceId | None]:
     """Why each of these should have more room, and which one of them is to restart; the others are
     to free their caches. At most one restarts: first one over its own limit; when all together use
     too much, the largest. `restartable`: connected and settled, so that a restart costs seconds,
@@ -148,7 +148,7 @@ def decide_memory(
         if its.id in restartable and _due(its.memory_restart_at, policy.restart_every, now)
     ]
     over = [id for id in able if levels[id] == "critical"]
-    nothing: tuple[float, InstanceId | None] = (0.0, None)
+    nothing: tuple[float, model.InstanceId | None] = (0.0, None)
     _, worst = max(((used[id] / limits[id], id) for id in over), default=nothing)
     if worst is None and together == "critical":
         _, worst = max(((used[id], id) for id in able), default=nothing)

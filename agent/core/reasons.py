@@ -5,7 +5,6 @@ code outside the table (`unknown`) like a lost connection, only slower.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -415,7 +414,7 @@ REACHED_CODES = frozenset(
 )
 """Reasons that only WhatsApp itself gives: it was reached."""
 
-REASONS: Mapping[str, Reason] = {row.code: row for row in ROWS}
+REASONS = {row.code: row for row in ROWS}
 
 
 def reason_of(code: str) -> Reason:

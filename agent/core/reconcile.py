@@ -4,14 +4,12 @@ Nothing here counts a try or a drop: the pass does (supervise/run.py, record.py)
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.core.health import MISCONFIGURED, HealthPolicy
+from agent.core import health, reasons, words
 from agent.core.model import PHASES, Health, HealthVerdict, SessionFiles, UnitState, UnitStatus
 from agent.core.model import ConnectionStatus as Status
-from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
 from agent.core.session import WAITS_TURN, Session
-from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.
 
@@ -92,7 +90,7 @@ is back."""
 
 
 def plan_actions(
-    session: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
+    session: Session, verdict: HealthVerdict, policy: health.HealthPolicy, now: float
 ) -> Plan | None:
     """A start, a stop, a reconnect, or None while a job is under way or the time has not come. The
     ladder handles stuck sessions."""
@@ -105,7 +103,7 @@ def plan_actions(
         return None
     # A worker that crashed, or that a boot of the machine starts, would log in again.
     ended = session.last_reason.final and not session.instance.backend
-    if unit.runs and (ended or verdict.reason == SUSPECT):
+    if unit.runs and (ended or verdict.reason == words.SUSPECT):
         # Any plan but a stop could overwrite the only copy of a suspect's old pairing.
         return _plan(ActionKind.STOP, verdict)
     if not may_try_now(session, policy, now):
@@ -113,7 +111,7 @@ def plan_actions(
     if not unit.runs:
         corrupted = verdict.health is Health.CORRUPTED
         damaged = corrupted or session.folder.files is SessionFiles.DAMAGED
-        wrong = unit.state is UnitState.FAILED and unit.exit_status == MISCONFIGURED
+        wrong = unit.state is UnitState.FAILED and unit.exit_status == health.MISCONFIGURED
         return None if damaged or wrong else _plan(ActionKind.START, verdict)
     return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
 
@@ -152,12 +150,12 @@ def must_renew(session: Session) -> bool:
     return (
         session.should_run
         and record.paired
-        and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
-        and reason_of(record.reason).scan_again
+        and said in (record.reason, words.SUSPECT)  # a worker begun since found its store unpaired
+        and reasons.reason_of(record.reason).scan_again
     )
 
 
-def may_try_now(session: Session, policy: HealthPolicy, now: float) -> bool:
+def may_try_now(session: Session, policy: health.HealthPolicy, now: float) -> bool:
     """True if reason, attempts, delay and its own circuit let the agent start or reconnect it."""
     if session.wait.reason or now < session.not_before:
         return False
@@ -167,7 +165,7 @@ def may_try_now(session: Session, policy: HealthPolicy, now: float) -> bool:
 
 
 def next_deadline(
-    session: Session, verdict: HealthVerdict, policy: HealthPolicy, now: float
+    session: Session, verdict: HealthVerdict, policy: health.HealthPolicy, now: float
 ) -> float | None:
     """When this instance must be looked at again at the latest; None: at the next event."""
     if not session.should_run and not session.unit.runs:
@@ -199,7 +197,7 @@ def _plan_reconnect(session: Session, verdict: HealthVerdict) -> Plan | None:
     if _is_slow_to_return(session):
         # A load that began before its network went waits for an answer that was lost.
         fresh = status is not Status.RECONNECTING
-    elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
+    elif status is not Status.DISCONNECTED or verdict.reason in ("starting", words.OTHER_ACCOUNT):
         return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
     fresh = fresh or session.last_reason.fresh_worker
@@ -215,7 +213,7 @@ def _is_slow_to_return(session: Session) -> bool:
     return begun < back_at <= session.at - OWN_TIME
 
 
-def _deadlines(session: Session, policy: HealthPolicy, now: float) -> list[float]:
+def _deadlines(session: Session, policy: health.HealthPolicy, now: float) -> list[float]:
     unit, fact, moments = session.unit, session.claim, [session.not_before]
     if wait := session.record.breaker.opens_in(session.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)

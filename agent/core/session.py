@@ -4,22 +4,10 @@ shallow copy. Below: what is shown of backends."""
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
-from agent.core import model
+from agent.core import figures, model, reasons, reconnect
 from agent.core.crypto import CryptoWindow
-from agent.core.figures import COUNTS, ErrorRate, Inbound, PerMinute, StatusTime
-from agent.core.model import (
-    ClaimFact,
-    HealthVerdict,
-    Instance,
-    JournalEntry,
-    Override,
-    SessionRecord,
-)
-from agent.core.reasons import NETWORK_CODES, UNREACHABLE, Reason, reason_of
-from agent.core.reconnect import ReconnectPolicy, forgive
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.words import ConnectionStatus, InstanceId, ServerClaim, SessionFiles
 
@@ -30,7 +18,7 @@ MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
 
-NOT_LOOKED_YET = HealthVerdict(
+NOT_LOOKED_YET = model.HealthVerdict(
     model.Health.NOT_FOUND,
     ConnectionStatus.DISCONNECTED,
     "not_looked_yet",
@@ -44,7 +32,7 @@ class Run:
 
     linked_since: float | None = None
     next_attach: float = 0.0
-    claim: ClaimFact | None = None
+    claim: model.ClaimFact | None = None
     probe: model.ProbeFact | None = None
     measured_at: float = 0.0
     memory_bytes: int | None = None
@@ -88,18 +76,18 @@ class Counters:
     since_wall: float = 0.0
     by_word: dict[str, Counter[str]] = field(
         default_factory=lambda: {
-            name: Counter(dict.fromkeys(words, 0)) for name, words in COUNTS.items()
+            name: Counter(dict.fromkeys(words, 0)) for name, words in figures.COUNTS.items()
         }
     )
     """By name and word, the counts of COUNTS."""
     messages: Counter[str] = field(
-        default_factory=partial(Counter, dict.fromkeys(MESSAGE_DIRECTIONS, 0))
+        default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
-    per_minute: dict[str, PerMinute] = field(
-        default_factory=lambda: {"in": PerMinute(), "out": PerMinute()}
+    per_minute: dict[str, figures.PerMinute] = field(
+        default_factory=lambda: {"in": figures.PerMinute(), "out": figures.PerMinute()}
     )
     errors: Counter[str] = field(default_factory=Counter)
-    error_rate: ErrorRate = field(default_factory=ErrorRate)
+    error_rate: figures.ErrorRate = field(default_factory=figures.ErrorRate)
     repair_steps: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Steps by kind and result (done, failed)."""
     repair_seconds: float = 0.0
@@ -118,8 +106,8 @@ STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 class Session:
     """Times are of the boot clock unless the name says `wall`."""
 
-    instance: Instance
-    record: SessionRecord
+    instance: model.Instance
+    record: model.SessionRecord
     unit: model.UnitStatus = model.UNIT_ABSENT
     run: Run = field(default_factory=Run)
     folder: Folder = field(default_factory=Folder)
@@ -128,7 +116,7 @@ class Session:
     kept: Kept | None = None
     """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
     counters: Counters = field(default_factory=Counters)
-    verdict: HealthVerdict = NOT_LOOKED_YET
+    verdict: model.HealthVerdict = NOT_LOOKED_YET
     boot: str = ""
     """The machine's present boot: an override that was made in another one is void."""
     enabled_by_operator: bool = False
@@ -152,12 +140,12 @@ class Session:
     last_snapshot_wall: float | None = None
     snapshot_failure: str = ""
     """Why the last snapshot that was due is none to restore; "" once one is whole."""
-    status_time: StatusTime = field(default_factory=StatusTime)
+    status_time: figures.StatusTime = field(default_factory=figures.StatusTime)
     """How long it was in each status, counted while an agent ran."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
     """Crypto errors in the sliding window."""
-    inbound: Inbound = field(default_factory=Inbound)
+    inbound: figures.Inbound = field(default_factory=figures.Inbound)
     circuit: str = "closed"
     """closed, open or half_open."""
     circuit_opens_wall: float | None = None
@@ -174,7 +162,7 @@ class Session:
         return self.instance.id
 
     @property
-    def claim(self) -> ClaimFact | None:
+    def claim(self) -> model.ClaimFact | None:
         return self.run.claim
 
     @property
@@ -212,9 +200,11 @@ class Session:
         return self.verdict.reason or self.record.reason
 
     @property
-    def override(self) -> Override:
+    def override(self) -> model.Override:
         """Void in another boot of the machine."""
-        return self.record.override if self.record.override_boot == self.boot else Override.NONE
+        return (
+            self.record.override if self.record.override_boot == self.boot else model.Override.NONE
+        )
 
     @property
     def enabled(self) -> bool:
@@ -222,8 +212,8 @@ class Session:
 
     @property
     def should_run(self) -> bool:
-        if self.override is not Override.NONE:
-            return self.override is Override.STARTED
+        if self.override is not model.Override.NONE:
+            return self.override is model.Override.STARTED
         return self.enabled
 
     @property
@@ -315,15 +305,15 @@ class Session:
         return whole or self.unit.runs or bool(self.instance.backend)
 
     @property
-    def ended_by(self) -> Reason:
+    def ended_by(self) -> reasons.Reason:
         """The reason in the record: what ended the session last."""
-        return reason_of(self.record.reason)
+        return reasons.reason_of(self.record.reason)
 
     @property
-    def last_reason(self) -> Reason:
+    def last_reason(self) -> reasons.Reason:
         """The reason that the engine claims now, else the one in the record (`ended_by`)."""
         said = self.claim.claim.reason if self.claim is not None else ""
-        return reason_of(said) if said else self.ended_by
+        return reasons.reason_of(said) if said else self.ended_by
 
     @property
     def waits_for_network(self) -> bool:
@@ -332,10 +322,10 @@ class Session:
             return False
         claim = self.claim.claim
         by_itself = claim.status is ConnectionStatus.RECONNECTING
-        asks = claim.phase == "loaded" or claim.reason in NETWORK_CODES
+        asks = claim.phase == "loaded" or claim.reason in reasons.NETWORK_CODES
         return by_itself or (claim.status in STARTING and asks)
 
-    def gave_up(self, policy: ReconnectPolicy) -> str:
+    def gave_up(self, policy: reconnect.ReconnectPolicy) -> str:
         """The code for which the agent ended its tries; "" while it goes on trying."""
         record, reason = self.record, self.last_reason
         if reason.hopeless:
@@ -352,7 +342,7 @@ class Session:
         """True if the last run of this boot is over and the agent did not stop it."""
         record = self.record
         ran = record.seen_run != "" and record.seen_boot == self.boot
-        ours = self.override is Override.STOPPED or record.stopped_run == record.seen_run
+        ours = self.override is model.Override.STOPPED or record.stopped_run == record.seen_run
         return ran and not ours and self.unit.state is model.UnitState.INACTIVE
 
     def started_by_hand(self, our_run: str) -> bool:
@@ -364,15 +354,15 @@ class Session:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
         again = self.ended_by.final and record.seen_boot == self.boot
-        return again or self.override is Override.STOPPED or not self.enabled
+        return again or self.override is model.Override.STOPPED or not self.enabled
 
     def forgive(self, **changes: Any) -> None:
         """An operator's order, or another pairing: try now, whatever happened before."""
-        self.record = replace(forgive(self.record), **changes)
+        self.record = replace(reconnect.forgive(self.record), **changes)
 
-    def order(self, override: Override) -> None:
+    def order(self, override: model.Override) -> None:
         """Take an operator's order, which holds for this boot."""
-        boot = "" if override is Override.NONE else self.boot
+        boot = "" if override is model.Override.NONE else self.boot
         self.record = replace(self.record, override=override, override_boot=boot)
 
 
@@ -394,7 +384,7 @@ WAIT_SENTENCES = {
     "backend_circuit": "its backend left several checks or requests in a row without an answer;"
     " one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    UNREACHABLE: "this machine cannot reach the address that the session needs",
+    reasons.UNREACHABLE: "this machine cannot reach the address that the session needs",
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",
     "memory_full": "the machine has too little memory for one more worker",
@@ -441,7 +431,7 @@ def wall_text(wall: float | None) -> str | None:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def show_event(entry: JournalEntry) -> dict[str, Any]:
+def show_event(entry: model.JournalEntry) -> dict[str, Any]:
     return {
         "cursor": entry.cursor,
         "time": wall_text(entry.wall),

@@ -2,7 +2,6 @@
 the agent's own model: each worker has this module in its memory."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
@@ -181,7 +180,7 @@ class Happening:
 
     kind: str
     """message, read_later, ack, crypto_error, key_regeneration, error"""
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)
 
 
 class Category(StrEnum):

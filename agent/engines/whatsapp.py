@@ -4,7 +4,6 @@ checked before a message is accepted; no engine sends to any other. Pure."""
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from agent.errors import InvalidRequest
 
@@ -43,7 +42,7 @@ def person_of(text: str, field: str) -> str:
     return f"{name}@{domain}"
 
 
-def phone_of(arguments: Mapping[str, Any]) -> str:
+def phone_of(arguments: Mapping[str, object]) -> str:
     """The digits of the phone that wants a pairing code."""
     phone = arguments.get("phone")
     digits = digits_of(str(phone))

@@ -2,7 +2,6 @@
 outbox`: what waits to be sent of it."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -40,7 +39,7 @@ def messages(options: Options) -> int:
     return 0
 
 
-def _print(record: Mapping[str, Any], options: Options) -> None:
+def _print(record: dict[str, Any], options: Options) -> None:
     at = record.get("at") or record.get("kept")
     when = str(shown("_wall", at and float(at)))
     chat, sender = record.get("chat", ""), str(record.get("sender", ""))
@@ -53,7 +52,7 @@ def _print(record: Mapping[str, Any], options: Options) -> None:
     options.print_line(record, f"{head} {clean(record['kind'])}{clean(_what(record))}")
 
 
-def _what(record: Mapping[str, Any]) -> str:
+def _what(record: dict[str, Any]) -> str:
     """The text and state of a record, in one line."""
     if record["kind"] == "message_gap":
         return f": {record.get('missing', 'an unknown number of')} records at most are gone"

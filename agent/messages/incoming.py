@@ -21,9 +21,8 @@ from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from agent.clock import boot_now
+from agent import clock, errors
 from agent.engines.base import Engine, LoadsMedia, new_sha256
-from agent.errors import EngineError, NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint, open_plain, write_whole
 from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
 from agent.messages.record import LONGEST_WORD, MESSAGE, PRIVATE, encode, gap, read, show
@@ -145,7 +144,7 @@ class Incoming:
             aside = f"{NAME} was of the session {owner!r:.80}; it is kept as {kept}"
             db, _ = open_file(self.path, FORM, mode=rights)
         self.said += [aside] if aside else []
-        self._opened_wall, self._opened_at = time.time(), boot_now()
+        self._opened_wall, self._opened_at = time.time(), clock.boot_now()
         with db:
             db.execute("begin immediate")
             newest = state_of(db)[0]
@@ -183,7 +182,7 @@ class Incoming:
         _, count, bytes, *_ = state_of(db)
         most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
         if by_age:  # a clock that jumps makes nothing old, also not what comes after it
-            now = min(self._opened_wall + boot_now() - self._opened_at, time.time())
+            now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
             due = now - self.bounds["hours"] * 3600
         elif count <= most and bytes <= largest:
             return
@@ -401,11 +400,11 @@ STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
 PIECE = 256 * 1024
-_ERRORS: Mapping[type[WaError], tuple[str, ...]] = {
-    NotFound: ("message_not_found", "no_media", "media_gone"),
-    Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
-    TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
-    StoreError: ("media_not_kept",),
+_ERRORS: Mapping[type[errors.WaError], tuple[str, ...]] = {
+    errors.NotFound: ("message_not_found", "no_media", "media_gone"),
+    errors.Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
+    errors.TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
+    errors.StoreError: ("media_not_kept",),
 }
 """A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -510,7 +509,7 @@ class MediaLoader:
         if digest.hexdigest() != sha256:
             raise _no("it has another sha256 than its message names", "media_damaged")
 
-    def _too_large(self, size: int) -> EngineError:
+    def _too_large(self, size: int) -> errors.EngineError:
         limits = f"{self._largest} ([messages] media_most_megabytes and media_megabytes)"
         return _no(f"it has {size} bytes or more, at most {limits}", "media_too_large")
 
@@ -529,7 +528,7 @@ class OutFiles:
         except OSError as error:
             why = f"cannot keep the file of a message in {self.folder}: {error.strerror}"
             full = error.errno in (28, 122)
-            raise StoreError(why, code="disk_full" if full else "store") from error
+            raise errors.StoreError(why, code="disk_full" if full else "store") from error
 
     def remove(self, *names: str) -> None:
         for name in filter(None, names):
@@ -555,10 +554,10 @@ def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
     return file
 
 
-def explain_loss(id: str, error: EngineError) -> WaError:
+def explain_loss(id: str, error: errors.EngineError) -> errors.WaError:
     """The worker's refusal of a file, by whose fault it is."""
     kinds = (kind for kind, codes in _ERRORS.items() if error.code in codes)
-    return next(kinds, EngineError)(f"{error} ({id})", code=error.code)
+    return next(kinds, errors.EngineError)(f"{error} ({id})", code=error.code)
 
 
 def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -597,5 +596,5 @@ def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
             whole -= size
 
 
-def _no(why: str, code: str) -> EngineError:
-    return EngineError(f"cannot load the file: {why}", code=code)
+def _no(why: str, code: str) -> errors.EngineError:
+    return errors.EngineError(f"cannot load the file: {why}", code=code)

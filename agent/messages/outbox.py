@@ -20,11 +20,9 @@ from typing import Any, NamedTuple
 
 from sqlite_utils import Database
 
-from agent.clock import boot_id, boot_now
-from agent.core.model import InstanceId
-from agent.core.session import wall_text
+from agent import clock, errors
+from agent.core import model, session
 from agent.engines.whatsapp import digits_of, without_device
-from agent.errors import Refused
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import WAITING, State, after_ack
 from agent.store.connect import explain, opened
@@ -46,7 +44,7 @@ class OutMessage:
     number: int
     """Messages of a lane leave in this order."""
     id: str
-    instance: InstanceId
+    instance: model.InstanceId
     born: float
     """Unix time at which its instance was made: another one of that name sends none of it."""
     account: str
@@ -82,7 +80,7 @@ class OutMessage:
         """As the API answers; `waits`: why its session sends nothing now; `set_by`: seconds that
         the machine's clock is ahead of the outbox's."""
         walls = (self.accepted_wall, self.changed_wall, self.expires_wall, self.not_before_wall)
-        accepted, changed, expires, next_try = (wall_text(wall + set_by) for wall in walls)
+        accepted, changed, expires, next_try = (session.wall_text(wall + set_by) for wall in walls)
         waiting = self.state in WAITING
         return {
             "id": self.id,
@@ -158,7 +156,7 @@ class Outbox:
         """A sentence on what a person must know of how the file was opened."""
         self.ahead = 0.0
         """Seconds from the boot clock to this one."""
-        self._early: deque[tuple[InstanceId, Ack]] = deque(maxlen=1000)
+        self._early: deque[tuple[model.InstanceId, Ack]] = deque(maxlen=1000)
         """Acknowledgements of messages that are not known; a try under way may have sent them."""
 
     @classmethod
@@ -187,7 +185,7 @@ class Outbox:
         await self._writer.close()
 
     def now(self) -> float:
-        return boot_now() + self.ahead
+        return clock.boot_now() + self.ahead
 
     @property
     def set_by(self) -> float:
@@ -198,11 +196,11 @@ class Outbox:
         def write(db: Database) -> tuple[Mark, bool, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
-            if boot != boot_id():  # only the wall's clock tells how long the machine was off
+            if boot != clock.boot_id():  # only the wall's clock tells how long the machine was off
                 newest = db.execute("select max(changed_wall) from messages").fetchone()[0] or 0.0
-                ahead = max(time.time(), newest) - boot_now()
+                ahead = max(time.time(), newest) - clock.boot_now()
             row = "update opened set id = ?, times = ?, boot = ?, ahead = ?"
-            db.execute(row, [*mark, boot_id(), ahead])
+            db.execute(row, [*mark, clock.boot_id(), ahead])
             # Else a damaged one could not be read, nor the others of its session.
             lost = "update messages set state = 'unknown', content = '' where state not in"
             db.execute(f"{lost} {tuple(map(str, State))}")
@@ -237,7 +235,7 @@ class Outbox:
                 if found:
                     why = "cannot use this Idempotency-Key again: it was sent with another request"
                     code = "idempotency_key_reused"
-                    raise Refused(why, field="Idempotency-Key", code=code)
+                    raise errors.Refused(why, field="Idempotency-Key", code=code)
             self.fits(new)
             values = {**asdict(new), "number": None, "content": content}
             marks = ", ".join("?" * len(values))
@@ -259,24 +257,24 @@ class Outbox:
             content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
         except ValueError as error:
             why = f"cannot send it: {NAME} was damaged, and what it says cannot be read"
-            raise Refused(why, code="file_lost") from error
+            raise errors.Refused(why, code="file_lost") from error
         return content
 
-    async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
+    async def find(self, instance: model.InstanceId, id: str) -> OutMessage | None:
         """By its id in the outbox, or by WhatsApp's."""
         either = "(id = ?2 or (message_id = ?2 and message_id <> ''))"
         rows = f"select {{}} from messages where instance = ?1 and {either} limit 1"
         return next(iter(await self._rows(rows, instance, id)), None)
 
     async def page(
-        self, instance: InstanceId, state: str, before: int, limit: int
+        self, instance: model.InstanceId, state: str, before: int, limit: int
     ) -> list[OutMessage]:
         """Newest first; `before`: a number, or 0."""
         rows = "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
         page = f"{rows} and (?3 = 0 or number < ?3) order by number desc limit ?4"
         return await self._rows(page, instance, state, before, limit)
 
-    async def last_begun(self, instance: InstanceId) -> float:
+    async def last_begun(self, instance: model.InstanceId) -> float:
         """Unix time of the session's last try; 0 = none is known."""
         row = "select max(begun_wall) from messages where instance = ?"
         found = await self._writer.read(lambda db: db.execute(row, [instance]).fetchone())
@@ -299,7 +297,7 @@ class Outbox:
         await self._writer.write(write)
 
     async def note_acks(
-        self, instance: InstanceId, acks: Sequence[Ack], cursor: int | None = None
+        self, instance: model.InstanceId, acks: Sequence[Ack], cursor: int | None = None
     ) -> None:
         """`cursor`: up to where they were read."""
 
@@ -312,14 +310,16 @@ class Outbox:
 
         await self._writer.write(write)
 
-    async def followed(self) -> dict[InstanceId, int]:
+    async def followed(self) -> dict[model.InstanceId, int]:
         """The sessions with messages that acknowledgements may move, and up to where these were
         read."""
         rows = "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
         rows = f"{rows} using (instance) where {_FOLLOWED}"
         return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
-    async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[OutMessage]:
+    async def forget_instance(
+        self, instance: model.InstanceId, born: float = 0.0
+    ) -> list[OutMessage]:
         """Its rows go, but for those of the instance of that name that was made at `born`; those
         that waited."""
         mine = "where instance = ? and born <> ?"
@@ -350,7 +350,7 @@ def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
     return [replace(each, state=State(each.state)) for each in made]
 
 
-def _note_ack(db: Database, instance: InstanceId, ack: Ack, now: float) -> bool:
+def _note_ack(db: Database, instance: model.InstanceId, ack: Ack, now: float) -> bool:
     """True if the message is known."""
     id, word = ack
     last = id + ("\x7f" if len(id) == CUT else "")

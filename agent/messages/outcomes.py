@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from agent.core.model import ConnectionStatus
-from agent.core.session import Session, wall_text
+from agent.core import model, session
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, TryLater, WaError
 
 
@@ -134,10 +133,10 @@ class Holds:
     _seen_locked: bool = False
     """The session itself said that it is locked, and will say when it is not."""
 
-    def find(self, view: Session | None, now: float, wall: float) -> Hold | None:
+    def find(self, view: session.Session | None, now: float, wall: float) -> Hold | None:
         if view is None:
             return Hold("not_found", "its session is not on this machine", refusal="not_found")
-        if view.status is not ConnectionStatus.CONNECTED or not view.linked:
+        if view.status is not model.ConnectionStatus.CONNECTED or not view.linked:
             said = f"the session is {view.status.value}: {view.verdict.sentence}"
             said = "its worker cannot be reached" if view.status == "CONNECTED" else said
             refusal = "not_connected" if view.linked else "not_running"
@@ -154,7 +153,9 @@ class Holds:
         until = told if told is not None and wall < told else wall + self._until - now
         if wall >= until:
             return None
-        return Hold(code, f"{sentence}; the next one is tried at {wall_text(until)}", until, code)
+        return Hold(
+            code, f"{sentence}; the next one is tried at {session.wall_text(until)}", until, code
+        )
 
     def refuse(self, code: str, sentence: str, now: float, jitter01: float) -> None:
         """The session looked well and refused."""

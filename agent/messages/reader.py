@@ -11,10 +11,9 @@ from weakref import WeakSet
 
 import msgspec
 
-from agent.clock import boot_now
+from agent import clock, errors
 from agent.core.model import InstanceId
 from agent.engines.whatsapp import is_answerable
-from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.registry import Registry
@@ -100,22 +99,24 @@ class Reader:
         """The records behind the cursor; None = behind the newest. With `wait` it waits so many
         seconds for the first one, also while the session's worker is restarted. `by`: the consumer
         that takes them."""
-        ends_at, looked = boot_now() + wait, False
+        ends_at, looked = clock.boot_now() + wait, False
         while True:
             news = self._of(id).news  # before the look: what comes meanwhile is not missed
-            failure: WaError | None = None
+            failure: errors.WaError | None = None
             try:
                 page = await self._look(id, after, limit, by)
                 after = page.next if after is None else after
                 if page.records:
                     return page
-            except (Refused, TryLater) as error:
-                if isinstance(error, Refused) and not looked:
+            except (errors.Refused, errors.TryLater) as error:
+                if isinstance(error, errors.Refused) and not looked:
                     raise
                 failure = error  # its worker ends, or is slow: the next look may be good
-            looked, left = True, ends_at - boot_now()
+            looked, left = True, ends_at - clock.boot_now()
             if self.ending and wait:
-                raise NotYet(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
+                raise errors.NotYet(
+                    f"cannot wait for messages of {id}: the agent stops", code=ENDING
+                )
             if left <= 0:
                 if failure is not None:
                     raise failure
@@ -132,22 +133,22 @@ class Reader:
         NotYet `media_loading` after so many seconds."""
         if self._files.locked():
             why = f"cannot read a file of {id}: too many are read already; try again"
-            raise TryLater(why, code="busy")
+            raise errors.TryLater(why, code="busy")
         async with self._files:
             asked = {"id": message, "chat": chat, "wait": wait}
             try:
                 said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
-            except EngineError as error:
+            except errors.EngineError as error:
                 raise explain_loss(id, error) from error
             if said.get("state") != "ready":
                 why = f"cannot give this file of {id} yet: it is being loaded; ask again"
-                raise NotYet(why, code="media_loading")
+                raise errors.NotYet(why, code="media_loading")
             folder = self._registry.root / id / FOLDER
             try:
                 file = open_media(folder, str(said["name"]), int(said["size"]))
             except OSError as error:
                 why = f"cannot read a file of {id}: {error.strerror}; try again"
-                raise TryLater(why, code="busy") from error
+                raise errors.TryLater(why, code="busy") from error
             with file:
                 yield said, file
 
@@ -155,7 +156,7 @@ class Reader:
         """Of the worker, or of its file where none runs: a question of `reading.READS`."""
         facts = self._registry.get(id)
         if facts.instance.backend:
-            raise Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
+            raise errors.Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
         async with self._of(id).reads:
             if facts.link is not None:
                 return await self.call(id, do, args)
@@ -164,7 +165,7 @@ class Reader:
                 return await loop.run_in_executor(None, read_only, path, do, args)
             except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # or it is damaged
                 why = f"{_CANNOT} of {id}: {error}; try again"
-                raise TryLater(why, code="slow") from error
+                raise errors.TryLater(why, code="slow") from error
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
@@ -172,17 +173,17 @@ class Reader:
         """A call that only a running worker answers."""
         if (link := self._registry.get(id).link) is None:
             why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
-            raise Refused(why, code="not_running")
+            raise errors.Refused(why, code="not_running")
         try:
             return await link.call(do, args, timeout=seconds)
-        except (LinkError, EngineError) as error:
+        except (errors.LinkError, errors.EngineError) as error:
             if (error.code, error.field) == ("invalid_request", "do"):
                 why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
-                raise Refused(why, code="not_kept") from error
-            if isinstance(error, EngineError) and error.code not in (ENDING, "unreadable"):
+                raise errors.Refused(why, code="not_kept") from error
+            if isinstance(error, errors.EngineError) and error.code not in (ENDING, "unreadable"):
                 raise
             code = ENDING if error.code == ENDING else "slow"
-            raise TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
+            raise errors.TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
@@ -215,8 +216,8 @@ class Reader:
             if READER not in cursors:  # a worker that does not run has no settled place
                 told["waiting"] = max(its.behind.values(), default=0)
             its.figures = {name: told.get(name, 0) for name in FIGURES}
-        except (WaError, msgspec.ValidationError) as error:
-            if isinstance(error, TryLater):  # else the next change tells
+        except (errors.WaError, msgspec.ValidationError) as error:
+            if isinstance(error, errors.TryLater):  # else the next change tells
                 self._own.add(id)
 
     def behind(self, consumer: str, id: InstanceId) -> int:
@@ -270,7 +271,7 @@ class Reader:
             page = msgspec.convert(raw, Page)
         except msgspec.ValidationError as error:
             why = f"{_CANNOT} of {id}: the worker's answer has another form"
-            raise TryLater(why, code="slow") from error
+            raise errors.TryLater(why, code="slow") from error
         for record in page.records:
             if record.get("kind") == MESSAGE:
                 record["answerable"] = is_answerable(str(record.get("chat", "")))

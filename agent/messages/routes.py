@@ -22,8 +22,7 @@ from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
-from agent.messages.incoming import PIECE
-from agent.messages.outcomes import State
+from agent.messages import incoming, outcomes
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
 
@@ -160,7 +159,7 @@ async def media(call: Call) -> web.StreamResponse:
         try:
             await answer.prepare(call.request)
             async with asyncio.timeout(60.0 + size / SLOWEST):
-                while piece := await loop.run_in_executor(None, file.read, PIECE):
+                while piece := await loop.run_in_executor(None, file.read, incoming.PIECE):
                     await answer.write(piece)
                 await answer.write_eof()
         except (OSError, TimeoutError) as error:
@@ -255,7 +254,7 @@ _MEDIA = (
           " 503 `media_loading`, and the load goes on", most=60),
 )
 _LIST = (
-    Field("state", str, "only these", choices=tuple(State)),
+    Field("state", str, "only these", choices=tuple(outcomes.State)),
     Field("before", str, "the id of the last one that was seen", least=1, most=200),
     Field("limit", int, "most messages, default 100", least=1, most=500),
 )

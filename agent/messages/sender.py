@@ -9,13 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent.clock import boot_now
+from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.catalog import entry_of
-from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.files import failpoint
-from agent.log import about, log
 from agent.messages.incoming import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
@@ -31,7 +29,7 @@ ME = "me"
 """In the place of a jid: this session's account."""
 _CHANGES = ("reaction", "delete")
 """They have the id of the message that they are about, on engines that give them none."""
-End = OutMessage | WaError | None
+End = OutMessage | errors.WaError | None
 """How a message ended, for a client that waits: its row when it was sent, or an error. None: it has
 not ended, and the agent stops."""
 
@@ -137,9 +135,9 @@ class SessionSender:
         while self.waiting or self._tries:
             self._wake.clear()
             view = None
-            with suppress(NotFound):
+            with suppress(errors.NotFound):
                 view = self._sessions.view(self.id)
-            self.hold = self._holds.find(view, boot_now(), time.time())
+            self.hold = self._holds.find(view, clock.boot_now(), time.time())
             if self.hold is not None:
                 await self._refuse_impatient(self.hold)
             elif view is not None:
@@ -169,7 +167,7 @@ class SessionSender:
             self.hold = await self._pause()
             if self.hold is not None or (waiting := self._take()) is None:
                 break
-            self._tried_at = boot_now()
+            self._tried_at = clock.boot_now()
             task = asyncio.create_task(self._try(waiting, view), name=f"outbox of {self.id}")
             self._tries.add(task)
             task.add_done_callback(self._over)
@@ -177,7 +175,7 @@ class SessionSender:
     def _take(self) -> Waiting | None:
         """The first message of a chat that is due; of those the session refused, only where there
         is no other. Chats take turns, so one with many messages delays no other."""
-        firsts, now = (chat[0] for chat in self._chats.values()), boot_now()
+        firsts, now = (chat[0] for chat in self._chats.values()), clock.boot_now()
         due = (each for each in firsts if not each.under_way and each.due <= now)
         if first := min(due, key=lambda each: each.refused, default=None):
             first.under_way, first.refused = True, False
@@ -195,8 +193,8 @@ class SessionSender:
         share = 60.0 / rate
         if self._tried_at is None:
             ago = self._outbox.now() - await self._outbox.last_begun(self.id)
-            self._tried_at = boot_now() - max(ago, 0.0)
-        if (left := self._tried_at + share - boot_now()) <= 0:
+            self._tried_at = clock.boot_now() - max(ago, 0.0)
+        if (left := self._tried_at + share - clock.boot_now()) <= 0:
             return None
         until = time.time() + left
         words = f"[messages.pace] lets one message go in {share:.0f} s; the next one goes at"
@@ -205,7 +203,7 @@ class SessionSender:
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tries.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a try to send failed", exc_info=error, extra=about(self.id))
+            log.error("a try to send failed", exc_info=error, extra=log.about(self.id))
         self._wake.set()
 
     def _patience(self) -> float:
@@ -215,7 +213,7 @@ class SessionSender:
             return min(max(until - time.time(), LEAST_WAIT), LOOK_AGAIN)
         firsts = () if self._full else [chat[0] for chat in self._chats.values()]
         due = min((each.due for each in firsts if not each.under_way), default=float("inf"))
-        return min(max(due - boot_now(), LEAST_WAIT), LONGEST_WAIT)
+        return min(max(due - clock.boot_now(), LEAST_WAIT), LONGEST_WAIT)
 
     async def _refuse_impatient(self, hold: Hold) -> None:
         """A hold holds each way: clients that wait hear of it, and no try is made."""
@@ -224,9 +222,9 @@ class SessionSender:
                 waiting.under_way = True
                 await self._fail(waiting, self._cannot(hold.sentence, hold.refusal), tries=0)
 
-    def _cannot(self, words: str, code: str) -> TryLater:
+    def _cannot(self, words: str, code: str) -> errors.TryLater:
         head = f"cannot send with {self.id}: "
-        return TryLater(head + words.removeprefix(head), code=code)
+        return errors.TryLater(head + words.removeprefix(head), code=code)
 
     # One try
 
@@ -240,17 +238,17 @@ class SessionSender:
             account = account_of(view)
             if account and row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
-                raise Refused(words, code=OTHER_ACCOUNT)
+                raise errors.Refused(words, code=OTHER_ACCOUNT)
             if waiting.maybe_out and not entry_of(engine).repeats:
                 await self._unsure(waiting, "the agent ended while it was sent")
                 return
             # On the disk before the session hears of it.
             await self._outbox.change(row.number, State.SENDING, begun_wall=self._outbox.now())
-        except Refused as error:
+        except errors.Refused as error:
             await self._fail(waiting, error, tries=0)
             return
-        except StoreError as error:
-            self._holds.refuse(error.code, str(error), boot_now(), random.random())
+        except errors.StoreError as error:
+            self._holds.refuse(error.code, str(error), clock.boot_now(), random.random())
             self._put_back(waiting)
             return
         failpoint("outbox_begun")
@@ -258,11 +256,11 @@ class SessionSender:
         try:
             message = await complete(self.id, content, self._outbox, self._sessions)
             answer = await self._sessions.send(self.id, message, path)
-        except WaError as error:
+        except errors.WaError as error:
             await self._failed(waiting, error, engine)
         except Exception as error:
-            log.exception("internal error: it may have sent a message", extra=about(self.id))
-            unsure = TryLater(f"internal error: {type(error).__name__}", code=UNSURE)
+            log.exception("internal error: it may have sent a message", extra=log.about(self.id))
+            unsure = errors.TryLater(f"internal error: {type(error).__name__}", code=UNSURE)
             await self._failed(waiting, unsure, engine)
         else:
             failpoint("outbox_sent")
@@ -277,10 +275,10 @@ class SessionSender:
         await self._end(waiting, State.SENT, row, "", "", message_id=message_id)
         failpoint("outbox_noted")
 
-    async def _failed(self, waiting: Waiting, error: WaError, engine: str) -> None:
+    async def _failed(self, waiting: Waiting, error: errors.WaError, engine: str) -> None:
         shown, row = refusal_of(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
-        wait, now = 0.0, boot_now()
+        wait, now = 0.0, clock.boot_now()
         if found == "session":
             self._holds.refuse(shown.code, str(shown), now, random.random())
             waiting.refused = True
@@ -300,14 +298,14 @@ class SessionSender:
         try:
             at = row.not_before_wall
             await self._outbox.change(row.number, row.state, not_before_wall=at, **told)
-        except StoreError as failure:
-            log.error("cannot note a try: %s", failure, extra=about(self.id))
+        except errors.StoreError as failure:
+            log.error("cannot note a try: %s", failure, extra=log.about(self.id))
         self._put_back(waiting)
 
     async def _unsure(self, waiting: Waiting, words: str) -> None:
         await self._end(waiting, State.UNKNOWN, self._cannot(words, UNSURE), "unknown", words)
 
-    async def _fail(self, waiting: Waiting, error: WaError, *, tries: int = 1) -> None:
+    async def _fail(self, waiting: Waiting, error: errors.WaError, *, tries: int = 1) -> None:
         """Where it surely did not go out, its Idempotency-Key may be used again."""
         if waiting.maybe_out:
             await self._unsure(waiting, f"an earlier try may have sent it; the last one: {error}")
@@ -325,9 +323,9 @@ class SessionSender:
             try:
                 await self._outbox.change(waiting.row.number, state, **words, **columns)
                 break
-            except StoreError as error:
+            except errors.StoreError as error:
                 if not said:
-                    log.error("an end is written later: %s", error, extra=about(self.id))
+                    log.error("an end is written later: %s", error, extra=log.about(self.id))
                     self.ended(waiting, state, reason, end)
                 said = True
                 await asyncio.sleep(5.0)
@@ -354,7 +352,7 @@ async def complete(
         whole.setdefault(writer, ME)
     elif whole[its].startswith("out_"):
         words = f"cannot send: {whole[its]!r:.80} is no message that was sent to this chat"
-        raise Refused(words, field=its, code="message_not_found")
+        raise errors.Refused(words, field=its, code="message_not_found")
     if kind != "edit" and (its == "quote" or writer not in whole):
         jid = chat if "@" in chat else f"{chat}@s.whatsapp.net"
         found = (await sessions.find(id, jid, [whole[its]])).get(whole[its])

@@ -13,21 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.clock import until_next
-from agent.config.config import Config, rows_of
+from agent import clock, files, log
+from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
 from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
-from agent.files import failpoint
-from agent.log import about, log
-from agent.messages.incoming import OutFiles
+from agent.messages import incoming, settings
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
-from agent.messages.settings import MESSAGES, PACE
 from agent.metrics.exporter import Family, Row
 from agent.store.database import Store
 from agent.supervise.assemble import Supervisor
@@ -74,7 +71,7 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self._path, self._files = folder / NAME, OutFiles(folder / FOLDER)
+        self._path, self._files = folder / NAME, incoming.OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
@@ -89,8 +86,8 @@ class Sending:
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
-        (self.limits.messages,) = rows_of(config, MESSAGES)
-        (self.limits.pace,) = rows_of(config, PACE)
+        (self.limits.messages,) = settings.MESSAGES.rows(config)
+        (self.limits.pace,) = settings.PACE.rows(config)
 
     async def run(self) -> None:
         """Until the agent stops. A file that cannot be opened ends no session: messages are
@@ -139,7 +136,7 @@ class Sending:
             size=len(text) + len(apart) // 4 * 3,
         )
         taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
-        failpoint("outbox_accepted")
+        files.failpoint("outbox_accepted")
         return taken
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
@@ -269,7 +266,7 @@ class Sending:
 
         if apart:
             await asyncio.to_thread(self._files.write, new.file, apart)
-        failpoint("outbox_file")
+        files.failpoint("outbox_file")
         try:
             row, again = await outbox.take(new, text, committed)
         except WaError:
@@ -386,7 +383,7 @@ class Sending:
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(until_next(1.0))
+            await asyncio.sleep(clock.until_next(1.0))
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""
@@ -444,7 +441,7 @@ class Sending:
                 sender.drop(waiting)
                 waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
         await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
-        log.warning("%s", words, extra=about(id))
+        log.warning("%s", words, extra=log.about(id))
         told, now = {"count": len(gone)}, time.time()
         await self._store.note(
             JournalEntry("outbox_dropped", words, instance=id, wall=now, detail=told)

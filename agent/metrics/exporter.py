@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import boot_now
+from agent.core import crypto_patterns, figures, health, reasons
 from agent.core.breaker import BreakerState
-from agent.core.crypto_patterns import OF_KEYS
-from agent.core.figures import COUNTS
-from agent.core.health import is_wanted
 from agent.core.model import ConnectionStatus, Health, InstanceId
-from agent.core.reasons import reason_of, reasons_table
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BackendView, Session
 from agent.host.machine import TICKS, CoreUse, machine_memory, read_process
@@ -103,8 +100,10 @@ def _clean(text: str) -> str:
 
 # The figures of sessions
 
-_REGAINED = tuple(code for code, *_ in reasons_table() if not reason_of(code).hopeless)
-_ERRORS = (*(row[0] for row in reasons_table()), *OF_KEYS)
+_REGAINED = tuple(
+    code for code, *_ in reasons.reasons_table() if not reasons.reason_of(code).hopeless
+)
+_ERRORS = (*(row[0] for row in reasons.reasons_table()), *crypto_patterns.OF_KEYS)
 _SENT = {"sent": "out", "acknowledged": "ack", "failed": "failed"}
 _NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT, RecoveryKind.GIVE_UP)
 _STEPS = [kind.value for kind in RecoveryKind if kind not in _NO_STEPS]
@@ -143,7 +142,7 @@ def _reconnects(view: Session) -> Rows:
 
 
 def _restarts(view: Session) -> Rows:
-    return _counted("reason", COUNTS["restarts"], view.counters.by_word["restarts"])
+    return _counted("reason", figures.COUNTS["restarts"], view.counters.by_word["restarts"])
 
 
 def _info(view: Session) -> Rows:
@@ -181,7 +180,7 @@ def _in_status(view: Session) -> Rows:
 
 FAMILIES: Mapping[str, tuple[str, Read]] = {
     "info": ("Engine, backend and their versions; always 1.", _info),
-    "wanted": ("1 when it is enabled and not stopped by hand.", _one(is_wanted)),
+    "wanted": ("1 when it is enabled and not stopped by hand.", _one(health.is_wanted)),
     "status": ("1 for its present status.", _state("status", ConnectionStatus, lambda v: v.status)),
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
     "proof_timestamp_seconds": ("When the status was last proved.", _one(lambda v: v.proved_wall)),

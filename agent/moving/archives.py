@@ -15,14 +15,10 @@ from agent.core.model import Instance, InstanceId, JournalEntry, SessionFiles, S
 from agent.core.session import Session
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLater, WaError
-from agent.supervise.assemble import Supervisor
+from agent.supervise import assemble, orders, registry
 from agent.supervise.facts import Facts, entry
-from agent.supervise.orders import check_settings_of
-from agent.supervise.registry import identity_of
-from agent.vault import archives
-from agent.vault.folders import STAGING, Retired, open_own
+from agent.vault import archives, folders, restore
 from agent.vault.identity import new_lineage
-from agent.vault.restore import discard, put_in_place
 from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
 
 
@@ -35,7 +31,7 @@ class Wanted(NamedTuple):
 
 
 class Archives:
-    def __init__(self, base: Supervisor) -> None:
+    def __init__(self, base: assemble.Supervisor) -> None:
         self._registry, self._keeping, self._root = base.registry, base.keeping, base.root
         self._store, self._host = base.store, base.seats
         self._wake = base.wake
@@ -83,7 +79,7 @@ class Archives:
                 retired = await self._bring_in(file, wanted, manifest, sha256)
             finally:
                 self._arriving.discard(wanted.id)
-                await asyncio.to_thread(discard, self._root, wanted.id, "import")
+                await asyncio.to_thread(restore.discard, self._root, wanted.id, "import")
             return self._registry.view(wanted.id), sha256, retired
 
     @asynccontextmanager
@@ -119,7 +115,7 @@ class Archives:
         self._check_free(wanted, manifest)
         old = self._registry.facts.get(id)
         made, record = _made(wanted, manifest, old)
-        check_settings_of(made)
+        orders.check_settings_of(made)
         self._registry.check(made)
         doing = f"import {id}"
         async with (
@@ -142,7 +138,7 @@ class Archives:
 
     async def _replace(
         self, old: Facts, made: Instance, record: SessionRecord, wanted: Wanted, manifest: Manifest
-    ) -> Retired | None:
+    ) -> folders.Retired | None:
         """Removes the row first: a kill at any point leaves one folder for the next start."""
         old.action.interrupt_start()
         async with old.busy, self._keeping.ending(old):
@@ -164,9 +160,9 @@ class Archives:
 
     async def _put(
         self, made: Instance, record: SessionRecord, *, replaces: bool
-    ) -> Retired | None:
-        identity = identity_of(Facts(made, record))
-        work = partial(put_in_place, self._root, "import", identity, lineage=new_lineage())
+    ) -> folders.Retired | None:
+        identity = registry.identity_of(Facts(made, record))
+        work = partial(restore.put_in_place, self._root, "import", identity, lineage=new_lineage())
         return await asyncio.to_thread(work, why="replaced by an import", replace=replaces)
 
     async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
@@ -245,5 +241,5 @@ def unfit(arrived: archives.Arrived) -> tuple[str, str]:
 
 def _open_nameless(root: Path) -> IO[bytes]:
     """A file beside the sessions that only this process can open and no crash leaves behind."""
-    with open_own(root, STAGING):
-        return tempfile.TemporaryFile(dir=root / STAGING)
+    with folders.open_own(root, folders.STAGING):
+        return tempfile.TemporaryFile(dir=root / folders.STAGING)

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-from agent.cli.client import check_target, open_source, write_checked
-from agent.cli.command import Commands, Options, Words
+from agent.cli import client, command
 from agent.cli.session import OURS, SET, Planned, finish, id_for, parse_settings, print_plan, upload
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
@@ -19,7 +18,7 @@ WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
 """The engine whose files each program takes."""
 _GZIP = b"\x1f\x8b"
-_EXPORT: Words = {
+_EXPORT: command.Words = {
     "FILE": "the archive to write; with --to the folder",
     "--to PROGRAM": (
         f"program to write for: {', '.join((OURS, *TARGETS))}",
@@ -28,7 +27,7 @@ _EXPORT: Words = {
     "--snapshot NAME": "export this snapshot, not the present session",
     "--force": "replace the file; with --to move the folder aside",
 }
-_IMPORT: Words = {
+_IMPORT: command.Words = {
     "SOURCE": "an archive of wa-agent, a folder, a JSON file, or the word pm2",
     "[ID]": "id of the instance",
     "--dry-run": "list the sessions, import nothing",
@@ -53,25 +52,25 @@ _EXAMPLE = """sales.tar.gz --enable
   wa-agent import pm2 --dry-run"""
 
 
-def add(commands: Commands) -> None:
+def add(commands: command.Commands) -> None:
     commands.one("export", export, "sales.tar.gz", words=_EXPORT)
     commands.add("import", import_sessions, _EXAMPLE, _IMPORT)
 
 
-def export(options: Options) -> int:
+def export(options: command.Options) -> int:
     """Write a session, with its keys, into one file."""
     last = f"stop {options.id} here before the copy runs anywhere else"
     if options.to != OURS:
         folder = _export_to(options, TARGETS[options.to])
         return options.print({"folder": str(folder)}, f"{folder} written; {last}")
-    check_target(options.file, force=options.force)
+    client.check_target(options.file, force=options.force)
     sha256 = _download(options, options.file)
     size = options.file.stat().st_size
     written = {"file": str(options.file), "bytes": size, "sha256": sha256}
     return options.print(written, f"{sha256}  {options.file}", f"{size} bytes; {last}")
 
 
-def _export_to(options: Options, engine: str) -> Path:
+def _export_to(options: command.Options, engine: str) -> Path:
     from agent.moving.sources import export_folder
 
     with scratch() as folder:
@@ -83,21 +82,21 @@ def _export_to(options: Options, engine: str) -> Path:
         return export_folder(session, engine, options.id, options.file, force=options.force)
 
 
-def _download(options: Options, target: Path) -> str:
+def _download(options: command.Options, target: Path) -> str:
     path, body = f"/api/instance/{options.id}/export", options.given("snapshot")
     asked = options.client.exchange("POST", path, body, Accept="*/*")
     with options.progress(f"exporting {options.id}"), asked as response:
-        return write_checked(response, target, "X-Archive-SHA256")[1]
+        return client.write_checked(response, target, "X-Archive-SHA256")[1]
 
 
 def _unpack(archive: Path, folder: Path) -> Arrived:
     """Into `folder`/session."""
     (session := folder / "session").mkdir(mode=0o700)
-    with open_source(archive, "archive") as file:
+    with client.open_source(archive, "archive") as file:
         return unpack_apart(session, file, Limits())
 
 
-def import_sessions(options: Options) -> int:
+def import_sessions(options: command.Options) -> int:
     """Make an instance from an archive, another program's session or a bot of pm2's."""
     if options.wait is not None and not options.enable:
         words = "cannot wait for what does not run: --wait needs --enable"
@@ -136,7 +135,7 @@ def _engine(source: str) -> str:
     return "" if head_of(path).startswith(_GZIP) else BAILEYS
 
 
-def _import_archive(options: Options, path: Path) -> int:
+def _import_archive(options: command.Options, path: Path) -> int:
     if options.dry_run:
         session = look_at_archive(path)
         return print_plan(options, [Planned(session, id_for(session, options.id))])
@@ -144,7 +143,7 @@ def _import_archive(options: Options, path: Path) -> int:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
         raise InvalidRequest(f"{words}: {cure}", field="set")
-    with open_source(path, "archive") as archive:
+    with client.open_source(path, "archive") as archive:
         return finish(options, upload(options, archive, options.id, path.name))
 
 
@@ -171,7 +170,7 @@ def look_at_archive(path: Path) -> FoundSession:
     )
 
 
-def _import_found(options: Options, engine: str) -> int:
+def _import_found(options: command.Options, engine: str) -> int:
     """Sessions of another program: found, shown, packed and sent one by one."""
     if settings := parse_settings(options.set):
         from agent.engines.catalog import check_settings
@@ -212,7 +211,7 @@ def _planned(session: FoundSession, id: str) -> Planned:
     return Planned(session, id)
 
 
-def _find(options: Options, engine: str) -> list[FoundSession]:
+def _find(options: command.Options, engine: str) -> list[FoundSession]:
     from agent.moving import sources
 
     if engine == WEB:
@@ -227,7 +226,7 @@ def _find(options: Options, engine: str) -> list[FoundSession]:
     return sources.without_twins([session for session in sessions if session.name in names])
 
 
-def only(options: Options, names: list[str], source: str) -> list[str]:
+def only(options: command.Options, names: list[str], source: str) -> list[str]:
     """Those of the names that --only asks for."""
     if missing := set(options.only) - set(names):
         words = f"cannot import {min(missing)}: {source} has {', '.join(names[:20])}"
@@ -235,7 +234,7 @@ def only(options: Options, names: list[str], source: str) -> list[str]:
     return options.only or names
 
 
-def _refuse_unclear(options: Options, plan: Sequence[Planned]) -> None:
+def _refuse_unclear(options: command.Options, plan: Sequence[Planned]) -> None:
     """One session goes by itself; more are named, so that none is moved by mistake."""
     first = plan[0].session
     if len(plan) == 1 and first.problem:
@@ -250,7 +249,7 @@ def _refuse_unclear(options: Options, plan: Sequence[Planned]) -> None:
 
 @contextmanager
 def _packed(
-    options: Options, planned: Planned, engine: str, settings: Mapping[str, Any]
+    options: command.Options, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
     from agent.moving.sources import copy_local_auth, local_auths, write_folder

@@ -18,38 +18,24 @@ from typing import Any
 
 import tomli_w
 
-from agent.cli.client import (
-    NO_CONFIG,
-    AgentSaidNo,
-    Client,
-    Finding,
-    Installation,
-    config_path,
-    note,
-    ok,
-    open_source,
-    wrong,
-)
-from agent.cli.command import Commands, Options, Words
+from agent import errors, log
+from agent.cli import client, command
 from agent.config.load import add_rows, load_config
-from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
-from agent.engines.program.environment import find_command, read_environment_file
-from agent.errors import EngineError, InvalidRequest, NotFound, Refused
-from agent.log import clean
+from agent.engines.program import declaration, environment
 from agent.moving.commands import only
 from agent.moving.programs import hide_values, programs_of, render_drop_in
 
 _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
 
-def add(commands: Commands) -> None:
+def add(commands: command.Commands) -> None:
     config = {"--config FILE": "agent.toml"}
-    among = Commands(commands.add("programs", list_programs, words=config))
-    words: Words = {"PROGRAM": "the program's name", **config}
+    among = command.Commands(commands.add("programs", list_programs, words=config))
+    words: command.Words = {"PROGRAM": "the program's name", **config}
     among.add("drop-in", drop_in, "shopbot > program.conf", words)
 
 
-def list_programs(options: Options) -> int:
+def list_programs(options: command.Options) -> int:
     """List the programs that may run as instances."""
     keys = ("name", "folder", "library", "environment")
     programs = [hide_values(program) for program in _declared(options)]
@@ -63,12 +49,12 @@ def list_programs(options: Options) -> int:
     )
 
 
-def drop_in(options: Options) -> int:
+def drop_in(options: command.Options) -> int:
     """Print a systemd drop-in with the rights that a program's unit needs."""
     declared = {program.name: program for program in _declared(options)}
     if options.program not in declared:
         names = ", ".join(declared) or "none"
-        raise NotFound(f"cannot find the program {options.program}; declared: {names}")
+        raise errors.NotFound(f"cannot find the program {options.program}; declared: {names}")
     text = render_drop_in(declared[options.program])
     if not text and not options.json:
         print(
@@ -79,33 +65,35 @@ def drop_in(options: Options) -> int:
     return options.print({"path": path, "text": text}, text.removesuffix("\n"))
 
 
-def _declared(options: Options) -> tuple[ProgramDeclaration, ...]:
+def _declared(options: command.Options) -> tuple[declaration.ProgramDeclaration, ...]:
     """From the settings alone: the operator needs it before the agent runs with them."""
-    return programs_of(load_config(config_path(options.config, os.environ), os.environ))
+    return programs_of(load_config(client.config_path(options.config, os.environ), os.environ))
 
 
-def examine(here: Installation) -> Iterator[Finding]:
+def examine(here: client.Installation) -> Iterator[client.Finding]:
     """For the doctor; starts nothing."""
     for program in programs_of(here.config):
         yield replace(_examine(program, here), check=f"program {program.name}")
 
 
-def _examine(program: ProgramDeclaration, here: Installation) -> Finding:
+def _examine(program: declaration.ProgramDeclaration, here: client.Installation) -> client.Finding:
     if program.environment and here.file and here.file.stat().st_mode & 0o004:
-        return wrong("its variables are in a file open to all users", f"chmod o-rwx {here.file}")
+        return client.wrong(
+            "its variables are in a file open to all users", f"chmod o-rwx {here.file}"
+        )
     cure = f"correct [[program]] {program.name} in agent.toml, or put back what it names"
     given = dict(entry.split("=", 1) for entry in program.environment)
     try:
-        of_file = read_environment_file(program.environment_file)
-        find_command(program, {**os.environ, **given, **of_file})
+        of_file = environment.read_environment_file(program.environment_file)
+        environment.find_command(program, {**os.environ, **given, **of_file})
         hides = here.installed and render_drop_in(program)
-    except (EngineError, InvalidRequest) as error:
-        return wrong(str(error), cure)
+    except (errors.EngineError, errors.InvalidRequest) as error:
+        return client.wrong(str(error), cure)
     there = (path for place in _DROP_INS for path in Path(place).glob("wa-instance@*.service.d/*"))
     if hides and not any(there):
         words = "a session's unit hides folders that it needs, and no drop-in shows them"
-        return note(words, f"wa-agent programs drop-in {program.name}")
-    return ok("its command, folder and files are there")
+        return client.note(words, f"wa-agent programs drop-in {program.name}")
+    return client.ok("its command, folder and files are there")
 
 
 _LARGEST = 16 << 20
@@ -131,7 +119,7 @@ class Bot:
     """What one name of pm2 runs."""
 
     name: str
-    programs: list[ProgramDeclaration] = field(default_factory=list)
+    programs: list[declaration.ProgramDeclaration] = field(default_factory=list)
     """Of each of its processes."""
     memory_limit: int = 0
     notes: list[str] = field(default_factory=list)
@@ -154,7 +142,7 @@ def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
             words = ["sudo", "-u", pwd.getpwuid(owner).pw_name, "env", f"PM2_HOME={home}"]
     command = shlex.join([*words, "pm2"])
     path = Path(dump or home / "dump.pm2")
-    with open_source(path, "dump") as file:
+    with client.open_source(path, "dump") as file:
         minutes = max(time.time() - os.fstat(file.fileno()).st_mtime, 0) / 60
         source = f"{path}, which `pm2 save` wrote {minutes:.0f} minutes ago"
         return file.read(_LARGEST), source, command
@@ -171,7 +159,7 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         many = names.count(name) > 1
         id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
         program, notes = _program(row, id, shell, many=many)
-        faults = [f"its {key}: {cause}" for key, cause in find_faults(program)]
+        faults = [f"its {key}: {cause}" for key, cause in declaration.find_faults(program)]
         if not row.get("pm_exec_path"):
             faults = ["pm2's list names no script of it"]
         # `pm2 stop` takes some names for all bots, for a number or for an option.
@@ -194,12 +182,12 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
         return [row for row in rows if not row.get("pmx_module")]
     except (ValueError, RecursionError, AttributeError, TypeError):
         words = "cannot read it: it is no list of pm2's (`pm2 save` writes one)"
-        raise InvalidRequest(words, field="dump") from None
+        raise errors.InvalidRequest(words, field="dump") from None
 
 
 def _program(
     row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
-) -> tuple[ProgramDeclaration, list[str]]:
+) -> tuple[declaration.ProgramDeclaration, list[str]]:
     """The row, and what of it has no counterpart."""
     given: Mapping[str, Any] = row.get("env") or {}
     path = str(given.get("PATH") or _USUAL)
@@ -211,7 +199,7 @@ def _program(
         and (name == "HOME" or shell.get(name) != str(value))
         and name != row.get("name")
     ]
-    kept = [entry for entry in own if not variable_fault(entry)]
+    kept = [entry for entry in own if not declaration.variable_fault(entry)]
     notes = [words for key, words in _NOT_HERE.items() if row.get(key)]
     notes += [f"its variable {entry.partition('=')[0]}" for entry in own if entry not in kept]
     node, usual = (shutil.which("node", path=place) or "" for place in (path, _USUAL))
@@ -234,7 +222,7 @@ def _program(
     if row.get("max_memory_restart") and not _bytes(row.get("max_memory_restart")):
         notes.append("its limit of memory: memory_limit is 32 MiB and more, in bytes")
     stop = row.get("kill_timeout")
-    program = ProgramDeclaration(
+    program = declaration.ProgramDeclaration(
         name=id,
         command=tuple(command),
         folder=str(row.get("pm_cwd", "")),
@@ -274,48 +262,49 @@ _NEXT = (
 )
 
 
-def import_pm2(options: Options) -> int:
+def import_pm2(options: command.Options) -> int:
     for name in ("id", "replace", "enable", "engine"):
         if getattr(options, name):
             words = f"cannot use {name} for pm2: a bot becomes a disabled instance of its name"
-            raise InvalidRequest(words, field=name)
-    path = config_path(options.config, os.environ)
+            raise errors.InvalidRequest(words, field=name)
+    path = client.config_path(options.config, os.environ)
     if path is None:
-        raise InvalidRequest(f"cannot import from pm2: {NO_CONFIG}", field="config")
+        raise errors.InvalidRequest(f"cannot import from pm2: {client.NO_CONFIG}", field="config")
     raw, source, pm2 = read_pm2(options.dump, os.environ)
     bots = _wanted(options, read_list(raw, os.environ))
     new = _new_programs(bots, programs_of(load_config(path, os.environ)))
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
     if not options.dry_run:
-        client = options.client
-        client.get("/api/caller")  # before anything is written
+        agent = options.client
+        agent.get("/api/caller")  # before anything is written
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
-        _create(client, bots)
+        _create(agent, bots)
     shown = [_report(bot, pm2) for bot in bots]
-    lines = [f"read from {clean(source)}; {done}"]
+    lines = [f"read from {log.clean(source)}; {done}"]
     for report in shown:
         made = f"{', '.join(report['instances']) or 'none'}, disabled"
-        lines += ["", f"{clean(report['pm2'])}: {made}"]
-        lines += [f"  not taken over: {clean(note)}" for note in report["not_taken_over"]]
-        lines += [f"  it does not move: {clean(cause)}" for cause in [report["refused"]] if cause]
+        lines += ["", f"{log.clean(report['pm2'])}: {made}"]
+        lines += [f"  not taken over: {log.clean(left)}" for left in report["not_taken_over"]]
+        if cause := report["refused"]:
+            lines.append(f"  it does not move: {log.clean(cause)}")
         lines += [f"  {report['move']}"]
     answer = {"source": source, "bots": shown, "tables": tables}
     text = "\n".join([*tables.splitlines(), "", *lines, *_NEXT]).strip()
     return options.print(answer, text, good=not any(bot.refused for bot in bots))
 
 
-def _wanted(options: Options, bots: list[Bot]) -> list[Bot]:
+def _wanted(options: command.Options, bots: list[Bot]) -> list[Bot]:
     names = only(options, [bot.name for bot in bots], "pm2")
     if not names:
-        raise Refused("cannot import from pm2: it runs nothing", code="no_session")
+        raise errors.Refused("cannot import from pm2: it runs nothing", code="no_session")
     return [bot for bot in bots if bot.name in names]
 
 
 def _new_programs(
-    bots: list[Bot], declared: tuple[ProgramDeclaration, ...]
-) -> list[ProgramDeclaration]:
+    bots: list[Bot], declared: tuple[declaration.ProgramDeclaration, ...]
+) -> list[declaration.ProgramDeclaration]:
     """Those that agent.toml lacks: an import before this one may have added some."""
     rows = {row.name: row for row in declared}
     for bot in bots:
@@ -328,46 +317,46 @@ def _new_programs(
     return [its for bot in bots for its in bot.programs if its.name not in rows]
 
 
-def as_row(program: ProgramDeclaration) -> dict[str, Any]:
+def as_row(program: declaration.ProgramDeclaration) -> dict[str, Any]:
     """What differs from the defaults, in the words of TOML."""
-    plain, row = ProgramDeclaration(), {}
+    plain, row = declaration.ProgramDeclaration(), {}
     for key in ("name", "command", "folder", "environment", "pm2", "stop"):
         if (value := getattr(program, key)) != getattr(plain, key):
             row[key] = list(value) if isinstance(value, tuple) else value
     return row
 
 
-def render(programs: list[ProgramDeclaration]) -> str:
+def render(programs: list[declaration.ProgramDeclaration]) -> str:
     tables = (tomli_w.dumps({"program": [as_row(program)]}) for program in programs)
     return "\n".join(f"# Of pm2.\n{table}" for table in tables)
 
 
-def _create(client: Client, bots: list[Bot]) -> None:
+def _create(agent: client.Client, bots: list[Bot]) -> None:
     """An instance for each program, of its name, where it is not there already."""
-    client.post("/api/reload")
+    agent.post("/api/reload")
     for bot in bots:
         limit = {"memory_limit": bot.memory_limit} if bot.memory_limit else {}
         for program in [*bot.programs]:
             settings = {"program": program.name, **limit}
             try:
-                _create_one(client, program.name, settings)
-            except AgentSaidNo as error:
+                _create_one(agent, program.name, settings)
+            except client.AgentSaidNo as error:
                 path = f"/api/instance/{program.name}/details"
-                there = client.get(path)["settings"] if error.code == "exists" else {}
+                there = agent.get(path)["settings"] if error.code == "exists" else {}
                 if there.get("program") == program.name:
                     continue
                 bot.refused = f"{program.name}: {error}"
                 bot.programs.remove(program)
 
 
-def _create_one(client: Client, id: str, settings: Mapping[str, Any]) -> None:
+def _create_one(agent: client.Client, id: str, settings: Mapping[str, Any]) -> None:
     body = {"id": id, "engine": "program", "enabled": False, "settings": settings}
     deadline = time.monotonic() + _RELOADS
     while True:  # the agent reads its settings after it answered
         try:
-            client.post("/api/instance", body)
+            agent.post("/api/instance", body)
             return
-        except AgentSaidNo as error:
+        except client.AgentSaidNo as error:
             if error.code != "unknown_program" or time.monotonic() > deadline:
                 raise
         time.sleep(_EVERY)

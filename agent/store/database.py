@@ -9,27 +9,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
 from sqlite_utils import Database
 
+from agent import errors, files, log
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.errors import SchemaTooNew, StoreError
-from agent.files import failpoint, put_in_place, sync
-from agent.log import log
-from agent.store import rows
-from agent.store.connect import (
-    check,
-    code_of,
-    connect,
-    connect_to_read,
-    copy_verified,
-    explain,
-    explain_opening,
-)
-from agent.store.rows import KeyRow, trim
+from agent.store import connect, rows
 from agent.store.writer import T, Writer
 
 # From a path to a database that can be trusted. A damaged or lost one is kept, and the last
@@ -75,7 +62,7 @@ def migrate(db: Database, migrations: Sequence[Migration]) -> int:
         with db.atomic():
             for statement in statements:
                 db.execute(statement)
-            failpoint("mid_migration")
+            files.failpoint("mid_migration")
             db.execute("insert into migrations values (?, ?, unixepoch())", [number, name])
             db.execute(f"pragma user_version = {number}")
     return max(0, len(migrations) - version)
@@ -95,7 +82,7 @@ def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
 
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
 """What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
-_FAULTS = (sqlite3.Error, StoreError, *_NO_VALUES)
+_FAULTS = (sqlite3.Error, errors.StoreError, *_NO_VALUES)
 """Damage where they show twice: SQLite calls a file malformed also where one read of it failed."""
 COMPANIONS = ("-wal", "-shm", "-journal")
 _CURSORS_LEFT_OUT = 1_000_000
@@ -112,7 +99,7 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
                     check_whole(path)
                     return _use(path, sentences)
                 except _FAULTS as error:
-                    code = "damaged" if isinstance(error, _NO_VALUES) else code_of(error)
+                    code = "damaged" if isinstance(error, _NO_VALUES) else connect.code_of(error)
                     if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                         raise
                     fault = error
@@ -121,14 +108,14 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
         sentences += _build(path)
         return _use(path, sentences)
     except sqlite3.Error as error:
-        raise explain_opening(path, error) from error
+        raise connect.explain_opening(path, error) from error
     except OSError as error:
-        raise explain("open", path, error) from error
+        raise connect.explain("open", path, error) from error
 
 
 def _use(path: Path, sentences: list[str]) -> Database:
     """Connect and migrate."""
-    db = connect(path)
+    db = connect.connect(path)
     try:
         version = schema_version(db)
         if steps := migrate(db, MIGRATIONS):
@@ -139,28 +126,32 @@ def _use(path: Path, sentences: list[str]) -> Database:
     except sqlite3.Error as error:
         db.close()
         # A step that fails fails again: an error of this program, not of the file.
-        raise StoreError(str(explain("migrate", path, error)), code=MIGRATION) from error
+        raise errors.StoreError(
+            str(connect.explain("migrate", path, error)), code=MIGRATION
+        ) from error
 
 
 def check_whole(path: Path) -> None:
     """Raises what is wrong with this file. Writes nothing."""
-    with contextlib.closing(connect_to_read(path)) as db:
+    with contextlib.closing(connect.connect_to_read(path)) as db:
         # The header is one number of the file's first page; each step also left a row.
         version, newest = schema_version(db), len(MIGRATIONS)
         steps = db.execute("select max(number) from migrations").fetchone()[0] or 0
         if steps == version > newest:
             words = f"its schema has version {version}, this program knows {newest}"
-            raise SchemaTooNew(f"cannot open {path}: {words}; run the newer version")
+            raise errors.SchemaTooNew(f"cannot open {path}: {words}; run the newer version")
         if steps != version or _schema_of(db) != _schema_after(MIGRATIONS[:version]):
-            raise StoreError("its schema is not as this program wrote it", code="damaged")
+            raise errors.StoreError("its schema is not as this program wrote it", code="damaged")
         # Not the quick one, which does not compare indexes with their tables: 0.12 s for 45 MB.
-        if (found := check(db)) != "ok":
-            raise StoreError(found[:300], code="damaged")
+        if (found := connect.check(db)) != "ok":
+            raise errors.StoreError(found[:300], code="damaged")
         rows.list_keys(db)
         for id, *rest in db.execute(rows.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
             if not whole or rows.decode_instance([id, *rest]) is None:
-                raise StoreError(f"the row of instance {id!r:.80} cannot be read", code="damaged")
+                raise errors.StoreError(
+                    f"the row of instance {id!r:.80} cannot be read", code="damaged"
+                )
 
 
 def _a_new_one_would_open(path: Path) -> bool:
@@ -168,9 +159,9 @@ def _a_new_one_would_open(path: Path) -> bool:
     the file can be opened and written, and a database made beside it works."""
     trial = _beside(path, ".trial")
     try:
-        with path.open("r+b"), contextlib.closing(connect(trial)) as db:
+        with path.open("r+b"), contextlib.closing(connect.connect(trial)) as db:
             db.execute("create table if not exists trial (x)")
-    except (OSError, StoreError, sqlite3.Error):
+    except (OSError, errors.StoreError, sqlite3.Error):
         return False
     finally:
         with contextlib.suppress(OSError):
@@ -184,9 +175,9 @@ def _set_aside(path: Path) -> Path:
     database."""
     kept = _free_name(path)
     path.rename(kept)
-    failpoint("mid_set_aside")
+    files.failpoint("mid_set_aside")
     _move_companions(path, kept)
-    sync(path.parent)
+    files.sync(path.parent)
     return kept
 
 
@@ -198,7 +189,7 @@ def _build(path: Path) -> list[str]:
     copy, fresh, sentences = _beside(path, ".copy"), _beside(path, ".new"), []
     _remove(fresh)  # an unfinished one; all of it can be made again
     fresh.touch(mode=0o600)
-    with contextlib.suppress(SchemaTooNew, *_FAULTS):
+    with contextlib.suppress(errors.SchemaTooNew, *_FAULTS):
         try:
             check_whole(copy)
         except _FAULTS:
@@ -209,16 +200,16 @@ def _build(path: Path) -> list[str]:
             f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
             " revoke again what was revoked since"
         )
-    with contextlib.closing(connect(fresh)) as db:
+    with contextlib.closing(connect.connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
             db.execute("delete from instances")
             sql = "update sqlite_sequence set seq = seq + ? where name = 'journal'"
             db.execute(sql, [_CURSORS_LEFT_OUT])
-        failpoint("mid_rebuild")
+        files.failpoint("mid_rebuild")
         # All of it into the main file: the rename takes that alone.
         db.execute("pragma journal_mode = delete")
-    put_in_place(fresh, path)
+    files.put_in_place(fresh, path)
     return sentences
 
 
@@ -260,8 +251,7 @@ class Store:
     async def open(cls, path: Path) -> "Store":
         """Rebuilds a damaged or lost file. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        connect = partial(open_checked, path, sentences)
-        writer = await Writer.open(path, connect)
+        writer = await Writer.open(path, lambda: open_checked(path, sentences))
         store = cls(path, tuple(sentences), writer)
         for sentence in sentences:
             log.warning("%s", sentence)
@@ -311,7 +301,7 @@ class Store:
         entries is logged, and ends nothing."""
         try:
             await self.append(*entries)
-        except StoreError as error:
+        except errors.StoreError as error:
             kinds = ", ".join(sorted({entry.kind for entry in entries}))
             log.error("the journal lacks %s: %s", kinds, error)
 
@@ -321,10 +311,10 @@ class Store:
         """Newest first; oldest first when `after` is given, so that a follower can page on."""
         return await self._writer.read(lambda db: rows.select_entries(db, instance, **wanted))
 
-    async def add_key(self, key: KeyRow) -> None:
+    async def add_key(self, key: rows.KeyRow) -> None:
         await self._writer.write(lambda db: rows.insert_key(db, key))
 
-    async def keys(self) -> list[KeyRow]:
+    async def keys(self) -> list[rows.KeyRow]:
         return await self._writer.read(rows.list_keys)
 
     async def remove_key(self, id: str) -> bool:
@@ -352,19 +342,19 @@ class Store:
     async def check(self) -> str:
         """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
         damaged file aside and rebuilds it."""
-        return await asyncio.to_thread(self._beside, "check", check)
+        return await asyncio.to_thread(self._beside, "check", connect.check)
 
     async def copy_to(self, target: Path) -> None:
         """A verified copy that stands alone; it replaces an older one of that name."""
-        await asyncio.to_thread(self._beside, "copy", lambda db: copy_verified(db, target))
+        await asyncio.to_thread(self._beside, "copy", lambda db: connect.copy_verified(db, target))
 
     def _beside(self, verb: str, work: Callable[[Database], T]) -> T:
         """With a second connection, in the caller's thread."""
         try:
-            with contextlib.closing(connect_to_read(self.path)) as db:
+            with contextlib.closing(connect.connect_to_read(self.path)) as db:
                 return work(db)
         except sqlite3.Error as error:
-            raise explain(verb, self.path, error) from error
+            raise connect.explain(verb, self.path, error) from error
 
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]
@@ -385,7 +375,7 @@ class Store:
     def _trim(self, db: Database, now: float) -> None:
         try:
             with db.atomic():
-                trim(db, now)
+                rows.trim(db, now)
         except sqlite3.Error as error:
             log.warning("cannot trim the history of %s: %s", self.path, error)
 

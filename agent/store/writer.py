@@ -14,9 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlite_utils import Database
 
-from agent.errors import StoreError, WaError
-from agent.files import failpoint
-from agent.log import log
+from agent import errors, files, log
 from agent.store.connect import code_of, explain
 
 T = TypeVar("T")
@@ -75,7 +73,7 @@ class Writer:
 
     async def _submit(self, job: _Job[T]) -> T:
         if self._closed:
-            raise StoreError(f"cannot use {self._path}: it is closed", code="closed")
+            raise errors.StoreError(f"cannot use {self._path}: it is closed", code="closed")
         self._queue.put(job)
         return await job.future
 
@@ -120,14 +118,14 @@ class Writer:
                 if full or not db.conn.in_transaction:
                     # A full disk may have ended the whole transaction, with the jobs before this
                     # one; going on would commit the rest one by one.
-                    raise job.error or StoreError("the transaction was lost")
-            failpoint("before_commit")
+                    raise job.error or errors.StoreError("the transaction was lost")
+            files.failpoint("before_commit")
             db.conn.execute("commit")
-            failpoint("after_commit")
+            files.failpoint("after_commit")
         except Exception as error:
             with suppress(sqlite3.Error):
                 db.rollback()
-            shown = error if isinstance(error, StoreError) else self._explain("write", error)
+            shown = error if isinstance(error, errors.StoreError) else self._explain("write", error)
             for job in writes:
                 job.error, job.result = job.error or shown, None
 
@@ -135,12 +133,12 @@ class Writer:
         try:
             with db.atomic() if job.write else nullcontext():
                 job.result = job.work(db)
-        except WaError as error:
+        except errors.WaError as error:
             job.error = error
         except Exception as error:
             job.error = self._explain("write" if job.write else "read", error)
 
-    def _explain(self, verb: str, error: Exception) -> StoreError:
+    def _explain(self, verb: str, error: Exception) -> errors.StoreError:
         shown = explain(verb, self._path, error)
         shown.__cause__ = error
         return shown

@@ -109,6 +109,8 @@ class Facts(Session):
     """Deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass since the agent's start."""
+    rested: tuple[object, ...] = ()
+    """What its last whole pass went by, where that found it at rest and recorded."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
     passkey_asked: bool = False

@@ -1,10 +1,8 @@
 """Gather the facts of one instance: its unit, its link, a probe of its engine, its files."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Mapping
-from pathlib import Path
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
@@ -15,7 +13,6 @@ from agent.link.client import Link, Listener, parse_claim
 from agent.log import about, log
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.record import Means, take_in
-from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start
 from agent.vault.tree import inspect, may_log_in
 
@@ -166,6 +163,7 @@ def _listener(means: Means, facts: Facts) -> Listener:
 
 async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
+    here = {} if facts.instance.backend else await means.registry.inodes(facts.id)
     link = facts.link
     if link is None:
         return
@@ -188,13 +186,12 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     now, files = boot_now(), answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
-    if not facts.instance.backend:  # in a thread, as its disk may hang
-        folder = means.registry.root / facts.id
-        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), folder)
-        engine, account = facts.instance.engine, facts.record.account
+    if not facts.instance.backend:
+        compare_folder(facts, answer.get("folder"), here)
+    if claim.reason in NOT_ITS_OWN:
         # The worker refused the files that lay there; they may be back.
-        refused = claim.reason in NOT_ITS_OWN
-        if refused and await asyncio.to_thread(may_log_in, folder, engine, account):
+        its = means.registry.root / facts.id, facts.instance.engine, facts.record.account
+        if await asyncio.to_thread(may_log_in, *its):
             facts.asked.restart_for = "its own files are back"
     if deep:
         detail = it if isinstance(it := answer.get("detail"), Mapping) else {}
@@ -220,12 +217,8 @@ def _names(raw: object) -> tuple[str, ...]:
 # itself, the newest snapshot takes the folder's place.
 
 
-def compare_folder(facts: Facts, raw: object, folder: Path) -> None:
+def compare_folder(facts: Facts, raw: object, here: Mapping[str, int]) -> None:
     """Compare the folder that a probe says its worker has with the one at its path."""
-    here: dict[str, int] = {}
-    for name, path in (("folder", folder), ("session", folder / SESSION)):
-        with contextlib.suppress(OSError):
-            here[name] = path.lstat().st_ino
     folders = raw if isinstance(raw, Mapping) else {}
     told, deleted = folders.get("inodes"), folders.get("deleted")
     named = told.items() if isinstance(told, Mapping) else ()

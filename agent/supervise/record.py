@@ -126,7 +126,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
         signals.append(judge_silence(facts.inbound, since, time.time()))
     # Errors about keys have a judge of their own.
     counters = facts.counters
-    errors = counters.errors.total() - sum(counters.errors[kind] for kind in OF_KEYS)
+    errors = sum(count for kind, count in counters.errors.items() if kind not in OF_KEYS)
     done = counters.probes + counters.messages["in"] + counters.messages["out"]
     counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
     most = config.health.error_rate

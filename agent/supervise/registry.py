@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
+from agent.vault.folder import SESSION
 from agent.vault.folders import retire
 from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -46,6 +47,14 @@ def is_written(facts: Facts) -> bool:
     written, wanted = facts.saved.identity, identity_of(facts)
     same = written and replace(written, lineage="", generation=wanted.generation)
     return same == wanted
+
+
+def _inodes(folder: Path) -> dict[str, int]:
+    found = {}
+    for name, path in (("folder", folder), ("session", folder / SESSION)):
+        with suppress(OSError):
+            found[name] = path.lstat().st_ino
+    return found
 
 
 _ORDERED = ("override", "override_boot", "restart_of")
@@ -75,6 +84,9 @@ class Registry:
     stopping: bool = field(init=False, default=False)
     """The agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
+    _look: "asyncio.Task[dict[InstanceId, dict[str, int]]] | None" = field(init=False, default=None)
+    """At the folders of `_looked_at`; it begins with the loop's next turn."""
+    _looked_at: list[InstanceId] = field(init=False, default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -192,6 +204,17 @@ class Registry:
         if backend := facts.instance.backend:
             facts.engine_version = self.gate.backends.server_version(backend)
         return facts
+
+    async def inodes(self, id: InstanceId) -> Mapping[str, int]:
+        """Of what lies at the paths of its folders. Passes that ask in one turn of the loop share
+        a look, in a thread, as the disk may hang."""
+        self._looked_at.append(id)
+        self._look = self._look or asyncio.create_task(self._look_at_folders())
+        return (await asyncio.shield(self._look))[id]
+
+    async def _look_at_folders(self) -> dict[InstanceId, dict[str, int]]:
+        ids, self._looked_at, self._look = self._looked_at, [], None
+        return await asyncio.to_thread(lambda: {id: _inodes(self.root / id) for id in ids})
 
     # Which linked device each session is. WhatsApp ends the connection of a device whenever another
     # program logs in as the same one: of its copies, one may be an instance that runs.

@@ -50,33 +50,41 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         registry, gate, settings = means.registry, means.gate, means.settings
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
+        registry.statistics.checked += 1
+        registry.statistics.check_seconds += boot_now() - begun
+        policy = allow_for(settings.config.health_policy, gate.backends.slack(facts))
+        # A session that rests as in the pass before is judged as it was, or has a whole pass.
+        here = (settings.config, facts.instance, facts.record, facts.of_wings, facts.unit)
+        if facts.rested == here and (verdict := _judge(gate, facts, policy)) == facts.verdict:
+            remember(gate, facts, verdict)
+            if facts.record is before and facts.at_rest and not facts.unsaid:
+                return _next_look(facts, verdict, policy)
         # The settings may have changed, and the host may have begun a run.
         means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
         # Judge; once more where the verdict's entries changed the record.
-        verdict = _judge(gate, facts)
+        verdict = _judge(gate, facts, policy)
         judged = facts.record
         remember(gate, facts, verdict)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
-            verdict = _judge(gate, facts)
+            verdict = _judge(gate, facts, policy)
         facts.sentence = verdict.sentence
         note_circuit(facts, before, settings.config.reconnect.breaker)
-        registry.statistics.checked += 1
-        registry.statistics.check_seconds += boot_now() - begun
         # Record; a session that is at rest, and recorded, needs no decision.
         recorded = facts.record == facts.saved.record and not facts.unsaid and is_written(facts)
         if recorded and facts.observed and facts.at_rest:
-            return _next_look(facts, verdict, _policy(gate, facts))
+            facts.rested = here if facts.record is before else ()
+            return _next_look(facts, verdict, policy)
         if not recorded:
             await registry.save(facts)
         if verdict.state not in STARTING or verdict.health is Health.STUCK:
             gate.queues.try_ended(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
         # Decide and act.
-        plan, again = await _decide(means, facts, verdict)
+        plan, again = await _decide(means, facts, verdict, policy)
         if plan is not None:
             outcome = await carry_through(means, facts, plan)
             again = boot_now()
@@ -92,12 +100,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         return again
 
 
-def _policy(gate: Gate, facts: Facts) -> HealthPolicy:
-    return allow_for(gate.settings.config.health_policy, gate.backends.slack(facts))
-
-
-def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
-    policy = _policy(gate, facts)
+def _judge(gate: Gate, facts: Facts, policy: HealthPolicy) -> HealthVerdict:
     facts.wait = gate.ask(facts) or Wait()
     if facts.wait.reason == UNREACHABLE:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
@@ -123,9 +126,9 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
     return next_deadline(facts, verdict, policy, boot_now())
 
 
-async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
+async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
-    gate, policy = means.gate, _policy(means.gate, facts)
+    gate = means.gate
     again = _next_look(facts, verdict, policy)
     only_copy = holds_the_only_copy(facts)
     plan = None if only_copy else _plan_asked(gate, facts, verdict)

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from agent.core.model import InstanceId, SessionFiles
-from agent.engines.base import Linked
-from agent.engines.catalog import file_rules
+from agent.engines import base, catalog
 from agent.errors import InvalidRequest, TooLarge, VaultError
 from agent.files import failpoint
-from agent.vault import snapshots, tree
+from agent.vault import restore, snapshots, tree
 from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.folders import leave_room
-from agent.vault.restore import staged
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +343,7 @@ class Arrived:
     state: SessionFiles
     problem: str
     """What is wrong with the session itself, though the archive is whole."""
-    linked: Linked
+    linked: base.Linked
 
 
 def read_archive_manifest(source: IO[bytes], limits: Limits) -> snapshots.Manifest:
@@ -368,7 +366,7 @@ def unpack(
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     leave_room(root, f"import into {root}", manifest.listing.size, len(manifest.listing))
-    with open_root(root) as top, staged(root, id, "import") as target:
+    with open_root(root) as top, restore.staged(root, id, "import") as target:
         return _unpack_all(members, manifest, target, top.modes, tick)
 
 
@@ -404,7 +402,7 @@ def _unpack_all(
     failpoint("import_unpacked")
     tree.read_back(target, manifest.listing, tick)
     report = tree.inspect_session(target, manifest.engine, manifest.paired, modes)
-    linked = file_rules(manifest.engine).linked(target)
+    linked = catalog.file_rules(manifest.engine).linked(target)
     return Arrived(manifest, report.files, report.problem, linked)
 
 

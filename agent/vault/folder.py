@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from agent import errors, files
 from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import VaultError
-from agent.files import remove_left_over, replacement
 
 LINK = "symlink"
 """The code where a link stands: what belongs there may be whole at its other end."""
@@ -35,13 +34,13 @@ class doing:
             raise explain(self.verb, self.path, error) from error
 
 
-def explain(verb: str, path: Path, error: OSError) -> VaultError:
+def explain(verb: str, path: Path, error: OSError) -> errors.VaultError:
     """A VaultError with a code that callers react to."""
     code, cause = _cause_of(path, error)
-    return VaultError(f"cannot {verb} {path}: {cause}", code=code)
+    return errors.VaultError(f"cannot {verb} {path}: {cause}", code=code)
 
 
-def planted(verb: str, path: Path) -> VaultError:
+def planted(verb: str, path: Path) -> errors.VaultError:
     """A link or another thing stands where a plain folder or file belongs."""
     return explain(verb, path, OSError(errno.ELOOP, ""))
 
@@ -170,7 +169,9 @@ class Folder:
         with self.opened(name) as fd, os.fdopen(fd, "rb", closefd=False) as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise VaultError(f"cannot read {self.path / name}: it is larger than {LARGEST} bytes")
+            raise errors.VaultError(
+                f"cannot read {self.path / name}: it is larger than {LARGEST} bytes"
+            )
         return content
 
     def read(self, name: str) -> bytes | None:
@@ -204,9 +205,9 @@ class Folder:
         """Replace a file; when this returns, the new content is on the disk."""
         with doing("write", self.path / name):
             # One agent runs per state folder: what another process began here is never finished.
-            remove_left_over(self.fd, name)
+            files.remove_left_over(self.fd, name)
             mode, group = modes.file, modes.group
-            with replacement(self.fd, name, mode=mode, group=group, points=points) as file:
+            with files.replacement(self.fd, name, mode=mode, group=group, points=points) as file:
                 file.write(content)
 
     def make(self, name: str, modes: Modes) -> bool:
@@ -252,7 +253,7 @@ def unless_absent() -> Iterator[None]:
     """What is missing ends the block and is no error."""
     try:
         yield
-    except VaultError as error:
+    except errors.VaultError as error:
         if error.code != "absent":
             raise
 
@@ -263,8 +264,8 @@ def unless_unusable() -> Iterator[None]:
     error: what the file says is not to be lost by it."""
     try:
         yield
-    except VaultError as error:
-        if error.code in (VaultError.code, "disk_full", "read_only"):
+    except errors.VaultError as error:
+        if error.code in (errors.VaultError.code, "disk_full", "read_only"):
             raise
 
 

@@ -11,15 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from agent import errors, files, log
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
 from agent.engines.catalog import file_rules
-from agent.errors import Refused, VaultError
-from agent.files import failpoint, folder_locked
-from agent.log import about, going_on, log
-from agent.vault import folders, tree
+from agent.vault import folders, snapshots, tree
 from agent.vault.folder import SESSION, Folder, doing, open_instance, open_root, unless_unusable
 from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, other_keys, put_identity
-from agent.vault.snapshots import Manifest, Snapshot, is_of_present, open_files
 
 # What a session keeps beside its files, while these are replaced, lies in a place of its own, from
 # where it comes back after any crash.
@@ -41,7 +38,7 @@ def carried(root: Path, id: InstanceId) -> Iterator[None]:
         ):
             os.rename(root / id / KEPT, f"{id}.{KEPT}", dst_dir_fd=place.fd)
             place.sync()
-        failpoint("laid_by")
+        files.failpoint("laid_by")
     try:
         yield
     finally:
@@ -61,9 +58,9 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):
-                log.warning("%s waits for its folder", place.path / name, extra=about(id))
+                log.warning("%s waits for its folder", place.path / name, extra=log.about(id))
                 continue
-            with going_on(), doing("bring back", folder):
+            with log.going_on(), doing("bring back", folder):
                 os.rename(name, folder, src_dir_fd=place.fd)
 
 
@@ -182,20 +179,22 @@ def put_in_place(
             with _no_worker(root, id), carried(root, id):
                 replaces = os.path.lexists(root / id)
                 if replaces and not replace:
-                    raise Refused(f"cannot put {id} in place: {root / id} exists", code="exists")
-                failpoint("staging_made")
+                    raise errors.Refused(
+                        f"cannot put {id} in place: {root / id} exists", code="exists"
+                    )
+                files.failpoint("staging_made")
                 _sweep(staging, ready)  # by a try whose disk failed
                 staging.move(name, ready)
                 staging.sync()
-                failpoint("staging_ready")
+                files.failpoint("staging_ready")
                 try:
                     if replaces:
                         retired = folders.retire(root, id, why)
-                    failpoint("staging_way_free")
+                    files.failpoint("staging_way_free")
                     _move_in(id, top, staging)
-                except (OSError, VaultError):
+                except (OSError, errors.VaultError):
                     if replaces and not os.path.lexists(root / id):
-                        with going_on(f"the session of {id} waits for the next start"):
+                        with log.going_on(f"the session of {id} waits for the next start"):
                             names = (its.name for its in folders.list_trash(root) if its.id == id)
                             folders.restore_trash(root, next(names))
                     raise
@@ -208,7 +207,7 @@ def put_in_place(
 
 def _move_in(id: InstanceId, top: Folder, staging: Folder) -> None:
     staging.move(id + _READY, id, top)
-    failpoint("staging_in_place")
+    files.failpoint("staging_in_place")
     top.sync()
     staging.sync()
 
@@ -239,16 +238,16 @@ def _no_worker(root: Path, id: InstanceId) -> Iterator[None]:
     with ExitStack() as held:
         try:
             with open_instance(root, id) as folder:
-                held.enter_context(folder_locked(Path(), within=folder.fd))
+                held.enter_context(files.folder_locked(Path(), within=folder.fd))
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 lock = os.open("lock", flags, dir_fd=folder.fd)
                 held.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Refused(
+            raise errors.Refused(
                 f"cannot replace {root / id}: a worker still holds it", code="still_running"
             ) from error
-        except (VaultError, OSError) as error:
+        except (errors.VaultError, OSError) as error:
             # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
             log.debug("no lock of %s is held: %s", id, error)
         yield
@@ -260,23 +259,23 @@ BLOCK, SPARE = 4096, 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    snapshot: Snapshot
-    manifest: Manifest
+    snapshot: snapshots.Snapshot
+    manifest: snapshots.Manifest
     retired: folders.Retired | None
     """The session that was there before."""
 
 
-def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None:
+def refuse_roll_back(root: Path, instance: Instance, snapshot: snapshots.Snapshot) -> None:
     """Refused when this snapshot would do harm and `force` was not given."""
     manifest = snapshot.manifest
     if manifest is None:
-        raise VaultError(snapshot.problem, code="damaged")
+        raise errors.VaultError(snapshot.problem, code="damaged")
     code = cause = ""
     if manifest.engine != instance.engine:
         code, cause = "other_engine", f"it is of engine {manifest.engine}, not {instance.engine}"
     elif manifest.state is not SessionFiles.WHOLE:
         code, cause = "not_good", f"its files are {manifest.state}; it was made as evidence"
-    elif not is_of_present(root, snapshot):
+    elif not snapshots.is_of_present(root, snapshot):
         code, cause = "other_session", "it is of an earlier session of that name, which ended since"
     elif file_rules(instance.engine).key_based:
         report = tree.inspect(root / instance.id, instance.engine)
@@ -291,10 +290,10 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
                 " present files"
             )
     if code:
-        raise Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
+        raise errors.Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
 
 
-def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
+def _is_newer(root: Path, instance: Instance, manifest: snapshots.Manifest) -> bool:
     """True if the present session changed since the snapshot."""
     listed = {file.path: file for file in manifest.listing.files}
     with open_instance(root, instance.id, SESSION) as session:
@@ -305,14 +304,14 @@ def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
             for file in listed.values():
                 for _ in tree.read_checked(session, file):
                     pass
-        except VaultError as error:
+        except errors.VaultError as error:
             if error.code != "damaged":
                 raise
             return True
     return False
 
 
-def must_have_room(root: Path, snapshot: Snapshot) -> None:
+def must_have_room(root: Path, snapshot: snapshots.Snapshot) -> None:
     """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
     if snapshot.manifest is None:
         return
@@ -325,7 +324,7 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
 def restore_snapshot(
     root: Path,
     instance: Instance,
-    snapshot: Snapshot,
+    snapshot: snapshots.Snapshot,
     why: str,
     *,
     needs_passkey: bool = False,
@@ -340,14 +339,14 @@ def restore_snapshot(
     return Restored(snapshot, manifest, retired)
 
 
-def _stage(root: Path, snapshot: Snapshot, tick: tree.Tick) -> Manifest:
+def _stage(root: Path, snapshot: snapshots.Snapshot, tick: tree.Tick) -> snapshots.Manifest:
     """Its session's files apart, each with the checksum of the manifest, and on the disk."""
     with (
         open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,
-        open_files(root, snapshot) as (source, manifest),
+        snapshots.open_files(root, snapshot) as (source, manifest),
     ):
         tree.add_all(target, manifest.listing, partial(tree.read_checked, source), top.modes, tick)
-        failpoint("restore_copied")
+        files.failpoint("restore_copied")
         tree.read_back(target, manifest.listing, tick)
     return manifest

@@ -18,14 +18,12 @@ from typing import Annotated, Any
 from msgspec import Meta, ValidationError, convert
 
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
-from agent.engines.base import Linked
-from agent.engines.catalog import file_rules
+from agent.engines import base, catalog
 from agent.errors import InvalidRequest, NotFound, Refused, VaultError
 from agent.files import failpoint
 from agent.log import going_on
-from agent.vault import folders, tree
+from agent.vault import folders, identity, tree
 from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
-from agent.vault.identity import by_name, ids_in, lineage_of
 
 # The manifest of a snapshot or an archive: its session, time, reason, and every file.
 
@@ -67,7 +65,7 @@ class Manifest:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    content = by_name(manifest) | HEAD
+    content = identity.by_name(manifest) | HEAD
     content |= {"settings": dict(manifest.settings), **asdict(content.pop("listing"))}
     return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
@@ -179,7 +177,7 @@ def is_of_present(root: Path, snapshot: Snapshot) -> bool:
     the folder or of the snapshot, names no other session: it went with a damaged identity file."""
     if snapshot.manifest is None or snapshot.manifest.ended:
         return False
-    present, taken = lineage_of(root / snapshot.id), snapshot.manifest.lineage
+    present, taken = identity.lineage_of(root / snapshot.id), snapshot.manifest.lineage
     return present == taken or "" in (present, taken)
 
 
@@ -194,11 +192,11 @@ def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Folder, Manifes
         yield files, _read_manifest(copy, snapshot.id)
 
 
-def linked_of(root: Path, snapshot: Snapshot) -> Linked:
+def linked_of(root: Path, snapshot: Snapshot) -> base.Linked:
     """The account and device of a snapshot's files; of none where they cannot be read."""
     with suppress(VaultError, OSError), open_files(root, snapshot) as (files, manifest):
-        return file_rules(manifest.engine).linked(files)
-    return Linked()
+        return catalog.file_rules(manifest.engine).linked(files)
+    return base.Linked()
 
 
 def _describe(shelf: Folder, name: str, id: InstanceId) -> Snapshot:
@@ -251,7 +249,7 @@ def sweep_snapshots(
     this agent, which removes unfinished snapshots."""
     gone = []
     with folders.open_own(root, folders.SNAPSHOTS) as (_, own):
-        ids = list(ids_in(own.names()))
+        ids = list(identity.ids_in(own.names()))
         ages = folders.grow(
             own, [id for id in ids if not (id in known or (root / id).exists())], passed
         )
@@ -333,7 +331,7 @@ def take_snapshot(
 def _fill(
     root: Path, subject: Subject, making: Folder, at_wall: float, tick: tree.Tick
 ) -> Manifest:
-    said = by_name(subject)
+    said = identity.by_name(subject)
     instance = said.pop("instance")
     making.make(FILES, OURS)
     with making.inner(FILES) as files:
@@ -342,7 +340,7 @@ def _fill(
         # The copy is checked, not the original: a restored session uses the copy.
         report = tree.inspect_session(files, instance.engine, subject.paired, OURS)
         said |= {its: getattr(instance, its) for its in _OF_INSTANCE}
-        lineage = lineage_of(root / instance.id)
+        lineage = identity.lineage_of(root / instance.id)
         manifest = Manifest(
             **said, taken_wall=at_wall, state=report.files, listing=listing, lineage=lineage
         )
@@ -362,7 +360,7 @@ def _copy_unchanged(
         if folder.is_empty(SESSION):
             raise Refused(f"cannot copy the session of {id}: it has none yet", code="no_session")
         with folder.inner(SESSION) as source:
-            if place := file_rules(engine).outside(source):
+            if place := catalog.file_rules(engine).outside(source):
                 raise Refused(
                     f"cannot copy the session of {id}: its program keeps it in {place}, which is in"
                     " no copy; keep a copy of that place yourself",

@@ -18,13 +18,11 @@ from agent.engines.base import FileRules, FilesReport, Linked
 from agent.engines.catalog import file_rules
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.folder import (
-    LINK,
     SESSION,
     Folder,
     Modes,
     doing,
     explain,
-    open_instance,
     open_root,
     owner_of,
     planted,
@@ -297,7 +295,7 @@ def _sync(top: Folder, relative: str) -> None:
 
 LOCK = "lock"
 """Its worker holds it while it runs."""
-_AWAY = ("permissions", "read_only", "disk_full", LINK, OTHERS, VaultError.code)
+_AWAY = ("permissions", "read_only", "disk_full", "symlink", OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
@@ -355,7 +353,7 @@ def may_log_in(folder: Path, engine: str, account: str) -> bool:
 def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
     """The account and device of an instance's session; of none where its files cannot be read."""
     unreadable = suppress(VaultError, InvalidRequest, OSError)
-    with unreadable, open_instance(root, id, SESSION) as session:
+    with unreadable, open_root(root) as top, top.inner(parse_instance_id(id), SESSION) as session:
         return file_rules(engine).linked(session)
     return Linked()
 

@@ -4,8 +4,7 @@ says of each."""
 from collections.abc import Iterator
 from dataclasses import replace
 
-from agent.cli.client import Finding, Installation, ok, wrong
-from agent.cli.command import Commands, Options, clean
+from agent.cli import client, command
 from agent.errors import ConfigError, WaError
 from agent.webhooks.settings import WebhookDeclaration, webhooks_of
 
@@ -16,41 +15,41 @@ COLUMNS = {
 _ONE = {"WEBHOOK": "the webhook's name"}
 
 
-def add(commands: Commands) -> None:
-    among = Commands(commands.add("webhooks", list_webhooks))
+def add(commands: command.Commands) -> None:
+    among = command.Commands(commands.add("webhooks", list_webhooks))
     among.add("test", test, "ops", _ONE)
     among.add("retry", retry, "ops", _ONE)
 
 
-def list_webhooks(options: Options) -> int:
+def list_webhooks(options: command.Options) -> int:
     """List the webhooks and their waiting events."""
     nothing = "no webhooks: [[webhook]] in agent.toml names them"
     return options.print_list("/api/webhooks", COLUMNS, nothing)
 
 
-def test(options: Options) -> int:
+def test(options: command.Options) -> int:
     """Send a test event now and print the answer; exit status 1 if it was refused."""
     trial = options.ask(f"POST /api/webhooks/{options.webhook}/test")
-    reply = f"it answered {trial['status']}" if trial["status"] else clean(trial["problem"])
+    reply = f"it answered {trial['status']}" if trial["status"] else command.clean(trial["problem"])
     verdict = "taken" if trial["delivered"] else "not taken"
-    said = f"it said: {clean(trial['said'])}" if trial["said"] else ""
+    said = f"it said: {command.clean(trial['said'])}" if trial["said"] else ""
     line = f"{verdict}: {reply}, in {trial['seconds']:.3f} s"
     return options.print(trial, line, said, good=trial["delivered"])
 
 
-def retry(options: Options) -> int:
+def retry(options: command.Options) -> int:
     """Close a webhook's circuit and send now."""
     path = f"/api/webhooks/{options.webhook}/retry"
     return options.do(f"POST {path}", f"{options.webhook} is tried now")
 
 
-def examine(here: Installation) -> Iterator[Finding]:
+def examine(here: client.Installation) -> Iterator[client.Finding]:
     """For the doctor; sends nothing: a test event would be an event that did not happen."""
     for webhook in webhooks_of(here.config):
         yield from (replace(it, check=f"webhook {webhook.name}") for it in _examine(webhook, here))
 
 
-def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Finding]:
+def _examine(webhook: WebhookDeclaration, here: client.Installation) -> Iterator[client.Finding]:
     from agent.webhooks.courier import open_files  # with the library for HTTP
 
     try:
@@ -58,13 +57,13 @@ def _examine(webhook: WebhookDeclaration, here: Installation) -> Iterator[Findin
         views = here.client.get("/api/webhooks")["webhooks"]
     except ConfigError as error:
         advice = "it sends nothing without that file; give the user wa-agent the right to read it"
-        yield wrong(str(error), advice)
+        yield client.wrong(str(error), advice)
         return
     except WaError:
         return  # the check of the agent tells why
     failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
     for it in failing:
         waiting = f"{it['problem']}; {it['waiting']} events wait"
-        yield wrong(waiting, f"wa-agent webhooks test {webhook.name}")
+        yield client.wrong(waiting, f"wa-agent webhooks test {webhook.name}")
     if not failing:
-        yield ok("its target takes events")
+        yield client.ok("its target takes events")

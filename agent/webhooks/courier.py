@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import logging
 import random
 import socket
 import ssl
@@ -23,21 +22,15 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
 
-from agent import VERSION
-from agent.clock import boot_now
-from agent.core.addresses import refuse_address
-from agent.core.breaker import Breaker, BreakerPolicy
-from agent.core.model import Category, InstanceId, JournalEntry
+from agent import VERSION, clock, errors, log
+from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
-from agent.errors import ConfigError, NotFound, Refused, StoreError, WaError
-from agent.log import log
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -92,14 +85,14 @@ class Parcel:
     """For the log and the journal, without text and numbers."""
 
 
-def pack_event(entry: JournalEntry) -> Parcel:
+def pack_event(entry: model.JournalEntry) -> Parcel:
     """The entry as the API shows it."""
     shown, name = show_event(entry), f"{entry.cursor}-{round(entry.wall * 1000)}"
     shown = {"id": shown.pop("cursor"), **shown}
     return Parcel(entry.kind, name, entry.wall, _body(shown), f"event {entry.cursor}")
 
 
-def pack_record(id: InstanceId, record: Mapping[str, Any]) -> Parcel:
+def pack_record(id: model.InstanceId, record: Mapping[str, Any]) -> Parcel:
     """What arrived in a session, as the API shows it, with its session."""
     cursor, kept = record["cursor"], record.get("kept")
     name = f"{id}-{cursor}-{round((kept or record.get('since') or 0.0) * 1000)}"
@@ -130,7 +123,7 @@ def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | No
     except OSError as error:
         cause = error.strerror or "it holds no certificate"
         whose = f"ca_file of webhook {declared.name}"
-        raise ConfigError(f"cannot read {path} ({whose}): {cause}") from error
+        raise errors.ConfigError(f"cannot read {path} ({whose}): {cause}") from error
 
 
 class RequestLine:
@@ -190,7 +183,7 @@ class AddressDenied(OSError):
 
 
 def check_address(address: str, *, private: bool) -> None:
-    if why := refuse_address(address, private=private):
+    if why := addresses.refuse_address(address, private=private):
         raise AddressDenied(f"nothing is sent to {address}: {why}")
 
 
@@ -211,7 +204,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         limit=POSTS,
     )
     loop = asyncio.get_running_loop()
-    connector._factory = partial(_HeadFirst, loop=loop)  # type: ignore[assignment]
+    connector._factory = lambda: _HeadFirst(loop=loop)  # type: ignore[assignment]
     return connector
 
 
@@ -231,7 +224,7 @@ class _HeadFirst(ResponseHandler):
 
 LONGEST_WAIT = 300.0
 """Seconds between two tries of a target that fails, at most."""
-CIRCUIT = BreakerPolicy(5, 60.0)
+CIRCUIT = breaker.BreakerPolicy(5, 60.0)
 """Failures in a row after which the target counts as failing, and the least pause from then on."""
 MOST_IN_A_ROW = 10
 """Given up without a delivery between them. A target that refuses more than that refuses
@@ -257,7 +250,7 @@ class Source:
 
     def __init__(self, fact: str, page: Callable[[Any], Awaitable[Page]], id: str = "") -> None:
         """`fact`: the cursor's name in the store."""
-        self.fact, self.page, self.id = fact, page, InstanceId(id)
+        self.fact, self.page, self.id = fact, page, model.InstanceId(id)
         self.cursor, self.saved, self.loaded = 0, -1, False
         """All up to `cursor` is settled."""
         self.news = asyncio.Event()
@@ -270,7 +263,7 @@ def next_wait(failures: int, asked: float) -> float:
     return max(random.random() * min(2.0 ** min(failures - 1, 30), LONGEST_WAIT), asked)
 
 
-def wants(declared: WebhookDeclaration, entry: JournalEntry) -> bool:
+def wants(declared: WebhookDeclaration, entry: model.JournalEntry) -> bool:
     """Never an entry about the webhook itself, or it would go round."""
     own = entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == declared.name
     chosen = declared.chooses(entry.instance) if entry.instance else "*" in declared.instances
@@ -288,18 +281,18 @@ class Courier:
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, [(0.0, ["*"])]
         """The journal's newest entry, and when it began with messages; 0.0: with the oldest."""
-        self._apart = time.time() - boot_now()
+        self._apart = time.time() - clock.boot_now()
         self._line: RequestLine | None = None
         self._opening, self._alone = asyncio.Lock(), asyncio.Lock()
         self._turns, self._posts = asyncio.Semaphore(SESSIONS), asyncio.Semaphore(POSTS)
         self._hurry = asyncio.Event()
-        self._breaker, self._in_a_row, self._next_try, self._problem = Breaker(), 0, 0.0, ""
+        self._breaker, self._in_a_row, self._next_try, self._problem = breaker.Breaker(), 0, 0.0, ""
         self._next_try_wall: float | None = None
         self._delivered_wall: float | None = None
 
     def retry(self) -> None:
         """Try now, whatever failed before."""
-        self._breaker, self._in_a_row = Breaker(), 0
+        self._breaker, self._in_a_row = breaker.Breaker(), 0
         self._hurry.set()
 
     @property
@@ -324,7 +317,7 @@ class Courier:
             "name": self.name,
             "url": shown_target(its.url),
             "state": "failing" if failing else "sending" if waiting else "idle",
-            "circuit": str(self._breaker.state(boot_now(), CIRCUIT)),
+            "circuit": str(self._breaker.state(clock.boot_now(), CIRCUIT)),
             "cursor": self._journal.cursor,
             "waiting": waiting,
             "oldest": wall_text(self.oldest_wall),
@@ -396,7 +389,7 @@ class Courier:
             begun.append((0.0 if self.declared.oldest else time.time(), chosen))
             await self._store.put_facts({fact: json.dumps(begun)})
         self._begun = begun
-        there: Iterable[InstanceId] = list(self._sessions)
+        there: Iterable[model.InstanceId] = list(self._sessions)
         while True:
             for id in filter(self.declared.chooses, there):
                 if id not in self._sources:
@@ -407,7 +400,7 @@ class Courier:
 
     async def _session_page(self, its: Source) -> Page:
         if (session := self._sessions.get(its.id)) is None:
-            raise NotFound(f"cannot read messages of {its.id}: it was deleted")
+            raise errors.NotFound(f"cannot read messages of {its.id}: it was deleted")
         # Of each birth: another session of this name may come, and this one back from the trash.
         fact = f"webhook_message.{self.name}.{its.id}.{session.instance.created_wall}"
         if its.fact != fact:
@@ -442,11 +435,11 @@ class Courier:
                 async with self._turns:
                     await self._carry_page(source)
                 pause = 0.0
-            except (Refused, NotFound):
+            except (errors.Refused, errors.NotFound):
                 pass  # it was deleted, or keeps nothing
-            except WaError as error:
-                level = logging.ERROR if isinstance(error, StoreError) else logging.DEBUG
-                log.log(level, "webhook %s: %s", self.name, error)
+            except errors.WaError as error:
+                say = log.error if isinstance(error, errors.StoreError) else log.debug
+                say("webhook %s: %s", self.name, error)
                 pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
                 await asyncio.sleep(pause)
                 source.news.set()
@@ -464,7 +457,7 @@ class Courier:
                 if parcel and parcel.kind == GAP:  # after a kill it would come again, and larger
                     await self._save(source)
         finally:
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(errors.StoreError):
                 await self._save(source)
 
     async def _load(self, source: Source, fact: str) -> bool:
@@ -490,7 +483,7 @@ class Courier:
         while True:
             now_wall = time.time()
             # Ages by a clock that was set are wrong.
-            was_set = now_wall - boot_now() - self._apart > CLOCK_JUMP
+            was_set = now_wall - clock.boot_now() - self._apart > CLOCK_JUMP
             if ages and not was_set and now_wall - parcel.wall > self.declared.longest_age * 3600:
                 self._results["expired"] += 1
                 return
@@ -509,7 +502,7 @@ class Courier:
             failing = bool(self._breaker.failures)
             async with self._alone if failing else self._posts:
                 if failing and self._breaker.failures:
-                    await self._pause(self._next_try - boot_now())
+                    await self._pause(self._next_try - clock.boot_now())
                 if failing == bool(self._breaker.failures):
                     return await self._try(parcel)
 
@@ -526,13 +519,13 @@ class Courier:
             async with self._opening:
                 self._line = self._line or await RequestLine.open(self.declared)
             return await self._line.post(parcel)
-        except ConfigError as error:
+        except errors.ConfigError as error:
             # Unsigned would be worse than late: the receiver could not tell it from a forgery.
             return Reply(problem=str(error))
 
     async def _try(self, parcel: Parcel) -> Reply:
         before = self._breaker.failures
-        self._breaker = self._breaker.after_try(boot_now(), CIRCUIT)
+        self._breaker = self._breaker.after_try(clock.boot_now(), CIRCUIT)
         reply = await self.post(parcel)
         self._results["delivered" if reply.taken else "failed"] += 1
         self._problem = reply.problem
@@ -540,14 +533,14 @@ class Courier:
             self._delivered_wall = time.time()
             if before >= CIRCUIT.failures:
                 log.info("webhook %s: it takes events again", self.name)
-            self._breaker, self._in_a_row = Breaker(), 0
+            self._breaker, self._in_a_row = breaker.Breaker(), 0
         # Tries side by side fail as one.
         elif before == self._breaker.failures and (
             not reply.refused or self._in_a_row >= MOST_IN_A_ROW
         ):
             if not before:
                 log.warning("webhook %s: %s; it is tried again", self.name, reply.problem)
-            now = boot_now()
+            now = clock.boot_now()
             self._breaker = self._breaker.after_failure(now, CIRCUIT)
             wait = next_wait(self._breaker.failures, reply.wait)
             self._next_try = now + max(wait, self._breaker.opens_in(now, CIRCUIT))
@@ -571,4 +564,6 @@ class Courier:
     async def _report(self, kind: str, sentence: str) -> None:
         text, detail = f"webhook {self.name}: {sentence}", {"webhook": self.name}
         log.warning("%s", text)
-        await self._store.note(JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail))
+        await self._store.note(
+            model.JournalEntry(kind, text, model.Category.SYSTEM, None, time.time(), detail)
+        )

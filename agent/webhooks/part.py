@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, route
 from agent.config.config import Config
-from agent.core.model import JournalEntry
-from agent.core.session import Session
-from agent.core.words import ID_PATTERN, Category, InstanceId
+from agent.core import model, session, words
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.messages.reader import Reader
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
 
-Read = tuple[Store, EventBus, Reader, Mapping[InstanceId, Session]]
+Read = tuple[Store, EventBus, Reader, Mapping[words.InstanceId, session.Session]]
 """The parts that couriers read."""
 
 
@@ -86,7 +84,9 @@ class Webhooks:
         from agent.webhooks.courier import pack_event
 
         begun, sentence = time.monotonic(), "a test that an operator sent"
-        entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, time.time())
+        entry = model.JournalEntry(
+            "webhook_test", sentence, words.Category.SYSTEM, None, time.time()
+        )
         reply = await self._find(name).post(pack_event(entry))
         return {
             "delivered": reply.taken,
@@ -122,7 +122,7 @@ async def retry(call: Call) -> Json:
     return {"look": "/api/webhooks"}
 
 
-_ONE = f"/api/webhooks/{{name:{ID_PATTERN}}}"
+_ONE = f"/api/webhooks/{{name:{words.ID_PATTERN}}}"
 ROUTES = (
     route("GET /api/webhooks", Right.READ, list_webhooks),
     route(f"POST {_ONE}/test", Right.OPERATE, test, ()),

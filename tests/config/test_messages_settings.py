@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from agent.config.config import render_config, rows_of, worker_settings
+from agent.config.config import render_config, worker_settings
 from agent.config.load import load_config
 from agent.messages.settings import MESSAGES, PACE
 
@@ -26,9 +26,9 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
 def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) -> None:
     text = "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\n"
     config = load(tmp_path, text)
-    messages, pace = (rows_of(config, table)[0] for table in (MESSAGES, PACE))
+    messages, pace = (table.rows(config)[0] for table in (MESSAGES, PACE))
     assert (pace.per_minute, messages.hours) == (20.0, 1.0)
     assert worker_settings(config) == {"messages": {"hours": 1.0}}
     again = load(tmp_path, render_config(config))
-    assert [rows_of(again, table)[0] for table in (MESSAGES, PACE)] == [messages, pace]
-    assert rows_of(load(tmp_path, ""), PACE)[0].per_minute == 0
+    assert [table.rows(again)[0] for table in (MESSAGES, PACE)] == [messages, pace]
+    assert PACE.rows(load(tmp_path, ""))[0].per_minute == 0

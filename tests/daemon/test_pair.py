@@ -11,6 +11,7 @@ import pytest
 from agent.cli import pair as command
 from agent.cli.command import run
 from agent.cli.pair import find_visible_browser
+from agent.engines.web.browser import process
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives import Limits, read_archive_manifest
 
@@ -104,7 +105,7 @@ def test_a_browser_is_searched_for_and_may_be_named(
 ) -> None:
     program = tmp_path / "google-chrome"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(command, "BINARIES", {"chromium": ()})
+    monkeypatch.setattr(process, "BINARIES", {"chromium": ()})
     with pytest.raises(ConfigError, match="install it"):
         find_visible_browser()
     program.write_text("#!/bin/sh\n")

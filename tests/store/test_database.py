@@ -45,7 +45,7 @@ async def test_keys_come_and_go(store):
 
 async def test_writes_that_queue_together_share_a_commit(store, monkeypatch):
     passed, all_queued = [], threading.Event()
-    monkeypatch.setattr("agent.store.writer.failpoint", passed.append)
+    monkeypatch.setattr("agent.files.failpoint", passed.append)
     first = asyncio.create_task(store._writer.read(lambda _db: all_queued.wait(60)))
     await asyncio.sleep(0)
     writes = [asyncio.create_task(store.append(entry(str(n)))) for n in range(300)]

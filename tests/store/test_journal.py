@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from agent.core.model import InstanceId
-from agent.store import database
 from agent.store.database import MIGRATIONS, migrate
 from agent.store.rows import encode_entry, insert_entries, select_entries, trim
 from tests.store.conftest import entry
@@ -107,7 +106,7 @@ def test_cursors_are_never_given_twice():
 
 
 async def test_a_store_keeps_its_history_bounded(store, monkeypatch):
-    monkeypatch.setattr(database, "trim", partial(trim, rows=50, least=10))
+    monkeypatch.setattr("agent.store.rows.trim", partial(trim, rows=50, least=10))
     for number in range(260):
         await store.append(entry(str(number)))
     kept = await store.history(limit=1000)

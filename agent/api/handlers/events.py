@@ -17,8 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import REVOKED, Answer, Call, Field
-from agent.core.model import JournalEntry
-from agent.core.session import show_event
+from agent.core import model, session
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
@@ -156,5 +155,5 @@ async def _catch_up(
             return cursor
 
 
-async def _send_event(listener: web.WebSocketResponse, entry: JournalEntry) -> None:
-    await send_frame(listener, {"type": "event", **show_event(entry)})
+async def _send_event(listener: web.WebSocketResponse, entry: model.JournalEntry) -> None:
+    await send_frame(listener, {"type": "event", **session.show_event(entry)})

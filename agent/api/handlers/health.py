@@ -10,19 +10,17 @@ from typing import Any
 
 from aiohttp import web
 
+from agent import clock, errors
 from agent.api import present
 from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json, look_at
-from agent.clock import boot_now
+from agent.core import model, troubles
 from agent.core.health import has_given_up, is_wanted
-from agent.core.model import Health, Instance, UnitState
 from agent.core.recovery.repair import Goal
 from agent.core.session import Session, wall_text
-from agent.core.troubles import MINUTE, Of, Severity
 from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
-from agent.errors import InvalidRequest
 from agent.supervise.orders import GOES_ON, in_time
 
 CHECK = (Field("ids", list, "only these instances; default: all", most=10_000, pattern=ID_PATTERN),)
@@ -51,7 +49,7 @@ async def health(call: Call) -> Json:
 
 def _is_in_trouble(view: Session) -> bool:
     """True if it should run, and only a person can bring it back."""
-    bad = view.verdict.health in (Health.STUCK, Health.CORRUPTED)
+    bad = view.verdict.health in (model.Health.STUCK, model.Health.CORRUPTED)
     return is_wanted(view) and (bad or has_given_up(view))
 
 
@@ -104,14 +102,14 @@ async def metrics(call: Call) -> web.Response:
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
 
 
-_OF = {"instance": Of.SESSION, "backend": Of.BACKEND, "group": Of.GROUP}
+_OF = {"instance": troubles.Of.SESSION, "backend": troubles.Of.BACKEND, "group": troubles.Of.GROUP}
 
 
 async def list_troubles(call: Call) -> Json:
     """What is wrong now."""
     found = sorted(
         call.parts.troubles(),
-        key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),
+        key=lambda one: (one.row.severity is not troubles.Severity.CRITICAL, one.row.name, one.who),
     )
     shown = [
         {
@@ -170,7 +168,9 @@ def system_figures(call: Call) -> dict[str, Any]:
     machine = call.parts.metrics.machine.values()
     links = sum(view.linked for view in views.values())
     failed, done = (
-        sum(call.parts.windows.rise(id, name, 5 * MINUTE, boot_now()) for id in views)
+        sum(
+            call.parts.windows.rise(id, name, 5 * troubles.MINUTE, clock.boot_now()) for id in views
+        )
         for name in ("errors", "done")
     )
     return {
@@ -221,7 +221,7 @@ async def _as_it_is(call: Call, *, up: bool) -> Json:
         view = call.view
         arrived = view.status in (ConnectionStatus.CONNECTED, ConnectionStatus.QR_REQUIRED)
         if not up:
-            at_rest = view.unit.state in (UnitState.INACTIVE, UnitState.FAILED)
+            at_rest = view.unit.state in (model.UnitState.INACTIVE, model.UnitState.FAILED)
             arrived = at_rest and view.status is not ConnectionStatus.CONNECTED
         if arrived or time.monotonic() >= deadline:
             return {"status": view.status.value, **present.show_instance(view)}
@@ -295,7 +295,7 @@ async def set_up(call: Call) -> Answer:
     id = parse_instance_id(body["instanceName"])
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
-    wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
+    wanted = model.Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
     made = await call.supervisor.repairs.set_up(wanted, wait=call.wait, **call.confirmed)
     status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
     if made.goes_on:
@@ -312,7 +312,7 @@ async def set_up(call: Call) -> Answer:
 
 
 def _place(
-    call: Call, body: Mapping[str, Any], existing: Instance | None
+    call: Call, body: Mapping[str, Any], existing: model.Instance | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Engine and settings of the instance; an existing one keeps its backend and session."""
     place = {name: body[name] for name in ("backend", "remote") if name in body}
@@ -329,7 +329,9 @@ def _place(
         code = "unknown_backend"
         cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {names or 'none'}"
     if code:
-        raise InvalidRequest(f"cannot use the field 'backend': {cause}", field="backend", code=code)
+        raise errors.InvalidRequest(
+            f"cannot use the field 'backend': {cause}", field="backend", code=code
+        )
     return engine or engines.get(backend or "", DEFAULT_ENGINE), placed(place)
 
 

@@ -24,16 +24,14 @@ from typing import Any
 
 from aiohttp import web
 
+from agent import errors, files
 from agent.api.http.auth import Right
 from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json
 from agent.api.present import part, show_details, show_instance
-from agent.core.model import Instance
+from agent.core import model, session
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import show_event, wall_text
 from agent.core.words import ADOPTED, ID_PATTERN, ConnectionStatus, InstanceId, parse_instance_id
 from agent.engines.catalog import engine_names
-from agent.errors import EngineError, InvalidRequest, NotFound, NotYet, Refused, TryLater, WaError
-from agent.files import open_plain
 from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT, must_be_confirmed
 from agent.vault.folder import SESSION, Folder, open_instance
@@ -80,7 +78,7 @@ async def create(call: Call) -> Json:
     """Create an instance."""
     body, enabled = call.body, call.body.get("enabled", True)
     id, settings = parse_instance_id(body["id"]), placed(body)
-    instance = Instance(id, body["engine"], enabled, settings, time.time())
+    instance = model.Instance(id, body["engine"], enabled, settings, time.time())
     return show_instance(await call.supervisor.orders.create(instance))
 
 
@@ -90,18 +88,18 @@ def placed(body: Mapping[str, Any]) -> dict[str, Any]:
     for name in _PLACE:
         if name in body and settings.setdefault(name, body[name]) != body[name]:
             cause = f"settings.{name} has another value"
-            raise InvalidRequest(f"cannot use the field '{name}': {cause}", field=name)
+            raise errors.InvalidRequest(f"cannot use the field '{name}': {cause}", field=name)
     return settings
 
 
-def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
+def still_placed(instance: model.Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Changed settings of an existing instance, which keeps its backend and session."""
     if not instance.backend:
         return dict(settings)
     present = {k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED)}
-    moved = Instance(instance.id, instance.engine, True, {**present, **settings})
+    moved = model.Instance(instance.id, instance.engine, True, {**present, **settings})
     if (moved.backend, moved.remote) != (instance.backend, instance.remote):
-        raise Refused(
+        raise errors.Refused(
             f"cannot make {instance.id} another session than {instance.remote} on"
             f" {instance.backend}: delete it here (the session there stays) and adopt the other",
             field="settings",
@@ -147,7 +145,9 @@ async def details(call: Call) -> Json:
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
-    shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
+    shown["events"] = [
+        session.show_event(e) for e in await call.supervisor.history(call.id, limit=20)
+    ]
     return shown
 
 
@@ -181,7 +181,7 @@ async def delete(call: Call) -> Json:
         deleted |= part(instance, "backend remote")
         deleted |= {"remote_deleted": also_remote, "remote_renewing": renewing}
     elif "remote" in call.query:
-        raise InvalidRequest(
+        raise errors.InvalidRequest(
             f"cannot delete {id} on a backend: its session is on this machine", field="remote"
         )
     call.parts.sending.dropped.pop(id, None)  # of one of that name before
@@ -195,10 +195,10 @@ async def delete(call: Call) -> Json:
     return {**deleted, "trash": trash}
 
 
-def _confirm(instance: Instance, confirmation: str | None) -> None:
+def _confirm(instance: model.Instance, confirmation: str | None) -> None:
     words = f"delete {instance.remote}"
     if confirmation != words:
-        raise Refused(
+        raise errors.Refused(
             f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
             f" its pairing ends for good; send --confirm '{words}' (\"confirm\" in a request)",
             field="confirm",
@@ -215,11 +215,11 @@ async def read_history(call: Call, id: InstanceId | None) -> Json:
     query = call.query
     limit, ends = query.get("limit", 100), {"before", "after"} & query.keys()
     if len(ends) > 1:
-        raise InvalidRequest("cannot use before and after together", field="after")
+        raise errors.InvalidRequest("cannot use before and after together", field="after")
     page = {"limit": limit, "kinds": query.get("kind", ()), **{end: query[end] for end in ends}}
     entries = await call.supervisor.history(id, **page)
     return {
-        "events": [show_event(entry) for entry in entries],
+        "events": [session.show_event(entry) for entry in entries],
         "next": entries[-1].cursor if len(entries) == limit else None,
     }
 
@@ -305,7 +305,7 @@ async def restore_removed(call: Call) -> Json:
     name = call.request.match_info["removed"]
     removed = next((row for row in await _removed(call) if row["name"] == name), None)
     if removed is None:
-        raise NotFound(
+        raise errors.NotFound(
             f"cannot put back {name}: no repair of {call.id} has that name", field="name"
         )
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
@@ -316,7 +316,7 @@ async def _removed(call: Call) -> list[dict[str, Any]]:
     lacking = f"cannot do this with {call.id}: its engine {call.engine} removes no files"
     answer = await ask_engine(call, "removed", {}, lacking=lacking, timeout=30.0)
     return [
-        {**{name: row.get(name) for name in _REMOVED}, "removed": wall_text(row.get("at"))}
+        {**{name: row.get(name) for name in _REMOVED}, "removed": session.wall_text(row.get("at"))}
         for row in answer["removed"]
     ]
 
@@ -346,7 +346,7 @@ def draw(text: str, form: str) -> bytes:
     try:
         code = segno.make(text, micro=False, error="l")
     except ValueError as error:
-        raise EngineError("cannot draw the code: the engine's text does not fit") from error
+        raise errors.EngineError("cannot draw the code: the engine's text does not fit") from error
     if form == TEXT:
         code.terminal(drawing := io.StringIO(), border=2, compact=True)
         return drawing.getvalue().encode()
@@ -355,7 +355,7 @@ def draw(text: str, form: str) -> bytes:
     return out.getvalue()
 
 
-class NotAcceptable(WaError):
+class NotAcceptable(errors.WaError):
     code = "not_acceptable"
     http = 406
 
@@ -372,12 +372,14 @@ async def show_qr(call: Call) -> Answer:
             "cannot draw the code in the accepted types: accept " + ", ".join(FORMS), field="Accept"
         )
     if view.status is ConnectionStatus.CONNECTED:
-        raise Refused(f"cannot show a code: {call.id} is connected", code="connected")
+        raise errors.Refused(f"cannot show a code: {call.id} is connected", code="connected")
     if not view.should_run:
-        raise Refused(f"cannot show a code: {call.id} is disabled or stopped", code="not_running")
+        raise errors.Refused(
+            f"cannot show a code: {call.id} is disabled or stopped", code="not_running"
+        )
     qr = await call.supervisor.asking.qr(call.id)
     if qr is None:
-        raise NotYet(
+        raise errors.NotYet(
             f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})",
             code="no_qr",
         )
@@ -409,7 +411,7 @@ async def screenshot(call: Call) -> web.Response:
     for start, kind in _PICTURES.items():
         if content.startswith(start):
             return web.Response(body=content, content_type=kind)
-    raise EngineError(f"cannot show the page of {call.id}: the worker sent no picture")
+    raise errors.EngineError(f"cannot show the page of {call.id}: the worker sent no picture")
 
 
 async def ask_engine(
@@ -427,16 +429,16 @@ async def ask_engine(
         return await call.supervisor.asking.command(
             call.id, name, arguments, timeout=timeout, alone=alone
         )
-    except (EngineError, InvalidRequest) as error:
+    except (errors.EngineError, errors.InvalidRequest) as error:
         if error.code == "busy":
-            raise TryLater(str(error), code="busy") from error
+            raise errors.TryLater(str(error), code="busy") from error
         if error.code == "invalid_request":
             if lacking:
-                raise Refused(lacking, code="not_supported") from error
-            raise InvalidRequest(str(error), field="body") from error
-        if error.code in _FAILED or isinstance(error, InvalidRequest):
+                raise errors.Refused(lacking, code="not_supported") from error
+            raise errors.InvalidRequest(str(error), field="body") from error
+        if error.code in _FAILED or isinstance(error, errors.InvalidRequest):
             raise
-        raise Refused(str(error), code=error.code) from error
+        raise errors.Refused(str(error), code=error.code) from error
 
 
 # Why it fails
@@ -483,7 +485,7 @@ async def picture(call: Call) -> web.Response:
 def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
     """Newest first, each by the time in its files' names; empty where the engine kept none."""
     found = []
-    with suppress(WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
+    with suppress(errors.WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
         names = set(folder.names())
         for name in sorted(filter(_NOTE.fullmatch, names), reverse=True)[:MOST_STARTS]:
             stem, seen = name.removesuffix(".json"), _read_note(folder, name)
@@ -493,17 +495,17 @@ def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
 
 def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
     if FAILED_START.fullmatch(name):
-        with suppress(WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
+        with suppress(errors.WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
             if (content := folder.content(f"{name}.jpg")).startswith(b"\xff\xd8\xff"):
                 return content
-    raise NotFound(f"cannot show the picture {name} of {id}: there is none")
+    raise errors.NotFound(f"cannot show the picture {name} of {id}: there is none")
 
 
 def _read_note(folder: Folder, name: str) -> dict[str, Any]:
     try:
         content = folder.content(name)
         note = json.loads(redact(content[: 256 << 10].decode(errors="replace")))
-    except (WaError, ValueError, RecursionError):
+    except (errors.WaError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}
     return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}
 
@@ -512,7 +514,7 @@ def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str]
     """Whole lines, where to go on, and whether the file is shorter than it was. `only`: the lines
     of this session."""
     try:
-        with open_plain(path) as file:
+        with files.open_plain(path) as file:
             size = file.seek(0, io.SEEK_END)
             cut = after is not None and after > size
             begin = max(size - _TAIL, 0) if after is None else 0 if cut else after

@@ -14,14 +14,11 @@ from aiohttp import web
 
 from agent.api.http.call import Call, Field, Json, read_body
 from agent.api.present import json_answer
-from agent.engines.base import IN_CHAT, PRESENCES
-from agent.engines.catalog import entry_of
+from agent.engines import base, catalog, whatsapp
 from agent.engines.sandbox.server import KINDS, TYPES
-from agent.engines.whatsapp import person_of, receiver_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
-from agent.messages.outcomes import refusal_of
+from agent.messages import outcomes, sending
 from agent.messages.sender import ME
-from agent.messages.sending import Taken
 
 _CHAT = "a phone number or a chat's id"
 _IDS = (
@@ -36,7 +33,7 @@ READ = (
 )
 _LONG = "how long it is shown, then `paused`; default 0: as long as phones do by themselves"
 PRESENCE = (
-    Field("state", str, "what is shown", required=True, choices=PRESENCES),
+    Field("state", str, "what is shown", required=True, choices=base.PRESENCES),
     Field("chat", str, f"where the account types, records or paused: {_CHAT}", least=1, most=128),
     Field("seconds", int, _LONG, least=0, most=120),
 )
@@ -57,8 +54,8 @@ async def presence(call: Call) -> Json:
     """Show that the account types or records in a chat, or is there."""
     body = call.body
     state, chat = body["state"], body.get("chat", "")
-    if (state in IN_CHAT) != bool(chat):
-        what = "give one" if state in IN_CHAT else f"{state} is shown to all"
+    if (state in base.IN_CHAT) != bool(chat):
+        what = "give one" if state in base.IN_CHAT else f"{state} is shown to all"
         raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")
     async with _told(call, "typing"):
         chat = chat and _chat_of(chat)
@@ -69,7 +66,7 @@ async def presence(call: Call) -> Json:
 
 def _chat_of(text: str) -> str:
     try:
-        chat = receiver_of(text).replace("@c.us", "@s.whatsapp.net")
+        chat = whatsapp.receiver_of(text).replace("@c.us", "@s.whatsapp.net")
     except InvalidRequest:
         raise InvalidRequest(
             f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id", field="chat"
@@ -83,7 +80,7 @@ async def _told(call: Call, feature: str) -> AsyncIterator[None]:
     try:
         yield
     except EngineError as error:
-        raise refusal_of(call.engine, error) from error
+        raise outcomes.refusal_of(call.engine, error) from error
 
 
 _TO = Field("to", str, _CHAT, required=True, least=1, most=128)
@@ -158,7 +155,7 @@ async def send(call: Call) -> web.StreamResponse:
     return answer
 
 
-async def _accept(call: Call, wait: float) -> Taken:
+async def _accept(call: Call, wait: float) -> sending.Taken:
     section = call.parts.section
     async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
         message = await _read(call, body, section.media_limit)
@@ -177,7 +174,7 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
     for name in {"quote_from", "sender"} & message.keys():
         message[name] = writer_of(message[name], name)
     if "mentions" in message:
-        people = (person_of(person, "mentions") for person in message["mentions"])
+        people = (whatsapp.person_of(person, "mentions") for person in message["mentions"])
         message["mentions"] = list(dict.fromkeys(people))
     if kind == "media":
         if ("url" in message) == ("content" in message):
@@ -209,7 +206,7 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
 
 def must_send(engine: str, *features: str) -> None:
     """Refuse at once what no session of this engine can ever send."""
-    entry = entry_of(engine)
+    entry = catalog.entry_of(engine)
     for feature in features:
         if feature not in entry.sends:
             field = feature if feature in _ON_MESSAGES else "type"
@@ -223,7 +220,7 @@ def must_send(engine: str, *features: str) -> None:
 
 
 def writer_of(text: str, field: str) -> str:
-    return ME if text == ME else person_of(text, field)
+    return ME if text == ME else whatsapp.person_of(text, field)
 
 
 def check_file(content: str, limit: int) -> str:

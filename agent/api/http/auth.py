@@ -26,12 +26,11 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
+from agent import log, logfiles
 from agent.api.present import library_refusal
 from agent.config.config import ApiSection, is_loopback
 from agent.core.model import Category, InstanceId
 from agent.errors import Forbidden, NotFound, TryLater, Unauthorized, WaError
-from agent.log import bound
-from agent.logfiles import AUDIT
 from agent.store.database import Store
 from agent.store.rows import KeyRow
 
@@ -221,7 +220,7 @@ class Audit:
         elif not known:
             return  # open routes change nothing
         elif request.method not in ("GET", "HEAD"):
-            bound(Category.API, id, AUDIT).info("%s", f"{who}: {line}")
+            log.bound(Category.API, id, logfiles.AUDIT).info("%s", f"{who}: {line}")
         elif (route := route_of(request)) in OPENS_A_SESSION and status == 200:
             # A page asks every few seconds while it shows the code.
             self._limited(f"read {known} {id} {route}", id, f"{who}: {line}", logging.INFO)
@@ -242,7 +241,7 @@ class Audit:
             del self._said[next(iter(self._said))]
         self._said[source] = now, 0
         others = f"; {more} more like the last came before it" if more else ""
-        bound(Category.API, id, AUDIT).log(level, "%s%s", line, others)
+        log.bound(Category.API, id, logfiles.AUDIT).log(level, "%s%s", line, others)
 
 
 def route_of(request: web.Request) -> str:

@@ -6,7 +6,6 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -266,7 +265,7 @@ class Parts:
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""
-    large: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, LARGE_AT_ONCE))
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
     listeners: dict[Subscription, str] = field(default_factory=dict)
     """Of each WebSocket, with the id of its key; "" = it showed none."""

@@ -9,25 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent import clock, errors, files, log
 from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
-from agent.backends.whaticket import calls, logs
+from agent.backends.whaticket import calls, keys, logs
 from agent.backends.whaticket.contract import BackendSettings, is_safe
-from agent.backends.whaticket.keys import open_keys
-from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
+from agent.engines import base, tasks
 from agent.engines.baileys.session_state import PATTERN_WORDS
-from agent.engines.base import Qr
-from agent.engines.tasks import Tasks, in_thread
-from agent.errors import EngineError, InvalidRequest
-from agent.files import make_folder, write_whole
-from agent.log import log
 
 POLL, RATE = 0.5, 2 << 20
 """Seconds between two readings of the logs, and the most bytes a second."""
@@ -54,7 +48,7 @@ class Whaticket:
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
         self.calls = calls.WhaticketCalls(declared)
-        self.keys = open_keys(declared, folder / "removed")
+        self.keys = keys.open_keys(declared, folder / "removed")
         self.held: dict[str, Session] = {}
         self.owners = calls.Owners()
         self.logs = logs.open_logs(self.own, patterns, read_json(folder / "logs.json"), 0)
@@ -62,17 +56,17 @@ class Whaticket:
         """The last list; None before the first one."""
         self._troubles: dict[str, str] = {}
         """The troubles of the logs and of the folders of keys, by what found them."""
-        self._tasks = Tasks(crashed, expected=(EngineError,))
+        self._tasks = tasks.Tasks(crashed, expected=(errors.EngineError,))
         if self.logs.patterns:
             self._tasks.start(self._follow(), "logs")
         for entry in self.own.logs:
             if entry.startswith("command:"):
                 self._tasks.start(self._run(entry.removeprefix("command:")), "log command")
         # Who asked for one gets its error.
-        self.repairs = Tasks(crashed, expected=(Exception,))
+        self.repairs = tasks.Tasks(crashed, expected=(Exception,))
 
     async def sessions(self) -> tuple[ServerClaim, tuple[RemoteSession, ...]]:
-        at = boot_now()
+        at = clock.boot_now()
         rows, seconds = await self.calls.rows()
         self.rows = {row.id: row for row in rows}
         self.owners.know({row.id: row.name for row in rows})
@@ -81,7 +75,7 @@ class Whaticket:
             if row is not None or session.known.row is not None:  # else a look asks for it
                 session.known.note_row(row, at)
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
-        self._troubles["keys"] = await in_thread(self._trouble_of_folders)
+        self._troubles["keys"] = await tasks.in_thread(self._trouble_of_folders)
         troubles = "; ".join(filter(None, self._troubles.values()))
         return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
 
@@ -113,7 +107,7 @@ class Whaticket:
         await self.repairs.cancel()
         await self._tasks.cancel()
         if self.logs.patterns:
-            await in_thread(self._save)
+            await tasks.in_thread(self._save)
             self.logs.close()
         await self.calls.close()
 
@@ -124,12 +118,12 @@ class Whaticket:
         while True:
             begun = time.monotonic()
             if self.held and self.rows is not None:  # before, no name in the log is known
-                self._take(await in_thread(self.logs.read, int(RATE * POLL)))
+                self._take(await tasks.in_thread(self.logs.read, int(RATE * POLL)))
             troubles = [*self.logs.lost[-3:], self.logs.trouble]
             self._troubles["files"] = "; ".join(filter(None, troubles))
             if begun - saved >= SAVE_EVERY:
                 saved = begun
-                await in_thread(self._save)
+                await tasks.in_thread(self._save)
             await asyncio.sleep(max(POLL, time.monotonic() - begun))  # half a processor at most
 
     async def _run(self, text: str) -> None:
@@ -167,9 +161,9 @@ class Whaticket:
 
     def _save(self) -> None:
         try:
-            make_folder(self.folder)
+            files.make_folder(self.folder)
             positions = json.dumps(self.logs.positions() or dict(self.logs.marks))
-            write_whole(self.folder / "logs.json", positions.encode())
+            files.write_whole(self.folder / "logs.json", positions.encode())
         except OSError as error:
             log.warning("cannot write %s: %s", self.folder / "logs.json", error.strerror)
 
@@ -204,11 +198,11 @@ class Session:
         self._acting = asyncio.Lock()
 
     async def look(self, *, deep: bool = False) -> None:
-        known, at = self.known, boot_now()
+        known, at = self.known, clock.boot_now()
         id = await self._find()
         known.note_row(await self._calls.state(id) if id else None, at)
         if known.row is not None and not known.row.connected:
-            known.note_keys(await in_thread(self._keys.look, known.id))
+            known.note_keys(await tasks.in_thread(self._keys.look, known.id))
 
     async def connect(self) -> None:
         await self._way(await self._find() or await self._create()).begin()
@@ -241,7 +235,7 @@ class Session:
         way = await self._started()
         try:
             await self._calls.do(f"log out {way.id}", "logout", way.id)
-        except EngineError as error:
+        except errors.EngineError as error:
             if calls.NOT_RUNNING not in str(error):
                 raise
             return  # it is not in the server's memory: there is nothing to log out
@@ -254,9 +248,9 @@ class Session:
 
         async def work() -> None:
             if self._own.hang_up is None or not self._keys.stores:
-                if records := await in_thread(self._keys.all, way.id):
+                if records := await tasks.in_thread(self._keys.all, way.id):
                     keep, why = self._keys.shelf.keep, "the session starts over"
-                    await in_thread(keep, way.id, why, records, whole=True)
+                    await tasks.in_thread(keep, way.id, why, records, whole=True)
                 await self._calls.do(f"renew {way.id}", "new_qr", way.id)
             else:
                 await way.start_over()
@@ -265,14 +259,14 @@ class Session:
 
         await self._alone("renew", work())
 
-    async def qr(self) -> Qr | None:
+    async def qr(self) -> base.Qr | None:
         way = await self._started()
         row = await self._calls.look(way.id)
         if row.down and not self.known.paired:
             # The code was not scanned in time: the server shows codes again after a start.
             await way.begin()
             row = await way.wait("get a code of", lambda row: row.asks or row.connected)
-        self.known.note_row(row, boot_now())
+        self.known.note_row(row, clock.boot_now())
         return self.known.code()
 
     async def new_keys(self, peers: Sequence[str]) -> None:
@@ -282,14 +276,14 @@ class Session:
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         way = await self._started()
         if name == "removed":  # oldest first
-            removals = await in_thread(self._keys.shelf.all, way.id)
+            removals = await tasks.in_thread(self._keys.shelf.all, way.id)
             return {"removed": [removal.shown() for removal in removals]}
         if name == "restore_removed":
             removal = arguments.get("name")
             await self._alone("put keys back", way.put_back(removal))
             return {"name": removal}
         cause = "a whaticket server knows removed and restore_removed"
-        raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
+        raise errors.InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def _find(self) -> str:
         """The server's id of it; "" if there is none."""
@@ -323,7 +317,9 @@ class Session:
         def report(step: str) -> None:
             self.seat.happened(Happening("repair_step", {"text": step}))
 
-        went_down = partial(setattr, self.known, "hung_up", True)
+        def went_down() -> None:
+            self.known.hung_up = True
+
         return calls.DownAndUp(self._calls, self._keys, id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:

@@ -12,20 +12,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
+from agent import clock, errors, log
 from agent.backends.http import Answer, Http, ServerDown, cannot
-from agent.backends.whaticket.contract import BackendSettings, Route
+from agent.backends.whaticket import contract, logs
 from agent.backends.whaticket.keys import Record, SessionKeys
-from agent.backends.whaticket.logs import Found, Turn
-from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
-from agent.engines.base import Qr, inside, text
-from agent.engines.tasks import in_thread
-from agent.engines.whatsapp import web_reason
-from agent.errors import EngineError
-from agent.log import log
+from agent.engines import base, tasks, whatsapp
 
 Status = ConnectionStatus
 
@@ -73,18 +67,19 @@ def parse_row(raw: object, id: str = "") -> Row | None:
         inner = (raw.get(name) for name in ("whatsapp", "session", "data"))
         raw = next((it for it in inner if isinstance(it, Mapping)), raw)
         raw = {"id": id or None, **raw} if isinstance(raw.get("status"), str) else raw
-    given = inside(raw, "id")
+    given = base.inside(raw, "id")
     if not isinstance(given, int | str) or str(given) in ("True", "False", "", ".", ".."):
         return None  # no request can name these
-    words = {name: text(inside(raw, name), 4000) for name in ("name", "status", "qrcode", "number")}
-    return Row(str(given)[:200], **words, stored=bool(inside(raw, "session")))
+    names = ("name", "status", "qrcode", "number")
+    words = {name: base.text(base.inside(raw, name), 4000) for name in names}
+    return Row(str(given)[:200], **words, stored=bool(base.inside(raw, "session")))
 
 
 class WhaticketCalls:
     """Made inside a running loop. ServerDown: no usable answer; another EngineError: a refusal."""
 
     def __init__(self, declared: BackendDeclaration) -> None:
-        self.own: BackendSettings = declared.own
+        self.own: contract.BackendSettings = declared.own
         self._token = "" if self.own.user else declared.key
         self._http = Http(declared, {})
         self.close = self._http.close
@@ -121,7 +116,7 @@ class WhaticketCalls:
             raise cannot(f"find {id!r:.60}", UNKNOWN, "remote_missing")
         return row
 
-    async def do(self, what: str, name: str, id: str = "", body: Any = None) -> None:
+    async def do(self, what: str, name: str, id: str = "", body: object = None) -> None:
         """By the route of that name. `what` is for people: "start session 7"."""
         route = self.own.needed(name, what)
         answer = await self._ask(route, id, body)
@@ -134,13 +129,13 @@ class WhaticketCalls:
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
         """A 404 of a session that the list has says that the route is not there."""
-        if inside(answer.body, "error") == _NO_SESSION:
+        if base.inside(answer.body, "error") == _NO_SESSION:
             return True
         rows, _ = await self.rows()
         return all(row.id != id for row in rows)
 
     async def _ask(
-        self, route: Route, id: str = "", body: Any = None, *, urgent: bool = False
+        self, route: contract.Route, id: str = "", body: object = None, *, urgent: bool = False
     ) -> Answer:
         token = self._token or await self._log_in("", urgent)
         ask = partial(self._http.ask, route.verb, route.at(id), body, urgent=urgent)
@@ -157,23 +152,23 @@ class WhaticketCalls:
         async with self._logging_in:
             if self._token and self._token != refused:
                 return self._token
-            if boot_now() - self._refused_at < REFUSED_HOLDS:
+            if clock.boot_now() - self._refused_at < REFUSED_HOLDS:
                 raise ServerDown("log in", "refused_key", REFUSED)
             route, what = self.own.needed("login", "log in"), "log in"
             who = {"email": self.own.user, "password": self.own.password}
             answer = await self._http.ask(route.verb, route.path, who, urgent=urgent)
             if answer.status in (*_REFUSALS, 400):
-                self._refused_at = boot_now()
+                self._refused_at = clock.boot_now()
                 raise ServerDown(what, "refused_key", REFUSED)
             _must_be_good(route, answer)
-            token = text(inside(answer.body, "token"), 8192)
+            token = base.text(base.inside(answer.body, "token"), 8192)
             if not token or any(not "!" <= c <= "~" for c in token):
                 raise ServerDown(what, "garbage", "the answer has no token")
             self._token = token
             return token
 
 
-def _must_be_good(route: Route, answer: Answer) -> None:
+def _must_be_good(route: contract.Route, answer: Answer) -> None:
     if not answer.good:
         reason = "not_found" if answer.status == 404 else "garbage"
         reason = "failing" if answer.status >= 500 else reason
@@ -201,7 +196,7 @@ _WORDS: Mapping[str, Claim] = {
 def claim_of_row(row: Row) -> Claim:
     """The meaning of the server's word, without what else is known of the session."""
     word = row.status.upper()
-    claim = _WORDS.get(word) or Claim(Status.DISCONNECTED, web_reason(word))
+    claim = _WORDS.get(word) or Claim(Status.DISCONNECTED, whatsapp.web_reason(word))
     return replace(claim, account=row.number, raw=row.status)
 
 
@@ -252,7 +247,7 @@ class WhaticketSession:
             return
         self.id, self.account = row.id, row.number or self.account
         if row.qrcode and (before is None or row.qrcode != before.qrcode):
-            self._code_at = boot_now()
+            self._code_at = clock.boot_now()
             self._codes += 1
         if row.connected and before is not None and row.status != before.status:
             # Whatever the log told of before, this connection is a new one.
@@ -275,7 +270,7 @@ class WhaticketSession:
         elif keys == "unknown" and self.row is not None:
             self.paired = self.row.stored or self.paired
 
-    def note_turn(self, turn: Turn) -> None:
+    def note_turn(self, turn: logs.Turn) -> None:
         """The log tells that a connection began or ended."""
         if turn.open:
             self._closed_at, self._log_reason = None, ""
@@ -283,7 +278,7 @@ class WhaticketSession:
         # Two lines tell of one end, and one of them may leave the reason open.
         self._log_reason = turn.reason or self._log_reason
         if turn.reason != STUCK:
-            self._closed_at = boot_now()
+            self._closed_at = clock.boot_now()
             self.paired = self.paired and turn.reason != "logout"
 
     def logged_out(self) -> None:
@@ -302,7 +297,7 @@ class WhaticketSession:
         claim = replace(claim_of_row(self.row), account=self.account)
         if self.row.connected:
             ended = self._closed_at if self.prove else None
-            age = boot_now() - (self.row_at if ended is None else min(ended, self.row_at))
+            age = clock.boot_now() - (self.row_at if ended is None else min(ended, self.row_at))
             proof = max(age, 0.0) if claim.status is Status.CONNECTED else None
             return replace(claim, paired=True, proof_age=proof)
         claim = replace(claim, paired=self.paired)
@@ -325,11 +320,11 @@ class WhaticketSession:
             return replace(claim, status=Status.QR_REQUIRED, reason="qr_idle")
         return claim
 
-    def code(self) -> Qr | None:
+    def code(self) -> base.Qr | None:
         if self.row is None or not self.row.asks or not self.row.qrcode:
             return None
-        left = CODE_LASTS - (boot_now() - self._code_at)
-        return Qr(self.row.qrcode, max(left, 1.0), self._codes)
+        left = CODE_LASTS - (clock.boot_now() - self._code_at)
+        return base.Qr(self.row.qrcode, max(left, 1.0), self._codes)
 
 
 MOMENT = 30.0
@@ -351,13 +346,13 @@ class Owners:
         self.ids = {name: id for id, name in sessions.items() if names[name] == 1}
         self.ids |= {id: id for id in sessions}
 
-    def attribute(self, found: list[Found]) -> Iterator[tuple[str, Found]]:
+    def attribute(self, found: list[logs.Found]) -> Iterator[tuple[str, logs.Found]]:
         """With the server's id of its session, or "". First what began and ended: an error without
         a name may stand before the reconnect that tells whose it is."""
-        for one in sorted(found, key=lambda it: not isinstance(it.it, Turn)):
+        for one in sorted(found, key=lambda it: not isinstance(it.it, logs.Turn)):
             yield self.whose(one), one
 
-    def whose(self, found: Found) -> str:
+    def whose(self, found: logs.Found) -> str:
         """The server's id of a session; "" = not known."""
         last = re.split(r"(?:session|whatsapp|wpp|baileys)[-_.]", found.hint)[-1]
         named = [self.ids[n] for n in (found.session, found.hint, last) if n in self.ids]
@@ -365,7 +360,7 @@ class Owners:
         near = {session for at, session in self._turns if abs(at - found.at) < MOMENT}
         near = every if len(every) == 1 else near
         whose = next(iter(named), near.pop() if len(near) == 1 else "")
-        if isinstance(found.it, Turn) and (named or found.session):
+        if isinstance(found.it, logs.Turn) and (named or found.session):
             turn = (found.at, named[0] if named else found.session)
             self._turns = [*self._turns, turn][-500:]
         return whose
@@ -407,15 +402,15 @@ class DownAndUp:
         would be a mere reconnect."""
         self._must_be_possible("regenerate keys")
         plan = partial(self.keys.plan, self.id, peers, damaged=damaged)
-        if not await in_thread(plan):
+        if not await tasks.in_thread(plan):
             about = "no record of these peers is stored" if peers else "no peer is named"
             cause = f"{about}, and no stored record is damaged"
             raise cannot(f"regenerate keys of {self.id}", cause, NOTHING)
 
         async def work() -> None:
-            if records := await in_thread(plan):
+            if records := await tasks.in_thread(plan):
                 why = "new keys with single peers"
-                await in_thread(self.keys.take_out, self.id, records, why)
+                await tasks.in_thread(self.keys.take_out, self.id, records, why)
                 await self._must_stay_gone(records)
             keys = sum(record.redis for record in records)
             counts = f"{len(records) - keys} files, {keys} keys in Redis"
@@ -425,36 +420,36 @@ class DownAndUp:
 
     async def start_over(self) -> None:
         """Down, all keys away, then a start. If that was refused, the pairing is put back."""
-        await in_thread(self.keys.all, self.id)  # EngineError where one cannot be backed up
+        await tasks.in_thread(self.keys.all, self.id)  # EngineError where one cannot be backed up
         self.went_down()
         await self.go_down()
         why, removal = "the session starts over", None
         try:
-            records = await in_thread(self.keys.all, self.id)
-            removal = await in_thread(self.keys.take_out, self.id, records, why, whole=True)
+            records = await tasks.in_thread(self.keys.all, self.id)
+            removal = await tasks.in_thread(self.keys.take_out, self.id, records, why, whole=True)
             await self._must_stay_gone(records)
         finally:
             try:
                 await self._again(self.begin)
-            except EngineError as error:
+            except errors.EngineError as error:
                 # Unanswered it may have started: an old pairing under it would mix two.
                 refused = not isinstance(error, ServerDown) and await self._down_twice()
                 if refused and removal is not None:
-                    await in_thread(self.keys.put_back, self.id, removal)
+                    await tasks.in_thread(self.keys.put_back, self.id, removal)
                 raise
 
     async def put_back(self, name: object) -> None:
         """A removal undone, by a person's word. What lies there by now is put aside itself."""
         self._must_be_possible("put keys back")
-        removal = await in_thread(self.keys.shelf.find, self.id, name)
-        await in_thread(self.keys.in_the_way, self.id, removal)  # as above
+        removal = await tasks.in_thread(self.keys.shelf.find, self.id, name)
+        await tasks.in_thread(self.keys.in_the_way, self.id, removal)  # as above
 
         async def work() -> None:
-            if records := await in_thread(self.keys.in_the_way, self.id, removal):
+            if records := await tasks.in_thread(self.keys.in_the_way, self.id, removal):
                 why, whole = f"made way for {removal.name}", removal.whole
-                await in_thread(self.keys.take_out, self.id, records, why, whole=whole)
+                await tasks.in_thread(self.keys.take_out, self.id, records, why, whole=whole)
                 await self._must_stay_gone(records)
-            await in_thread(self.keys.put_back, self.id, removal)
+            await tasks.in_thread(self.keys.put_back, self.id, removal)
 
         await self._while_down(work)
 
@@ -468,7 +463,7 @@ class DownAndUp:
     async def _must_stay_gone(self, records: Sequence[Record]) -> None:
         """After a removal the records are still gone, and the session is still down."""
         await asyncio.sleep(SETTLE)
-        there = await in_thread(self.keys.names, self.id)
+        there = await tasks.in_thread(self.keys.names, self.id)
         if back := len({record.key for record in records} & there):
             cause = f"{back} were written again, so something still runs this session"
             raise cannot(f"remove keys of {self.id}", cause, "written_back")
@@ -486,10 +481,10 @@ class DownAndUp:
             await self.go_down()
             self.report("disconnect: the server says that it is down")
             await work()
-        except EngineError:
+        except errors.EngineError:
             try:
                 await self.come_up()
-            except EngineError as error:
+            except errors.EngineError as error:
                 log.warning("%s", error)
             raise
         await self.come_up()
@@ -503,14 +498,14 @@ class DownAndUp:
             raise cannot(what, "it would end the pairing on this server", "not_supported")
         try:
             await self._again(partial(self.calls.do, what, "disconnect", self.id))
-        except EngineError as error:
+        except errors.EngineError as error:
             # Some servers refuse to disconnect a session that is not connected.
             if error.code != "remote_refused" or not await self._down_twice():
                 raise
             return
-        deadline = boot_now() + DOWN_WITHIN
+        deadline = clock.boot_now() + DOWN_WITHIN
         while not await self._down_twice():
-            if boot_now() > deadline:
+            if clock.boot_now() > deadline:
                 cause = f"it is still not down after {DOWN_WITHIN:g} s"
                 raise cannot(what, cause, "still_connected")
             await asyncio.sleep(LOOK_EVERY)
@@ -533,7 +528,7 @@ class DownAndUp:
         """Baileys replaces damaged creds by empty ones: a start would end the pairing. While it
         runs it has good ones in memory and writes them again, so it is left alone. `stored`: those
         of a connected session must be there as well, or the configured place is wrong."""
-        state = await in_thread(self.keys.look, self.id)
+        state = await tasks.in_thread(self.keys.look, self.id)
         if state == "damaged":
             cause = "its creds are damaged, and a start would replace them with empty ones"
             raise cannot(f"start {self.id} again", cause, "session_damaged")
@@ -544,9 +539,9 @@ class DownAndUp:
             raise cannot(f"touch the keys of {self.id}", cause, "session_missing")
 
     async def wait(self, what: str, wanted: Callable[[Row], bool]) -> Row:
-        deadline = boot_now() + UP_WITHIN
+        deadline = clock.boot_now() + UP_WITHIN
         while not wanted(row := await self.calls.look(self.id)):
-            if boot_now() > deadline:
+            if clock.boot_now() > deadline:
                 cause = f"it is {row.status or 'without a status'} after {UP_WITHIN:g} s"
                 raise cannot(f"{what} {self.id}", cause, "not_connected")
             await asyncio.sleep(LOOK_EVERY)
@@ -557,7 +552,7 @@ class DownAndUp:
         for number in range(1, TRIES + 1):
             try:
                 await request()
-            except EngineError as error:
+            except errors.EngineError as error:
                 refused = isinstance(error, ServerDown) and error.reason == "refused_key"
                 if number == TRIES or refused or error.code not in _AGAIN:
                     raise

@@ -27,13 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent import errors, files
 from agent.backends.http import cannot
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.config import BackendDeclaration
 from agent.engines.baileys.peer_keys import mappings_of, user_of, with_mapped
 from agent.engines.base import inside, text
-from agent.errors import EngineError, InvalidRequest
-from agent.files import make_folder, open_plain, replacement, write_whole
 
 KEEP = 7 * 86400.0
 LARGEST = 256 << 20
@@ -113,8 +112,8 @@ class Shelf:
             record["content"] = base64.b64encode(record["content"]).decode()
         body, path = json.dumps(raw).encode(), self._path(removal.remote, removal.name)
         with naming(f"write {path}"):
-            make_folder(path.parent)
-            write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            files.make_folder(path.parent)
+            files.write_whole(path, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
     def all(self, remote: str) -> list[Removal]:
         """Oldest first."""
@@ -127,7 +126,7 @@ class Shelf:
         removal = next((it for it in self.all(remote) if it.name == name), None)
         if removal is None:
             cause = "there is no such removal, or it is damaged"
-            raise InvalidRequest(f"cannot put back {name!r:.40}: {cause}", field="name")
+            raise errors.InvalidRequest(f"cannot put back {name!r:.40}: {cause}", field="name")
         if removal.state == "put_back":
             cause = "it was put back already, and nothing of the session was touched"
             raise cannot(f"put back {name}", cause, "put_back_already")
@@ -152,7 +151,7 @@ def _safe(id: str) -> str:
 def _read(path: Path) -> Removal | None:
     """None: it is not whole."""
     try:
-        with open_plain(path) as file:
+        with files.open_plain(path) as file:
             digest, _, body = file.read(LARGEST).partition(b"\n")
         if digest.decode() != hashlib.sha256(body).hexdigest():
             return None
@@ -186,7 +185,7 @@ class FolderKeys:
         """The files' contents; those that are gone or unreadable are left out."""
         values: dict[str, bytes] = {}
         for name in names:
-            with suppress(EngineError):
+            with suppress(errors.EngineError):
                 values |= {it.name: it.content for it in self.read(id, [name])}
         return values
 
@@ -218,7 +217,7 @@ class FolderKeys:
                 os.chown(path, records[0].uid, records[0].gid)
         with _opened(path, what) as fd:
             for record in records:
-                with replacement(fd, record.name, mode=record.mode) as file:
+                with files.replacement(fd, record.name, mode=record.mode) as file:
                     file.write(record.content)
                     os.fchown(file.fileno(), record.uid, record.gid)
 
@@ -415,7 +414,7 @@ class SessionKeys:
             if state == "damaged":
                 time.sleep(AGAIN)
                 state = state_of_creds(self._creds(id))
-        except EngineError:
+        except errors.EngineError:
             return "unreadable"
         return state
 

@@ -22,8 +22,7 @@ from typing import Any
 from agent.backends.whaticket.contract import BackendSettings
 from agent.core import crypto_patterns as crypto
 from agent.core.crypto_patterns import CryptoPattern
-from agent.engines.base import moment, text
-from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, web_reason
+from agent.engines import base, whatsapp
 from agent.files import open_plain
 
 LONGEST_LINE = 256 << 10
@@ -101,8 +100,9 @@ class LineReader:
         with suppress(ValueError, RecursionError):
             if line.startswith("{") and isinstance(record := json.loads(line), dict):
                 if record.keys() == _PM2S:
-                    at = moment(record["timestamp"]) or at
-                    for each in text(record["message"], len(raw)).removesuffix("\n").split("\n"):
+                    at = base.moment(record["timestamp"]) or at
+                    said = base.text(record["message"], len(raw))
+                    for each in said.removesuffix("\n").split("\n"):
                         found += self.feed(each.encode("utf-8", "replace"), at)
                     return found
                 peer = next((p for n in _PEERS if (p := _peer(_key_of(record).get(n)))), "")
@@ -177,7 +177,7 @@ class LineReader:
         return self._record(record, peer, *self._whose)
 
     def _record(self, record: Mapping[str, Any], peer: str, session: str, at: float) -> list[Found]:
-        found = self._turn(text(record.get("msg"), _LONGEST_TEXT), "", at)
+        found = self._turn(base.text(record.get("msg"), _LONGEST_TEXT), "", at)
         names = (record.get(name) for name in _SESSIONS)
         session = session or next((str(n)[:200] for n in names if isinstance(n, str | int)), "")
         found = [replace(it, session=it.session or session) for it in found]
@@ -253,10 +253,10 @@ def read_turn(line: str) -> tuple[str, Turn | None]:
 
 def _reason(why: str) -> str:
     if number := _CODE.search(why):
-        return WHATSAPP_CODES.get(int(number[1]), "")
+        return whatsapp.WHATSAPP_CODES.get(int(number[1]), "")
     first = why.split(maxsplit=1)[0].upper() if why else ""
-    if first in WEB_WORDS:
-        return web_reason(first)
+    if first in whatsapp.WEB_WORDS:
+        return whatsapp.web_reason(first)
     return next((code for words, code in _REASONS if words in why), "")
 
 

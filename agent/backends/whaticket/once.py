@@ -54,22 +54,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent import files, logfiles
 from agent.backends.http import ServerDown, read_json
 from agent.backends.whaticket.calls import NOTHING, DownAndUp, Owners, WhaticketCalls
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
 from agent.backends.whaticket.logs import open_logs
 from agent.config.config import BackendDeclaration, with_secrets
-from agent.core.crypto import CryptoPolicy, CryptoWindow, note_error
+from agent.core import crypto, model
 from agent.core.crypto_patterns import CryptoFinding, Effect
-from agent.core.model import Category
 from agent.core.setting import read_value, settings_of
-from agent.engines.catalog import backend_faults
-from agent.engines.tasks import in_thread
+from agent.engines import catalog, tasks
 from agent.errors import ConfigError, InvalidRequest, WaError
-from agent.files import write_whole
 from agent.log import about
-from agent.logfiles import FileWriter
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +97,7 @@ async def _run(wanted: str, env: Mapping[str, str]) -> int:
     audit = Path(env.get("AUDIT_LOG") or "logs/auto-fix-sessions.log").absolute()
     folder = Path(env.get("STATE_DIR") or audit.parent / "auto-fix-sessions").absolute()
     audit.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.addHandler(FileWriter(audit, "text", max_bytes=10 << 20, keep=1))
+    log.addHandler(logfiles.FileWriter(audit, "text", max_bytes=10 << 20, keep=1))
     log.setLevel(logging.INFO)
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -110,7 +107,7 @@ async def _run(wanted: str, env: Mapping[str, str]) -> int:
     return status
 
 
-def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPolicy]:
+def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, crypto.CryptoPolicy]:
     """ConfigError names the variable that cannot be used."""
     given = {name: env[it] for name, it in VARIABLES.items() if env.get(it)}
     if "logs" not in given:
@@ -125,10 +122,10 @@ def read_settings(env: Mapping[str, str]) -> tuple[BackendDeclaration, CryptoPol
     own = _applied(BackendSettings(disconnect_keeps_pairing=True), given)
     plain = BackendDeclaration("auto-fix-sessions", "whaticket", "http://127.0.0.1:8080", own=own)
     declared = _applied(plain, given)
-    for keys, cause in backend_faults(declared):
+    for keys, cause in catalog.backend_faults(declared):
         names = " or ".join(VARIABLES[key] for key in keys)
         raise ConfigError(f"cannot ask the server by {names}: {cause}")
-    return with_secrets(declared), _applied(CryptoPolicy(), given)
+    return with_secrets(declared), _applied(crypto.CryptoPolicy(), given)
 
 
 def _applied(table: Any, given: Mapping[str, Any]) -> Any:
@@ -158,7 +155,7 @@ async def run_round(
     declared: BackendDeclaration,
     folder: Path,
     wanted: str,
-    policy: CryptoPolicy,
+    policy: crypto.CryptoPolicy,
     interrupted: Sequence[int] = (),
 ) -> tuple[list[str], int]:
     """The sentences of what was done, and an exit status: 0 done, 1 failed, 3 not found, 4 refused,
@@ -190,7 +187,7 @@ class Round:
     path: Path
     calls: WhaticketCalls
     keys: SessionKeys
-    policy: CryptoPolicy
+    policy: crypto.CryptoPolicy
     marks: dict[str, Any] = field(default_factory=dict)
     errors: list[list[Any]] = field(default_factory=list)
     """When (Unix time), the session, the pattern's name and effect, the peer."""
@@ -202,11 +199,11 @@ class Round:
     def save(self) -> None:
         state = {"marks": self.marks, "errors": self.errors, "down": self.down}
         with naming(f"write {self.path}"):  # an EngineError keeps no session down
-            write_whole(self.path, json.dumps(state).encode())
+            files.write_whole(self.path, json.dumps(state).encode())
 
     def say(self, id: str, text: str, level: int = logging.INFO) -> None:
         self.sentences.append(f"{id}: {text}" if id else text)
-        log.log(level, "%s", text, extra=about(id, Category.RECOVERY))
+        log.log(level, "%s", text, extra=about(id, model.Category.RECOVERY))
 
     async def read(self) -> bool:
         """Read the logs on, and find whose each error is. False: the server does not answer, and
@@ -219,7 +216,7 @@ class Round:
             return False
         owners.know({row.id: row.name for row in rows})
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
-        found = await in_thread(logs.read, MOST, ends=True)
+        found = await tasks.in_thread(logs.read, MOST, ends=True)
         nameless = 0
         for id, one in owners.attribute(found):
             if isinstance(it := one.it, CryptoFinding):
@@ -258,10 +255,12 @@ class Round:
 
     def _due(self, id: str) -> list[str] | None:
         """The peers whose keys are to go, "" for an unknown one; None: too few errors."""
-        window = CryptoWindow()
+        window = crypto.CryptoWindow()
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
-            window = note_error(window, CryptoFinding(name, Effect(effect), peer), self.policy, at)
+            window = crypto.note_error(
+                window, CryptoFinding(name, Effect(effect), peer), self.policy, at
+            )
             if len(window.errors) >= self.policy.errors:
                 return sorted({error[4] for error in own})
         return None
@@ -277,7 +276,7 @@ class Round:
             self.down[id] = peers
             self.save()
 
-        report = partial(log.info, "%s", extra=about(id, Category.RECOVERY))
+        report = partial(log.info, "%s", extra=about(id, model.Category.RECOVERY))
         way = DownAndUp(self.calls, self.keys, id, report, went_down)
         try:
             await way.regenerate([peer for peer in peers if peer], damaged="" in peers)

@@ -5,26 +5,21 @@ In each pass: `repair, decision = step_repair(case, repair)`, save the repair, c
 `plan_step(decision, ...)`, `repair = after_action(...)`, save it. How a repair is joined, hurried
 and gone on with is in repair.py."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agent.core.breaker import remaining
+from agent.core import breaker, reasons, session, words
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import PUT_BACK, Case, RecoveryPolicy, is_calm, may_repair_end_it
 from agent.core.recovery.repair import (
     Consent,
     Ending,
     Goal,
-    Kept,
     Proof,
     RecoveryKind,
     Repair,
     Stage,
     Trouble,
 )
-from agent.core.session import BACKEND_UNCHECKED, LONG_AWAY, STARTING
-from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
@@ -37,7 +32,7 @@ _ALL = (
     RecoveryKind.LOGOUT_RESTART,
     RecoveryKind.CLEANUP,
 )
-LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
+LADDERS: dict[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.CONNECTION: _ALL,
     # New keys with the peers that fail come first: they delay the messages of no other.
     Trouble.KEYS: (RecoveryKind.REGENERATE_KEYS, *_ALL),
@@ -214,7 +209,7 @@ def wants_repair(
         again = min(again, policy.round_pause)
     if verdict.should_cleanup:  # no pairing to lose: it goes on until a code is shown
         again = policy.unpaired_pause
-    return again > 0 and remaining(last.ended_wall + again, now_wall, again) <= 0
+    return again > 0 and breaker.remaining(last.ended_wall + again, now_wall, again) <= 0
 
 
 def begin_repair(
@@ -238,21 +233,21 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     helped = Ending.RECOVERED if repair.acts else Ending.NO_STEP
     if repair.cleaned or repair.unpaired:
         helped = Ending.CLEANED
-    if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
+    if verdict.reason in ("waiting_for_scan", words.PASSKEY_SUSPECTED):
         return helped
     if case.session.wait.reason and not verdict.healthy:
         return None
     # The next pings decide: a zombie looks the same after its failed pings are forgotten.
-    if verdict.reason in (UNMEASURED, "ping_failed", "starting", "stopping"):
+    if verdict.reason in (words.UNMEASURED, "ping_failed", "starting", "stopping"):
         return None
     # Until its library is there a program tells nothing.
-    later = repair.trouble is Trouble.KEYS or verdict.reason == NOT_TOLD
+    later = repair.trouble is Trouble.KEYS or verdict.reason == words.NOT_TOLD
     if later and stage_left(case, repair):
         return None
     if verdict.state is ConnectionStatus.CONNECTED:
         return helped
     # No step of a repair makes WhatsApp accept a client that it refuses.
-    if verdict.health is not Health.DISCONNECTED and not reason_of(verdict.reason).slow:
+    if verdict.health is not Health.DISCONNECTED and not reasons.reason_of(verdict.reason).slow:
         return None
     if _wants_code(case, repair):
         return None
@@ -262,7 +257,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
 def _wants_code(case: Case, repair: Repair) -> bool:
     """It is logged out and must go on: a person asked for a code, or a step of this repair logged
     it out."""
-    reason = reason_of(case.verdict.reason)
+    reason = reasons.reason_of(case.verdict.reason)
     return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
         # Also where the step failed: it may have come as far as the logout.
         (repair.unpaired or repair.step in UNPAIRING) and reason.scan_again
@@ -276,7 +271,7 @@ def stage_left(case: Case, repair: Repair) -> float:
     if repair.goal is Goal.CLEANUP and not repair.cleaned and repair.stage is Stage.SETTLING:
         return 0.0  # a clean-up was asked for: do not wait for a milder step
     limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
-    return remaining(repair.stage_wall + limit, case.now_wall, limit)
+    return breaker.remaining(repair.stage_wall + limit, case.now_wall, limit)
 
 
 def _settle_limit(case: Case, repair: Repair) -> float:
@@ -323,11 +318,11 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    if case.session.wait.reason in LONG_AWAY:
+    if case.session.wait.reason in session.LONG_AWAY:
         repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
         # The agent ended with the order under way: what is paired now may be a new pairing.
-        if case.session.wait.reason == BACKEND_UNCHECKED:
+        if case.session.wait.reason == session.BACKEND_UNCHECKED:
             until = case.now_wall + _HELD
             return repair, Decision(RecoveryKind.WAIT, "until its server was asked", until)
         if case.session.is_paired_now:
@@ -402,9 +397,9 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     now_wall, verdict = case.now_wall, case.verdict
-    if verdict.reason == UNMEASURED:
+    if verdict.reason == words.UNMEASURED:
         return repair, Decision(RecoveryKind.WAIT, verdict.sentence, now_wall + _HELD)
-    wait = remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
+    wait = breaker.remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
     # A step that keeps the pairing is possible, and none was in the round before: no pause.
     step = next_step(case, repair)
     came_up = repair.nothing_tried and step not in (None, *UNPAIRING)
@@ -439,7 +434,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     )
     found = may_repair_end_it(case, repair) if step in UNPAIRING else None
     proof = PUT_BACK if step is RecoveryKind.RESTORE else found
-    assert not isinstance(proof, Kept), "the ladder allowed it"
+    assert proof is None or isinstance(proof, Proof), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {acting.where}", proof=proof)
 
 
@@ -451,7 +446,7 @@ def _waits_for_start(case: Case, repair: Repair) -> bool:
     if case.verdict.health is Health.NOT_FOUND:
         return repair.goal is Goal.HEAL
     cut_off = repair.resumed > 0 and not repair.done
-    return cut_off and not needs_repair(case.verdict) and case.verdict.state in STARTING
+    return cut_off and not needs_repair(case.verdict) and case.verdict.state in session.STARTING
 
 
 def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -490,7 +485,7 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The store may come back (a disk, a copy under way, the end of an incident). If it does not, a
     person decides, for the old pairing may be somewhere."""
     limit = case.policy.suspect_settle
-    left = remaining(repair.started_wall + limit, case.now_wall, limit)
+    left = breaker.remaining(repair.started_wall + limit, case.now_wall, limit)
     wait = left if case.well else _HELD
     if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
         sentence = f"{case.verdict.sentence}; waiting in case its files come back"

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines import base
-from agent.engines.baileys import rules
-from agent.engines.baileys.peer_keys import keys_of, set_aside
-from agent.engines.baileys.session_state import FAILING, WAITING, SessionState
-from agent.engines.whatsapp import receiver_of
+from agent.engines import base, whatsapp
+from agent.engines.baileys import peer_keys, rules, session_state
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
@@ -77,7 +74,7 @@ class ClientLife:
         self,
         folder: Path,
         settings: rules.BaileysSettings,
-        state: SessionState,
+        state: session_state.SessionState,
         keeping: Keeping,
         join: "Join | None" = None,
     ) -> None:
@@ -107,7 +104,8 @@ class ClientLife:
         self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
         if self._ends and len(self._ends) > self._settings.client_starts:
             raise EngineError(
-                f"the client ended {len(self._ends)} times in ten minutes", code=FAILING
+                f"the client ended {len(self._ends)} times in ten minutes",
+                code=session_state.FAILING,
             )
         claim = self._state.claim
         await asyncio.to_thread(
@@ -242,7 +240,7 @@ class BaileysEngine:
     ) -> None:
         """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
         self._folder = folder
-        self._state = SessionState(folder, reporter)
+        self._state = session_state.SessionState(folder, reporter)
         self._life = ClientLife(folder, settings, self._state, Keeping(reporter), join)
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
@@ -300,7 +298,7 @@ class BaileysEngine:
 
     async def qr(self) -> base.Qr | None:
         state = self._state
-        if state.code() is None and state.claim.reason in WAITING:
+        if state.code() is None and state.claim.reason in session_state.WAITING:
             await self.connect()
         deadline = time.monotonic() + 3.0
         while not state.code() and self._life.client and time.monotonic() < deadline:
@@ -310,7 +308,7 @@ class BaileysEngine:
         return state.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        outgoing = {**message, "to": receiver_of(message.get("to"))}
+        outgoing = {**message, "to": whatsapp.receiver_of(message.get("to"))}
         client = self._connected("send")
         answer = await client.call("send", SENDING, seconds=ANSWER, message=outgoing)
         sent = {"id": str(answer.get("id", "")), "outcome": str(answer.get("outcome", ""))}
@@ -368,14 +366,14 @@ class BaileysEngine:
     async def _set_keys_aside(self, peers: list[str]) -> None:
         """The client ends first: a running one would write the old keys back. Peers of whom nothing
         is held cost no connection: what they send next brings their keys."""
-        if not await asyncio.to_thread(keys_of, self._folder, peers):
+        if not await asyncio.to_thread(peer_keys.keys_of, self._folder, peers):
             return
         await self._stop_connecting()
         async with self._busy:
             if again := self._state.connected:
                 self._state.begin_login()  # from here on it has no connection
             await self._life.hang_up()
-            removed = await asyncio.to_thread(set_aside, self._folder, peers)
+            removed = await asyncio.to_thread(peer_keys.set_aside, self._folder, peers)
             for peer in peers:
                 self._state.happened("key_regeneration", peer=peer, ok=bool(removed))
         if again:

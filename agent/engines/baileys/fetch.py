@@ -13,9 +13,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from agent import errors, other_user
 from agent.engines.baileys import node
-from agent.errors import ConfigError, EngineError, WaError
-from agent.other_user import owner_of, run_as
 
 _MOST = 600.0
 
@@ -23,7 +22,7 @@ _MOST = 600.0
 def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
     """Have them in the cache; EngineError says what to do."""
     wanted = node.packages_folder(cache)
-    with suppress(ConfigError):
+    with suppress(errors.ConfigError):
         return node.find_packages(cache)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".fetch-") as made:
@@ -44,7 +43,7 @@ def fetch_packages(cache: Path, brought: Path | None = None) -> Path:
 def _run_npm(folder: Path, brought: Path | None) -> None:
     npm = node.find_npm()
     if not npm:
-        raise EngineError(
+        raise errors.EngineError(
             "cannot fetch the packages of the baileys engine: npm is missing; it comes with"
             " `scripts/install --with baileys`, or as Debian's package npm",
             code="npm_missing",
@@ -64,11 +63,11 @@ def _run_npm(folder: Path, brought: Path | None) -> None:
             line, cwd=folder, env=env, capture_output=True, text=True, timeout=_MOST, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"cannot run npm: {error}", code="npm_failed") from error
+        raise errors.EngineError(f"cannot run npm: {error}", code="npm_failed") from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-600:]
         way = node.offline_way("CACHE")
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot fetch the packages of the baileys engine: {words}. {way}", code="offline"
         )
 
@@ -79,15 +78,15 @@ def main(argv: list[str]) -> int:
         return 2
     cache, *brought = (Path(name).absolute() for name in argv)
     try:
-        owner = owner_of(cache)
+        owner = other_user.owner_of(cache)
         if owner is not None:
             command: list[str | Path] = [sys.executable, "-I", "-m", node.FETCH, cache]
             command += brought
-            answer = run_as(owner, command, within=_MOST + 60)
+            answer = other_user.run_as(owner, command, within=_MOST + 60)
             print(answer.text, file=sys.stderr if answer.status else sys.stdout)
             return answer.status
         path = fetch_packages(cache, *brought)
-    except (WaError, OSError) as error:
+    except (errors.WaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(path)

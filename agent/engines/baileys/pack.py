@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from agent.engines.baileys import engine, rules, session_state
 from agent.engines.baileys.client import MOST_LINES, Client, Conversation, OnEnd, OnEvent
-from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node, find_packages
-from agent.engines.baileys.rules import read_settings
-from agent.engines.baileys.session_state import stray_words
 from agent.engines.base import Reporter, cache_folder, whole
 from agent.errors import EngineError
 
@@ -110,9 +108,11 @@ class SharedNode:
 
     def open_engine(
         self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
-    ) -> BaileysEngine:
+    ) -> engine.BaileysEngine:
         """The engine of one session, on its share."""
-        return BaileysEngine(folder, read_settings(settings), reporter, partial(self.join, folder))
+        return engine.BaileysEngine(
+            folder, rules.read_settings(settings), reporter, partial(self.join, folder)
+        )
 
     async def join(self, folder: Path, on_event: OnEvent, on_end: OnEnd) -> NodeShare:
         """`on_end` is called with the cause when Node ended, unless `close` or `kill` ended the
@@ -194,4 +194,4 @@ class SharedNode:
         if share is not None:
             share.hear({key: value for key, value in event.items() if key != "session"})
         elif event.get("event") == "stray":
-            log.warning("%s", stray_words(event))
+            log.warning("%s", session_state.stray_words(event))

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent import errors, redaction
 from agent.engines.baileys.rules import KEY_KINDS, REMOVED, UNREADABLE, read_key_file
-from agent.errors import EngineError
 from agent.files import sync
-from agent.redaction import mark_of
 
 # Which of a session's keys belong to one peer, by the names that Baileys gives them. The same names
 # are files (`/` as `__`, `:` as `-`, `.json` at the end) and Redis suffixes.
@@ -89,7 +88,7 @@ def unreadable_record(name: str) -> str:
     kind = re.match(KEY_KINDS, key)
     words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
     if peer := peer_of(key):
-        words += f" of {mark_of(peer)}"
+        words += f" of {redaction.mark_of(peer)}"
     goes_on = "the session goes on without it"
     if peer:
         goes_on = "the contact's next message is asked for again, with new keys"
@@ -119,7 +118,7 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         for changed in (shelf, folder):
             sync(changed)
     except OSError as error:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
         ) from error
     _keep_newest(folder / REMOVED)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agent import errors, files
 from agent.core.setting import setting
 from agent.core.words import Address, SessionFiles
 from agent.engines import base
-from agent.errors import EngineError
-from agent.files import open_plain, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -215,14 +214,14 @@ def _note(folder: Path, note: dict[str, Any]) -> None:
     if _read(folder / NOTE) == note:
         return
     try:
-        write_whole(folder / NOTE, json.dumps(note).encode())
+        files.write_whole(folder / NOTE, json.dumps(note).encode())
     except OSError as error:
         log.info("cannot note what connected: %s", error)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with open_plain(path) as file:
+        with files.open_plain(path) as file:
             content = json.load(file)
     except (OSError, ValueError, RecursionError):
         return {}
@@ -359,7 +358,7 @@ def check_login(folder: Path, account: str) -> None:
     path = folder / CREDS
     for place in (folder, path):
         if place.is_symlink():
-            raise EngineError(
+            raise errors.EngineError(
                 f"cannot log in: {place} is a symbolic link (to {str(place.readlink())!r}), and"
                 " links are never followed",
                 code="session_unreadable",
@@ -372,7 +371,7 @@ def check_login(folder: Path, account: str) -> None:
     if not found or not creds.get("account"):
         return  # no device is linked yet
     if account and found != account:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot log in: {path} is of the account …{found[-4:]}, and this session was linked"
             f" to …{account[-4:]}",
             code=FOREIGN,
@@ -382,13 +381,15 @@ def check_login(folder: Path, account: str) -> None:
         return  # as WhatsApp took them last
     if mark and not (account and whose and whose != account):  # else the note is another session's
         which = changed_fields(folder, creds)
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot log in: {path} was changed or replaced since WhatsApp took it last"
             f"{f', in {which}' if which else ''} (if that was meant, remove {NOTE} beside it)",
             code=FOREIGN,
         )
     if fault := key_fault(creds):
-        raise EngineError(f"cannot log in: {path} is damaged: {fault}", code="session_damaged")
+        raise errors.EngineError(
+            f"cannot log in: {path} is damaged: {fault}", code="session_damaged"
+        )
 
 
 RULES = base.FileRules(
@@ -405,5 +406,5 @@ RULES = base.FileRules(
 
 def read_key_file(path: Path) -> bytes:
     """Never through a link: the folder may belong to another user."""
-    with open_plain(path) as file:
+    with files.open_plain(path) as file:
         return file.read()

@@ -7,24 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import (
-    PASSKEY_REQUIRED,
-    PASSKEY_SUSPECTED,
-    Claim,
-    ConnectionStatus,
-    Happening,
-)
-from agent.engines.baileys.peer_keys import address_of_jid, is_stranger, unreadable_record
-from agent.engines.baileys.rules import CREDS, NOTE, UNREADABLE, forget_creds, note_login
-from agent.engines.base import Qr, Reporter
-from agent.engines.whatsapp import WHATSAPP_CODES
+from agent.core import words
+from agent.engines import base, whatsapp
+from agent.engines.baileys import peer_keys, rules
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
 
-Status = ConnectionStatus
+Status = words.ConnectionStatus
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
-WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
+WAITING = frozenset({"qr_idle", words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MOST_PEERS = 1000
 MISSING, FAILING = "parts_missing", "worker_failed"
@@ -80,18 +72,18 @@ def why_closed(
     """`proved`: it refused a login, or says that the device was removed; else the next login tells
     what is so. `codes`: how many this login showed. `expire`: seconds until a ban ends, where
     WhatsApp said so."""
-    words = f"{code} {raw}" if code is not None else raw
+    said = f"{code} {raw}" if code is not None else raw
     if code is None:
-        return Ended("connection_lost", words)
+        return Ended("connection_lost", said)
     if raw.startswith("WebSocket Error"):
         # It never reached WhatsApp: the number is the library's, or a proxy's that answered.
-        return Ended("connection_lost", words)
+        return Ended("connection_lost", said)
     if code == 408 and not paired and codes:
-        return Ended("qr_idle", words)
+        return Ended("qr_idle", said)
     if code in _FINAL and not proved:
-        return Ended("conflict" if "(conflict)" in raw else "connection_lost", words)
+        return Ended("conflict" if "(conflict)" in raw else "connection_lost", said)
     until = now_wall + expire if code == 402 and expire else None
-    return Ended(WHATSAPP_CODES.get(code, "unknown"), words, until)
+    return Ended(whatsapp.WHATSAPP_CODES.get(code, "unknown"), said, until)
 
 
 def stray_words(event: Mapping[str, Any]) -> str:
@@ -104,15 +96,15 @@ def stray_words(event: Mapping[str, Any]) -> str:
 class SessionState:
     """Turns the client's events into claims and happenings for the worker's reporter."""
 
-    def __init__(self, folder: Path, reporter: Reporter) -> None:
+    def __init__(self, folder: Path, reporter: base.Reporter) -> None:
         self._folder = folder
-        self.claim = Claim(Status.INITIALIZING, phase="process")
+        self.claim = words.Claim(Status.INITIALIZING, phase="process")
         self.spoiled = False
         """The client's store failed: its memory is not what the disk holds, so it ends first."""
         self.lost_pre_keys: set[str] = set()
         """Peers that wrote with a one-time pre-key which is no longer held."""
         self._reporter = reporter
-        self._code: Qr | None = None
+        self._code: base.Qr | None = None
         self._code_until = 0.0
         self._codes = 0
         self._frame_age: float | None = None
@@ -139,7 +131,7 @@ class SessionState:
     def forget_code(self) -> None:
         self._code = None
 
-    def code(self) -> Qr | None:
+    def code(self) -> base.Qr | None:
         if self._code is None:
             return None
         return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
@@ -162,15 +154,15 @@ class SessionState:
         return self._frame_age + time.monotonic() - self._frame_at
 
     def happened(self, kind: str, **detail: Any) -> None:
-        self._reporter.happened(Happening(kind, detail))
+        self._reporter.happened(words.Happening(kind, detail))
 
-    def change(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+    def change(self, status: words.ConnectionStatus, reason: str = "", **more: Any) -> None:
         """A new claim, which the worker hears."""
         rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
         self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
         self._reporter.claim(self.current())
 
-    def current(self) -> Claim:
+    def current(self) -> words.Claim:
         claim = replace(self.claim, proof_age=self.frame_age())
         if claim.status is Status.QR_REQUIRED:
             # A claim that asks for a code never says paired as well.
@@ -196,15 +188,15 @@ class SessionState:
             return  # the library goes on making codes
         self._codes += 1
         lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
-        self._code = Qr(str(event.get("qr", "")), lasts, self._codes)
+        self._code = base.Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.
-        asked = PASSKEY_REQUIRED if self.claim.reason == PASSKEY_REQUIRED else ""
+        asked = words.PASSKEY_REQUIRED if self.claim.reason == words.PASSKEY_REQUIRED else ""
         self.change(Status.QR_REQUIRED, asked, phase="login", raw=f"code {self._codes}")
 
     def _on_passkey(self, _event: Mapping[str, Any]) -> None:
         if not self.claim.paired:
-            self.change(Status.QR_REQUIRED, PASSKEY_REQUIRED, phase="login")
+            self.change(Status.QR_REQUIRED, words.PASSKEY_REQUIRED, phase="login")
 
     def _on_accepted(self, _event: Mapping[str, Any]) -> None:
         """The phone took the pairing code; WhatsApp links the device now, or says no more."""
@@ -223,7 +215,7 @@ class SessionState:
     def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
         self.note_identity(event)
-        forget_creds(self._folder)
+        rules.forget_creds(self._folder)
         self.change(Status.LOADING, phase="login")
 
     def _on_welcomed(self, _event: Mapping[str, Any]) -> None:
@@ -237,7 +229,7 @@ class SessionState:
         self.note_frame(0.0)
         self.claim = replace(self.claim, version=str(event.get("version", "")))
         self.change(Status.CONNECTED)
-        note_login(self._folder, self.claim.version)
+        rules.note_login(self._folder, self.claim.version)
 
     def _on_close(self, event: Mapping[str, Any]) -> None:
         self._code = None
@@ -252,10 +244,10 @@ class SessionState:
             now_wall=time.time(),
         )
         reason = ended.reason
-        if reason == "qr_idle" and self.claim.reason == PASSKEY_REQUIRED:
+        if reason == "qr_idle" and self.claim.reason == words.PASSKEY_REQUIRED:
             reason = self.claim.reason  # why no scan succeeded
         elif reason == "qr_idle" and self.is_pairing:
-            reason = PASSKEY_SUSPECTED
+            reason = words.PASSKEY_SUSPECTED
         if reason == "logout":
             self.claim = replace(self.claim, paired=False)
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
@@ -275,23 +267,23 @@ class SessionState:
         self.change(Status.DISCONNECTED, "storage_failed", raw=raw)
 
     def _on_key_unreadable(self, event: Mapping[str, Any]) -> None:
-        text = unreadable_record(str(event.get("file", "")))
+        text = peer_keys.unreadable_record(str(event.get("file", "")))
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 
     def _on_creds_mended(self, event: Mapping[str, Any]) -> None:
         gone = event.get("gone") is True
-        text = f"{CREDS} was gone" if gone else f"{CREDS} could not be read any more"
+        text = f"{rules.CREDS} was gone" if gone else f"{rules.CREDS} could not be read any more"
         text += ": the engine wrote the credentials again with which it is connected"
-        text += "" if gone else f"; what stood there is in {UNREADABLE}"
+        text += "" if gone else f"; what stood there is in {rules.UNREADABLE}"
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 
     def _on_creds_replaced(self, _event: Mapping[str, Any]) -> None:
         text = (
-            f"{CREDS} holds other credentials than those with which it is connected: the engine"
-            f" goes on with its own and writes them there at their next change; to log in with the"
-            f" others, stop the session first, and remove {NOTE} beside them"
+            f"{rules.CREDS} holds other credentials than those with which it is connected: the"
+            " engine goes on with its own and writes them there at their next change; to log in"
+            f" with the others, stop the session first, and remove {rules.NOTE} beside them"
         )
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
@@ -340,14 +332,16 @@ class SessionState:
             self.happened("crypto_error", pattern=kind, text=text, id=id, **sender)
 
     def _is_stranger(self, event: Mapping[str, Any], sender: Mapping[str, str]) -> bool:
-        told = (address_of_jid(str(event.get(key) or "")) for key in ("peer", "alias"))
+        told = (peer_keys.address_of_jid(str(event.get(key) or "")) for key in ("peer", "alias"))
         addresses = [address for address in told if address]
-        return bool(addresses) and is_stranger(self._folder, addresses, sender.get("group", ""))
+        return bool(addresses) and peer_keys.is_stranger(
+            self._folder, addresses, sender.get("group", "")
+        )
 
 
 def _sender(event: Mapping[str, Any]) -> dict[str, str]:
     """Who wrote it, by one name for all devices, and to which group: as the agent counts them."""
     told = {key: str(event.get(key) or "") for key in ("peer", "alias", "group")}
     for key in ("peer", "alias"):
-        told[key] = address_of_jid(told[key]).rpartition(".")[0] or told[key]
+        told[key] = peer_keys.address_of_jid(told[key]).rpartition(".")[0] or told[key]
     return {key: name for key, name in told.items() if name}

@@ -11,11 +11,8 @@ from typing import Any
 
 from agent.core.words import ConnectionStatus
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
-from agent.engines.program import environment
+from agent.engines.program import environment, process, rules, state
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.process import Ears, Process
-from agent.engines.program.rules import NOTE, read_settings, refuse_unusable, write_note
-from agent.engines.program.state import ENDED, FAILING, Output, ProgramState
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
 
@@ -36,7 +33,7 @@ OLD_FRAME = 20.0
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "ProgramEngine":
     own = {name: value for name, value in settings.items() if name != DECLARED}
     return ProgramEngine(
-        folder, read_settings(own).program, declaration_of(settings.get(DECLARED)), reporter
+        folder, rules.read_settings(own).program, declaration_of(settings.get(DECLARED)), reporter
     )
 
 
@@ -60,13 +57,13 @@ class ProgramEngine:
         self._name = name
         self._program = program
         self._reporter = reporter
-        self._state = ProgramState(reporter)
-        self._run: Process | None = None
-        self._last: Output | None = None
+        self._state = state.ProgramState(reporter)
+        self._run: process.Process | None = None
+        self._last: state.Output | None = None
         self._session = ""
         """Where its library says that it keeps its files."""
         self._stopping = False
-        self._paired = (folder / NOTE).exists()
+        self._paired = (folder / rules.NOTE).exists()
         """What an earlier run told counts, too: the next one may end before it tells anything."""
         self._ousted = False
         """Another client has the session: this run is being ended, and is heard no more."""
@@ -91,7 +88,7 @@ class ProgramEngine:
     def _is_well(self) -> bool:
         """It runs, and has not said that its session ended: it is left to itself."""
         ended = self._state.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-        failing = self._state.claim.reason in (ENDED, FAILING)
+        failing = self._state.claim.reason in (state.ENDED, state.FAILING)
         return self._run is not None and self._run.runs and (failing or not ended)
 
     async def _start(self) -> None:
@@ -102,7 +99,7 @@ class ProgramEngine:
             )
         environment.refuse_other_user(program)
         if self._paired:
-            await asyncio.to_thread(refuse_unusable, self._folder, self._state.claim.account)
+            await asyncio.to_thread(rules.refuse_unusable, self._folder, self._state.claim.account)
         of_file = await asyncio.to_thread(
             environment.read_environment_file, program.environment_file
         )
@@ -110,16 +107,18 @@ class ProgramEngine:
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
         env = environment.own_environment(program, of_file, told)
-        output = self._last = Output(self._state.found_crypto, *environment.secrets_of(of_file))
+        output = self._last = state.Output(
+            self._state.found_crypto, *environment.secrets_of(of_file)
+        )
         command = environment.find_command(program, env)
         place = program.folder or str(self._folder)
-        ears = Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
-        self._run = await Process.start(
+        ears = process.Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
+        self._run = await process.Process.start(
             command, env, place, ears, preloads=program.library == "auto", pm2=program.pm2
         )
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
         self._asked_at, self._ousted = None, False
-        if self._state.claim.reason != FAILING:
+        if self._state.claim.reason != state.FAILING:
             self._state.begun()
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
 
@@ -139,7 +138,7 @@ class ProgramEngine:
         if claim.paired and not self._state.same_pairing(*before):
             declared = self._program.session if self._program is not None else ""
             place = declared or self._session
-            write_note(self._folder, claim.account, place, self._state.device)
+            rules.write_note(self._folder, claim.account, place, self._state.device)
 
     async def _end_ousted(self) -> None:
         """One that went on would throw the other client out in turn, without an end."""
@@ -163,17 +162,17 @@ class ProgramEngine:
         self._state.happened("error", code="program_ended")
         if program is not None and len(self._ends) >= program.starts:
             words = f"{len(self._ends)} times in ten minutes; {words}"
-            self._state.ended(FAILING, words[:1000])
+            self._state.ended(state.FAILING, words[:1000])
         else:
-            self._state.ended(ENDED, words[:1000])
+            self._state.ended(state.ENDED, words[:1000])
 
-    async def _look_after(self, run: Process, program: ProgramDeclaration) -> None:
+    async def _look_after(self, run: process.Process, program: ProgramDeclaration) -> None:
         """What needs no question of the agent's: its library came, it runs steadily, it pings."""
         while run.runs:
             if run.speech.ready.done() and not self._state.told:
                 self._state.on_ready()
             age = time.monotonic() - run.begun
-            if age > STEADY and self._state.claim.reason == FAILING:
+            if age > STEADY and self._state.claim.reason == state.FAILING:
                 self._state.begun()
             silent = time.monotonic() - (run.pinged or run.begun)
             if program.watchdog and silent > program.watchdog:
@@ -201,7 +200,7 @@ class ProgramEngine:
             detail["open"] = answer.get("open") is True
         return ProbeAnswer(self._state.current(), detail)
 
-    async def _ask(self, run: Process, *, deep: bool) -> Mapping[str, Any]:
+    async def _ask(self, run: process.Process, *, deep: bool) -> Mapping[str, Any]:
         limit = probe_limit()
         if self._asked_at is None or run.speech.heard_at > self._asked_at:
             self._asked_at = time.monotonic()

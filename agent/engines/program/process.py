@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.engines.baileys.client import LONGEST_LINE, Conversation, OnEvent, die_with_worker
 from agent.engines.program.environment import MISSING, preload_into
@@ -338,7 +337,7 @@ class Process:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
-    async def _while_waiting(self, work: Awaitable[Any], progress: Callable[[], None]) -> None:
+    async def _while_waiting(self, work: Awaitable[object], progress: Callable[[], None]) -> None:
         task = asyncio.ensure_future(work)
         try:
             while not task.done():

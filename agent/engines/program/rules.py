@@ -12,8 +12,7 @@ from typing import Any
 
 from agent.core.setting import setting
 from agent.core.words import SUSPECT, SessionFiles, parse_instance_id
-from agent.engines.baileys.rules import CREDS, KEY_KINDS, read_json, read_key_file
-from agent.engines.baileys.rules import RULES as BAILEYS
+from agent.engines.baileys import rules
 from agent.engines.base import FileRules, FilesReport, Linked, SessionFolder, read_table
 from agent.engines.web.rules import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, InvalidRequest, VaultError
@@ -103,7 +102,7 @@ _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, Sessio
 _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})
 _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
 """Of Baileys: what its credentials have, and its files beside them."""
-_KEY_FILE = re.compile(rf"(?:{KEY_KINDS})\.json")
+_KEY_FILE = re.compile(rf"(?:{rules.KEY_KINDS})\.json")
 _NO_STORE = re.compile(
     r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav|mov|mkv|pdf"
     r"|sock|fifo|pipe)$",
@@ -147,10 +146,10 @@ def _names(folder: SessionFolder, place: str) -> Mapping[str, int]:
 def _is_baileys(names: Collection[str], raw: bytes | None) -> bool:
     """Whether a folder with these files is a store of Baileys, damaged or not. Other programs have
     a `creds.json`, too: a whole one with none of Baileys' fields, and none of its keys beside."""
-    if CREDS not in names:
+    if rules.CREDS not in names:
         return False
     try:
-        creds = read_json((raw or b"").decode("utf-8"))
+        creds = rules.read_json((raw or b"").decode("utf-8"))
     except (ValueError, RecursionError):
         return True
     others = isinstance(creds, dict) and creds and _FIELDS.isdisjoint(creds)
@@ -159,14 +158,14 @@ def _is_baileys(names: Collection[str], raw: bytes | None) -> bool:
 
 def _is_store(folder: SessionFolder, place: str) -> bool:
     names = _names(folder, place)
-    return CREDS in names and _is_baileys(names, folder.read(f"{place}/{CREDS}"))
+    return rules.CREDS in names and _is_baileys(names, folder.read(f"{place}/{rules.CREDS}"))
 
 
 def stores_in(folder: SessionFolder) -> list[SessionFolder]:
     """Where Baileys' useMultiFileAuthState keeps its session: in the folder itself, or where its
     note says; else each folder down that has its file."""
     names = folder.sizes()
-    if CREDS in names and _is_baileys(names, folder.read(CREDS)):
+    if rules.CREDS in names and _is_baileys(names, folder.read(rules.CREDS)):
         return [folder]
     if (told := session_place(folder.read(NOTE))) and _is_store(folder, told):
         return [_Inner(folder, told)]
@@ -193,7 +192,7 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
         return FilesReport(SessionFiles.WHOLE if elsewhere else SessionFiles.UNPAIRED)
     if stores := stores_in(folder):
         # Which of several the program uses it alone knows: damage in one is no damage of another.
-        reports = [BAILEYS.check(its, paired) for its in stores]
+        reports = [rules.RULES.check(its, paired) for its in stores]
         return min(reports, key=lambda report: _WORSE.index(report.files))
     if profile := profile_in(folder):
         return check_profile(folder, profile)
@@ -251,8 +250,8 @@ def lacks(names: Collection[str]) -> str:
     stores = {}
     for place, files in found.items():
         keys = [name for name in files if _KEY_FILE.fullmatch(name)]
-        if CREDS in keys and (len(keys) > 1 or len(files) == 1):
-            stores[place] = BAILEYS.lacks(keys)
+        if rules.CREDS in keys and (len(keys) > 1 or len(files) == 1):
+            stores[place] = rules.RULES.lacks(keys)
     used = "" in stores.values() or any("Default" in path.split("/") for path in names)
     return "" if used else next(iter(stores.values()), "")
 
@@ -265,7 +264,7 @@ def moves_aside(path: str) -> bool:
 def linked(folder: SessionFolder) -> Linked:
     stores = stores_in(folder)
     if len(stores) == 1:
-        return BAILEYS.linked(stores[0])
+        return rules.RULES.linked(stores[0])
     return told_device(folder.read(NOTE))
 
 
@@ -274,10 +273,10 @@ def not_of(folder: SessionFolder, account: str) -> list[str]:
     everything may be."""
     names = set(folder.sizes()) - {NOTE}
     stores = stores_in(folder)
-    if CREDS in names and stores[:1] == [folder]:
+    if rules.CREDS in names and stores[:1] == [folder]:
         return sorted(name for name in names if not _KEY_FILE.fullmatch(name))
     places = [its.name for its in stores if isinstance(its, _Inner)]
-    accounts = {place: BAILEYS.linked(_Inner(folder, place)).account for place in places}
+    accounts = {place: rules.RULES.linked(_Inner(folder, place)).account for place in places}
     if len(places) > 1:
         places = [place for place in places if accounts[place] == account]
     elif profile := profile_in(folder) if not places else "":
@@ -296,8 +295,8 @@ def check_login(folder: Path, account: str) -> None:
     except OSError:
         return
     told = folder / session_place(note)
-    sure = next((place for place in (folder, told) if (place / CREDS).exists()), None)
-    places = [sure] if sure else [place for place in inner if (place / CREDS).exists()]
+    sure = next((place for place in (folder, told) if (place / rules.CREDS).exists()), None)
+    places = [sure] if sure else [place for place in inner if (place / rules.CREDS).exists()]
     refused = None
     for place in places:
         try:
@@ -312,20 +311,21 @@ def check_login(folder: Path, account: str) -> None:
 
 def _check_store(keys: Path, account: str) -> None:
     try:
-        raw = read_key_file(keys / CREDS)
+        raw = rules.read_key_file(keys / rules.CREDS)
         if not _is_baileys({entry.name for entry in keys.iterdir()}, raw):
             return
-        whole = isinstance(read_json(raw.decode("utf-8")), dict)
+        whole = isinstance(rules.read_json(raw.decode("utf-8")), dict)
     except OSError:
         return  # the claims of the next start say what the disk does
     except (ValueError, RecursionError):
         whole = False
     if not whole:
         raise EngineError(
-            f"cannot log in: {keys / CREDS} is damaged, and the program would begin again over it",
+            f"cannot log in: {keys / rules.CREDS} is damaged, and the program would begin again"
+            " over it",
             code="session_damaged",
         )
-    BAILEYS.check_login(keys, account)
+    rules.RULES.check_login(keys, account)
 
 
 def refuse_unusable(folder: Path, account: str) -> None:

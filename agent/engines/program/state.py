@@ -9,13 +9,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from agent import errors, redaction
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, why_closed
 from agent.engines.base import Qr, Reporter, text
 from agent.engines.program.environment import MISSING
-from agent.errors import EngineError
-from agent.redaction import CODE_REMOVED, REMOVED, redact
 
 log = logging.getLogger("program")
 
@@ -81,7 +80,7 @@ class Output:
         text = raw[:LONGEST].decode("utf-8", "replace").rstrip("\r")
         if is_drawn_code(text):
             if not self._in_code:
-                self._show(CODE_REMOVED)
+                self._show(redaction.CODE_REMOVED)
             self._in_code = True
             return
         plain = _STYLE.sub("", text).rstrip()
@@ -128,8 +127,8 @@ class Output:
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
-            text = text.replace(secret, REMOVED)
-        return redact(self._words.sub(REMOVED, text) if self._words else text)
+            text = text.replace(secret, redaction.REMOVED)
+        return redaction.redact(self._words.sub(redaction.REMOVED, text) if self._words else text)
 
     def _tell(self, found: list[CryptoFinding]) -> None:
         for finding in found:
@@ -215,7 +214,7 @@ class ProgramState:
         self._forget()
         self.change(Status.DISCONNECTED, reason, raw=raw)
 
-    def refused(self, error: EngineError) -> None:
+    def refused(self, error: errors.EngineError) -> None:
         """It was not started; where its files are why, the agent looks at these."""
         if error.code == MISSING:
             self.ended(error.code, str(error))

@@ -15,12 +15,10 @@ from agent.clock import boot_now
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import rules, server
-from agent.engines.sandbox.rules import SandboxSettings, SessionDamagedError, SessionFile
-from agent.engines.sandbox.server import Conversation, Fault, Faults, Server, die
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
-NOT_READ = SessionFile("")
+NOT_READ = rules.SessionFile("")
 
 
 class SavedSession:
@@ -35,15 +33,15 @@ class SavedSession:
         try:
             session = rules.read_session(self.folder)
             if self.now.paired and (session is None or not session.paired):
-                raise SessionDamagedError("the file of a paired session is gone")
-        except SessionDamagedError:
+                raise rules.SessionDamagedError("the file of a paired session is gone")
+        except rules.SessionDamagedError:
             self.now = NOT_READ
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
         if session is None:
-            self._write(SessionFile(os.urandom(8).hex()))
+            self._write(rules.SessionFile(os.urandom(8).hex()))
         else:
             self.now = session
 
@@ -62,7 +60,7 @@ class SavedSession:
         if self.now is not NOT_READ:
             self._write(self.now)
 
-    def _write(self, session: SessionFile) -> None:
+    def _write(self, session: rules.SessionFile) -> None:
         with rules.saving(f"save {self.folder}"):
             rules.write_session(self.folder, session)
         self.now = session
@@ -80,7 +78,7 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
 class SandboxEngine:
     """One session. Its tasks: a login, the traffic of a connection, the faults."""
 
-    def __init__(self, folder: Path, settings: SandboxSettings, reporter: Reporter) -> None:
+    def __init__(self, folder: Path, settings: rules.SandboxSettings, reporter: Reporter) -> None:
         self._settings, self._reporter, self._saved = settings, reporter, SavedSession(folder)
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._stopping = False
@@ -88,14 +86,16 @@ class SandboxEngine:
         self._traffic: asyncio.Task[None] | None = None
         # What one of them does not foresee ends the worker.
         self._tasks = Tasks(reporter.crashed)
-        self._faults = Faults(folder)
-        self._server = Server(settings, self._faults)
+        self._faults = server.Faults(folder)
+        self._server = server.Server(settings, self._faults)
         self._code: Qr | None = None
         self._code_until, self._scanned = 0.0, asyncio.Event()
         self._leak: list[bytes] = []
         self._failing: dict[str, set[str]] = {}
         """The peers whose messages cannot be decrypted, by the fault."""
-        self._conversation = Conversation(folder, self._server, reporter, settings.read_after)
+        self._conversation = server.Conversation(
+            folder, self._server, reporter, settings.read_after
+        )
 
     async def connect(self) -> None:
         if self._stopping:
@@ -206,12 +206,12 @@ class SandboxEngine:
             await self._begin(self._faults.begin(name, arguments.get("for"), rest))
         return {"faults": self._faults.list()}
 
-    async def _begin(self, fault: Fault) -> None:
+    async def _begin(self, fault: server.Fault) -> None:
         name, loop = fault.name, asyncio.get_running_loop()
         if name in ("crash", "corrupt-files"):
             if name == "corrupt-files":
                 await asyncio.to_thread(server.damage, self._saved.folder / rules.NAME)
-            loop.call_later(server.REPLY_FIRST, die)
+            loop.call_later(server.REPLY_FIRST, server.die)
         elif name == "hang":
             seconds = fault.until_wall - time.time() if fault.until_wall else 86_400.0
             loop.call_later(server.REPLY_FIRST, time.sleep, max(0.0, seconds))
@@ -239,14 +239,14 @@ class SandboxEngine:
             await self.hang_up()
             self._tell(Status.DISCONNECTED, reason, until_wall=until_wall)
 
-    async def _leak_on(self, fault: Fault) -> None:
+    async def _leak_on(self, fault: server.Fault) -> None:
         rate = fault.arguments.get("bytes_per_second", 10 * 2**20)
         while self._faults.active("leak") is fault:
             self._leak.append(b"x" * max(1, int(rate / 10)))
             await asyncio.sleep(0.1)
         self._leak.clear()
 
-    async def _fail_to_decrypt(self, fault: Fault) -> None:
+    async def _fail_to_decrypt(self, fault: server.Fault) -> None:
         code, text = server.CRYPTO[fault.name]
         pause = 60.0 / fault.arguments.get("per_minute", 60.0)
         while self._faults.active(fault.name) is fault:
@@ -265,7 +265,7 @@ class SandboxEngine:
 
     async def _log_in(self) -> None:
         if self._faults.active("crash"):
-            die()
+            server.die()
         try:
             self._saved.load()  # first, so that no claim calls a paired session unpaired
             self._tell(Status.INITIALIZING, phase="login")
@@ -273,7 +273,7 @@ class SandboxEngine:
                 self._tell(Status.DISCONNECTED, **refused.lost)
             elif self._saved.now.paired or await self._pair():
                 await self._sync()
-        except SessionDamagedError as error:
+        except rules.SessionDamagedError as error:
             self._tell(Status.AUTH_FAILURE, "session_damaged", raw=str(error))
         except EngineError as error:
             self._server.connected = False

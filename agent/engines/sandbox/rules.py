@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from agent import errors, files
 from agent.core.setting import setting
 from agent.core.words import Address, SessionFiles
 from agent.engines import base
-from agent.errors import EngineError
-from agent.files import open_plain, write_whole
 
 NETWORK = "network"
 """The file in a session's folder that says until when its network is away (Unix seconds)."""
@@ -43,7 +41,7 @@ class SandboxSettings:
     account: str = setting("", 'number of the phone; "" = made from the id of the instance')
 
 
-def read_settings(raw: Mapping[str, Any]) -> SandboxSettings:
+def read_settings(raw: Mapping[str, object]) -> SandboxSettings:
     """ConfigError names the setting that cannot be used."""
     return base.read_table(SandboxSettings, raw, "sandbox setting")
 
@@ -62,7 +60,7 @@ def saving(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
     try:
         yield
     except kind as error:
-        raise EngineError(f"cannot {what}: {error}", code="save_failed") from error
+        raise errors.EngineError(f"cannot {what}: {error}", code="save_failed") from error
 
 
 class SessionDamagedError(Exception):
@@ -82,7 +80,7 @@ def read_session(folder: Path) -> SessionFile | None:
     """None when there is no file; SessionDamagedError when it is not whole; OSError when it cannot
     be read."""
     try:
-        with open_plain(folder / NAME) as file:
+        with files.open_plain(folder / NAME) as file:
             return _parse(file.read())
     except FileNotFoundError:
         return None
@@ -128,7 +126,7 @@ def write_session(folder: Path, session: SessionFile) -> None:
 
 def write_shared(path: Path, content: bytes) -> None:
     """Replace a file, with as many rights as its folder gives the agent's group."""
-    write_whole(path, content, mode=path.parent.stat().st_mode & 0o660)
+    files.write_whole(path, content, mode=path.parent.stat().st_mode & 0o660)
 
 
 def linked(folder: base.SessionFolder) -> base.Linked:

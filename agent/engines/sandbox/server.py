@@ -25,9 +25,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import Happening
-from agent.engines.base import Reporter, new_sha256
+from agent.engines import base, whatsapp
 from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
-from agent.engines.whatsapp import digits_of, is_phone
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain
 
@@ -301,7 +300,7 @@ NOISE = "5511900000001"
 class Conversation:
     """The messages of one account."""
 
-    def __init__(self, session: Path, server: Server, reporter: Reporter, read_after: float):
+    def __init__(self, session: Path, server: Server, reporter: base.Reporter, read_after: float):
         self._session, self._server, self._reporter = session, server, reporter
         self._read_after, self._changed = read_after, asyncio.Event()
 
@@ -430,7 +429,7 @@ class Conversation:
             self.take_part({"upload": name, "index": 0, "data": content})
         elif name is None:
             return {}
-        path, digest = self._upload(name), new_sha256()
+        path, digest = self._upload(name), base.new_sha256()
         size = path.stat().st_size if path.exists() else -1
         if size != message.get("size", max(size, 0)):
             raise EngineError("cannot send the file: it is not whole here", code="file_lost")
@@ -478,8 +477,8 @@ class Conversation:
 def jid_of(contact: object, field: str = "contact") -> str:
     """A phone number, or a chat's id as it is."""
     text = contact.strip() if isinstance(contact, str) else ""
-    if is_phone(text):
-        return f"{digits_of(text)}@s.whatsapp.net"
+    if whatsapp.is_phone(text):
+        return f"{whatsapp.digits_of(text)}@s.whatsapp.net"
     user, at, server = text.replace("@c.us", "@s.whatsapp.net").partition("@")
     if not (user and at and server) or len(text) > 64 or any(c.isspace() for c in text):
         raise InvalidRequest(

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.base import Finding, in_path
+from agent.engines.web import fetch, rules
 from agent.engines.web.browser.process import find_browser, find_setpriv
-from agent.engines.web.fetch import read_bundle
-from agent.engines.web.rules import SHELL
 from agent.errors import ConfigError
 
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
@@ -70,7 +69,7 @@ def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
 
 
 def examine(
-    cache: Path, env: Mapping[str, str] | None = None, kinds: Iterable[str] = (SHELL,)
+    cache: Path, env: Mapping[str, str] | None = None, kinds: Iterable[str] = (rules.SHELL,)
 ) -> list[Finding]:
     """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
     named = (os.environ if env is None else env).get("WA_BROWSER", "")
@@ -78,9 +77,9 @@ def examine(
         # One that is named is the only one, whatever an instance asks for.
         *(
             _of(partial(find_browser, kind, named))
-            for kind in ([SHELL] if named else sorted(kinds))
+            for kind in ([rules.SHELL] if named else sorted(kinds))
         ),
-        _of(lambda: read_bundle(cache)),
+        _of(lambda: fetch.read_bundle(cache)),
         _of(find_setpriv),
         sandbox_problem(),
         _fonts(),

@@ -17,19 +17,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_now
+from agent import clock, errors, files
 from agent.core.words import Claim, ConnectionStatus, Happening
-from agent.engines import base
+from agent.engines import base, whatsapp
 from agent.engines.tasks import Tasks, cancel
-from agent.engines.web import page_calls, rules
+from agent.engines.web import fetch, page_calls, rules
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
-from agent.engines.web.fetch import page_config, read_bundle
 from agent.engines.web.session import Needs, Record, Session, Starts, flush_pairing, make_durable
 from agent.engines.web.view import SessionView
-from agent.engines.whatsapp import phone_of
-from agent.errors import ConfigError, EngineError, InvalidRequest, WaError
-from agent.files import write_whole
 
 Status = ConnectionStatus
 log = logging.getLogger(__name__)
@@ -78,11 +74,11 @@ def read_mark(folder: Path) -> Mark:
 
 def write_mark(folder: Path, mark: Mark) -> None:
     raw = {"version": 1, "at": mark.at, "account": mark.account}
-    write_whole(folder / TAKEN, json.dumps(raw).encode())
+    files.write_whole(folder / TAKEN, json.dumps(raw).encode())
 
 
 class Intake:
-    """One session's; does nothing where nobody keeps what arrives."""
+    """Takes in what arrives in one session, where messages are kept."""
 
     def __init__(
         self,
@@ -121,7 +117,7 @@ class Intake:
         """What the page still has, before it ends; the next start finds what is left."""
         await cancel(self._task)
         if self._task is not None and self._session.alive:
-            with suppress(EngineError, TimeoutError):
+            with suppress(errors.EngineError, TimeoutError):
                 async with asyncio.timeout(_LAST_WITHIN):
                     await self._drain(self._session.page)
 
@@ -137,11 +133,11 @@ class Intake:
             if self._session.alive:
                 try:
                     await self._drain(self._session.page)
-                    if self._is_connected and boot_now() >= self._due_at:
-                        self._due_at = boot_now() + COMPARE_REST
+                    if self._is_connected and clock.boot_now() >= self._due_at:
+                        self._due_at = clock.boot_now() + COMPARE_REST
                         await self._compare(self._session.page)
                         self._troubled = False
-                except (EngineError, OSError) as error:
+                except (errors.EngineError, OSError) as error:
                     self._failed(error)
                     await asyncio.sleep(REST)
                     continue
@@ -149,7 +145,7 @@ class Intake:
 
     async def _pause(self) -> None:
         """Until the page has something, or the next comparison is due."""
-        rest = self._due_at - boot_now() if self._is_connected else COMPARE_EVERY
+        rest = self._due_at - clock.boot_now() if self._is_connected else COMPARE_EVERY
         with suppress(TimeoutError):
             async with asyncio.timeout(max(rest, 0.1)):
                 await self._wake.wait()
@@ -161,7 +157,7 @@ class Intake:
 
     def _failed(self, error: Exception) -> None:
         """Tells it once. The page's own words may name a contact."""
-        code = error.code if isinstance(error, WaError) else type(error).__name__
+        code = error.code if isinstance(error, errors.WaError) else type(error).__name__
         level = logging.DEBUG if self._troubled or code in _GONE else logging.WARNING
         log.log(level, "messages wait in the page, not all are kept (%s)", code)
         self._troubled = self._troubled or level == logging.WARNING
@@ -184,7 +180,7 @@ class Intake:
 
     async def _compare(self, page: Page) -> None:
         assert self._mark is not None
-        since, begun, document = self._mark.since, boot_now(), self._document
+        since, begun, document = self._mark.since, clock.boot_now(), self._document
         found = await _ask(page, "compare", since, _COMPARE_WITHIN - 5, within=_COMPARE_WITHIN)
         if found.get("cut"):
             log.warning("more messages than a comparison takes: the oldest are left out")
@@ -192,7 +188,7 @@ class Intake:
         while left:
             answer = await _ask(page, "next", within=_NEXT_WITHIN)
             if not found["document"] == answer["document"] == document:
-                raise EngineError("cannot compare: another page came", code="not_ready")
+                raise errors.EngineError("cannot compare: another page came", code="not_ready")
             await base.keep_usable(self._keeper, _records(answer))
             left = _count(answer.get("left")) > 0
         self._due_at = begun + COMPARE_EVERY
@@ -225,7 +221,7 @@ class Intake:
 async def _ask(page: Page, what: str, *given: Any, within: float) -> Mapping[str, Any]:
     raw = await page.ask(f"records.{what}", *given, within=within)
     if not isinstance(raw, Mapping) or not isinstance(raw.get("document"), str):
-        raise EngineError("cannot take messages: the page is not ready", code="not_ready")
+        raise errors.EngineError("cannot take messages: the page is not ready", code="not_ready")
     return raw
 
 
@@ -277,10 +273,10 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: base.Report
             program = find_browser(chosen.browser, os.environ.get("WA_BROWSER", ""))
             find_setpriv()
             kept_from = read_mark(folder).since if reporter.keeps else None
-            config, bundle = page_config(chosen.device_name), read_bundle(cache)
+            config, bundle = fetch.page_config(chosen.device_name), fetch.read_bundle(cache)
             script = page_script(chosen.url, config, bundle, kept_from=kept_from)
-        except ConfigError as error:
-            raise EngineError(str(error), code=error.code) from error
+        except errors.ConfigError as error:
+            raise errors.EngineError(str(error), code=error.code) from error
         return Needs(program, script)
 
     return WebEngine(folder, chosen, needs, reporter)
@@ -311,7 +307,7 @@ class WebEngine:
 
     async def connect(self) -> None:
         if self._starts.stopping:
-            raise EngineError("cannot connect: the session is stopping", code="stopping")
+            raise errors.EngineError("cannot connect: the session is stopping", code="stopping")
         if self._starts.working:
             return
         idle_code = self._view.claim.reason == "qr_idle" and not self._view.silent
@@ -330,18 +326,18 @@ class WebEngine:
         view, limit = self._view, base.probe_limit()
         if self._starts.working or not self._session.alive:
             told = self._reported if self._starts.takes_up() else None
-            return base.ProbeAnswer(told or view.claim_at(boot_now()))
+            return base.ProbeAnswer(told or view.claim_at(clock.boot_now()))
         try:
             await self._look(limit)
             detail: dict[str, Any] = {}
             if deep:
                 detail["missing"] = await page_calls.missing_parts(self._session.page, limit)
                 self._starts.complete(detail["missing"])
-        except EngineError:
+        except errors.EngineError:
             view.silent = True
             raise
         view.silent = False
-        return base.ProbeAnswer(view.claim_at(boot_now()), detail)
+        return base.ProbeAnswer(view.claim_at(clock.boot_now()), detail)
 
     async def qr(self) -> base.Qr | None:
         if self._view.claim.status is not Status.QR_REQUIRED:
@@ -378,7 +374,7 @@ class WebEngine:
         self._publish()
 
     async def regenerate_keys(self, peers: list[str]) -> None:
-        raise EngineError(
+        raise errors.EngineError(
             "cannot regenerate keys: WhatsApp Web renews them itself", code="not_supported"
         )
 
@@ -391,7 +387,7 @@ class WebEngine:
         """What a start leaves behind is a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
         if not self._starts.working and not self._starts.stopping:
-            with suppress(EngineError):
+            with suppress(errors.EngineError):
                 await self.free_memory()
 
     async def prepare_stop(self) -> None:
@@ -416,9 +412,9 @@ class WebEngine:
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
-            digits = phone_of(arguments)
+            digits = whatsapp.phone_of(arguments)
             if self._view.claim.status is not Status.QR_REQUIRED:
-                raise EngineError(
+                raise errors.EngineError(
                     "cannot get a pairing code: it waits for no scan", code="not_waiting"
                 )
             return await page_calls.pairing_code(self._session.page, digits)
@@ -426,7 +422,7 @@ class WebEngine:
             return await page_calls.picture(self._session.page)
         if name == "file_part":
             return await page_calls.take_part(self._connected("take a file"), arguments)
-        raise InvalidRequest(
+        raise errors.InvalidRequest(
             f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part",
             field="name",
         )
@@ -450,7 +446,7 @@ class WebEngine:
             self._starts.navigated(str(raw.get("url", ""))[:2000], unreachable=unreachable)
             self._publish()
         else:
-            self._view.word(word, raw, boot_now())
+            self._view.word(word, raw, clock.boot_now())
             self._publish()
 
     def _browser_gone(self, status: int, words: str) -> None:
@@ -467,7 +463,7 @@ class WebEngine:
             elif self._view.pairing_to_save and self._starts.may_begin:
                 log.info("closing the browser once, so that it writes the new pairing to the disk")
                 self._starts.begin(self._starts.start)
-        except EngineError as error:
+        except errors.EngineError as error:
             # The browser went away. The next one shows what came of it.
             log.warning("cannot bring a new pairing to the disk: %s", error)
         finally:
@@ -475,11 +471,11 @@ class WebEngine:
 
     def _connected(self, doing: str) -> Page:
         if self._view.claim.status is not Status.CONNECTED or self._starts.stopping:
-            raise EngineError(f"cannot {doing}: not connected", code="not_connected")
+            raise errors.EngineError(f"cannot {doing}: not connected", code="not_connected")
         return self._session.page
 
     async def _look(self, within: float) -> None:
-        self._view.look(await self._session.page.ask("read", within=within), boot_now())
+        self._view.look(await self._session.page.ask("read", within=within), clock.boot_now())
         self._publish()
 
     def _publish(self) -> None:
@@ -494,7 +490,7 @@ class WebEngine:
             self._reported = claim
             if claim.status is Status.CONNECTED:
                 self._tasks.start(self._tidy(), "collect garbage")
-            self._reporter.claim(self._view.claim_at(boot_now()))
+            self._reporter.claim(self._view.claim_at(clock.boot_now()))
         if claim.status is Status.CONNECTED:
             self._intake.connected(claim.account)
             self._record.connected(claim.account)

@@ -5,9 +5,8 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+from agent import errors, files
 from agent.engines.base import sha256
-from agent.errors import ConfigError, EngineError, WaError
-from agent.files import write_whole
 
 VERSION = "4.6.0"
 NAME = "@wppconnect/wa-js"
@@ -27,14 +26,16 @@ def read_bundle(cache: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}",
             code="bundle_missing",
         ) from None
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", code="bundle_missing") from error
+        raise errors.ConfigError(
+            f"cannot read {path}: {error.strerror}", code="bundle_missing"
+        ) from error
     if sha256(content) != SHA256:
-        raise ConfigError(
+        raise errors.ConfigError(
             f"cannot use {path}: its checksum is not that of {NAME} {VERSION};"
             " remove the file and fetch it again",
             code="bundle_changed",
@@ -64,7 +65,7 @@ def fetch_bundle(cache: Path) -> Path:
     path = bundle_path(cache)
     try:
         read_bundle(cache)
-    except ConfigError:
+    except errors.ConfigError:
         keep_bundle(cache, _unpack(_download(cache)))
     return path
 
@@ -72,13 +73,13 @@ def fetch_bundle(cache: Path) -> Path:
 def keep_bundle(cache: Path, content: bytes) -> Path:
     """Write it into the cache in one step; EngineError when it is not the one we know."""
     if (digest := sha256(content)) != SHA256:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}",
             code="bundle_changed",
         )
     path = bundle_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, content, mode=0o644)
+    files.write_whole(path, content, mode=0o644)
     return path
 
 
@@ -90,7 +91,7 @@ def _download(cache: Path) -> bytes:
         with urllib.request.urlopen(url, timeout=60) as reply:
             content: bytes = reply.read(_SIZE_LIMIT)
     except (OSError, ValueError) as error:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot fetch {url}: {error}. Without a network: on another machine run"
             f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
             f" {fetch_command(cache)} FILE",
@@ -103,7 +104,7 @@ def _unpack(package: bytes) -> bytes:
     import tarfile
 
     if sha256(package) != PACKAGE_SHA256:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
         )
     with tarfile.open(fileobj=BytesIO(package), mode="r:gz") as archive:
@@ -117,7 +118,7 @@ def read_package(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise EngineError(f"cannot read {file}: {error.strerror}") from error
+        raise errors.EngineError(f"cannot read {file}: {error.strerror}") from error
 
 
 def main(argv: list[str]) -> int:
@@ -138,7 +139,7 @@ def main(argv: list[str]) -> int:
             print(answer.text, file=sys.stderr if answer.status else sys.stdout)
             return answer.status
         path = fetch_bundle(cache) if package is None else keep_bundle(cache, _unpack(package))
-    except (WaError, OSError) as error:
+    except (errors.WaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(path)

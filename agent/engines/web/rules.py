@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.core.setting import setting
 from agent.core.words import Address, SessionFiles
@@ -64,7 +63,7 @@ class WebSettings:
     """Starts of a browser that died, in ten minutes, before the worker ends."""
 
 
-def read_settings(raw: Mapping[str, Any]) -> WebSettings:
+def read_settings(raw: Mapping[str, object]) -> WebSettings:
     """ConfigError names the setting that cannot be used."""
     return base.read_table(WebSettings, raw, "web setting")
 
@@ -145,7 +144,7 @@ def linked(folder: base.SessionFolder) -> base.Linked:
     return base.Linked(account, device) if isinstance(device, str) else base.Linked()
 
 
-def _note(folder: base.SessionFolder) -> Mapping[str, Any]:
+def _note(folder: base.SessionFolder) -> Mapping[str, object]:
     try:
         note = json.loads(folder.read(NOTE) or b"{}")
     except (ValueError, RecursionError):

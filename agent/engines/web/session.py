@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_now
+from agent import clock, errors
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.base import origin_of
 from agent.engines.tasks import Tasks, cancel, runs
@@ -27,7 +27,6 @@ from agent.engines.web import rules
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
 from agent.engines.web.view import FRESH_PAGE, LOOK, REASON_OF, SessionView, place_of
-from agent.errors import EngineError, WaError
 from agent.files import sync, write_whole
 
 Status = ConnectionStatus
@@ -71,14 +70,16 @@ def prepare_profile(session: Path) -> None:
     try:
         profile.mkdir(mode=0o700, exist_ok=True)
         if profile.is_symlink():
-            raise EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
+            raise errors.EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
         if (pid := holder(profile)) is not None:
             browser = f"process {pid}" if pid else "another browser"
-            raise EngineError(f"cannot use {profile}: {browser} has it open", code="profile_in_use")
+            raise errors.EngineError(
+                f"cannot use {profile}: {browser} has it open", code="profile_in_use"
+            )
         for name in LOCKS:  # left by a browser that is gone, or under another machine's name
             (profile / name).unlink(missing_ok=True)
     except OSError as error:
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
         ) from error
 
@@ -151,7 +152,7 @@ def read_page(session: Path, wanted: str, note: Note) -> str | None:
     except (OSError, ValueError) as error:
         if wanted == rules.KNOWN_GOOD:
             return None
-        raise EngineError(
+        raise errors.EngineError(
             f"cannot use page version {version}: there is no {path}", code="page_missing"
         ) from error
 
@@ -196,7 +197,7 @@ async def flush_pairing(page: Page, session: Path) -> bool:
             if await page.ask("mark", mark, within=_MARK_LIMIT) is not True:
                 return False
             await _wait_for(mark, rules.profile_path(session))
-    except (EngineError, TimeoutError) as error:
+    except (errors.EngineError, TimeoutError) as error:
         log.warning("cannot watch a new pairing reach the disk: %s", error)
         return False
     await asyncio.to_thread(make_durable, session, lambda: None)
@@ -209,7 +210,7 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
     second).
     """
     mark = os.urandom(12).hex()
-    with suppress(EngineError, TimeoutError):
+    with suppress(errors.EngineError, TimeoutError):
         async with asyncio.timeout(within):
             marked = await page.ask("mark", mark, within=within) is True
             # The browser then writes and closes what the page stored.
@@ -278,7 +279,7 @@ class Session:
     def page(self) -> Page:
         """EngineError while there is none."""
         if self._page is None or self._browser is None or not self._browser.alive:
-            raise EngineError("cannot use the page: no browser runs", code="not_running")
+            raise errors.EngineError("cannot use the page: no browser runs", code="not_running")
         return self._page
 
     async def open(self) -> None:
@@ -306,7 +307,7 @@ class Session:
             try:
                 await asyncio.to_thread(prepare_profile, self.folder)
                 return
-            except EngineError as error:
+            except errors.EngineError as error:
                 if error.code != "profile_in_use" or not left:
                     raise
             await asyncio.sleep(0.1)
@@ -410,7 +411,7 @@ class Record:
         try:
             document = await page.source(address, within=_WITHIN)
             await asyncio.to_thread(keep_page, self._folder, version, document)
-        except (EngineError, OSError, ValueError) as error:
+        except (errors.EngineError, OSError, ValueError) as error:
             log.info("cannot store the page of WhatsApp Web that works now: %s", error)
             return
         self._note = replace(self._note, page=version)
@@ -430,7 +431,7 @@ class Record:
             try:
                 seen["missing"] = await page.ask("missing", within=_WITHIN)
                 picture = await page.picture("jpeg", within=_WITHIN)
-            except EngineError as error:
+            except errors.EngineError as error:
                 seen["page_error"] = str(error)
         try:
             path = await asyncio.to_thread(keep_diagnostics, self._folder, seen, picture)
@@ -486,7 +487,7 @@ class Starts:
         self._browser_ends.clear()
         self._past_caches_at = -math.inf
         view = self.view
-        if not self.session.alive or view.needs_revival(boot_now()):
+        if not self.session.alive or view.needs_revival(clock.boot_now()):
             past_caches = self.session.alive and view.claim.reason in FRESH_PAGE
             self.begin(partial(self.start, past_caches=past_caches))
 
@@ -497,7 +498,7 @@ class Starts:
         """After an end of the page or the browser; too many of them are the agent's turn."""
         if not self.may_begin:
             return
-        now = boot_now()
+        now = clock.boot_now()
         self._browser_ends = [each for each in self._browser_ends if each > now - STARTS_WINDOW]
         if len(self._browser_ends) >= self.settings.browser_starts:
             self.view.failed("page_crashed", word)
@@ -508,7 +509,7 @@ class Starts:
 
     def navigated(self, address: str, *, unreachable: bool) -> None:
         """The page shows another document."""
-        self.view.new_document(address, boot_now())
+        self.view.new_document(address, clock.boot_now())
         if not self.may_begin:
             return
         if unreachable and not self.view.has_ended:
@@ -539,9 +540,9 @@ class Starts:
             self.publish()
             return
         if past_caches:
-            self._past_caches_at = boot_now()
+            self._past_caches_at = clock.boot_now()
         saves = self.view.pairing_to_save and not word
-        self.view.begin(boot_now(), word)
+        self.view.begin(clock.boot_now(), word)
         self.publish()
         try:
             closed_in_order = await self.session.close()
@@ -552,8 +553,8 @@ class Starts:
             self.view.claim = replace(self.view.claim, phase="loaded")
             self.publish()
             await self.session.load(past_caches=past_caches)
-        except (WaError, TimeoutError) as error:
-            code = error.code if isinstance(error, WaError) else ""
+        except (errors.WaError, TimeoutError) as error:
+            code = error.code if isinstance(error, errors.WaError) else ""
             await self._give_up(REASON_OF.get(code, "page_crashed"), str(error))
         else:
             self._follow()
@@ -567,7 +568,7 @@ class Starts:
         self._begins_past_caches(f"the page lacks {', '.join(sorted(lacks))}")
 
     def _begins_past_caches(self, why: str) -> bool:
-        due = boot_now() - self._past_caches_at >= PAST_CACHES_EVERY
+        due = clock.boot_now() - self._past_caches_at >= PAST_CACHES_EVERY
         if due:
             log.warning("%s: loading the page past every cache", why)
             self.begin(partial(self.start, past_caches=True))
@@ -598,11 +599,11 @@ class Starts:
             try:
                 page = self.session.page
                 raw = await page.evaluate(LOOK, within=3.0)
-            except EngineError:
+            except errors.EngineError:
                 continue  # a busy page; its silence is the probes' to judge
             if isinstance(raw, dict):
                 size = page.loading.bytes
-                self.view.look_at_document(raw, size, self.settings.url, boot_now())
+                self.view.look_at_document(raw, size, self.settings.url, clock.boot_now())
             self.publish()
         if self.session.alive and not self.stopping:
             await self.session.page.loading.rest()

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 
 from agent.core.model import PHASES, UNSETTLED
 from agent.core.words import PASSKEY_REQUIRED, UNPAIRING, Claim, ConnectionStatus
-from agent.engines.base import origin_of
-from agent.engines.whatsapp import web_reason
+from agent.engines import base, whatsapp
 
 Status = ConnectionStatus
 
@@ -160,14 +159,14 @@ def left_for(story: Story, address: str) -> Story:
 
 def _logged_out(story: Story) -> Story:
     # What is named beside a plain logout says more, if it is a word that we know.
-    reason = story.announced if web_reason(story.announced) != "unknown" else ""
+    reason = story.announced if whatsapp.web_reason(story.announced) != "unknown" else ""
     return replace(story, ended=reason or "LOGOUT", was_connected=False)
 
 
 def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     """The claim without its proof."""
     if story.ended:
-        reason = web_reason(story.ended)
+        reason = whatsapp.web_reason(story.ended)
         return Claim(
             Status.DISCONNECTED,
             reason,
@@ -191,12 +190,12 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
 def _of_page(facts: PageFacts, story: Story) -> Claim:
     for word in (facts.mode, facts.socket):
         if word in REFUSALS:
-            return Claim(Status.DISCONNECTED, web_reason(word))
+            return Claim(Status.DISCONNECTED, whatsapp.web_reason(word))
     if not facts.ready:
         slow = facts.failure or (facts.loaded and facts.idle > SLOW_INJECTION)
         return _on_its_way(story, "injected", "injection_failed" if slow else "")
     if facts.update and facts.mode not in _LIVES and facts.age > SLOW_INJECTION:
-        return Claim(Status.DISCONNECTED, web_reason("conn.needs_update"))
+        return Claim(Status.DISCONNECTED, whatsapp.web_reason("conn.needs_update"))
     if facts.auth:
         return _paired(facts, story)
     return _unpaired(facts, story)
@@ -207,7 +206,7 @@ def _paired(facts: PageFacts, story: Story) -> Claim:
     if facts.mode == "MAIN" and reached and facts.info in ("NORMAL", ""):
         return Claim(Status.CONNECTED)
     if story.was_connected:
-        return Claim(Status.RECONNECTING, web_reason(story.passing or "OFFLINE"))
+        return Claim(Status.RECONNECTING, whatsapp.web_reason(story.passing or "OFFLINE"))
     if "SYNCING" in (facts.mode, facts.info) or facts.info == "RESUMING":
         share = None if facts.progress is None else min(1.0, max(0.0, facts.progress / 100))
         return Claim(Status.LOADING, phase="sync", progress=share)
@@ -237,7 +236,9 @@ def _without_stream(facts: PageFacts) -> str:
 
 def _on_its_way(story: Story, phase: str, reason: str) -> Claim:
     status = Status.RECONNECTING if story.was_connected else Status.INITIALIZING
-    return Claim(status, reason or (web_reason(story.passing) if story.passing else ""), phase)
+    return Claim(
+        status, reason or (whatsapp.web_reason(story.passing) if story.passing else ""), phase
+    )
 
 
 def _raw(facts: PageFacts) -> str:
@@ -287,7 +288,7 @@ def judge_document(document: Document, wanted: str, idle: float) -> str:
     seconds without progress."""
     settled = document.complete or idle >= SILENT
     # It may be on its way through several addresses.
-    elsewhere = document.origin not in ("", origin_of(wanted)) and settled
+    elsewhere = document.origin not in ("", base.origin_of(wanted)) and settled
     if document.status >= 400 or elsewhere:
         return "page_unusable"
     if document.modules:

@@ -154,7 +154,7 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
         assert at.auth()["creds.json"] == before["creds.json"]
 
 
-CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.backends.whaticket.keys.write_whole")
+CHANGES = ("os.unlink", "os.rename", "os.fsync", "agent.files.write_whole")
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -20,10 +20,7 @@ from tests.standin.whaticket import words
 from tests.standin.whaticket.keys import RedisKeys as TheirRedis
 from tests.standin.whaticket.keys import paired_keys
 
-CHANGES = (
-    *("agent.backends.whaticket.once.write_whole", "agent.backends.whaticket.keys.write_whole"),
-    *("agent.backends.http:Http.ask", "os.unlink"),
-)
+CHANGES = ("agent.files.write_whole", "agent.backends.http:Http.ask", "os.unlink")
 
 
 async def run(at: Bench, wanted: str = "all") -> tuple[list[str], int]:

@@ -1,0 +1,115 @@
+"""Repairs of one session, of all in one round, and incidents."""
+
+from typing import Any
+from urllib.parse import quote
+
+from agent.cli import client, command, session
+from agent.core.model import ConnectionStatus, Health, HealthVerdict
+
+_UNWELL = ("degraded", "stuck", "corrupted", "not_found")
+_STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
+_MAY_END: command.Words = {
+    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
+    " chats",
+    **session.CONFIRM,
+}
+_ASKED = {
+    "recover": "repair an instance by every step that keeps its pairing",
+    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
+    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
+    " an Evolution server deletes it with its chats",
+}
+
+
+def add(commands: command.Commands) -> None:
+    for name, summary in _ASKED.items():
+        words = {} if name == "recover" else _MAY_END
+        commands.one(name, ask, summary=summary, words=words, verb=name)
+    commands.add("repair", repair, "all --dry-run")
+    command.Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
+    commands.one("health", health)
+
+
+def ask(options: command.Options) -> int:
+    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
+    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
+    ending = result["ending"].replace("_", " ")
+    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    if result["healthy"]:
+        done = "was repaired" if result["recovered"] else "is well"
+        done = "shows a new code to scan" if result["cleaned"] else done
+    return options.print(result, f"{options.id} {done}", good=result["healthy"])
+
+
+def repair(options: command.Options) -> int:
+    """Run one round of repairs; exit status 1 if a session is still unwell.
+
+    id=all|ID: every instance, or one
+    --dry-run: print the steps without doing them
+    --debug: print each step to stderr
+    """
+    agent, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
+    instances = agent.instances() if every else [agent.get(one)]
+    events = "/api/events" if every else f"{one}/events"
+    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
+    work = _dry_run if options.dry_run else lambda instance: _repair(agent, instance)
+    newest = agent.get(events, limit=1)["events"] if options.debug else []
+    from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
+
+    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+        done = [*pool.map(work, unwell)]
+    if options.debug:
+        query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
+        for event in agent.get(events, **query)["events"]:
+            line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
+            command.say(f"{command.moment(event['time'])} {line}")
+    rows = [
+        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
+        for it, did in zip(unwell, done, strict=True)
+    ]
+    columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
+    options.print_rows(rows, columns, nothing="nothing needs a repair")
+    return 0 if all(row["good"] for row in rows) else 1
+
+
+def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
+    """The ladder for this instance; steps that end a pairing only where it has none."""
+    from agent.core.recovery.ladder import LADDERS, UNPAIRING, trouble_of
+
+    health = instance["health"]
+    state = ConnectionStatus(health["state"])
+    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
+    ladder = LADDERS[trouble_of(verdict)]
+    steps = [step.value for step in ladder if not (instance["paired"] and step in UNPAIRING)]
+    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
+
+
+def _repair(agent: client.Client, instance: dict[str, Any]) -> dict[str, Any]:
+    try:
+        result = agent.post(f"/api/instance/{instance['id']}/recover?wait=300")
+    except client.AgentSaidNo as error:
+        return {"result": str(error), "good": False, "steps": []}
+    words = result["ending"].replace("_", " ") or "well"
+    return {"result": words, "good": result["healthy"], "steps": []}
+
+
+def incidents(options: command.Options) -> int:
+    """Show failures that many instances have in common."""
+    columns = {"GROUP": "group", "SINCE": "since", "WHAT": "sentence", "FIRST TO TRY": "canary"}
+    return options.print_list("/api/incidents", {**columns, "TRIES": "tries"}, "no incidents")
+
+
+def release(options: command.Options) -> int:
+    """Let the members of an incident try again.
+
+    GROUP: as `incidents` shows it
+    """
+    path, done = f"/api/incidents/{quote(options.group)}/release", "{released} is released"
+    return options.do(f"POST {path}", f"{done}: its instances try again")
+
+
+def health(options: command.Options) -> int:
+    """Check an instance now; exit status 1 when it is not well."""
+    health = options.ask("POST health", wait=300)
+    line = f"{options.id}  {health['verdict']}: {health['sentence']}"
+    return options.print(health, command.clean(line), good=health["healthy"])
