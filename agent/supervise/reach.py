@@ -76,11 +76,10 @@ async def look(address: Address, within: float) -> str:
 
 async def _ask(address: Address) -> str:
     connector = aiohttp.TCPConnector(resolver=Resolver(), force_close=True)
-    headers = ("User-Agent", "Accept", "Accept-Encoding")
     async with (
         aiohttp.ClientSession(
             connector=connector,
-            skip_auto_headers=headers,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,
             max_headers=4096,
@@ -308,8 +307,7 @@ class Reaching:
 
     def failed(self, facts: Facts, code: str) -> None:
         """The session's connection was lost, or a try failed; its record has counted that."""
-        reach = self.of(facts)
-        reach.failed(code, boot_now())
+        self.of(facts).failed(code, boot_now())
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
             self.doubt(facts, LOOKS_APART)
@@ -333,8 +331,7 @@ class Reaching:
             while True:
                 for reach in self._all.values():
                     if reach.away_since is not None:
-                        its = reach.waiting.items()
-                        reach.waiting = {id: one for id, one in its if _wants(one)}
+                        reach.waiting = {id: it for id, it in reach.waiting.items() if _wants(it)}
                         if reach.waiting:
                             self._begin_look(reach)
                 await asyncio.sleep(until_next(LOOK_EVERY))
