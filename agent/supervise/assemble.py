@@ -246,11 +246,10 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
-    for wanted in declared:
-        if wanted.id in registry.facts:
+    for its in declared:
+        if its.id in registry.facts:
             continue
-        settings = dict(wanted.settings)
-        instance = Instance(wanted.id, wanted.engine, wanted.enabled, settings, time.time())
+        instance = Instance(its.id, its.engine, its.enabled, dict(its.settings), time.time())
         await registry.create(instance, "created because agent.toml declares it")
 
 

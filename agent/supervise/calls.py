@@ -248,14 +248,13 @@ def _because(facts: Facts, error: EngineError) -> EngineError:
 
 def _unsent(facts: Facts, error: LinkError | EngineError) -> TooLarge | TryLater | EngineError:
     """The error of a failed send: surely not sent, or unknown."""
-    id = facts.id
     if error.code == "oversized":
-        return TooLarge(f"cannot send with {id}: the message is too long", field="body")
+        return TooLarge(f"cannot send with {facts.id}: the message is too long", field="body")
     if error.code == "busy":
-        return TryLater(f"cannot send with {id}: {error}", code="busy")
+        return TryLater(f"cannot send with {facts.id}: {error}", code="busy")
     if isinstance(error, EngineError) and error.code not in _MAY_BE_DONE:
         return _because(facts, error)
-    return _unknown(id, error)
+    return _unknown(facts.id, error)
 
 
 def _unknown(id: InstanceId, cause: object) -> TryLater:

@@ -128,12 +128,10 @@ class Loop:
         self.passes += 1
         self.pass_seconds += now - begun
         if again is not None:
-            self._schedule(instance, max(again, now + 0.01), now)
-
-    def _schedule(self, instance: InstanceId, at: float, now: float) -> None:
-        if at - now > FAR:
-            at = math.ceil(at / TICK) * TICK
-        self._due[instance] = at
-        heapq.heappush(self._heap, (at, instance))
-        if at < self._sleeps_until:
-            self.wakes.rung.set()
+            at = max(again, now + 0.01)
+            if at - now > FAR:
+                at = math.ceil(at / TICK) * TICK
+            self._due[instance] = at
+            heapq.heappush(self._heap, (at, instance))
+            if at < self._sleeps_until:
+                self.wakes.rung.set()

@@ -57,8 +57,7 @@ async def observe(means: Means, facts: Facts) -> None:
 
 def _look_at_disk(means: Means, facts: Facts) -> None:
     """A running engine owns its files; those of a stopped one are checked before a start."""
-    folder = means.registry.root / facts.id
-    report = inspect(folder, facts.instance.engine, facts.record.paired)
+    report = inspect(means.registry.root / facts.id, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_fault:
         if facts.saved.identity is not None:
@@ -125,8 +124,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         await asyncio.sleep(FIRST_LOOK)
     facts.run.linked_since = boot_now()
     # Spread over an interval: hundreds of workers would answer at once.
-    spread = means.settings.config.health.interval / 3
-    first = means.first_probe + random.random() * spread
+    first = means.first_probe + random.random() * means.settings.config.health.interval / 3
     # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
@@ -207,9 +205,8 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
 
 
 def _names(raw: object) -> tuple[str, ...]:
-    if not isinstance(raw, list):
-        return ()
-    return tuple(name[:60] for name in raw[:8] if isinstance(name, str) and name.isprintable())
+    names = raw[:8] if isinstance(raw, list) else ()
+    return tuple(name[:60] for name in names if isinstance(name, str) and name.isprintable())
 
 
 # A session's folder was deleted or replaced under its live worker. Only that worker has the pairing

@@ -19,7 +19,7 @@ from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
 from agent.core.words import Category, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
-from agent.engines.catalog import check_settings, find_engine
+from agent.engines.catalog import check_settings, entry_of
 from agent.errors import (
     ConfigError,
     InvalidRequest,
@@ -45,10 +45,12 @@ from agent.vault.restore import KEPT
 
 
 def check_settings_of(instance: Instance) -> None:
-    """Refuse settings with which its worker could not start."""
+    """Refuse an unknown engine, and settings with which its worker could not start."""
     try:
         check_settings(instance.engine, instance.settings)
     except ConfigError as error:
+        if error.code == "unknown_engine":
+            raise InvalidRequest(str(error), field="engine", code=error.code) from None
         field = f"settings.{error.field}"
         raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
 
@@ -63,13 +65,9 @@ class Orders:
     asking: Calls
 
     async def create(self, instance: Instance) -> Session:
-        try:
-            known = find_engine(instance.engine)
-        except ConfigError as error:
-            raise InvalidRequest(str(error), field="engine", code=error.code) from None
         check_settings_of(instance)
         self.registry.check(instance)
-        if known.remote or instance.backend:
+        if entry_of(instance.engine).remote or instance.backend:
             self.registry.gate.backends.check_place(instance)
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"

@@ -76,11 +76,10 @@ async def look(address: Address, within: float) -> str:
 
 async def _ask(address: Address) -> str:
     connector = aiohttp.TCPConnector(resolver=Resolver(), force_close=True)
-    headers = ("User-Agent", "Accept", "Accept-Encoding")
     async with (
         aiohttp.ClientSession(
             connector=connector,
-            skip_auto_headers=headers,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,
             max_headers=4096,
@@ -168,7 +167,7 @@ LOOK_EVERY, LOOK_TIMEOUT = 2.0, 3.0
 """Seconds from one look that failed to the next; what one may take."""
 FRESH = 5.0
 """For how long a good look, or a connection, stays valid."""
-BLIND, NEXT_BLIND = 300.0, 3.0
+FIRST_TRY, NEXT_TRY = 300.0, 3.0
 """After so long one session tries although the looks fail; how much longer each pause is."""
 UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
 """Pauses between two such tries where no look was good yet: looks may not work here at all."""
@@ -199,7 +198,7 @@ class Reach:
     """When it could last be reached again."""
     seen: bool = False
     """A look was good once: looks work here."""
-    blind: bool = False
+    looks_ignored: bool = False
     """A session connected although the looks failed: looks are ignored until one is good."""
     tries: int = 0
     """Tries in spite of failed looks, since it is away."""
@@ -207,7 +206,7 @@ class Reach:
 
     @property
     def away(self) -> bool:
-        return self.away_since is not None and not self.blind
+        return self.away_since is not None and not self.looks_ignored
 
     @property
     def sentence(self) -> str:
@@ -216,11 +215,11 @@ class Reach:
     @property
     def next_moment(self) -> float:
         """While it is away: no session tries before, unless its state changes."""
-        if self.away_since is None or self.blind:
+        if self.away_since is None or self.looks_ignored:
             return 0.0
         begun = self.tried_at if self.tries else self.away_since
         if self.seen:
-            return begun + BLIND * NEXT_BLIND ** min(self.tries, 16)
+            return begun + FIRST_TRY * NEXT_TRY ** min(self.tries, 16)
         pause = min(UNSEEN_FIRST * 2.0 ** min(self.tries - 1, 16), UNSEEN_LONGEST)
         return begun + (pause if self.tries else 0.0)
 
@@ -234,7 +233,7 @@ class Reach:
         if self.away_since is not None:
             self.back_at = now
         self.well_at, self.away_since, self.cause = now, None, ""
-        self.seen, self.blind, self.tries = True, False, 0
+        self.seen, self.looks_ignored, self.tries = True, False, 0
 
     def look_failed(self, cause: str, begun: float) -> None:
         self.away_since = begun if self.away_since is None else self.away_since
@@ -245,14 +244,14 @@ class Reach:
         self.well_at = now
         if self.away_since is not None:
             # The looks fail and the sessions connect: looks from here cannot see this address.
-            self.blind, self.back_at, self.tries = True, now, 0
+            self.looks_ignored, self.back_at, self.tries = True, now, 0
 
     def failed(self, code: str, now: float) -> None:
         """A session lost its connection, or a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
         elif code in NETWORK_CODES and not self.away:
-            self.blind, self.well_at = False, None  # looks and tries agree again
+            self.looks_ignored, self.well_at = False, None  # looks and tries agree again
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -308,8 +307,7 @@ class Reaching:
 
     def failed(self, facts: Facts, code: str) -> None:
         """The session's connection was lost, or a try failed; its record has counted that."""
-        reach = self.of(facts)
-        reach.failed(code, boot_now())
+        self.of(facts).failed(code, boot_now())
         if code in NETWORK_CODES:
             # Look before its own delay is over: an address that is away costs no attempt.
             self.doubt(facts, LOOKS_APART)
@@ -333,8 +331,7 @@ class Reaching:
             while True:
                 for reach in self._all.values():
                     if reach.away_since is not None:
-                        its = reach.waiting.items()
-                        reach.waiting = {id: one for id, one in its if _wants(one)}
+                        reach.waiting = {id: it for id, it in reach.waiting.items() if _wants(it)}
                         if reach.waiting:
                             self._begin_look(reach)
                 await asyncio.sleep(until_next(LOOK_EVERY))

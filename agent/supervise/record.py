@@ -148,8 +148,7 @@ def _watch_hour(facts: Facts) -> None:
         facts.hour_wall = 0.0
     elif now_wall - facts.hour_wall >= HOUR:
         if facts.hour_wall:
-            seen = came - facts.hour_messages
-            facts.inbound = note_hour(facts.inbound, facts.hour_wall, seen)
+            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came - facts.hour_messages)
         facts.hour_wall, facts.hour_messages = now_wall, came
 
 

@@ -96,9 +96,10 @@ class Registry:
         last = record.repair
         resumed = None if last is None else last.resume(time.time())
         if last and resumed and resumed.goal is not last.goal:
-            lapsed = "an operator's order (%s) had not begun when the last agent ended: "
-            said = bound(Category.RECOVERY, instance.id)
-            said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
+            lapsed = (
+                "an operator's order (%s) had not begun when the last agent ended: it is dropped"
+            )
+            bound(Category.RECOVERY, instance.id).warning(lapsed, last.goal.replace("_", " "))
         facts = Facts(
             instance,
             replace(record, repair=resumed),

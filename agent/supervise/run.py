@@ -128,14 +128,13 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
 
 async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
-    gate = means.gate
     again = _next_look(facts, verdict, policy)
     only_copy = holds_the_only_copy(facts)
-    plan = None if only_copy else _plan_asked(gate, facts, verdict)
+    plan = None if only_copy else _plan_asked(means.gate, facts, verdict)
     if plan is None and not only_copy:
         plan, repair_again = await plan_repair(means, facts, verdict)
         if plan is not None:
-            if (wait := gate.ask(facts, plan)) is None:
+            if (wait := means.gate.ask(facts, plan)) is None:
                 return plan, None
             plan, repair_again = None, wait.again
         again = min((at for at in (again, repair_again) if at is not None), default=None)
@@ -143,7 +142,7 @@ async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: He
         plan = plan_actions(facts, verdict, policy, boot_now())
     if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
         plan = None  # it may end the worker, which has the only copy of the session
-    if plan is not None and (wait := gate.ask(facts, plan)) is not None:
+    if plan is not None and (wait := means.gate.ask(facts, plan)) is not None:
         return None, wait.again
     return plan, again
 

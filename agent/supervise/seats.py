@@ -147,8 +147,7 @@ class Seats:
     _host_of_packs: Host | None = field(init=False, default=None)
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        packs = self.packs.values()
-        every = ((pack, id, unit) for pack in packs for id, unit in pack.members.items())
+        every = ((pack, *its) for pack in self.packs.values() for its in pack.members.items())
         members = {id: unit for pack, id, unit in every if self._holds(pack, id)}
         return {**await self._host.list(), **members, **self._gate.backends.units()}
 
