@@ -21,6 +21,8 @@ from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 MINUTE = 60.0
 LONGEST = 1800.0
 """Seconds that the counters of a session are remembered for."""
+KEPT = {"done": 5 * MINUTE}
+"""Of those that each look finds changed: as long as a condition looks back."""
 
 
 class Severity(StrEnum):
@@ -85,25 +87,24 @@ class Windows:
 
     def __init__(self) -> None:
         self._last: Mapping[str, Counted] = {}
-        self._rose: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        self._rose: dict[tuple[str, str], list[tuple[float, float]]] = {}
         """The values of counters that changed, with the time of the look that found each."""
 
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
         """By whose they are; what is not named any more is forgotten."""
         before, self._last = self._last, counted
-        self._rose = {who: past for who, past in self._rose.items() if who in counted}
+        self._rose = {its: past for its, past in self._rose.items() if its[0] in counted}
         for who, values in counted.items():
-            if values != (last := before.get(who, values)):  # most counters rest
-                rose = self._rose.setdefault(who, {})
-                for name in (name for name in values if values[name] != last[name]):
-                    rose.setdefault(name, [(0.0, last[name])]).append((now, values[name]))
-        for past in (past for its in self._rose.values() for past in its.values()):
+            last = before.get(who, values)
+            for name in (name for name in values if values[name] != last[name]):
+                self._rose.setdefault((who, name), [(0.0, last[name])]).append((now, values[name]))
+        for (_, name), past in self._rose.items():
             # The newest of those that are too old says what was so at the window's beginning.
-            while len(past) > 1 and past[1][0] <= now - LONGEST:
+            while len(past) > 1 and past[1][0] <= now - KEPT.get(name, LONGEST):
                 del past[0]
 
     def rise(self, who: str, name: str, seconds: float, now: float) -> float:
-        if who not in self._rose or len(past := self._rose[who].get(name, [])) < 2:
+        if (past := self._rose.get((who, name))) is None or len(past) < 2:
             return 0.0
         then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
         last, before = past[-1][1], then[1]
@@ -190,11 +191,11 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     for row in table:
         hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
         for who, judged in sight.judged(row.of).items():
-            last = before.get((row.name, who)) if before else None
+            last = seen = before.get((row.name, who)) if before else None
             if who in hidden:  # one that has begun goes on
-                seen = last and last.begun_wall and replace(last, last=sight.now)
-            else:
-                seen = _seen(row, who, last, sight.now, row.condition(sight, judged))
+                seen = replace(last, last=sight.now) if last and last.begun_wall else None
+            elif (found := row.condition(sight, judged)) or found == "" or last:
+                seen = _seen(row, who, last, sight.now, found)
             if seen:
                 present[seen.key] = seen
     began = [

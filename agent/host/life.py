@@ -141,6 +141,8 @@ class Limits:
     start_timeout: float = 60.0
     restart_delay: float = 0.1
     burst_interval: float = 60.0
+    polled: float = 0.0
+    """Seconds between two looks of the host at the pings of all; 0: each has a timer."""
 
 
 class Child(Protocol):
@@ -179,7 +181,7 @@ class Worker:
         """Done when it enters another state, or is to stop."""
         self._starts: list[float] = []
         """When its runs began, as far as they still count."""
-        self._until = math.inf
+        self.until = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -258,8 +260,8 @@ class Worker:
         elif said.get("WATCHDOG") == "1":
             self.ping()
         more = said.get("EXTEND_TIMEOUT_USEC", "")
-        if more.isdecimal() and len(more) <= 12 and not up and self._until < math.inf:
-            self._limit(max(self._until - self._loop.time(), int(more) / 1e6))
+        if more.isdecimal() and len(more) <= 12 and not up and self.until < math.inf:
+            self._limit(max(self.until - self._loop.time(), int(more) / 1e6))
 
     def ping(self) -> None:
         if self.status.state is _ACTIVE:
@@ -320,15 +322,17 @@ class Worker:
 
     def _limit(self, seconds: float) -> None:
         """Moving it later costs no new timer: the old one looks again when it fires."""
-        self._until = self._loop.time() + seconds
-        if self._timer is not None and self._timer.when() > self._until:
+        self.until = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self.until:
             self._timer.cancel()
             self._timer = None
-        if self._timer is None and self._until < math.inf:
-            self._timer = self._loop.call_at(self._until, self._look)
+        timed = self.state is not _ACTIVE or not self._limits.polled
+        if self._timer is None and timed and self.until < math.inf:
+            self._timer = self._loop.call_at(self.until, self.look)
 
-    def _look(self) -> None:
-        limits, late = self._limits, self._loop.time() - self._until
+    def look(self) -> None:
+        """Its time is over, unless that was moved."""
+        limits, late = self._limits, self._loop.time() - self.until
         self._timer = None
         if late < 0:
             self._limit(-late)
@@ -340,7 +344,7 @@ class Worker:
         elif self.state is _ENDING:
             self._log(logging.WARNING, "did not end within its stop time; it is killed")
             self.kill("timeout")
-        elif late > DELAYED:  # the agent was frozen, and maybe its workers too
+        elif late > DELAYED + limits.polled:  # the agent was frozen, and maybe its workers too
             self._limit(limits.watchdog)
         else:
             self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")

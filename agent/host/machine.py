@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.core.model import InstanceId
 from agent.errors import HostError
@@ -15,8 +16,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     pid: int
     parent: int
     session: int
@@ -31,7 +31,7 @@ def read_process(pid: int) -> Process | None:
     """None when there is no such process."""
     raw = _read(f"/proc/{pid}/stat", at_once=True)
     # The name is in parentheses and may itself have spaces and parentheses.
-    fields = raw[raw.rfind(b")") + 2 :].split()
+    fields = raw[raw.rfind(b")") + 2 :].split(maxsplit=22)
     if len(fields) < 22:
         return None
     return Process(

@@ -237,8 +237,7 @@ class ProcessHost(Host):
         self._wake, self._places, self._limits = wake, places, limits
         self._program, self.boot = program, boot_id()
         self._pause = min(limits.watchdog / 5, HEAR_EVERY)
-        # A ping may wait so long until it is read.
-        self._patience = replace(limits, watchdog=limits.watchdog + self._pause)
+        self._polled = replace(limits, polled=self._pause)
         self._left: set[Left] = set()
         self._looking = asyncio.Lock()
         self._workers: dict[InstanceId, Worker] = {}
@@ -308,7 +307,7 @@ class ProcessHost(Host):
     def _worker(self, instance: InstanceId) -> Worker:
         if instance not in self._workers:
             id = parse_instance_id(instance)
-            self._workers[id] = Worker(id, self._patience, self._launch, partial(self._wake, id))
+            self._workers[id] = Worker(id, self._polled, self._launch, partial(self._wake, id))
         return self._workers[instance]
 
     def _launch(self, worker: Worker) -> ProcessChild:
@@ -380,6 +379,10 @@ class ProcessHost(Host):
                 for fd, _event in chain.from_iterable(takewhile(bool, polls)):
                     with suppress(OSError, KeyError):  # a notice may end another worker
                         self.children[fd].read()
+                now = asyncio.get_running_loop().time()
+                silent = (it for it in self._workers.values() if it.until <= now)
+                for worker in [it for it in silent if it.state is UnitState.ACTIVE]:
+                    worker.look()
             most, every = self._memory_max, self.children.values()
             well = (it for it in every if it.worker.state is not UnitState.DEACTIVATING)
             limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}

@@ -288,9 +288,9 @@ class SystemdHost(Host):
         return f"its job ended as {job_result!r}"
 
     def _bus_up(self) -> None:
-        self._cache.all_stale()
         self._files_changed.set()
         for instance in self._cache.known():
+            self._cache.mark_stale(instance)
             self._wake(instance)
 
     def _bus_down(self) -> None:

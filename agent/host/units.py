@@ -25,10 +25,8 @@ INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
 """WA_CACHE_PATH of the units as they are shipped."""
 
-_UNIT_FOLDERS = tuple(
-    Path(folder) / "systemd/system"
-    for folder in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
-)
+_ABOVE = ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+_UNIT_FOLDERS = [Path(folder, "systemd/system") for folder in _ABOVE]
 _UNIT_PATHS = "/org/freedesktop/systemd1/unit/"
 
 
@@ -70,8 +68,7 @@ class Kind:
 
 INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS)
 
-INSTALLED_PACKS = Path("/run/wa-pack")
-PACKS = Kind("wa-pack@", INSTALLED_PACKS, INSTALLED_PACKS, ("--pack",))
+PACKS = Kind("wa-pack@", Path("/run/wa-pack"), Path("/run/wa-pack"), ("--pack",))
 """The process that several workers' sessions share; it stores nothing."""
 
 
@@ -132,10 +129,6 @@ class UnitCache:
     def note_absent(self, instance: InstanceId) -> None:
         """Not loaded. Asking for its properties would load it, and signal that, for ever."""
         self._entries[instance] = _Entry({}, stale=False)
-
-    def all_stale(self) -> None:
-        for entry in self._entries.values():
-            entry.stale = True
 
     def mark_stale(self, instance: InstanceId, *, stale: bool = True) -> None:
         """False before a question: later signals count as newer than the answer."""
@@ -207,7 +200,7 @@ def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:
     )
 
 
-FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"))
+FOLDERS = _UNIT_FOLDERS[:2]
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,11 +117,6 @@ class Link(asyncio.Protocol):
     """One open, greeted, checked connection to a worker."""
 
     hello: Hello
-    _transport: asyncio.Transport | None = None
-    _opened = _greeted = False
-    _last_call = 0
-    _why = ""
-    """Why it ended; "" while it is open."""
 
     @classmethod
     async def open(
@@ -157,6 +152,11 @@ class Link(asyncio.Protocol):
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._calls: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._left, self._left_at = BURST, self._loop.time()
+        # All is set here, or each link has a dictionary of its own.
+        self._transport: asyncio.Transport | None = None
+        self._opened, self._greeted, self._last_call = False, False, 0
+        self._why = ""
+        """Why it ended; "" while it is open."""
 
     async def call(
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0

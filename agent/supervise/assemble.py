@@ -27,7 +27,7 @@ from agent.supervise.loop import Loop, Wakes
 from agent.supervise.orders import Orders, Repairs
 from agent.supervise.reach import Reaching, look
 from agent.supervise.record import Means
-from agent.supervise.registry import Registry
+from agent.supervise.registry import Registry, is_written
 from agent.supervise.run import run_pass
 from agent.supervise.seats import Seats
 from agent.supervise.snapshots import Snapshots
@@ -212,7 +212,9 @@ async def _take_in_folders(registry: Registry) -> None:
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:
-            facts.saved.identity = folder.identity
+            facts.saved.identity = its = folder.identity
+            if is_written(facts):  # what both say is kept once
+                facts.saved.identity = replace(its, instance=facts.instance)
 
 
 async def _take_in(registry: Registry, folder: files.Found) -> None:

@@ -184,8 +184,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     now, files = boot_now(), answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
-    if not facts.instance.backend:
-        compare_folder(facts, answer.get("folder"), here)
+    compare_folder(facts, answer.get("folder"), here)
     if claim.reason in NOT_ITS_OWN:
         # The worker refused the files that lay there; they may be back.
         its = means.registry.root / facts.id, facts.instance.engine, facts.record.account

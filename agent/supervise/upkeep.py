@@ -284,9 +284,8 @@ class UsageSampler:
         """Workers that began since the last look, once each; all, while a client watches."""
         now = boot_now()
         since = now - WATCHED if now < self._watched_until else 0.0
-        running = (its for its in self.registry.facts.values() if its.unit.runs)
-        settled = [its for its in running if since or its.unit.since <= now - SETTLED]
-        return [its for its in settled if its.run.measured_at <= since]
+        unseen = [its for its in self.registry.facts.values() if its.run.measured_at <= since]
+        return [it for it in unseen if it.unit.runs and (since or it.unit.since <= now - SETTLED)]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
