@@ -11,10 +11,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
+from agent.core.addresses import refuse_address
 
 
 def add(commands: Commands) -> None:
@@ -64,10 +66,8 @@ def demo(options: Options) -> int:
     state = Path(options.state or home / "wa-agent" / "demo").absolute()
     # Sessions are in it: for its owner alone. What is there already keeps its rights.
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    greeter = threading.Thread(target=_greet, args=(state, options.listen), daemon=True)
-    greeter.start()
-    overrides = {"agent.state_path": str(state), "api.listen": options.listen}
-    status = main(SETTINGS, overrides)
+    threading.Thread(target=_greet, args=(state, options.listen), daemon=True).start()
+    status = main(SETTINGS, {"agent.state_path": str(state), "api.listen": options.listen})
     if not status:
         print(f"Its state stays in {state}; the next demo goes on with it.")
     return status
@@ -107,12 +107,9 @@ def _greet(state: Path, listen: str) -> None:
 
 def given_settings(options: Options) -> dict[str, str]:
     """The settings that the command line gives."""
-    settings = {}
-    if options.state is not None:
-        settings["agent.state_path"] = str(Path(options.state).absolute())
-    if options.listen is not None:
-        settings["api.listen"] = options.listen
-    return settings
+    state = None if options.state is None else str(Path(options.state).absolute())
+    given = {"agent.state_path": state, "api.listen": options.listen}
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def overrides_of(options: Options) -> dict[str, str]:
@@ -132,12 +129,19 @@ def version(options: Options) -> int:
 def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
     from agent.config.load import load_config
+    from agent.webhooks.settings import webhooks_of
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     config = load_config(path, os.environ, overrides=given)
-    for sentence in () if options.json else config.warnings:
+    warnings = [*config.warnings]
+    for hook in webhooks_of(config):
+        host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")
+        # A name is judged once it is resolved.
+        if "private = true" in (why := refuse_address(host, private=hook.private)):
+            warnings.append(f"nothing is sent to webhook {hook.name}, at {host}: {why}")
+    for sentence in () if options.json else warnings:
         say(f"wa-agent: {sentence}")
-    shown = {"good": True, "file": path and str(path), "warnings": config.warnings}
+    shown = {"good": True, "file": path and str(path), "warnings": warnings}
     return options.print(shown, f"{path or 'the defaults'}: good")
 
 
@@ -164,7 +168,6 @@ def init_config(options: Options) -> int:
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.
     config = load_config(None, {}, overrides=given_settings(options))
-    text = render_config(config)
     if target.exists() and not options.force:
         raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
     try:
@@ -172,7 +175,7 @@ def init_config(options: Options) -> int:
         mode = 0o644 if before is None else before.st_mode & 0o777
         group = None if before is None else before.st_gid
         # Written in place, a full disk or a kill would leave half a file.
-        files.write_whole(target.resolve(), text.encode(), mode=mode, group=group)
+        files.write_whole(target.resolve(), render_config(config).encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"
@@ -184,8 +187,7 @@ def add_key(options: Options) -> int:
 
     --scope SCOPE…!: read, operate, admin or instance:ID; may be repeated
     """
-    body = {"name": options.name, "scopes": options.scope}
-    return options.do("POST /api/keys", "{token}", body)
+    return options.do("POST /api/keys", "{token}", {"name": options.name, "scopes": options.scope})
 
 
 def list_keys(options: Options) -> int:
@@ -219,11 +221,10 @@ def install_units(options: Options) -> int:
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
-        raise errors.Refused(
-            f"cannot install units for {program}: install the program by pip into a virtual"
-            " environment of its own, as /opt/wa-agent-venv; a checkout has scripts/install",
-            code="no_environment",
-        )
+        how = "install the program by pip into a virtual environment of its own"
+        where = "as /opt/wa-agent-venv; a checkout has scripts/install"
+        words = f"cannot install units for {program}: {how}, {where}"
+        raise errors.Refused(words, code="no_environment")
     if os.geteuid() != 0:
         raise errors.Refused("cannot install units: run it as root", code="not_root")
     _refuse_foreign(program)
@@ -249,5 +250,5 @@ def _refuse_foreign(program: Path) -> None:
     for path in sorted(filter(os.path.lexists, paths)):
         status = path.lstat()
         if status.st_uid or (not path.is_symlink() and status.st_mode & 0o022):
-            why = f"cannot install units: not only root may change {path}"
-            raise errors.Refused(why, code="not_only_roots")
+            words = f"cannot install units: not only root may change {path}"
+            raise errors.Refused(words, code="not_only_roots")

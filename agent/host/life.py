@@ -102,11 +102,11 @@ SYSTEMDS_OWN = {
 """What an exit status says: the worker's own, and systemd's of a program it could not start."""
 
 
-def words(result: str, exit_status: int) -> str:
-    if not exit_status:
-        return result
-    meaning = SYSTEMDS_OWN.get(exit_status, "")
-    return f"{result}, exit status {exit_status}" + (f": {meaning}" if meaning else "")
+def words(ended: UnitStatus) -> str:
+    if not (status := ended.exit_status):
+        return ended.result
+    meaning = f": {SYSTEMDS_OWN[status]}" if status in SYSTEMDS_OWN else ""
+    return f"{ended.result}, exit status {status}{meaning}"
 
 
 ABORT_GRACE = 5.0
@@ -173,8 +173,9 @@ class Worker:
         self.child: Child | None = None
         self._cause = ""
         """Why the present run is ended: watchdog, timeout, oom-kill; "" = it is not."""
-        self._was_ready, self._failed_starts = False, 0
-        self._stop_wanted, self._turned = asyncio.Event(), asyncio.Event()
+        self._stop_wanted, self._was_ready, self._failed_starts = False, False, 0
+        self._turned: asyncio.Future[None] = self._loop.create_future()
+        """Done when it enters another state, or is to stop."""
         self._starts: list[float] = []
         """When its runs began, as far as they still count."""
         self._until = math.inf
@@ -185,33 +186,30 @@ class Worker:
     def state(self) -> UnitState:
         return self.status.state
 
-    @property
-    def at_rest(self) -> bool:
-        return not self.status.runs
-
     async def start(self) -> None:
         """Return when READY was said; HostError when this or the present run ends before."""
-        while self._stop_wanted.is_set() and self.state is _ENDING:
-            await self._turned.wait()
+        while self._stop_wanted and self.state is _ENDING:
+            await asyncio.wait({self._turned})
         failed = self._failed_starts
-        if self.at_rest:
+        if not self.status.runs:
             self.live()
         while self.state is not _ACTIVE:
-            if self._stop_wanted.is_set():
+            if self._stop_wanted:
                 raise HostError(f"cannot start {self.id}: it is being stopped")
             swept = self.state is not _ENDING
-            if self.at_rest or (self._failed_starts > failed and swept):
-                raise HostError(f"cannot start {self.id}: its worker ended ({self._words()})")
-            await self._turned.wait()
+            if not self.status.runs or (self._failed_starts > failed and swept):
+                raise HostError(f"cannot start {self.id}: its worker ended ({words(self.status)})")
+            await asyncio.wait({self._turned})
 
     async def stop(self) -> None:
         """Return when nothing of it is left, however long its save takes."""
-        if not self.at_rest:
-            self._stop_wanted.set()
+        if self.status.runs:
+            self._stop_wanted = True
+            self._turn()
             if self.child is not None and self.state is not _ENDING:
                 self._end(SIGTERM, self._limits.stop_timeout)
-        while not self.at_rest:
-            await self._turned.wait()
+        while self.status.runs:
+            await asyncio.wait({self._turned})
 
     def reset_failed(self) -> None:
         self._starts.clear()
@@ -256,19 +254,22 @@ class Worker:
             self._enter(_ACTIVE, self._limits.watchdog)
         if said.get("STOPPING") == "1" and up:
             self._enter(_ENDING, self._limits.stop_timeout)
-        elif said.get("WATCHDOG") == "1" and up:
-            self._limit(self._limits.watchdog)
+        elif said.get("WATCHDOG") == "1":
+            self.ping()
         more = said.get("EXTEND_TIMEOUT_USEC", "")
         if more.isdecimal() and len(more) <= 12 and not up and self._until < math.inf:
             self._limit(max(self._until - self._loop.time(), int(more) / 1e6))
 
+    def ping(self) -> None:
+        if self.status.state is _ACTIVE:
+            self._limit(self._limits.watchdog)
+
     async def _lives(self, pause: float) -> None:
         while True:
             if pause:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop_wanted.wait(), pause)
+                await asyncio.wait({self._turned}, timeout=0 if self._stop_wanted else pause)
                 self.status = replace(self.status, restarts=self.status.restarts + 1)
-            if self._stop_wanted.is_set() and self.child is None:
+            if self._stop_wanted and self.child is None:
                 return self._enter(_INACTIVE)
             pause, how = self._limits.restart_delay, Exit("resources")
             if self.child is None and not self._begin():
@@ -276,7 +277,7 @@ class Worker:
             if self.child is not None:
                 how = await self.child.ended
             self._failed_starts += not self._was_ready
-            wanted = self._stop_wanted.is_set()
+            wanted = self._stop_wanted
             own = how.result or ("success" if self._was_ready or wanted else "protocol")
             own = "success" if how is UNKNOWN and wanted else own
             self._enter(_ENDING, result=self._cause or own, exit_status=how.status)
@@ -285,12 +286,12 @@ class Worker:
                     if killed := await self.child.clear():
                         self._log(logging.INFO, f"killed {killed} processes that it had left")
             self.child = None
-            if self._stop_wanted.is_set():
+            if self._stop_wanted:
                 return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
             if how.status in NEVER_RESTARTED:
-                self._log(logging.ERROR, f"ended ({self._words()}); it is not started again")
+                self._log(logging.ERROR, f"ended ({words(self.status)}); it is not started again")
                 return self._enter(_FAILED)
-            self._log(logging.WARNING, f"ended ({self._words()}); starting it again")
+            self._log(logging.WARNING, f"ended ({words(self.status)}); starting it again")
             self._enter(_ACTIVATING)
 
     def _begin(self) -> bool:
@@ -344,23 +345,23 @@ class Worker:
             self._log(logging.WARNING, f"sent no watchdog ping for {limits.watchdog:g} s")
             self._end(SIGABRT, ABORT_GRACE, "watchdog")
 
-    def _words(self) -> str:
-        return words(self.status.result, self.status.exit_status)
-
     def _log(self, level: int, what: str) -> None:
         log.log(level, "%s %s", self.id, what, extra=about(self.id))
 
     def _enter(self, state: UnitState, seconds: float = math.inf, **more: Any) -> None:
         pid = self.child.pid if self.child is not None else 0
         if state in (_INACTIVE, _FAILED):
-            self._stop_wanted.clear()
-        more |= {"state": state, "job_pending": self._stop_wanted.is_set()}
+            self._stop_wanted = False
+        more |= {"state": state, "job_pending": self._stop_wanted}
         self.status = replace(self.status, since=boot_now(), main_pid=pid, **more)
         self._was_ready = self._was_ready or state is _ACTIVE
         self._limit(seconds)
-        self._turned.set()
-        self._turned = asyncio.Event()
+        self._turn()
         self._changed()
+
+    def _turn(self) -> None:
+        self._turned.set_result(None)
+        self._turned = self._loop.create_future()
 
 
 def _ended(life: "asyncio.Task[None]") -> None:

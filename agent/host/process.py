@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, takewhile
 from pathlib import Path
 
 from agent.clock import boot_id, until_next
@@ -25,7 +26,7 @@ from agent.errors import HostError, InvalidRequest
 from agent.files import short_path
 from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
 from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
-from agent.log import about, open_log
+from agent.log import about, going_on, open_log
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,11 @@ class ProcessChild:
 
     def read(self) -> None:
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        if self.pid in [_CREDENTIALS.unpack(its)[0] for _level, _kind, its in sent]:
+        if self.pid not in [_CREDENTIALS.unpack(its)[0] for _level, _kind, its in sent]:
+            return
+        if text == b"WATCHDOG=1":  # nearly all of them
+            self.worker.ping()
+        else:
             lines = text.decode(errors="replace").splitlines()
             self.worker.notice(dict(line.split("=", 1) for line in lines if "=" in line))
 
@@ -371,18 +376,16 @@ class ProcessHost(Host):
             for _ in range(8):  # from one look at their memory to the next
                 # Each ping by itself would wake the agent.
                 await asyncio.sleep(until_next(self._pause))
-                for _ in range(MOST_AT_ONCE):
-                    for fd, _event in self.notices.poll(0):
-                        with suppress(OSError, KeyError):  # a notice may end another worker
-                            self.children[fd].read()
+                polls = (self.notices.poll(0) for _ in range(MOST_AT_ONCE))
+                for fd, _event in chain.from_iterable(takewhile(bool, polls)):
+                    with suppress(OSError, KeyError):  # a notice may end another worker
+                        self.children[fd].read()
             most, every = self._memory_max, self.children.values()
             well = (it for it in every if it.worker.state is not UnitState.DEACTIVATING)
             limits = {it.pid: most[it.worker.id] for it in well if most.get(it.worker.id)}
-            try:
+            over: Mapping[int, int] = {}
+            with going_on("cannot check the workers"):
                 over = await asyncio.to_thread(over_limit, limits) if limits else {}
-            except (HostError, OSError) as error:
-                log.warning("cannot check the workers: %s", error)
-                continue
             for child in [it for it in every if it.pid in over]:
                 id, what = child.worker.id, "%s uses %s bytes, over its limit"
                 log.warning(what, id, over[child.pid], extra=about(id))
@@ -391,14 +394,11 @@ class ProcessHost(Host):
 
 def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
     """Leader → bytes of its whole tree, for those above their limit."""
-    over = {}
-    for leader, tree in find_trees(frozenset(limits)).items():
-        # Resident memory counts shared pages for each process, so it is an upper bound.
-        if sum(its.rss_bytes for its in tree) > limits[leader]:
-            used = sum(proportional_bytes(its.pid) for its in tree)
-            if used > limits[leader]:
-                over[leader] = used
-    return over
+    trees = find_trees(frozenset(limits)).items()
+    # Resident memory counts shared pages for each process, so it is an upper bound.
+    high = {it: tree for it, tree in trees if sum(its.rss_bytes for its in tree) > limits[it]}
+    used = {it: sum(proportional_bytes(its.pid) for its in tree) for it, tree in high.items()}
+    return {it: its for it, its in used.items() if its > limits[it]}
 
 
 def find_workers(run_dir: Path) -> Iterator[tuple[InstanceId, int]]:

@@ -284,7 +284,7 @@ class SystemdHost(Host):
         with contextlib.suppress(HostError):
             unit = await self.status(instance)
             if unit.result != "success":
-                return f"its worker ended ({words(unit.result, unit.exit_status)})"
+                return f"its worker ended ({words(unit)})"
         return f"its job ended as {job_result!r}"
 
     def _bus_up(self) -> None:

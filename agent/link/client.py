@@ -172,15 +172,14 @@ class Link(asyncio.Protocol):
         told = {"deadline": max(timeout * 0.9, timeout - 0.2), **(args or {})}
         line = encode({"t": "call", "n": number, "do": do, "args": told})
         self._last_call = number
-        answer = self._calls[number] = self._loop.create_future()
+        answer = self._calls[number] = asyncio.Future[Mapping[str, Any]]()
+        silent = LinkError(f"{doing}: no answer in {timeout:g} s", code="timeout")
+        late = self._loop.call_later(timeout, _fail, answer, silent)
         try:
             self._transport.write(line)
-            async with asyncio.timeout(timeout):
-                value: Mapping[str, Any] = await answer
-                return value
-        except TimeoutError as error:
-            raise LinkError(f"{doing}: no answer in {timeout:g} s", code="timeout") from error
+            return await answer
         finally:
+            late.cancel()
             del self._calls[number]
 
     async def close(self) -> None:
@@ -250,7 +249,11 @@ class Link(asyncio.Protocol):
         self._why = why
         gone = error or LinkError(f"cannot reach the worker of {self._about}: {why}", code="gone")
         for answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(gone)
+            _fail(answer, gone)
         if self._transport is not None:
             self._transport.abort()
+
+
+def _fail(answer: asyncio.Future[Mapping[str, Any]], error: LinkError) -> None:
+    if not answer.done():
+        answer.set_exception(error)

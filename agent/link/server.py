@@ -98,8 +98,7 @@ class LinkServer:
             self._agent = self._newest = None
 
     def take_call(self, call: Call, connection: "_Connection") -> None:
-        work = self._do(call, connection)
-        task = asyncio.get_running_loop().create_task(work, name=f"call {call.number} {call.do}")
+        task = asyncio.create_task(self._do(call, connection), name=f"call {call.number} {call.do}")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 

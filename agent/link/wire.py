@@ -17,6 +17,7 @@ from agent.errors import LinkError, WaError
 from agent.files import short_path
 
 VERSION = 1
+_JSON = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 LINE_LIMIT = 1 << 20
 """Bytes of one message without its line's end."""
 
@@ -64,8 +65,7 @@ def malformed(why: str) -> LinkError:
 def encode(message: Mapping[str, Any]) -> bytes:
     """The line of one message; what the other end would refuse is refused here."""
     try:
-        text = json.dumps(message, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-        line = text.encode()  # half of a surrogate pair is a ValueError
+        line = _JSON.encode(message).encode()  # half of a surrogate pair is a ValueError
     except (TypeError, ValueError, RecursionError) as error:
         raise LinkError(f"cannot write a message: {error}", code="malformed") from error
     if len(line) > LINE_LIMIT:

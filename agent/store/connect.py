@@ -7,7 +7,6 @@ import os
 import sqlite3
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlite_utils import Database
 
@@ -92,7 +91,7 @@ def connect(path: Path) -> Database:
 
 def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
     conn.execute(f"pragma {CACHE}")
     return opened(conn)

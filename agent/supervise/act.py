@@ -37,8 +37,6 @@ PLAN_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
 BURST = 1.0
 """Seconds to wait for further errors of keys: a burst names all peers that fail."""
-BACKED_UP_THERE = "each removal of keys, beside it"
-"""A session on a server has no files here to copy."""
 
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
@@ -86,7 +84,13 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
         case ActionKind.RESTART:
             await begin_run(means, facts, again=facts.unit.runs)
         case ActionKind.STOP:
-            await _stop(means, facts, plan)
+            # Saved first: the next agent must not take this stop for an operator's.
+            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+            await means.registry.save(facts)
+            await means.seats.stop(facts)
+            facts.unit = await means.seats.status(facts)
+            if plan.repair:
+                failpoint("repair_stopped")
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
             await _call(facts, kind, max(means.settings.config.health.timeout, CALL_TIMEOUT))
             if kind is ActionKind.DISCONNECT:
@@ -98,7 +102,7 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             await _look_at_files(means, facts)
         case ActionKind.BACK_UP:
             if facts.instance.backend:
-                return BACKED_UP_THERE
+                return "each removal of keys, beside it"  # it has no files here to copy
             return await means.copies.back_up(facts, "before a repair")
         case ActionKind.REGENERATE_KEYS:
             await _regenerate(means, facts)
@@ -130,17 +134,6 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
         facts.action.started_run = (await seats.status(facts)).run
 
 
-async def _stop(means: Means, facts: Facts, plan: Plan) -> None:
-    if facts.record.stopped_run != facts.record.seen_run:
-        # Saved first: the next agent must not take this stop for an operator's.
-        facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-        await means.registry.save(facts)
-    await means.seats.stop(facts)
-    facts.unit = await means.seats.status(facts)
-    if plan.repair:
-        failpoint("repair_stopped")
-
-
 async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
     """Repeating it does no harm. A repair clears `paired` in the record first, so that no
     start after a kill uses the old pairing; a renewal clears it afterwards."""
@@ -155,8 +148,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
         failpoint("cleanup_reset")
     if facts.instance.backend:
         return ""  # its server took the keys away itself, and keeps nothing here
-    ended = f"the pairing ended: {facts.record.reason}"
-    why = "cleaned up" if plan.name == "cleanup" else ended
+    why = "cleaned up" if plan.repair else f"the pairing ended: {facts.record.reason}"
     async with means.copies.ending(facts):
         name = await asyncio.to_thread(set_aside, means.registry.root, facts, why)
     facts.saved.identity = None  # the new folder's file knows less
@@ -207,8 +199,7 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
                 note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
-            names = [retired.name for retired in list_trash(root) if retired.id == facts.id]
-            name = (*names, "nothing")[0]
+            name = next((it.name for it in list_trash(root) if it.id == facts.id), "nothing")
         failpoint("set_aside")
         create(root, facts.instance)
         if back := give_back(root, facts.id):

@@ -35,8 +35,6 @@ from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
 from agent.vault.folders import Retired, list_trash
 
-PASSES_AT_ONCE = 256
-
 
 class Supervisor:
     """All that the API may ask, by the part that answers; unknown ids raise NotFound. A reload
@@ -88,16 +86,12 @@ class Supervisor:
             self.keeping,
             self._notes,
             bus,
+            self.gate,
+            settings,
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )
-        self.loop = Loop(
-            wakes,
-            self._run_pass,
-            parallel=PASSES_AT_ONCE,
-            retry_after=lambda: settings.config.health.interval,
-            facts=self._facts,
-        )
+        self.loop = Loop(wakes, self._run_pass, settings, self._facts)
 
         # What runs on a clock, and what goes on in the next agent.
         self._started_wall, self._to_restore = time.time(), 0
@@ -239,17 +233,15 @@ async def _take_in(registry: Registry, folder: files.Found) -> None:
 async def _follow_folder(registry: Registry, facts: Facts, identity: files.Identity) -> None:
     """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
-    sentence = (
-        f"its folder is newer than the database (generation {identity.generation},"
-        f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
-    )
     facts.instance = identity.instance
     revived = not written.reason and reason_of(before.reason).final
     record = forgive(before) if revived else before
     newer = {its: getattr(written, its) for its in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
-    facts.note("folder_newer", sentence)
+    ahead = f"newer than the database (generation {identity.generation}, {before.generation})"
+    takes = "the agent takes settings, pairing and operators' orders from it"
+    facts.note("folder_newer", f"its folder is {ahead}: {takes}")
     await registry.save(facts)
 
 
@@ -296,21 +288,19 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
     supervisor.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
-    for facts in registry.facts.values():
-        registry.look_up(facts)
-        with going_on("agent.toml does not fit a session"):
-            if facts.instance.enabled:
-                registry.check(facts.instance)
     await supervisor.backends.take_on(config.backend)
-    new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
-        if declared not in before.instance and declared.id not in new:
+        if declared not in before.instance and declared.id in registry.facts:
             exists = "%s exists: [[instance]] applies at its creation only"
             log.warning(exists, declared.id, extra=about(declared.id))
     with going_on("cannot create the instances that [[instance]] declares"):
         await create_declared(registry, config.instance)
     now, rules = boot_now(), config.health
     for facts in registry.facts.values():
+        registry.look_up(facts)
+        with going_on("agent.toml does not fit a session"):
+            if facts.instance.enabled:
+                registry.check(facts.instance)
         # The next look was set by the old intervals, and may be far.
         facts.next_probe = min(facts.next_probe, now + rules.interval)
         facts.next_deep = min(facts.next_deep, now + rules.deep)

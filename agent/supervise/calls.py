@@ -16,6 +16,7 @@ import msgspec
 from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import CONFIRM_PASSKEY, WOULD_UNPAIR, may_person_end_it
 from agent.core.recovery.repair import Consent, Kept
+from agent.core.session import Session
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, InvalidRequest, LinkError, Refused, TooLarge, TryLater
@@ -25,7 +26,7 @@ from agent.supervise.registry import Registry
 from agent.supervise.snapshots import Snapshots
 
 
-def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
+def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: str) -> Consent:
     """The caller's word. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
     id = facts.id
@@ -33,23 +34,17 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
         there, chats = facts.instance, ""
         if doing == "clean up" and there.engine == "evolution":
             chats = f" and delete {there.remote} on {there.backend} with its chats to make it again"
-        raise Refused(
-            f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; confirm"
-            ' with --yes (in a request: "confirm": true)',
-            field="confirm",
-            code=WOULD_UNPAIR,
-        )
+        how = 'confirm with --yes (in a request: "confirm": true)'
+        words = f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; {how}"
+        raise Refused(words, field="confirm", code=WOULD_UNPAIR)
     consent = Consent.PAIRING if confirmed else Consent.NONE
     if passkey == id:
         consent = Consent.PASSKEY
     if isinstance(may_person_end_it(facts, consent), Kept):
-        raise Refused(
-            f"cannot {doing} {id}: its account needs a passkey to link again, so its pairing can be"
-            f" lost for good; confirm with --confirm-passkey {id} (in a request:"
-            f' {CONFIRM_PASSKEY} = "{id}")',
-            field=CONFIRM_PASSKEY,
-            code=CONFIRM_PASSKEY,
-        )
+        why = "its account needs a passkey to link again, so its pairing can be lost for good"
+        how = f'confirm with --confirm-passkey {id} (in a request: {CONFIRM_PASSKEY} = "{id}")'
+        words = f"cannot {doing} {id}: {why}; {how}"
+        raise Refused(words, field=CONFIRM_PASSKEY, code=CONFIRM_PASSKEY)
     return consent
 
 
@@ -62,7 +57,6 @@ LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
-UNKNOWN_CALL = ("invalid_request", "do")
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
 
@@ -82,10 +76,9 @@ class Calls:
         facts, link = self._linked(id, "show the QR code of")
         try:
             answer = await link.call("qr")
+            return msgspec.convert(answer.get("qr"), Qr | None)
         except EngineError as error:
             raise _because(facts, error) from error
-        try:
-            return msgspec.convert(answer.get("qr"), Qr | None)
         except msgspec.ValidationError as error:
             raise LinkError(f"cannot read the QR code: {error}") from error
 
@@ -116,11 +109,10 @@ class Calls:
         """`alone`: outside of a pass, which would start again what this takes down."""
         facts = self.registry.get(id)
         if name == PAIRING_CODE and not facts.no_pairing_to_lose:
-            raise Refused(
-                f"cannot get a pairing code for {id}: it has a pairing, or may have one; the"
-                f" pairing is kept. To end it and get a new code: `wa-agent cleanup {id} --yes`",
-                code="not_waiting",
-            )
+            why = "it has a pairing, or may have one; the pairing is kept"
+            how = f"To end it and get a new code: `wa-agent cleanup {id} --yes`"
+            words = f"cannot get a pairing code for {id}: {why}. {how}"
+            raise Refused(words, code="not_waiting")
         if not alone:
             arguments = await in_parts(self._linked(id, f"{name} with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}
@@ -163,11 +155,9 @@ class Calls:
         except LinkError as error:
             raise TryLater(f"cannot {doing} with {id}: {error}", code="slow") from error
         except EngineError as error:
-            if (error.code, error.field) == UNKNOWN_CALL:
-                raise Refused(
-                    f"cannot {doing} with {id}: its worker runs an older version; restart it",
-                    code="not_supported",
-                ) from error
+            if (error.code, error.field) == ("invalid_request", "do"):
+                why = "its worker runs an older version; restart it"
+                raise Refused(f"cannot {doing} with {id}: {why}", code="not_supported") from error
             raise _because(facts, error) from error
 
     async def find(
@@ -194,12 +184,9 @@ class Calls:
             missing = sorted(set(message_ids) - set(found))
             # Of a chat of two no more need be known.
             if missing and not sender and chat.endswith("@g.us"):
-                raise Refused(
-                    f"cannot mark {missing[0]!r:.80} as read: its writer is not known here; give"
-                    " `sender`",
-                    field="sender",
-                    code="message_not_found",
-                )
+                why = "its writer is not known here; give `sender`"
+                words = f"cannot mark {missing[0]!r:.80} as read: {why}"
+                raise Refused(words, field="sender", code="message_not_found")
             kept = [(each, found.get(each, {})) for each in message_ids]
             named = [(it, its.get("chat", chat), its.get("sender", sender)) for it, its in kept]
             await self._mark(id, named)
@@ -209,10 +196,8 @@ class Calls:
         except Refused as error:
             if error.code != "not_supported":
                 raise
-            raise InvalidRequest(
-                f"cannot mark all messages of a chat of {id}: its worker keeps none; name them",
-                field="message_ids",
-            ) from error
+            words = f"cannot mark all messages of a chat of {id}: its worker keeps none; name them"
+            raise InvalidRequest(words, field="message_ids") from error
         unread = raw.get("messages", ())
         await self._mark(id, unread)
         marked = {"chat": chat, "cursor": raw.get("newest", 0)}
@@ -237,11 +222,9 @@ class Calls:
     def _linked(self, id: InstanceId, doing: str) -> tuple[Facts, WorkerLink]:
         facts = self.registry.get(id)
         if facts.link is None:
-            raise Refused(
-                f"cannot {doing} {id}: its worker does not run or cannot be reached"
-                f" ({facts.sentence or 'not checked yet'})",
-                code="not_running",
-            )
+            why = facts.sentence or "not checked yet"
+            words = f"cannot {doing} {id}: its worker does not run or cannot be reached ({why})"
+            raise Refused(words, code="not_running")
         return facts, facts.link
 
 
@@ -300,22 +283,13 @@ async def in_parts(
         source = await asyncio.to_thread(open_plain, file) if file else BytesIO(b64decode(text))
         with source:
             while raw := await asyncio.to_thread(source.read, PART):
-                data = b64encode(raw).decode()
-                await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
+                part = {"upload": upload, "index": index, "data": b64encode(raw).decode()}
+                call = {"name": "file_part", "arguments": part}
+                await link.call("command", call, timeout=PART_TIMEOUT)
                 index, size = index + 1, size + len(raw)
     except OSError as error:
-        raise Refused(
-            f"cannot send with {id}: the file of the message cannot be read: {error.strerror}",
-            code="file_lost",
-        ) from error
-    rest = {name: value for name, value in message.items() if name != "content"}
-    return {**rest, "upload": upload, "size": size}
-
-
-async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
-    try:
-        call = {"name": "file_part", "arguments": dict(part)}
-        await link.call("command", call, timeout=PART_TIMEOUT)
+        cause = f"the file of the message cannot be read: {error.strerror}"
+        raise Refused(f"cannot send with {id}: {cause}", code="file_lost") from error
     except (LinkError, EngineError) as error:
         may_pass = ("timeout", "internal", "busy", "file_lost")
         if isinstance(error, LinkError) or error.code in may_pass:
@@ -325,3 +299,5 @@ async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) 
             cause = f"cannot send this file with {id}: its engine sends none of this size"
             raise Refused(cause, code="not_supported") from error
         raise
+    rest = {name: value for name, value in message.items() if name != "content"}
+    return {**rest, "upload": upload, "size": size}

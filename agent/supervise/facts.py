@@ -7,8 +7,9 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
+from agent.backends.backend import Seat
 from agent.config.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.figures import PerMinute
@@ -19,7 +20,7 @@ from agent.core.session import Session
 from agent.core.words import BEHIND, Category, Claim, ConnectionStatus
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
-from agent.link.wire import Hello
+from agent.link.client import Link
 from agent.log import bound
 from agent.store.database import Store
 from agent.vault.identity import Identity
@@ -30,15 +31,8 @@ FOLDER_LOST = "folder_lost"
 """The code of a session whose folder was deleted or replaced under its worker."""
 
 
-class WorkerLink(Protocol):
-    @property
-    def hello(self) -> Hello: ...
-
-    async def call(
-        self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
-    ) -> Mapping[str, Any]: ...
-
-    async def close(self) -> None: ...
+WorkerLink = Link | Seat
+"""The way to a session's worker, or to its place in the task of its server."""
 
 
 @dataclass(slots=True)
@@ -115,6 +109,8 @@ class Facts(Session):
     """Deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass since the agent's start."""
+    rested: tuple[object, ...] = ()
+    """What its last whole pass went by, where that found it at rest and recorded."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
     passkey_asked: bool = False
@@ -164,13 +160,9 @@ class Facts(Session):
             since = now  # its proof is lost: the next one has its time from here
         last, progressed = (before.claim.progress, before.progress_since) if before else (None, 0.0)
         grew = before is not None and (claim.progress or 0.0) > (last or 0.0)
-        self.run.claim = ClaimFact(
-            claim,
-            at=now,
-            since=since,
-            phase_since=before.phase_since if before and same_phase else begun,
-            progress_since=now if grew else progressed,
-        )
+        phase_since = before.phase_since if before and same_phase else begun
+        progress_since = now if grew else progressed
+        self.run.claim = ClaimFact(claim, now, since, phase_since, progress_since)
         connected = claim.status is ConnectionStatus.CONNECTED and not same_status
         if connected and not self.instance.backend:
             # It has just connected: probed at once, and deep, for its proof and for parts that its

@@ -27,6 +27,7 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
+from agent.errors import NotFound
 from agent.log import about, log
 from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
@@ -99,8 +100,7 @@ class Incidents:
             facts.failures[code] = now  # the newest is the last
             failures = {it.id: it.failures for it in self._of(group)}
             successes = {it.id: it.succeeded_at for it in self._of(group)}
-            found = find_incident(group, failures, successes, self.policy, now)
-            if found is not None:
+            if (found := find_incident(group, failures, successes, self.policy, now)) is not None:
                 self.active[group] = found
                 said = f"incident: {found.sentence}; they wait while one of them tries first"
                 self._say("incident", said, found)
@@ -109,8 +109,7 @@ class Incidents:
 
     def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
         if incident.is_outage and code in REACHED_CODES:
-            why = f"WhatsApp answered its canary {facts.id} ({code})"
-            self.release(incident.group, why)
+            self.release(incident.group, f"WhatsApp answered its canary {facts.id} ({code})")
             return
         if common_code(code) == incident.code:  # what the others met as well costs it no attempt
             facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
@@ -184,8 +183,8 @@ class Incidents:
         return among_all and len(alike & beside) <= (len(beside) + 1) * noise
 
     def another_connected(self, facts: Facts) -> bool:
-        verdicts = (other.verdict for other in self._beside(facts))
-        return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
+        beside = self._beside(facts)
+        return any(other.verdict.state is ConnectionStatus.CONNECTED for other in beside)
 
     def released_wall(self, facts: Facts) -> float:
         """When its turn as a canary began or, without one, when its last incident ended."""
@@ -199,6 +198,14 @@ class Incidents:
         none = dict.fromkeys(map(group_of, self.all_facts.values()), "")
         return none | {group: incident.code for group, incident in self.active.items()}
 
+    def release_at_once(self, group: str) -> None:
+        """An operator's order: its members try now. Unknown groups raise NotFound."""
+        if (incident := self.active.get(group)) is None:
+            raise NotFound(f"cannot release an incident of {group}: there is none")
+        for its in self._members(incident):
+            its.asked.try_at_once = True
+        self.release(group, "an operator released it")
+
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns. Earlier failures prove
         nothing any more."""
@@ -206,19 +213,20 @@ class Incidents:
         for its in self._of(group):
             its.failures.clear()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
-        for id in incident.members:
-            if id in self.all_facts:
-                self._hurry(self.all_facts[id])
+        for its in self._members(incident):
+            self._hurry(its)
 
     def _end_if_well(self, incident: Incident) -> bool:
         if over := not self._not_well(incident):
-            why = "all its members are well, or are not to run"
-            self.release(incident.group, why)
+            self.release(incident.group, "all its members are well, or are not to run")
         return over
 
     def _not_well(self, incident: Incident) -> list[Facts]:
-        members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
+        members = self._members(incident)
         return [its for its in members if its.should_run and not is_well(its.verdict)]
+
+    def _members(self, incident: Incident) -> list[Facts]:
+        return [self.all_facts[id] for id in incident.members if id in self.all_facts]
 
     def _hurry(self, facts: Facts) -> None:
         if facts.repairing:
@@ -358,21 +366,18 @@ class Gate:
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
         promised = self._promised.values()
         lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
-        if not lack:
-            return None
-        return Wait("disk_full" if disk else MEMORY_FULL, lack, boot_now() + ASK_AGAIN)
+        reason, again = "disk_full" if disk else MEMORY_FULL, boot_now() + ASK_AGAIN
+        return Wait(reason, lack, again) if lack else None
 
     def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
         """Its turn in the queue; then a good look at its address, an answer of its server."""
-        now, lane = boot_now(), facts.instance.backend
-        again = self.queues.ask(
-            facts.id,
-            self.settings.start_policy(remote=bool(lane)),
-            now,
-            reconnects=not plan.starts,
-            lane=lane,
-            ready=lambda: self.reaching.ask(facts, now) or self.backends.ask(facts, now),
-        )
+        id, now, lane = facts.id, boot_now(), facts.instance.backend
+        policy = self.settings.start_policy(remote=bool(lane))
+
+        def ready() -> float | None:
+            return self.reaching.ask(facts, now) or self.backends.ask(facts, now)
+
+        again = self.queues.ask(id, policy, now, reconnects=not plan.starts, lane=lane, ready=ready)
         if again is not None:
             return Wait(WAITS_TURN, again=again)
         if not facts.unit.runs:

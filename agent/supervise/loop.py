@@ -7,7 +7,6 @@ An event carries no command, so losing one costs time, never correctness.
 import asyncio
 import contextlib
 import heapq
-import logging
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,19 +15,14 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import WaError
-from agent.log import about
-from agent.supervise.facts import Facts
-
-log = logging.getLogger(__name__)
+from agent.log import about, log
+from agent.supervise.facts import Facts, Settings
 
 TURN = 10.0
 """Longest sleep: the watchdog asks whether the loop turns."""
 FAR = 10.0
 TICK = 2.0
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
-
-RunPass = Callable[[InstanceId], Awaitable[float | None]]
-"""Runs one pass; returns when (boot clock) the instance must be looked at again at the latest."""
 
 
 class Wakes:
@@ -52,10 +46,11 @@ class Loop:
     """
 
     wakes: Wakes
-    run_pass: RunPass
-    parallel: int
-    retry_after: Callable[[], float]
+    run_pass: Callable[[InstanceId], Awaitable[float | None]]
+    """Returns when (boot clock) the instance must be looked at again at the latest."""
+    settings: Settings
     facts: Mapping[InstanceId, Facts]
+    parallel: int = 256
     lane_parallel: int = 64
     _running: dict[InstanceId, str] = field(init=False, default_factory=dict)
     """The lane of each pass under way."""
@@ -83,16 +78,13 @@ class Loop:
         async with asyncio.TaskGroup() as passes:
             while not self._stopping:
                 self.turned_at = now = boot_now()
-                self._collect_due(now)
+                while self._heap and self._heap[0][0] <= now:
+                    at, instance = heapq.heappop(self._heap)
+                    if self._due.get(instance) == at:  # else a newer deadline replaced this one
+                        del self._due[instance]
+                        self.wakes.woken[instance] = None
                 self._begin_passes(passes, now)
                 await self._sleep(now)
-
-    def _collect_due(self, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now:
-            at, instance = heapq.heappop(self._heap)
-            if self._due.get(instance) == at:  # otherwise a newer deadline replaced this one
-                del self._due[instance]
-                self.wakes.woken[instance] = None
 
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         taken = Counter(self._running.values())
@@ -119,7 +111,7 @@ class Loop:
 
     async def _one_pass(self, instance: InstanceId) -> None:
         begun = boot_now()
-        again: float | None = begun + self.retry_after()
+        again: float | None = begun + self.settings.config.health.interval
         try:
             again = await self.run_pass(instance)
         except Exception as error:

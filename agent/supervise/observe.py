@@ -1,11 +1,8 @@
 """Gather the facts of one instance: its unit, its link, a probe of its engine, its files."""
 
 import asyncio
-import contextlib
-import logging
 import random
 from collections.abc import Mapping
-from pathlib import Path
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
@@ -13,10 +10,9 @@ from agent.core.session import BACKEND_DOWN, STARTING, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
 from agent.link.client import Link, Listener, parse_claim
-from agent.log import about
+from agent.log import about, log
 from agent.supervise.facts import FOLDER_LOST, Facts, WorkerLink
 from agent.supervise.record import Means, take_in
-from agent.vault.folder import SESSION
 from agent.vault.folders import why_no_start
 from agent.vault.tree import inspect, may_log_in
 
@@ -36,8 +32,6 @@ def ask_server_soon(facts: Facts) -> None:
     now = boot_now()
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
 
-
-log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
@@ -78,8 +72,19 @@ def _look_at_disk(means: Means, facts: Facts) -> None:
     facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
 
 
+RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
+
+
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
-    """Take in the unit's state; forget what an ended run had said."""
+    """Take in the unit's state; forget what an ended run had said. A restart by the host is counted
+    under the reason why the last run ended."""
+    times = unit.restarts - facts.unit.restarts
+    if facts.observed and times > 0 and unit.run:
+        last_result = facts.unit.result if unit.result == "success" else unit.result
+        reason = RESTART_REASON.get(last_result, "crash")
+        facts.counters.by_word["restarts"][reason] += times
+        facts.lost_because = facts.lost_because or f"worker_{reason}"
+        facts.note("restarted", f"its worker ended ({reason}), and the host started it again")
     if unit.run != facts.unit.run:
         facts.link = None  # the link ends by itself with the process at its other end
     if unit.run != facts.unit.run or not unit.runs:
@@ -88,10 +93,8 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
 
 
 async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
-    now = boot_now()
-    if facts.link is not None or facts.unit.state is not UnitState.ACTIVE:
-        return
-    if now < facts.run.next_attach:
+    active = facts.unit.state is UnitState.ACTIVE
+    if facts.link is not None or not active or boot_now() < facts.run.next_attach:
         return
     run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(means, facts)
     link: WorkerLink
@@ -101,14 +104,12 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         else:
             path = means.seats.link_path(facts)
             link = await Link.open(path, facts.id, pid, listener)
+        if link.hello.run != run:
+            await link.close()
+            raise LinkError("it was replaced meanwhile")  # the next pass sees the new unit
     except LinkError as error:
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
-        return
-    if link.hello.run != run:
-        # The worker was replaced while the agent connected: the next pass sees the new unit.
-        await link.close()
-        facts.run.next_attach = boot_now() + ATTACH_DELAY
         return
     facts.link = link
     if facts.instance.backend:
@@ -162,6 +163,7 @@ def _listener(means: Means, facts: Facts) -> Listener:
 
 async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
+    here = {} if facts.instance.backend else await means.registry.inodes(facts.id)
     link = facts.link
     if link is None:
         return
@@ -184,13 +186,12 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         return
     now, files = boot_now(), answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
-    if not facts.instance.backend:  # in a thread, as its disk may hang
-        folder = means.registry.root / facts.id
-        await asyncio.to_thread(compare_folder, facts, answer.get("folder"), folder)
-        engine, account = facts.instance.engine, facts.record.account
+    if not facts.instance.backend:
+        compare_folder(facts, answer.get("folder"), here)
+    if claim.reason in NOT_ITS_OWN:
         # The worker refused the files that lay there; they may be back.
-        refused = claim.reason in NOT_ITS_OWN
-        if refused and await asyncio.to_thread(may_log_in, folder, engine, account):
+        its = means.registry.root / facts.id, facts.instance.engine, facts.record.account
+        if await asyncio.to_thread(may_log_in, *its):
             facts.asked.restart_for = "its own files are back"
     if deep:
         detail = it if isinstance(it := answer.get("detail"), Mapping) else {}
@@ -216,12 +217,8 @@ def _names(raw: object) -> tuple[str, ...]:
 # itself, the newest snapshot takes the folder's place.
 
 
-def compare_folder(facts: Facts, raw: object, folder: Path) -> None:
+def compare_folder(facts: Facts, raw: object, here: Mapping[str, int]) -> None:
     """Compare the folder that a probe says its worker has with the one at its path."""
-    here: dict[str, int] = {}
-    for name, path in (("folder", folder), ("session", folder / SESSION)):
-        with contextlib.suppress(OSError):
-            here[name] = path.lstat().st_ino
     folders = raw if isinstance(raw, Mapping) else {}
     told, deleted = folders.get("inodes"), folders.get("deleted")
     named = told.items() if isinstance(told, Mapping) else ()
@@ -237,12 +234,10 @@ def compare_folder(facts: Facts, raw: object, folder: Path) -> None:
 def refuse_to_end(facts: Facts, doing: str) -> None:
     """Refuse an order that would end the worker with the only copy of the pairing."""
     if holds_the_only_copy(facts):
-        raise Refused(
-            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and only that worker still has"
-            " the pairing; restore a snapshot in its place. To end the pairing all the same, log"
-            " the session out or delete it",
-            code=FOLDER_LOST,
-        )
+        why = f"{facts.run.folder_lost}, and only that worker still has the pairing"
+        to_end = "To end the pairing all the same, log the session out or delete it"
+        words = f"cannot {doing} {facts.id}: {why}; restore a snapshot in its place. {to_end}"
+        raise Refused(words, code=FOLDER_LOST)
 
 
 def holds_the_only_copy(facts: Facts) -> bool:

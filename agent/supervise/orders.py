@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent.core.breaker import Breaker
-from agent.core.incidents import Incident
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.reasons import reason_of
 from agent.core.recovery.ladder import begin_repair
@@ -109,11 +108,8 @@ class Orders:
         facts = self.registry.get(id)
         refuse_to_end(facts, "disable")
         if facts.enabled_by_operator:
-            raise Refused(
-                f"cannot disable {id}: its unit is enabled in systemd;"
-                f" run: systemctl disable wa-instance@{id}",
-                code="enabled_in_systemd",
-            )
+            why = f"its unit is enabled in systemd; run: systemctl disable wa-instance@{id}"
+            raise Refused(f"cannot disable {id}: {why}", code="enabled_in_systemd")
         facts.instance = replace(facts.instance, enabled=False)
         facts.order(Override.NONE)
         facts.action.interrupt_start()
@@ -145,9 +141,6 @@ class Orders:
         facts.forgive(restart_of=unit.run)
         return await self.intend(facts, "operator", "an operator asked for a restart")
 
-    def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
-        must_be_confirmed(self.registry.get(id), doing, confirmed=True, passkey=confirmation)
-
     async def mark_passkey(self, id: InstanceId, needed: bool) -> Session:
         """Note whether its account needs a passkey to link a device."""
         facts = self.registry.get(id)
@@ -160,11 +153,8 @@ class Orders:
     ) -> Session:
         facts = self.registry.get(id)
         if facts.no_pairing_to_lose:
-            raise Refused(
-                f"cannot log out {id}: it is not paired, there is no pairing to end; to pair it:"
-                f" `wa-agent qr {id}`",
-                code="not_paired",
-            )
+            why = "it is not paired, there is no pairing to end; to pair it:"
+            raise Refused(f"cannot log out {id}: {why} `wa-agent qr {id}`", code="not_paired")
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self.asking.logout(id)
         return self.registry.view(id)
@@ -263,8 +253,6 @@ def _over(task: asyncio.Task[Any]) -> None:
 
 AWAY_PATIENCE = 5.0
 """Seconds for which a request waits for a server that is away: longer than a blink."""
-NEEDS_SCAN = "needs_scan"
-"""The answer where nothing that keeps a pairing helps: a person has to link the session."""
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
@@ -303,8 +291,8 @@ class Repairs:
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        chosen = list(self.means.registry.facts) if ids is None else list(ids)
-        all_facts = [self.means.registry.get(id) for id in chosen]
+        registry = self.means.registry
+        all_facts = [registry.get(id) for id in (registry.facts if ids is None else ids)]
         await asyncio.gather(*(self._check(facts) for facts in all_facts))
         return {facts.id: facts.verdict for facts in all_facts}
 
@@ -315,13 +303,7 @@ class Repairs:
         self.means.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(
-        self,
-        goal: Goal,
-        id: InstanceId,
-        *,
-        wait: float,
-        confirmed: bool = False,
-        passkey: str = "",
+        self, goal: Goal, id: InstanceId, *, wait: float, confirmed: bool = False, passkey: str = ""
     ) -> Answer:
         """The answer to every request for a repair; after `wait` seconds the ending "goes_on".
 
@@ -353,12 +335,9 @@ class Repairs:
             if (facts := self.means.registry.facts.get(id)) is None:
                 await self.orders.create(wanted)
         if facts and wanted.engine and facts.instance.engine != wanted.engine:
-            raise Refused(
-                f"cannot set up {id} with {wanted.engine}: it exists and its engine is"
-                f" {facts.instance.engine}",
-                field="engine",
-                code="other_engine",
-            )
+            why = f"it exists and its engine is {facts.instance.engine}"
+            words = f"cannot set up {id} with {wanted.engine}: {why}"
+            raise Refused(words, field="engine", code="other_engine")
         if facts and not facts.should_run:
             await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
@@ -406,17 +385,6 @@ class Repairs:
         facts.record = replace(facts.record, breaker=Breaker())
         closed = "an operator closed the circuit"
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
-
-    def active_incidents(self) -> Collection[Incident]:
-        return tuple(self.means.gate.incidents.active.values())
-
-    def release_incident(self, group: str) -> None:
-        if (incident := self.means.gate.incidents.active.get(group)) is None:
-            raise NotFound(f"cannot release an incident of {group}: there is none")
-        for id in incident.members:
-            if (facts := self.means.registry.facts.get(id)) is not None:
-                facts.asked.try_at_once = True
-        self.means.gate.incidents.release(group, "an operator released it")
 
     async def pause(self) -> None:
         """Between two looks. TryLater when the agent stops."""
@@ -469,10 +437,8 @@ class Repairs:
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not facts.should_run:
-            raise Refused(
-                f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
-                code="not_wanted",
-            )
+            why = "it is disabled or stopped; enable or start it first"
+            raise Refused(f"cannot repair {facts.id}: {why}", code="not_wanted")
 
 
 def _is_over(facts: Facts, asked: Repair) -> bool:
@@ -488,11 +454,16 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
     if not over:
         _refuse_away(facts)
     ending, answer = last.ending if over else GOES_ON, last.answer
-    if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
-        _refuse_kept(facts)
+    if goal is Goal.WORKING_QR and (kept := facts.kept) is not None:
+        # Its repair keeps the pairing, and has ended or cannot help now.
+        if not over and _is_kept_away(facts):
+            goes_on = "The agent goes on with the steps that keep it"
+            words = f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}"
+            raise TryLater(words, code=kept.code)
+        if ending == Ending.GAVE_UP:
+            raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
     if goal is Goal.CLEANUP and ending == Ending.GAVE_UP and not answer["cleaned"]:
-        cause = f"cannot clean up {facts.id}: {_trouble(facts)}"
-        raise TryLater(cause, code="cleanup_failed")
+        raise TryLater(f"cannot clean up {facts.id}: {_trouble(facts)}", code="cleanup_failed")
     if _is_well(verdict):
         if ending is Ending.NO_STEP:
             answer["healthy"] = True
@@ -500,7 +471,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
             # No step that keeps a pairing helps where a person has to link the session.
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
             cleaned = {**_NOTHING_DONE, "cleaned": answer["cleaned"]}
-            return {**cleaned, "ending": NEEDS_SCAN, "sentence": told}
+            return {**cleaned, "ending": "needs_scan", "sentence": told}
     sentence = "" if answer["healthy"] else _trouble(facts)
     return {**answer, "ending": ending, "sentence": sentence}
 
@@ -508,18 +479,6 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
 def _refuse_away(facts: Facts) -> None:
     if facts.wait.reason in _HOLDS:
         raise TryLater(f"cannot repair {facts.id} now: {facts.sentence}", code=facts.wait.reason)
-
-
-def _refuse_kept(facts: Facts) -> None:
-    """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
-    last, kept = facts.repair, facts.kept
-    if kept is None or last is None:
-        return
-    if not last.over and _is_kept_away(facts):
-        goes_on = "The agent goes on with the steps that keep it"
-        raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
-    if last.ending is Ending.GAVE_UP:
-        raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
 
 
 def _is_kept_away(facts: Facts) -> bool:

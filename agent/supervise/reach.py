@@ -27,7 +27,7 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -57,24 +57,21 @@ async def look(address: Address, within: float) -> str:
         return await asyncio.to_thread(_look_at_file, unquote(urlsplit(address.url).path))
     try:
         async with asyncio.timeout(within):
-            if address.proxy.startswith("socks5:"):
-                return await _connect(urlsplit(address.proxy))
-            return await _ask(address)
+            if not address.proxy.startswith("socks5:"):
+                return await _ask(address)
+            # A proxy that only an engine can speak with is reached once it takes a connection.
+            proxy = urlsplit(address.proxy)
+            port = proxy.port or SOCKS_PORT
+            addresses = await resolve(proxy.hostname or "", port)
+            _, writer = await asyncio.open_connection(addresses[0], port)
+            writer.close()
+            return ""
     except TimeoutError:
         return f"no answer in {within:g} s"
     except aiohttp.ClientHttpProxyError as error:
         return f"the proxy answers {error.status}"
     except (aiohttp.ClientError, OSError) as error:
         return cause_of(error)
-
-
-async def _connect(proxy: SplitResult) -> str:
-    """A proxy that only an engine can speak with is reached once it takes a connection."""
-    port = proxy.port or SOCKS_PORT
-    addresses = await resolve(proxy.hostname or "", port)
-    _, writer = await asyncio.open_connection(addresses[0], port)
-    writer.close()
-    return ""
 
 
 async def _ask(address: Address) -> str:
@@ -254,13 +251,8 @@ class Reach:
         """A session lost its connection, or a try of the agent failed."""
         if code in REACHED_CODES:
             self.connected(now)
-        elif code not in NETWORK_CODES or self.away:
-            return
-        elif self.blind:
-            # Looks and tries agree again.
-            self.blind, self.well_at = False, None
-        else:
-            self.well_at = None
+        elif code in NETWORK_CODES and not self.away:
+            self.blind, self.well_at = False, None  # looks and tries agree again
 
 
 @dataclass(slots=True, eq=False, repr=False)

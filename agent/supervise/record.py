@@ -16,23 +16,13 @@ from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.memory import judge_memory
-from agent.core.model import (
-    Category,
-    Health,
-    HealthVerdict,
-    JournalEntry,
-    Override,
-    SessionRecord,
-    Signal,
-    UnitState,
-    UnitStatus,
-)
 from agent.core.model import ConnectionStatus as Status
+from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
 from agent.core.reasons import reason_of
 from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, after_lasting
 from agent.core.session import NOT_LOOKED_YET, Session
-from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Happening
+from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Category, Happening
 from agent.deliver.bus import EventBus
 from agent.log import bound
 from agent.redaction import mark_of
@@ -52,18 +42,12 @@ class Means:
     copies: Snapshots
     notes: Notes
     bus: EventBus
+    gate: Gate
+    settings: Settings
     first_probe: float
     """No worker is probed before this moment of the agent's life."""
     operators_act_past_us: bool = False
     """True where `systemctl` can start and stop workers without the agent."""
-
-    @property
-    def gate(self) -> Gate:
-        return self.registry.gate
-
-    @property
-    def settings(self) -> Settings:
-        return self.registry.settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
@@ -73,9 +57,8 @@ def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
 
 def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
-    if not facts.counts_messages:
-        return True
-    return bool(crypto.forget_old(facts.crypto, policy, boot_now()).messages)
+    lately = crypto.forget_old(facts.crypto, policy, boot_now()).messages
+    return not facts.counts_messages or bool(lately)
 
 
 def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
@@ -91,8 +74,6 @@ LEAST_OPERATIONS = 20
 MOST_LINES = 20
 """About crypto errors of one session in a minute: the rest is counted only."""
 
-UNWRITTEN = ("message", "ack")
-"""Happenings that go to the listeners for events and into no journal."""
 _PASSED_ON = ("direction", "type", "id", "ack")
 
 
@@ -124,8 +105,14 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
         # The rest is counted elsewhere, as a repair's step or as a drop, or healed.
         case _ if kind not in ("key_regeneration", KEPT):
             facts.counters.errors[kind] += 1
-    if kind in UNWRITTEN and means.bus.wants(kind):
-        means.bus.publish_passing(_passing_entry(facts, happening))
+    if kind in ("message", "ack") and means.bus.wants(kind):
+        # They go to those who listen, without text and peer, and into no journal.
+        every = ((key, _text(detail.get(key))[:64]) for key in _PASSED_ON)
+        passed_on: dict[str, Any] = {key: text for key, text in every if text}
+        sentence = "a message went out" if detail.get("direction") == "out" else "a message came in"
+        if kind == "ack":
+            sentence = f"a message is {passed_on.get('ack') or 'acknowledged'}"
+        means.bus.publish_passing(entry(facts, kind, sentence, **passed_on))
 
 
 def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
@@ -139,7 +126,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
         signals.append(judge_silence(facts.inbound, since, time.time()))
     # Errors about keys have a judge of their own.
     counters = facts.counters
-    errors = counters.errors.total() - sum(counters.errors[kind] for kind in OF_KEYS)
+    errors = sum(count for kind, count in counters.errors.items() if kind not in OF_KEYS)
     done = counters.probes + counters.messages["in"] + counters.messages["out"]
     counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
     most = config.health.error_rate
@@ -202,28 +189,12 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     return True
 
 
-WITH_TEXT = {
-    "repair_step": Category.RECOVERY,
-    "pack_ended": Category.SESSION,
-    "key_unreadable": Category.CRYPTO,
-    "scanned_again": Category.SESSION,
-    "not_kept": Category.SESSION,
-    "kept_again": Category.SESSION,
-    "kept_aside": Category.SESSION,
-}
+_OF_SESSIONS = ("pack_ended", "scanned_again", "not_kept", "kept_again", "kept_aside")
+WITH_TEXT = dict.fromkeys(_OF_SESSIONS, Category.SESSION)
+WITH_TEXT |= {"repair_step": Category.RECOVERY, "key_unreadable": Category.CRYPTO}
 """Happenings whose text goes into the journal: what was done on a server within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
 that what arrives cannot be kept, until it can, or was damaged."""
-
-
-def _passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    """A message or an acknowledgement for the listeners, without text and peer."""
-    passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
-    sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
-    if happening.kind == "ack":
-        sentence = f"a message is {passed_on['ack'] or 'acknowledged'}"
-    detail: dict[str, Any] = {key: value for key, value in passed_on.items() if value}
-    return entry(facts, happening.kind, sentence, **detail)
 
 
 def _text(value: object) -> str:
@@ -241,10 +212,9 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    if not session.should_run:
+    away = verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE
+    if away or not session.should_run:  # that says nothing about the session
         return None
-    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
-        return None  # that says nothing about the session
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
         return Drop(code, ("unit", unit.run, unit.since))
@@ -261,9 +231,6 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     # A zombie stays one until it is connected again, whatever it claims in between.
     since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
-
-
-RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
 def note_operator(facts: Facts, *, past_us: bool) -> None:
@@ -311,15 +278,10 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     facts.noted_drop = drop.key
     if not facts.observed and facts.record.reason == code:
         return  # an earlier agent counted it already
-    facts.record = after_drop(
-        facts.record,
-        code,
-        gate.settings.config.reconnect,
-        facts.at_wall,
-        random.random(),
-        until_wall=drop.until_wall,
-        ours=not facts.wait.reason or facts.record.status is Status.CONNECTED,
-    )
+    record, rules, luck = facts.record, gate.settings.config.reconnect, random.random()
+    at_wall, until = facts.at_wall, drop.until_wall
+    ours = not facts.wait.reason or record.status is Status.CONNECTED
+    facts.record = after_drop(record, code, rules, at_wall, luck, until_wall=until, ours=ours)
     if code != "logout" or not facts.asked.logout:
         facts.counters.errors[code] += 1
     gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)
@@ -357,19 +319,12 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
         facts.lost_because = facts.lost_because or because
     asked = facts.asked.logout and verdict.reason == "logout"
     why = "logged out as asked" if asked else verdict.sentence
-    more: dict[str, Any] = {"asked": True} if asked else {}
+    more = {"asked": True} if asked else {}
     lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
     goes_on = "; it reconnects" if lost else ""
-    facts.note(
-        "status",
-        f"{before.status} → {verdict.state}: {why}{goes_on}",
-        status=verdict.state,
-        before=before.status,
-        reason=verdict.reason,
-        after=verdict.after,
-        why=why,
-        **more,
-    )
+    told: dict[str, Any] = {"status": verdict.state, "before": before.status, **more}
+    told |= {"reason": verdict.reason, "after": verdict.after, "why": why}
+    facts.note("status", f"{before.status} → {verdict.state}: {why}{goes_on}", **told)
 
 
 def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
@@ -417,15 +372,3 @@ def _note_passkey(facts: Facts) -> None:
     if facts.passkey_asked and not known and not facts.record.needs_passkey:
         facts.record = replace(facts.record, needs_passkey=True)
         facts.note(PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))
-
-
-def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> None:
-    """The host restarted the worker: count it under the reason why the last run ended."""
-    if after.restarts <= before.restarts or not after.run:
-        return
-    times = after.restarts - before.restarts
-    last_result = before.result if after.result == "success" else after.result
-    reason = RESTART_REASON.get(last_result, "crash")
-    facts.counters.by_word["restarts"][reason] += times
-    facts.lost_because = facts.lost_because or f"worker_{reason}"
-    facts.note("restarted", f"its worker ended ({reason}), and the host started it again")

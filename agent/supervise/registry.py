@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,10 +14,11 @@ from agent.clock import boot_now
 from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core.crypto import forget_old
 from agent.core.figures import RepairStatistics, StatusTime
-from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.health import judge_health
+from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
 from agent.core.session import Counters, Session
-from agent.core.words import ADOPTED
+from agent.core.words import ADOPTED, Category, ConnectionStatus
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, VaultError, WaError
@@ -25,6 +26,7 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
+from agent.vault.folder import SESSION
 from agent.vault.folders import retire
 from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -47,6 +49,16 @@ def is_written(facts: Facts) -> bool:
     return same == wanted
 
 
+def _inodes(folder: Path) -> dict[str, int]:
+    found = {}
+    for name, path in (("folder", folder), ("session", folder / SESSION)):
+        with suppress(OSError):
+            found[name] = path.lstat().st_ino
+    return found
+
+
+_ORDERED = ("override", "override_boot", "restart_of")
+"""What an order writes into the record."""
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
 
@@ -72,22 +84,24 @@ class Registry:
     stopping: bool = field(init=False, default=False)
     """The agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
+    _look: "asyncio.Task[dict[InstanceId, dict[str, int]]] | None" = field(init=False, default=None)
+    """At the folders of `_looked_at`; it begins with the loop's next turn."""
+    _looked_at: list[InstanceId] = field(init=False, default_factory=list)
 
     @property
     def settings(self) -> Settings:
         return self.gate.settings
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
-        if (last := record.repair) is not None:
-            resumed = last.resume(time.time())
-            if resumed.goal is not last.goal:
-                lapsed = "an operator's order (%s) had not begun when the last agent ended: "
-                said = bound(Category.RECOVERY, instance.id)
-                said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
-            last = resumed
+        last = record.repair
+        resumed = None if last is None else last.resume(time.time())
+        if last and resumed and resumed.goal is not last.goal:
+            lapsed = "an operator's order (%s) had not begun when the last agent ended: "
+            said = bound(Category.RECOVERY, instance.id)
+            said.warning(lapsed + "it is dropped", last.goal.replace("_", " "))
         facts = Facts(
             instance,
-            replace(record, repair=last),
+            replace(record, repair=resumed),
             counters=Counters(time.time()),
             boot=self.boot,
             counts_messages=not entry_of(instance.engine).remote,
@@ -118,8 +132,7 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
-            own = self._of_wings(instance)
-            await asyncio.to_thread(create_folder, self.root, instance, own)
+            await asyncio.to_thread(create_folder, self.root, instance, self._of_wings(instance))
             now_wall = time.time()
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
@@ -167,8 +180,14 @@ class Registry:
         return {id: self.view(id) for id in self.facts}
 
     def view(self, id: InstanceId) -> Session:
-        """A copy for those who keep it while the session goes on."""
-        return copy(self.present(id))
+        """A copy for those who keep it while the session goes on. Its proof may have become too old
+        since its last pass, as in a suspend of the machine: then it is not CONNECTED."""
+        shown, policy = copy(self.present(id)), self.settings.config.health_policy
+        old = (shown.proof_age or 0.0) > policy.proof_limit
+        if old and shown.record.status is ConnectionStatus.CONNECTED:
+            shown.verdict = judge_health(shown, policy, shown.at)
+            shown.record = replace(shown.record, status=shown.verdict.state)
+        return shown
 
     def present(self, id: InstanceId) -> Session:
         """The session itself, brought up to date; read it at once."""
@@ -185,6 +204,17 @@ class Registry:
         if backend := facts.instance.backend:
             facts.engine_version = self.gate.backends.server_version(backend)
         return facts
+
+    async def inodes(self, id: InstanceId) -> Mapping[str, int]:
+        """Of what lies at the paths of its folders. Passes that ask in one turn of the loop share
+        a look, in a thread, as the disk may hang."""
+        self._looked_at.append(id)
+        self._look = self._look or asyncio.create_task(self._look_at_folders())
+        return (await asyncio.shield(self._look))[id]
+
+    async def _look_at_folders(self) -> dict[InstanceId, dict[str, int]]:
+        ids, self._looked_at, self._look = self._looked_at, [], None
+        return await asyncio.to_thread(lambda: {id: _inodes(self.root / id) for id in ids})
 
     # Which linked device each session is. WhatsApp ends the connection of a device whenever another
     # program logs in as the same one: of its copies, one may be an instance that runs.
@@ -250,12 +280,8 @@ class Registry:
             facts.asked.start = False
             facts.instance = instance
             self.look_up(facts)
-            facts.record = replace(
-                facts.record,
-                override=record.override,
-                override_boot=record.override_boot,
-                restart_of=record.restart_of,
-            )
+            ordered = {its: getattr(record, its) for its in _ORDERED}
+            facts.record = replace(facts.record, **ordered)
             if not is_written(facts):  # its file has the order, and would count as newer
                 await self._write_identity(facts)
             raise

@@ -18,7 +18,7 @@ from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
 from agent.supervise.gate import Gate
 from agent.supervise.observe import holds_the_only_copy, observe
-from agent.supervise.record import Means, note_operator, note_restarts, remember, signals_of
+from agent.supervise.record import Means, note_operator, remember, signals_of
 from agent.supervise.registry import is_written
 
 
@@ -46,44 +46,47 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
     async with facts.busy:
         if facts.gone:
             return None
-        begun, before, unit_before = boot_now(), facts.record, facts.unit
+        begun, before = boot_now(), facts.record
         registry, gate, settings = means.registry, means.gate, means.settings
         # Observe, and note what operators or its host did to its worker.
         await observe(means, facts)
+        registry.statistics.checked += 1
+        registry.statistics.check_seconds += boot_now() - begun
+        policy = allow_for(settings.config.health_policy, gate.backends.slack(facts))
+        # A session that rests as in the pass before is judged as it was, or has a whole pass.
+        here = (settings.config, facts.instance, facts.record, facts.of_wings, facts.unit)
+        if facts.rested == here and (verdict := _judge(gate, facts, policy)) == facts.verdict:
+            remember(gate, facts, verdict)
+            if facts.record is before and facts.at_rest and not facts.unsaid:
+                return _next_look(facts, verdict, policy)
         # The settings may have changed, and the host may have begun a run.
         means.seats.limit_memory(facts)
         gate.note_look(facts)
         note_operator(facts, past_us=means.operators_act_past_us)
-        if facts.observed:
-            note_restarts(facts, unit_before, facts.unit)
         # Judge; once more where the verdict's entries changed the record.
-        verdict = _judge(gate, facts)
+        verdict = _judge(gate, facts, policy)
         judged = facts.record
         remember(gate, facts, verdict)
         gate.incidents.judged(facts, verdict)
         waits = gate.ask(facts) or Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
-            verdict = _judge(gate, facts)
+            verdict = _judge(gate, facts, policy)
         facts.sentence = verdict.sentence
         note_circuit(facts, before, settings.config.reconnect.breaker)
-        registry.statistics.checked += 1
-        registry.statistics.check_seconds += boot_now() - begun
         # Record; a session that is at rest, and recorded, needs no decision.
         recorded = facts.record == facts.saved.record and not facts.unsaid and is_written(facts)
         if recorded and facts.observed and facts.at_rest:
-            return _next_look(facts, verdict, _policy(gate, facts))
+            facts.rested = here if facts.record is before else ()
+            return _next_look(facts, verdict, policy)
         if not recorded:
             await registry.save(facts)
         if verdict.state not in STARTING or verdict.health is Health.STUCK:
             gate.queues.try_ended(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
         # Decide and act.
-        plan, again = await _decide(means, facts, verdict)
+        plan, again = await _decide(means, facts, verdict, policy)
         if plan is not None:
-            # Carry it out, written down before and after.
-            await _begin(means, facts, plan)
-            outcome = await carry_out(means, facts, plan)
-            await _finish(means, facts, plan, outcome)
+            outcome = await carry_through(means, facts, plan)
             again = boot_now()
             if not plan.repair:
                 # A cause that stays (rights, disk) must not lead to a tight loop.
@@ -97,12 +100,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         return again
 
 
-def _policy(gate: Gate, facts: Facts) -> HealthPolicy:
-    return allow_for(gate.settings.config.health_policy, gate.backends.slack(facts))
-
-
-def _judge(gate: Gate, facts: Facts) -> HealthVerdict:
-    policy = _policy(gate, facts)
+def _judge(gate: Gate, facts: Facts, policy: HealthPolicy) -> HealthVerdict:
     facts.wait = gate.ask(facts) or Wait()
     if facts.wait.reason == UNREACHABLE:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
@@ -128,9 +126,9 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
     return next_deadline(facts, verdict, policy, boot_now())
 
 
-async def _decide(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:
+async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> Next:
     """Orders first, then the repair, then wanted against actual state."""
-    gate, policy = means.gate, _policy(means.gate, facts)
+    gate = means.gate
     again = _next_look(facts, verdict, policy)
     only_copy = holds_the_only_copy(facts)
     plan = None if only_copy else _plan_asked(gate, facts, verdict)
@@ -162,24 +160,48 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-async def _begin(means: Means, facts: Facts, plan: Plan) -> None:
-    """Count the try, and write it down before it happens."""
-    count = ""
+async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
+    """Count the try, carry it out, and write both down: what is done before it happens, and how it
+    went."""
+    count, config = "", means.settings.config
     if plan.repair:
         facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
-        count = _count_try(means.settings.config.reconnect, facts, plan)
-        if ActionKind.STOP in plan.actions:
-            facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
-    facts.note(
-        "repair" if plan.repair else "action",
-        f"{plan.name}: {plan.reason}{count}",
-        Category.RECONNECT if count else Category.RECOVERY,
-        **{"step" if plan.repair else "action": plan.name},
-    )
+        count = _count_try(config.reconnect, facts, plan)
+    category = Category.RECONNECT if count else Category.RECOVERY
+    kind, step = ("repair", "step") if plan.repair else ("action", "action")
+    facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
+    outcome = await carry_out(means, facts, plan)
+    before = facts.record
+    if plan.repair or plan.logs_in:
+        facts.action.refusal = outcome.detail
+        if not outcome.ok:
+            means.gate.queues.try_ended(facts.id)
+    if plan.repair:
+        failpoint("repair_done")
+        note_step(config, facts, plan, outcome)
+    elif plan.logs_in and not outcome.ok:
+        rules = config.reconnect
+        facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
+    elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
+        # The files of the pairing that ended are in the trash.
+        failpoint("renew_done")
+        facts.record = replace(facts.record, paired=False, account="")
+        if config.sessions.on_logout == "qr":
+            # It may start as one that was never paired, and show a QR.
+            facts.forgive()
+    word = "done" if outcome.ok else f"failed: {outcome.detail}"
+    sentence = f"{plan.name}: {word} in {outcome.seconds:.2f} s"
+    told = {step: plan.name, "ok": outcome.ok, "seconds": round(outcome.seconds, 3)}
+    if plan.repair:
+        told["backup"] = outcome.made
+    facts.note("repaired" if plan.repair else "outcome", sentence, category, **told)
+    note_circuit(facts, before, config.reconnect.breaker)
+    await means.registry.save(facts)
+    return outcome
 
 
 def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
@@ -202,35 +224,3 @@ def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     if not facts.lost_because or not facts.record.attempts:
         return ""
     return f" (attempt {facts.record.attempts} of {rules.attempts})"
-
-
-async def _finish(means: Means, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-    before, config = facts.record, means.settings.config
-    if plan.repair or plan.logs_in:
-        facts.action.refusal = outcome.detail
-        if not outcome.ok:
-            means.gate.queues.try_ended(facts.id)
-    if plan.repair:
-        failpoint("repair_done")
-        note_step(config, facts, plan, outcome)
-    elif plan.logs_in and not outcome.ok:
-        rules = config.reconnect
-        facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
-    elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
-        # The files of the pairing that ended are in the trash.
-        failpoint("renew_done")
-        facts.record = replace(facts.record, paired=False, account="")
-        if config.sessions.on_logout == "qr":
-            # It may start as one that was never paired, and show a QR.
-            facts.forgive()
-    word = "done" if outcome.ok else f"failed: {outcome.detail}"
-    facts.note(
-        "repaired" if plan.repair else "outcome",
-        f"{plan.name}: {word} in {outcome.seconds:.2f} s",
-        Category.RECOVERY,
-        ok=outcome.ok,
-        seconds=round(outcome.seconds, 3),
-        **({"step": plan.name, "backup": outcome.made} if plan.repair else {"action": plan.name}),
-    )
-    note_circuit(facts, before, config.reconnect.breaker)
-    await means.registry.save(facts)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,8 @@ class Pack:
         def lost(_why: str) -> None:
             self.link, self.stale = None, True
 
-        self.link = await Link.open(
-            self.host.link_path(self.name),
-            self.name,
-            self.unit.main_pid,
-            Listener(told, told, lost),
-        )
+        path, listener = self.host.link_path(self.name), Listener(told, told, lost)
+        self.link = await Link.open(path, self.name, self.unit.main_pid, listener)
         self.stale = True
 
 
@@ -131,10 +128,8 @@ def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, s
     own = places.get(id, "")
     if own and counts[own] < size:
         return own
-    number = 1
-    while counts[f"{engine}-{number}"] >= size:
-        number += 1
-    return f"{engine}-{number}"
+    names = (f"{engine}-{number}" for number in count(1))
+    return next(name for name in names if counts[name] < size)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -253,9 +248,9 @@ class Seats:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
             if self._size == 1 or len(held) > self._size:
                 await self._end(pack, f"the setting is {self._size}")
-                continue
-            for id in held:
-                self._facts[id].pack = pack.name
+            else:
+                for id in held:
+                    self._facts[id].pack = pack.name
 
     async def run(self) -> None:
         """Look after the packs until cancelled; return at once where none is wanted."""

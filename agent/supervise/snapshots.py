@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.clock import boot_now
-from agent.core.model import Category, ConnectionStatus, Health, InstanceId
+from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, going_on, log
 from agent.supervise.facts import Facts, entry, tell
@@ -30,11 +30,10 @@ AT_ONCE = 2
 T = TypeVar("T")
 
 
-TRIES = 4
-FIRST_WAIT = 0.25
+WAITS = (0.0, 0.25, 0.5, 1.0)
+"""Seconds before each try of one snapshot."""
 LOOK_EVERY = 30.0
 AFTER_FAILURE = 600.0
-NOTHING_TO_BACK_UP = "nothing, for it had no files"
 
 
 def finish_cut_short(root: Path) -> None:
@@ -89,18 +88,15 @@ class Snapshots:
             return (await self.snapshot(facts.id, why, backup=True)).name
         except WaError as error:
             if error.code in ("absent", "no_session", copies.OUTSIDE):
-                return NOTHING_TO_BACK_UP
+                return "nothing, for it had no files"
             raise
 
     async def snapshot(self, id: InstanceId, why: str, *, backup: bool = False) -> copies.Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
         facts = self.registry.get(id)
         if facts.instance.backend:
-            raise Refused(
-                f"cannot make a snapshot of {facts.id}: its session's files are on"
-                f" {facts.instance.backend}, not here",
-                code="remote",
-            )
+            cause = f"its session's files are on {facts.instance.backend}, not here"
+            raise Refused(f"cannot make a snapshot of {id}: {cause}", code="remote")
         async with self.locks[facts.id]:
             taken = await self._take_unchanged(facts, why, backup=backup)
             keep = max(self.registry.settings.config.sessions.snapshots, 1)
@@ -110,24 +106,18 @@ class Snapshots:
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
         listing = manifest.listing
-        sentence = (
-            f"snapshot {taken.name} made ({why}): {len(listing.files)} files,"
-            f" {listing.size} bytes, {manifest.state}"
-        )
+        size = f"{len(listing.files)} files, {listing.size} bytes"
+        sentence = f"snapshot {taken.name} made ({why}): {size}, {manifest.state}"
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken
 
     async def _take_unchanged(self, facts: Facts, why: str, *, backup: bool) -> copies.Snapshot:
-        wait, last, saves = FIRST_WAIT, "", True
-        for number in range(TRIES):
-            if number:
-                await asyncio.sleep(wait)
-                wait *= 2
+        last, saves = "", True
+        for wait in WAITS:
+            await asyncio.sleep(wait)
             saves = saves and await self._ask_to_save(facts, must_save=not backup)
-            record = facts.record
-            subject = copies.Subject(
-                facts.instance, record.paired, record.account, why, backup, record.needs_passkey
-            )
+            its, own = facts.instance, facts.record
+            subject = copies.Subject(its, own.paired, own.account, why, backup, own.needs_passkey)
             take = partial(copies.take_snapshot, self.root, subject)
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
@@ -138,7 +128,7 @@ class Snapshots:
                 if error.code != "changing" and not private:
                     raise
                 last = str(error)
-        raise TryLater(f"{last}; the agent tried {TRIES} times", code="changing")
+        raise TryLater(f"{last}; the agent tried {len(WAITS)} times", code="changing")
 
     async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> bool:
         """Have the engine write what it has in memory. False: it cannot, do not ask again."""
@@ -150,9 +140,8 @@ class Snapshots:
             await facts.link.call("save", {}, timeout=self.registry.settings.config.stop.save)
         except (LinkError, EngineError) as error:
             if must_save:
-                raise TryLater(
-                    f"cannot make a snapshot of {facts.id}: {error}", code="not_saved"
-                ) from error
+                words = f"cannot make a snapshot of {facts.id}: {error}"
+                raise TryLater(words, code="not_saved") from error
             as_is = "the snapshot of %s holds its files as they are on the disk: %s"
             log.info(as_is, facts.id, error, extra=about(facts.id))
             return False
@@ -254,29 +243,21 @@ class Snapshots:
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
         chosen = self.registry.settings.config.sessions
-        if not chosen.snapshots or not chosen.snapshot_interval or facts.gone:
-            return False
-        if facts.instance.backend:
-            return False  # its files are its server's
         since, last = facts.connected_since_wall, facts.last_snapshot_wall
-        well = (
-            facts.record.status is ConnectionStatus.CONNECTED
-            and facts.verdict.health is Health.HEALTHY
-            and facts.link is not None
-        )
-        if not well or since is None or now_wall - since < chosen.snapshot_stable:
-            return False
-        if boot_now() < self._not_before.get(facts.id, 0.0):
-            return False
+        wanted = chosen.snapshots and chosen.snapshot_interval and not facts.gone
+        here = facts.link is not None and not facts.instance.backend  # whose server has its files
+        well = facts.record.status is ConnectionStatus.CONNECTED and facts.verdict.healthy
+        stable = since is not None and now_wall - since >= chosen.snapshot_stable
         # A clock that was set back must not end all snapshots.
-        return last is None or not 0 <= now_wall - last < chosen.snapshot_interval
+        old = last is None or not 0 <= now_wall - last < chosen.snapshot_interval
+        waits = boot_now() < self._not_before.get(facts.id, 0.0)
+        return bool(wanted) and here and well and stable and old and not waits
 
     async def _take_by_the_clock(self, facts: Facts) -> None:
         pause = min(AFTER_FAILURE, self.registry.settings.config.sessions.snapshot_interval)
         try:
             taken = await self.snapshot(facts.id, "by the clock")
             if taken.good:
-                self._not_before.pop(facts.id, None)
                 return
             assert taken.manifest is not None
             facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"

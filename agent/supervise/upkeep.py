@@ -181,7 +181,7 @@ BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
 class Watchdog:
     def __init__(self, loop: Loop, store: Store, settings: Settings) -> None:
         self._loop, self._store, self._settings = loop, store, settings
-        self._in_time = False
+        self._in_time = True
         self._notifier = sdnotify.SystemdNotifier()
         if self._notifier.socket is not None:
             self._notifier.socket.setblocking(False)
@@ -192,16 +192,13 @@ class Watchdog:
     async def run(self) -> None:
         """Ping as long as passes complete in time; log when they do not."""
         interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
-        warned = False
         while True:
             late = await self._what_is_late(interval)
-            self._in_time = late is None
             if late is None:
                 self.say("WATCHDOG=1")
-                warned = False
-            elif not warned:
-                warned = True
+            elif self._in_time:
                 log.error("the agent sends no watchdog ping: %s", late)
+            self._in_time = late is None
             await asyncio.sleep(interval / 2)
 
     async def beat(self) -> None:
@@ -287,10 +284,9 @@ class UsageSampler:
         """Workers that began since the last look, once each; all, while a client watches."""
         now = boot_now()
         since = now - WATCHED if now < self._watched_until else 0.0
-        unseen = (its for its in self.registry.facts.values() if its.run.measured_at <= since)
-        return [
-            its for its in unseen if its.unit.runs and (since or its.unit.since <= now - SETTLED)
-        ]
+        running = (its for its in self.registry.facts.values() if its.unit.runs)
+        settled = [its for its in running if since or its.unit.since <= now - SETTLED]
+        return [its for its in settled if its.run.measured_at <= since]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
@@ -322,16 +318,11 @@ class UsageSampler:
         restarting = {its.id for its in seen if its.action.task or its.asked.restart_for}
         # A start of one member gives nothing of its pack's memory back, and in an incident a
         # restarted session would not connect.
-        restartable = {
-            its.id
-            for its in seen
-            if not (its.pack or restarting)
-            and its.record.status is ConnectionStatus.CONNECTED
-            and self.registry.gate.incidents.well(its)
-        }
-        reasons, worst = decide_memory(
-            seen, restartable, settings.memory_budget(), settings.config.memory, now
-        )
+        gate, budget = self.registry.gate, settings.memory_budget()
+        up = [its for its in seen if its.record.status is ConnectionStatus.CONNECTED]
+        own = [its for its in up if not (its.pack or restarting)]
+        restartable = {its.id for its in own if gate.incidents.well(its)}
+        reasons, worst = decide_memory(seen, restartable, budget, settings.config.memory, now)
         for id, reason in reasons.items():
             if (facts := self.registry.facts.get(id)) is None or id in restarting:
                 continue  # deleted while another one was asked

@@ -186,7 +186,7 @@ class Members:
             self._worker(parse_instance_id(held.name)).live(after=number * APART)
 
     def running(self) -> list[InstanceId]:
-        return [id for id, worker in self.all.items() if not worker.at_rest]
+        return [id for id, worker in self.all.items() if worker.status.runs]
 
     def works(self) -> dict[str, Work]:
         """The agent's calls; each answer names all members."""
@@ -204,7 +204,7 @@ class Members:
     async def hold(self, id: InstanceId) -> None:
         """Start it, unless it runs; HostError: it ended before it was ready."""
         worker = self._worker(id)
-        if worker.at_rest:
+        if not worker.status.runs:
             worker.reset_failed()  # its limit is against crash loops, not against the agent
         await worker.start()
         self.all[id] = worker  # a release that ended meanwhile forgot it
@@ -215,7 +215,7 @@ class Members:
             await worker.stop()
             with suppress(OSError):
                 (self.links / id).rmdir()
-            if worker.at_rest:
+            if not worker.status.runs:
                 del self.all[id]
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:

@@ -124,6 +124,9 @@ def test_a_configuration_is_written_checked_and_shown(
     said = capsys.readouterr().err
     assert "api.listen" in said
     assert "line 2" in said
+    file.write_text("[[webhook]]\nname = 'ops'\nurl = 'http://localhost:9/'\n")
+    assert run(["config", "check", *argv]) == 0
+    assert "webhook ops, at 127.0.0.1: it is loopback" in capsys.readouterr().err
 
 
 def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(

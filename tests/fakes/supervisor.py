@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
+from agent.config.config import Config
 from agent.core.figures import RepairStatistics
-from agent.core.incidents import Incident
 from agent.core.model import (
     UNIT_ABSENT,
     ClaimFact,
@@ -34,6 +35,8 @@ from agent.engines.catalog import remote_engines
 from agent.errors import EngineError, NotFound, Refused
 from agent.store.rows import KeyRow
 from agent.supervise.calls import COMMAND_TIMEOUT
+from agent.supervise.facts import Settings
+from agent.supervise.gate import Incidents
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
 from tests.sessions import BOOT, Desired, changed
@@ -86,7 +89,6 @@ class FakeRepairs:
     def __init__(self, house: "FakeSupervisor") -> None:
         self.house = house
         self.asked: list[tuple[str, InstanceId]] = []
-        self.active: list[Incident] = []
         self.result = result(True, False, True, "recovered", "")
 
     async def until(
@@ -129,14 +131,6 @@ class FakeRepairs:
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         self._note("reset", id)
 
-    def active_incidents(self) -> list[Incident]:
-        return self.active
-
-    def release_incident(self, group: str) -> None:
-        if not any(one.group == group for one in self.active):
-            raise NotFound(f"cannot release an incident of {group}: there is none")
-        self.active = [one for one in self.active if one.group != group]
-
     def _note(self, what: str, id: InstanceId) -> dict[str, Any]:
         self.house.view(id)
         self.asked.append((what, id))
@@ -151,6 +145,7 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
+        self.incidents = Incidents(Settings(Config()), {}, *[Mock()] * 4)
         self.sampler = FakeSampler()
         self.seats = SimpleNamespace(log_path=lambda _id: None)
         self.backends = FakeBackends(self)

@@ -8,10 +8,15 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 from agent.clock import boot_now
+from agent.config.config import Config
+from agent.core.health import HealthPolicy
 from agent.core.model import InstanceId
+from agent.supervise.facts import Settings
 from agent.supervise.loop import Loop, Wakes
 
 A, B = InstanceId("a"), InstanceId("b")
+SOON = Settings(Config(health=HealthPolicy(interval=0.05)))
+"""A pass that failed is tried again at once."""
 
 
 @asynccontextmanager
@@ -19,7 +24,7 @@ async def running(
     run_pass: Callable[[InstanceId], Awaitable[float | None]], parallel: int = 8
 ) -> AsyncIterator[tuple[Wakes, Loop]]:
     wakes = Wakes()
-    loop = Loop(wakes, run_pass, parallel=parallel, retry_after=lambda: 0.05, facts={})
+    loop = Loop(wakes, run_pass, SOON, {}, parallel)
     task = asyncio.create_task(loop.run())
     try:
         yield wakes, loop
@@ -109,14 +114,7 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
 
     slow = SimpleNamespace(instance=SimpleNamespace(backend="evo"))
     wakes, facts = Wakes(), {InstanceId(f"slow{number}"): slow for number in range(40)}
-    loop = Loop(
-        wakes,
-        run_pass,
-        parallel=2,
-        retry_after=lambda: 0.05,
-        facts=facts,
-        lane_parallel=4,
-    )
+    loop = Loop(wakes, run_pass, SOON, facts, parallel=2, lane_parallel=4)
     task = asyncio.create_task(loop.run())
     for id in facts:
         wakes.wake(id)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -12,12 +12,7 @@ from agent.errors import StoreError
 from agent.supervise.facts import Settings
 from agent.supervise.registry import Registry
 
-GATE = SimpleNamespace(
-    settings=Settings(Config()),
-    queues=SimpleNamespace(before=lambda _: None),
-    incidents=SimpleNamespace(incident_of=lambda _: None),
-    forget=lambda _: None,
-)
+GATE = Mock(settings=Settings(Config()))
 SHOP = InstanceId("shop")
 
 

@@ -1,11 +1,15 @@
 """What a pass learns: operators' own doings, drops counted once, statuses and their story."""
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from agent.clock import boot_now
 from agent.config.config import Config
 from agent.core.breaker import Breaker
 from agent.core.health import HealthPolicy, judge_health
@@ -20,12 +24,14 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
 from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.observe import note_unit
 from agent.supervise.record import note_operator, remember
-from agent.supervise.run import note_circuit
+from agent.supervise.registry import Registry
+from agent.supervise.run import carry_through, note_circuit
 
 BOOT = "boot-1"
 NOW = 1000.0
@@ -199,6 +205,14 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
 
 
+async def test_a_reconnect_and_how_it_ended_stand_under_one_category(monkeypatch) -> None:
+    monkeypatch.setattr("agent.supervise.run.carry_out", AsyncMock(return_value=Outcome(True, 1.0)))
+    it, means = facts(reason="connection_lost"), AsyncMock(settings=Settings(Config()))
+    it.lost_because = "connection_lost"
+    await carry_through(means, it, Plan("start", (ActionKind.START,), "it should run"))
+    assert [one.category for one in said(it)] == ["RECONNECT", "RECONNECT"]
+
+
 def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
     policy, it = ReconnectPolicy().breaker, facts(reason="connection_lost")
     closed = it.record
@@ -215,3 +229,23 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     note_circuit(it, before, policy)
     note_circuit(it, closed, policy)
     assert [one.kind for one in said(it)] == ["session_circuit_closed"]
+
+
+def test_a_proof_that_grew_too_old_since_the_last_pass_is_no_connection() -> None:
+    """As after a suspend of the machine, until the loop of passes turns."""
+    it = facts(status=ConnectionStatus.CONNECTED)
+    it.unit, it.verdict = RUNS, judge_health(it, HealthPolicy(), NOW)
+    registry = Registry(Mock(), Mock(settings=Settings(Config())), Path(), {it.id: it})
+    for old, status in ((60.0, "CONNECTED"), (3600.0, "RECONNECTING")):
+        it.heard(Claim(ConnectionStatus.CONNECTED, proof_age=old), boot_now())
+        assert registry.view(it.id).status == status
+
+
+def test_a_phase_that_began_under_an_agent_before_us_began_then() -> None:
+    it, loading = facts(), partial(Claim, ConnectionStatus.LOADING)
+    it.heard(loading(phase="login", still_for=170.0), 1000.0)
+    assert it.run.claim.phase_since == 830.0
+    it.heard(loading(phase="login", still_for=171.5), 1001.0)
+    assert it.run.claim.phase_since == 830.0, "once known, it is not moved by a word's delay"
+    it.heard(loading(phase="sync", still_for=0.5), 1010.0)
+    assert it.run.claim.phase_since == 1009.5

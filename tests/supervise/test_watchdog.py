@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.config.config import Config
+from agent.core.health import HealthPolicy
 from agent.core.model import InstanceId
 from agent.supervise import upkeep as subject
 from agent.supervise.facts import Settings
@@ -77,8 +78,9 @@ class Passes:
 @asynccontextmanager
 async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
     wakes = Wakes()
-    loop = Loop(wakes, passes.one, parallel=1, retry_after=lambda: 0.1, facts={})
-    watchdog = Watchdog(loop, store, Settings(Config()))
+    settings = Settings(Config(health=HealthPolicy(interval=0.1)))
+    loop = Loop(wakes, passes.one, settings, {}, parallel=1)
+    watchdog = Watchdog(loop, store, settings)
     wakes.wake(InstanceId("a"))
     tasks = [asyncio.create_task(each) for each in (loop.run(), watchdog.run())]
     try:

@@ -43,7 +43,7 @@ async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
     await eventually(lambda: agent.status("b"), "CONNECTED")
     session, elsewhere = folder / "session", agent.state / "elsewhere"
     await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.machine.worker("a").at_rest)
+    await eventually(lambda: not agent.machine.worker("a").status.runs)
     session.rename(elsewhere)
     session.symlink_to(elsewhere)
     before = sorted(path.name for path in elsewhere.iterdir())

@@ -20,7 +20,7 @@ async def waits_in(agent, eventually) -> tuple[bytes, list[str]]:
     status, archive = await send(agent, f"/api/instance/{ID}/export")
     assert status == 200, archive
     await agent.do("POST", f"/api/instance/{ID}/stop")
-    await eventually(lambda: agent.machine.worker(ID).at_rest)
+    await eventually(lambda: not agent.machine.worker(ID).status.runs)
     status, answer = await agent.ask("POST", PATH, ORDER, KEY)
     assert status == 202, answer
     return archive, [answer["id"], await say(agent, "and more")]

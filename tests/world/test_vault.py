@@ -228,7 +228,7 @@ async def test_a_deletion_that_was_cut_off_is_finished_by_the_next_agent(agent, 
         return (await agent.ask("GET", "/api/instance/a"))[0] == 404
 
     await eventually(gone)
-    assert agent.machine.worker("a").at_rest
+    assert not agent.machine.worker("a").status.runs
     (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
     await agent.do("POST", f"/api/trash/{retired['name']}/restore", {})
     assert session_of(agent)["account"] == account

@@ -337,14 +337,14 @@ def _place(
 
 async def incidents(call: Call) -> Json:
     """Failures that many instances have in common."""
-    active = call.supervisor.repairs.active_incidents()
+    active = call.supervisor.incidents.active.values()
     return {"incidents": [present.show_incident(incident) for incident in active]}
 
 
 async def release_incident(call: Call) -> Json:
     """Let the members of an incident try again."""
     group = call.request.match_info["group"]
-    call.supervisor.repairs.release_incident(group)
+    call.supervisor.incidents.release_at_once(group)
     return {"released": group}
 
 

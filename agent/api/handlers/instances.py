@@ -33,7 +33,7 @@ from agent.core.recovery.repair import RecoveryKind
 from agent.core.words import ADOPTED, ID_PATTERN, ConnectionStatus, InstanceId, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.redaction import redact
-from agent.supervise.calls import COMMAND_TIMEOUT
+from agent.supervise.calls import COMMAND_TIMEOUT, must_be_confirmed
 from agent.vault.folder import SESSION, Folder, open_instance
 from agent.vault.snapshots import Snapshot
 
@@ -164,7 +164,7 @@ async def delete(call: Call) -> Json:
     """
     id, instance, repair = call.id, call.view.instance, call.view.repair
     passkey = call.body.get("confirm_passkey", "")
-    call.supervisor.orders.must_confirm_passkey(id, "delete", passkey)
+    must_be_confirmed(call.view, "delete", confirmed=True, passkey=passkey)
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         also_remote = call.query.get("remote", False)

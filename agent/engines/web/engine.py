@@ -78,7 +78,7 @@ def write_mark(folder: Path, mark: Mark) -> None:
 
 
 class Intake:
-    """One session's; does nothing where nobody keeps what arrives."""
+    """Takes in what arrives in one session, where messages are kept."""
 
     def __init__(
         self,

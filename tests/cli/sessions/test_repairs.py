@@ -70,7 +70,8 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
 async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
     assert (await cli("incidents")).out == "no incidents\n"
     since = time.clock_gettime(time.CLOCK_BOOTTIME) - 5
-    house.supervisor.repairs.active = [Incident("sandbox", "phase_sync", since, [InstanceId("a")])]
+    found = Incident("sandbox", "phase_sync", since, [InstanceId("a")])
+    house.supervisor.incidents.active["sandbox"] = found
     assert "phase_sync on 1 instances of sandbox" in (await cli("incidents")).out
     assert (await cli("incidents", "release", "sandbox")).status == 0
     assert (await cli("incidents", "release", "sandbox")).status == 3

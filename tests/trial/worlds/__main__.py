@@ -332,7 +332,7 @@ class World:
     def must_be_stopped(self) -> None:
         for id, member in self.agent.machine.known().items():
             since = self.stopped.get(id, math.inf)
-            if not member.at_rest and asyncio.get_running_loop().time() > since + STOP_WITHIN:
+            if member.status.runs and asyncio.get_running_loop().time() > since + STOP_WITHIN:
                 raise Wrong(f"{id} runs, and an operator had stopped it")
 
     def must_keep_rules(self) -> None:
