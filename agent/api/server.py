@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from agent.api.http import auth
+from agent.api.http import auth, connection
 from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain_path, read_call
 from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
@@ -152,13 +152,13 @@ class Server:
         self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
         self._listening: list[asyncio.Server] = []
-        self._entrance = auth.Entrance(head_seconds=parts.section.head_timeout)
+        self._entrance = connection.Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
         self._runner = web.AppRunner(build_app(parts), shutdown_timeout=15.0)
 
-    def _connect(self) -> auth.Connection:
+    def _connect(self) -> connection.Connection:
         assert self._runner.server is not None
-        return auth.Connection(
+        return connection.Connection(
             self._entrance,
             self._runner.server,
             loop=asyncio.get_running_loop(),
@@ -275,7 +275,7 @@ def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
         if len(request.headers.getall(name, ())) > 1:
             raise InvalidRequest(f"cannot take two {name} headers: send one", field=name)
-    if not auth.connection_of(request).local:
+    if not connection.connection_of(request).local:
         _check_host(request, allowed_hosts)
     _check_origin(request)
 
@@ -291,7 +291,7 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
             code="invalid_host",
         )
     # An address of this machine (not a name) cannot be rebound.
-    here = auth.connection_of(request).here.partition("%")[0]
+    here = connection.connection_of(request).here.partition("%")[0]
     if name not in allowed_hosts and name != here and not is_loopback(name):
         cause = "add it to allowed_hosts in [api]"
         raise Forbidden(
@@ -373,7 +373,7 @@ def _front_door(parts: Parts) -> Middleware:
                     caller = auth.identify(request, section, parts.ring)
                 finally:  # a client without rights waits for its turn, also to be refused
                     holder = caller.key or caller.name if caller is not auth.ANONYMOUS else ""
-                    await auth.connection_of(request).admit(holder)
+                    await connection.connection_of(request).admit(holder)
                 check_entrance(request, hosts)
                 request[auth.CALLER] = caller
                 answered = await handler(request)

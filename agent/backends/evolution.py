@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors, log
+from agent import clock, errors, files, log
 from agent.backends.backend import Look, Seat
 from agent.backends.evolution_calls import EvolutionCalls, Live, folder_name
 from agent.backends.evolution_session import EvolutionSession
@@ -23,7 +23,6 @@ from agent.backends.http import Http, ServerDown, cannot, read_json
 from agent.config.config import BackendDeclaration
 from agent.core.words import Address, RemoteSession, ServerClaim
 from agent.engines import base, tasks, whatsapp
-from agent.files import make_folder, write_whole
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
@@ -478,13 +477,13 @@ class Session:
 
     # files
 
-    def _write(self, files: Mapping[str, bytes | None]) -> None:
+    def _write(self, contents: Mapping[str, bytes | None]) -> None:
         """None removes a file. EngineError if a file cannot be written: delete nothing then."""
         try:
-            make_folder(self.folder)
-            for name, content in files.items():
+            files.make_folder(self.folder)
+            for name, content in contents.items():
                 if content is not None:
-                    write_whole(self.folder / name, content)
+                    files.write_whole(self.folder / name, content)
                 else:
                     (self.folder / name).unlink(missing_ok=True)
         except OSError as error:

@@ -147,13 +147,12 @@ def check_config(options: Options) -> int:
 
 def show_config(options: Options) -> int:
     """Show every setting."""
-    from agent.config.config import render_config, tables_of, without_secrets
-    from agent.config.load import load_config
+    from agent.config import config, load
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
-    config = without_secrets(load_config(path, os.environ, overrides=given))
-    text = render_config(config, only_changed=False).rstrip()
-    return options.print(tables_of(config), text)
+    shown = config.without_secrets(load.load_config(path, os.environ, overrides=given))
+    text = config.render_config(shown, only_changed=False).rstrip()
+    return options.print(config.tables_of(shown), text)
 
 
 def init_config(options: Options) -> int:
@@ -161,13 +160,12 @@ def init_config(options: Options) -> int:
 
     --force: replace a file
     """
-    from agent.config.config import render_config
-    from agent.config.load import load_config
+    from agent.config import config, load
     from agent.vault.folder import explain
 
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.
-    config = load_config(None, {}, overrides=given_settings(options))
+    text = config.render_config(load.load_config(None, {}, overrides=given_settings(options)))
     if target.exists() and not options.force:
         raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
     try:
@@ -175,7 +173,7 @@ def init_config(options: Options) -> int:
         mode = 0o644 if before is None else before.st_mode & 0o777
         group = None if before is None else before.st_gid
         # Written in place, a full disk or a kill would leave half a file.
-        files.write_whole(target.resolve(), render_config(config).encode(), mode=mode, group=group)
+        files.write_whole(target.resolve(), text.encode(), mode=mode, group=group)
     except OSError as error:
         raise explain("write", target.resolve(), error) from error
     done = f"{target} written; check it with: wa-agent config check --config {target}"

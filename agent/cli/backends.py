@@ -42,8 +42,7 @@ def add_backend(options: Options) -> int:
     --adopt NAME…: sessions that become instances; '*' = all
     --config FILE: agent.toml
     """
-    from agent.config.config import key_fault, read_secret
-    from agent.config.load import add_rows
+    from agent.config import config, load
 
     path = config_path(options.config, os.environ)
     if path is None:
@@ -52,7 +51,7 @@ def add_backend(options: Options) -> int:
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())
         try:
-            read_secret(values["key_file"], "--key-file", "key_file", key_fault)
+            config.read_secret(values["key_file"], "--key-file", "key_file", config.key_fault)
         except ConfigError as error:
             # A file that only the agent may read is left to it.
             if not isinstance(error.__cause__, PermissionError):
@@ -61,7 +60,7 @@ def add_backend(options: Options) -> int:
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
     client, doing = options.client, f"add backend {options.backend} to"
-    add_rows(path, lines, env=os.environ, what=doing)
+    load.add_rows(path, lines, env=os.environ, what=doing)
     client.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return options.print(wanted, done)

@@ -340,10 +340,9 @@ class Options(argparse.Namespace):
         """On a terminal the words stand there until the block is done."""
         if self.json or not words or not sys.stderr.isatty():
             return nullcontext()
-        from rich.console import Console
-        from rich.text import Text
+        from rich import console, text
 
-        return Console(stderr=True).status(Text(clean(words)))
+        return console.Console(stderr=True).status(text.Text(clean(words)))
 
 
 Run = Callable[[Options], int]

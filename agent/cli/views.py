@@ -261,8 +261,7 @@ def tone_of(instance: dict[str, Any]) -> str:
 
 
 def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
-    from rich.console import Group
-    from rich.text import Text
+    from rich import console, text
 
     tones = [tone_of(row) for row in rows]
     counts = Counter(tones)
@@ -271,8 +270,8 @@ def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
     # The others have no place in a window of 80 columns.
     columns = {head: it for head, it in COLUMNS.items() if head not in ("ENGINE", "ENABLED")}
     table = Table(rows, columns).drawn([_STYLES[tone] for tone in tones])
-    notice = [Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
-    return Group(Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)
+    notice = [text.Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
+    return console.Group(text.Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)
 
 
 def _watch(client: Client) -> int:

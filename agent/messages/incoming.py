@@ -21,9 +21,8 @@ from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from agent import clock, errors
+from agent import clock, errors, files
 from agent.engines.base import Engine, LoadsMedia, new_sha256
-from agent.files import failpoint, open_plain, write_whole
 from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
 from agent.messages.record import LONGEST_WORD, MESSAGE, PRIVATE, encode, gap, read, show
 
@@ -172,8 +171,8 @@ class Incoming:
                 "update state set newest = ?, count = count + ?, bytes = bytes + ?",
                 (cursor - 1, cursor - self._next, size),
             )
-            failpoint("before_commit")
-        failpoint("after_commit")
+            files.failpoint("before_commit")
+        files.failpoint("after_commit")
         new, self._next = cursor > self._next, cursor
         return cursor - 1 if new else 0
 
@@ -524,7 +523,7 @@ class OutFiles:
         """Keep a file that came as base64; on the disk when this returns."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(self.folder / name, base64.b64decode(content))
+            files.write_whole(self.folder / name, base64.b64decode(content))
         except OSError as error:
             why = f"cannot keep the file of a message in {self.folder}: {error.strerror}"
             full = error.errno in (28, 122)
@@ -547,7 +546,7 @@ def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
     OSError: it is gone, or is not what the worker said: another user made it."""
     if not _NAME.fullmatch(name) or (folder / MEDIA_FOLDER).is_symlink() or folder.is_symlink():
         raise OSError(22, "its worker names no file of its own", name)
-    file = open_plain(folder / MEDIA_FOLDER / name)
+    file = files.open_plain(folder / MEDIA_FOLDER / name)
     if os.fstat(file.fileno()).st_size != size:
         file.close()
         raise OSError(22, "it has another size", name)
@@ -587,9 +586,9 @@ def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
     """Files that lived their day go, then the oldest until all fit; a kill's halves go as well."""
     with os.scandir(folder) as found:
         entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
-    files = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
-    whole, now = sum(size for _, size, _ in files), time.time()
-    for loaded, size, path in files:
+    kept = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
+    whole, now = sum(size for _, size, _ in kept), time.time()
+    for loaded, size, path in kept:
         half = path.suffix == _PART_ENDS and now - loaded > LONGEST
         if path != coming and (now - loaded > LIVES or half or whole > most):
             path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from agent.clock import boot_now
+from agent import clock, errors, files
 from agent.config.config import Config
 from agent.core.crypto import note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
@@ -17,17 +17,13 @@ from agent.core.recovery.pairing import Case, may_repair_end_it
 from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
-from agent.errors import EngineError, LinkError, VaultError, WaError
-from agent.files import failpoint
 from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
+from agent.vault import identity, restore, snapshots
 from agent.vault.folder import unless_unusable
 from agent.vault.folders import list_trash, retire
-from agent.vault.identity import create
-from agent.vault.restore import carried, give_back, note_own_files
-from agent.vault.snapshots import newest_good
 from agent.vault.tree import inspect
 
 CALL_TIMEOUT = 15.0
@@ -41,7 +37,7 @@ BURST = 1.0
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """A failure of host, worker or disk is not raised: it is the outcome."""
-    begun, made, detail, refusal = boot_now(), "", "", ""
+    begun, made, detail, refusal = clock.boot_now(), "", "", ""
     task = asyncio.create_task(_do_all(means, facts, plan), name=plan.name)
     facts.action.task = task  # a stop may cancel it
     try:
@@ -52,16 +48,16 @@ async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
             detail = "interrupted"
         else:
             made = task.result()
-    except WaError as error:
+    except errors.WaError as error:
         detail = str(error) or type(error).__name__
-        refusal = (error.code or "") if isinstance(error, EngineError) else ""
+        refusal = (error.code or "") if isinstance(error, errors.EngineError) else ""
     finally:
         # A cancelled plan ends before its pass: the code that closes all workers later must see
         # what it had asked of the host.
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         facts.action.task = None
-    return Outcome(not detail, boot_now() - begun, detail, refusal, made)
+    return Outcome(not detail, clock.boot_now() - begun, detail, refusal, made)
 
 
 async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
@@ -90,11 +86,11 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             await means.seats.stop(facts)
             facts.unit = await means.seats.status(facts)
             if plan.repair:
-                failpoint("repair_stopped")
+                files.failpoint("repair_stopped")
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
             await _call(facts, kind, max(means.settings.config.health.timeout, CALL_TIMEOUT))
             if kind is ActionKind.DISCONNECT:
-                failpoint("repair_disconnected")
+                files.failpoint("repair_disconnected")
         case ActionKind.SET_ASIDE:
             return await _set_aside(means, facts, plan)
         case ActionKind.RESTORE:
@@ -142,10 +138,10 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
             # The worker has stopped: what was said of its files can be checked.
             await _look_at_files(means, facts)
             if plan.proof is not None and not plan.proof.stands(facts.folder.files):
-                raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
+                raise errors.VaultError(f"cannot clean up {facts.id}: its files are whole again")
         facts.forgive(paired=False, account="")
         await means.registry.save(facts)
-        failpoint("cleanup_reset")
+        files.failpoint("cleanup_reset")
     if facts.instance.backend:
         return ""  # its server took the keys away itself, and keeps nothing here
     why = "cleaned up" if plan.repair else f"the pairing ended: {facts.record.reason}"
@@ -171,19 +167,19 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     counts = facts.counters.by_word["key_regenerations"]
     try:
         await _call(facts, "regenerate_keys", limit, peers=list(peers))
-    except WaError as error:
+    except errors.WaError as error:
         counts["failed"] += error.code != ladder.NOTHING_TO_REMOVE  # else the keys are new already
         raise
     counts["done"] += 1
     # Without a peer the engine took out damaged records, on a server it always does: errors
     # that named no peer.
     unnamed = ("",) if facts.instance.backend or not peers else ()
-    facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), boot_now())
+    facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), clock.boot_now())
 
 
 async def _call(facts: Facts, do: str, timeout: float, **arguments: object) -> None:
     if facts.link is None:
-        raise LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
+        raise errors.LinkError(f"cannot {do} {facts.id}: its worker does not answer", code="gone")
     await facts.link.call(do, arguments, timeout=timeout)
 
 
@@ -193,16 +189,16 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
     Its worker does not run; the caller writes down what must outlive a kill in between. Repeating
     it does no harm: an earlier agent may have done a part.
     """
-    with carried(root, facts.id):
+    with restore.carried(root, facts.id):
         if (root / facts.id).exists():
             with unless_unusable():  # a folder that cannot be read goes as it is
-                note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
+                restore.note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
             name = retire(root, facts.id, why).name
         else:
             name = next((it.name for it in list_trash(root) if it.id == facts.id), "nothing")
-        failpoint("set_aside")
-        create(root, facts.instance)
-        if back := give_back(root, facts.id):
+        files.failpoint("set_aside")
+        identity.create(root, facts.instance)
+        if back := restore.give_back(root, facts.id):
             words = "%d files or folders are none of the pairing that ended, and stay: %s"
             log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
     return name
@@ -259,7 +255,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         facts.repair = repair
         if repair != before:
             await registry.save(facts)
-        return None, boot_now() + max(decision.not_before_wall - now_wall, 0.0)
+        return None, clock.boot_now() + max(decision.not_before_wall - now_wall, 0.0)
     if not repair.over:
         # Before it begins, only failures of others that it has seen count.
         facts.repair = replace(before, calm=repair.calm)
@@ -284,7 +280,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
     if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
         facts.next_probe = facts.next_deep = 0.0
         if outcome.ok:
-            facts.begin_again(boot_now())
+            facts.begin_again(clock.boot_now())
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
     if outcome.ok and kind in ladder.UNPAIRING:
@@ -295,7 +291,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
             # only after its own try that new keys with them are not to be had.
             tried = repair.regenerated and not repair.resumed
             peers = failing_peers(facts, config.crypto) if tried else ()
-            facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
+            facts.crypto = note_regenerated(facts.crypto, (*peers, ""), clock.boot_now())
         # Old errors prove nothing about a new session.
         facts.crypto = replace(facts.crypto, errors=())
     if repair is not None:
@@ -309,7 +305,7 @@ def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wa
     if facts.repair:
         facts.repair = facts.repair.outlive(healthy=verdict.healthy)
     policy, away_since = registry.settings.config.recovery, facts.folder.away_since
-    if away_since is not None and boot_now() - away_since < policy.suspect_settle:
+    if away_since is not None and clock.boot_now() - away_since < policy.suspect_settle:
         return False  # the folder that was moved away may come back: its place must be free
     released = registry.gate.incidents.released_wall(facts)
     if not ladder.wants_repair(verdict, facts.repair, policy, now_wall, released_wall=released):
@@ -322,7 +318,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     gate, crypto = registry.gate, registry.settings.config.crypto
     newest, readable = None, False
     with going_on():
-        newest = await asyncio.to_thread(newest_good, registry.root, facts.id)
+        newest = await asyncio.to_thread(snapshots.newest_good, registry.root, facts.id)
         readable = True
     begun_wall = facts.repair.started_wall if facts.repair else time.time()
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict

@@ -11,12 +11,8 @@ from typing import Any
 
 from agent.backends.backend import Seat
 from agent.config.config import Config
-from agent.core.admission import StartPolicy
-from agent.core.figures import PerMinute
-from agent.core.memory import memory_budget
-from agent.core.model import ClaimFact, Health, Instance, JournalEntry, SessionRecord
+from agent.core import admission, figures, memory, model, session
 from agent.core.reasons import Permanence, reason_of
-from agent.core.session import Session
 from agent.core.words import BEHIND, Category, Claim, ConnectionStatus
 from agent.engines.catalog import entry_of
 from agent.host.machine import machine_memory
@@ -76,8 +72,8 @@ class SavedFacts:
 
     identity: Identity | None = None
     """Content of the identity file; None = not read or written yet."""
-    instance: Instance | None = None
-    record: SessionRecord | None = None
+    instance: model.Instance | None = None
+    record: model.SessionRecord | None = None
     """The rows in the database, as they were last written; None = not written yet."""
     unwritten: str = ""
     """Why its identity file could not be written last; "" = it could."""
@@ -86,7 +82,7 @@ class SavedFacts:
 
 
 @dataclass(slots=True)
-class Facts(Session):
+class Facts(session.Session):
     """A session with what only the running agent has of it: its link, tasks, locks and orders.
     Callbacks of the link and the host write here and wake the loop; the pass reads."""
 
@@ -119,7 +115,7 @@ class Facts(Session):
     """The ending that was counted last."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
-    crypto_lines: PerMinute = field(default_factory=PerMinute)
+    crypto_lines: figures.PerMinute = field(default_factory=figures.PerMinute)
     """Lines about crypto errors in the log: a flood must not end the process by its log."""
     hour_wall: float = 0.0
     hour_messages: int = 0
@@ -130,7 +126,7 @@ class Facts(Session):
     """When it last failed with each code that others may share."""
     succeeded_at: float = NEVER
     """When it last connected."""
-    unsaid: list[JournalEntry] = field(default_factory=list)
+    unsaid: list[model.JournalEntry] = field(default_factory=list)
     """Entries for the journal, which the next save writes."""
 
     def note(
@@ -162,7 +158,7 @@ class Facts(Session):
         grew = before is not None and (claim.progress or 0.0) > (last or 0.0)
         phase_since = before.phase_since if before and same_phase else begun
         progress_since = now if grew else progressed
-        self.run.claim = ClaimFact(claim, now, since, phase_since, progress_since)
+        self.run.claim = model.ClaimFact(claim, now, since, phase_since, progress_since)
         connected = claim.status is ConnectionStatus.CONNECTED and not same_status
         if connected and not self.instance.backend:
             # It has just connected: probed at once, and deep, for its proof and for parts that its
@@ -202,7 +198,7 @@ class Settings:
     def take(self, config: Config) -> None:
         self.config, self.read_wall, self.refused = config, time.time(), False
 
-    def start_policy(self, *, remote: bool) -> StartPolicy:
+    def start_policy(self, *, remote: bool) -> admission.StartPolicy:
         """A start on a backend begins no process here; the budget of logins is the machine's."""
         here = self.config.start_policy(os.cpu_count() or 1)
         return replace(here, stagger=0.0, parallel=REMOTE_STARTS) if remote else here
@@ -228,7 +224,7 @@ class Settings:
         return shared and min((shared, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
-        return memory_budget(machine_memory()[0], self.config.memory)
+        return memory.memory_budget(machine_memory()[0], self.config.memory)
 
 
 MEMORY = 96 << 20
@@ -248,11 +244,11 @@ _MEANT = frozenset({"stopped", "disabled", "masked", "waiting_for_scan", "qr_idl
 
 def entry(
     facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION, **detail: Any
-) -> JournalEntry:
-    return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
+) -> model.JournalEntry:
+    return model.JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
-def is_trouble(entry: JournalEntry) -> bool:
+def is_trouble(entry: model.JournalEntry) -> bool:
     """True if the log has it as a warning: a session goes down, is stuck, banned, given up, or its
     circuit opens."""
     detail, code = entry.detail, str(entry.detail.get("reason", ""))
@@ -263,11 +259,11 @@ def is_trouble(entry: JournalEntry) -> bool:
     if entry.kind == "status":
         return detail.get("before") == ConnectionStatus.CONNECTED or reason_of(code).hopeless
     lasts = reason_of(code).permanence not in (Permanence.RETRY, Permanence.AT_ONCE)
-    bad = detail.get("verdict") in (Health.STUCK, Health.CORRUPTED)
+    bad = detail.get("verdict") in (model.Health.STUCK, model.Health.CORRUPTED)
     return entry.kind == "verdict" and (bad or lasts)
 
 
-def tell(entry: JournalEntry) -> None:
+def tell(entry: model.JournalEntry) -> None:
     level = logging.WARNING if is_trouble(entry) else logging.INFO
     bound(entry.category, entry.instance, __name__).log(level, "%s", entry.sentence)
 
@@ -279,7 +275,7 @@ class Notes:
         self._store = store
         self._under_way: set[asyncio.Future[None]] = set()
 
-    def write(self, said: JournalEntry) -> None:
+    def write(self, said: model.JournalEntry) -> None:
         task = asyncio.ensure_future(self._store.note(said))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

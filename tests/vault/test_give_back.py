@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.supervise import act
 from agent.supervise.facts import Facts
-from agent.vault import restore
+from agent.vault import identity, restore
 from tests.moving.conftest import creds, keys_of, write_folder
 
 SHOP = InstanceId("shop")
@@ -15,7 +15,7 @@ SHOP = InstanceId("shop")
 def told(root: Path) -> Facts:
     """A session with orders beside its store."""
     account = creds()["me"]["id"].split(":")[0]
-    act.create(root, Instance(SHOP, "program", True, {"program": "bot"}, 1.0))
+    identity.create(root, Instance(SHOP, "program", True, {"program": "bot"}, 1.0))
     session = root / SHOP / "session"
     write_folder(session / "auth_info_baileys", keys_of())
     (session / "orders.sqlite").write_text("orders")

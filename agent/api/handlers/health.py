@@ -167,12 +167,8 @@ def system_figures(call: Call) -> dict[str, Any]:
     views = call.supervisor.views()
     machine = call.parts.metrics.machine.values()
     links = sum(view.linked for view in views.values())
-    failed, done = (
-        sum(
-            call.parts.windows.rise(id, name, 5 * troubles.MINUTE, clock.boot_now()) for id in views
-        )
-        for name in ("errors", "done")
-    )
+    rise, past, now = call.parts.windows.rise, 5 * troubles.MINUTE, clock.boot_now()
+    failed, done = (sum(rise(id, name, past, now) for id in views) for name in ("errors", "done"))
     return {
         "totalMemory": machine.get("wa_host_memory_total_bytes"),
         "usedMemory": machine.get("wa_host_memory_used_bytes"),

@@ -145,9 +145,8 @@ async def details(call: Call) -> Json:
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
-    shown["events"] = [
-        session.show_event(e) for e in await call.supervisor.history(call.id, limit=20)
-    ]
+    history = await call.supervisor.history(call.id, limit=20)
+    shown["events"] = [session.show_event(entry) for entry in history]
     return shown
 
 

@@ -154,12 +154,11 @@ class ClientLife:
         on_event, on_end = self._hear, self._ended
         if self._join is not None:
             return await self._join(on_event, on_end)
-        from agent.engines.baileys.client import Client
-        from agent.engines.baileys.node import find_node, find_packages
+        from agent.engines.baileys import client, node
 
         # ConfigError says what is missing, and the next try looks again.
-        node = await asyncio.to_thread(find_node)
-        return await Client.start(node, find_packages(self._cache), on_event, on_end)
+        found, packages = await asyncio.to_thread(node.find_node), node.find_packages(self._cache)
+        return await client.Client.start(found, packages, on_event, on_end)
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if event.get("event") != "keep":

@@ -8,9 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent import errors, redaction
+from agent import errors, files, redaction
 from agent.engines.baileys.rules import KEY_KINDS, REMOVED, UNREADABLE, read_key_file
-from agent.files import sync
 
 # Which of a session's keys belong to one peer, by the names that Baileys gives them. The same names
 # are files (`/` as `__`, `:` as `-`, `.json` at the end) and Redis suffixes.
@@ -116,7 +115,7 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         for name in names:
             (folder / name).rename(shelf / name)
         for changed in (shelf, folder):
-            sync(changed)
+            files.sync(changed)
     except OSError as error:
         raise errors.EngineError(
             f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
@@ -179,8 +178,8 @@ def _keep_newest(shelves: Path) -> None:
     sets = sorted(path for path in shelves.iterdir() if _SET.fullmatch(path.name))
     for old in sets[:-KEPT]:
         with suppress(OSError):  # no failure: the next set tries again
-            files = list(old.iterdir())
-            if all(_PEERS_KEY.fullmatch(file.name) and not file.is_symlink() for file in files):
-                for file in files:
+            left = list(old.iterdir())
+            if all(_PEERS_KEY.fullmatch(file.name) and not file.is_symlink() for file in left):
+                for file in left:
                     file.unlink()
                 old.rmdir()

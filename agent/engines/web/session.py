@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agent import clock, errors
+from agent import clock, errors, files
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
 from agent.engines.base import origin_of
 from agent.engines.tasks import Tasks, cancel, runs
@@ -27,7 +27,6 @@ from agent.engines.web import rules
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser, Program
 from agent.engines.web.view import FRESH_PAGE, LOOK, REASON_OF, SessionView, place_of
-from agent.files import sync, write_whole
 
 Status = ConnectionStatus
 log = logging.getLogger(__name__)
@@ -92,7 +91,7 @@ def make_durable(session: Path, progress: Callable[[], None]) -> None:
         for path in [folder, *(folder.rglob("*") if part != "Default" else folder.glob("*"))]:
             with suppress(OSError):  # gone since it was listed
                 if path.is_file() or path.is_dir():
-                    sync(path)
+                    files.sync(path)
         progress()
 
 
@@ -127,7 +126,7 @@ def read_note(session: Path) -> Note:
 
 
 def write_note(session: Path, note: Note) -> None:
-    write_whole(session / rules.NOTE, json.dumps({"version": 1, **asdict(note)}).encode())
+    files.write_whole(session / rules.NOTE, json.dumps({"version": 1, **asdict(note)}).encode())
 
 
 def keep_page(session: Path, version: str, document: str) -> None:
@@ -136,7 +135,7 @@ def keep_page(session: Path, version: str, document: str) -> None:
         return
     folder = session / _PAGES
     folder.mkdir(mode=0o700, exist_ok=True)
-    write_whole(folder / f"{version}.html", document.encode())
+    files.write_whole(folder / f"{version}.html", document.encode())
     _keep_newest(folder, "*.html", _PAGES_KEPT)
 
 
@@ -163,17 +162,17 @@ def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | N
     folder.mkdir(mode=0o700, exist_ok=True)
     name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     path = folder / f"{name}.json"
-    write_whole(path, json.dumps(dict(facts), indent=1).encode())
+    files.write_whole(path, json.dumps(dict(facts), indent=1).encode())
     if picture is not None:
-        write_whole(folder / f"{name}.jpg", picture)
+        files.write_whole(folder / f"{name}.jpg", picture)
     for kind in ("*.json", "*.jpg"):
         _keep_newest(folder, kind, _DIAGNOSTICS_KEPT)
     return path
 
 
 def _keep_newest(folder: Path, pattern: str, count: int) -> None:
-    files = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
-    for path in files[:-count]:
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+    for path in found[:-count]:
         path.unlink(missing_ok=True)
 
 
