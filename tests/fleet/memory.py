@@ -95,7 +95,7 @@ class Line:
             held = max(0.0, self.draw.uniform(-self.late, self.late))
         if held is None:
             answer = self.memory.commit(same, then, otherwise)
-            await self._travel(MayHaveHappened("cut off"))
+            await self._travel(MayHaveHappened)
             return answer
         deliver = self.memory.commit, same, then, otherwise
         asyncio.get_running_loop().call_later(held, *deliver)
@@ -123,9 +123,9 @@ class Line:
         await self._travel()
         self.memory.compacted = revision
 
-    async def _travel(self, error: StoreAway = StoreAway("cut off")) -> None:
+    async def _travel(self, error: type[StoreAway] = StoreAway) -> None:
         if self.cut:
-            await self._gone(error)
+            await self._gone(error("cut off"))
         await asyncio.sleep(self.draw.uniform(0.001, 0.05))
         await self.thawed.wait()
 
