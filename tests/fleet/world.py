@@ -73,7 +73,7 @@ class Clock(BootClock):
 class Host:
     """A Runner. Workers of it share one lease, and each ends by its fence."""
 
-    fenced = True
+    fenced, fleet = True, FLEET
     keeper_class = Keeper
     change: Callable[..., Any] = staticmethod(lambda same, _: same)
 
@@ -84,7 +84,7 @@ class Host:
         self.clock = Clock(
             1 + world.draw.uniform(-0.02, 0.02), world.draw.random() * 9e3, self.thawed
         )
-        self.line = Line(world.memory, world.draw, self.thawed, change=self.change)
+        self.line: Any = Line(world.memory, world.draw, self.thawed, change=self.change)
         self.workers, self.ending = dict[str, int](), set[str]()
         self.until = 0.0
         self._fence: asyncio.TimerHandle | None = None
@@ -96,7 +96,7 @@ class Host:
         keys, draw = self.world.keys, random.Random(self.world.draw.random())
         self.keeper = self.keeper_class(
             *(self.line, keys, self.name),
-            **{"fleet": FLEET, "runner": self, "path": self.disk / "agent.json"},
+            **{"fleet": self.fleet, "runner": self, "path": self.disk / "agent.json"},
             **{"boot": self.boot, "clock": self.clock, "draw": draw},
         )
         self._agent = asyncio.create_task(self.keeper.run())
