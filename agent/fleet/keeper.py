@@ -185,9 +185,12 @@ class Keeper:
     async def hand_over(self, id: str, target: str) -> bool:
         """End the session here and give it to `target`. True if it is the target's now; False if
         it stays and runs here again."""
-        seen = self.view.sessions.get(id)
-        if seen is None or seen.record.machine != self.name or id in self._leaving or self.halted:
+        there = self.view.machines.get(target)
+        if id not in self.view.owned(self.name) or id in self._leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
+        if there is None or there.record.lost:
+            raise TryLater(f"cannot hand over {id}: machine {target} is lost or not known")
+        seen = self.view.sessions[id]
         self._leaving.add(id)
         try:
             await self.runner.end({id})
@@ -209,17 +212,19 @@ class Keeper:
             self._past = replace(self._past, boot="")
         past, stood = self._past, None
         while True:
-            with suppress(StoreAway):
+            try:
                 answer = await self.store.read(Get(self._own))
                 pair = next(iter(answer.found[0]), Pair(self._own, b"", 0))
                 now = self.clock.now()
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
-                found = decoded(pair.value, Machine) if pair.value else None
+                found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
                 how = how_to_begin(past, found, self._boot, now - stood[1], self.fleet.ttl)
                 if how is not None:
                     break
                 self._note(f"machine {self.name} may run elsewhere: `wa-agent fleet rename`")
+            except StoreAway as error:
+                self._note(str(error))
             await self.clock.sleep(self.fleet.renew_every)
         if how is not Begin.CONTINUES:
             await self.runner.end_all()
@@ -281,7 +286,7 @@ class Keeper:
     async def _refused(self, pair: Pair | None) -> bool:
         """The own record is not the one that this machine knew."""
         found = decoded(pair.value, Machine) if pair else Machine(agent=self._agent)
-        if found.lost or found.agent != self._agent:
+        if found is None or found.lost or found.agent != self._agent:
             return False
         begun = self._unanswered.get(found.word)
         if pair is not None and begun is not None:
@@ -319,6 +324,11 @@ class Keeper:
         if self.clock.now() < self.until:
             self.runner.extend(self.until)
 
+    def _may_move(self) -> bool:
+        """A clone that has just won this machine's record may not even give a session away: the
+        original runs it for up to a renewal more."""
+        return self._may_start() and not self.halted
+
     def _may_start(self) -> bool:
         now = self.clock.now()
         return self._starts_at is not None and self._starts_at <= now < self.until
@@ -331,7 +341,7 @@ class Keeper:
             for name in self.view.standing_still(self.name, self.clock.now(), self.fleet.ttl):
                 seen = self.view.machines[name]
                 lost = replace(seen.record, lost=True)
-                if not self._may_start() or self.halted:
+                if not self._may_move():
                     return
                 put = Put(self.keys.machine(name), encoded(lost))
                 answer = await self.store.commit(
@@ -340,23 +350,18 @@ class Keeper:
                 if answer.committed:
                     log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
-            while self._may_start() and not self.halted and self.clock.now() < due:
+            while self._may_move() and self.clock.now() < due:
                 ids = self.view.to_take(self.name, self.clock.now(), self.fleet.ttl)
-                if self._last.drained or not ids or not await self._move(self._taken(ids)):
+                taken = {id: self._taken(self.view.sessions[id].record) for id in ids}
+                if self._last.drained or not ids or not await self._move(taken):
                     return
                 log.warning("took over %s sessions", len(ids))
                 owned = self.view.owned(self.name)
                 self.runner.start({id: it for id, it in owned.items() if id not in self._leaving})
 
-    def _taken(self, ids: Collection[str]) -> dict[str, Session]:
-        records = {id: self.view.sessions[id].record for id in ids}
-        me = self.name
-        return {
-            id: replace(
-                it, machine=me, epoch=it.epoch + 1, copies=tuple(x for x in it.copies if x != me)
-            )
-            for id, it in records.items()
-        }
+    def _taken(self, it: Session) -> Session:
+        left = tuple(name for name in it.copies if name != self.name)
+        return replace(it, machine=self.name, epoch=it.epoch + 1, copies=left)
 
     async def _move(self, records: Mapping[str, Session]) -> bool:
         """Write sessions with another owner, all or none: void if this machine, its view of one of
@@ -404,15 +409,15 @@ class Keeper:
 
     def _concerns(self, pair: Pair) -> bool:
         """A renewal of another machine must not cause one here, or each would cause all others."""
-        name = named(pair.key)
-        if pair.key.startswith(self.keys.machines) and pair.value:
-            return decoded(pair.value, Machine).lost
-        if pair.key.startswith(self.keys.sessions) and pair.value:
-            known = self.view.sessions.get(name)
+        if pair.key.startswith(self.keys.machines):
+            machine = decoded(pair.value, Machine)
+            return machine is not None and machine.lost
+        if pair.key.startswith(self.keys.sessions):
+            known = self.view.sessions.get(named(pair.key))
             if known is not None and known.revision >= pair.revision:
                 return False
-            now = decoded(pair.value, Session).machine
-            return self.name in (now, known.record.machine if known else "")
+            session = decoded(pair.value, Session) or Session(self.name, 0)
+            return self.name in (session.machine, known.record.machine if known else "")
         return pair.key == self.keys.halt
 
     async def _compact(self) -> None:

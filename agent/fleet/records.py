@@ -4,6 +4,7 @@ A value is JSON of 100 to 400 bytes. Fields at their defaults are left out, and 
 read over.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -140,8 +141,11 @@ def encoded(record: Struct) -> bytes:
     return msgspec.json.encode(record)
 
 
-def decoded(value: bytes, kind: type[T]) -> T:
-    return msgspec.json.decode(value, type=kind)
+def decoded(value: bytes, kind: type[T]) -> T | None:
+    """None if it cannot be read: by hand anything may be put into the store."""
+    with suppress(msgspec.MsgspecError, RecursionError):
+        return msgspec.json.decode(value, type=kind)
+    return None
 
 
 def named(key: str) -> str:

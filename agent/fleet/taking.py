@@ -37,14 +37,17 @@ class View:
         the store is older than this view; "" if it is not."""
         machines, sessions, halts = found
         self.revision, self.halt = revision, read_halt(halts)
-        self.machines = {named(it.key): _seen(it, Machine, self.machines, now) for it in machines}
+        seen = ((named(it.key), _seen(it, Machine, self.machines, now)) for it in machines)
+        self.machines = {name: it for name, it in seen if it is not None}
         back = sorted(self.written - {named(it.key) for it in sessions})[:1]
         self.written.clear()
         for pair in sessions:
-            known, seen = self.sessions.get(named(pair.key)), _seen(pair, Session, {}, now)
-            if known is not None and seen.record.epoch < known.record.epoch:
+            known, now_seen = self.sessions.get(named(pair.key)), _seen(pair, Session, {}, now)
+            if now_seen is None:
+                continue  # it stays with the owner that this machine knows
+            if known is not None and now_seen.record.epoch < known.record.epoch:
                 back.append(named(pair.key))
-            self.sessions[named(pair.key)] = seen
+            self.sessions[named(pair.key)] = now_seen
         return f"session {back[0]} had a newer owner" if back else ""
 
     def owned(self, name: str) -> dict[str, Session]:
@@ -60,7 +63,7 @@ class View:
         ]
 
     def to_take(self, me: str, now: float, ttl: float) -> list[str]:
-        """At most a BATCH of the sessions of lost machines that `me` may take now: the first of
+        """At most a BATCH of sessions, of one lost machine, that `me` may take now: the first of
         the living machines with a copy at once, the second a third of a ttl later, and so on."""
         living = {name for name, it in self.machines.items() if not it.record.lost}
         living -= {it for it in living if self.machines[it].record.drained} - {me}
@@ -68,6 +71,8 @@ class View:
         for id, seen in self.sessions.items():
             it, owner = seen.record, self.machines.get(seen.record.machine)
             if owner is None or not owner.record.lost or me not in it.copies or it.deleted:
+                continue
+            if found and it.machine != self.sessions[found[0]].record.machine:
                 continue
             if it.failover is Failover.NEWEST and len(found) < BATCH:
                 before = in_order(id, living & {*it.copies}).index(me)
@@ -86,11 +91,12 @@ def in_order(id: str, names: Iterable[str]) -> list[str]:
 
 
 def read_halt(pairs: Sequence[Pair]) -> Halt | None:
-    return decoded(pairs[0].value, Halt) if pairs else None
+    return next((decoded(it.value, Halt) or Halt("?", "its record", "") for it in pairs), None)
 
 
-def _seen(pair: Pair, kind: type[R], known: dict[str, Seen[R]], now: float) -> Seen[R]:
+def _seen(pair: Pair, kind: type[R], known: dict[str, Seen[R]], now: float) -> Seen[R] | None:
     before = known.get(named(pair.key))
     if before is not None and before.revision == pair.revision:
         return before
-    return Seen(decoded(pair.value, kind), pair.revision, now)
+    record = decoded(pair.value, kind)
+    return None if record is None else Seen(record, pair.revision, now)

@@ -6,20 +6,19 @@ from collections.abc import Awaitable, Callable
 from tests.fleet.world import TTL, Host, World
 
 NAMES = "abcd"
-SESSIONS = 24
 BACK_WITHIN = 3 * TTL
 """After all faults ended: a machine that waits for a ttl, a takeover by the second machine with a
 copy, and a start."""
 
 
 class Nemesis:
-    def __init__(self, world: World) -> None:
-        self.world, self.draw = world, world.draw
+    def __init__(self, world: World, sessions: int = 24) -> None:
+        self.world, self.draw, self.sessions = world, world.draw, sessions
         self.done = dict[str, int]()
 
     async def story(self, seconds: float) -> None:
         """Faults for so long, each machine's own at one time; then all must be well."""
-        await self.world.begin(NAMES, SESSIONS)
+        await self.world.begin(NAMES, self.sessions)
         end = asyncio.get_running_loop().time() + seconds
         await asyncio.gather(*(self._haunt(name, end) for name in NAMES))
         await self.world.all_up(BACK_WITHIN)
@@ -89,6 +88,10 @@ class Nemesis:
 
     async def twin(self, host: Host) -> None:
         twin = self.world.twin(host.name, reboots=self.draw.random() < 0.5)
-        await self._some_time(120)
+        await self._some_time(20)
+        for id in sorted(host.workers)[:1]:
+            others = [it for it in NAMES if it != host.name]
+            self.moving = asyncio.create_task(twin.move(id, self.draw.choice(others)))
+        await self._some_time(100)
         await twin.kill()
         self.world.twins.remove(twin)

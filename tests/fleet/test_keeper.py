@@ -16,7 +16,7 @@ from tests.fleet.nemesis import Nemesis
 from tests.fleet.world import TTL, Host, World, play
 
 TAKEN_WITHIN = TTL + TTL / 6 + 2
-SEEDS = range(6)
+SEEDS = range(5)
 MUTANT_SEEDS = range(20)
 
 
@@ -78,9 +78,8 @@ def test_an_ordered_stop_lets_the_next_agent_start_at_once() -> None:
 def test_a_session_that_waits_for_its_machine_is_not_taken(failover: Failover) -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 2)
-        key = world.keys.session("s0")
         record = replace(world.sessions()["s0"], failover=failover)
-        world.memory.commit([], [Put(key, encoded(record))], [])
+        await world.write("s0", record, world.memory.revision_of(world.keys.session("s0")))
         await world.hosts["a"].kill()
         await asyncio.sleep(3 * TTL)
         assert world.down() == ["s0"]
@@ -99,10 +98,8 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
     async def story(world: World) -> None:
         world.add("a").line.faults = {number: held}
         await world.begin("bc", 2, copies=1)
-        shared = Session("c", 1, copies=("a",))
-        world.memory.commit([], [Put(world.keys.session("s2"), encoded(shared))], [])
-        own = Session("a", 1, copies=("b",))
-        world.memory.commit([], [Put(world.keys.session("s3"), encoded(own))], [])
+        await world.write("s2", Session("c", 1, copies=("a",)))
+        await world.write("s3", Session("a", 1, copies=("b",)))
         await world.all_up(2 * TTL)
         await asyncio.sleep(5)
         await world.hosts["a"].move("s3", "b")
@@ -118,6 +115,7 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
 def test_a_hand_over_goes_to_its_target() -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 2)
+        await asyncio.sleep(TTL)
         await world.hosts["a"].move("s0", "b")
         assert await world.all_up(5) < 1
         assert set(where(world).values()) == {"b"}
@@ -135,6 +133,18 @@ def test_a_clone_starts_nothing_while_the_original_lives(reboots: bool) -> None:
         if reboots:
             assert "rename" in twin.keeper.problem
             assert world.logins.count == 4
+
+    well(play(story))
+
+
+def test_a_clone_that_won_its_name_gives_no_session_away_within_a_ttl() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        world.hosts["a"].thawed.clear()
+        twin = world.twin("a", reboots=False)
+        await world.until(lambda: twin.keeper.view.owned("a"), 5)
+        await twin.move("s0", "b")
+        await asyncio.sleep(2 * TTL)
 
     well(play(story))
 
@@ -169,6 +179,7 @@ def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() 
 def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on() -> None:
     async def story(world: World) -> None:
         await world.begin("abc", 9)
+        await asyncio.sleep(TTL)
         old = world.memory.snapshot()
         await world.hosts["a"].move("s0", "b")
         await asyncio.sleep(2 * TTL)
@@ -237,9 +248,8 @@ def test_another_cluster_extends_nothing() -> None:
 def test_a_thousand_sessions_are_taken_in_hundreds_also_by_the_second_machine() -> None:
     async def story(world: World) -> None:
         await world.begin("abc", 0)
-        records = {f"s{n}": Session("a", 1, copies=("b", "c")) for n in range(1000)}
-        for id, record in records.items():
-            world.memory.commit([], [Put(world.keys.session(id), encoded(record))], [])
+        for n in range(1000):
+            await world.write(f"s{n}", Session("a", 1, copies=("b", "c")))
         await world.all_up(TTL)
         await world.hosts["a"].kill()
         await world.until(lambda: len(world.memory.commits[-1]) == 100, TAKEN_WITHIN)
@@ -250,6 +260,21 @@ def test_a_thousand_sessions_are_taken_in_hundreds_also_by_the_second_machine() 
         assert 0 < left < 1000
         await world.all_up(2 * TAKEN_WITHIN + TTL / 3)
         assert len({*where(world).values()}) == 1
+
+    well(play(story))
+
+
+def test_a_record_that_cannot_be_read_ends_and_moves_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 4)
+        world.copying.cancel()
+        world.memory.written = lambda _: None
+        keys = world.keys
+        for key in (keys.session("s0"), keys.session("x"), keys.machine("x"), keys.all + "x/y"):
+            world.memory.commit([], [Put(key, b'{"machine": 1')], [])
+        await asyncio.sleep(2 * TTL)
+        assert where(world).keys() == {"s0", "s1", "s2", "s3"}
+        assert world.logins.count == 4
 
     well(play(story))
 
@@ -377,8 +402,10 @@ def test_a_hand_over_without_an_answer_is_undone_by_writing(
 ) -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 2)
+        await asyncio.sleep(TTL)
         hold_moves(world.hosts["a"], 1.3)
         await world.hosts["a"].move("s0", "b")
+        assert world.hosts["a"].line.faults
         await asyncio.sleep(TTL)
         assert mutant or where(world)["s0"] == "a"
 

@@ -187,6 +187,8 @@ class Host:
 
 
 class World:
+    host_class: Any = Host
+
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.draw = root, random.Random(seed)
         self.memory, self.keys, self.logins = Memory(), Keys("f"), Logins()
@@ -198,9 +200,14 @@ class World:
     def add(self, name: str) -> Host:
         disk = self.root / name
         disk.mkdir()
-        self.hosts[name] = host = Host(self, name, disk, f"boot of {name}")
+        self.hosts[name] = host = self.host_class(self, name, disk, f"boot of {name}")
         host.start_agent()
         return host
+
+    async def write(self, id: str, record: Session, revision: int = 0) -> None:
+        """A session, if it is as of that revision."""
+        key = self.keys.session(id)
+        self.memory.commit([Same(key, revision)], [Put(key, encoded(record))], [])
 
     async def begin(self, names: str, sessions: int, copies: int = 2) -> None:
         """Machines of these names, with sessions in turn."""
@@ -209,7 +216,7 @@ class World:
         for n in range(sessions):
             others = [names[(n + at) % len(names)] for at in range(len(names))]
             record = Session(others[0], 1, engine="baileys", copies=(*others[1 : 1 + copies],))
-            self.memory.commit([], [Put(self.keys.session(f"s{n}"), encoded(record))], [])
+            await self.write(f"s{n}", record)
         self.copying = asyncio.create_task(self._copy(copies))
         await self.all_up(within=TTL)
 
@@ -218,7 +225,7 @@ class World:
         disk = Path(tempfile.mkdtemp(dir=self.root))
         with suppress(FileNotFoundError):
             shutil.copy(self.root / name / "agent.json", disk)
-        twin = Host(self, name, disk, self.hosts[name].boot + "~" * reboots)
+        twin = self.host_class(self, name, disk, self.hosts[name].boot + "~" * reboots)
         twin.start_agent()
         self.twins.append(twin)
         return twin
@@ -263,9 +270,8 @@ class World:
                 lacks = len(record.copies) < min(copies, len(living) - 1)
                 if lacks and record.machine in living and self.logins.holders.get(id):
                     others = tuple(it for it in living if it != record.machine)[:copies]
-                    key, put = self.keys.session(id), encoded(replace(record, copies=others))
-                    same = Same(key, self.memory.revision_of(key))
-                    self.memory.commit([same], [Put(key, put)], [])
+                    revision = self.memory.revision_of(self.keys.session(id))
+                    await self.write(id, replace(record, copies=others), revision)
 
     def _check(self, pair: Pair) -> None:
         """Oracle: an epoch never falls, and a machine that is lost takes nothing over."""
