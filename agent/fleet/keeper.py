@@ -18,7 +18,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -54,7 +53,7 @@ class BootClock:
 
 
 class Runner(Protocol):
-    """What runs the sessions of this machine."""
+    """The part of an agent that runs the sessions of this machine."""
 
     def describe(self) -> Machine:
         """Address, capacity and the like; the keeper adds agent, n and word."""
@@ -77,7 +76,7 @@ class Runner(Protocol):
 
 
 class Past(Struct, frozen=True):
-    """What this disk knows of the last begin: the file agent.json."""
+    """Last begin that this disk knows of: the file agent.json."""
 
     agent: str
     boot: str
@@ -426,13 +425,13 @@ class Keeper:
         living = (name for name, it in self.view.machines.items() if not it.record.lost)
         if now < self._compacts_at or self.name != min(living, default=self.name):
             return
-        with suppress(StoreAway):
-            if self._compacts:
-                await self.store.compact(self._compacts)
-            self._compacts_at, self._compacts = now + COMPACT_EVERY, self.view.revision
+        old, self._compacts = self._compacts, self.view.revision
+        self._compacts_at = now + COMPACT_EVERY
+        with suppress(StoreAway):  # also where another machine was first
+            await self.store.compact(old or 1)
 
     def _read_past(self) -> Past | None:
-        with suppress(FileNotFoundError, msgspec.DecodeError):
+        with suppress(FileNotFoundError):
             return decoded(self._path.read_bytes(), Past)
         return None
 

@@ -82,7 +82,7 @@ class Claim(Struct, frozen=True):
 
 
 class Fleet(Struct, frozen=True, omit_defaults=True):
-    """What the machines of a fleet have in common, from the first that joined."""
+    """Times and keys that all machines of a fleet share; the first that joins writes it."""
 
     ttl: float = 20.0
     """Seconds without a renewal after which another machine takes the sessions."""

@@ -77,7 +77,7 @@ class Store(Protocol):
     async def read(self, get: Get) -> Answer: ...
 
     def watch(self, key: str) -> AsyncIterator[Pair]:
-        """What is written from now on, without a promise that nothing is left out."""
+        """Pairs as they are written from now on; one may be left out."""
 
     async def compact(self, revision: int) -> None:
         """Forget the older values of keys, as of this revision."""

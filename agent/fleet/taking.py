@@ -1,4 +1,4 @@
-"""What a machine knows of its fleet, and which sessions it may take over. Pure."""
+"""View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

@@ -72,7 +72,7 @@ class Line:
     memory: Memory
     draw: random.Random
     thawed: asyncio.Event
-    """Of the process that asks: what a frozen one is answered, it hears when it goes on."""
+    """Set while the asking process is not frozen: a frozen one hears an answer when it goes on."""
     cut: bool = False
     bad: float = 0.0
     """Share of writes whose answer is lost, half of them delivered late."""

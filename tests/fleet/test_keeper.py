@@ -385,7 +385,7 @@ def test_the_oracle_sees_a_keeper_without_one_rule(
 
 
 def hold_moves(host: Host, seconds: float) -> None:
-    """Its writes of sessions arrive so late."""
+    """Writes of sessions by this machine arrive so late."""
     before = host.line.change
 
     def change(same: Sequence[Same], then: Sequence[Put | Get]) -> Sequence[Same]:

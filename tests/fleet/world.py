@@ -103,7 +103,7 @@ class Host:
         self.tasks = [self._agent]
 
     async def kill_agent(self) -> None:
-        """Its workers go on to the end of their lease."""
+        """Workers go on to the end of their lease."""
         if self._agent is not None:
             for task in self.tasks:
                 task.cancel()
