@@ -136,7 +136,7 @@ SLOW = tuple(
     for place in (
         *("daemon/", "baileys/", "scripts/", "standin/", "trial/"),
         *("engines/baileys/", "engines/web/"),
-        *("page/", "moving/", "metrics/", "worker/", "host/process/", "store/"),
+        *("page/", "moving/", "metrics/", "worker/", "host/process/", "store/", "fleet/test_r"),
     )
 )
 """Real agents, workers, browsers and servers: not what one waits for at each save."""

@@ -1,0 +1,175 @@
+"""etcd over the JSON gateway of its members, 3.4 or newer.
+
+A read goes to the next member on any error. A write goes to the next one only if the connection
+was not made: a write that was sent and not answered may have happened.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from agent.fleet.store import Answer, Get, MayHaveHappened, Pair, Put, Same, StoreAway
+
+T = TypeVar("T")
+EACH, CONNECT = 1.0, 0.7
+"""Seconds for one member's answer, and those of them in which it must have taken a connection."""
+SILENCE = 60.0
+"""Seconds after which a watch without an event is a broken one: each machine renews far sooner."""
+LARGEST = 8 << 20
+"""Bytes of one line of a watch."""
+
+
+class _Kv(Struct):
+    key: bytes
+    value: bytes = b""
+    mod_revision: int = 0
+
+
+class _Header(Struct):
+    cluster_id: str = ""
+    revision: int = 0
+
+
+class _Range(Struct):
+    header: _Header = msgspec.field(default_factory=_Header)
+    kvs: list[_Kv] = []
+
+
+class _Response(Struct):
+    response_range: _Range | None = None
+
+
+class _Txn(Struct):
+    header: _Header
+    succeeded: bool = False
+    responses: list[_Response] = []
+
+
+class _Compacted(Struct):
+    header: _Header
+
+
+class _Event(Struct):
+    kv: _Kv
+
+
+class _Events(Struct):
+    events: list[_Event] = []
+
+
+class _Watched(Struct):
+    result: _Events
+
+
+class Etcd:
+    """One client. Made inside a running loop; `close` ends it."""
+
+    def __init__(self, members: Sequence[str], tls: ssl.SSLContext | None = None) -> None:
+        """`members`: the addresses as "https://10.0.0.1:2379"."""
+        self._members = list(members)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls or True),
+            timeout=aiohttp.ClientTimeout(total=EACH, sock_connect=CONNECT),
+            trust_env=False,
+            read_bufsize=LARGEST,
+        )
+        self.close = self._session.close
+
+    async def commit(
+        self, same: Sequence[Same], then: Sequence[Put | Get], otherwise: Sequence[Get] = ()
+    ) -> Answer:
+        asked = {
+            "compare": [_compare(it) for it in same],
+            "success": [_operation(it) for it in then],
+            "failure": [_operation(it) for it in otherwise],
+        }
+        txn = await self._ask("kv/txn", asked, _Txn, writes=True)
+        ranges = [it.response_range for it in txn.responses if it.response_range is not None]
+        found = [_pairs(it.kvs) for it in ranges]
+        return Answer(txn.succeeded, txn.header.revision, txn.header.cluster_id, found)
+
+    async def read(self, get: Get) -> Answer:
+        one = await self._ask("kv/range", _range(get), _Range)
+        return Answer(True, one.header.revision, one.header.cluster_id, [_pairs(one.kvs)])
+
+    async def watch(self, key: str) -> AsyncIterator[Pair]:
+        asked = {"create_request": _keys(key)}
+        endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)
+        member = self._members[0]
+        try:
+            async with self._session.post(
+                f"{member}/v3/watch", data=msgspec.json.encode(asked), timeout=endless
+            ) as reply:
+                async for line in reply.content:
+                    for event in _decoded(line, _Watched).result.events:
+                        yield _pair(event.kv)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
+
+    async def compact(self, revision: int) -> None:
+        await self._ask("kv/compaction", {"revision": str(revision)}, _Compacted)
+
+    async def _ask(self, path: str, asked: Any, kind: type[T], *, writes: bool = False) -> T:
+        """The members in turn, the one that answered last first."""
+        body, causes = msgspec.json.encode(asked), list[str]()
+        for _ in range(len(self._members)):
+            member = self._members[0]
+            try:
+                async with self._session.post(f"{member}/v3/{path}", data=body) as reply:
+                    content = await reply.read()
+                if reply.status == 200:
+                    return _decoded(content, kind)
+                cause, sent = content[:200].decode(errors="replace"), True
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                cause, sent = _cause(error), not isinstance(error, _NOT_MADE)
+            self._members.append(self._members.pop(0))
+            if writes and sent:
+                raise MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
+            causes.append(f"{member}: {cause}")
+        raise StoreAway(f"cannot reach etcd: {'; '.join(causes)}")
+
+
+_NOT_MADE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer within {EACH:g} s"
+    return str(error) or type(error).__name__
+
+
+def _keys(key: str) -> dict[str, bytes]:
+    if key.endswith("/"):  # "0" comes right after "/"
+        return {"key": key.encode(), "range_end": key[:-1].encode() + b"0"}
+    return {"key": key.encode()}
+
+
+def _range(get: Get) -> dict[str, Any]:
+    return {**_keys(get.key), "min_mod_revision": str(get.since)}
+
+
+def _compare(same: Same) -> dict[str, Any]:
+    return {"key": same.key.encode(), "target": "MOD", "mod_revision": str(same.revision)}
+
+
+def _operation(it: Put | Get) -> dict[str, Any]:
+    if isinstance(it, Get):
+        return {"request_range": _range(it)}
+    return {"request_put": {"key": it.key.encode(), "value": it.value}}
+
+
+def _pair(kv: _Kv) -> Pair:
+    return Pair(kv.key.decode(), kv.value, kv.mod_revision)
+
+
+def _pairs(kvs: list[_Kv]) -> list[Pair]:
+    return [_pair(kv) for kv in kvs]
+
+
+def _decoded(content: bytes, kind: type[T]) -> T:
+    return msgspec.json.decode(content, type=kind, strict=False)

@@ -1,0 +1,447 @@
+"""Keeper: holds this machine's place in the fleet, and with it the right to run its sessions.
+
+A worker of a fenced session is connected only before a moment T of this machine's boot clock.
+T is at most the begin of a committed renewal, and ttl less margin. A machine that declares another
+lost saw that renewal, after its commit, stand still for ttl by its own clock, and its
+compare-and-swap proves that no later one was committed. No clock but this machine's own is read.
+
+Each write that moves a session names this machine's last renewal. So the next renewal makes void
+what is still on its way, and its answer says what became of it.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from agent.clock import boot_now
+from agent.errors import TryLater
+from agent.files import write_whole
+from agent.fleet.records import Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.store import Get, Pair, Put, Same, Store, StoreAway
+from agent.fleet.taking import Seen, View, read_halt
+
+log = logging.getLogger(__name__)
+
+MOST_UNANSWERED = 1000
+PAUSE = 0.1
+"""Seconds between renewals at least, however often the keeper is woken."""
+COMPACT_EVERY = 600.0
+
+
+class BootClock:
+    """This machine's boot clock, and waits."""
+
+    def now(self) -> float:
+        return boot_now()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def wait(self, woken: asyncio.Event, seconds: float) -> None:
+        """Until the event, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await woken.wait()
+
+
+class Runner(Protocol):
+    """The part of an agent that runs the sessions of this machine."""
+
+    def describe(self) -> Machine:
+        """Address, capacity and the like; the keeper adds agent, n and word."""
+
+    def running(self) -> Collection[str]:
+        """Ids of the sessions that have a worker."""
+
+    def extend(self, until: float) -> None:
+        """Workers may run until the boot clock shows `until`; each ends there by itself."""
+
+    def start(self, owned: Mapping[str, Session]) -> None:
+        """These sessions may run, until the moment of the last `extend`. Called again with each
+        renewal: a session that is not named is not started."""
+
+    async def end(self, ids: Collection[str]) -> None:
+        """End these workers; returns when they have ended."""
+
+    async def end_all(self) -> None:
+        """End every worker and start none before the next `start`; returns when all have ended."""
+
+
+class Past(Struct, frozen=True):
+    """Last begin that this disk knows of: the file agent.json."""
+
+    agent: str
+    boot: str
+    cluster: str
+
+
+class Begin(Enum):
+    FRESH = "nothing of this machine runs: it starts its sessions at once"
+    CONTINUES = "workers of the last agent may run: it extends them and starts none for a ttl"
+
+
+def how_to_begin(
+    past: Past | None, found: Machine | None, boot: str, stood: float, ttl: float
+) -> Begin | None:
+    """None: wait. The record may be of a twin that lives. `stood`: seconds for which it did not
+    change."""
+    if stood >= ttl or (past is None and found is None):
+        return Begin.FRESH
+    if past is None or found is None or found.agent != past.agent:
+        return None
+    if found.lost or found.released:
+        return Begin.FRESH
+    return Begin.CONTINUES if past.boot == boot else None
+
+
+class Keeper:
+    """One for each agent of a fleet. `run` ends only when it is cancelled.
+
+    The agent holds the lock of its state folder: no other agent of this disk lives in this boot.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        name: str,
+        *,
+        fleet: Fleet,
+        runner: Runner,
+        path: Path,
+        boot: str,
+        clock: BootClock,
+        draw: random.Random,
+    ) -> None:
+        """`path`: of agent.json. `boot`: id of this boot."""
+        self.store, self.keys, self.name, self.fleet = store, keys, name, fleet
+        self.runner, self.clock = runner, clock
+        self._path, self._boot, self._draw = path, boot, draw
+        self.view = View()
+        self.until = 0.0
+        """Boot time until which this machine may run its sessions."""
+        self.problem = ""
+        """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
+        self._own = keys.machine(name)
+        self._agent, self._cluster = "", ""
+        self._past: Past | None = None
+        self._n = self._acknowledged = 0
+        self._last = Machine()
+        self._revision = 0
+        """Revision of the own record, as far as it is known."""
+        self._unanswered = dict[str, float]()
+        """Begin of each renewal without an answer, by its word."""
+        self._begin = Begin.FRESH
+        self._starts_at: float | None = None
+        """Boot time from which sessions may start here; None before the first renewal."""
+        self._elsewhere = False
+        """True if the store is another cluster than the one of agent.json."""
+        self._ending: asyncio.Task[None] | None = None
+        self._suspicion = ""
+        """How the store went back; "" = it did not, as far as this machine knows."""
+        self._leaving, self._settling = set[str](), set[str]()
+        """Sessions that are handed over; those of them that the next renewal decides."""
+        self._renewed, self._woken = asyncio.Event(), asyncio.Event()
+        self.wake = self._woken.set
+        self._compacts_at, self._compacts = 0.0, 0
+
+    @property
+    def halted(self) -> bool:
+        """True if no session may start, end or change its machine."""
+        return self.view.halt is not None or bool(self._suspicion)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch(), name="watch of the fleet's store")
+            while True:
+                await self._begin_again()
+                while await self._renew(group):
+                    await self._take_over()
+                    await self._compact()
+                    await self.clock.sleep(PAUSE)
+                    await self.clock.wait(self._woken, self.fleet.renew_every - PAUSE)
+                if self._acknowledged:
+                    self._note("its record is lost or another's: all its sessions end")
+                    await self.runner.end_all()
+
+    async def release(self) -> None:
+        """Called after `run` was cancelled and the last worker has ended: the next begin need not
+        wait."""
+        if not self._acknowledged:
+            return
+        with suppress(StoreAway):
+            put = Put(self._own, encoded(replace(self._last, released=True)))
+            await self.store.commit([Same(self._own, self._revision)], [put])
+
+    async def hand_over(self, id: str, target: str) -> bool:
+        """End the session here and give it to `target`. True if it is the target's now; False if
+        it stays and runs here again."""
+        there = self.view.machines.get(target)
+        if id not in self.view.owned(self.name) or id in self._leaving or not self._may_move():
+            raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
+        if there is None or there.record.lost:
+            raise TryLater(f"cannot hand over {id}: machine {target} is lost or not known")
+        seen = self.view.sessions[id]
+        self._leaving.add(id)
+        try:
+            await self.runner.end({id})
+            more = seen.record.epoch + 1
+            moved = replace(seen.record, machine=target, epoch=more, copies=(self.name,))
+            with suppress(StoreAway):
+                await self._move({id: moved})
+        finally:
+            self._settling.add(id)
+            self.wake()
+        await self._renewed.wait()
+        return id not in self.view.owned(self.name)
+
+    async def _begin_again(self) -> None:
+        """Until this machine may write its record."""
+        if self._acknowledged or not self._agent:
+            self._past = await asyncio.to_thread(self._read_past)
+        if self._acknowledged and self._past:  # what has its agent's name now is its twin
+            self._past = replace(self._past, boot="")
+        past, stood = self._past, None
+        while True:
+            try:
+                answer = await self.store.read(Get(self._own))
+                pair = next(iter(answer.found[0]), Pair(self._own, b"", 0))
+                now = self.clock.now()
+                if stood is None or stood[0] != pair.revision:
+                    stood = pair.revision, now
+                found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
+                how = how_to_begin(past, found, self._boot, now - stood[1], self.fleet.ttl)
+                if how is not None:
+                    break
+                self._note(f"machine {self.name} may run elsewhere: `wa-agent fleet rename`")
+            except StoreAway as error:
+                self._note(str(error))
+            await self.clock.sleep(self.fleet.renew_every)
+        if how is not Begin.CONTINUES:
+            await self.runner.end_all()
+        self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
+        self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
+        self._unanswered.clear()
+        self._revision, self._cluster = pair.revision, past.cluster if past else answer.cluster
+        await asyncio.to_thread(self._write_past)
+
+    async def _renew(self, group: asyncio.TaskGroup) -> bool:
+        """One renewal. False if the own record is lost, or another's."""
+        self._woken.clear()
+        begun = self.clock.now()
+        self._n += 1
+        word = f"{self._draw.getrandbits(64):016x}"
+        mine = replace(self.runner.describe(), agent=self._agent, n=self._n, word=word)
+        self._unanswered[word] = begun
+        if len(self._unanswered) > MOST_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
+        since = self.view.revision + 1 if self.view.revision else 0
+        keys = self.keys
+        reads = (Get(keys.machines), Get(keys.sessions, since), Get(keys.halt))
+        try:
+            answer = await self.store.commit(
+                [Same(self._own, self._revision)],
+                [Put(self._own, encoded(mine)), *reads],
+                [Get(self._own), Get(keys.halt)],
+            )
+        except StoreAway as error:
+            self._note(str(error))
+            return True
+        self._elsewhere = answer.cluster != self._cluster
+        if self._elsewhere:
+            self._suspect("etcd is another cluster")
+        if not answer.committed:
+            self.view.halt = read_halt(answer.found[1]) or self.view.halt
+            return await self._refused(next(iter(answer.found[0]), None))
+        self._last, self._revision, self._acknowledged = mine, answer.revision, self._n
+        self._unanswered.clear()  # those before it name an older revision: they are void
+        now, halted = self.clock.now(), self.view.halt is not None
+        if self._starts_at is None:
+            self._starts_at = now + self.fleet.ttl * (self._begin is Begin.CONTINUES)
+        back = self.view.learn(answer.found, answer.revision, now)
+        if back and not self.halted:
+            self._suspect(back)
+        if halted and self.view.halt is None:  # accepted: the records are the truth from now on
+            self.view, self._suspicion, self._cluster = View(), "", answer.cluster
+            await asyncio.to_thread(self._write_past)
+            self.wake()
+            return True
+        await self._halt()
+        self._leaving -= self._settling
+        self._settling.clear()
+        self._hold(begun + self.fleet.usable, group)
+        self._renewed.set()
+        self._renewed = asyncio.Event()
+        return True
+
+    async def _refused(self, pair: Pair | None) -> bool:
+        """The own record is not the one that this machine knew."""
+        found = decoded(pair.value, Machine) if pair else Machine(agent=self._agent)
+        if found is None or found.lost or found.agent != self._agent:
+            return False
+        begun = self._unanswered.get(found.word)
+        if pair is not None and begun is not None:
+            self._revision, self._acknowledged = pair.revision, found.n
+            self._unanswered.clear()
+            self._extend(begun + self.fleet.usable)
+        elif found.n > self._acknowledged or not self._acknowledged:
+            return False  # a twin that was cloned with its memory
+        else:
+            self._suspect(
+                f"it has renewal {found.n} of {self.name}, which wrote {self._acknowledged}"
+            )
+            if await self._halt():
+                self._revision = pair.revision if pair else 0
+        self.wake()
+        return True
+
+    def _hold(self, until: float, group: asyncio.TaskGroup) -> None:
+        self._note(f"halted: {self.view.halt.why}" if self.view.halt else self._suspicion)
+        self._extend(until)
+        if self.halted:
+            return
+        owned = self.view.owned(self.name)
+        strays = set(self.runner.running()) - owned.keys() - self._leaving
+        if strays and (self._ending is None or self._ending.done()):
+            self._ending = group.create_task(self.runner.end(strays), name="end strays")
+        if self._may_start():
+            self.runner.start({id: it for id, it in owned.items() if id not in self._leaving})
+
+    def _extend(self, until: float) -> None:
+        """Not by a word of another cluster: the one before it may live, with other machines."""
+        if self._elsewhere:
+            return
+        self.until = max(self.until, until)
+        if self.clock.now() < self.until:
+            self.runner.extend(self.until)
+
+    def _may_move(self) -> bool:
+        """A clone that has just won this machine's record may not even give a session away: the
+        original runs it for up to a renewal more."""
+        return self._may_start() and not self.halted
+
+    def _may_start(self) -> bool:
+        now = self.clock.now()
+        return self._starts_at is not None and self._starts_at <= now < self.until
+
+    async def _take_over(self) -> None:
+        """Declare lost what stood still, then take what this machine is the first for, in
+        batches until the next renewal is due."""
+        due = self.clock.now() + self.fleet.renew_every
+        with suppress(StoreAway):
+            for name in self.view.standing_still(self.name, self.clock.now(), self.fleet.ttl):
+                seen = self.view.machines[name]
+                lost = replace(seen.record, lost=True)
+                if not self._may_move():
+                    return
+                put = Put(self.keys.machine(name), encoded(lost))
+                answer = await self.store.commit(
+                    [*self._mine(), Same(put.key, seen.revision)], [put]
+                )
+                if answer.committed:
+                    log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
+                    self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
+            while self._may_move() and self.clock.now() < due:
+                ids = self.view.to_take(self.name, self.clock.now(), self.fleet.ttl)
+                taken = {id: self._taken(self.view.sessions[id].record) for id in ids}
+                if self._last.drained or not ids or not await self._move(taken):
+                    return
+                log.warning("took over %s sessions", len(ids))
+                owned = self.view.owned(self.name)
+                self.runner.start({id: it for id, it in owned.items() if id not in self._leaving})
+
+    def _taken(self, it: Session) -> Session:
+        left = tuple(name for name in it.copies if name != self.name)
+        return replace(it, machine=self.name, epoch=it.epoch + 1, copies=left)
+
+    async def _move(self, records: Mapping[str, Session]) -> bool:
+        """Write sessions with another owner, all or none: void if this machine, its view of one of
+        them, or the machine that had them has changed."""
+        known = {id: self.view.sessions[id] for id in records}
+        owners = {it.record.machine for it in known.values()} - {self.name}
+        same = [Same(self.keys.machine(it), self.view.machines[it].revision) for it in owners]
+        same += [Same(self.keys.session(id), it.revision) for id, it in known.items()]
+        puts = [Put(self.keys.session(id), encoded(it)) for id, it in records.items()]
+        answer = await self.store.commit([*self._mine(), *same], puts)
+        if answer.committed and answer.revision > self.view.revision:  # else a renewal read it
+            now = self.clock.now()
+            for id, it in records.items():
+                self.view.sessions[id] = Seen(it, answer.revision, now)
+                self.view.written.add(id)
+        return answer.committed
+
+    def _mine(self) -> list[Same]:
+        """The own record is as of the last renewal, and the fleet is not halted."""
+        return [Same(self._own, self._revision), Same(self.keys.halt, 0)]
+
+    def _suspect(self, why: str) -> None:
+        if not self._suspicion:
+            log.error("the store of the fleet went back: %s", why)
+        self._suspicion = self._suspicion or f"the store went back: {why}"
+
+    async def _halt(self) -> bool:
+        """True if the store has the halt that this machine's suspicion asks for."""
+        if self._suspicion and self.view.halt is None:
+            halt = Halt(self.name, self._suspicion, f"{self._draw.getrandbits(64):016x}")
+            with suppress(StoreAway):
+                put = Put(self.keys.halt, encoded(halt))
+                answer = await self.store.commit([Same(put.key, 0)], [put], [Get(put.key)])
+                self.view.halt = halt if answer.committed else read_halt(answer.found[0])
+        return self.view.halt is not None
+
+    async def _watch(self) -> None:
+        """Wake the keeper for what concerns this machine. A watch that breaks costs one renewal."""
+        while True:
+            with suppress(StoreAway):
+                async for pair in self.store.watch(self.keys.all):
+                    if self._concerns(pair):
+                        self.wake()
+            await self.clock.sleep(self.fleet.renew_every)
+
+    def _concerns(self, pair: Pair) -> bool:
+        """A renewal of another machine must not cause one here, or each would cause all others."""
+        if pair.key.startswith(self.keys.machines):
+            machine = decoded(pair.value, Machine)
+            return machine is not None and machine.lost
+        if pair.key.startswith(self.keys.sessions):
+            known = self.view.sessions.get(named(pair.key))
+            if known is not None and known.revision >= pair.revision:
+                return False
+            session = decoded(pair.value, Session) or Session(self.name, 0)
+            return self.name in (session.machine, known.record.machine if known else "")
+        return pair.key == self.keys.halt
+
+    async def _compact(self) -> None:
+        """Every ten minutes the first machine by name lets the store forget older values."""
+        now = self.clock.now()
+        living = (name for name, it in self.view.machines.items() if not it.record.lost)
+        if now < self._compacts_at or self.name != min(living, default=self.name):
+            return
+        old, self._compacts = self._compacts, self.view.revision
+        self._compacts_at = now + COMPACT_EVERY
+        with suppress(StoreAway):  # also where another machine was first
+            await self.store.compact(old or 1)
+
+    def _read_past(self) -> Past | None:
+        with suppress(FileNotFoundError):
+            return decoded(self._path.read_bytes(), Past)
+        return None
+
+    def _write_past(self) -> None:
+        write_whole(self._path, encoded(Past(self._agent, self._boot, self._cluster)))
+
+    def _note(self, problem: str) -> None:
+        """Log a problem once, and once that it is over."""
+        if problem and not self.problem:
+            log.warning("fleet: %s", problem)
+        elif self.problem and not problem:
+            log.info("fleet: this machine has its place again")
+        self.problem = problem

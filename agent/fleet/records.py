@@ -1,0 +1,153 @@
+"""Records of the fleet in its store, and their keys below `wa/FLEET/`.
+
+A value is JSON of 100 to 400 bytes. Fields at their defaults are left out, and unknown ones are
+read over.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class Failover(StrEnum):
+    NEWEST = "newest"
+    """Another machine takes the session over with the newest copy."""
+    WAIT = "wait"
+    """The session ends with its machine's lease, and waits for that machine."""
+    MANUAL = "manual"
+    """The session has no fence; an operator says that its machine is off."""
+
+
+class Machine(Struct, frozen=True, omit_defaults=True):
+    """One machine, as its own renewals write it. `agent`, `n` and `word` say which write it was."""
+
+    agent: str = ""
+    """Random for each begin of an agent."""
+    n: int = 0
+    """Number of this renewal of that agent."""
+    word: str = ""
+    """Random for each renewal: a twin cloned with its memory draws another one."""
+    address: str = ""
+    version: str = ""
+    capacity: int = 0
+    """Sessions that it has memory for."""
+    used: int = 0
+    engines: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    drained: bool = False
+    copies_room: int = 0
+    """Bytes that it still has for copies of others."""
+    lost: bool = False
+    """True if another machine saw this record stand still for a ttl: its sessions may be taken."""
+    released: bool = False
+    """True if the agent stopped in order, after its last worker had ended."""
+
+
+class Session(Struct, frozen=True, omit_defaults=True):
+    machine: str
+    epoch: int
+    """Fencing token: one more at each change of owner."""
+    engine: str = ""
+    failover: Failover = Failover.NEWEST
+    wanted: str = "running"
+    restarts: int = 0
+    """Restarts that operators have ordered."""
+    labels: dict[str, str] = {}
+    on: str = ""
+    """Name of the only machine that may run it; "" = any."""
+    copies: tuple[str, ...] = ()
+    """Machines whose copy is in sync: they may take the session over."""
+    deleted: bool = False
+
+
+class Halt(Struct, frozen=True):
+    """The store went back: no session starts or changes its machine until an operator accepts."""
+
+    by: str
+    why: str
+    id: str
+
+
+class Claim(Struct, frozen=True):
+    """Sessions that a machine holds under a halt: epoch, number of its copy, 1 if it runs."""
+
+    halt: str
+    sessions: dict[str, tuple[int, int, int]]
+
+
+class Fleet(Struct, frozen=True, omit_defaults=True):
+    """Times and keys that all machines of a fleet share; the first that joins writes it."""
+
+    ttl: float = 20.0
+    """Seconds without a renewal after which another machine takes the sessions."""
+    margin: float = 4.0
+    """Seconds before the end of `ttl` at which a machine disconnects its sessions."""
+    key_fingerprint: str = ""
+    tables: int = 1
+
+    @property
+    def usable(self) -> float:
+        """Seconds that a machine may run its sessions after the begin of a renewal."""
+        return self.ttl - self.margin
+
+    @property
+    def renew_every(self) -> float:
+        return self.ttl / 6
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of one fleet. Those of many records end with "/"."""
+
+    fleet: str
+
+    @property
+    def all(self) -> str:
+        return f"wa/{self.fleet}/"
+
+    @property
+    def machines(self) -> str:
+        return f"{self.all}machine/"
+
+    @property
+    def sessions(self) -> str:
+        return f"{self.all}session/"
+
+    @property
+    def halt(self) -> str:
+        return f"{self.all}halt"
+
+    @property
+    def common(self) -> str:
+        return f"{self.all}fleet"
+
+    def machine(self, name: str) -> str:
+        return self.machines + name
+
+    def session(self, id: str) -> str:
+        return self.sessions + id
+
+    def claim(self, name: str, n: int) -> str:
+        return f"{self.all}claim/{name}/{n}"
+
+
+def encoded(record: Struct) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def decoded(value: bytes, kind: type[T]) -> T | None:
+    """None if it cannot be read: by hand anything may be put into the store."""
+    with suppress(msgspec.MsgspecError, RecursionError):
+        return msgspec.json.decode(value, type=kind)
+    return None
+
+
+def named(key: str) -> str:
+    """Name or id at the end of a key."""
+    return key.rpartition("/")[2]

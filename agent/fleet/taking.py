@@ -1,0 +1,102 @@
+"""View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from agent.fleet.records import Failover, Halt, Machine, Session, decoded, named
+from agent.fleet.store import Pair
+
+R = TypeVar("R", Machine, Session)
+BATCH = 100
+"""Sessions of one transaction: etcd takes 128 operations and as many comparisons."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Generic[R]):
+    record: R
+    revision: int
+    since: float
+    """Boot time at which this machine first saw this revision."""
+
+
+@dataclass(slots=True)
+class View:
+    """The fleet as of this machine's last committed renewal, with what it wrote since."""
+
+    revision: int = 0
+    machines: dict[str, Seen[Machine]] = field(default_factory=dict)
+    sessions: dict[str, Seen[Session]] = field(default_factory=dict)
+    halt: Halt | None = None
+    written: set[str] = field(default_factory=set)
+    """Sessions that this machine wrote since: the next renewal must read them."""
+
+    def learn(self, found: Sequence[Sequence[Pair]], revision: int, now: float) -> str:
+        """Take in a renewal's answer: all machines, sessions that changed, the halt. Returns how
+        the store is older than this view; "" if it is not."""
+        machines, sessions, halts = found
+        self.revision, self.halt = revision, read_halt(halts)
+        seen = ((named(it.key), _seen(it, Machine, self.machines, now)) for it in machines)
+        self.machines = {name: it for name, it in seen if it is not None}
+        back = sorted(self.written - {named(it.key) for it in sessions})[:1]
+        self.written.clear()
+        for pair in sessions:
+            known, now_seen = self.sessions.get(named(pair.key)), _seen(pair, Session, {}, now)
+            if now_seen is None:
+                continue  # it stays with the owner that this machine knows
+            if known is not None and now_seen.record.epoch < known.record.epoch:
+                back.append(named(pair.key))
+            self.sessions[named(pair.key)] = now_seen
+        return f"session {back[0]} had a newer owner" if back else ""
+
+    def owned(self, name: str) -> dict[str, Session]:
+        found = ((id, seen.record) for id, seen in self.sessions.items())
+        return {id: it for id, it in found if it.machine == name and not it.deleted}
+
+    def standing_still(self, me: str, now: float, ttl: float) -> list[str]:
+        """Machines whose record stood still for a ttl: their workers have ended."""
+        return [
+            name
+            for name, seen in self.machines.items()
+            if name != me and not seen.record.lost and now - seen.since >= ttl
+        ]
+
+    def to_take(self, me: str, now: float, ttl: float) -> list[str]:
+        """At most a BATCH of sessions, of one lost machine, that `me` may take now: the first of
+        the living machines with a copy at once, the second a third of a ttl later, and so on."""
+        living = {name for name, it in self.machines.items() if not it.record.lost}
+        living -= {it for it in living if self.machines[it].record.drained} - {me}
+        found = list[str]()
+        for id, seen in self.sessions.items():
+            it, owner = seen.record, self.machines.get(seen.record.machine)
+            if owner is None or not owner.record.lost or me not in it.copies or it.deleted:
+                continue
+            if found and it.machine != self.sessions[found[0]].record.machine:
+                continue
+            if it.failover is Failover.NEWEST and len(found) < BATCH:
+                before = in_order(id, living & {*it.copies}).index(me)
+                if now >= owner.since + before * ttl / 3:
+                    found.append(id)
+        return found
+
+
+def in_order(id: str, names: Iterable[str]) -> list[str]:
+    """The same order for a session on each machine (rendezvous hash)."""
+
+    def weight(name: str) -> bytes:
+        return hashlib.blake2b(f"{id}\0{name}".encode(), digest_size=8).digest()
+
+    return sorted(names, key=weight)
+
+
+def read_halt(pairs: Sequence[Pair]) -> Halt | None:
+    return next((decoded(it.value, Halt) or Halt("?", "its record", "") for it in pairs), None)
+
+
+def _seen(pair: Pair, kind: type[R], known: dict[str, Seen[R]], now: float) -> Seen[R] | None:
+    before = known.get(named(pair.key))
+    if before is not None and before.revision == pair.revision:
+        return before
+    record = decoded(pair.value, kind)
+    return None if record is None else Seen(record, pair.revision, now)

@@ -1,0 +1,82 @@
+"""Real members of one etcd cluster on this machine."""
+
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.lacking import lacks
+from tests.ports import free_port
+
+READY_WITHIN = 30.0
+
+
+class Members:
+    def __init__(self, root: Path, count: int) -> None:
+        self._root = root
+        names = [f"m{n}" for n in range(count)]
+        self.clients = {name: f"http://127.0.0.1:{free_port()}" for name in names}
+        self._peers = {name: f"http://127.0.0.1:{free_port()}" for name in names}
+        self._processes = dict[str, subprocess.Popen[bytes]]()
+
+    def start(self, name: str) -> None:
+        log = (self._root / f"{name}.log").open("ab")
+        client, peer = self.clients[name], self._peers[name]
+        options = {
+            **{"name": name, "data-dir": self._root / name, "log-level": "error"},
+            **{"listen-client-urls": client, "advertise-client-urls": client},
+            **{"listen-peer-urls": peer, "initial-advertise-peer-urls": peer},
+            "initial-cluster": ",".join(f"{it}={url}" for it, url in self._peers.items()),
+            "unsafe-no-fsync": "",
+        }
+        command = [f"--{option}={value}".rstrip("=") for option, value in options.items()]
+        self._processes[name] = subprocess.Popen(
+            ["etcd", *command], stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self._processes[name].send_signal(number)
+
+    def kill(self, name: str) -> None:
+        self.signal(name, signal.SIGKILL)
+        self._processes[name].wait()
+
+    def leader(self) -> str:
+        """Name of the member that leads now."""
+        for name, url in self.clients.items():
+            with urllib.request.urlopen(f"{url}/metrics", timeout=5) as reply:
+                if b"\netcd_server_is_leader 1" in reply.read():
+                    return name
+        raise AssertionError("no member leads")
+
+    def wait_ready(self) -> None:
+        end = time.monotonic() + READY_WITHIN
+        for url in self.clients.values():
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{url}/health", timeout=5) as reply:
+                        if b'"true"' in reply.read():
+                            break
+                except OSError:
+                    assert time.monotonic() < end, f"no etcd at {url}"
+                time.sleep(0.05)
+
+
+@contextmanager
+def members(root: Path, count: int) -> Iterator[Members]:
+    if shutil.which("etcd") is None:
+        lacks("there is no etcd")
+    made = Members(root, count)
+    try:
+        for name in made.clients:
+            made.start(name)
+        made.wait_ready()
+        yield made
+    finally:
+        for name in made._processes:
+            made.kill(name)

@@ -1,0 +1,435 @@
+"""Ownership of sessions under faults, in virtual time. The oracle is in world.py."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+import pytest
+from msgspec.structs import replace
+
+from agent.fleet import keeper as keepers
+from agent.fleet.keeper import Begin, Keeper, Past, how_to_begin
+from agent.fleet.records import Failover, Machine, Session, decoded, encoded
+from agent.fleet.store import Get, MayHaveHappened, Pair, Put, Same, StoreAway
+from agent.fleet.taking import View
+from tests.fleet.nemesis import Nemesis
+from tests.fleet.world import TTL, Host, World, play
+
+TAKEN_WITHIN = TTL + TTL / 6 + 2
+SEEDS = range(5)
+MUTANT_SEEDS = range(20)
+
+
+def well(world: World) -> None:
+    assert not world.logins.wrong, world.logins.wrong
+
+
+def where(world: World) -> dict[str, str]:
+    """Machine on which each session is connected."""
+    return {id: host.name for id, there in world.logins.holders.items() for host in there}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ten_minutes_of_drawn_faults_connect_no_session_twice(seed: int) -> None:
+    well(play(lambda world: Nemesis(world).story(600), seed))
+
+
+def test_sessions_of_a_dead_machine_are_connected_elsewhere_in_time() -> None:
+    async def story(world: World) -> None:
+        await world.begin("abc", 30)
+        await asyncio.sleep(30)
+        await world.hosts["a"].kill()
+        assert len(world.down()) == 10
+        assert await world.all_up(60) <= TAKEN_WITHIN
+        # The one that returns has none of them, and stays that way.
+        world.hosts["a"].start_agent()
+        await asyncio.sleep(2 * TTL)
+        assert "a" not in where(world).values()
+
+    well(play(story))
+
+
+def test_workers_outlive_an_agent_that_is_back_within_its_lease() -> None:
+    async def story(world: World) -> None:
+        await world.begin("abc", 9)
+        for _ in range(5):
+            await world.hosts["a"].kill_agent()
+            await asyncio.sleep(8)
+            world.hosts["a"].start_agent()
+            await asyncio.sleep(6)
+        assert world.logins.count == 9
+
+    well(play(story))
+
+
+def test_an_ordered_stop_lets_the_next_agent_start_at_once() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 4)
+        await world.hosts["a"].stop()
+        assert world.machine("a").released
+        await asyncio.sleep(1)
+        world.hosts["a"].start_agent()
+        assert await world.all_up(5) < 1
+
+    well(play(story))
+
+
+@pytest.mark.parametrize("failover", [Failover.WAIT, Failover.MANUAL])
+def test_a_session_that_waits_for_its_machine_is_not_taken(failover: Failover) -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        record = replace(world.sessions()["s0"], failover=failover)
+        await world.write("s0", record, world.memory.revision_of(world.keys.session("s0")))
+        await world.hosts["a"].kill()
+        await asyncio.sleep(3 * TTL)
+        assert world.down() == ["s0"]
+        world.hosts["a"].start_agent()
+        await world.all_up(5)
+        assert where(world) == {"s0": "a", "s1": "b"}
+
+    well(play(story))
+
+
+@pytest.mark.parametrize("held", [0.0, 4.0, 30.0])
+@pytest.mark.parametrize("number", range(1, 25))
+def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, held: float) -> None:
+    """The writes of `a`: begin, renewals, a hand-over, c lost, its sessions taken."""
+
+    async def story(world: World) -> None:
+        world.add("a").line.faults = {number: held}
+        await world.begin("bc", 2, copies=1)
+        await world.write("s2", Session("c", 1, copies=("a",)))
+        await world.write("s3", Session("a", 1, copies=("b",)))
+        await world.all_up(2 * TTL)
+        await asyncio.sleep(5)
+        await world.hosts["a"].move("s3", "b")
+        await world.hosts["c"].kill()
+        await world.all_up(TAKEN_WITHIN + TTL)
+        await asyncio.sleep(TTL)
+        world.hosts["c"].start_agent()
+        await world.all_up(TTL)
+
+    well(play(story))
+
+
+def test_a_hand_over_goes_to_its_target() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        await asyncio.sleep(TTL)
+        await world.hosts["a"].move("s0", "b")
+        assert await world.all_up(5) < 1
+        assert set(where(world).values()) == {"b"}
+
+    well(play(story))
+
+
+@pytest.mark.parametrize("reboots", [False, True])
+def test_a_clone_starts_nothing_while_the_original_lives(reboots: bool) -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 4)
+        twin = world.twin("a", reboots=reboots)
+        await asyncio.sleep(3 * TTL)
+        assert not world.down()
+        if reboots:
+            assert "rename" in twin.keeper.problem
+            assert world.logins.count == 4
+
+    well(play(story))
+
+
+def test_a_clone_that_won_its_name_gives_no_session_away_within_a_ttl() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        world.hosts["a"].thawed.clear()
+        twin = world.twin("a", reboots=False)
+        await world.until(lambda: twin.keeper.view.owned("a"), 5)
+        await twin.move("s0", "b")
+        await asyncio.sleep(2 * TTL)
+
+    well(play(story))
+
+
+def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        a = world.hosts["a"]
+        twin = Host(world, "a", a.disk, a.boot)
+        world.twins.append(twin)
+        a.thawed.clear()
+        await asyncio.sleep(6)
+        twin.start_agent()
+        kept = {**vars(a.keeper)}
+        for name in ("store", "runner", "clock", "_draw", "_woken", "_renewed", "wake", "_ending"):
+            del kept[name]
+        vars(twin.keeper).update(kept, _unanswered={})
+        twin.keeper._begin_again = asyncio.Event().wait  # it holds already
+        twin._agent.cancel()
+        with suppress(asyncio.CancelledError):
+            await twin._agent
+        async with asyncio.TaskGroup() as group:
+            assert await twin.keeper._renew(group), "the first of them goes on"
+            a.thawed.set()
+            await asyncio.sleep(TTL / 6 + 2)
+            assert not a.workers, "the other sees a foreign word"
+            assert await twin.keeper._renew(group)
+
+    play(story)
+
+
+def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on() -> None:
+    async def story(world: World) -> None:
+        await world.begin("abc", 9)
+        await asyncio.sleep(TTL)
+        old = world.memory.snapshot()
+        await world.hosts["a"].move("s0", "b")
+        await asyncio.sleep(2 * TTL)
+        count = world.logins.count
+        world.memory.restore(old)
+        await asyncio.sleep(TTL)
+        halt = world.memory.pairs[world.keys.halt]
+        assert b"went back" in halt.value
+        assert all("went back" in host.keeper.problem for host in world.hosts.values())
+        await world.hosts["c"].kill()
+        world.hosts["c"].start_agent()
+        await asyncio.sleep(3 * TTL)
+        assert world.logins.count == count
+        assert len(world.down()) == 3, "those of c wait; the others stayed up"
+        assert where(world)["s0"] == "b"
+        # As `accept` will: the owners as they are, then the halt goes.
+        record = replace(world.sessions()["s0"], machine="b", epoch=9)
+        world.memory.commit([], [Put(world.keys.session("s0"), encoded(record))], [])
+        del world.memory.pairs[world.keys.halt]
+        await world.all_up(TTL)
+        assert world.logins.count == count + 3
+        await asyncio.sleep(TTL)
+        assert not any(host.keeper.problem for host in world.hosts.values())
+
+    well(play(story))
+
+
+def test_a_store_is_older_if_it_lacks_what_this_machine_wrote_or_knows() -> None:
+    def pairs(epoch: int, revision: int) -> list[Pair]:
+        return [Pair("wa/f/session/s0", encoded(Session("a", epoch)), revision)]
+
+    view = View()
+    assert view.learn([[], pairs(2, 7), []], 7, 0.0) == ""
+    assert view.learn([[], pairs(3, 8), []], 9, 0.0) == ""
+    view.written.add("s0")
+    assert view.learn([[], pairs(4, 10), []], 10, 0.0) == ""
+    view.written.add("s0")
+    assert "s0" in view.learn([[], [], []], 11, 0.0), "its takeover is not there"
+    assert "s0" in view.learn([[], pairs(3, 12), []], 12, 0.0), "its epoch falls"
+
+
+def test_another_cluster_extends_nothing() -> None:
+    """The cluster before it may live, with other machines."""
+
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        await asyncio.sleep(TTL)
+        world.memory.cluster = "2"
+        await asyncio.sleep(TTL)
+        assert world.down() == ["s0", "s1"]
+        assert "another cluster" in world.hosts["a"].keeper.problem
+        await world.hosts["a"].kill_agent()
+        world.hosts["a"].start_agent()
+        await asyncio.sleep(2 * TTL)
+        assert world.down() == ["s0", "s1"]
+        del world.memory.pairs[world.keys.halt]
+        await world.all_up(TTL)
+        await world.hosts["a"].kill_agent()
+        world.hosts["a"].start_agent()
+        await asyncio.sleep(TTL)
+        assert world.logins.count == 4
+
+    well(play(story))
+
+
+def test_a_thousand_sessions_are_taken_in_hundreds_also_by_the_second_machine() -> None:
+    async def story(world: World) -> None:
+        await world.begin("abc", 0)
+        for n in range(1000):
+            await world.write(f"s{n}", Session("a", 1, copies=("b", "c")))
+        await world.all_up(TTL)
+        await world.hosts["a"].kill()
+        await world.until(lambda: len(world.memory.commits[-1]) == 100, TAKEN_WITHIN)
+        taker = next(it for it in "bc" if f'"{it}"'.encode() in world.memory.commits[-1][0].value)
+        await asyncio.sleep(0.1)
+        await world.hosts[taker].kill()
+        left = sum(it.machine == "a" for it in world.sessions().values())
+        assert 0 < left < 1000
+        await world.all_up(2 * TAKEN_WITHIN + TTL / 3)
+        assert len({*where(world).values()}) == 1
+
+    well(play(story))
+
+
+def test_a_record_that_cannot_be_read_ends_and_moves_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 4)
+        world.copying.cancel()
+        world.memory.written = lambda _: None
+        keys = world.keys
+        for key in (keys.session("s0"), keys.session("x"), keys.machine("x"), keys.all + "x/y"):
+            world.memory.commit([], [Put(key, b'{"machine": 1')], [])
+        await asyncio.sleep(2 * TTL)
+        assert where(world).keys() == {"s0", "s1", "s2", "s3"}
+        assert world.logins.count == 4
+
+    well(play(story))
+
+
+def test_old_values_are_compacted_by_one_machine() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        begun = world.memory.revision
+        await asyncio.sleep(1230)
+        assert begun < world.memory.compacted < world.memory.revision - 300
+
+    well(play(story))
+
+
+ME, OTHER = Machine(agent="me"), Machine(agent="other")
+PAST = Past("me", "boot", "1")
+
+
+@pytest.mark.parametrize(
+    ("past", "found", "stood", "how"),
+    [
+        (None, None, 0, Begin.FRESH),
+        (None, OTHER, 0, None),
+        (None, replace(OTHER, lost=True), 0, None),
+        (PAST, None, 0, None),
+        (PAST, ME, 0, Begin.CONTINUES),
+        (replace(PAST, boot="before"), ME, 0, None),
+        (PAST, replace(ME, lost=True), 0, Begin.FRESH),
+        (replace(PAST, boot="before"), replace(ME, released=True), 0, Begin.FRESH),
+        (PAST, replace(OTHER, lost=True), 0, None),
+        (PAST, replace(OTHER, released=True), TTL - 1, None),
+        (PAST, OTHER, TTL, Begin.FRESH),
+        (PAST, None, TTL, Begin.FRESH),
+    ],
+)
+def test_a_machine_waits_unless_its_own_disk_wrote_the_record(
+    past: Past | None, found: Machine | None, stood: float, how: Begin | None
+) -> None:
+    assert how_to_begin(past, found, "boot", stood, TTL) is how
+
+
+# Keepers that lack one rule. The oracle must see each, or it would not see a fault either.
+
+
+def no_compare_in_renew(same: Sequence[Same], _then: object) -> Sequence[Same]:
+    return [it for it in same if len(same) > 1 or "/machine/" not in it.key]
+
+
+def no_own_key(same: Sequence[Same], _then: object) -> Sequence[Same]:
+    """In what names more than the own record: hand-over and takeover."""
+    return same[len(same) > 1 :]
+
+
+class Reads(Keeper):
+    """It undoes a hand-over by reading: the hand-over is still on its way."""
+
+    async def hand_over(self, id: str, target: str) -> bool:
+        seen = self.view.sessions[id]
+        self._leaving.add(id)
+        await self.runner.end({id})
+        record = replace(seen.record, machine=target, epoch=seen.record.epoch + 1)
+        try:
+            await self._move({id: record})
+        except MayHaveHappened:
+            with suppress(StoreAway):
+                answer = await self.store.read(Get(self.keys.session(id)))
+                if decoded(answer.found[0][0].value, Session).machine == self.name:
+                    self.runner.start({id: seen.record})
+        finally:
+            self._leaving.discard(id)
+        return True
+
+
+class StartsAtOnce(Keeper):
+    """It starts sessions right after an agent of its boot, which may have been a twin's."""
+
+    def _may_start(self) -> bool:
+        self._starts_at = 0.0
+        return super()._may_start()
+
+
+MUTANTS = {
+    "no compare in renew": (Host, "change", staticmethod(no_compare_in_renew)),
+    "no own key": (Host, "change", staticmethod(no_own_key)),
+    "no fence": (Host, "fenced", False),
+    "no wait after an agent of this boot": (Host, "keeper_class", StartsAtOnce),
+    "no wait for a twin": (keepers, "how_to_begin", lambda *_: Begin.FRESH),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_oracle_sees_a_keeper_without_one_rule(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*MUTANTS[name])
+    for seed in MUTANT_SEEDS:
+        seen = list[str]()
+
+        async def story(world: World, seen: list[str] = seen) -> None:
+            world.logins.wrong = seen
+            await Nemesis(world).story(600)
+
+        with suppress(AssertionError):
+            play(story, seed)
+        if any("still on" in it for it in seen):
+            return
+    pytest.fail(f"{len(MUTANT_SEEDS)} seeds, and the oracle saw nothing")
+
+
+def hold_moves(host: Host, seconds: float) -> None:
+    """Writes of sessions by this machine arrive so late."""
+    before = host.line.change
+
+    def change(same: Sequence[Same], then: Sequence[Put | Get]) -> Sequence[Same]:
+        if "/session/" in then[0].key:
+            host.line.faults[host.line.writes] = seconds
+        return before(same, then)
+
+    host.line.change = change
+
+
+@pytest.mark.parametrize("mutant", [False, True])
+def test_a_hand_over_without_an_answer_is_undone_by_writing(
+    mutant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        await asyncio.sleep(TTL)
+        hold_moves(world.hosts["a"], 1.3)
+        await world.hosts["a"].move("s0", "b")
+        assert world.hosts["a"].line.faults
+        await asyncio.sleep(TTL)
+        assert mutant or where(world)["s0"] == "a"
+
+    if mutant:
+        monkeypatch.setattr(Host, "keeper_class", Reads)
+    worlds = [play(story, seed) for seed in range(5)]
+    assert any(it.logins.wrong for it in worlds) is mutant
+
+
+@pytest.mark.parametrize("mutant", [False, True])
+def test_a_takeover_that_arrives_after_its_taker_was_lost_is_void(
+    mutant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        await world.begin("abc", 3, copies=1)
+        b = world.hosts["b"]
+        hold_moves(b, 2 * TTL)
+        await world.hosts["a"].kill()
+        await world.until(lambda: b.line.faults, TAKEN_WITHIN)
+        await b.kill()
+        await asyncio.sleep(3 * TTL)
+        assert world.machine("b").lost
+        assert world.sessions()["s0"].machine == ("b" if mutant else "a")
+
+    if mutant:
+        monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
+    assert bool(play(story).logins.wrong) is mutant

@@ -1,0 +1,110 @@
+"""The store's four calls do the same in memory and in a real etcd."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from agent.fleet.etcd import Etcd
+from agent.fleet.store import Get, MayHaveHappened, Put, Same, Store, StoreAway
+from tests.fleet.members import Members, members
+from tests.fleet.memory import Line, Memory
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
+    with members(tmp_path_factory.mktemp("etcd"), 1) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "etcd"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "etcd":
+        etcd = Etcd([*request.getfixturevalue("one").clients.values()])
+        yield etcd
+        await etcd.close()
+    else:
+        thawed = asyncio.Event()
+        thawed.set()
+        yield Line(Memory(), random.Random(0), thawed)
+
+
+async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Store) -> None:
+    assert (await store.read(Get("wa/t/k/"))).found == [[]]
+    both = [Put("wa/t/k/a", b"1"), Put("wa/t/k/b", b"2")]
+    first = await store.commit([Same("wa/t/k/a", 0)], [*both, Get("wa/t/k/")])
+    assert first.committed
+    assert [(it.key, it.value, it.revision) for it in first.found[0]] == [
+        ("wa/t/k/a", b"1", first.revision),
+        ("wa/t/k/b", b"2", first.revision),
+    ]
+    late = await store.commit(
+        [Same("wa/t/k/b", first.revision), Same("wa/t/k/a", 0)],
+        [Put("wa/t/k/b", b"3")],
+        [Get("wa/t/k/b"), Get("wa/t/k/none")],
+    )
+    assert not late.committed
+    assert [[it.value for it in found] for found in late.found] == [[b"2"], []]
+    assert (late.revision, late.cluster) == (first.revision, first.cluster)
+    second = await store.commit([Same("wa/t/k/b", first.revision)], [Put("wa/t/k/b", b"3")])
+    assert second.committed
+    assert second.found == []
+    changed = await store.read(Get("wa/t/k/", first.revision + 1))
+    assert [it.key for it in changed.found[0]] == ["wa/t/k/b"]
+    await store.compact(second.revision)
+    assert [it.value for it in (await store.read(Get("wa/t/k/"))).found[0]] == [b"1", b"3"]
+
+
+async def test_a_watch_sees_what_is_written_below_its_key(store: Store) -> None:
+    seen = asyncio.Queue[tuple[str, bytes]]()
+
+    async def watch() -> None:
+        async for pair in store.watch("wa/w/"):
+            seen.put_nowait((pair.key, pair.value))
+
+    watching = asyncio.create_task(watch())
+    while seen.empty():  # the watch begins at some moment
+        await store.commit([], [Put("wa/w/a", b"x"), Put("wa/v/a", b"y")])
+        await asyncio.sleep(0.02)
+    assert await seen.get() == ("wa/w/a", b"x")
+    watching.cancel()
+
+
+async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
+    one: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.fleet.etcd.EACH", 0.3)
+    [real] = one.clients.values()
+    with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as refusing:
+        refusing.bind(("127.0.0.1", 0))
+        silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        closed = f"http://127.0.0.1:{refusing.getsockname()[1]}"
+        put = Put("wa/n/k", b"1")
+        etcd = Etcd([closed, real])
+        assert (await etcd.commit([], [put])).committed, "no connection: it surely was not sent"
+        await etcd.close()
+        etcd = Etcd([silent, real])
+        with pytest.raises(MayHaveHappened, match=r"no answer within 0\.3 s"):
+            await etcd.commit([], [put])
+        assert (await etcd.commit([], [put])).committed, "the next member's turn"
+        await etcd.close()
+        etcd = Etcd([silent, closed, real])
+        assert (await etcd.read(Get("wa/n/k"))).found[0][0].value == b"1"
+        await etcd.close()
+        etcd = Etcd([closed, silent])
+        with pytest.raises(StoreAway, match="cannot reach etcd") as away:
+            await etcd.read(Get("wa/n/k"))
+        assert not isinstance(away.value, MayHaveHappened)
+        with pytest.raises(StoreAway, match="cannot watch"):
+            async for _ in etcd.watch("wa/n/"):
+                pass
+        await etcd.close()
+
+
+async def test_a_refused_write_may_have_happened(one: Members) -> None:
+    etcd = Etcd([*one.clients.values()])
+    with pytest.raises(MayHaveHappened, match="duplicate key"):
+        await etcd.commit([], [Put("wa/d/k", b"1"), Put("wa/d/k", b"2")])
+    await etcd.close()
