@@ -100,9 +100,8 @@ class Incident:
     def next_turn(self, policy: IncidentPolicy, now: float) -> float:
         """When give_turn must be asked again; a clock set back does not delay it."""
         if self.canary is not None:
-            return now + breaker.remaining(
-                self.turn_at + policy.canary_time, now, policy.canary_time
-            )
+            most = policy.canary_time
+            return now + breaker.remaining(self.turn_at + most, now, most)
         return now + breaker.remaining(self.turn_at, now, max(_pace(self.code, policy)))
 
     def give_turn(

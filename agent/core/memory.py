@@ -84,11 +84,9 @@ def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
     present use."""
     if budget <= 0 or new <= 0 or limits + new <= budget:
         return ""
-    return (
-        f"too little memory for one more worker: {count} may use {limits / MIB:.0f} MiB, this one"
-        f" {new / MIB:.0f} MiB, all together {budget / MIB:.0f} MiB"
-        " ([memory] total, machine_share)"
-    )
+    here = f"{count} may use {limits / MIB:.0f} MiB, this one {new / MIB:.0f} MiB"
+    most = f"all together {budget / MIB:.0f} MiB ([memory] total, machine_share)"
+    return f"too little memory for one more worker: {here}, {most}"
 
 
 def leaks(history: session.Samples, policy: MemoryPolicy, now: float) -> bool:

@@ -20,12 +20,9 @@ def parse_instance_id(text: object) -> InstanceId:
     if isinstance(text, str) and _ID.fullmatch(text) and text != "all":
         return InstanceId(text)
     shown = repr(text)[:80]
-    raise InvalidRequest(
-        f"cannot use {shown} as an instance id: 1 to 48 of a-z, 0-9, - and _,"
-        " beginning with a letter or digit, and not the word all",
-        field="id",
-        code="invalid_id",
-    )
+    form = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit, and not the word all"
+    why = f"cannot use {shown} as an instance id: {form}"
+    raise InvalidRequest(why, field="id", code="invalid_id")
 
 
 class ConnectionStatus(StrEnum):
