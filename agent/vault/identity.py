@@ -36,6 +36,7 @@ class Identity:
     """How often it was written; the database's record counts along."""
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
+    leased: bool = False
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
 
@@ -142,8 +143,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     written = by_name(file)
     instance = Instance(**{own.name: written.pop(own.name) for own in fields(Instance)})
     # A word of another version is ignored.
-    known = file.override in set(Override)
-    written["override"] = Override(file.override) if known else Override.NONE
+    written["override"] = Override(its if (its := file.override) in set(Override) else "none")
     return Identity(instance, **written)
 
 
