@@ -81,6 +81,8 @@ class Past(Struct, frozen=True):
     agent: str
     boot: str
     cluster: str
+    revision: int = 0
+    """Of the store, as of that begin."""
 
 
 class Begin(Enum):
@@ -231,7 +233,9 @@ class Keeper:
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
         self._revision, self._cluster = pair.revision, past.cluster if past else answer.cluster
-        await asyncio.to_thread(self._write_past)
+        if past and answer.revision < past.revision:
+            self._suspect(f"it is older than the last begin of {self.name}")
+        await asyncio.to_thread(self._write_past, answer.revision)
 
     async def _renew(self, group: asyncio.TaskGroup) -> bool:
         """One renewal. False if the own record is lost, or another's."""
@@ -271,7 +275,7 @@ class Keeper:
             self._suspect(back)
         if halted and self.view.halt is None:  # accepted: the records are the truth from now on
             self.view, self._suspicion, self._cluster = View(), "", answer.cluster
-            await asyncio.to_thread(self._write_past)
+            await asyncio.to_thread(self._write_past, answer.revision)
             self.wake()
             return True
         await self._halt()
@@ -284,22 +288,19 @@ class Keeper:
 
     async def _refused(self, pair: Pair | None) -> bool:
         """The own record is not the one that this machine knew."""
-        found = decoded(pair.value, Machine) if pair else Machine(agent=self._agent)
-        if found is None or found.lost or found.agent != self._agent:
-            return False
-        begun = self._unanswered.get(found.word)
-        if pair is not None and begun is not None:
-            self._revision, self._acknowledged = pair.revision, found.n
+        found = decoded(pair.value, Machine) if pair else None
+        begun = self._unanswered.get(found.word) if found and not found.lost else None
+        revision = pair.revision if pair else 0
+        if found and found.agent == self._agent and begun is not None:
+            self._revision, self._acknowledged = revision, found.n
             self._unanswered.clear()
             self._extend(begun + self.fleet.usable)
-        elif found.n > self._acknowledged or not self._acknowledged:
-            return False  # a twin that was cloned with its memory
-        else:
-            self._suspect(
-                f"it has renewal {found.n} of {self.name}, which wrote {self._acknowledged}"
-            )
+        elif self._acknowledged and revision < self._revision:
+            self._suspect(f"the record of {self.name} is older than its last renewal")
             if await self._halt():
-                self._revision = pair.revision if pair else 0
+                self._revision = revision
+        else:
+            return False  # lost, or a twin's
         self.wake()
         return True
 
@@ -435,8 +436,8 @@ class Keeper:
             return decoded(self._path.read_bytes(), Past)
         return None
 
-    def _write_past(self) -> None:
-        write_whole(self._path, encoded(Past(self._agent, self._boot, self._cluster)))
+    def _write_past(self, revision: int) -> None:
+        write_whole(self._path, encoded(Past(self._agent, self._boot, self._cluster, revision)))
 
     def _note(self, problem: str) -> None:
         """Log a problem once, and once that it is over."""

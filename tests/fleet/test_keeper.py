@@ -176,12 +176,18 @@ def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() 
     play(story)
 
 
-def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted: bool) -> None:
+    """`restarted`: the agents, since the store was as it is now again."""
+
     async def story(world: World) -> None:
         await world.begin("abc", 9)
         await asyncio.sleep(TTL)
         old = world.memory.snapshot()
         await world.hosts["a"].move("s0", "b")
+        for host in world.hosts.values() if restarted else ():
+            await host.kill_agent()
+            host.start_agent()
         await asyncio.sleep(2 * TTL)
         count = world.logins.count
         world.memory.restore(old)
@@ -203,6 +209,26 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on() -> None:
         assert world.logins.count == count + 3
         await asyncio.sleep(TTL)
         assert not any(host.keeper.problem for host in world.hosts.values())
+
+    well(play(story))
+
+
+def test_a_store_that_went_back_while_all_were_off_starts_nothing() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        old = world.memory.snapshot()
+        for host in world.hosts.values():
+            await host.stop()
+            host.start_agent()
+        await asyncio.sleep(TTL)
+        for host in world.hosts.values():
+            await host.kill()
+        world.memory.restore(old)
+        for host in world.hosts.values():
+            host.start_agent()
+        await asyncio.sleep(3 * TTL)
+        assert world.down() == ["s0", "s1"]
+        assert all("went back" in host.keeper.problem for host in world.hosts.values())
 
     well(play(story))
 
