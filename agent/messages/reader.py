@@ -3,6 +3,7 @@ acknowledgements use this one. From the session's worker while one runs, else fr
 
 import asyncio
 import sqlite3
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -49,8 +50,8 @@ class Page(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Session:
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when there may be more, and replaced."""
+    news: asyncio.Event | None = None
+    """Of those who wait; set when there may be more."""
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
@@ -58,6 +59,11 @@ class _Session:
     """By consumer: all up to it is delivered."""
     behind: dict[str, int] = field(default_factory=dict)
     """By consumer: how many records stood behind its cursor."""
+
+    def tell(self) -> None:
+        if self.news is not None:
+            self.news.set()
+        self.news = None
 
 
 class Changes:
@@ -85,7 +91,7 @@ class Reader:
         """The agent stops: waiting readers get what there is."""
         self._registry = registry
         registry.kept_more, registry.forgotten = self.changed, self.forget
-        self._sessions: dict[InstanceId, _Session] = {}
+        self._sessions = defaultdict[InstanceId, _Session](_Session)
         self._followers: WeakSet[Changes] = WeakSet()
         self._files = asyncio.Semaphore(FILES)
         self._own = self.follow_changes()
@@ -101,7 +107,8 @@ class Reader:
         that takes them."""
         ends_at, looked = clock.boot_now() + wait, False
         while True:
-            news = self._of(id).news  # before the look: what comes meanwhile is not missed
+            # Before the look: what comes meanwhile is not missed.
+            news = self._sessions[id].news = self._sessions[id].news or asyncio.Event()
             failure: errors.WaError | None = None
             try:
                 page = await self._look(id, after, limit, by)
@@ -114,9 +121,8 @@ class Reader:
                 failure = error  # its worker ends, or is slow: the next look may be good
             looked, left = True, ends_at - clock.boot_now()
             if self.ending and wait:
-                raise errors.NotYet(
-                    f"cannot wait for messages of {id}: the agent stops", code=ENDING
-                )
+                why = f"cannot wait for messages of {id}: the agent stops"
+                raise errors.NotYet(why, code=ENDING)
             if left <= 0:
                 if failure is not None:
                     raise failure
@@ -157,7 +163,7 @@ class Reader:
         facts = self._registry.get(id)
         if facts.instance.backend:
             raise errors.Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")
-        async with self._of(id).reads:
+        async with self._sessions[id].reads:
             if facts.link is not None:
                 return await self.call(id, do, args)
             path, loop = self._registry.root / id / FOLDER / NAME, asyncio.get_running_loop()
@@ -187,7 +193,7 @@ class Reader:
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
         """The consumer needs nothing up to the cursor any more."""
-        cursors = self._of(id).cursors
+        cursors = self._sessions[id].cursors
         before = cursors.get(consumer)
         cursors[consumer] = max(cursor, before or 0) if consumer == READER else cursor
         if cursors[consumer] != before:
@@ -203,7 +209,7 @@ class Reader:
             self.end()
 
     async def _settle(self, id: InstanceId) -> None:
-        its = self._of(id)
+        its = self._sessions[id]
         cursors = {name: its.cursors.get(name, 0) for name in self._takers(id)}
         asked: dict[str, Any] = {"cursors": cursors}
         try:
@@ -221,7 +227,7 @@ class Reader:
                 self._own.add(id)
 
     def behind(self, consumer: str, id: InstanceId) -> int:
-        its = self._of(id)
+        its = self._sessions[id]
         newest = its.figures.get("newest", 0) <= its.cursors.get(consumer, 0)
         return 0 if newest else its.behind.get(consumer, 0)
 
@@ -237,23 +243,18 @@ class Reader:
 
     def changed(self, id: InstanceId) -> None:
         """The worker kept more, or was connected and may have."""
-        its = self._of(id)
-        its.news.set()
-        its.news = asyncio.Event()
+        self._sessions[id].tell()
         for follower in self._followers:
             follower.add(id)
 
     def forget(self, id: InstanceId) -> None:
         """The session was deleted."""
-        self._sessions.pop(id, _Session()).news.set()
+        self._sessions.pop(id, _Session()).tell()
 
     def end(self) -> None:
         self.ending = True
         for its in self._sessions.values():
-            its.news.set()
-
-    def _of(self, id: InstanceId) -> _Session:
-        return self._sessions.setdefault(id, _Session())
+            its.tell()
 
     def _takers(self, id: InstanceId) -> list[str]:
         """The consumers that must have a record before it may go unread."""

@@ -55,11 +55,9 @@ def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     return made
 
 
-CACHE = "cache_size = -256"
-"""KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
-
-
 def opened(conn: sqlite3.Connection) -> Database:
+    # KiB, not 2 MiB for each connection: repeated reads come from the kernel's cache.
+    conn.execute("pragma cache_size = -256")
     # A row with damaged text is read all the same.
     conn.text_factory = partial(str, encoding="utf-8", errors="replace")
     return Database(conn, recursive_triggers=False, execute_plugins=False)
@@ -71,13 +69,12 @@ def connect(path: Path) -> Database:
             conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
             # Closed later, it would take away the log of the database that stands there then.
             failed.callback(conn.close)
-            db = opened(conn)
             # Before any read: a read-only file or folder shows itself here.
-            mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
-            if mode != "wal":
+            if (mode := conn.execute("pragma journal_mode = wal").fetchone()[0]) != "wal":
                 raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
-            for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000", CACHE):
+            for pragma in ("synchronous = full", "foreign_keys = on", "busy_timeout = 5000"):
                 conn.execute(f"pragma {pragma}")
+            db = opened(conn)
             # One byte of the header makes a file read-only for SQLite, which a write first shows.
             conn.execute("begin immediate")
             version = conn.execute("pragma user_version").fetchone()[0]
@@ -93,7 +90,6 @@ def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
     conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
-    conn.execute(f"pragma {CACHE}")
     return opened(conn)
 
 

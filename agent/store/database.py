@@ -51,8 +51,7 @@ MIGRATIONS: Sequence[Migration] = (
 
 
 def schema_version(db: Database) -> int:
-    version: int = db.execute("pragma user_version").fetchone()[0]
-    return version
+    return int(db.execute("pragma user_version").fetchone()[0])
 
 
 def migrate(db: Database, migrations: Sequence[Migration]) -> int:
@@ -103,8 +102,7 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
                     if code != "damaged" and (code in UNUSABLE or not _a_new_one_would_open(path)):
                         raise
                     fault = error
-            kept = _set_aside(path)
-            sentences.append(f"the database was damaged ({fault}); it is kept as {kept.name}")
+            sentences.append(f"the database was damaged ({fault}); it is kept as {_retire(path)}")
         sentences += _build(path)
         return _use(path, sentences)
     except sqlite3.Error as error:
@@ -126,9 +124,8 @@ def _use(path: Path, sentences: list[str]) -> Database:
     except sqlite3.Error as error:
         db.close()
         # A step that fails fails again: an error of this program, not of the file.
-        raise errors.StoreError(
-            str(connect.explain("migrate", path, error)), code=MIGRATION
-        ) from error
+        why = str(connect.explain("migrate", path, error))
+        raise errors.StoreError(why, code=MIGRATION) from error
 
 
 def check_whole(path: Path) -> None:
@@ -149,9 +146,8 @@ def check_whole(path: Path) -> None:
         for id, *rest in db.execute(rows.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
             if not whole or rows.decode_instance([id, *rest]) is None:
-                raise errors.StoreError(
-                    f"the row of instance {id!r:.80} cannot be read", code="damaged"
-                )
+                why = f"the row of instance {id!r:.80} cannot be read"
+                raise errors.StoreError(why, code="damaged")
 
 
 def _a_new_one_would_open(path: Path) -> bool:
@@ -169,7 +165,7 @@ def _a_new_one_would_open(path: Path) -> bool:
     return True
 
 
-def _set_aside(path: Path) -> Path:
+def _retire(path: Path) -> str:
     """Rename a damaged database with its companions; the main file first. A crash between leaves
     companions without a main file, which `_build` moves away: SQLite would replay them into a new
     database."""
@@ -178,7 +174,7 @@ def _set_aside(path: Path) -> Path:
     files.failpoint("mid_set_aside")
     _move_companions(path, kept)
     files.sync(path.parent)
-    return kept
+    return kept.name
 
 
 def _build(path: Path) -> list[str]:
@@ -196,10 +192,8 @@ def _build(path: Path) -> list[str]:
             check_whole(copy)
         shutil.copyfile(copy, fresh)
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
-        sentences.append(
-            f"API keys and history were taken from {copy.name} of {at}: what came later is lost;"
-            " revoke again what was revoked since"
-        )
+        lost = "what came later is lost; revoke again what was revoked since"
+        sentences.append(f"API keys and history were taken from {copy.name} of {at}: {lost}")
     with contextlib.closing(connect.connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():
@@ -224,8 +218,8 @@ def _remove(path: Path) -> None:
 
 def _free_name(path: Path) -> Path:
     kept = _beside(path, time.strftime(".damaged-%Y%m%dT%H%M%SZ", time.gmtime()))
-    taken = len(list(path.parent.glob(f"{kept.name}*")))
-    return _beside(kept, f".{taken}") if taken else kept
+    taken = [*path.parent.glob(f"{kept.name}*")]
+    return _beside(kept, f".{len(taken)}") if taken else kept
 
 
 def _move_companions(path: Path, kept: Path) -> None:
