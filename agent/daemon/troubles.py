@@ -12,15 +12,15 @@ from agent.clock import boot_now
 from agent.core.health import is_wanted
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.troubles import TABLE, Key, Of, Severity, Sight, Trouble, Windows, counted_of, look
-from agent.log import bound, going_on, log
+from agent.log import bound, going_on
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter, Family
 from agent.supervise.assemble import Supervisor
 from agent.webhooks.part import Webhooks
 
-EVERY, CALM = 10.0, 30.0
-"""Seconds between two looks while a row holds, and while none does."""
+EVERY, CALM, AT_REST = 10.0, 30.0, 60.0
+"""Seconds between two looks: while a row holds; while none does; and all sessions are at rest."""
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 SETTLE = 60.0
@@ -56,11 +56,9 @@ class Troubles:
                 break
             await asyncio.sleep(0.2)
         while True:
-            try:
-                await self.look()
-            except Exception:
-                log.exception("cannot look for troubles")
-            await asyncio.sleep(EVERY if self._present else CALM)
+            await self.look()
+            rest = all(its.at_rest for its in self.supervisor.registry.facts.values())
+            await asyncio.sleep(EVERY if self._present else AT_REST if rest else CALM)
 
     async def look(self) -> None:
         self._present, begun, over = look(TABLE, self._present, self._sight())
