@@ -13,7 +13,16 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from agent.fleet.store import Answer, Get, MayHaveHappened, Pair, Put, Same, StoreAway
+from agent.fleet.store import (
+    Answer,
+    Delete,
+    Get,
+    MayHaveHappened,
+    Pair,
+    Same,
+    Step,
+    StoreAway,
+)
 
 T = TypeVar("T")
 EACH, CONNECT = 1.0, 0.7
@@ -81,7 +90,7 @@ class Etcd:
         self.close = self._session.close
 
     async def commit(
-        self, same: Sequence[Same], then: Sequence[Put | Get], otherwise: Sequence[Get] = ()
+        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
     ) -> Answer:
         asked = {
             "compare": [_compare(it) for it in same],
@@ -157,9 +166,11 @@ def _compare(same: Same) -> dict[str, Any]:
     return {"key": same.key.encode(), "target": "MOD", "mod_revision": str(same.revision)}
 
 
-def _operation(it: Put | Get) -> dict[str, Any]:
+def _operation(it: Step) -> dict[str, Any]:
     if isinstance(it, Get):
         return {"request_range": _range(it)}
+    if isinstance(it, Delete):
+        return {"request_delete_range": _keys(it.key)}
     return {"request_put": {"key": it.key.encode(), "value": it.value}}
 
 

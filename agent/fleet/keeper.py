@@ -24,13 +24,24 @@ from msgspec.structs import replace
 from agent.clock import boot_now
 from agent.errors import TryLater
 from agent.files import write_whole
-from agent.fleet.records import Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import (
+    Claim,
+    Fleet,
+    Halt,
+    Held,
+    Keys,
+    Machine,
+    Session,
+    decoded,
+    encoded,
+    named,
+)
 from agent.fleet.store import Get, Pair, Put, Same, Store, StoreAway
 from agent.fleet.taking import Seen, View, read_halt
 
 log = logging.getLogger(__name__)
 
-MOST_UNANSWERED = 1000
+MOST_UNANSWERED = MOST_CLAIMED = 1000
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""
 COMPACT_EVERY = 600.0
@@ -73,6 +84,9 @@ class Runner(Protocol):
 
     async def end_all(self) -> None:
         """End every worker and start none before the next `start`; returns when all have ended."""
+
+    def held(self) -> Mapping[str, Held]:
+        """Sessions whose files this machine has: as their owner, or as a copy."""
 
 
 class Past(Struct, frozen=True):
@@ -149,6 +163,8 @@ class Keeper:
         self._ending: asyncio.Task[None] | None = None
         self._suspicion = ""
         """How the store went back; "" = it did not, as far as this machine knows."""
+        self._claimed = ""
+        """Id of the halt under which this machine said what it has."""
         self._leaving, self._settling = set[str](), set[str]()
         """Sessions that are handed over; those of them that the next renewal decides."""
         self._renewed, self._woken = asyncio.Event(), asyncio.Event()
@@ -275,10 +291,14 @@ class Keeper:
             self._suspect(back)
         if halted and self.view.halt is None:  # accepted: the records are the truth from now on
             self.view, self._suspicion, self._cluster = View(), "", answer.cluster
+            # A session may have another owner than the machine that runs it, which may hear of it
+            # at the end of its lease.
+            self._starts_at = now + self.fleet.ttl
             await asyncio.to_thread(self._write_past, answer.revision)
             self.wake()
             return True
-        await self._halt()
+        if await self._halt():
+            await self._claim()
         self._leaving -= self._settling
         self._settling.clear()
         self._hold(begun + self.fleet.usable, group)
@@ -397,6 +417,21 @@ class Keeper:
                 answer = await self.store.commit([Same(put.key, 0)], [put], [Get(put.key)])
                 self.view.halt = halt if answer.committed else read_halt(answer.found[0])
         return self.view.halt is not None
+
+    async def _claim(self) -> None:
+        """Once for each halt: what this machine has, for the operator who accepts."""
+        halt, held = self.view.halt, [*self.runner.held().items()]
+        if halt is None or halt.id == self._claimed:
+            return
+        with suppress(StoreAway):
+            for n, at in enumerate(range(0, max(1, len(held)), MOST_CLAIMED)):
+                claim = Claim(halt.id, dict(held[at : at + MOST_CLAIMED]))
+                put = Put(self.keys.claim(self.name, n), encoded(claim))
+                if not (
+                    await self.store.commit([Same(self._own, self._revision)], [put])
+                ).committed:
+                    return
+            self._claimed = halt.id
 
     async def _watch(self) -> None:
         """Wake the keeper for what concerns this machine. A watch that breaks costs one renewal."""

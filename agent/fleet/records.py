@@ -74,11 +74,15 @@ class Halt(Struct, frozen=True):
     id: str
 
 
+Held = tuple[int, int, int]
+"""Epoch of a session's files on a machine, 1 if it runs there, number of its last change."""
+
+
 class Claim(Struct, frozen=True):
-    """Sessions that a machine holds under a halt: epoch, number of its copy, 1 if it runs."""
+    """Sessions whose files a machine has under a halt."""
 
     halt: str
-    sessions: dict[str, tuple[int, int, int]]
+    sessions: dict[str, Held]
 
 
 class Fleet(Struct, frozen=True, omit_defaults=True):
@@ -133,8 +137,12 @@ class Keys:
     def session(self, id: str) -> str:
         return self.sessions + id
 
+    @property
+    def claims(self) -> str:
+        return f"{self.all}claim/"
+
     def claim(self, name: str, n: int) -> str:
-        return f"{self.all}claim/{name}/{n}"
+        return f"{self.claims}{name}/{n}"
 
 
 def encoded(record: Struct) -> bytes:

@@ -46,11 +46,19 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Get:
     """`since`: only what this revision or a later one wrote."""
 
     key: str
     since: int = 0
+
+
+Step = Put | Delete | Get
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Store(Protocol):
     """Every answer is linearizable. Each call raises StoreAway."""
 
     async def commit(
-        self, same: Sequence[Same], then: Sequence[Put | Get], otherwise: Sequence[Get] = ()
+        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
     ) -> Answer:
         """One transaction: `then` if every Same holds, else `otherwise`. MayHaveHappened if it was
         sent and not answered."""

@@ -31,20 +31,26 @@ class View:
     halt: Halt | None = None
     written: set[str] = field(default_factory=set)
     """Sessions that this machine wrote since: the next renewal must read them."""
+    unreadable: set[str] = field(default_factory=set)
+    """Keys of sessions and machines whose record cannot be read: nothing is done about them."""
 
     def learn(self, found: Sequence[Sequence[Pair]], revision: int, now: float) -> str:
         """Take in a renewal's answer: all machines, sessions that changed, the halt. Returns how
         the store is older than this view; "" if it is not."""
         machines, sessions, halts = found
         self.revision, self.halt = revision, read_halt(halts)
-        seen = ((named(it.key), _seen(it, Machine, self.machines, now)) for it in machines)
-        self.machines = {name: it for name, it in seen if it is not None}
+        seen = [(it.key, _seen(it, Machine, self.machines, now)) for it in machines]
+        self.machines = {named(key): it for key, it in seen if it is not None}
+        self.unreadable -= {key for key, _ in seen}
+        self.unreadable |= {key for key, it in seen if it is None}
         back = sorted(self.written - {named(it.key) for it in sessions})[:1]
         self.written.clear()
         for pair in sessions:
             known, now_seen = self.sessions.get(named(pair.key)), _seen(pair, Session, {}, now)
+            self.unreadable.discard(pair.key)
             if now_seen is None:
-                continue  # it stays with the owner that this machine knows
+                self.unreadable.add(pair.key)  # it stays with the owner that this machine knows
+                continue
             if known is not None and now_seen.record.epoch < known.record.epoch:
                 back.append(named(pair.key))
             self.sessions[named(pair.key)] = now_seen
@@ -79,6 +85,17 @@ class View:
                 if now >= owner.since + before * ttl / 3:
                     found.append(id)
         return found
+
+    def place_for(self, id: str) -> str:
+        """The machine that this session may go to: one with a copy, else one with the most room;
+        "" = none has room and its engine."""
+        it, found = self.sessions[id].record, dict[str, tuple[int, int]]()
+        for name, seen in self.machines.items():
+            there, room = seen.record, seen.record.capacity - seen.record.used
+            away = there.lost or there.released or there.drained or name == it.machine
+            if not away and room > 0 and it.engine in there.engines and it.on in ("", name):
+                found[name] = (name in it.copies, room)
+        return max(in_order(id, found), key=lambda name: found[name], default="")
 
 
 def in_order(id: str, names: Iterable[str]) -> list[str]:

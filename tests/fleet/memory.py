@@ -5,7 +5,17 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.fleet.store import Answer, Get, MayHaveHappened, Pair, Put, Same, StoreAway
+from agent.fleet.store import (
+    Answer,
+    Delete,
+    Get,
+    MayHaveHappened,
+    Pair,
+    Put,
+    Same,
+    Step,
+    StoreAway,
+)
 
 MOST_OPERATIONS = 128
 """As in etcd."""
@@ -20,20 +30,24 @@ class Memory:
     revision: int = 1
     cluster: str = "1"
     compacted: int = 0
+    off: bool = False
     commits: list[list[Put]] = field(default_factory=list)
     written: Callable[[Pair], None] = lambda _: None
     """Called with each pair before it replaces another one."""
     watches: list[tuple[str, asyncio.Queue[Pair]]] = field(default_factory=list)
 
     def commit(
-        self, same: Sequence[Same], then: Sequence[Put | Get], otherwise: Sequence[Get]
+        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get]
     ) -> Answer:
         assert max(len(same), len(then), len(otherwise)) <= MOST_OPERATIONS
         holds = all(self.revision_of(it.key) == it.revision for it in same)
         chosen = then if holds else otherwise
-        if puts := [it for it in chosen if isinstance(it, Put)]:
+        gone = [it for it in chosen if isinstance(it, Delete)]
+        if (puts := [it for it in chosen if isinstance(it, Put)]) or gone:
             assert len({it.key for it in puts}) == len(puts), "etcd refuses a key twice"
             self.revision += 1
+            for key in [key for key in self.pairs for it in gone if _holds(it.key, key)]:
+                del self.pairs[key]
             self.commits.append(puts)
             for put in puts:
                 self.put(Pair(put.key, put.value, self.revision))
@@ -80,12 +94,12 @@ class Line:
     """Seconds that a request is held at most."""
     faults: dict[int, float] = field(default_factory=dict)
     """By the number of a write: seconds that it is held; 0: only its answer is lost."""
-    change: Callable[[Sequence[Same], Sequence[Put | Get]], Sequence[Same]] = lambda same, _: same
+    change: Callable[[Sequence[Same], Sequence[Step]], Sequence[Same]] = lambda same, _: same
     """A mutant's."""
     writes: int = 0
 
     async def commit(
-        self, same: Sequence[Same], then: Sequence[Put | Get], otherwise: Sequence[Get] = ()
+        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
     ) -> Answer:
         self.writes += 1
         await self._travel()
@@ -124,7 +138,7 @@ class Line:
         self.memory.compacted = revision
 
     async def _travel(self, error: type[StoreAway] = StoreAway) -> None:
-        if self.cut:
+        if self.cut or self.memory.off:
             await self._gone(error("cut off"))
         await asyncio.sleep(self.draw.uniform(0.001, 0.05))
         await self.thawed.wait()

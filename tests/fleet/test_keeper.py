@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from agent.fleet import keeper as keepers
 from agent.fleet.keeper import Begin, Keeper, Past, how_to_begin
+from agent.fleet.operator import accept
 from agent.fleet.records import Failover, Machine, Session, decoded, encoded
 from agent.fleet.store import Get, MayHaveHappened, Pair, Put, Same, StoreAway
 from agent.fleet.taking import View
@@ -201,12 +202,10 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted:
         assert world.logins.count == count
         assert len(world.down()) == 3, "those of c wait; the others stayed up"
         assert where(world)["s0"] == "b"
-        # As `accept` will: the owners as they are, then the halt goes.
-        record = replace(world.sessions()["s0"], machine="b", epoch=9)
-        world.memory.commit([], [Put(world.keys.session("s0"), encoded(record))], [])
-        del world.memory.pairs[world.keys.halt]
-        await world.all_up(TTL)
+        await accept(world.hosts["a"].line, world.keys)
+        assert await world.all_up(2 * TTL) > TTL
         assert world.logins.count == count + 3
+        assert where(world)["s0"] == "b"
         await asyncio.sleep(TTL)
         assert not any(host.keeper.problem for host in world.hosts.values())
 
@@ -261,8 +260,8 @@ def test_another_cluster_extends_nothing() -> None:
         world.hosts["a"].start_agent()
         await asyncio.sleep(2 * TTL)
         assert world.down() == ["s0", "s1"]
-        del world.memory.pairs[world.keys.halt]
-        await world.all_up(TTL)
+        await accept(world.hosts["a"].line, world.keys)
+        await world.all_up(2 * TTL)
         await world.hosts["a"].kill_agent()
         world.hosts["a"].start_agent()
         await asyncio.sleep(TTL)
@@ -301,6 +300,8 @@ def test_a_record_that_cannot_be_read_ends_and_moves_nothing() -> None:
         await asyncio.sleep(2 * TTL)
         assert where(world).keys() == {"s0", "s1", "s2", "s3"}
         assert world.logins.count == 4
+        bad = {keys.session("s0"), keys.session("x"), keys.machine("x")}
+        assert world.hosts["a"].keeper.view.unreadable == bad
 
     well(play(story))
 

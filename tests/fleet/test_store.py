@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agent.fleet.etcd import Etcd
-from agent.fleet.store import Get, MayHaveHappened, Put, Same, Store, StoreAway
+from agent.fleet.store import Delete, Get, MayHaveHappened, Put, Same, Store, StoreAway
 from tests.fleet.members import Members, members
 from tests.fleet.memory import Line, Memory
 
@@ -55,6 +55,9 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: St
     assert [it.key for it in changed.found[0]] == ["wa/t/k/b"]
     await store.compact(second.revision)
     assert [it.value for it in (await store.read(Get("wa/t/k/"))).found[0]] == [b"1", b"3"]
+    await store.commit([Same("wa/t/k/a", first.revision)], [Delete("wa/t/k/")])
+    assert (await store.read(Get("wa/t/k/"))).found == [[]]
+    assert (await store.commit([Same("wa/t/k/a", 0)], [Put("wa/t/k/a", b"4")])).committed
 
 
 async def test_a_watch_sees_what_is_written_below_its_key(store: Store) -> None:

@@ -17,7 +17,17 @@ from typing import Any
 from msgspec.structs import replace
 
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import Failover, Fleet, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import (
+    Failover,
+    Fleet,
+    Held,
+    Keys,
+    Machine,
+    Session,
+    decoded,
+    encoded,
+    named,
+)
 from agent.fleet.store import Pair, Put, Same
 from tests.clocks import stopped
 from tests.fleet.memory import Line, Memory
@@ -86,6 +96,8 @@ class Host:
         )
         self.line: Any = Line(world.memory, world.draw, self.thawed, change=self.change)
         self.workers, self.ending = dict[str, int](), set[str]()
+        self.files = dict[str, int]()
+        """Epoch of each session whose files this disk has."""
         self.until = 0.0
         self._fence: asyncio.TimerHandle | None = None
         self.keeper: Keeper | None = None
@@ -159,7 +171,7 @@ class Host:
             return
         for id, record in owned.items():
             if id not in self.workers and id not in self.ending and record.wanted == "running":
-                self.workers[id] = record.epoch
+                self.workers[id] = self.files[id] = record.epoch
                 self.world.logins.connect(id, self)
 
     async def end(self, ids: Collection[str]) -> None:
@@ -169,6 +181,9 @@ class Host:
 
     async def end_all(self) -> None:
         await self.end([*self.workers, *self.ending])
+
+    def held(self) -> Mapping[str, Held]:
+        return {id: (epoch, int(id in self.workers), 0) for id, epoch in self.files.items()}
 
     def _at_fence(self) -> None:
         self._ends(list(self.workers), self.world.draw.uniform(0, KERNEL) / self.clock.rate)
@@ -226,6 +241,7 @@ class World:
         with suppress(FileNotFoundError):
             shutil.copy(self.root / name / "agent.json", disk)
         twin = self.host_class(self, name, disk, self.hosts[name].boot + "~" * reboots)
+        twin.files.update(self.hosts[name].files)
         twin.start_agent()
         self.twins.append(twin)
         return twin

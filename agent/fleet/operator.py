@@ -1,0 +1,118 @@
+"""What an operator decides: which records count after a store went back, and that a machine is off.
+
+Each can be cut off at any write and be done again. They need the store alone, no agent. A store
+that is restored must begin a ttl and a half after the old one has stopped: all leases have ended.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from agent.errors import NotFound, Refused
+from agent.fleet.records import (
+    Claim,
+    Failover,
+    Held,
+    Keys,
+    Machine,
+    Session,
+    decoded,
+    encoded,
+    named,
+)
+from agent.fleet.store import Delete, Get, Pair, Put, Same, Step, Store
+from agent.fleet.taking import BATCH, in_order, read_halt
+
+
+async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
+    """End a halt. Each session goes to the machine whose files are of its highest epoch; one that
+    no machine has comes back as stopped. Returns the sessions as they are now.
+
+    `without`: machines that are off and whose files do not count.
+    """
+    halts = (await store.read(Get(keys.halt))).found[0]
+    if (halt := read_halt(halts)) is None:
+        return {}
+    same = Same(keys.halt, halts[0].revision)
+    claims = (await store.read(Get(keys.claims))).found[0]
+    machines = (await store.read(Get(keys.machines))).found[0]
+    held = _held(claims, keys, halt.id)
+    if silent := {named(it.key) for it in machines} - held.keys() - {*without}:
+        raise Refused(
+            f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions it"
+            " has; start its agent, or name it with --without if it is off for good",
+            code="machine_silent",
+        )
+    known = {named(it.key): it for it in (await store.read(Get(keys.sessions))).found[0]}
+    decided = dict[str, Session]()
+    for id in known.keys() | {id for its in held.values() for id in its}:
+        record = decoded(known[id].value, Session) if id in known else None
+        decided[id] = _decide(record, {name: its[id] for name, its in held.items() if id in its})
+    ids = sorted(decided)
+    for at in range(0, len(ids), BATCH):
+        batch = ids[at : at + BATCH]
+        as_read = [Same(keys.session(id), known[id].revision if id in known else 0) for id in batch]
+        puts = [Put(keys.session(id), encoded(decided[id])) for id in batch]
+        await _must(store, [same, *as_read], puts)
+    await _must(store, [same], [Delete(keys.halt), Delete(keys.claims)])
+    return decided
+
+
+async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
+    """The operator has switched this machine off: its sessions may run elsewhere at once. Returns
+    for each that others do not take by themselves the machine that has it now; "" = none has a
+    copy, so it waits for its machine."""
+    found = (await store.read(Get(keys.machine(name)))).found[0]
+    if not found:
+        raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
+    lost = replace(decoded(found[0].value, Machine) or Machine(), lost=True)
+    no_halt, put = Same(keys.halt, 0), Put(found[0].key, encoded(lost))
+    revision = await _must(store, [no_halt, Same(put.key, found[0].revision)], [put])
+    every = (await store.read(Get(keys.machines))).found[0]
+    living = {named(it.key) for it in every if _lives(it)}
+    gone = dict[str, str]()
+    for pair in (await store.read(Get(keys.sessions))).found[0]:
+        record = decoded(pair.value, Session)
+        if record is None or record.machine != name or record.deleted:
+            continue
+        if record.failover is Failover.NEWEST and living & {*record.copies}:
+            continue
+        id = named(pair.key)
+        gone[id] = next(iter(in_order(id, living & {*record.copies})), "")
+        if heir := gone[id]:
+            left = tuple(it for it in record.copies if it != heir)
+            moved = replace(record, machine=heir, epoch=record.epoch + 1, copies=left)
+            same = [no_halt, Same(put.key, revision), Same(pair.key, pair.revision)]
+            await _must(store, same, [Put(pair.key, encoded(moved))])
+    return gone
+
+
+def _lives(pair: Pair) -> bool:
+    machine = decoded(pair.value, Machine)
+    return machine is not None and not (machine.lost or machine.released or machine.drained)
+
+
+def _held(claims: Iterable[Pair], keys: Keys, halt: str) -> dict[str, dict[str, Held]]:
+    """Sessions of each machine that answered this halt."""
+    held = dict[str, dict[str, Held]]()
+    for pair in claims:
+        claim = decoded(pair.value, Claim)
+        if claim is not None and claim.halt == halt:
+            name = pair.key.removeprefix(keys.claims).rpartition("/")[0]
+            held.setdefault(name, {}).update(claim.sessions)
+    return held
+
+
+def _decide(record: Session | None, held: Mapping[str, Held]) -> Session:
+    epochs = [it[0] for it in held.values()] + ([record.epoch] if record else [])
+    decided = replace(record or Session("", 0), epoch=max(epochs) + 1, copies=())
+    if not held:
+        return replace(decided, wanted="stopped")
+    return replace(decided, machine=max(sorted(held), key=lambda name: held[name]))
+
+
+async def _must(store: Store, same: list[Same], then: Sequence[Step]) -> int:
+    answer = await store.commit(same, then)
+    if not answer.committed:
+        raise Refused("the fleet changed meanwhile; type the command again", code="fleet_changed")
+    return answer.revision
