@@ -221,6 +221,19 @@ class Keeper:
         await self._renewed.wait()
         return id not in self.view.owned(self.name)
 
+    async def change(self, records: Mapping[str, Session]) -> bool:
+        """Write sessions that stay or begin here, all or none, a BATCH at most. False: nothing is
+        written, as this machine's view is old; StoreAway: the next renewal says if they are."""
+        for id, it in records.items():
+            known = self.view.sessions.get(id, Seen(Session("", 0, deleted=True), 0, 0.0)).record
+            mine, free = known.machine == self.name, known.deleted
+            fits = it.machine == self.name and it.epoch == known.epoch + free
+            if not fits or not (mine or free) or id in self._leaving:
+                raise TryLater(f"cannot change {id}: this machine does not own it for sure now")
+        if not self._may_move():
+            raise TryLater("cannot change a session: this machine has no place in the fleet now")
+        return await self._move(records)
+
     async def _begin_again(self) -> None:
         """Until this machine may write its record."""
         if self._acknowledged or not self._agent:
@@ -386,9 +399,10 @@ class Keeper:
     async def _move(self, records: Mapping[str, Session]) -> bool:
         """Write sessions with another owner, all or none: void if this machine, its view of one of
         them, or the machine that had them has changed."""
-        known = {id: self.view.sessions[id] for id in records}
-        owners = {it.record.machine for it in known.values()} - {self.name}
-        same = [Same(self.keys.machine(it), self.view.machines[it].revision) for it in owners]
+        known = {id: it for id, it in self.view.sessions.items() if id in records}
+        had = {it.record.machine for it in known.values() if not it.record.deleted} - {self.name}
+        same = [Same(self.keys.machine(it), self.view.machines[it].revision) for it in had]
+        same += [Same(self.keys.session(id), 0) for id in records if id not in known]
         same += [Same(self.keys.session(id), it.revision) for id, it in known.items()]
         puts = [Put(self.keys.session(id), encoded(it)) for id, it in records.items()]
         answer = await self.store.commit([*self._mine(), *same], puts)

@@ -114,8 +114,8 @@ ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
 DELAYED = 1.0
 """Seconds: an agent that was so late takes no silence for a death."""
-NEVER_RESTARTED = (66, 78)
-"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
+NEVER_RESTARTED = (66, LEASE_OVER := 77, 78)
+"""As the units' RestartPreventExitStatus=: no use of its folder; no lease; a wrong setting."""
 _INACTIVE, _FAILED = UnitState.INACTIVE, UnitState.FAILED
 _ACTIVATING, _ACTIVE, _ENDING = UnitState.ACTIVATING, UnitState.ACTIVE, UnitState.DEACTIVATING
 
@@ -174,8 +174,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self.status = UNIT_ABSENT
         self.child: Child | None = None
-        self._cause = ""
-        """Why the present run is ended: watchdog, timeout, oom-kill; "" = it is not."""
+        self._cause, self._exit = "", 0
+        """Why the present run is ended: watchdog, timeout, oom-kill; "" = it is not. And the exit
+        status that its worker told: that of an adopted one cannot be seen."""
         self._stop_wanted, self._was_ready, self._failed_starts = False, False, 0
         self._turned: asyncio.Future[None] = self._loop.create_future()
         """Done when it enters another state, or is to stop."""
@@ -255,6 +256,7 @@ class Worker:
             self.status = replace(self.status, status_text=text[:200])
         if said.get("READY") == "1" and self.state is _ACTIVATING:
             self._enter(_ACTIVE, self._limits.watchdog)
+        self._exit = LEASE_OVER if said.get("EXIT_STATUS") == str(LEASE_OVER) else self._exit
         if said.get("STOPPING") == "1" and up:
             self._enter(_ENDING, self._limits.stop_timeout)
         elif said.get("WATCHDOG") == "1":
@@ -283,7 +285,8 @@ class Worker:
             wanted = self._stop_wanted
             own = how.result or ("success" if self._was_ready or wanted else "protocol")
             own = "success" if how is UNKNOWN and wanted else own
-            self._enter(_ENDING, result=self._cause or own, exit_status=how.status)
+            status = how.status or self._exit
+            self._enter(_ENDING, result=self._cause or own, exit_status=status)
             if self.child is not None:
                 with suppress(HostError):  # no look at the processes was possible
                     if killed := await self.child.clear():
@@ -291,7 +294,7 @@ class Worker:
             self.child = None
             if self._stop_wanted:
                 return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
-            if how.status in NEVER_RESTARTED:
+            if status in NEVER_RESTARTED:
                 self._log(logging.ERROR, f"ended ({words(self.status)}); it is not started again")
                 return self._enter(_FAILED)
             self._log(logging.WARNING, f"ended ({words(self.status)}); starting it again")
@@ -305,7 +308,7 @@ class Worker:
             self._log(logging.WARNING, f"ended {len(self._starts)} times: start limit reached")
             return False
         self._starts.append(now)
-        self._cause, self._was_ready = "", False
+        self._cause, self._exit, self._was_ready = "", 0, False
         self.status = replace(self.status, run=secrets.token_hex(16), status_text="")
         try:
             self.child = self._launch(self)

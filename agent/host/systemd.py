@@ -19,7 +19,6 @@ from agent.errors import HostError
 from agent.host import units
 from agent.host.life import Host, Limits, Wake, words
 from agent.host.systemd_bus import NO_SUCH_UNIT, BusCallFailed, BusGone, SystemBus, refusal
-from agent.host.units import FOLDERS, UnitCache, UnitFiles, read_unit_files
 
 log = logging.getLogger(__name__)
 
@@ -115,8 +114,8 @@ class SystemdHost(Host):
     def __init__(
         self, wake: Wake, limits: Limits, kind: units.Kind, unit_folders: Sequence[Path]
     ) -> None:
-        self._wake, self._limits, self._kind = wake, limits, kind
-        self._unit_folders, self._files, self._cache = unit_folders, UnitFiles(), UnitCache()
+        self._wake, self._limits, self._kind, self._folders = wake, limits, kind, unit_folders
+        self._files, self._cache = units.UnitFiles(), units.UnitCache()
         self._files_changed = asyncio.Event()
         self.boot = self._own_unit = ""
         self._bus = SystemBus(self._bus_up, self._bus_down, self._hear)
@@ -130,12 +129,12 @@ class SystemdHost(Host):
         limits: Limits,
         kind: units.Kind = units.INSTANCES,
         *,
-        unit_folders: Sequence[Path] = FOLDERS,
+        unit_folders: Sequence[Path] = units.FOLDERS,
     ) -> "SystemdHost":
         """Each host has a connection of its own: two kinds do not disturb each other."""
         self = cls(wake, limits, kind, unit_folders)
         try:
-            self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
+            self._files = await asyncio.to_thread(units.read_unit_files, unit_folders, kind)
             await self._bus.open()
         except BaseException:
             self._files_reader.cancel()
@@ -324,7 +323,7 @@ class SystemdHost(Host):
             await self._files_changed.wait()
             self._files_changed.clear()
             was = self._files
-            now = await asyncio.to_thread(read_unit_files, self._unit_folders, self._kind)
+            now = await asyncio.to_thread(units.read_unit_files, self._folders, self._kind)
             self._files = now
             for instance in (was.enabled ^ now.enabled) | (was.masked ^ now.masked):
                 self._cache.mark_stale(instance)

@@ -16,7 +16,6 @@ from dbus_fast.aio import MessageBus
 
 from agent.errors import HostError
 from agent.host import units
-from agent.host.units import PROPERTIES, UNIT
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +205,9 @@ class SystemBus:
     async def unit_properties(self, unit: str) -> Mapping[str, Any]:
         path = units.object_path(unit)
         values = await asyncio.gather(
-            *(self.property(path, interface, name) for interface, name in PROPERTIES)
+            *(self.property(path, interface, name) for interface, name in units.PROPERTIES)
         )
-        return {name: value for (_, name), value in zip(PROPERTIES, values, strict=True)}
+        return {name: value for (_, name), value in zip(units.PROPERTIES, values, strict=True)}
 
     async def job_exists(self, path: str) -> bool:
         try:
@@ -228,7 +227,7 @@ class SystemBus:
 
     async def job_type(self, unit_path: str) -> str:
         """What systemd is doing with a unit: start, stop, restart, ...; "" = nothing."""
-        job_id, job = await self.property(unit_path, UNIT, "Job")
+        job_id, job = await self.property(unit_path, units.UNIT, "Job")
         return str(await self.property(job, JOB, "JobType")) if job_id else ""
 
     async def failed_socket(self, unit: str) -> str:
@@ -236,7 +235,7 @@ class SystemBus:
         if not await self.is_loaded(unit):
             return ""
         path = units.object_path(unit)
-        if await self.property(path, UNIT, "ActiveState") != "failed":
+        if await self.property(path, units.UNIT, "ActiveState") != "failed":
             return ""
         listen = await self.property(path, SOCKET, "Listen")
         addresses = (address for kind, address in listen if kind == "Stream")

@@ -35,10 +35,7 @@ async def a_scanned_session(
 
 
 async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_code(
-    make_agent: Callable[..., RunningAgent],
-    whatsapp: WhatsApp,
-    cache: Path,
-    eventually: Eventually,
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, cache: Path, eventually: Eventually
 ) -> None:
     agent = make_agent()
     code = await a_scanned_session(agent, whatsapp, cache, eventually)
@@ -121,10 +118,7 @@ async def starts_again_when_its_own_files_are_back(
 
 
 async def test_missing_packages_are_named_everywhere_and_found_when_they_are_there(
-    make_agent: Callable[..., RunningAgent],
-    whatsapp: WhatsApp,
-    cache: Path,
-    eventually: Eventually,
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, cache: Path, eventually: Eventually
 ) -> None:
     agent = make_agent()
     await agent.start(SLOWER)

@@ -149,10 +149,7 @@ async def leave_the_packs(packed: Packed) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_packed_sessions_live_through_every_end_without_a_code(
-    make_agent: Callable[..., RunningAgent],
-    whatsapp: WhatsApp,
-    cache: Path,
-    eventually: Eventually,
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, cache: Path, eventually: Eventually
 ) -> None:
     agent = make_agent()
     packed = Packed(agent, whatsapp, eventually)

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from msgspec.structs import replace
 
+from agent.errors import TryLater
 from agent.fleet import keeper as keepers
 from agent.fleet.keeper import Begin, Keeper, Past, how_to_begin
 from agent.fleet.operator import accept
@@ -460,3 +461,53 @@ def test_a_takeover_that_arrives_after_its_taker_was_lost_is_void(
     if mutant:
         monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
     assert bool(play(story).logins.wrong) is mutant
+
+
+def test_an_owner_changes_its_sessions_and_adds_new_ones() -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        await asyncio.sleep(TTL + 1)
+        world.copying.cancel()
+        a, b = (world.hosts[name].keeper for name in "ab")
+        s0 = world.sessions()["s0"]
+        assert await a.change({"s0": replace(s0, wanted="stopped"), "new": Session("a", 1)})
+        assert world.sessions()["s0"].wanted == "stopped"
+        await world.until(lambda: where(world).get("new") == "a", TTL)
+        wrong = {"s1": world.sessions()["s1"], "new": Session("a", 2), "s0": replace(s0, epoch=2)}
+        for id, record in wrong.items():
+            with pytest.raises(TryLater, match=id):
+                await a.change({id: record})
+        assert not await b.change({"new": Session("b", 1)})
+        # Another machine orders something: what this one knows is old.
+        revision = world.memory.revision_of(world.keys.session("s0"))
+        world.hosts["a"].line.cut = True
+        await world.write("s0", replace(s0, restarts=1), revision)
+        world.hosts["a"].line.cut = False
+        assert not await a.change({"s0": s0, "other": Session("a", 1)})
+        assert "other" not in world.sessions()
+        # A name that is free again belongs to the next session of it.
+        assert await a.change({"new": Session("a", 1, deleted=True)})
+        await asyncio.sleep(TTL / 3)
+        assert await b.change({"new": Session("b", 2)})
+        await world.until(lambda: where(world).get("new") == "b", TTL)
+
+    well(play(story))
+
+
+@pytest.mark.parametrize("mutant", [False, True])
+def test_a_change_that_arrives_after_its_machine_was_lost_is_void(
+    mutant: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        a = world.hosts["a"]
+        hold_moves(a, 2 * TTL)
+        with pytest.raises(MayHaveHappened):
+            await a.keeper.change({"new": Session("a", 1)})
+        await a.kill()
+        await asyncio.sleep(3 * TTL)
+        assert ("new" in world.sessions()) is mutant
+
+    if mutant:
+        monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
+    play(story)

@@ -11,7 +11,7 @@ from tests.conftest import Eventually
 
 Kill = Callable[[int], object]
 GOOD, DEAF, HANG = InstanceId("good"), InstanceId("deaf"), InstanceId("hang")
-FAILING, WRONG = InstanceId("exit7"), InstanceId("exit78")
+FAILING = InstanceId("exit7")
 
 
 class HostContract:
@@ -88,10 +88,13 @@ class HostContract:
         with pytest.raises(HostError):
             await host.start(FAILING)
 
-    async def test_f13_a_configuration_error_is_not_restarted(self, host: Host) -> None:
-        with pytest.raises(HostError, match="78"):
-            await host.start(WRONG)
-        status = await host.status(WRONG)
-        assert (status.state, status.exit_status, status.restarts) == (UnitState.FAILED, 78, 0)
-        await host.reset_failed(WRONG)
+    @pytest.mark.parametrize("exit", [77, 78])
+    async def test_f13_a_wrong_setting_or_an_ended_lease_is_not_restarted(
+        self, host: Host, exit: int
+    ) -> None:
+        with pytest.raises(HostError, match=str(exit)):
+            await host.start(wrong := InstanceId(f"exit{exit}"))
+        status = await host.status(wrong)
+        assert (status.state, status.exit_status, status.restarts) == (UnitState.FAILED, exit, 0)
+        await host.reset_failed(wrong)
         await host.reset_failed(InstanceId("never-loaded"))

@@ -56,10 +56,8 @@ def have_children(tag: str) -> None:
 def main(id: str) -> None:
     habit = id.split("-", maxsplit=1)[0]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if habit == "exit7":
-        sys.exit(7)
-    if habit == "exit78":
-        sys.exit(78)
+    if habit.startswith("exit"):
+        sys.exit(int(habit.removeprefix("exit")))
     if habit == "mute":
         time.sleep(600)
     if habit == "deaf":

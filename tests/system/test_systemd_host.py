@@ -32,7 +32,7 @@ def woken() -> Woken:
 async def host(
     bed: Bed, standin: Standin, woken: Woken, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SystemdHost]:
-    standin("good", "exit7", "exit78", "hang")
+    standin("good", "exit7", "exit77", "exit78", "hang")
     standin("deaf", more="TimeoutStopSec=500ms\n")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]

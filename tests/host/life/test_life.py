@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
-from agent.host.life import Exit, Limits, Worker
+from agent.host.life import UNKNOWN, Exit, Limits, Worker
 from tests.clocks import stopped
 
 
@@ -65,6 +65,15 @@ async def test_an_adopted_run_has_the_time_of_a_start_until_its_first_ping() -> 
     its.adopt(run, "run", moved=False)
     await run.ended
     assert run.sent == [(SIGABRT, 60.0)]
+
+
+async def test_an_adopted_run_that_told_of_its_ended_lease_is_not_restarted() -> None:
+    run, its = Run(), make()
+    its.adopt(run, "run", moved=False)
+    its.notice({"STOPPING": "1", "EXIT_STATUS": "77"})
+    run.ended.set_result(UNKNOWN)
+    await asyncio.sleep(2.0)
+    assert (*how(its), its.status.exit_status) == (UnitState.FAILED, "exit-code", 0, 77)
 
 
 async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker() -> None:
