@@ -117,8 +117,12 @@ def settings(options: Options) -> int:
 
 def intend(options: Options) -> int:
     asked = f"POST {options.verb}{'?wait=300' if options.verb == 'logout' else ''}"
+    waits = options.verb == "restart" and options.wait is not None
+    before = options.ask("GET details") if waits else {}
     instance = options.ask(asked, options.given("confirm", "confirm_passkey"))
-    return wait_and_print(options, instance, options.done)
+    # A backend's session has no run that ends.
+    old = before["unit"]["run"] if before and not before["backend"] else ""
+    return wait_and_print(options, instance, options.done, old)
 
 
 def mark(options: Options) -> int:
@@ -157,16 +161,17 @@ def delete(options: Options) -> int:
     return options.print(answer, *lines)
 
 
-def wait_and_print(options: Options, instance: dict[str, Any], done: str) -> int:
+def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: str = "") -> int:
     if getattr(options, "wait", None) is not None:
-        instance = wait_until_connected(options.client, options.id, options.wait)
+        instance = wait_until_connected(options.client, options.id, options.wait, old)
         done = "is connected"
     hold = clean(instance["wait_sentence"])
     waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
     return options.print(instance, f"{options.id} {done}", waits)
 
 
-def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:
+def wait_until_connected(client: Client, id: str, seconds: float, old: str = "") -> dict[str, Any]:
+    """`old`: the run that is to end first."""
     now = time.monotonic()
     deadline, in_vain_at = now + seconds, now + SETTLED
     while True:
@@ -174,7 +179,8 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         status, sentence = instance["connection_status"], instance["sentence"]
         now, shows_code = time.monotonic(), status == "QR_REQUIRED"
         down, reason = status in ("DISCONNECTED", "AUTH_FAILURE"), instance["reason"]
-        if status == "CONNECTED":
+        its = client.get(f"/api/instance/{id}/details") if old else {}
+        if status == "CONNECTED" and (not old or (its["unit"]["run"] != old and its["proved"])):
             return instance
         # Where it is down for a hopeless reason, only a person helps.
         if not shows_code and not (down and reason and reasons.reason_of(reason).hopeless):
@@ -221,12 +227,11 @@ def show_qr(options: Options) -> int:
     --watch: follow the code until connected
     --for SECONDS: seconds to watch, default 300
     """
-    client = options.client
     if options.watch:
-        return _watch(client, options.id, time.monotonic() + vars(options)["for"])
+        return _watch(options.client, options.id, time.monotonic() + vars(options)["for"])
     if options.json:
         return options.print(options.ask("GET qr"))
-    print(draw_code(client, options.id)[0], end="")
+    print(draw_code(options.client, options.id)[0], end="")
     return 0
 
 
@@ -255,8 +260,7 @@ def _watch(client: Client, id: str, deadline: float) -> int:
         else:
             if drawing != drawn:
                 clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() and drawn[0] else ""
-                print(f"{clear}{drawing[0]}scan with WhatsApp: {id}, code {drawing[1]}")
-                sys.stdout.flush()
+                print(f"{clear}{drawing[0]}scan with WhatsApp: {id}, code {drawing[1]}", flush=True)
                 drawn = drawing
         time.sleep(0.5)
     raise TryLater(f"cannot watch longer: no phone scanned the code of {id}")
@@ -307,8 +311,7 @@ def file_fields(path: Path) -> dict[str, Any]:
 def snapshot(options: Options) -> int:
     """Copy a session now."""
     made = options.ask("POST snapshots", doing=f"copying {options.id}")
-    done = f"snapshot {made['name']} of {options.id}: {_contents(made)}"
-    return options.print(made, done)
+    return options.print(made, f"snapshot {made['name']} of {options.id}: {_contents(made)}")
 
 
 def list_snapshots(options: Options) -> int:
@@ -379,8 +382,7 @@ def put_back(options: Options) -> int:
 
 
 def _removed(row: dict[str, Any]) -> str:
-    folder = "the whole folder, " if row["whole"] else ""
-    return f"{folder}{row['files']} files, {row['keys']} keys in Redis"
+    return f"{'the whole folder, ' * row['whole']}{row['files']} files, {row['keys']} keys in Redis"
 
 
 # Importing: an archive sent to the agent, the list of sessions

@@ -63,3 +63,20 @@ def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan
 def test_a_code_that_the_sandbox_scans_itself_ends_no_waiting() -> None:
     codes = (("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""))
     assert wait(*codes, seconds=60)
+
+
+def test_a_restart_is_waited_for_until_its_new_run_is_connected() -> None:
+    """Until the pass that carries it out, the session is connected as before; and a new run may be
+    seen before its first claim."""
+    runs = iter([("a", "t"), ("a", "t"), ("b", None), ("b", "t")])
+
+    class Restarting:
+        def get(self, path: str) -> dict[str, Any]:
+            shown = {"connection_status": "CONNECTED", "reason": "", "sentence": ""}
+            if not path.endswith("/details"):
+                return shown
+            run, proved = next(runs)
+            return {**shown, "unit": {"run": run}, "proved": proved}
+
+    session.wait_until_connected(Restarting(), "sales", 60, "a")  # type: ignore[arg-type]
+    assert next(runs, None) is None
