@@ -878,3 +878,13 @@ def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
     assert cut.resume(WALL).consent is Consent.PAIRING, "what was begun is ended"
     begun = replace(waiting, unpaired=True)
     assert begun.resume(WALL) == begun
+
+
+def test_files_that_were_damaged_beside_others_wait_for_those_alone():
+    verdict, alike = judge_health(DAMAGED, HEALTH, NOW), surroundings(odd_one_out=False)
+    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    for wall in (WALL, WALL + 5):
+        repair, action = step_repair(case_of(DAMAGED, alike, wall=wall), repair)
+        assert (action.kind, repair.over) == (K.WAIT, False)
+    repair, action = step_repair(case_of(DAMAGED, wall=WALL + 10), repair)
+    assert action.kind is K.BACK_UP

@@ -139,9 +139,7 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
-    if not (case.good_snapshot and case.may_roll_back):
-        return False
-    if not case.session.record.paired:
+    if not (case.good_snapshot and case.may_roll_back and case.session.record.paired):
         return False
     # A suspect is stopped by now: only its files can be seen.
     if case.verdict.health is Health.CORRUPTED or repair.trouble is Trouble.SUSPECT:
@@ -400,9 +398,11 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if verdict.reason == words.UNMEASURED:
         return repair, Decision(RecoveryKind.WAIT, verdict.sentence, now_wall + _HELD)
     wait = breaker.remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
-    # A step that keeps the pairing is possible, and none was in the round before: no pause.
+    # A step that keeps the pairing is possible, and none was in the round before: no pause. A pause
+    # changes nothing about files that cannot be read.
     step = next_step(case, repair)
-    came_up = repair.nothing_tried and step not in (None, *UNPAIRING)
+    kept = step not in UNPAIRING or repair.trouble is Trouble.FILES
+    came_up = repair.nothing_tried and step is not None and kept
     if wait and not came_up:
         sentence = f"{verdict.sentence}; {repair.where}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
