@@ -247,8 +247,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     facts.kept = proof if isinstance(proof, Kept) else None
     repair, decision = ladder.step_repair(case, before)
     if before.consent and not repair.consent:
-        said = "an operator's order (%s) was not carried out: it is dropped, ask again"
-        log.warning(said, before.goal.replace("_", " "), extra=about(facts.id))
+        facts.note_dropped(before.goal, "was not carried out")
     if decision.idle:
         registry.gate.incidents.pass_turn(facts.id)
     if decision.kind is RecoveryKind.WAIT:

@@ -75,8 +75,7 @@ class Calls:
     async def qr(self, id: InstanceId) -> Qr | None:
         facts, link = self._linked(id, "show the QR code of")
         try:
-            answer = await link.call("qr")
-            return msgspec.convert(answer.get("qr"), Qr | None)
+            return msgspec.convert((await link.call("qr")).get("qr"), Qr | None)
         except EngineError as error:
             raise _because(facts, error) from error
         except msgspec.ValidationError as error:

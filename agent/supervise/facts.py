@@ -135,6 +135,12 @@ class Facts(session.Session):
         """The journal and the log have it with the next save."""
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
+    def note_dropped(self, order: str, why: str) -> None:
+        sentence = (
+            f"an operator's order ({order.replace('_', ' ')}) {why}: it is dropped, ask again"
+        )
+        self.note("operator", sentence, Category.RECOVERY)
+
     @property
     def at_rest(self) -> bool:
         """True if it is well and nothing is to be done: its worker says when that changes."""

@@ -101,8 +101,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
         if facts.instance.backend:
             link = means.gate.backends.needed(facts).attach(facts.id, listener)
         else:
-            path = means.seats.link_path(facts)
-            link = await Link.open(path, facts.id, pid, listener)
+            link = await Link.open(means.seats.link_path(facts), facts.id, pid, listener)
         if link.hello.run != run:
             await link.close()
             raise LinkError("it was replaced meanwhile")  # the next pass sees the new unit

@@ -22,15 +22,15 @@ from agent.core.words import ADOPTED, Category, ConnectionStatus
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, VaultError, WaError
-from agent.log import bound
+from agent.instance_file import NAME
+from agent.log import bound, going_on
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
+from agent.vault import folders, tree
 from agent.vault.folder import SESSION
-from agent.vault.folders import retire
 from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
-from agent.vault.tree import read_linked
 
 
 def identity_of(facts: Facts) -> Identity:
@@ -95,11 +95,6 @@ class Registry:
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
         last = record.repair
         resumed = None if last is None else last.resume(time.time())
-        if last and resumed and resumed.goal is not last.goal:
-            lapsed = (
-                "an operator's order (%s) had not begun when the last agent ended: it is dropped"
-            )
-            bound(Category.RECOVERY, instance.id).warning(lapsed, last.goal.replace("_", " "))
         facts = Facts(
             instance,
             replace(record, repair=resumed),
@@ -111,6 +106,8 @@ class Registry:
             status_time=StatusTime(record.status, boot_now()),
             of_wings=self._of_wings(instance),
         )
+        if last and resumed and resumed.goal is not last.goal:
+            facts.note_dropped(last.goal, "had not begun when the last agent ended")
         # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
@@ -140,7 +137,9 @@ class Registry:
             try:
                 await self.store.add(instance, record, said)
             except WaError:  # what is refused must not be there after the next start
-                await asyncio.to_thread(retire, self.root, instance.id, "deleted")
+                with going_on():  # a full disk refuses that as well
+                    await asyncio.to_thread(folders.retire, self.root, instance.id, "deleted")
+                (self.root / instance.id / NAME).unlink(missing_ok=True)
                 raise
             facts = self.add(instance, record)
             facts.saved.identity = identity_of(facts)
@@ -234,7 +233,7 @@ class Registry:
         its place yet; else of this one. One that `arrives` no other instance may be; one that is
         here already may not run with another that runs."""
         if linked is None:
-            linked = await asyncio.to_thread(read_linked, self.root, id, engine)
+            linked = await asyncio.to_thread(tree.read_linked, self.root, id, engine)
         if not linked.device:
             yield
             return
@@ -254,8 +253,8 @@ class Registry:
             other = instance.id != id and not instance.backend and facts.record.paired
             runs = instance.enabled or facts.unit.runs or not running
             if other and runs and (not (account and linked.account) or account == linked.account):
-                its = await asyncio.to_thread(read_linked, self.root, facts.id, instance.engine)
-                if its.device == linked.device:
+                it = await asyncio.to_thread(tree.read_linked, self.root, facts.id, instance.engine)
+                if it.device == linked.device:
                     return instance.id
         return None
 

@@ -175,7 +175,7 @@ LONGEST_PASS = 180.0
 
 UNASKED = 30.0
 """The time within which a manager wants a ping, where none says it."""
-BEAT_EVERY, BEAT_WITHIN = 60.0, 10.0
+BEAT_EVERY, WITHIN = 60.0, aiohttp.ClientTimeout(total=10.0)
 
 
 class Watchdog:
@@ -208,9 +208,8 @@ class Watchdog:
             await asyncio.sleep(BEAT_EVERY)
             if not self._in_time or not (url := self._settings.config.heartbeat.url):
                 continue
-            within = aiohttp.ClientTimeout(total=BEAT_WITHIN)
             try:
-                async with aiohttp.request("GET", url, timeout=within) as answer:
+                async with aiohttp.request("GET", url, timeout=WITHIN) as answer:
                     cause = "" if answer.ok else f"HTTP {answer.status}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 cause = type(error).__name__

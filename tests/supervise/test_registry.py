@@ -7,8 +7,10 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from agent.config.config import Config
-from agent.core.model import Instance, InstanceId
-from agent.errors import StoreError
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.recovery.repair import Consent, Goal, Repair, Trouble
+from agent.errors import StoreError, VaultError
+from agent.instance_file import NAME
 from agent.supervise.facts import Settings
 from agent.supervise.registry import Registry
 
@@ -16,9 +18,23 @@ GATE = Mock(settings=Settings(Config()))
 SHOP = InstanceId("shop")
 
 
-async def test_what_the_database_refuses_is_not_there_after_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("full", [False, True])
+async def test_what_the_database_refuses_is_not_there_after_the_next_start(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`full`: the trash has no room either."""
+    if full:
+        monkeypatch.setattr("agent.vault.folders.retire", Mock(side_effect=VaultError("full")))
     store = SimpleNamespace(add=AsyncMock(side_effect=StoreError("the disk is full")))
     registry = Registry(store, GATE, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(StoreError):
         await registry.create(Instance(SHOP, "sandbox", True), "made")
-    assert registry.facts == {} and not (tmp_path / SHOP).exists()
+    assert registry.facts == {} and not (tmp_path / SHOP / NAME).exists()
+
+
+async def test_an_order_that_lapsed_with_the_last_agent_stands_in_the_journal() -> None:
+    asked = Repair(Trouble.CONNECTION, "zombie", Goal.CLEANUP, 0.0, Consent.PAIRING)
+    registry = Registry(Mock(), GATE, Path())
+    facts = registry.add(Instance(SHOP, "sandbox", True), SessionRecord(repair=asked))
+    [said] = facts.unsaid
+    assert "order (cleanup) had not begun" in said.sentence
