@@ -37,7 +37,7 @@ def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
     ends = reason_of(record.reason).final and not facts.instance.backend
-    same = {its: getattr(record, its) for its in IN_RECORD}
+    same = {its: getattr(record, its) for its in IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
     return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
 
@@ -110,6 +110,7 @@ class Registry:
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
             of_wings=self._of_wings(instance),
+            leased=self.gate.fleet.leased and not instance.backend,
         )
         # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
@@ -143,7 +144,7 @@ class Registry:
                 await asyncio.to_thread(retire, self.root, instance.id, "deleted")
                 raise
             facts = self.add(instance, record)
-            facts.saved.identity = identity_of(facts)
+            facts.saved.identity = None if facts.leased else identity_of(facts)
             return facts
 
     def check(self, instance: Instance) -> None:
