@@ -30,6 +30,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
 AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
+KERNEL = 2.0
+"""Seconds past its lease after which no worker is left: `margin` is more."""
 COPIED_LIVE = frozenset({"baileys", "sandbox"})
 """Engines whose files may be copied while they run: another machine may take their sessions."""
 
@@ -50,7 +52,6 @@ class Joined(Running):
         super().__init__(supervisor, self.settings.address)
         self.fleet, self.name = self.settings.names
         self._folder, self._keys = state / "fleet", Keys(self.fleet)
-        self.keeper: Keeper | None = None
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
@@ -121,9 +122,10 @@ class Joined(Running):
                 put = Put(key, encoded(Fleet()))
                 answer = await store.commit([Same(key, 0)], [put, Get(key)], [Get(key)])
                 value = answer.found[0][0].value
-                if (fleet := decoded(value, Fleet)) is not None and fleet.usable > 0:
+                fleet = decoded(value, Fleet)
+                if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
                     return fleet
-                raise TryLater(f"cannot read {key} in etcd: {value!r:.80}")
+                raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
             except StoreAway as error:
                 self._problem = str(error)
             await asyncio.sleep(AGAIN)

@@ -19,6 +19,7 @@ from agent.core.session import Wait
 from agent.core.words import NO_LEASE
 from agent.engines.catalog import engine_names, remote_engines
 from agent.errors import EngineError, LinkError, WaError
+from agent.fleet.keeper import Keeper
 from agent.fleet.records import Machine, Session
 from agent.log import about, going_on, log
 from agent.supervise.assemble import Supervisor
@@ -42,6 +43,8 @@ class Running(Alone):
         self._allowed: Mapping[str, Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0
+        self.keeper: Keeper | None = None
+        """None until the store has answered."""
         self._telling = set[asyncio.Task[None]]()
         self.started = asyncio.Event()
         """Set with each `start`."""
@@ -111,9 +114,10 @@ class Running(Alone):
         self._lease(facts)
 
     def holds(self, facts: Facts, plan: Plan | None) -> Wait | None:
-        """Who runs is held by its fence."""
+        """A worker that runs is held by its fence."""
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
-        may = facts.id in self._allowed and boot_now() < self._until
+        halted = self.keeper is None or self.keeper.halted
+        may = facts.id in self._allowed and boot_now() < self._until and not halted
         if plan is not None and may:  # a pass has written it: a disk that is full may refuse that
             may = facts.saved.identity is not None and facts.saved.identity.leased
         if free or may or not (facts.leased and facts.should_run):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.fleet.etcd import Etcd
-from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
+from agent.fleet.records import Fleet, Halt, Keys, Machine, Session, decoded, encoded
 from agent.fleet.store import Get, Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
@@ -123,6 +123,10 @@ def fleet_is_well(agent: RunningAgent) -> Callable[[], Any]:
     return well
 
 
+async def halted(agent: RunningAgent) -> bool:
+    return "halted by a: the store went back" in (await fleet(agent))[1]
+
+
 async def reason(agent: RunningAgent, id: str) -> str:
     return str((await agent.show(id))["reason"])
 
@@ -164,3 +168,19 @@ async def test_a_session_of_another_machine_never_starts_here(
         assert await b.pid("s") == 0
         assert await a.status("s") == "CONNECTED"
         assert (await record(store, KEYS.session("s"), Session)).machine == "a"
+        # Halted: what runs goes on, and nothing starts.
+        await b.do("POST", "/api/instance/t/stop")
+        await eventually(lambda: reason(b, "t"), "stopped")
+        await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
+        await eventually(lambda: halted(b))
+        await b.do("POST", "/api/instance/t/start")
+        await eventually(lambda: reason(b, "t"), "no_lease")
+        await asyncio.sleep(FLEET.ttl)
+        assert (await b.pid("t"), await a.status("s")) == (0, "CONNECTED")
+        # It leaves its fleet: its worker gives way to one without a fence.
+        before = await a.pid("s")
+        await a.kill()
+        a.config.write_text(a.config.read_text().partition("[fleet]")[0])
+        await a.start()
+        await eventually(lambda: a.is_back("s", before))
+        assert not leased(a, "s")
