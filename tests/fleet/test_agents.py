@@ -184,3 +184,10 @@ async def test_a_session_of_another_machine_never_starts_here(
         await a.start()
         await eventually(lambda: a.is_back("s", before))
         assert not leased(a, "s")
+        # It is back before anyone called it lost: what runs without a fence ends.
+        before = await a.pid("s")
+        await a.kill()
+        in_fleet(a, etcd, "a")
+        await a.start()
+        await eventually(lambda: not alive(before))
+        await eventually(lambda: reason(a, "s"), "no_lease")
