@@ -24,6 +24,15 @@ __all__ = ["make_agent"]
 FLEET = Fleet(ttl=6.0, margin=3.0)
 ENDS_WITHIN = FLEET.usable + 2.0
 KEYS = Keys("f")
+SAVES_SLOWLY = f"""exec('''
+import asyncio
+import agent.daemon.main as it
+close = it.close_sessions
+async def later(*parts):
+    await asyncio.sleep({2 * FLEET.usable})
+    await close(*parts)
+it.close_sessions = later
+''')"""
 MakeAgent = Callable[..., RunningAgent]
 
 
@@ -191,3 +200,26 @@ async def test_a_session_of_another_machine_never_starts_here(
         await a.start()
         await eventually(lambda: not alive(before))
         await eventually(lambda: reason(a, "s"), "no_lease")
+
+
+async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
+    make_agent: MakeAgent, etcd: Members, eventually: Eventually
+) -> None:
+    agent = make_agent(name="a")
+    agent.first = SAVES_SLOWLY
+    in_fleet(agent, etcd, "a")
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await agent.start()
+        await agent.create("s")
+        await eventually(lambda: agent.status("s"), "CONNECTED")
+        pid = await agent.pid("s")
+        stop = asyncio.create_task(agent.stop())
+        await asyncio.sleep(FLEET.usable + 1)
+        assert alive(pid)
+        assert await stop == 0
+        assert "lease of its machine ended" not in agent.log.read_text()
+        assert (await record(store, KEYS.machine("a"), Machine)).released
+        # The next one needs not wait.
+        await agent.start()
+        await eventually(lambda: agent.status("s"), "CONNECTED", within=FLEET.ttl)
