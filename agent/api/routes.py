@@ -7,6 +7,7 @@ from agent.api.handlers import backends, events, health, instances, messages
 from agent.api.http.auth import Right
 from agent.api.http.call import WAIT, Route, route
 from agent.core.words import ID_PATTERN
+from agent.fleet import routes as fleet
 from agent.messages import routes as kept_messages
 from agent.moving import routes as archives
 from agent.page import pages
@@ -19,6 +20,7 @@ NAME = "[A-Za-z0-9._-]{1,96}"
 """The name of a copy or a key; the handler refuses a word that names none."""
 SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
+PICTURE = f"GET {FAILED}/{{failed:{instances.FAILED_START.pattern}}}/picture"
 WHATSAPP = "/whatsapp/{id}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 Options = dict[str, Any]
@@ -110,13 +112,10 @@ ROUTES: tuple[Route, ...] = (
     *archives.ROUTES,
     route(f"GET {ID}/worker-lines", OPERATE, instances.worker_lines, query=instances.LINES),
     route(f"GET {FAILED}", OPERATE, instances.failed_starts),
-    route(
-        f"GET {FAILED}/{{failed:{instances.FAILED_START.pattern}}}/picture",
-        ADMIN,
-        instances.picture,
-    ),
+    route(PICTURE, ADMIN, instances.picture),
     *kept_messages.ROUTES,
     *pages.ROUTES,
     route("GET /api/troubles", READ, health.list_troubles),
     *webhooks.ROUTES,
+    *fleet.ROUTES,
 )

@@ -4,22 +4,21 @@ import json
 import os
 from pathlib import Path
 
-from agent.cli.client import NO_CONFIG, config_path
-from agent.cli.command import Commands, Options, Table, Words, moment
+from agent.cli import client, command
 from agent.errors import ConfigError, InvalidRequest
 
 _COLUMNS = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
-    "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {moment(its['since'])}",
+    "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {command.moment(its['since'])}",
     **{"VERSION": "version", "SESSIONS": "sessions"},
     "OURS": lambda its: f"{its['connected']} of {its['held']}",
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
-_ONE: Words = {"BACKEND": "the backend's name"}
+_ONE: command.Words = {"BACKEND": "the backend's name"}
 
 
-def add(commands: Commands) -> None:
-    among = Commands(commands.add("backends", list_backends))
+def add(commands: command.Commands) -> None:
+    among = command.Commands(commands.add("backends", list_backends))
     for name, run in {"show": show, "sessions": sessions, "check": check, "reset": reset}.items():
         among.add(name, run, "evo", words=_ONE)
     example = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
@@ -27,13 +26,13 @@ def add(commands: Commands) -> None:
     among.add("adopt", adopt, "evo shop-1 --id shop", words=_ONE)
 
 
-def list_backends(options: Options) -> int:
+def list_backends(options: command.Options) -> int:
     """List the backends."""
     nothing = "no backends: `wa-agent backends add` makes one"
     return options.print_list("/api/backends", _COLUMNS, nothing)
 
 
-def add_backend(options: Options) -> int:
+def add_backend(options: command.Options) -> int:
     """Add a backend to agent.toml; it is in force at once.
 
     ENGINE: kind of server
@@ -44,9 +43,9 @@ def add_backend(options: Options) -> int:
     """
     from agent.config import config, load
 
-    path = config_path(options.config, os.environ)
+    path = client.config_path(options.config, os.environ)
     if path is None:
-        raise InvalidRequest(f"cannot add a backend: {NO_CONFIG}", field="config")
+        raise InvalidRequest(f"cannot add a backend: {client.NO_CONFIG}", field="config")
     values = {"name": options.backend, "engine": options.engine, "url": options.address}
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())
@@ -59,29 +58,29 @@ def add_backend(options: Options) -> int:
     wanted = {**values, "adopt": options.adopt} if options.adopt else values
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
-    client, doing = options.client, f"add backend {options.backend} to"
+    agent, doing = options.client, f"add backend {options.backend} to"
     load.add_rows(path, lines, env=os.environ, what=doing)
-    client.post("/api/reload")
+    agent.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return options.print(wanted, done)
 
 
-def show(options: Options) -> int:
+def show(options: command.Options) -> int:
     """Show everything about a backend."""
     backend = options.ask(f"GET /api/backends/{options.backend}")
-    return options.print(backend, Table([backend], _COLUMNS))
+    return options.print(backend, command.Table([backend], _COLUMNS))
 
 
-def sessions(options: Options) -> int:
+def sessions(options: command.Options) -> int:
     """List a backend's sessions and the instances made of them."""
     answer = options.ask(f"GET /api/backends/{options.backend}/sessions", wait=300)
     rows = [*answer["sessions"], *({**gone, "status": "missing"} for gone in answer["missing"])]
     columns = {"REMOTE": "remote", "NAME": "title", "STATUS": "status", "ACCOUNT": "account"}
-    table = Table(rows, {**columns, "INSTANCE": "instance"})
+    table = command.Table(rows, {**columns, "INSTANCE": "instance"})
     return options.print(answer, table if rows else f"{options.backend} has no sessions")
 
 
-def adopt(options: Options) -> int:
+def adopt(options: command.Options) -> int:
     """Make an instance of a backend's session.
 
     REMOTE: the session's id or name on the server
@@ -91,13 +90,13 @@ def adopt(options: Options) -> int:
     return options.do(asked, "{id} is {remote} on {backend}", body, wait=300)
 
 
-def check(options: Options) -> int:
+def check(options: command.Options) -> int:
     """Check a backend's server now; exit status 1 when it is down."""
     backend = options.ask(f"POST /api/backends/{options.backend}/check", wait=300)
-    return options.print(backend, Table([backend], _COLUMNS), good=backend["up"])
+    return options.print(backend, command.Table([backend], _COLUMNS), good=backend["up"])
 
 
-def reset(options: Options) -> int:
+def reset(options: command.Options) -> int:
     """Close a backend's circuit, so that its sessions try again at once."""
     asked = f"POST /api/backends/{options.backend}/reset"
     return options.do(asked, "the circuit of {name} is {circuit}")

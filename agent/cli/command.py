@@ -43,6 +43,7 @@ COMMANDS = (
     ("backends", "servers, bots and other programs", "backends"),
     ("agent.moving.program_commands", "servers, bots and other programs", "programs"),
     ("agent.webhooks.commands", "servers, bots and other programs", "webhooks"),
+    ("agent.fleet.commands", "this installation", "fleet"),
     ("agent", "this installation", "run version config key install-units"),
     ("drills", "trying it out", "sandbox"),
     ("agent", "trying it out", "demo"),

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Meta, Struct
 
 from agent.core import admission, incidents, model
 from agent.core.crypto import CryptoPolicy
@@ -312,10 +311,10 @@ class SessionsSection:
     """Seconds an instance must be connected before an automatic snapshot."""
 
 
-Value = str | bool | Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] | float | list[Any]
+Value = str | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | list[Any]
 
 
-class Declaration(Struct, frozen=True):
+class Declaration(msgspec.Struct, frozen=True):
     """One [[instance]]: created when it is missing, never deleted because it is absent."""
 
     id: model.InstanceId = model.InstanceId("")
@@ -436,12 +435,13 @@ BACKEND = Table(
 @cache
 def all_tables() -> Mapping[str, Table]:
     """By name; those that are written once come first."""
+    from agent.fleet.settings import FLEET
     from agent.messages.settings import MESSAGES, PACE
     from agent.moving.programs import PROGRAMS
     from agent.webhooks.settings import WEBHOOKS
 
     own = (Table(name=name, plain=getattr(Config(), name)) for name in sections())
-    return {it.name: it for it in (*own, MESSAGES, PACE, BACKEND, PROGRAMS, WEBHOOKS)}
+    return {it.name: it for it in (*own, MESSAGES, PACE, FLEET, BACKEND, PROGRAMS, WEBHOOKS)}
 
 
 def worker_settings(config: Config) -> Mapping[str, Any]:

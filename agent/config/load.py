@@ -27,10 +27,10 @@ from agent.errors import ConfigError, InvalidRequest, Refused
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
     changed = []
-    for name in sections():
-        before, after = getattr(old, name), getattr(new, name)
-        fixed = [its.name for its, mark in settings_of(before) if mark.restart]
-        changed += [f"{name}.{it}" for it in fixed if getattr(before, it) != getattr(after, it)]
+    for name, table in all_tables().items():
+        for its, mark in settings_of(table.plain):
+            values = {getattr(table.rows(it)[0], its.name) for it in (old, new) if mark.restart}
+            changed += [f"{name}.{its.name}"] * (len(values) > 1)
     # A new backend needs no restart.
     return changed + sorted(
         f"[[backend]] {its.name}" for its in old.backend if its not in new.backend

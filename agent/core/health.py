@@ -51,10 +51,9 @@ def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
     return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
 
-MISCONFIGURED = 78
-"""A worker's exit status that a restart cannot change."""
-FOLDER_UNUSABLE = 66
-"""The exit status of a worker whose folder or identity file is away or unreadable."""
+FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED = 66, 77, 78
+"""The exit statuses of a worker whose folder or identity file is away or unreadable; whose lease
+ended; whose settings are wrong. A restart changes none of them."""
 NO_CODE_GUESS = "client_outdated"
 """The guess of an engine about a server that tries to connect without an end."""
 ENDED_WITH_PASSKEY = (

@@ -52,8 +52,8 @@ OUTAGE_CODES = frozenset({LOST, "service_unavailable", "unreachable"})
 OWN_AFFAIR = {
     *("", "starting", "qr_idle", "passkey_required", "passkey_suspected", "restart_required"),
     *("conflict", "temporary_ban", "restricted", "waiting_for_scan", "zombie", "proof_old"),
-    # It stayed connected: as a canary its connecting would prove nothing.
-    *("crypto_corrupted", "crypto_peer"),
+    # It stayed connected, or its machine lacks a lease: as a canary it would prove nothing.
+    *("crypto_corrupted", "crypto_peer", words.NO_LEASE),
 }
 
 

@@ -123,6 +123,7 @@ ROWS = (
         "no_lease",
         "the machine of this session holds no lease of its fleet",
         "`wa-agent fleet status` shows the leases; the session starts with the next one.",
+        fresh_worker=True,
     ),
     _at_once(
         "restart_required",
@@ -381,10 +382,7 @@ ROWS = (
         status=_DISCONNECTED,
     ),
     _never(
-        "logout",
-        "the account removed this linked device",
-        "Scan a new QR code.",
-        scan_again=True,
+        "logout", "the account removed this linked device", "Scan a new QR code.", scan_again=True
     ),
     _slow(
         "multidevice_mismatch",

@@ -9,7 +9,7 @@ from typing import Any
 from agent.core import figures, model, reasons, reconnect
 from agent.core.crypto import CryptoWindow
 from agent.core.recovery.repair import Kept, Repair
-from agent.core.words import ConnectionStatus, InstanceId, ServerClaim, SessionFiles
+from agent.core.words import NO_LEASE, ConnectionStatus, InstanceId, ServerClaim, SessionFiles
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
@@ -388,6 +388,7 @@ WAIT_SENTENCES = {
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",
     "memory_full": "the machine has too little memory for one more worker",
+    NO_LEASE: "this machine holds no lease of its fleet for the session",
     "disk_full": "the disk of the sessions has too little free space",
 }
 """Wait reasons; a wait costs the instance no attempt."""

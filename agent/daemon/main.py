@@ -19,20 +19,11 @@ from agent.clock import boot_now
 from agent.config.config import USUAL_LISTEN, Config
 from agent.config.load import load_config
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.state_folder import (
-    DATABASE,
-    StateMark,
-    go_on,
-    note_stop,
-    only_copy,
-    refuse_foreign_state,
-    refuse_missing_state,
-    state_is_missing,
-    used_mark,
-)
+from agent.daemon import state_folder as own
 from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
 from agent.errors import ConfigError, StoreError, TryLater, WaError
+from agent.fleet.settings import fleet_of
 from agent.host import units
 from agent.host.choose import only_agent, only_of_sessions, open_host
 from agent.host.life import Host
@@ -134,7 +125,7 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         for sentence in config.warnings:
             log.warning("%s", sentence)
         state = config.agent.state_path
-        with only_agent(state), only_copy(state) as mark:
+        with only_agent(state), own.only_copy(state) as mark:
             return asyncio.run(Daemon(config, config_path, overrides).run(mark))
     except WaError as error:
         log.error("%s", error)
@@ -169,7 +160,7 @@ class Daemon:
         self._wakes = Wakes()
         self._bus = EventBus(config.api.event_queue)
 
-    async def run(self, mark: StateMark) -> int:
+    async def run(self, mark: own.StateMark) -> int:
         """`mark`: of the state folder."""
         self._signals.listen()
         await start_threads()
@@ -178,19 +169,19 @@ class Daemon:
         host = await self._hosts(config.agent.host, config, self._wakes.wake)
         try:
             running = [id for id, unit in (await host.list()).items() if unit.runs]
-            if await asyncio.to_thread(state_is_missing, state, root):
-                refuse_missing_state(state, used_mark(os.environ, installed=False))
-                refuse_foreign_state(state, (), running)
+            if await asyncio.to_thread(own.state_is_missing, state, root):
+                own.refuse_missing_state(state, own.used_mark(os.environ, installed=False))
+                own.refuse_foreign_state(state, (), running)
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with only_of_sessions(root):
                 await asyncio.to_thread(finish_cut_short, root)
-                store = await Store.open(state / DATABASE)
+                store = await Store.open(state / own.DATABASE)
                 store.on_append = self._bus.publish
                 try:
                     folders = await asyncio.to_thread(scan, root)
                     known = {its.id for its, _ in await store.instances()}
-                    refuse_foreign_state(state, known | {its.id for its in folders}, running)
-                    older = await go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
+                    own.refuse_foreign_state(state, known | {its.id for its in folders}, running)
+                    older = await own.go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
                     return await self._run_on(store, host, older=older)
                 finally:
                     await store.close()
@@ -212,6 +203,11 @@ class Daemon:
         )
         server: Server | None = None
         state, status = self._config.agent.state_path, 1
+        fleet: Mapping[str, Callable[[], Awaitable[object]]] = {}
+        if fleet_of(self._config).store:
+            from agent.fleet.joined import Joined
+
+            fleet = Joined(supervisor, state).tasks
         try:
             reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
@@ -268,6 +264,7 @@ class Daemon:
                 "outbox": sending.run,
                 "troubles": troubles.run,
                 "webhooks": webhooks.run,
+                **fleet,
             }
             try:
                 async with asyncio.TaskGroup() as group:
@@ -374,10 +371,11 @@ async def stop_in_order(
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
     else:
         await close_sessions(supervisor, save_records)
+    await supervisor.gate.fleet.close(leave=leave)
     await supervisor.seats.close(leave_workers=leave)
     await supervisor.backends.close()
     await write(store.append(said("agent_stopped", "the agent stopped in order")))
-    await write(note_stop(store, state))
+    await write(own.note_stop(store, state))
     if server is not None:
         await server.close()
     supervisor.bus.close()

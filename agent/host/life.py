@@ -114,8 +114,9 @@ ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
 DELAYED = 1.0
 """Seconds: an agent that was so late takes no silence for a death."""
-NEVER_RESTARTED = (66, LEASE_OVER := 77, 78)
-"""As the units' RestartPreventExitStatus=: no use of its folder; no lease; a wrong setting."""
+NEVER_RESTARTED = {66: logging.ERROR, (LEASE_OVER := 77): logging.WARNING, 78: logging.ERROR}
+"""As the units' RestartPreventExitStatus=: no use of its folder; no lease; a wrong setting. Each
+with the level of its line in the log."""
 _INACTIVE, _FAILED = UnitState.INACTIVE, UnitState.FAILED
 _ACTIVATING, _ACTIVE, _ENDING = UnitState.ACTIVATING, UnitState.ACTIVE, UnitState.DEACTIVATING
 
@@ -282,9 +283,8 @@ class Worker:
             if self.child is not None:
                 how = await self.child.ended
             self._failed_starts += not self._was_ready
-            wanted = self._stop_wanted
-            own = how.result or ("success" if self._was_ready or wanted else "protocol")
-            own = "success" if how is UNKNOWN and wanted else own
+            own = how.result or ("success" if self._was_ready or self._stop_wanted else "protocol")
+            own = "success" if how is UNKNOWN and self._stop_wanted else own
             status = how.status or self._exit
             self._enter(_ENDING, result=self._cause or own, exit_status=status)
             if self.child is not None:
@@ -295,7 +295,8 @@ class Worker:
             if self._stop_wanted:
                 return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
             if status in NEVER_RESTARTED:
-                self._log(logging.ERROR, f"ended ({words(self.status)}); it is not started again")
+                level = NEVER_RESTARTED[status]
+                self._log(level, f"ended ({words(self.status)}); it is not started again")
                 return self._enter(_FAILED)
             self._log(logging.WARNING, f"ended ({words(self.status)}); starting it again")
             self._enter(_ACTIVATING)

@@ -21,10 +21,9 @@ from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
-from agent.vault import identity, restore, snapshots
+from agent.vault import identity, restore, snapshots, tree
 from agent.vault.folder import unless_unusable
 from agent.vault.folders import list_trash, retire
-from agent.vault.tree import inspect
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
@@ -154,8 +153,8 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
 
 async def _look_at_files(means: Means, facts: Facts) -> None:
     """The files were replaced: what was found in the old ones must not stay."""
-    folder = means.registry.root / facts.id
-    facts.folder.files = (await asyncio.to_thread(inspect, folder, facts.instance.engine)).files
+    its = means.registry.root / facts.id, facts.instance.engine
+    facts.folder.files = (await asyncio.to_thread(tree.inspect, *its)).files
 
 
 async def _regenerate(means: Means, facts: Facts) -> None:

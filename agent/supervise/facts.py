@@ -109,6 +109,8 @@ class Facts(session.Session):
     """What its last whole pass went by, where that found it at rest and recorded."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
+    leased: bool = False
+    """True if its worker connects with a lease of its machine only."""
     passkey_asked: bool = False
     """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)

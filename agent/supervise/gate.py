@@ -1,9 +1,10 @@
 """The gate before each login says why a session must wait, in one order and one set of words, and
 when to ask again.
 
-The order: the session's server, its address, its incident, room on this machine, a turn in the
-queue with the budget of logins, a good look at address and server, the trial of the server's
-circuit. Who asked first goes first; a person's `start` takes its place behind them.
+The order: its machine's lease in a fleet, the session's server, its address, its incident, room on
+this machine, a turn in the queue with the budget of logins, a good look at address and server, the
+trial of the server's circuit. Who asked first goes first; a person's `start` takes its place behind
+them.
 
 The incidents that hold sessions stand here as well, before the gate that asks them.
 """
@@ -15,15 +16,13 @@ from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now
+from agent.core import memory, reconnect
 from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import Incident, IncidentPolicy, common_code, find_incident, is_shared
-from agent.core.memory import lacks_room
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
 from agent.core.reasons import REACHED_CODES, UNREACHABLE
 from agent.core.reconcile import ActionKind, Plan
-from agent.core.reconnect import uncounted
-from agent.core.recovery.ladder import needs_repair
-from agent.core.recovery.repair import RecoveryKind
+from agent.core.recovery import ladder, repair
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
@@ -112,9 +111,10 @@ class Incidents:
             self.release(incident.group, f"WhatsApp answered its canary {facts.id} ({code})")
             return
         if common_code(code) == incident.code:  # what the others met as well costs it no attempt
-            facts.record = uncounted(facts.record, self.settings.config.reconnect, time.time())
+            rules = self.settings.config.reconnect
+            facts.record = reconnect.uncounted(facts.record, rules, time.time())
         # Without a pairing to lose it has not failed before its repair has renewed it.
-        goes_on = facts.repairing and facts.repairing.step is not RecoveryKind.CLEANUP
+        goes_on = facts.repairing and facts.repairing.step is not repair.RecoveryKind.CLEANUP
         if facts.record.paired or not goes_on:
             incident.end_turn(self.policy, now)
 
@@ -134,7 +134,7 @@ class Incidents:
             facts.failing, facts.succeeded_at = NOT_FAILING, NEVER
             self.pass_turn(facts.id)
             return
-        if needs_repair(verdict):
+        if ladder.needs_repair(verdict):
             facts.failing = verdict.reason, boot_now()
         elif verdict.reason not in _BETWEEN:
             facts.failing = NOT_FAILING
@@ -271,6 +271,23 @@ def group_of(facts: Facts) -> str:
 MEMORY_FULL = "memory_full"
 
 
+class Alone:
+    """A machine without a fleet, whose sessions run without a lease; agent/fleet/running.py takes
+    its place in a fleet."""
+
+    leased = False
+
+    def attached(self, facts: Facts) -> None:
+        """The link to a session's worker is open."""
+
+    def holds(self, facts: Facts, plan: Plan | None) -> Wait | None:
+        """Why the session must wait for its machine's lease."""
+        return None
+
+    async def close(self, *, leave: bool) -> None:
+        """The agent ends; its workers have ended, unless `leave`."""
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class Gate:
     """Asked in each pass and before each plan. It knows which workers were promised memory: their
@@ -282,6 +299,7 @@ class Gate:
     incidents: Incidents
     wake: Callable[[InstanceId], None]
     queues: Queues = field(init=False)
+    fleet: Alone = field(init=False, default_factory=Alone)
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -291,8 +309,8 @@ class Gate:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
         in takes its turn and has it until `try_ended`. An operator's order waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
-        if plan is None:
-            return self._others(facts) or self._room(facts)
+        if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
+            return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.
         new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
         if not (plan.logs_in or new_keys):
@@ -364,7 +382,7 @@ class Gate:
         settings, disk = self.settings, facts.folder.disk_problem
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
         promised = self._promised.values()
-        lack = disk or lacks_room(sum(promised), len(promised), limit, budget)
+        lack = disk or memory.lacks_room(sum(promised), len(promised), limit, budget)
         reason, again = "disk_full" if disk else MEMORY_FULL, boot_now() + ASK_AGAIN
         return Wait(reason, lack, again) if lack else None
 

@@ -116,6 +116,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
             facts.next_probe = 0.0
         return
     means.registry.kept_more(facts.id)
+    means.gate.fleet.attached(facts)
     for _ in range(FIRST_LOOKS):
         # A verdict between a worker's greeting and its first claim would be wrong.
         if facts.run.claim is not None or facts.link is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from agent import errors
 from agent.core.breaker import Breaker
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.reasons import reason_of
@@ -20,15 +21,7 @@ from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
 from agent.core.words import Category, ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.engines.catalog import check_settings, entry_of
-from agent.errors import (
-    ConfigError,
-    InvalidRequest,
-    LinkError,
-    NotFound,
-    Refused,
-    TryLater,
-    WaError,
-)
+from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.files import failpoint
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts, entry
@@ -48,7 +41,7 @@ def check_settings_of(instance: Instance) -> None:
     """Refuse an unknown engine, and settings with which its worker could not start."""
     try:
         check_settings(instance.engine, instance.settings)
-    except ConfigError as error:
+    except errors.ConfigError as error:
         if error.code == "unknown_engine":
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         field = f"settings.{error.field}"

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core import crypto
+from agent.core import crypto, words
 from agent.core.crypto import CryptoPolicy, CryptoState
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
-from agent.core.health import FOLDER_UNUSABLE, MISCONFIGURED
+from agent.core.health import FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED
 from agent.core.memory import judge_memory
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
@@ -215,7 +215,8 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if away or not session.should_run:  # that says nothing about the session
         return None
     if unit.state is UnitState.FAILED:
-        code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
+        codes = {MISCONFIGURED: "misconfigured", LEASE_OVER: words.NO_LEASE}
+        code = codes.get(unit.exit_status, "worker_failed")
         return Drop(code, ("unit", unit.run, unit.since))
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.

@@ -37,7 +37,7 @@ def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
     ends = reason_of(record.reason).final and not facts.instance.backend
-    same = {its: getattr(record, its) for its in IN_RECORD}
+    same = {its: getattr(record, its) for its in IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
     return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
 
@@ -105,6 +105,7 @@ class Registry:
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
             of_wings=self._of_wings(instance),
+            leased=self.gate.fleet.leased and not instance.backend,
         )
         if last and resumed and resumed.goal is not last.goal:
             facts.note_dropped(last.goal, "had not begun when the last agent ended")
@@ -142,7 +143,7 @@ class Registry:
                 (self.root / instance.id / NAME).unlink(missing_ok=True)
                 raise
             facts = self.add(instance, record)
-            facts.saved.identity = identity_of(facts)
+            facts.saved.identity = None if facts.leased else identity_of(facts)
             return facts
 
     def check(self, instance: Instance) -> None:

@@ -5,13 +5,11 @@ import time
 from dataclasses import replace
 
 from agent.clock import boot_now
-from agent.core import reconnect
-from agent.core.breaker import BreakerPolicy
+from agent.core import breaker, reconnect
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, SessionRecord, UnitState
 from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
-from agent.core.reconnect import ReconnectPolicy
 from agent.core.session import STARTING, Wait
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
@@ -22,7 +20,7 @@ from agent.supervise.record import Means, note_operator, remember, signals_of
 from agent.supervise.registry import is_written
 
 
-def note_circuit(facts: Facts, before: SessionRecord, policy: BreakerPolicy) -> None:
+def note_circuit(facts: Facts, before: SessionRecord, policy: breaker.BreakerPolicy) -> None:
     """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
@@ -203,7 +201,7 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     return outcome
 
 
-def _count_try(rules: ReconnectPolicy, facts: Facts, plan: Plan) -> str:
+def _count_try(rules: reconnect.ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     """Count the attempt; its number in a phrase for people."""
     asked, restarts = facts.asked, facts.counters.by_word["restarts"]
     asked.start = asked.try_at_once = asked.past_looks = False

@@ -1,0 +1,267 @@
+"""Joined: this machine's part in its fleet, from `[fleet]` to its sessions' records."""
+
+import asyncio
+import random
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from agent.clock import boot_id, boot_now
+from agent.core.model import InstanceId
+from agent.errors import TryLater, WaError
+from agent.files import write_whole
+from agent.fleet.etcd import Etcd
+from agent.fleet.keeper import BootClock, Keeper
+from agent.fleet.records import Failover, Fleet, Keys, Session, decoded, encoded
+from agent.fleet.running import Running
+from agent.fleet.settings import fleet_of
+from agent.fleet.store import Get, Put, Same, StoreAway
+from agent.fleet.taking import BATCH, View
+from agent.log import about, going_on, log
+from agent.supervise.assemble import Supervisor
+from agent.supervise.facts import Facts
+from agent.vault.folders import list_trash
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks for sessions whose records are not up to date."""
+AGAIN = 2.0
+"""Seconds between two tries to read what the machines of the fleet share."""
+KERNEL = 2.0
+"""Seconds past its lease after which no worker is left: `margin` is more."""
+COPIED_LIVE = frozenset({"baileys", "sandbox"})
+"""Engines whose files may be copied while they run: another machine may take their sessions."""
+
+Orders = dict[str, tuple[str, int]]
+"""For each session of this machine `wanted` and `restarts` of its record, as carried out here."""
+
+
+def wanted_of(facts: Facts) -> str:
+    return "running" if facts.should_run else "stopped"
+
+
+class Joined(Running):
+    """One for each agent whose agent.toml has `[fleet] store`."""
+
+    def __init__(self, supervisor: Supervisor, state: Path) -> None:
+        config = supervisor.settings.config
+        self.settings = fleet_of(config)
+        super().__init__(supervisor, self.settings.address)
+        self.fleet, self.name = self.settings.names
+        self._folder, self._keys = state / "fleet", Keys(self.fleet)
+        self._problem = "the agent has not reached etcd yet"
+        self._keeping: asyncio.Task[None] | None = None
+        self._orders: Orders = {}
+        self._store: Etcd | None = None
+        supervisor.gate.fleet = self
+        self.tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
+
+    @property
+    def problem(self) -> str:
+        """Why this machine has no place in the fleet; "" = it has one."""
+        return self.keeper.problem if self.keeper else self._problem
+
+    @property
+    def view(self) -> View:
+        return self.keeper.view if self.keeper else View()
+
+    async def run(self) -> None:
+        """Cancelled it leaves the keeper at work: sessions are saved and closed with leases."""
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep(), name="keeper of the fleet")
+        await asyncio.wait({self._keeping})
+        self._keeping.result()
+
+    async def close(self, *, leave: bool) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
+        with going_on("cannot tell the fleet that this machine stopped"):
+            if self.keeper is not None and not leave and not await self.workers():
+                await self.keeper.release()
+        if self._store is not None:
+            await self._store.close()
+
+    async def _keep(self) -> None:
+        try:
+            await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
+            self._orders = await asyncio.to_thread(self._read_orders)
+            store = self._store = self._store or Etcd(self.settings.store, self._tls())
+            keeper = Keeper(
+                *(store, self._keys, self.name),
+                fleet=await self._common(store),
+                runner=self,
+                path=self._folder / "agent.json",
+                boot=boot_id(),
+                clock=BootClock(),
+                draw=random.SystemRandom(),
+            )
+        except (WaError, OSError) as error:
+            self._problem = str(error)
+            raise
+        self.keeper = keeper
+        await keeper.run()
+
+    def _tls(self) -> ssl.SSLContext | None:
+        ca, own = self._folder / "ca.pem", self._folder / "machine.pem"
+        if not (ca.exists() or own.exists()):
+            return None
+        made = ssl.create_default_context(cafile=ca if ca.exists() else None)
+        if own.exists():
+            made.load_cert_chain(own, self._folder / "machine.key")
+        return made
+
+    async def _common(self, store: Etcd) -> Fleet:
+        """The times of the fleet, which its first machine writes."""
+        key = self._keys.common
+        while True:
+            try:
+                put = Put(key, encoded(Fleet()))
+                answer = await store.commit([Same(key, 0)], [put, Get(key)], [Get(key)])
+                value = answer.found[0][0].value
+                fleet = decoded(value, Fleet)
+                if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
+                    return fleet
+                raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
+            except StoreAway as error:
+                self._problem = str(error)
+            await asyncio.sleep(AGAIN)
+
+    def why(self, id: str) -> str:
+        seen = self.view.sessions.get(id)
+        if seen is not None and not seen.record.deleted and seen.record.machine != self.name:
+            return f"it is a session of machine {seen.record.machine}"
+        if self.problem:
+            return f"machine {self.name} has no place in its fleet: {self.problem}"
+        return ""
+
+    # Records of the sessions here. An order is either this machine's or in the record already.
+
+    async def keep_records(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self.started.wait()
+            self.started.clear()
+            if self.keeper is not None and self.view.revision:
+                with going_on("cannot bring the records of the fleet up to date"):
+                    await self._carry_out()
+                    await self._change(self.keeper)
+
+    async def _carry_out(self) -> None:
+        """Each order of another machine, once: what is carried out is written down first."""
+        before, do = dict(self._orders), list[tuple[Any, InstanceId]]()
+        owned, here = self.view.owned(self.name), self.here()
+        self._orders = {id: it for id, it in before.items() if id in owned or id in here}
+        for id in owned.keys() & here.keys():
+            record, facts = owned[id], here[id]
+            wanted, restarts = self._orders.get(id, ("", record.restarts))
+            orders = self._supervisor.orders
+            if record.wanted not in (wanted, wanted_of(facts)):
+                act = orders.start if record.wanted == "running" else orders.stop
+                do.append((act, facts.id))
+            elif record.restarts > restarts and facts.should_run:
+                do.append((orders.restart, facts.id))
+            if record.wanted != wanted or record.restarts != restarts:
+                self._orders[id] = record.wanted, record.restarts
+        if self._orders != before:
+            await asyncio.to_thread(self._write_orders, encoded_orders(self._orders))
+        for act, ordered in do:
+            log.info("another machine's order: %s", act.__name__, extra=about(ordered))
+            with going_on():
+                await act(ordered)
+
+    async def _change(self, keeper: Keeper) -> None:
+        due, gone = self._due(), await self._deleted()
+        due = dict([*due.items(), *gone.items()][:BATCH])
+        with suppress(TryLater):  # the next renewal says what became of it
+            if due and await keeper.change(due):
+                self._orders |= {id: (it.wanted, it.restarts) for id, it in due.items()}
+                keeper.wake()
+
+    def _due(self) -> dict[str, Session]:
+        """Records that do not say what this machine knows of its sessions."""
+        view, here, due = self.view, self.here(), dict[str, Session]()
+        for id, facts in here.items():
+            record = view.sessions[id].record if id in view.sessions else None
+            wanted, engine = wanted_of(facts), facts.instance.engine
+            if record is None or record.deleted:
+                epoch = record.epoch + 1 if record else 1
+                how = Failover.NEWEST if engine in COPIED_LIVE else Failover.WAIT
+                due[id] = Session(self.name, epoch, engine, how, wanted)
+            elif record.machine == self.name and record.wanted != wanted:
+                due[id] = replace(record, wanted=wanted)
+        return due
+
+    async def _deleted(self) -> dict[str, Session]:
+        """Sessions that were here and are in the trash now. One whose folder has not come yet was
+        not here."""
+        owned, root = self.view.owned(self.name), self._supervisor.root
+        gone = {it for it in owned.keys() & self._orders.keys() if it not in self.here()}
+        if not gone:
+            return {}
+        trash = await asyncio.to_thread(list_trash, root)
+        gone &= {it.id for it in trash if it.why == "deleted" and not (root / it.id).exists()}
+        return {id: replace(owned[id], deleted=True) for id in gone}
+
+    def _read_orders(self) -> Orders:
+        with suppress(FileNotFoundError, msgspec.MsgspecError):
+            return msgspec.json.decode((self._folder / "orders.json").read_bytes(), type=Orders)
+        return {}
+
+    def _write_orders(self, content: bytes) -> None:
+        write_whole(self._folder / "orders.json", content)
+
+    # What a person is shown.
+
+    def show(self) -> dict[str, Any]:
+        view, now = self.view, boot_now()
+        until = self.keeper.until if self.keeper else 0.0
+        machines = [
+            {
+                **{"name": name, "address": seen.record.address, "version": seen.record.version},
+                **{"used": seen.record.used, "capacity": seen.record.capacity},
+                "owned": len(view.owned(name)),
+                "state": "lost" if seen.record.lost else "up",
+                "renewed_seconds": round(now - seen.since, 1),
+            }
+            for name, seen in sorted(view.machines.items())
+        ]
+        return {
+            **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
+            "halt": msgspec.to_builtins(view.halt),
+            "lease_seconds": round(max(until - now, 0.0), 1),
+            **{"machines": machines, "troubles": list(self._troubles())},
+        }
+
+    def _troubles(self) -> Any:
+        """Sessions and machines that are not as they should be."""
+        view, here = self.view, self.here()
+        if self.problem:
+            yield {"machine": self.name, "id": "", "cause": self.problem}
+        for name, machine in view.machines.items():
+            if machine.record.lost and not (name == self.name and self.problem):
+                yield {"machine": name, "id": "", "cause": "it is lost: it renews nothing"}
+        for id, seen in view.sessions.items():
+            its, cause = seen.record, ""
+            if its.deleted:
+                continue
+            if its.machine == self.name and id not in here:
+                cause = "its folder is not on this machine"
+            elif its.machine != self.name and id in here:
+                cause = f"its folder lies on {self.name}, too, and does not run there"
+            elif its.machine not in view.machines:
+                cause = "its machine is not known"
+            elif view.machines[its.machine].record.lost:
+                cause = f"its machine is lost (failover: {its.failover})"
+            if cause:
+                yield {"machine": its.machine, "id": id, "cause": cause}
+        for id in here.keys() - view.sessions.keys() if not self.problem else ():
+            yield {"machine": self.name, "id": id, "cause": "it has no record in the fleet yet"}
+
+
+def encoded_orders(orders: Orders) -> bytes:
+    return msgspec.json.encode(orders)

@@ -1,0 +1,178 @@
+"""Running: the sessions of this machine, as the keeper starts, extends and ends them.
+
+It stands at the gate of the supervisor: a session that this machine does not own starts here in no
+way, even if its folder lies on this disk.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from agent import VERSION
+from agent.clock import boot_now
+from agent.core.admission import ASK_AGAIN
+from agent.core.model import InstanceId
+from agent.core.reconcile import ActionKind, Plan
+from agent.core.session import Wait
+from agent.core.words import NO_LEASE
+from agent.engines.catalog import engine_names, remote_engines
+from agent.errors import EngineError, LinkError, WaError
+from agent.fleet.keeper import Keeper
+from agent.fleet.records import Machine, Session
+from agent.log import about, going_on, log
+from agent.supervise.assemble import Supervisor
+from agent.supervise.facts import Facts
+from agent.supervise.gate import Alone
+
+TOLD_WITHIN = 2.0
+"""Seconds for a worker to answer a lease; the next one does not wait for that."""
+END_AGAIN = 0.5
+_HARMLESS = frozenset({ActionKind.STOP, ActionKind.DISCONNECT})
+
+
+class Running(Alone):
+    """A Runner. Sessions of backends have no worker here, and are no part of the fleet."""
+
+    leased = True
+
+    def __init__(self, supervisor: Supervisor, address: str) -> None:
+        self._supervisor, self._registry = supervisor, supervisor.registry
+        self._address = address
+        self._allowed: Mapping[str, Session] = {}
+        """Sessions that may start before `_until`."""
+        self._until = 0.0
+        self.keeper: Keeper | None = None
+        """None until the store has answered."""
+        self._telling = set[asyncio.Task[None]]()
+        self.started = asyncio.Event()
+        """Set with each `start`."""
+
+    def here(self) -> dict[str, Facts]:
+        """All sessions of this machine that are a part of the fleet."""
+        return {id: it for id, it in self._registry.facts.items() if it.leased}
+
+    # What the keeper asks.
+
+    def describe(self) -> Machine:
+        settings = self._supervisor.settings
+        each = settings.config.memory.instance
+        return Machine(
+            address=self._address,
+            version=VERSION,
+            capacity=settings.memory_budget() // each if each else 0,
+            used=len(self.running()),
+            engines=tuple(it for it in engine_names() if it not in remote_engines()),
+            drained=self._registry.stopping,
+        )
+
+    def running(self) -> Collection[InstanceId]:
+        return {it.id for it in self.here().values() if it.unit.runs or it.action.is_start}
+
+    def extend(self, until: float) -> None:
+        if self._until <= boot_now():  # its workers have ended: each may start at once again
+            self._allowed = {}
+        self._until = until
+        for facts in self.here().values():
+            self._lease(facts)
+
+    def start(self, owned: Mapping[str, Session]) -> None:
+        new, self._allowed = owned.keys() - self._allowed.keys(), owned
+        for id in new & self._registry.facts.keys():
+            facts = self._registry.facts[InstanceId(id)]
+            self._lease(facts)  # a worker may wait for it
+            if facts.should_run and not facts.unit.runs:
+                facts.asked.try_at_once = True
+            self._supervisor.wake(facts.id)
+        self.started.set()
+
+    async def end(self, ids: Collection[str]) -> None:
+        self._allowed = {id: it for id, it in self._allowed.items() if id not in ids}
+        await asyncio.gather(*(self._end(InstanceId(id)) for id in ids))
+
+    async def end_all(self) -> None:
+        self._allowed, self._until = {}, 0.0
+        while True:
+            try:
+                ids = {*await self.workers(), *self.running()}
+                break
+            except WaError as error:
+                log.error("cannot look for workers to end: %s", error)
+            await asyncio.sleep(END_AGAIN)
+        await asyncio.gather(*(self._end(id) for id in ids))
+
+    async def workers(self) -> set[InstanceId]:
+        """Ids of the sessions that have a worker, as the host says."""
+        every = (await self._supervisor.seats.list()).items()
+        others = {id for id, it in self._registry.facts.items() if it.instance.backend}
+        return {id for id, unit in every if unit.runs or unit.job_pending} - others
+
+    # What the gate and a pass ask.
+
+    def attached(self, facts: Facts) -> None:
+        self._lease(facts)
+
+    def holds(self, facts: Facts, plan: Plan | None) -> Wait | None:
+        """A worker that runs is held by its fence."""
+        free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
+        halted = self.keeper is None or self.keeper.halted
+        may = facts.id in self._allowed and boot_now() < self._until and not halted
+        if plan is not None and may:  # a pass has written it: a disk that is full may refuse that
+            may = facts.saved.identity is not None and facts.saved.identity.leased
+        if free or may or not (facts.leased and facts.should_run):
+            return None
+        return Wait(NO_LEASE, self.why(facts.id), boot_now() + ASK_AGAIN)
+
+    def why(self, id: str) -> str:
+        """Why the session may not start here; "" = there is nothing more to say."""
+        return ""
+
+    # Leases and ends.
+
+    def _lease(self, facts: Facts) -> None:
+        if facts.link is None or not facts.leased or self._until <= boot_now():
+            return
+        args = {"until": self._until, "extend": facts.id not in self._allowed}
+        task = asyncio.create_task(self._tell(facts, args), name=f"lease of {facts.id}")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, facts: Facts, args: Mapping[str, Any]) -> None:
+        """A worker that began before this machine was in a fleet has no fence: it ends."""
+        link = facts.link
+        with suppress(LinkError):
+            try:
+                if link is not None:
+                    await link.call("lease", args, timeout=TOLD_WITHIN)
+            except EngineError as error:
+                if error.code == "invalid_request" and link is facts.link:
+                    log.warning("its worker ends: %s", error, extra=about(facts.id))
+                    await self.end({facts.id})
+
+    async def _end(self, id: InstanceId) -> None:
+        if (facts := self._registry.facts.get(id)) is None:
+            await self._stop(id, None)
+            return
+        facts.action.interrupt_start()
+        # Saved first: the next agent must not take this end for an operator's stop.
+        facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
+        with going_on("cannot write down that its worker is ended"):
+            await self._registry.save(facts)
+        await self._stop(id, facts)
+        async with facts.busy:  # its pass may have gone on to a start
+            await self._stop(id, facts)
+        self._supervisor.wake(id)
+
+    async def _stop(self, id: InstanceId, facts: Facts | None) -> None:
+        """Until it has ended: the host kills a worker that takes too long, and its fence ends it
+        whatever the host does."""
+        seats, host = self._supervisor.seats, self._supervisor.host
+        while True:
+            try:
+                await (seats.stop(facts) if facts else host.stop(id))
+                if not (await (seats.status(facts) if facts else host.status(id))).runs:
+                    return
+            except WaError as error:
+                log.warning("cannot end its worker: %s", error, extra=about(id))
+            await asyncio.sleep(END_AGAIN)

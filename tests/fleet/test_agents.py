@@ -1,0 +1,225 @@
+"""Agents of a fleet: the real program with its process host, sandbox sessions, a real etcd."""
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.fleet.etcd import Etcd
+from agent.fleet.records import Fleet, Halt, Keys, Machine, Session, decoded, encoded
+from agent.fleet.store import Get, Put
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent, cli, make_agent
+from tests.fleet.members import Members, members
+from tests.waiting import alive
+
+__all__ = ["make_agent"]
+FLEET = Fleet(ttl=6.0, margin=3.0)
+ENDS_WITHIN = FLEET.usable + 2.0
+KEYS = Keys("f")
+SAVES_SLOWLY = f"""exec('''
+import asyncio
+import agent.daemon.main as it
+close = it.close_sessions
+async def later(*parts):
+    await asyncio.sleep({2 * FLEET.usable})
+    await close(*parts)
+it.close_sessions = later
+''')"""
+MakeAgent = Callable[..., RunningAgent]
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[Members]:
+    with members(tmp_path, 1) as made:
+        yield made
+
+
+@asynccontextmanager
+async def store_of(etcd: Members) -> AsyncIterator[Etcd]:
+    store = Etcd([*etcd.clients.values()])
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def record(store: Etcd, key: str, kind: Any) -> Any:
+    pairs = (await store.read(Get(key))).found[0]
+    return decoded(pairs[0].value, kind) if pairs else None
+
+
+def in_fleet(agent: RunningAgent, etcd: Members, name: str) -> None:
+    """As an operator writes it."""
+    own = f'\n[fleet]\nstore = {[*etcd.clients.values()]}\nname = "f/{name}"\n'.replace("'", '"')
+    agent.config.write_text(agent.config.read_text() + own)
+
+
+def leased(agent: RunningAgent, id: str) -> bool:
+    file = agent.state / "sessions" / id / "instance.json"
+    return bool(json.loads(file.read_text())["leased"])
+
+
+async def fleet(agent: RunningAgent) -> tuple[int | None, str]:
+    return await cli(agent, "fleet", "status")
+
+
+async def test_a_session_runs_with_its_machines_lease_only(
+    make_agent: MakeAgent, etcd: Members, eventually: Eventually
+) -> None:
+    agent = make_agent(name="a")
+    await agent.start()
+    await agent.create("s")
+    await eventually(lambda: agent.status("s"), "CONNECTED")
+    assert (await cli(agent, "fleet", "status"))[0] == 3, "it is in no fleet"
+    before = await agent.pid("s")
+    await agent.kill()
+    in_fleet(agent, etcd, "a")
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        # It joins: its worker, which has no fence, gives way to one that has.
+        await agent.start()
+        await eventually(lambda: agent.is_back("s", before))
+        assert leased(agent, "s")
+        assert await record(store, KEYS.session("s"), Session) == Session("a", 1, "sandbox")
+        assert (await fleet(agent))[0] == 0
+        # Its agent is killed and begins again: nobody is dropped.
+        pid = await agent.pid("s")
+        await agent.kill()
+        await agent.start()
+        await asyncio.sleep(ENDS_WITHIN)
+        assert (await agent.pid("s"), await agent.status("s")) == (pid, "CONNECTED")
+        # etcd stops: the worker ends by itself, and begins again with the next lease.
+        await eventually(fleet_is_well(agent))
+        etcd.signal("m0", signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        await eventually(lambda: not alive(pid), within=ENDS_WITHIN)
+        assert time.monotonic() - stopped_at <= ENDS_WITHIN
+        await eventually(lambda: reason(agent, "s"), "no_lease")
+        status, said = await fleet(agent)
+        assert (status, "a " in said, "etcd" in said) == (1, True, True)
+        etcd.signal("m0", signal.SIGCONT)
+        await eventually(lambda: agent.is_back("s", pid))
+        # An order of another machine is carried out here, and one of here is written down.
+        put = Put(KEYS.session("s"), encoded(Session("a", 1, "sandbox", wanted="stopped")))
+        await store.commit([], [put])
+        await eventually(lambda: reason(agent, "s"), "stopped")
+        await agent.do("POST", "/api/instance/s/start")
+        await eventually(lambda: agent.status("s"), "CONNECTED")
+        await agent.do("POST", "/api/instance/s/stop")
+
+        async def wanted() -> str:
+            return str((await record(store, KEYS.session("s"), Session)).wanted)
+
+        await eventually(wanted, "stopped")
+        await agent.do("DELETE", "/api/instance/s")
+        await eventually(lambda: is_deleted(store, "s"))
+        await agent.stop()
+        assert (await record(store, KEYS.machine("a"), Machine)).released
+
+
+def fleet_is_well(agent: RunningAgent) -> Callable[[], Any]:
+    async def well() -> bool:
+        return (await fleet(agent))[0] == 0
+
+    return well
+
+
+async def halted(agent: RunningAgent) -> bool:
+    return "halted by a: the store went back" in (await fleet(agent))[1]
+
+
+async def reason(agent: RunningAgent, id: str) -> str:
+    return str((await agent.show(id))["reason"])
+
+
+async def is_deleted(store: Etcd, id: str) -> bool:
+    return bool((await record(store, KEYS.session(id), Session)).deleted)
+
+
+async def test_a_session_of_another_machine_never_starts_here(
+    make_agent: MakeAgent, etcd: Members, eventually: Eventually
+) -> None:
+    a, b = make_agent(name="a"), make_agent(name="b")
+    for one in (a, b):
+        in_fleet(one, etcd, one.state.name)
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await a.start()
+        await a.create("s")
+        await eventually(lambda: a.status("s"), "CONNECTED")
+        # Its folder lies on the disk of b, too.
+        await b.start()
+        await eventually(fleet_is_well(b))
+        await b.stop()
+        shutil.copytree(a.state / "sessions/s", b.state / "sessions/s")
+        await b.start()
+        await b.create("t")
+        await eventually(lambda: b.status("t"), "CONNECTED")
+        assert await reason(b, "s") == "no_lease"
+
+        async def why() -> bool:
+            return "session of machine a" in (await b.show("s"))["health"]["sentence"]
+
+        await eventually(why)
+        status, said = await fleet(b)
+        assert (status, "lies on b" in said) == (1, True)
+        await b.do("POST", "/api/instance/s/start")
+        await b.do("POST", "/api/instance/s/restart")
+        await asyncio.sleep(FLEET.ttl)
+        assert await b.pid("s") == 0
+        assert await a.status("s") == "CONNECTED"
+        assert (await record(store, KEYS.session("s"), Session)).machine == "a"
+        # Halted: what runs goes on, and nothing starts.
+        await b.do("POST", "/api/instance/t/stop")
+        await eventually(lambda: reason(b, "t"), "stopped")
+        await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
+        await eventually(lambda: halted(b))
+        await b.do("POST", "/api/instance/t/start")
+        await eventually(lambda: reason(b, "t"), "no_lease")
+        await asyncio.sleep(FLEET.ttl)
+        assert (await b.pid("t"), await a.status("s")) == (0, "CONNECTED")
+        # It leaves its fleet: its worker gives way to one without a fence.
+        before = await a.pid("s")
+        await a.kill()
+        a.config.write_text(a.config.read_text().partition("[fleet]")[0])
+        await a.start()
+        await eventually(lambda: a.is_back("s", before))
+        assert not leased(a, "s")
+        # It is back before anyone called it lost: what runs without a fence ends.
+        before = await a.pid("s")
+        await a.kill()
+        in_fleet(a, etcd, "a")
+        await a.start()
+        await eventually(lambda: not alive(before))
+        await eventually(lambda: reason(a, "s"), "no_lease")
+
+
+async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
+    make_agent: MakeAgent, etcd: Members, eventually: Eventually
+) -> None:
+    agent = make_agent(name="a")
+    agent.first = SAVES_SLOWLY
+    in_fleet(agent, etcd, "a")
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await agent.start()
+        await agent.create("s")
+        await eventually(lambda: agent.status("s"), "CONNECTED")
+        pid = await agent.pid("s")
+        stop = asyncio.create_task(agent.stop())
+        await asyncio.sleep(FLEET.usable + 1)
+        assert alive(pid)
+        assert await stop == 0
+        assert "lease of its machine ended" not in agent.log.read_text()
+        assert (await record(store, KEYS.machine("a"), Machine)).released
+        # The next one needs not wait.
+        await agent.start()
+        await eventually(lambda: agent.status("s"), "CONNECTED", within=FLEET.ttl)

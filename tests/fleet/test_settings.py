@@ -1,0 +1,72 @@
+"""[fleet] of agent.toml, and what an agent without it carries."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.config.load import changes_that_need_restart, load_config
+from agent.errors import ConfigError
+from agent.fleet.settings import FleetSettings, fleet_of
+
+CARRIES = """
+import sys
+import agent.daemon.main
+from agent.api.routes import ROUTES
+from agent.config.config import all_tables
+all_tables()
+print(*(name for name in sys.modules if name.startswith("agent.fleet.")))
+"""
+
+
+def load(tmp_path: Path, text: str) -> FleetSettings:
+    path = tmp_path / "agent.toml"
+    path.write_text(f"[fleet]\n{text}\n")
+    config = load_config(path, {})
+    plain = fleet_of(load_config(None, {})) == fleet_of(config)
+    assert bool(changes_that_need_restart(load_config(None, {}), config)) is not plain
+    return fleet_of(config)
+
+
+def test_a_fleet_has_a_store_a_name_and_an_address(tmp_path: Path) -> None:
+    assert not load(tmp_path, "").store
+    members = '["https://etcd.example:2379", "http://10.0.0.1:2379", "http://[::1]:2379"]'
+    found = load(tmp_path, f'store = {members}\nname = "shop/a"\naddress = "10.0.0.1:8470"')
+    assert (len(found.store), found.names) == (3, ("shop", "a"))
+    assert load(tmp_path, 'name = "a"').names == ("fleet", "a")
+    assert load(tmp_path, "").names[0] == "fleet"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('store = ["http://8.8.8.8:2379"]', "store"),
+        ('store = ["http://etcd.example:2379"]', "store"),
+        ('store = ["https://a:1/path"]', "store"),
+        ('store = ["10.0.0.1:2379"]', "store"),
+        ('name = "A"', "name"),
+        ('name = "a/b/c"', "name"),
+        ('name = "a/"', "name"),
+        ('address = "10.0.0.1"', "address"),
+        ('address = "0.0.0.0:8470"', "address"),
+        ('address = "10.0.0.1:0"', "address"),
+    ],
+)
+def test_what_no_machine_could_use_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text)
+    assert caught.value.field == f"fleet.{key}"
+
+
+def test_a_host_whose_name_no_machine_may_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "-.example")
+    with pytest.raises(ConfigError, match="this host's name"):
+        _ = FleetSettings().names
+
+
+def test_an_agent_without_a_fleet_carries_its_settings_and_its_route_only() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CARRIES], capture_output=True, text=True, check=True
+    )
+    assert {*done.stdout.split()} == {"agent.fleet.settings", "agent.fleet.routes"}
