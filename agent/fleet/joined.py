@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
-from agent.errors import TryLater, WaError
+from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
+from agent.fleet import operator
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import Failover, Fleet, Keys, Session, decoded, encoded
+from agent.fleet.records import Failover, Fleet, Held, Keys, Session, decoded, encoded, named
 from agent.fleet.running import Running
 from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
@@ -35,8 +37,9 @@ KERNEL = 2.0
 COPIED_LIVE = frozenset({"baileys", "sandbox"})
 """Engines whose files may be copied while they run: another machine may take their sessions."""
 
-Orders = dict[str, tuple[str, int]]
-"""For each session of this machine `wanted` and `restarts` of its record, as carried out here."""
+Orders = dict[str, tuple[str, int, int]]
+"""For each session of this machine `wanted` and `restarts` of its record, as carried out here, and
+the epoch of its files."""
 
 
 def wanted_of(facts: Facts) -> str:
@@ -55,6 +58,7 @@ class Joined(Running):
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
+        self._written: Orders = {}
         self._store: Etcd | None = None
         supervisor.gate.fleet = self
         self.tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
@@ -88,7 +92,8 @@ class Joined(Running):
     async def _keep(self) -> None:
         try:
             await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
-            self._orders = await asyncio.to_thread(self._read_orders)
+            self._written = await asyncio.to_thread(self._read_orders)
+            self._orders = self._written | self._orders
             store = self._store = self._store or Etcd(self.settings.store, self._tls())
             keeper = Keeper(
                 *(store, self._keys, self.name),
@@ -153,22 +158,21 @@ class Joined(Running):
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
-        before, do = dict(self._orders), list[tuple[Any, InstanceId]]()
-        owned, here = self.view.owned(self.name), self.here()
-        self._orders = {id: it for id, it in before.items() if id in owned or id in here}
+        owned, here, do = self.view.owned(self.name), self.here(), list[tuple[Any, InstanceId]]()
+        self._orders = {id: it for id, it in self._orders.items() if id in owned or id in here}
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
-            wanted, restarts = self._orders.get(id, ("", record.restarts))
+            wanted, restarts, _ = self._orders.get(id, ("", record.restarts, 0))
             orders = self._supervisor.orders
             if record.wanted not in (wanted, wanted_of(facts)):
                 act = orders.start if record.wanted == "running" else orders.stop
                 do.append((act, facts.id))
             elif record.restarts > restarts and facts.should_run:
                 do.append((orders.restart, facts.id))
-            if record.wanted != wanted or record.restarts != restarts:
-                self._orders[id] = record.wanted, record.restarts
-        if self._orders != before:
+            self._orders[id] = record.wanted, record.restarts, record.epoch
+        if self._orders != self._written:
             await asyncio.to_thread(self._write_orders, encoded_orders(self._orders))
+            self._written = dict(self._orders)
         for act, ordered in do:
             log.info("another machine's order: %s", act.__name__, extra=about(ordered))
             with going_on():
@@ -179,7 +183,7 @@ class Joined(Running):
         due = dict([*due.items(), *gone.items()][:BATCH])
         with suppress(TryLater):  # the next renewal says what became of it
             if due and await keeper.change(due):
-                self._orders |= {id: (it.wanted, it.restarts) for id, it in due.items()}
+                self._orders |= {id: (it.wanted, it.restarts, it.epoch) for id, it in due.items()}
                 keeper.wake()
 
     def _due(self) -> dict[str, Session]:
@@ -215,6 +219,26 @@ class Joined(Running):
     def _write_orders(self, content: bytes) -> None:
         write_whole(self._folder / "orders.json", content)
 
+    def held(self) -> dict[str, Held]:
+        runs = self.running()
+        files = {id: self._orders[id][2] for id in self.here() if id in self._orders}
+        return {id: (epoch, int(id in runs), 0) for id, epoch in files.items()}
+
+    # What an operator decides.
+
+    async def accept(self, without: Collection[str]) -> Mapping[str, Session]:
+        return await operator.accept(self._reached(), self._keys, without)
+
+    async def forget(self, name: str) -> Mapping[str, str]:
+        if name == self.name:
+            raise Refused(f"cannot forget machine {name}: it is this one, and it is not off")
+        return await operator.forget(self._reached(), self._keys, name)
+
+    def _reached(self) -> Etcd:
+        if self._store is None:
+            raise TryLater(f"cannot reach the fleet: {self.problem}")
+        return self._store
+
     # What a person is shown.
 
     def show(self) -> dict[str, Any]:
@@ -240,6 +264,8 @@ class Joined(Running):
     def _troubles(self) -> Any:
         """Sessions and machines that are not as they should be."""
         view, here = self.view, self.here()
+        for key in sorted(view.unreadable):
+            yield {"machine": "", "id": named(key), "cause": f"its record cannot be read: {key}"}
         if self.problem:
             yield {"machine": self.name, "id": "", "cause": self.problem}
         for name, machine in view.machines.items():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.fleet.etcd import Etcd
-from agent.fleet.records import Fleet, Halt, Keys, Machine, Session, decoded, encoded
+from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
 from agent.fleet.store import Get, Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
@@ -200,6 +200,23 @@ async def test_a_session_of_another_machine_never_starts_here(
         await a.start()
         await eventually(lambda: not alive(before))
         await eventually(lambda: reason(a, "s"), "no_lease")
+        await is_accepted(a, b, store, eventually)
+
+
+async def is_accepted(
+    a: RunningAgent, b: RunningAgent, store: Etcd, eventually: Eventually
+) -> None:
+    """Each machine has its own session again, under the next epoch."""
+    await eventually(lambda: record(store, KEYS.claim("a", 0), Claim))
+    status, said = await cli(a, "fleet", "accept")
+    assert (status, said.split()[-4:]) == (0, ["s", "a", "t", "b"])
+    await eventually(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
+    await eventually(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
+    assert await b.pid("s") == 0
+    assert (await record(store, KEYS.session("s"), Session)).epoch == 2
+    await a.kill()
+    assert (await cli(b, "fleet", "forget", "a", "--yes"))[0] == 0
+    assert (await record(store, KEYS.machine("a"), Machine)).lost
 
 
 async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
