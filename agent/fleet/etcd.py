@@ -13,16 +13,8 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from agent.fleet.store import (
-    Answer,
-    Delete,
-    Get,
-    MayHaveHappened,
-    Pair,
-    Same,
-    Step,
-    StoreAway,
-)
+from agent.fleet import store
+from agent.fleet.store import Answer, Delete, Get, Pair, Same, Step
 
 T = TypeVar("T")
 EACH, CONNECT = 1.0, 0.7
@@ -118,7 +110,7 @@ class Etcd:
                     for event in _decoded(line, _Watched).result.events:
                         yield _pair(event.kv)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
+            raise store.StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
 
     async def compact(self, revision: int) -> None:
         await self._ask("kv/compaction", {"revision": str(revision)}, _Compacted)
@@ -138,9 +130,9 @@ class Etcd:
                 cause, sent = _cause(error), not isinstance(error, _NOT_MADE)
             self._members.append(self._members.pop(0))
             if writes and sent:
-                raise MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
+                raise store.MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
             causes.append(f"{member}: {cause}")
-        raise StoreAway(f"cannot reach etcd: {'; '.join(causes)}")
+        raise store.StoreAway(f"cannot reach etcd: {'; '.join(causes)}")
 
 
 _NOT_MADE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

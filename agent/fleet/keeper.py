@@ -24,18 +24,8 @@ from msgspec.structs import replace
 from agent.clock import boot_now
 from agent.errors import TryLater
 from agent.files import write_whole
-from agent.fleet.records import (
-    Claim,
-    Fleet,
-    Halt,
-    Held,
-    Keys,
-    Machine,
-    Session,
-    decoded,
-    encoded,
-    named,
-)
+from agent.fleet import records
+from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
 from agent.fleet.store import Get, Pair, Put, Same, Store, StoreAway
 from agent.fleet.taking import Seen, View, read_halt
 
@@ -85,7 +75,7 @@ class Runner(Protocol):
     async def end_all(self) -> None:
         """End every worker and start none before the next `start`; returns when all have ended."""
 
-    def held(self) -> Mapping[str, Held]:
+    def held(self) -> Mapping[str, records.Held]:
         """Sessions whose files this machine has: as their owner, or as a copy."""
 
 
@@ -425,7 +415,7 @@ class Keeper:
     async def _halt(self) -> bool:
         """True if the store has the halt that this machine's suspicion asks for."""
         if self._suspicion and self.view.halt is None:
-            halt = Halt(self.name, self._suspicion, f"{self._draw.getrandbits(64):016x}")
+            halt = records.Halt(self.name, self._suspicion, f"{self._draw.getrandbits(64):016x}")
             with suppress(StoreAway):
                 put = Put(self.keys.halt, encoded(halt))
                 answer = await self.store.commit([Same(put.key, 0)], [put], [Get(put.key)])
@@ -439,7 +429,7 @@ class Keeper:
             return
         with suppress(StoreAway):
             for n, at in enumerate(range(0, max(1, len(held)), MOST_CLAIMED)):
-                claim = Claim(halt.id, dict(held[at : at + MOST_CLAIMED]))
+                claim = records.Claim(halt.id, dict(held[at : at + MOST_CLAIMED]))
                 put = Put(self.keys.claim(self.name, n), encoded(claim))
                 if not (
                     await self.store.commit([Same(self._own, self._revision)], [put])
@@ -462,7 +452,7 @@ class Keeper:
             machine = decoded(pair.value, Machine)
             return machine is not None and machine.lost
         if pair.key.startswith(self.keys.sessions):
-            known = self.view.sessions.get(named(pair.key))
+            known = self.view.sessions.get(records.named(pair.key))
             if known is not None and known.revision >= pair.revision:
                 return False
             session = decoded(pair.value, Session) or Session(self.name, 0)

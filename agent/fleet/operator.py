@@ -9,17 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet.records import (
-    Claim,
-    Failover,
-    Held,
-    Keys,
-    Machine,
-    Session,
-    decoded,
-    encoded,
-    named,
-)
+from agent.fleet import records
+from agent.fleet.records import Failover, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Pair, Put, Same, Step, Store
 from agent.fleet.taking import BATCH, in_order, read_halt
 
@@ -92,18 +83,18 @@ def _lives(pair: Pair) -> bool:
     return machine is not None and not (machine.lost or machine.released or machine.drained)
 
 
-def _held(claims: Iterable[Pair], keys: Keys, halt: str) -> dict[str, dict[str, Held]]:
+def _held(claims: Iterable[Pair], keys: Keys, halt: str) -> dict[str, dict[str, records.Held]]:
     """Sessions of each machine that answered this halt."""
-    held = dict[str, dict[str, Held]]()
+    held = dict[str, dict[str, records.Held]]()
     for pair in claims:
-        claim = decoded(pair.value, Claim)
+        claim = decoded(pair.value, records.Claim)
         if claim is not None and claim.halt == halt:
             name = pair.key.removeprefix(keys.claims).rpartition("/")[0]
             held.setdefault(name, {}).update(claim.sessions)
     return held
 
 
-def _decide(record: Session | None, held: Mapping[str, Held]) -> Session:
+def _decide(record: Session | None, held: Mapping[str, records.Held]) -> Session:
     epochs = [it[0] for it in held.values()] + ([record.epoch] if record else [])
     decided = replace(record or Session("", 0), epoch=max(epochs) + 1, copies=())
     if not held:
