@@ -59,6 +59,8 @@ class Joined(Running):
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
         self._written: Orders = {}
+        """Of those, what the disk has: the next agent carries no order out again."""
+        """Of those, what the disk has: the next agent carries no order out again."""
         self._store: Etcd | None = None
         supervisor.gate.fleet = self
         self.tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
@@ -158,21 +160,23 @@ class Joined(Running):
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
-        owned, here, do = self.view.owned(self.name), self.here(), list[tuple[Any, InstanceId]]()
-        self._orders = {id: it for id, it in self._orders.items() if id in owned or id in here}
+        do = list[tuple[Any, InstanceId]]()
+        owned, here = self.view.owned(self.name), self.here()
+        known = {id: it for id, it in self._orders.items() if id in owned or id in here}
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
-            wanted, restarts, _ = self._orders.get(id, ("", record.restarts, 0))
+            wanted, restarts, _ = known.get(id, ("", record.restarts, 0))
             orders = self._supervisor.orders
             if record.wanted not in (wanted, wanted_of(facts)):
                 act = orders.start if record.wanted == "running" else orders.stop
                 do.append((act, facts.id))
             elif record.restarts > restarts and facts.should_run:
                 do.append((orders.restart, facts.id))
-            self._orders[id] = record.wanted, record.restarts, record.epoch
-        if self._orders != self._written:
-            await asyncio.to_thread(self._write_orders, encoded_orders(self._orders))
-            self._written = dict(self._orders)
+            known[id] = record.wanted, record.restarts, record.epoch
+        if known != self._written:
+            content = msgspec.json.encode(known)
+            await asyncio.to_thread(write_whole, self._folder / "orders.json", content)
+        self._orders = self._written = known
         for act, ordered in do:
             log.info("another machine's order: %s", act.__name__, extra=about(ordered))
             with going_on():
@@ -183,7 +187,8 @@ class Joined(Running):
         due = dict([*due.items(), *gone.items()][:BATCH])
         with suppress(TryLater):  # the next renewal says what became of it
             if due and await keeper.change(due):
-                self._orders |= {id: (it.wanted, it.restarts, it.epoch) for id, it in due.items()}
+                done = {id: (it.wanted, it.restarts, it.epoch) for id, it in due.items()}
+                self._orders = {**self._orders, **done}
                 keeper.wake()
 
     def _due(self) -> dict[str, Session]:
@@ -215,9 +220,6 @@ class Joined(Running):
         with suppress(FileNotFoundError, msgspec.MsgspecError):
             return msgspec.json.decode((self._folder / "orders.json").read_bytes(), type=Orders)
         return {}
-
-    def _write_orders(self, content: bytes) -> None:
-        write_whole(self._folder / "orders.json", content)
 
     def held(self) -> dict[str, Held]:
         runs = self.running()
@@ -287,7 +289,3 @@ class Joined(Running):
                 yield {"machine": its.machine, "id": id, "cause": cause}
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
             yield {"machine": self.name, "id": id, "cause": "it has no record in the fleet yet"}
-
-
-def encoded_orders(orders: Orders) -> bytes:
-    return msgspec.json.encode(orders)

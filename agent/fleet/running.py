@@ -82,7 +82,7 @@ class Running(Alone):
         for id in new & self._registry.facts.keys():
             facts = self._registry.facts[InstanceId(id)]
             self._lease(facts)  # a worker may wait for it
-            if facts.should_run and not facts.unit.runs:
+            if facts.record.reason == NO_LEASE and not facts.unit.runs:  # not after a ban, say
                 facts.asked.try_at_once = True
             self._supervisor.wake(facts.id)
         self.started.set()
