@@ -308,12 +308,6 @@ def test_rounds_are_apart_in_time():
     assert repair.ended_wall - repair.started_wall >= 2 * POLICY.round_pause
 
 
-def test_a_step_that_helps_ends_the_repair():
-    done, repair = run(ZOMBIE, heals=lambda kind, done: seen() if kind is K.RESTART else None)
-    assert done == [K.RESTART]
-    assert repair.ending is Ending.RECOVERED
-
-
 def test_a_start_under_way_is_waited_for():
     starting = seen(claim=said(S.LOADING, phase="sync", ago=1), probe=None)
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
@@ -325,46 +319,6 @@ def test_a_start_under_way_is_waited_for():
     repair, action = step_repair(case_of(starting, wall=late), repair)
     repair, action = step_repair(case_of(starting, wall=action.not_before_wall), repair)
     assert (action.kind, repair.tries) == (K.RESTART, 2)
-
-
-def test_nothing_is_done_to_one_that_shares_its_trouble_with_all():
-    case = case_of(ZOMBIE, surroundings(well=False))
-    repair, action = step_repair(case, begin_repair(case.verdict, Goal.HEAL, WALL))
-    assert action.kind is K.WAIT
-    assert not repair.calm
-
-
-def test_an_outage_in_between_ends_no_pairing():
-    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    wall, done = WALL, []
-    for number in range(400):
-        well = number % 7 != 0  # bad weather in every round
-        repair, action = step_repair(case_of(ZOMBIE, surroundings(well=well), POLICY, wall), repair)
-        if repair.over:
-            break
-        wall = max(action.not_before_wall, wall + 1)
-        if action.kind in ACTS:
-            done.append(action.kind)
-            repair = after_action(repair, action.kind, True, POLICY, wall)
-    assert not set(done) & UNPAIRING
-    assert len(done) <= MOST_ACTS
-
-
-def test_a_session_that_fails_like_another_is_repaired_but_not_unpaired():
-    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
-    wall, done = WALL, []
-    for _ in range(400):
-        case = case_of(ZOMBIE, surroundings(odd_one_out=False), POLICY, wall)
-        repair, action = step_repair(case, repair)
-        if repair.over:
-            break
-        wall = max(action.not_before_wall, wall + 1)
-        if action.kind in ACTS:
-            done.append(action.kind)
-            repair = after_action(repair, action.kind, True, POLICY, wall)
-    assert done[:3] == [K.RESTART] * 3
-    assert not set(done) & UNPAIRING
-    assert repair.ending is Ending.GAVE_UP
 
 
 def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
@@ -391,17 +345,6 @@ def test_a_turn_in_an_incident_makes_the_next_try_due():
     assert logged_out.hurry(paired=True).step is K.LOGOUT_RESTART, "what it may have ended is known"
     acting = replace(waiting, stage=Stage.ACTING)
     assert acting.hurry(paired=True) == acting
-
-
-def test_without_a_backup_nothing_destructive_is_tried():
-    for observation in (ZOMBIE, DAMAGED, UNPAIRED_STUCK, SUSPECT):
-        done, repair = run(
-            observation, circumstances=SNAPSHOT, works=lambda kind: kind is not K.BACK_UP
-        )
-        assert not set(done) & DESTRUCTIVE
-        if observation is not UNPAIRED_STUCK:  # that one goes on for as long as it may
-            assert done.count(K.BACK_UP) in (POLICY.tries, POLICY.tries * POLICY.rounds)
-        assert repair.ending is Ending.GAVE_UP
 
 
 def test_a_new_kind_of_trouble_gets_its_own_ladder():
@@ -464,17 +407,6 @@ def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
         assert action.kind is kind
         repair = after_action(repair, kind, False, POLICY, at, refusal=refusal)
         at = repair.not_before_wall
-
-
-def test_a_cleanup_that_shows_a_qr_has_cleaned():
-    waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
-    done, repair = run(
-        ZOMBIE,
-        goal=Goal.WORKING_QR,
-        heals=lambda kind, done: waiting if kind is K.CLEANUP else None,
-    )
-    assert done[-1] is K.CLEANUP
-    assert repair.ending is Ending.CLEANED
 
 
 @pytest.mark.parametrize(
@@ -569,12 +501,6 @@ def test_a_repair_whose_step_was_cut_off_waits_for_a_session_that_comes_up(found
     assert (action.kind, again) == (K.WAIT, after)
     after, _ = step_repair(case_of(seen(), SNAPSHOT, policy, WALL + 5), after)
     assert after.ending is Ending.RECOVERED
-
-
-def test_every_round_makes_its_own_backup():
-    policy = RecoveryPolicy(unpair=Unpair.NEVER)
-    done, _ = run(DAMAGED, circumstances=SNAPSHOT, policy=policy)
-    assert done == [K.BACK_UP, K.RESTORE] * 3
 
 
 def test_answers_of_ensure_healthy():

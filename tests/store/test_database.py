@@ -11,25 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import ConnectionStatus, Override, SessionRecord
+from agent.core.model import SessionRecord
 from agent.errors import Refused, StoreError
 from agent.store.database import Store
 from agent.store.rows import KeyRow, decode_record, encode_record
 from tests.store.conftest import entry, instance
-
-
-async def test_added_rows_survive_a_new_opening(store, open_store):
-    sales = instance(settings={"scan": "manual", "n": [1, {"ä": None}]}, created_wall=7.5)
-    record = SessionRecord(
-        status=ConnectionStatus.CONNECTED, override=Override.STOPPED, attempts=3, paired=True
-    )
-    await store.add(sales, record, entry("created", "sales", detail={"by": "cli"}))
-    await store.close()
-    again = await open_store()
-    assert await again.instances() == [(sales, record)]
-    (told,) = await again.history()
-    assert (told.kind, told.instance, told.detail) == ("created", "sales", {"by": "cli"})
-    assert told.cursor == 1
 
 
 async def test_keys_come_and_go(store):

@@ -92,15 +92,6 @@ def test_a_session_that_stops_makes_room_for_the_waiting_one(house):
     assert house.waits_for(a) == "", "one that is deleted makes room too"
 
 
-def test_a_worker_that_runs_may_always_restart(house):
-    a, b, c = facts("a"), facts("b"), facts("c")
-    for one in (a, b, c):  # they ran before us: adopted, too many or not
-        one.unit = RUNS
-        house.gate.note_look(one)
-    assert [house.waits_for(one) for one in (a, b, c)] == ["", "", ""]
-    assert house.gate.ask(c, START) is None
-
-
 def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
     house.budget = 1
     off = facts("off")

@@ -6,7 +6,7 @@ import pytest
 
 from agent.errors import NotFound, Refused
 from agent.vault.folders import list_trash, restore_trash, retire, sweep
-from agent.vault.identity import create, read_identity
+from agent.vault.identity import create
 from tests.vault.written import write_identity
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
@@ -18,25 +18,6 @@ def paired(root, sales):
     write_identity(root, sales, True, "49151")
     (folder / "session" / "creds").write_text("precious")
     return folder
-
-
-def test_a_retired_session_is_whole_in_the_trash(root, sales, paired):
-    retired = retire(root, sales.id, "logged out", now_wall=AT)
-    assert retired.name == "sales.20260101T000000Z-1"
-    assert not paired.exists()
-    assert (retired.path / "session" / "creds").read_text() == "precious"
-    assert list_trash(root) == [retired]
-    assert (retired.id, retired.why) == ("sales", "logged out")
-
-
-def test_a_retired_session_comes_back_as_it_was(root, sales, paired):
-    before = sorted(part.name for part in paired.iterdir())
-    retired = retire(root, sales.id, "by mistake", now_wall=AT)
-    assert restore_trash(root, retired.name) == sales.id
-    assert sorted(part.name for part in paired.iterdir()) == before
-    assert (paired / "session" / "creds").read_text() == "precious"
-    assert read_identity(paired).paired
-    assert list_trash(root) == []
 
 
 def test_nothing_is_restored_over_a_living_session(root, sales, paired):

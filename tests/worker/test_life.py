@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from agent.core.model import ConnectionStatus as Status
-from agent.errors import LinkError
 from tests.lacking import not_lent
 
 
@@ -148,11 +147,6 @@ async def test_paths_longer_than_a_socket_name_work(make_bench: Any, tmp_path: P
     await bench.until(lambda: any("WATCHDOG=1" in each for each in bench.notices))
 
 
-async def test_the_socket_is_for_owner_and_group_only(bench: Any) -> None:
-    await bench.connected()
-    assert (bench.runtime / "link.sock").stat().st_mode & 0o777 == 0o660
-
-
 async def test_a_worker_that_loses_the_agent_keeps_its_session_and_what_happened(
     bench: Any,
 ) -> None:
@@ -165,15 +159,6 @@ async def test_a_worker_that_loses_the_agent_keeps_its_session_and_what_happened
     assert again.hello.run == "run1"
     assert {each.status for each in bench.claims} == {Status.CONNECTED}
     assert bench.closed == []
-
-
-async def test_the_newest_agent_replaces_the_older_one(bench: Any) -> None:
-    first = await bench.connected()
-    second = await bench.linked()
-    await bench.until(lambda: bench.closed)
-    with pytest.raises(LinkError):
-        await first.call("probe")
-    assert (await second.call("probe"))["claim"]["status"] == "CONNECTED"
 
 
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:

@@ -101,20 +101,6 @@ def test_a_code_where_a_pairing_should_be_is_none() -> None:
     assert not pairing.suspect
 
 
-def test_after_a_logout_a_code_is_one() -> None:
-    pairing = Pairing(paired=True)
-    pairing.judge(said(Status.DISCONNECTED, "logout"))
-    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.QR_REQUIRED
-    pairing.judge(said(Status.CONNECTED, paired=True))
-    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.AUTH_FAILURE
-
-
-def test_an_unpaired_session_may_show_its_code() -> None:
-    pairing = Pairing(paired=False)
-    assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.QR_REQUIRED
-    assert not pairing.suspect
-
-
 class Offers(StillEngine):
     """An engine that would show a code and pair by one."""
 

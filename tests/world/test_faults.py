@@ -8,42 +8,12 @@ async def connected(agent, eventually, id="a", **settings):
     await eventually(lambda: agent.status(id), "CONNECTED")
 
 
-async def back_with_another_worker(agent, eventually, before, id="a"):
-    await eventually(lambda: agent.is_back(id, before))
-
-
 async def unit_state(agent):
     return (await agent.show("a"))["unit"]["state"]
 
 
 def instance_file(agent):
     return json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
-
-
-async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventually):
-    await connected(agent, eventually)
-    before, codes = await agent.run_of("a"), await agent.codes("a")
-    await agent.kill_worker("a")
-    await back_with_another_worker(agent, eventually, before)
-    shown = await agent.show("a")
-    assert shown["restarts_by_reason"]["crash"] == 1
-    assert sum(shown["reconnects_by_reason"].values()) == 1
-    assert await agent.codes("a") == codes
-
-
-async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, eventually):
-    agent = make_agent('[sessions]\non_logout = "stop"\n')
-    await agent.start()
-    await connected(agent, eventually)
-
-    async def keep_killing():
-        await agent.kill_worker("a")
-        return any("its worker failed" in sentence for _, sentence in await agent.story("a"))
-
-    await eventually(keep_killing)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    said = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
-    assert any(sentence.startswith("start: its worker failed") for sentence in said)
 
 
 async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually):

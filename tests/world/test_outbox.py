@@ -47,32 +47,6 @@ async def test_a_damaged_row_holds_up_no_other_message(agent, eventually):
     assert [each["id"] for each in reversed(shown)] == ids
 
 
-async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eventually):
-    await connected(agent, eventually)
-    await goes_away(agent, eventually)
-    texts = [f"number {n}" for n in range(5)]
-    ids = [await say(agent, text) for text in texts]
-
-    async def waits() -> bool:
-        told = (await agent.do("GET", f"/api/instance/{ID}"))["outbox"]
-        return told.get("waiting") == 5 and told["sentence"].startswith("the session is ")
-
-    async def held() -> tuple[str, bool]:
-        shown = await agent.do("GET", f"{OUTBOX}/{ids[0]}")
-        return shown["state"], bool(shown["sentence"])
-
-    await eventually(waits)
-    await eventually(held, ("accepted", True))
-    # With a client that waits, the session's own refusal is the answer, and nothing is kept.
-    status, refused = await agent.ask(
-        "POST", f"{PATH}?wait=30", {"to": "5511888888888", "text": "now or never"}
-    )
-    assert (status, refused["error"]) == (503, "not_connected")
-    await agent.clear(ID)
-    await eventually(lambda: heard(agent), texts)
-    assert (await agent.do("GET", f"/api/instance/{ID}"))["outbox"] == {}
-
-
 async def test_a_temporary_ban_holds_the_messages_and_why_says_so(agent, eventually):
     await connected(agent, eventually)
     await agent.fault(ID, "temp-ban", 3600)

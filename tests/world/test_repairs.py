@@ -84,27 +84,6 @@ async def worker_state(agent, id):
 # what a request asks for
 
 
-async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(make_agent, eventually):
-    agent = make_agent("[recovery]\nunpair = 'never'\n")
-    await agent.start()
-    await connected(agent, eventually, "a")
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await agent.fault("a", "corrupt-files")
-    await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
-    found = await agent.do("POST", "/api/instance/a/ensure-healthy?wait=120", CONFIRM["cleanup"])
-    assert found == {
-        "healthy": True,
-        "cleaned": True,
-        "recovered": False,
-        "ending": "cleaned",
-        "sentence": "",
-    }
-    assert await agent.status("a") == "QR_REQUIRED"
-    code = await agent.do("GET", "/api/instance/a/qr")
-    assert code["expires_in"] > 0
-    assert len(await retired(agent)) == 1
-
-
 async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_back(
     agent, eventually
 ):

@@ -7,8 +7,6 @@ import json
 import aiohttp
 import pytest
 
-from tests.world.sending import keep_three, kept_in
-
 
 async def connected(agent, eventually, id="a", **settings):
     """Paired by this one scan: a session that asks for another never connects again."""
@@ -88,66 +86,6 @@ async def test_a_snapshot_of_a_running_session_is_whole_and_comes_back(agent, ev
     assert await scans_asked_for(agent) == 1
     assert {"snapshot", "restoring", "snapshot_restored"} <= {kind for kind, _ in story}
     assert "stopped its unit" not in str(story)
-
-
-async def names_on_disk(agent, id="a"):
-    shelf = agent.state / "sessions" / ".snapshots" / id
-    return sorted(part.name for part in shelf.iterdir())
-
-
-@pytest.mark.parametrize("step", ["begun", "copied", "manifest", "verified", "visible"])
-async def test_an_agent_killed_in_a_snapshot_leaves_no_partial_one(agent, eventually, step):
-    await connected(agent, eventually)
-    before = session_of(agent)
-    await killed_at(
-        agent,
-        eventually,
-        f"snapshot_{step}",
-        lambda: agent.ask("POST", "/api/instance/a/snapshots"),
-    )
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert session_of(agent)["account"] == before["account"]
-    visible = await names(agent)
-    assert len(visible) == (step == "visible")
-
-    async def swept():
-        return await names_on_disk(agent) == visible
-
-    await eventually(swept)
-    await agent.do("POST", "/api/instance/a/snapshots")
-    assert len(await names(agent)) == len(visible) + 1
-
-
-RESTORE_POINTS = (
-    *("restore_copied", "laid_by", "staging_made", "staging_ready", "retire_manifest"),
-    *("retire_moved", "staging_way_free", "staging_in_place"),
-)
-
-
-@pytest.mark.parametrize("point", RESTORE_POINTS)
-async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent, eventually, point):
-    await connected(agent, eventually)
-    made = await agent.do("POST", "/api/instance/a/snapshots")
-    mark = agent.state / "sessions" / "a" / "session" / "newer"
-    mark.write_bytes(b"of the present session")
-    keep_three(agent.state / "sessions" / "a")
-    path = f"/api/instance/a/snapshots/{made['name']}/restore"
-    await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert staging(agent) == []
-    finished = point in ("retire_moved", "staging_way_free", "staging_in_place")
-    assert mark.exists() is not finished
-    trash = (await agent.do("GET", "/api/trash"))["trash"]
-    assert len(trash) == finished
-    if finished:
-        kept = agent.state / "sessions" / ".trash" / trash[0]["name"] / "session" / "newer"
-        assert kept.read_bytes() == b"of the present session"
-    assert await scans_asked_for(agent) == 1
-    assert "repair" not in dict(await agent.story("a")), "its start ended it, no repair"
-    assert await names(agent) == [made["name"]]
-    assert kept_in(agent.state / "sessions" / "a") == [0, 1, 2], (
-        "what is kept is its readers', not the copy's"
-    )
 
 
 @pytest.mark.parametrize(

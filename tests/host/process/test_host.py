@@ -10,10 +10,10 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from agent.core.model import InstanceId, UnitState
+from agent.core.model import InstanceId
 from agent.host.process import find_workers
 from agent.log import open_log
-from tests.host.contract import GOOD, HostContract
+from tests.host.contract import HostContract
 from tests.host.short_limits import FAST, WATCHFUL
 
 
@@ -101,18 +101,6 @@ async def test_f01_a_killed_agents_workers_are_adopted_with_their_run(
     assert not list(find_workers(tmp_path / "run"))
 
 
-async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agent, eventually):
-    await killed_agent("good")
-    host = await open_host(WATCHFUL)
-    os.kill((await host.status(GOOD)).main_pid, signal.SIGSTOP)
-
-    async def back():
-        status = await host.status(GOOD)
-        return (status.state, status.result, status.restarts)
-
-    await eventually(back, (UnitState.ACTIVE, "watchdog", 1))
-
-
 async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
     open_host, killed_agent, eventually, tmp_path
 ):
@@ -164,21 +152,6 @@ async def test_a_worker_of_a_renamed_state_folder_gives_way_to_another(
     assert status.main_pid != before
     assert status.restarts == 1
     assert alive(id) == [status.main_pid]
-
-
-async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
-    monkeypatch.setattr("agent.host.process.HEAR_EVERY", 0.1)
-    host = await open_host()
-    host.limit_memory(InstanceId("leak"), 32 << 20)
-    host.limit_memory(InstanceId("good"), 256 << 20)
-    await host.start(InstanceId("good"))
-    await host.start(InstanceId("leak"))
-
-    async def result():
-        return (await host.status(InstanceId("leak"))).result
-
-    await eventually(result, "oom-kill")
-    assert (await host.status(InstanceId("good"))).restarts == 0
 
 
 async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):

@@ -49,8 +49,6 @@ class StandIn:
         self.list_seconds = 0.0
         self.shows_all = False
         """It takes no notice of the name that a list is asked for."""
-        self.error_lines = 0
-        """What the server wrote into its own log as an error."""
         self.without = ""
         """It has no routes that begin so, or a proxy before it passes none of them."""
         self.most_at_once = 0
@@ -237,7 +235,6 @@ class StandIn:
         words = f'Instance "{name}" not found'
         if not self.old:
             raise Refused(404, words)
-        self.error_lines += 6
         return web.json_response({"error": True, "message": [words]}, status=500)
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -274,7 +271,6 @@ class StandIn:
     async def _connect(self, instance: Instance, request: web.Request) -> web.Response:
         match instance.state:
             case None:
-                self.error_lines += 1
                 return web.Response() if self.old else swallowed()
             case "open":
                 return web.json_response(state_body(instance))
@@ -291,7 +287,6 @@ class StandIn:
                 await asyncio.sleep(self.times.connect_wait)
             return web.json_response(state_body(instance))
         if instance.state not in ("open", "connecting"):
-            self.error_lines += 1
             return swallowed()
         # Answered at once, with what there was before it.
         body = state_body(instance) if instance.state == "open" else instance.shown()
@@ -336,7 +331,6 @@ class StandIn:
         """Baileys reads the account's name first, and only then looks at its socket: one that still
         logs in takes the words, and where they come into its handshake, the login breaks."""
         told = await request.json()
-        self.error_lines += instance.state != "open"
         if not instance.logins:
             raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'sendPresenceUpdate')")
         if not instance.creds:

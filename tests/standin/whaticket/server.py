@@ -37,14 +37,6 @@ class Log:
     def raw(self, piece: bytes) -> None:
         self._file.write(piece)
 
-    def rotate(self, name: str) -> Path:
-        """Rename, and begin a new file."""
-        old = self.path.with_name(name)
-        self.path.rename(old)
-        self._file.close()
-        self._file = self.path.open("ab", buffering=0)
-        return old
-
     def cut(self) -> None:
         """copytruncate."""
         os.truncate(self.path, 0)

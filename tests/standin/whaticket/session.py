@@ -71,7 +71,6 @@ class Session:
     _life: asyncio.Task[None] | None = None
     _closing: asyncio.Task[None] | None = None
     _scanned: asyncio.Event = field(default_factory=asyncio.Event)
-    _code_ends: asyncio.Timeout | None = None
 
     async def pair(self, number: str, peers: list[str], lids: dict[str, str]) -> None:
         """As if it had been paired long ago."""
@@ -88,11 +87,6 @@ class Session:
 
     def scan(self) -> None:
         self._scanned.set()
-
-    def end_code(self) -> None:
-        """The code that it shows is over: the next one comes, or none any more."""
-        assert self._code_ends is not None
-        self._code_ends.reschedule(asyncio.get_running_loop().time())
 
     async def disconnect(self) -> None:
         """Keeps the pairing; over after a while in which it is still connected. One that is down
@@ -184,7 +178,7 @@ class Session:
             self.status = "qrcode"
             self.log(words.info(f"Session QRCode Generate {self.name}"))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.pace.code_every) as self._code_ends:
+                async with asyncio.timeout(self.pace.code_every):
                     await self._scanned.wait()
                     self.qrcode = ""
                     self.memory = paired_keys("5511000000000", [], {})

@@ -40,11 +40,6 @@ def duplicate(address: str) -> str:
     )
 
 
-def far_future(address: str) -> str:
-    text = "SessionError: Over 2000 messages into the future!"
-    return f"{HEADER}\nSession error:{text} {text}\n{stack(address)}"
-
-
 def secret_buffer(length: int) -> str:
     return "<Buffer " + " ".join(f"{byte:02x}" for byte in os.urandom(length)) + ">"
 

@@ -158,18 +158,6 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
         assert not [kind for kind, _ in await one.agent.story(f"line-{number}") if kind == "repair"]
 
 
-async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standin, eventually):
-    one = await watch("shop", "other")
-    await eventually(lambda: one.all_connected(2))
-    standin.instances["shop"].dead = "closed"
-    await eventually(lambda: one.restarted("shop"))
-    standin.instances["shop"].dead = ""
-    await eventually(lambda: one.verdict("shop"), ("healthy", ""))
-    await eventually(lambda: one.verdict("other"), ("healthy", ""))
-    assert await one.stayed("other")
-    assert not any("other" in route for route in one.ended_anything())
-
-
 @pytest.mark.parametrize("end", ["kill", "stop"])
 async def test_the_next_agent_watches_on_and_logs_none_in(watch, standin, eventually, end):
     one = await watch("shop", "other")
@@ -230,22 +218,6 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
     await asyncio.sleep(600)
     assert (one.ended_anything(), shop.state) == (ended, "open")
     assert await agent.status("shop") == "CONNECTED"
-
-
-async def test_a_cleanup_cut_short_is_ended_by_the_next_life(make_agent, standin, eventually):
-    standin.add("shop", "open")
-    agent = make_agent(table(standin))
-    await agent.start("cleanup_reset:kill")
-    one = Watched(agent, standin)
-    await eventually(lambda: one.all_connected(1))
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
-    await agent.dead()
-    await agent.start()
-    await eventually(lambda: one.told("shop", "repair_over", ""))
-    await eventually(lambda: agent.status("shop"), "QR_REQUIRED")
-    assert (await agent.show("shop"))["paired"] is False
-    assert standin.paths["DELETE /instance/delete/shop"] >= 1
 
 
 def reload(agent, text: str) -> None:
