@@ -1,9 +1,7 @@
 """`wa-agent fleet`: machines of the fleet, and what is not where it should be."""
 
-from pathlib import Path
-
 from agent.cli import command
-from agent.errors import InvalidRequest, Refused
+from agent.errors import Refused
 
 MACHINES = {
     **{"MACHINE": "name", "STATE": "state", "SESSIONS": "owned", "RUN": "used"},
@@ -16,8 +14,6 @@ TROUBLES = {"MACHINE": "machine", "SESSION": "id", "NOT AS IT SHOULD BE": "cause
 def add(commands: command.Commands) -> None:
     among = commands.group("fleet", "the machines of the fleet", "status")
     among.add("status", status)
-    machines = {"MACHINE": ("each as NAME=ADDRESS", {"nargs": "+"})}
-    among.add("plan", plan, "a=10.0.0.1 b=10.0.0.2 w=10.0.0.3", machines)
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
 
@@ -37,23 +33,6 @@ def status(options: command.Options) -> int:
         command.Table(troubles, TROUBLES) if troubles else "",
         good=not troubles and not halt,
     )
-
-
-def plan(options: command.Options) -> int:
-    """Write for each machine a file with all that it needs to join.
-
-    --fleet NAME: name of the fleet, default fleet
-    --out FOLDER: where to write, default here
-    """
-    from agent.fleet import plan as plans  # with tarfile
-
-    pairs = [pair.partition("=") for pair in options.machine]
-    if wrong := [pair for pair, mark, _ in pairs if not mark]:
-        raise InvalidRequest(f"cannot use {wrong[0]!r}: it must be NAME=ADDRESS", field="machine")
-    folder = Path(options.out or ".")
-    paths = plans.plan(options.fleet or "fleet", {name: it for name, _, it in pairs}, folder)
-    last = "each holds the fleet's key: copy it to its machine only, then delete it here"
-    return options.print([str(path) for path in paths], *map(str, paths), last)
 
 
 def accept(options: command.Options) -> int:
