@@ -83,7 +83,7 @@ def example(path: str) -> str:
     trashed = "sales.20260115T103045Z" if "/trash/" in path else "evo"
     named = {"id": "sales", "name": trashed, "group": "sandbox", "message": "out_0123456789ab"}
     copies = dict.fromkeys(("snapshot", "removed", "failed"), "20260115T103045Z")
-    return plain_path(path).format(key="abcd1234", **named, **copies)
+    return plain_path(path).format(key="abcd1234", machine="c", **named, **copies)
 
 
 LESS = {

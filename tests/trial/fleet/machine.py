@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import Fleet, Keys, Machine, Session
+from agent.fleet.records import Fleet, Held, Keys, Machine, Session
 
 FENCE = 1.0
 """Seconds past the lease; 2 are allowed."""
@@ -168,6 +168,9 @@ class Agent:
         while self._writer is not None and self._heard < asked:
             self._changed.clear()
             await self._changed.wait()
+
+    def held(self) -> Mapping[str, Held]:
+        return dict.fromkeys(self.running(), (1, 1, 0))
 
     async def end_all(self) -> None:
         await self.end(self._known | self._up)
