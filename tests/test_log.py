@@ -15,15 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import Category
-from agent.log import (
-    LineWriter,
-    as_fields,
-    as_json,
-    as_text,
-    clean,
-    describe,
-    journal_listens,
-)
+from agent.log import LineWriter, as_fields, as_json, as_text, clean, describe, journal_listens
 
 LINE = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[(\w+)\] \[(\w+)\] \[([^]]+)\] (.*)")
 
@@ -69,11 +61,7 @@ def read_fields(raw: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("level", "word"),
-    [
-        (logging.WARNING, "WARN"),
-        (logging.CRITICAL, "ERROR"),
-    ],
+    ("level", "word"), [(logging.WARNING, "WARN"), (logging.CRITICAL, "ERROR")]
 )
 def test_a_line_has_time_level_category_instance_and_text(level, word):
     made = record("took %s s", 3, level=level, wa_category=Category.HEALTH, wa_instance="sales")

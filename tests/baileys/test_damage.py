@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.backends.whaticket.keys import JUDGED, is_record
-from tests.baileys.conftest import (
-    ACCOUNT,
-    NEIGHBOUR,
-    PEER,
-    Bed,
-    is_read,
-    one_package,
-    session_of,
-)
+from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package, session_of
 from tests.standin.baileys.run import TOKEN
 
 pytestmark = pytest.mark.slow

@@ -191,9 +191,7 @@ def test_durations_have_two_units(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 
 
-def test_tables_stay_aligned_and_print_no_foreign_code(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_tables_stay_aligned_and_print_no_foreign_code(capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"A": "a", "B": "b"}
     table = Table([{"a": "abc", "b": "x"}, {"a": "abcde", "b": "y"}], columns)
     assert str(table).splitlines() == ["A      B", "abc    x", "abcde  y"]

@@ -14,7 +14,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import REASONS, reason_of
 from agent.core.reconcile import ActionKind, plan_actions
-from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
+from tests.core.made import NOW, OFF, WALL, observations, said, seen, without_worker
 from tests.sessions import Desired, changed
 
 POLICY = HealthPolicy()
@@ -207,11 +207,6 @@ def test_the_words_of_an_engine_are_no_part_of_another_sentence():
     lost = said(S.DISCONNECTED, reason="connection_lost", raw="MAIN/OFFLINE/TIMEOUT")
     title = reason_of("connection_lost").title
     assert judge_health(seen(claim=lost), POLICY, NOW).sentence == title
-
-
-def test_a_worker_that_was_just_started_gets_its_time():
-    fresh = seen(unit=unit(), claim=None, probe=None, linked_since=NOW - 1, record=PAIRED)
-    assert judge_health(fresh, POLICY, NOW).reason == "starting"
 
 
 @pytest.mark.parametrize(

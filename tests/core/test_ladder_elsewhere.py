@@ -7,18 +7,8 @@ import pytest
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import (
-    after_action,
-    begin_repair,
-    step_repair,
-    wants_repair,
-)
-from agent.core.recovery.pairing import (
-    Case,
-    RecoveryPolicy,
-    Unpair,
-    may_repair_end_it,
-)
+from agent.core.recovery.ladder import after_action, begin_repair, step_repair, wants_repair
+from agent.core.recovery.pairing import Case, RecoveryPolicy, Unpair, may_repair_end_it
 from agent.core.recovery.repair import Consent, Ending, Goal, Kept, Proof, RecoveryKind, Repair
 from agent.core.session import Session
 from tests.core.made import NOW, PAIRED, WALL, case_of, said, seen, surroundings

@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Health, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import (
-    UNPAIRING,
-    after_action,
-    begin_repair,
-    step_repair,
-)
+from agent.core.recovery.ladder import UNPAIRING, after_action, begin_repair, step_repair
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,

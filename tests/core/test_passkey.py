@@ -9,12 +9,7 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import PHASES, ConnectionStatus, Health, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
-from agent.core.recovery.ladder import (
-    UNPAIRING,
-    after_action,
-    begin_repair,
-    step_repair,
-)
+from agent.core.recovery.ladder import UNPAIRING, after_action, begin_repair, step_repair
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop

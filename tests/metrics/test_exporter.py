@@ -83,10 +83,7 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
     promtool = shutil.which("promtool")
     assert promtool, "the Debian package prometheus brings it; scripts/test installs it"
     for id in ("a", "b"):
-        measured = {
-            "memory_bytes": 1,
-            "cpu_seconds": 1.0,
-        }
+        measured = {"memory_bytes": 1, "cpu_seconds": 1.0}
         house.put(id, **measured, connected_since_wall=NOW)
     house.status = house.status | {"last_pass_age_seconds": 1.0, "incidents": {"web": "zombie"}}
     with house.exporter.http.observe("GET") as seen:

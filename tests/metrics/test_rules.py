@@ -56,10 +56,7 @@ def test_rules_forward_troubles_and_see_an_agent_that_is_away(tmp_path: Path) ->
             "interval": "1m",
             "input_series": [
                 {"series": 'up{job="wa-agent"}', "values": "1x4 0x30"},
-                {
-                    "series": 'process_start_time_seconds{job="wa-agent"}',
-                    "values": "1 2 3 4 4x30",
-                },
+                {"series": 'process_start_time_seconds{job="wa-agent"}', "values": "1 2 3 4 4x30"},
             ],
             "alert_rule_test": [
                 at(5, "WaAgentDown"),

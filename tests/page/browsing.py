@@ -21,9 +21,7 @@ async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
 
 
 @pytest.fixture
-async def listening(
-    make_agent: Callable[..., RunningAgent],
-) -> Callable[..., RunningAgent]:
+async def listening(make_agent: Callable[..., RunningAgent]) -> Callable[..., RunningAgent]:
     """Makes an agent that listens on a port of its own, the same after a restart."""
 
     def make(settings: str = "", base: str = SETTINGS) -> RunningAgent:

@@ -94,12 +94,7 @@ class Postgres:
         ]
         command += ["-U", "owner", database]
         done = subprocess.run(
-            command,
-            input=text,
-            text=True,
-            check=True,
-            capture_output=True,
-            timeout=CALLED_WITHIN,
+            command, input=text, text=True, check=True, capture_output=True, timeout=CALLED_WITHIN
         )
         return done.stdout
 

@@ -1,11 +1,8 @@
 """A bot of somebody's own in its hardened unit, with the drop-in that `programs drop-in` prints."""
 
-import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -86,10 +83,4 @@ def test_a_bot_keeps_its_session_in_its_own_folder_behind_its_drop_in(
     whatsapp.scan(str(fleet.cli("qr", ID)["qr"]), ACCOUNT)
     fleet.until_connected(within=90)
     assert bed.path(f"{FOLDER}/auth_info_baileys/creds.json").stat().st_size > 100
-
-    worker = bed.outside_pid(fleet.pid(ID))
-    children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
-    bed.until(lambda: fleet.statuses()[ID] != "CONNECTED", within=60)
-    fleet.until_connected(within=90)
     assert (len(whatsapp.devices()), whatsapp.overlaps()) == (1, [])

@@ -24,11 +24,7 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
     assert (done.returncode, ours) == (0, [])
 
 
-EXPOSURE = {
-    "wa-agent.service": 1.2,
-    "wa-instance@x.service": 1.8,
-    "wa-pack@x.service": 1.1,
-}
+EXPOSURE = {"wa-agent.service": 1.2, "wa-instance@x.service": 1.8, "wa-pack@x.service": 1.1}
 
 
 def test_exposure_is_no_worse_than_reachable(bed: Bed):

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import InvalidRequest, VaultError
-from agent.vault.identity import (
-    create,
-    parse_identity,
-    read_identity,
-    scan,
-)
+from agent.vault.identity import create, parse_identity, read_identity, scan
 from tests.vault.written import write_identity
 
 

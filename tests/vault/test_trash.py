@@ -28,14 +28,7 @@ def test_nothing_is_restored_over_a_living_session(root, sales, paired):
     assert [one.name for one in list_trash(root)] == [retired.name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "../sales",
-        "sales.20260101T000000Z/..",
-    ],
-)
+@pytest.mark.parametrize("name", ["", "../sales", "sales.20260101T000000Z/.."])
 def test_a_name_that_is_none_is_not_found(root, sales, paired, name):
     with pytest.raises(NotFound):
         restore_trash(root, name)

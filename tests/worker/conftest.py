@@ -81,11 +81,7 @@ class Bench:
         self._hear()  # what the run before has sent, or its READY would be taken for this one's
         self.notices.clear()
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                *self.program,
-                self.id if argument is None else argument,
-            ],
+            [sys.executable, *self.program, self.id if argument is None else argument],
             env={**self.environment(watchdog), **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

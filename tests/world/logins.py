@@ -75,8 +75,5 @@ def counted(logins: Logins) -> Iterator[None]:
         restart(self)
 
     changes: Any = {"asked_to_connect": asked_to_connect, "restart": restarted}
-    with (
-        patch.object(Server, "connect", connected),
-        patch.multiple(Instance, **changes),
-    ):
+    with patch.object(Server, "connect", connected), patch.multiple(Instance, **changes):
         yield

@@ -1,10 +1,6 @@
 """Memory: freed first, then a graceful restart, once, and none into an incident."""
 
-from tests.world.test_turns import (
-    ONE_AT_A_TIME,
-    start_into_a_sync_that_does_not_end,
-    turns_before,
-)
+from tests.world.test_turns import ONE_AT_A_TIME, start_into_a_sync_that_does_not_end, turns_before
 from tests.world.virtual import memory_of
 
 MIB = 1 << 20

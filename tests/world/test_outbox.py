@@ -3,17 +3,7 @@
 import sqlite3
 from contextlib import closing
 
-from tests.world.sending import (
-    ID,
-    OUTBOX,
-    PATH,
-    TO,
-    connected,
-    goes_away,
-    heard,
-    say,
-    state,
-)
+from tests.world.sending import ID, OUTBOX, PATH, TO, connected, goes_away, heard, say, state
 
 
 async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, eventually):

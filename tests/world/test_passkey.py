@@ -74,11 +74,7 @@ async def test_an_order_that_ends_a_passkey_pairing_must_name_it(
     await pair_marked(agent, eventually, "sales")
     for old in (body, {**body, "confirm_passkey": ""}, {**body, "confirm_passkey": "other"}):
         status, told = await agent.ask(method, path, old)
-        assert (status, told["error"], told["field"]) == (
-            409,
-            "confirm_passkey",
-            "confirm_passkey",
-        )
+        assert (status, told["error"], told["field"]) == (409, "confirm_passkey", "confirm_passkey")
     assert (await agent.show("sales"))["paired"] is True
     status, told = await agent.ask(method, path, {**body, "confirm_passkey": "sales"})
     assert status < 300, told

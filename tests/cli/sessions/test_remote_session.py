@@ -21,10 +21,7 @@ async def knows(house, cli):
     """The answers of the engine of `shop` to each command."""
     house.supervisor.backends.declare("evo")
     assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
-    house.supervisor.answers = {
-        "removed": {"removed": [ASIDE]},
-        "restore_removed": {"name": NAME},
-    }
+    house.supervisor.answers = {"removed": {"removed": [ASIDE]}, "restore_removed": {"name": NAME}}
     return house.supervisor.answers
 
 

@@ -73,9 +73,7 @@ def steps(*sessions, busy="", budget=0):
             id="one at a time",
         ),
         pytest.param(
-            steps(one("a", 480 * MIB), busy="a"),
-            [("free", "a")],
-            id="not in the middle of a sync",
+            steps(one("a", 480 * MIB), busy="a"), [("free", "a")], id="not in the middle of a sync"
         ),
         pytest.param(
             steps(one("a", 300 * MIB), one("b", 350 * MIB), budget=680),

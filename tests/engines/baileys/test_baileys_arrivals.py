@@ -152,12 +152,7 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "message",
         {
             "type": "location",
-            "location": {
-                "latitude": -23.5,
-                "longitude": -46.5,
-                "name": "here",
-                "address": "Rua 1",
-            },
+            "location": {"latitude": -23.5, "longitude": -46.5, "name": "here", "address": "Rua 1"},
         },
     ),
     (
@@ -178,18 +173,10 @@ KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         "message",
         {"type": "other"},
     ),
-    (
-        {"reactionMessage": {"key": TARGET, "text": "👍"}},
-        "message_reaction",
-        {"emoji": "👍"},
-    ),
+    ({"reactionMessage": {"key": TARGET, "text": "👍"}}, "message_reaction", {"emoji": "👍"}),
     ({"protocolMessage": EDITED}, "message_edit", {"text": "better"}),
     ({"protocolMessage": {"key": TARGET, "type": 0}}, "message_delete", {}),
-    (
-        {"pollUpdateMessage": {"pollCreationMessageKey": TARGET, "vote": {}}},
-        "message_vote",
-        {},
-    ),
+    ({"pollUpdateMessage": {"pollCreationMessageKey": TARGET, "vote": {}}}, "message_vote", {}),
 ]
 
 
@@ -212,9 +199,7 @@ async def test_every_kind_of_message_becomes_its_record(keeping: Bench) -> None:
         assert found == {**common, "message_id": target, **fields}
 
 
-async def test_a_message_that_comes_a_second_time_is_kept_under_the_same_id(
-    keeping: Bench,
-) -> None:
+async def test_a_message_that_comes_a_second_time_is_kept_under_the_same_id(keeping: Bench) -> None:
     """The peer sends it again under new keys, as at a retry, in another session with it."""
     id = await say(keeping, "once")
     spool = spool_of(keeping)
@@ -227,12 +212,7 @@ async def test_a_message_that_comes_a_second_time_is_kept_under_the_same_id(
 
 async def test_what_the_phone_writes_is_kept_as_the_accounts_own(keeping: Bench) -> None:
     message = {"deviceSentMessage": {"destinationJid": NUMBER, "message": {"conversation": "own"}}}
-    told = {
-        "from": ACCOUNT,
-        "to": ACCOUNT,
-        "message": message,
-        "attrs": {"recipient": NUMBER},
-    }
+    told = {"from": ACCOUNT, "to": ACCOUNT, "message": message, "attrs": {"recipient": NUMBER}}
     await asyncio.to_thread(keeping.whatsapp.tell, "/say", told)
     spool = spool_of(keeping)
     await keeping.until(lambda: spool.kept)

@@ -32,9 +32,7 @@ async def node(cache: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sh
 
 @pytest.fixture
 async def sessions(
-    node: SharedNode,
-    whatsapp: WhatsApp,
-    tmp_path: Path,
+    node: SharedNode, whatsapp: WhatsApp, tmp_path: Path
 ) -> AsyncIterator[list[Bench]]:
     """Three paired sessions of the pack."""
     found = []

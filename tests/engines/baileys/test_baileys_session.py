@@ -51,12 +51,7 @@ async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(benc
 
 @pytest.mark.parametrize(
     ("code", "reason"),
-    [
-        (401, "logout"),
-        (402, "temporary_ban"),
-        (406, "banned"),
-        (503, "service_unavailable"),
-    ],
+    [(401, "logout"), (402, "temporary_ban"), (406, "banned"), (503, "service_unavailable")],
 )
 async def test_every_refusal_of_a_login_has_its_reason(
     bench: Bench, code: int, reason: str

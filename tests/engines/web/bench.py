@@ -56,12 +56,7 @@ class Bench:
         return self.link_
 
     async def start(
-        self,
-        *,
-        user: int | None = None,
-        first: str = "",
-        paired: bool = False,
-        **settings: Any,
+        self, *, user: int | None = None, first: str = "", paired: bool = False, **settings: Any
     ) -> Link:
         """Start a worker, connect to it as the agent does.
 

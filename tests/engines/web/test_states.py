@@ -179,13 +179,7 @@ def test_the_address_after_a_logout_names_it(address: str, ended: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "wall"),
-    [
-        (2_000_000_000_000, 2e9),
-        (-5, None),
-        (10**400, None),
-        ("soon", None),
-    ],
+    ("told", "wall"), [(2_000_000_000_000, 2e9), (-5, None), (10**400, None), ("soon", None)]
 )
 def test_a_ban_s_end_is_seconds_or_milliseconds(told: object, wall: float | None) -> None:
     assert parse_wall(told) == wall

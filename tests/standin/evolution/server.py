@@ -60,12 +60,7 @@ class StandIn:
 
     @classmethod
     async def open(
-        cls,
-        version: str = "2.3.7",
-        *,
-        port: int = 0,
-        times: Times | None = None,
-        tls: Any = None,
+        cls, version: str = "2.3.7", *, port: int = 0, times: Times | None = None, tls: Any = None
     ) -> "StandIn":
         made = cls(version, times or Times.fast(), Front("127.0.0.1", port, tls))
         await made._runner.setup()

@@ -249,13 +249,7 @@ def test_a_rotten_snapshot_is_found_out(root, session, subject, harm, words):
         read_again(root, taken)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "20250101T000000Z",
-        "../sales",
-    ],
-)
+@pytest.mark.parametrize("name", ["20250101T000000Z", "../sales"])
 def test_a_snapshot_that_is_not_there_is_not_found(root, sales, session, subject, name):
     with pytest.raises(NotFound):
         find_snapshot(root, sales.id, name)

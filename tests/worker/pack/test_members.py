@@ -134,9 +134,7 @@ async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
     await bench.connected(SHOP)
 
 
-async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(
-    bench: Bench,
-) -> None:
+async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(bench: Bench) -> None:
     for id in (SHOP, TILL):
         bench.lay(id)
         await bench.members.hold(id)
