@@ -1,0 +1,103 @@
+"""What changed in a session's folder since the last look. Every store renames into its folder, so
+one `stat` of each folder says that nothing did."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from agent.core.model import InstanceId
+from agent.fleet.copies.change import BLOCK, LARGEST, Change, File
+from agent.vault.folder import SESSION, Folder, open_instance
+from agent.vault.tree import read_file, walk
+
+FULL = 30
+"""Looks after which files are looked at though no folder says that they changed."""
+TRIES, TICK = 3, 50_000_000
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    stamp: Stamp
+    size: int
+    hashes: tuple[bytes, ...]
+    """Of its blocks."""
+
+
+@dataclass(slots=True, eq=False)
+class Changed:
+    """Of one session. A new one begins with a change that has all files."""
+
+    root: Path
+    id: InstanceId
+    engine: str
+    _seen: dict[str, Seen] = field(init=False, default_factory=dict)
+    _folders: dict[str, Stamp] = field(init=False, default_factory=dict)
+    _skipped: int = field(init=False, default=FULL)
+
+    def look(self) -> Change | None:
+        """None: nothing changed, or the files change while they are read: the next look has them.
+        VaultError where they cannot be read."""
+        with open_instance(self.root, self.id, SESSION) as top:
+            if self._skipped < FULL and self._stamps(top) == self._folders:
+                self._skipped += 1
+                return None
+            for _ in range(TRIES):
+                folders, files, found = self._read(top)
+                if _stamps(top, folders) == folders:
+                    break
+            else:
+                return None
+        gone = tuple(sorted(self._seen.keys() - files.keys()))
+        # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.
+        newest = max(stamp[-1] for stamp in folders.values())
+        self._folders, self._skipped = folders, 0 if newest < time.time_ns() - TICK else FULL
+        changes = {
+            path: it for path, it in found.items() if it.blocks or self._size(path) != it.size
+        }
+        self._seen = files
+        return Change(changes, gone) if changes or gone else None
+
+    def _size(self, path: str) -> int:
+        return self._seen[path].size if path in self._seen else -1
+
+    def _stamps(self, top: Folder) -> dict[str, Stamp]:
+        return _stamps(top, self._folders)
+
+    def _read(self, top: Folder) -> tuple[dict[str, Stamp], dict[str, Seen], dict[str, File]]:
+        """Stamps of the folders, and the files; of those that may differ the blocks that do."""
+        folders, files, found = {"": _stamp(os.fstat(top.fd))}, dict[str, Seen](), dict[str, File]()
+        for entry in walk(top, self.engine):
+            stamp = _stamp(entry.status)
+            if entry.is_folder:
+                folders[entry.path] = stamp
+                continue
+            before = self._seen.get(entry.path)
+            if before is not None and before.stamp == stamp:
+                files[entry.path] = before
+                continue
+            content = b"".join(read_file(top, entry.path))[: LARGEST + 1]
+            starts = range(0, len(content), BLOCK)
+            blocks = [content[at : at + BLOCK] for at in starts]
+            hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
+            old = before.hashes if before else ()
+            new = {n: it for n, it in enumerate(blocks) if old[n : n + 1] != hashes[n : n + 1]}
+            files[entry.path] = Seen(stamp, len(content), hashes)
+            found[entry.path] = File(len(content), new)
+        return folders, files, found
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _stamps(top: Folder, folders: dict[str, Stamp]) -> dict[str, Stamp]:
+    found = dict[str, Stamp]()
+    for path in folders:
+        try:
+            found[path] = _stamp(os.stat(path or ".", dir_fd=top.fd, follow_symlinks=False))
+        except FileNotFoundError:
+            found[path] = ()
+    return found

@@ -1,0 +1,150 @@
+"""Standby: the newest files of sessions that other machines run, sealed, on this machine's disk.
+
+Each session has a folder with one file, `log`: a base and the changes after it. What was taken is
+on the disk, and survives a kill at any point; the torn end of a cut write goes.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from agent.core.model import InstanceId
+from agent.errors import Refused, VaultError
+from agent.files import make_folder, open_plain, write_whole
+from agent.fleet.copies.change import LARGEST, Sealed, apply, damaged, seal, unseal, whole
+from agent.fleet.key import FleetKey
+from agent.vault.folder import explain
+
+LOG = "log"
+FOLD_AT = 200
+"""Changes after a base from which a new base is made."""
+_HEAD = struct.Struct(">II")
+"""Length of what follows, and its checksum: a length that was changed is no torn end."""
+
+
+class Standby:
+    """Its calls use the disk: each in a thread, one at a time for each session."""
+
+    def __init__(self, root: Path, key: FleetKey) -> None:
+        self._root, self._key = root, key
+        self.rows = dict[str, list[Sealed]]()
+        """The base of each session and what follows it, without their content."""
+        make_folder(root)
+        for folder in root.iterdir():
+            with suppress(VaultError, FileNotFoundError):
+                self.rows[folder.name] = [_head(it) for it in self._read(folder.name)]
+
+    def newest(self, id: str) -> tuple[int, int] | None:
+        """Epoch and number of what can be built; None: nothing."""
+        rows = self.rows.get(id)
+        return (rows[-1].epoch, rows[-1].number) if rows else None
+
+    def take(self, sealed: Sealed) -> None:
+        """When this returns it is on the disk. Refused: `needs_base`, or `older` than `newest`;
+        VaultError where it cannot be used, or there is no room."""
+        id, change = unseal(self._key, sealed)
+        known = self.newest(id)
+        if known is not None and (sealed.epoch, sealed.number) <= known:
+            raise Refused(f"cannot take a copy of {id}: {known} is here already", code="older")
+        if sealed.base:
+            apply({}, change)
+            self._write(id, sealed)
+            return
+        if known is None or not _follows(self.rows[id][-1], sealed):
+            raise Refused(f"cannot take a change of {id}: it follows another", code="needs_base")
+        self._append(id, sealed)
+        self.rows[id].append(_head(sealed))
+        if len(self.rows[id]) > FOLD_AT:
+            self._fold(id)
+
+    def build(self, id: InstanceId) -> dict[str, bytearray]:
+        """The session's files as of `newest`. VaultError where one is missing or wrong."""
+        files = dict[str, bytearray]()
+        rows = self.rows.get(id)
+        if not rows:
+            raise damaged(f"there is none of {id}")
+        read = list(self._read(id))
+        if [_head(it) for it in read] != rows:
+            raise damaged("it is not what was taken")
+        for sealed in read:
+            apply(files, unseal(self._key, sealed)[1])
+        return files
+
+    def _fold(self, id: InstanceId) -> None:
+        """A base of the same number; where there is no room for it the row goes on."""
+        with suppress(VaultError):
+            base = msgspec.structs.replace(self.rows[id][-1], base=True)
+            self._write(id, seal(self._key, base, whole(self.build(id))))
+
+    def _write(self, id: InstanceId, base: Sealed) -> None:
+        path = self._root / id / LOG
+        try:
+            make_folder(path.parent)
+            write_whole(path, _framed(base))
+        except OSError as error:
+            raise explain("write", path, error) from error
+        self.rows[id] = [_head(base)]
+
+    def _append(self, id: InstanceId, sealed: Sealed) -> None:
+        path = self._root / id / LOG
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                size, rest = os.fstat(fd).st_size, memoryview(_framed(sealed))
+                try:
+                    while rest:
+                        rest = rest[os.write(fd, rest) :]
+                    os.fdatasync(fd)
+                except OSError:
+                    del self.rows[id]  # what the disk has is not known: a base comes next
+                    os.ftruncate(fd, size)
+                    raise
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise explain("write", path, error) from error
+
+    def _read(self, id: str) -> Iterator[Sealed]:
+        """A base and what follows it; a torn end is cut off."""
+        path, at, last = self._root / id / LOG, 0, None
+        with open_plain(path) as file:
+            while len(head := file.read(_HEAD.size)) == _HEAD.size and any(head):
+                length, check = _HEAD.unpack(head)
+                if crc32(head[:4]) != check:
+                    raise damaged("a length in it was changed")
+                content = file.read(min(length, LARGEST))
+                if len(content) < length:
+                    break
+                try:
+                    sealed = msgspec.msgpack.decode(content, type=Sealed)
+                except (msgspec.MsgspecError, ValueError) as error:
+                    raise damaged(str(error)) from error
+                fits = sealed.base if last is None else _follows(last, sealed)
+                if sealed.id != id or not fits:
+                    raise damaged("its parts do not follow each other")
+                at, last = file.tell(), sealed
+                yield sealed
+        if last is None:
+            raise damaged("it has no base")
+        if path.stat().st_size > at:
+            os.truncate(path, at)
+
+
+def _follows(before: Sealed, sealed: Sealed) -> bool:
+    same = (sealed.epoch, sealed.row) == (before.epoch, before.row) and not sealed.base
+    return same and sealed.number == before.number + 1
+
+
+def _head(sealed: Sealed) -> Sealed:
+    return msgspec.structs.replace(sealed, content=b"")
+
+
+def _framed(sealed: Sealed) -> bytes:
+    content = msgspec.msgpack.encode(sealed)
+    length = len(content).to_bytes(4, "big")
+    return _HEAD.pack(len(content), crc32(length)) + content

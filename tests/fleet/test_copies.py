@@ -1,0 +1,227 @@
+"""Copies of a session on another machine: what was taken can be built, and nothing else."""
+
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId
+from agent.errors import Refused, VaultError, WaError
+from agent.fleet.copies import standby
+from agent.fleet.copies.change import BLOCK, Change, File, Sealed, apply, seal
+from agent.fleet.copies.changed import Changed
+from agent.fleet.copies.standby import Standby
+from agent.fleet.key import FleetKey
+from agent.vault.identity import create
+
+ID = InstanceId("shop")
+Files = dict[str, bytes]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> FleetKey:
+    return FleetKey.make(tmp_path / "fleet.key")
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    create(tmp_path / "sessions", Instance(ID, "sandbox", True))
+    return tmp_path / "sessions" / ID / "session"
+
+
+def files_of(session: Path) -> Files:
+    found = (it for it in session.rglob("*") if it.is_file())
+    return {str(it.relative_to(session)): it.read_bytes() for it in found}
+
+
+def disturb(session: Path, draw: random.Random) -> None:
+    """As stores write: a new file in the place of the old one, sometimes in a folder."""
+    for _ in range(draw.randint(1, 4)):
+        path = session / draw.choice(["a", "b", "c", "in/d", "in/deep/e"])
+        old = path.read_bytes() if path.exists() else b""
+        if old and draw.random() < 0.2:
+            path.unlink()
+            continue
+        cut = draw.randint(0, len(old))
+        more = draw.randbytes(draw.choice([0, 3, 500, BLOCK, BLOCK + 1]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name("new")
+        temporary.write_bytes(
+            draw.choice([old + more, old[:cut], more, old[:cut] + b"x" + old[cut:]])
+        )
+        temporary.replace(path)
+
+
+class Owner:
+    """Seals what a folder has, and knows what it was at each number."""
+
+    def __init__(self, key: FleetKey, session: Path) -> None:
+        self.key, self.session, self.number = key, session, 0
+        self.was = dict[int, Files]()
+        self.begin()
+
+    def begin(self) -> None:
+        self._changed, self._base = Changed(self.session.parents[1], ID, "sandbox"), True
+        self._row = os.urandom(4).hex()
+
+    def look(self) -> Sealed | None:
+        if (change := self._changed.look()) is None:
+            return None
+        self.number += 1
+        self.was[self.number] = files_of(self.session)
+        sealed = seal(self.key, Sealed(ID, 1, self.number, self._base, self._row, b""), change)
+        self._base = False
+        return sealed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_taken_over_a_lossy_line_is_built_again(
+    seed: int, tmp_path: Path, session: Path, key: FleetKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "FOLD_AT", 7)
+    draw, owner, there = random.Random(seed), Owner(key, session), Standby(tmp_path / "there", key)
+    late, taken = list[Sealed](), 0
+    for _ in range(120):
+        disturb(session, draw)
+        if (sealed := owner.look()) is None:
+            continue
+        line = [sealed] * draw.choice([0, 1, 1, 1, 1, 1, 2])
+        if draw.random() < 0.1:
+            late, line = [*late, sealed], []
+        if late and draw.random() < 0.1:
+            line.append(late.pop())
+        for it in line:
+            try:
+                there.take(it)
+                assert it.number > taken
+                taken = it.number
+            except Refused as error:
+                assert error.code in ("older", "needs_base")
+                if error.code == "needs_base" and it is sealed:
+                    owner.begin()
+        if draw.random() < 0.1:
+            there = Standby(tmp_path / "there", key)
+        assert there.newest(ID) == ((1, taken) if taken else None)
+        assert not taken or there.build(ID) == owner.was[taken]
+    assert taken > 80
+
+
+def a_row(owner: Owner, there: Standby) -> Path:
+    """A base and three changes; the log."""
+    for n in range(4):
+        (owner.session / f"f{n}").write_bytes(bytes([n]) * 100)
+        there.take(owner.look())
+    return there._root / ID / "log"
+
+
+def test_a_log_that_was_cut_anywhere_gives_an_earlier_number_or_nothing(
+    tmp_path: Path, session: Path, key: FleetKey
+) -> None:
+    owner = Owner(key, session)
+    log = a_row(owner, Standby(tmp_path / "there", key))
+    content = log.read_bytes()
+    seen = set()
+    for cut in range(len(content) + 1):
+        log.write_bytes(content[:cut])
+        there = Standby(tmp_path / "there", key)
+        if (newest := there.newest(ID)) is not None:
+            assert there.build(ID) == owner.was[newest[1]]
+            seen.add(newest[1])
+    assert seen == {1, 2, 3, 4}
+
+
+def test_bytes_that_were_changed_are_refused(tmp_path: Path, session: Path, key: FleetKey) -> None:
+    owner = Owner(key, session)
+    log = a_row(owner, Standby(tmp_path / "there", key))
+    content = log.read_bytes()
+    for at in range(0, len(content), 5):
+        log.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        there = Standby(tmp_path / "there", key)
+        with pytest.raises(VaultError):
+            there.build(ID)
+
+
+def full(_: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_takes_nothing_and_keeps_what_it_had(
+    tmp_path: Path, session: Path, key: FleetKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, there = Owner(key, session), Standby(tmp_path / "there", key)
+    a_row(owner, there)
+    (session / "more").write_bytes(b"more")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", full)
+        with pytest.raises(WaError):
+            there.take(sealed := owner.look())
+    with pytest.raises(Refused, match="follows another"):
+        there.take(sealed)
+    there = Standby(tmp_path / "there", key)
+    assert there.newest(ID) == (1, 4)
+    there.take(sealed)
+    assert there.build(ID) == owner.was[5]
+
+
+def sealed_as(key: FleetKey, change: Change, **more: object) -> Sealed:
+    head = {"id": ID, "epoch": 1, "number": 9, "base": True, "row": "", **more}
+    return seal(key, Sealed(content=b"", **head), change)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\0", "a" * 600]
+)
+def test_a_peer_names_no_path_outside_of_a_session(
+    path: str, tmp_path: Path, key: FleetKey
+) -> None:
+    there = Standby(tmp_path / "there", key)
+    for id, name in ((ID, path), ("../x", "a"), ("", "a")):
+        with pytest.raises(VaultError):
+            there.take(sealed_as(key, Change({name: File(1, {0: b"x"})}), id=id))
+    assert not [*(tmp_path / "there").iterdir()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change({"a": File(5, {0: b"x"})}),
+        Change({"a": File(1, {1: b"x"})}),
+        Change({"a": File(1, {0: b"xy"})}),
+        Change({"a": File(-1, {})}),
+        Change({"a": File(1, {-1: b"x"})}),
+    ],
+)
+def test_blocks_that_make_no_file_are_refused(change: Change) -> None:
+    with pytest.raises(VaultError):
+        apply({}, change)
+
+
+def test_another_key_epoch_or_number_opens_nothing(
+    tmp_path: Path, session: Path, key: FleetKey
+) -> None:
+    owner, there = Owner(key, session), Standby(tmp_path / "there", key)
+    a_row(owner, there)
+    change = Change({"a": File(1, {0: b"x"})})
+    other = FleetKey.make(tmp_path / "other.key")
+    wrong: list[Callable[[], Sealed]] = [
+        lambda: sealed_as(other, change),
+        lambda: Sealed(ID, 2, 9, True, "", sealed_as(key, change).content),
+        lambda: Sealed(ID, 1, 10, True, "", sealed_as(key, change).content),
+        lambda: Sealed(ID, 1, 9, False, "", sealed_as(key, change).content),
+        lambda: Sealed(ID, 1, 9, True, "x", sealed_as(key, change).content),
+    ]
+    for make in wrong:
+        with pytest.raises(VaultError):
+            there.take(make())
+    with pytest.raises(Refused, match="follows another"):
+        there.take(sealed_as(key, change, number=5, base=False, row="of another agent"))
+    there.take(sealed_as(key, change, epoch=2, number=1))
+    with pytest.raises(Refused) as older:
+        there.take(sealed_as(key, change, epoch=1, number=99))
+    assert (older.value.code, there.build(ID)) == ("older", {"a": b"x"})
+    shutil.rmtree(tmp_path / "there" / ID)
+    with pytest.raises((VaultError, FileNotFoundError)):
+        there.build(ID)
