@@ -117,7 +117,8 @@ async def test_a_session_runs_with_its_machines_lease_only(
         put = Put(KEYS.session("s"), encoded(Session("a", 1, "sandbox", restarts=1)))
         await store.commit([], [put])
         await eventually(lambda: agent.is_back("s", pid))
-        assert json.loads((agent.state / "fleet/orders.json").read_text()) == {"s": ["running", 1, 1]}
+        orders = (agent.state / "fleet/orders.json").read_text()
+        assert json.loads(orders) == {"s": ["running", 1, 1]}
         await agent.do("POST", "/api/instance/s/stop")
 
         async def wanted() -> str:
