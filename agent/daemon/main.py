@@ -203,11 +203,11 @@ class Daemon:
         )
         server: Server | None = None
         state, status = self._config.agent.state_path, 1
-        fleet: Mapping[str, Callable[[], Awaitable[object]]] = {}
+        fleet = None
         if fleet_of(self._config).store:
             from agent.fleet.joined import Joined
 
-            fleet = Joined(supervisor, state).tasks
+            fleet = Joined(supervisor, state)
         try:
             reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
@@ -264,7 +264,7 @@ class Daemon:
                 "outbox": sending.run,
                 "troubles": troubles.run,
                 "webhooks": webhooks.run,
-                **fleet,
+                **(fleet.begin(sending) if fleet else {}),
             }
             try:
                 async with asyncio.TaskGroup() as group:

@@ -16,6 +16,9 @@ def add(commands: command.Commands) -> None:
     among.add("status", status)
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
+    among.add("move", move, "shop b")
+    among.add("drain", drain, "")
+    among.add("undrain", undrain, "")
 
 
 def status(options: command.Options) -> int:
@@ -58,3 +61,28 @@ def forget(options: command.Options) -> int:
     moved = [{"id": id, "machine": it or "-"} for id, it in found["sessions"].items()]
     table = command.Table(moved, {"SESSION": "id", "RUNS ON": "machine"})
     return options.print(found, f"{options.machine} is forgotten", table if moved else "")
+
+
+def move(options: command.Options) -> int:
+    """Let another machine go on with a session of this one.
+
+    ID: the session
+    MACHINE: as `fleet status` shows it
+    """
+    path = f"POST /api/fleet/sessions/{options.id}/move"
+    found = options.ask(path, {"machine": options.machine})
+    return options.print(found, f"{options.id} is a session of machine {options.machine} now")
+
+
+def drain(options: command.Options) -> int:
+    """Give all sessions of this machine away, one after the other, and take none."""
+    found = options.ask("POST /api/fleet/drain", {"on": True})
+    return options.print(
+        found, "its sessions go to other machines; `fleet status` shows which stay"
+    )
+
+
+def undrain(options: command.Options) -> int:
+    """Let this machine take sessions again."""
+    found = options.ask("POST /api/fleet/drain", {"on": False})
+    return options.print(found, "this machine takes sessions again")

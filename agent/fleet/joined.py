@@ -3,8 +3,9 @@
 import asyncio
 import random
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,18 @@ from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import operator
+from agent.fleet.arriving import Arriving
+from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
+from agent.fleet.key import FleetKey
 from agent.fleet.records import Failover, Fleet, Held, Keys, Session, decoded, encoded, named
 from agent.fleet.running import Running
 from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
 from agent.fleet.taking import BATCH, View
 from agent.log import about, going_on, log
+from agent.messages.sending import Sending
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.vault.folders import list_trash
@@ -32,10 +37,16 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
 AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
+DRAINED = "drained"
+"""File of an order that lasts."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
 COPIED_LIVE = frozenset({"baileys", "sandbox"})
 """Engines whose files may be copied while they run: another machine may take their sessions."""
+AT_ONCE = 16
+"""Sessions whose files are brought in at the same time."""
+OWN = 1 << 53
+"""Number of the last change of a session's own folder: no copy of its epoch is newer."""
 
 Orders = dict[str, tuple[str, int, int]]
 """For each session of this machine `wanted` and `restarts` of its record, as carried out here, and
@@ -60,10 +71,19 @@ class Joined(Running):
         self._orders: Orders = {}
         self._written: Orders = {}
         """Of those, what the disk has: the next agent carries no order out again."""
-        """Of those, what the disk has: the next agent carries no order out again."""
+        self.unsettled = dict[str, str]()
+        """Why the files of a session that this machine owns are not here."""
+        self.copies: Copies | None = None
+        """None: there is no key of the fleet, and nothing is copied."""
+        self._copies_open = asyncio.Event()
         self._store: Etcd | None = None
         supervisor.gate.fleet = self
-        self.tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
+
+    def begin(self, sending: Sending) -> dict[str, Callable[[], Awaitable[object]]]:
+        """Its tasks."""
+        self._arriving = Arriving(self._supervisor, sending)
+        tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
+        return {**tasks, "copies": self.keep_copies, "drain of this machine": self.keep_drained}
 
     @property
     def problem(self) -> str:
@@ -90,12 +110,16 @@ class Joined(Running):
                 await self.keeper.release()
         if self._store is not None:
             await self._store.close()
+        if self.copies is not None:
+            await self.copies.peers.close()
 
     async def _keep(self) -> None:
         try:
             await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
             self._written = await asyncio.to_thread(self._read_orders)
             self._orders = self._written | self._orders
+            await self._open_copies()
+            self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
             store = self._store = self._store or Etcd(self.settings.store, self._tls())
             keeper = Keeper(
                 *(store, self._keys, self.name),
@@ -111,6 +135,32 @@ class Joined(Running):
             raise
         self.keeper = keeper
         await keeper.run()
+
+    async def _open_copies(self) -> None:
+        """None are made without the fleet's key, or an address for the other machines."""
+        path, root = self._folder / "fleet.key", self._supervisor.root
+        if self.copies is None and self.settings.address and path.exists():
+            key = await asyncio.to_thread(FleetKey.read, path)
+            what = self._folder.parent, root, key, self, self.settings.address
+            self.copies = await asyncio.to_thread(Copies, *what)
+            self._copies_open.set()
+
+    async def keep_copies(self) -> None:
+        """Send them, and take those of others."""
+        await self._copies_open.wait()
+        assert self.copies is not None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.copies.peers.run(), name="peers")
+            group.create_task(self.copies.run(), name="sender of copies")
+
+    def engines(self) -> dict[InstanceId, str]:
+        """Sessions that this machine owns and whose newest files are here, with their engine."""
+        owned, here = self.view.owned(self.name), self.here()
+        mine = (InstanceId(id) for id in owned.keys() & here.keys() if self.settled(id, owned[id]))
+        return {id: here[id].instance.engine for id in mine}
+
+    def copied(self, engine: str) -> bool:
+        return engine in COPIED_LIVE
 
     def _tls(self) -> ssl.SSLContext | None:
         ca, own = self._folder / "ca.pem", self._folder / "machine.pem"
@@ -155,8 +205,99 @@ class Joined(Running):
             self.started.clear()
             if self.keeper is not None and self.view.revision:
                 with going_on("cannot bring the records of the fleet up to date"):
+                    await self._settle(self.keeper)
                     await self._carry_out()
                     await self._change(self.keeper)
+
+    def settled(self, id: str, record: Session) -> bool:
+        return id in self._orders and self._orders[id][2] == record.epoch
+
+    async def _settle(self, keeper: Keeper) -> None:
+        """Bring in the files of what this machine took over, and retire those of what went on
+        elsewhere."""
+        owned, here = self.view.owned(self.name), self.here()
+        new = [(InstanceId(id), it) for id, it in owned.items() if not self.settled(id, it)]
+        self.unsettled = {id: self.unsettled.get(id, "") for id, _ in new}
+        for at in range(0, 0 if keeper.halted else len(new), AT_ONCE):
+            batch = new[at : at + AT_ONCE]
+            came = await asyncio.gather(*(self._arrive(*each) for each in batch))
+            known = {str(id): ("", it.restarts, it.epoch) for id, it in batch if id in came}
+            if known:  # written before one of them starts: its copy is older from then on
+                await self._write({**self._orders, **known})
+                keeper.wake()
+        for id, facts in here.items():
+            if id not in owned and not keeper.halted and (why := self._went_on(id)):
+                with going_on(f"the old folder of {id} stays"):
+                    await self._arriving.retire(facts, *why)
+
+    async def _arrive(self, id: InstanceId, record: Session) -> str:
+        """The id, once its newest files are here: the copy, if that is of a later epoch than the
+        folder."""
+        epoch, copies, cause = self._orders.get(id, ("", 0, 0))[2], self.copies, ""
+        try:
+            if copies is not None:
+                machines = self.view.machines
+                copied = {it for it in record.copies if it in machines}
+                living = {it for it in copied if not machines[it].record.lost}
+                await copies.fetch_newer(id, living)
+                newest = copies.standby.newest(id)
+                if newest is not None and newest[0] > epoch:
+                    files = await copies.build(id)
+                    why = f"machine {self.name} goes on with it, with copy {newest}"
+                    await self._arriving.bring_in(id, files, why)
+            if id in self.here():
+                return id
+            cause = "its folder is not on this machine, and no copy of it is"
+        except (WaError, OSError) as error:
+            cause = str(error)
+        if cause != self.unsettled[id]:
+            log.error("cannot go on with it: %s", cause, extra=about(id))
+        self.unsettled[id] = cause
+        return ""
+
+    def _went_on(self, id: str) -> tuple[str, str] | None:
+        """How the trash and the journal call it that the session went on without this folder;
+        None: it did not, or no other machine has a copy of its newer files yet."""
+        seen, known = self.view.sessions.get(id), self._orders.get(id)
+        if seen is None or known is None or seen.record.epoch <= known[2]:
+            return None
+        its = seen.record
+        if its.deleted:
+            return "deleted", f"it was deleted on machine {its.machine}"
+        newest = self.copies.standby.newest(id) if self.copies else None
+        here = self.name not in its.copies or (newest is not None and newest[0] >= its.epoch)
+        return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
+
+    async def keep_drained(self) -> None:
+        """Give sessions away, one after the other, while an operator's order says so."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if not self.drained or self.problem or self._registry.stopping:
+                continue
+            for id in sorted(self.view.owned(self.name).keys() & self._orders.keys()):
+                if self.drained and (target := self.view.place_for(id)):
+                    with going_on(f"{id} stays on this machine"):
+                        await self.move(id, target)
+
+    async def drain(self, on: bool) -> None:
+        """An order that lasts, whatever becomes of the agent."""
+        path = self._folder / DRAINED
+        work = partial(write_whole, path, b"") if on else partial(path.unlink, missing_ok=True)
+        await asyncio.to_thread(work)
+        self.drained = on
+        if self.keeper is not None:
+            self.keeper.wake()
+
+    async def move(self, id: str, target: str) -> None:
+        """End it here and let `target` go on with it."""
+        if self.keeper is None or self.copies is None:
+            cause = self.problem or "it has no fleet.key, and makes no copies"
+            raise TryLater(f"cannot move {id}: machine {self.name} has no part in it: {cause}")
+        if id not in self._orders or target == self.name:
+            raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
+        push = partial(self.copies.push, InstanceId(id), target)
+        if not await self.keeper.hand_over(id, target, push):
+            raise TryLater(f"cannot move {id}: it stays on machine {self.name}; try again")
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
@@ -165,6 +306,8 @@ class Joined(Running):
         known = {id: it for id, it in self._orders.items() if id in owned or id in here}
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
+            if not self.settled(id, record):
+                continue
             wanted, restarts, _ = known.get(id, ("", record.restarts, 0))
             orders = self._supervisor.orders
             if record.wanted not in (wanted, wanted_of(facts)):
@@ -173,14 +316,17 @@ class Joined(Running):
             elif record.restarts > restarts and facts.should_run:
                 do.append((orders.restart, facts.id))
             known[id] = record.wanted, record.restarts, record.epoch
-        if known != self._written:
-            content = msgspec.json.encode(known)
-            await asyncio.to_thread(write_whole, self._folder / "orders.json", content)
-        self._orders = self._written = known
+        await self._write(known)
         for act, ordered in do:
             log.info("another machine's order: %s", act.__name__, extra=about(ordered))
             with going_on():
                 await act(ordered)
+
+    async def _write(self, known: Orders) -> None:
+        if known != self._written:
+            content = msgspec.json.encode(known)
+            await asyncio.to_thread(write_whole, self._folder / "orders.json", content)
+        self._orders = self._written = known
 
     async def _change(self, keeper: Keeper) -> None:
         due, gone = self._due(), await self._deleted()
@@ -188,7 +334,7 @@ class Joined(Running):
         with suppress(TryLater):  # the next renewal says what became of it
             if due and await keeper.change(due):
                 done = {id: (it.wanted, it.restarts, it.epoch) for id, it in due.items()}
-                self._orders = {**self._orders, **done}
+                await self._write({**self._orders, **done})
                 keeper.wake()
 
     def _due(self) -> dict[str, Session]:
@@ -196,6 +342,8 @@ class Joined(Running):
         view, here, due = self.view, self.here(), dict[str, Session]()
         for id, facts in here.items():
             record = view.sessions[id].record if id in view.sessions else None
+            if record is not None and record.epoch > self._orders.get(id, ("", 0, record.epoch))[2]:
+                continue  # its folder is an older one
             wanted, engine = wanted_of(facts), facts.instance.engine
             if record is None or record.deleted:
                 epoch = record.epoch + 1 if record else 1
@@ -209,7 +357,7 @@ class Joined(Running):
         """Sessions that were here and are in the trash now. One whose folder has not come yet was
         not here."""
         owned, root = self.view.owned(self.name), self._supervisor.root
-        gone = {it for it in owned.keys() & self._orders.keys() if it not in self.here()}
+        gone = {id for id, it in owned.items() if self.settled(id, it)} - self.here().keys()
         if not gone:
             return {}
         trash = await asyncio.to_thread(list_trash, root)
@@ -224,7 +372,10 @@ class Joined(Running):
     def held(self) -> dict[str, Held]:
         runs = self.running()
         files = {id: self._orders[id][2] for id in self.here() if id in self._orders}
-        return {id: (epoch, int(id in runs), 0) for id, epoch in files.items()}
+        held = {id: (epoch, int(id in runs), OWN) for id, epoch in files.items()}
+        for id, rows in self.copies.standby.rows.items() if self.copies else ():
+            held[id] = max(held.get(id, (0, 0, 0)), (rows[-1].epoch, 0, rows[-1].number))
+        return held
 
     # What an operator decides.
 
@@ -277,7 +428,9 @@ class Joined(Running):
             its, cause = seen.record, ""
             if its.deleted:
                 continue
-            if its.machine == self.name and id not in here:
+            if its.machine == self.name and not self.settled(id, its):
+                cause = self.unsettled.get(id) or "its files are brought in"
+            elif its.machine == self.name and id not in here:
                 cause = "its folder is not on this machine"
             elif its.machine != self.name and id in here:
                 cause = f"its folder lies on {self.name}, too, and does not run there"

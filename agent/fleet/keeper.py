@@ -12,7 +12,7 @@ what is still on its way, and its answer says what became of it.
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -189,9 +189,11 @@ class Keeper:
             put = Put(self._own, encoded(replace(self._last, released=True)))
             await self.store.commit([Same(self._own, self._revision)], [put])
 
-    async def hand_over(self, id: str, target: str) -> bool:
+    async def hand_over(
+        self, id: str, target: str, push: Callable[[], Awaitable[object]] | None = None
+    ) -> bool:
         """End the session here and give it to `target`. True if it is the target's now; False if
-        it stays and runs here again."""
+        it stays and runs here again. `push`: called once it has ended, brings its files there."""
         there = self.view.machines.get(target)
         if id not in self.view.owned(self.name) or id in self._leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
@@ -201,6 +203,8 @@ class Keeper:
         self._leaving.add(id)
         try:
             await self.runner.end({id})
+            if push is not None:
+                await push()
             more = seen.record.epoch + 1
             moved = replace(seen.record, machine=target, epoch=more, copies=(self.name,))
             with suppress(StoreAway):

@@ -42,9 +42,28 @@ async def forget(call: Call) -> Json:
     return {"sessions": await _fleet(call).forget(call.request.match_info["machine"])}
 
 
+async def move(call: Call) -> Json:
+    """End a session here and let another machine go on with it, with all that it has."""
+    machine = call.body["machine"]
+    await _fleet(call).move(call.id, machine)
+    return {"id": call.id, "machine": machine}
+
+
+async def drain(call: Call) -> Json:
+    """Give all sessions of this machine away, one after the other, and take none; or no more."""
+    await _fleet(call).drain(call.body["on"])
+    return {"drained": call.body["on"]}
+
+
+_MACHINE = Field(
+    "machine", str, "the machine that goes on with it", required=True, pattern=ID_PATTERN
+)
+_ON = Field("on", bool, "false: this machine takes sessions again", required=True)
 _WITHOUT = Field("without", list, "machines that are off for good", most=100, pattern=ID_PATTERN)
 ROUTES = (
     route("GET /api/fleet", Right.READ, show),
+    route("POST /api/fleet/sessions/{id}/move", Right.ADMIN, move, (_MACHINE,)),
+    route("POST /api/fleet/drain", Right.ADMIN, drain, (_ON,)),
     route("POST /api/fleet/accept", Right.ADMIN, accept, (_WITHOUT,)),
     route(f"POST /api/fleet/machines/{{machine:{ID_PATTERN}}}/forget", Right.ADMIN, forget, ()),
 )

@@ -45,6 +45,8 @@ class Running(Alone):
         self._until = 0.0
         self.keeper: Keeper | None = None
         """None until the store has answered."""
+        self.drained = False
+        """An operator's order: it takes no session, and gives those that it has away."""
         self._telling = set[asyncio.Task[None]]()
         self.started = asyncio.Event()
         """Set with each `start`."""
@@ -64,7 +66,7 @@ class Running(Alone):
             capacity=settings.memory_budget() // each if each else 0,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
-            drained=self._registry.stopping,
+            drained=self.drained or self._registry.stopping,
         )
 
     def running(self) -> Collection[InstanceId]:
@@ -78,6 +80,7 @@ class Running(Alone):
             self._lease(facts)
 
     def start(self, owned: Mapping[str, Session]) -> None:
+        owned = {id: it for id, it in owned.items() if self.settled(id, it)}
         new, self._allowed = owned.keys() - self._allowed.keys(), owned
         for id in new & self._registry.facts.keys():
             facts = self._registry.facts[InstanceId(id)]
@@ -123,6 +126,10 @@ class Running(Alone):
         if free or may or not (facts.leased and facts.should_run):
             return None
         return Wait(NO_LEASE, self.why(facts.id), boot_now() + ASK_AGAIN)
+
+    def settled(self, id: str, record: Session) -> bool:
+        """True if the files here are those that the session goes on with."""
+        return True
 
     def why(self, id: str) -> str:
         """Why the session may not start here; "" = there is nothing more to say."""

@@ -110,14 +110,14 @@ class Mark(NamedTuple):
 Ack = tuple[str, str]
 """WhatsApp's id of a message, which may be cut, and a word."""
 
-_COLUMNS = ", ".join(each.name for each in fields(OutMessage))
+COLUMNS = ", ".join(each.name for each in fields(OutMessage))
 FORM = Form(
     0x57414F42,  # WAOB
     1,
     f"""
 create table messages (
     number integer primary key autoincrement, id text not null unique,
-    {" not null, ".join(_COLUMNS.split(", ")[2:])} not null, content text not null
+    {" not null, ".join(COLUMNS.split(", ")[2:])} not null, content text not null
 );
 create index messages_of_instance on messages (instance, number);
 create unique index messages_by_key on messages (repeats) where repeats <> '';
@@ -148,7 +148,7 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 class Outbox:
     def __init__(self, writer: Writer) -> None:
-        self._writer = writer
+        self.writer = writer
         self.fits: Callable[[OutMessage], object] = bool
         """Raises where there is no room for a new row; asked in a thread, of no repeat."""
         self.mark = Mark("", 0)
@@ -182,7 +182,7 @@ class Outbox:
         return outbox
 
     async def close(self) -> None:
-        await self._writer.close()
+        await self.writer.close()
 
     def now(self) -> float:
         return clock.boot_now() + self.ahead
@@ -206,7 +206,7 @@ class Outbox:
             db.execute(f"{lost} {tuple(map(str, State))}")
             return mark, fresh, ahead
 
-        self.mark, fresh, self.ahead = await self._writer.write(write)
+        self.mark, fresh, self.ahead = await self.writer.write(write)
         lost = "messages that waited in it are not sent"
         if damage:
             self.opened_so = f"{damage}; the {lost}"
@@ -244,7 +244,7 @@ class Outbox:
             assert number is not None
             return replace(new, number=number), False
 
-        return await self._writer.write(write, lambda taken: committed(*taken))
+        return await self.writer.write(write, lambda taken: committed(*taken))
 
     async def waiting(self) -> list[OutMessage]:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
@@ -252,7 +252,7 @@ class Outbox:
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """None: it ended meanwhile. Refused: it is damaged."""
         row = "select content from messages where number = ?"
-        found = await self._writer.read(lambda db: db.execute(row, [number]).fetchone())
+        found = await self.writer.read(lambda db: db.execute(row, [number]).fetchone())
         try:
             content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
         except ValueError as error:
@@ -277,7 +277,7 @@ class Outbox:
     async def last_begun(self, instance: model.InstanceId) -> float:
         """Unix time of the session's last try; 0 = none is known."""
         row = "select max(begun_wall) from messages where instance = ?"
-        found = await self._writer.read(lambda db: db.execute(row, [instance]).fetchone())
+        found = await self.writer.read(lambda db: db.execute(row, [instance]).fetchone())
         return float(found[0] or 0.0)
 
     async def change(self, number: int, state: State, **columns: Any) -> None:
@@ -294,7 +294,7 @@ class Outbox:
                 if ack[0] in (sent, sent[:CUT]):
                     _note_ack(db, instance, ack, self.now())
 
-        await self._writer.write(write)
+        await self.writer.write(write)
 
     async def note_acks(
         self, instance: model.InstanceId, acks: Sequence[Ack], cursor: int | None = None
@@ -308,14 +308,14 @@ class Outbox:
                 if ack[0] and not _note_ack(db, instance, ack, self.now()):
                     self._early.append((instance, ack))
 
-        await self._writer.write(write)
+        await self.writer.write(write)
 
     async def followed(self) -> dict[model.InstanceId, int]:
         """The sessions with messages that acknowledgements may move, and up to where these were
         read."""
         rows = "select distinct instance, coalesce(cursor, 0) from messages left join cursors"
         rows = f"{rows} using (instance) where {_FOLLOWED}"
-        return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
+        return await self.writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
     async def forget_instance(
         self, instance: model.InstanceId, born: float = 0.0
@@ -331,22 +331,22 @@ class Outbox:
             db.execute("delete from cursors where instance = ?", [instance])
             return waited
 
-        return await self._writer.write(write)
+        return await self.writer.write(write)
 
     async def tidy(self) -> None:
         """Rows that ended long ago go, and what was wiped goes from the journal as well."""
         ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
         due, empty = self.now() - 72 * 3600.0, "pragma wal_checkpoint(truncate)"
-        await self._writer.write(lambda db: db.execute(ended, [due]))
-        await self._writer.read(lambda db: db.execute(empty).fetchall())
+        await self.writer.write(lambda db: db.execute(ended, [due]))
+        await self.writer.read(lambda db: db.execute(empty).fetchall())
 
     async def _rows(self, sql: str, *given: Any) -> list[OutMessage]:
-        return await self._writer.read(lambda db: _find(db, sql, *given))
+        return await self.writer.read(lambda db: _find(db, sql, *given))
 
 
 def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
-    rows = db.execute(sql.format(_COLUMNS), list(given)).fetchall()
-    made = (OutMessage(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows)
+    rows = db.execute(sql.format(COLUMNS), list(given)).fetchall()
+    made = (OutMessage(**dict(zip(COLUMNS.split(", "), row, strict=True))) for row in rows)
     return [replace(each, state=State(each.state)) for each in made]
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self._path, self._files = folder / NAME, incoming.OutFiles(folder / FOLDER)
+        self._path, self.files = folder / NAME, incoming.OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
@@ -113,7 +113,7 @@ class Sending:
     ) -> Taken:
         """Return when the message is on the disk. `whose`: the caller's name, the session and the
         Idempotency-Key; `digest`: of that request."""
-        outbox = await self._ready()
+        outbox = await self.ready()
         view, name = self._sessions.view(id), f"out_{secrets.token_hex(12)}"
         born, now = view.instance.created_wall, outbox.now()
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
@@ -172,16 +172,16 @@ class Sending:
         self, id: InstanceId, state: str = "", before: str = "", limit: int = 100
     ) -> list[dict[str, Any]]:
         """Newest first, as the API shows them; `before`: the id of the last one seen."""
-        outbox = await self._ready()
+        outbox = await self.ready()
         number = (await self._find(outbox, id, before)).number if before else 0
         return [self._show(row) for row in await outbox.page(id, state, number, limit)]
 
     async def show(self, id: InstanceId, message: str) -> dict[str, Any]:
-        return self._show(await self._find(await self._ready(), id, message))
+        return self._show(await self._find(await self.ready(), id, message))
 
     async def cancel(self, id: InstanceId, message: str) -> dict[str, Any]:
         """A message that may be out is unknown, not cancelled: its client would send it again."""
-        outbox = await self._ready()
+        outbox = await self.ready()
         row = await self._find(outbox, id, message)
         sender = self.senders.get(id)
         if sender is None or (waiting := sender.waiting.get(row.number)) is None:
@@ -230,7 +230,7 @@ class Sending:
 
     # Taking
 
-    async def _ready(self) -> Outbox:
+    async def ready(self) -> Outbox:
         with suppress(TimeoutError):
             async with asyncio.timeout(10.0):  # just after the agent's start
                 await self._opened.wait()
@@ -258,22 +258,22 @@ class Sending:
         def committed(row: OutMessage, again: bool) -> None:
             nonlocal waiting
             if not again and self._outbox is outbox:  # else the next agent sends it
-                waiting = self._add(outbox, row, impatient=impatient)
+                waiting = self.add(outbox, row, impatient=impatient)
             elif again and (sender := self.senders.get(row.instance)):
                 waiting = sender.waiting.get(row.number)
                 if waiting is not None:  # a 202 holds whatever the first request waits for
                     waiting.impatient &= impatient
 
         if apart:
-            await asyncio.to_thread(self._files.write, new.file, apart)
+            await asyncio.to_thread(self.files.write, new.file, apart)
         files.failpoint("outbox_file")
         try:
             row, again = await outbox.take(new, text, committed)
         except WaError:
-            await asyncio.to_thread(self._files.remove, new.file)
+            await asyncio.to_thread(self.files.remove, new.file)
             raise
         if again:
-            await asyncio.to_thread(self._files.remove, new.file)
+            await asyncio.to_thread(self.files.remove, new.file)
         return Taken(row, again, waiting)
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
@@ -310,7 +310,7 @@ class Sending:
                 continue
             self._outbox, outbox.fits = outbox, self._must_fit
             for row in rows:
-                self._add(outbox, row, impatient=False)
+                self.add(outbox, row, impatient=False)
             self._opened.set()
             return outbox
 
@@ -325,7 +325,7 @@ class Sending:
         for id in {row.instance for row in await outbox.waiting()}:
             await self._forget(outbox, id, 0.0)
         left = await outbox.waiting()
-        await asyncio.to_thread(self._files.remove_others, {row.file for row in left})
+        await asyncio.to_thread(self.files.remove_others, {row.file for row in left})
         return left
 
     async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
@@ -343,9 +343,9 @@ class Sending:
             await outbox.tidy()
         await outbox.close()
 
-    def _add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
+    def add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
         if (sender := self.senders.get(row.instance)) is None:
-            sender = SessionSender(row.instance, self._sessions, outbox, self._files, self.limits)
+            sender = SessionSender(row.instance, self._sessions, outbox, self.files, self.limits)
             sender.ended, self.senders[sender.id] = self._ended, sender
             work = self._run_sender(sender)
             self._tasks[sender.id] = asyncio.create_task(work, name=f"outbox {sender.id}")
@@ -431,21 +431,23 @@ class Sending:
             made = self._sessions.view(id).instance.created_wall
             born = made if made > deleted_wall else 0.0
         self.counts.pop(id, None)
-        if not (gone := await outbox.forget_instance(id, born)):
+        if not (count := await self.let_go(outbox, id, "was deleted", born)):
             return
-        self._untidy, sender = True, self.senders.get(id)
-        self.dropped[id] = self.dropped.get(id, 0) + len(gone)
-        words = f"{len(gone)} accepted messages are not sent: their instance was deleted"
+        self._untidy, self.dropped[id] = True, self.dropped.get(id, 0) + count
+        words = f"{count} accepted messages are not sent: their instance was deleted"
+        log.warning("%s", words, extra=log.about(id))
+        said = JournalEntry("outbox_dropped", words, instance=id, wall=time.time())
+        await self._store.note(replace(said, detail={"count": count}))
+
+    async def let_go(self, outbox: Outbox, id: InstanceId, why: str, born: float = 0.0) -> int:
+        """Its rows go: the number of those that waited."""
+        gone, sender = await outbox.forget_instance(id, born), self.senders.get(id)
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
-                waiting.tell(NotFound(f"cannot send {row.id}: {id} was deleted", field="id"))
-        await asyncio.to_thread(self._files.remove, *(row.file for row in gone))
-        log.warning("%s", words, extra=log.about(id))
-        told, now = {"count": len(gone)}, time.time()
-        await self._store.note(
-            JournalEntry("outbox_dropped", words, instance=id, wall=now, detail=told)
-        )
+                waiting.tell(NotFound(f"cannot send {row.id}: {id} {why}", field="id"))
+        await asyncio.to_thread(self.files.remove, *(row.file for row in gone))
+        return len(gone)
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:

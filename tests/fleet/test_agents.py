@@ -56,9 +56,10 @@ async def record(store: Etcd, key: str, kind: Any) -> Any:
     return decoded(pairs[0].value, kind) if pairs else None
 
 
-def in_fleet(agent: RunningAgent, etcd: Members, name: str) -> None:
+def in_fleet(agent: RunningAgent, etcd: Members, name: str, address: str = "") -> None:
     """As an operator writes it."""
     own = f'\n[fleet]\nstore = {[*etcd.clients.values()]}\nname = "f/{name}"\n'.replace("'", '"')
+    own += f'address = "{address}"\n' * bool(address)
     agent.config.write_text(agent.config.read_text() + own)
 
 

@@ -11,6 +11,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused, VaultError, WaError
 from agent.fleet.copies import standby
+from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import BLOCK, Change, File, Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.standby import Standby
@@ -34,7 +35,8 @@ def session(tmp_path: Path) -> Path:
 
 def files_of(session: Path) -> Files:
     found = (it for it in session.rglob("*") if it.is_file())
-    return {str(it.relative_to(session)): it.read_bytes() for it in found}
+    files = {f"session/{it.relative_to(session)}": it.read_bytes() for it in found}
+    return {**files, "instance.json": (session.parent / "instance.json").read_bytes()}
 
 
 def disturb(session: Path, draw: random.Random) -> None:
@@ -64,7 +66,9 @@ class Owner:
         self.begin()
 
     def begin(self) -> None:
-        self._changed, self._base = Changed(self.session.parents[1], ID, "sandbox"), True
+        root = self.session.parents[1]
+        beside = Beside(root, root.parent / "outbox.db")
+        self._changed, self._base = Changed(root, ID, "sandbox", beside), True
         self._row = os.urandom(4).hex()
 
     def look(self) -> Sealed | None:

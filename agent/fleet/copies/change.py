@@ -16,6 +16,8 @@ BLOCK = 64 << 10
 LARGEST = 64 << 20
 """Bytes of all files of one session, and of one change that is opened."""
 MOST_FILES, LONGEST_PATH = 20_000, 512
+IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outbox.json", "outbox/"
+"""Paths of a copy, beside the session's files, which lie below `session/`."""
 
 
 class File(Struct, frozen=True, array_like=True):

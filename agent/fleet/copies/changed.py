@@ -3,19 +3,23 @@ one `stat` of each folder says that nothing did."""
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from agent.core.model import InstanceId
+from agent.fleet.copies.beside import Beside, Stamp
 from agent.fleet.copies.change import BLOCK, LARGEST, Change, File
-from agent.vault.folder import SESSION, Folder, open_instance
+from agent.vault.folder import SESSION, Folder, open_instance, unless_absent
 from agent.vault.tree import read_file, walk
 
 FULL = 30
 """Looks after which files are looked at though no folder says that they changed."""
 TRIES, TICK = 3, 50_000_000
-Stamp = tuple[int, ...]
+Folders = tuple[int, ...]
+"""Stamp of a folder; () = it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,68 +37,84 @@ class Changed:
     root: Path
     id: InstanceId
     engine: str
+    beside: Beside
     _seen: dict[str, Seen] = field(init=False, default_factory=dict)
-    _folders: dict[str, Stamp] = field(init=False, default_factory=dict)
+    _folders: dict[str, Folders] = field(init=False, default_factory=dict)
+    _others: Mapping[str, Stamp] = field(init=False, default_factory=dict)
     _skipped: int = field(init=False, default=FULL)
 
     def look(self) -> Change | None:
         """None: nothing changed, or the files change while they are read: the next look has them.
         VaultError where they cannot be read."""
-        with open_instance(self.root, self.id, SESSION) as top:
-            if self._skipped < FULL and self._stamps(top) == self._folders:
+        others = self.beside.stamps(self.id)
+        with open_instance(self.root, self.id) as top:
+            same = others == self._others and _stamps(top, self._folders) == self._folders
+            if self._skipped < FULL and same:
                 self._skipped += 1
                 return None
             for _ in range(TRIES):
-                folders, files, found = self._read(top)
+                folders, files, found = self._read(top, others)
                 if _stamps(top, folders) == folders:
                     break
             else:
                 return None
         gone = tuple(sorted(self._seen.keys() - files.keys()))
         # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.
-        newest = max(stamp[-1] for stamp in folders.values())
+        newest = max(stamp[-1] for stamp in folders.values() if stamp)
         self._folders, self._skipped = folders, 0 if newest < time.time_ns() - TICK else FULL
         changes = {
             path: it for path, it in found.items() if it.blocks or self._size(path) != it.size
         }
-        self._seen = files
+        self._seen, self._others = files, others
         return Change(changes, gone) if changes or gone else None
 
     def _size(self, path: str) -> int:
         return self._seen[path].size if path in self._seen else -1
 
-    def _stamps(self, top: Folder) -> dict[str, Stamp]:
-        return _stamps(top, self._folders)
-
-    def _read(self, top: Folder) -> tuple[dict[str, Stamp], dict[str, Seen], dict[str, File]]:
+    def _read(
+        self, top: Folder, others: Mapping[str, Stamp]
+    ) -> tuple[dict[str, Folders], dict[str, Seen], dict[str, File]]:
         """Stamps of the folders, and the files; of those that may differ the blocks that do."""
-        folders, files, found = {"": _stamp(os.fstat(top.fd))}, dict[str, Seen](), dict[str, File]()
-        for entry in walk(top, self.engine):
-            stamp = _stamp(entry.status)
-            if entry.is_folder:
-                folders[entry.path] = stamp
-                continue
-            before = self._seen.get(entry.path)
+        folders, files, found = dict[str, Folders](), dict[str, Seen](), dict[str, File]()
+
+        def take(path: str, stamp: Stamp, read: Callable[[], bytes]) -> None:
+            before = self._seen.get(path)
             if before is not None and before.stamp == stamp:
-                files[entry.path] = before
-                continue
-            content = b"".join(read_file(top, entry.path))[: LARGEST + 1]
+                files[path] = before
+                return
+            content = read()
             starts = range(0, len(content), BLOCK)
             blocks = [content[at : at + BLOCK] for at in starts]
             hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
             old = before.hashes if before else ()
             new = {n: it for n, it in enumerate(blocks) if old[n : n + 1] != hashes[n : n + 1]}
-            files[entry.path] = Seen(stamp, len(content), hashes)
-            found[entry.path] = File(len(content), new)
+            files[path] = Seen(stamp, len(content), hashes)
+            found[path] = File(len(content), new)
+
+        for path, stamp in others.items():
+            with unless_absent():  # it was sent meanwhile, say
+                take(path, stamp, partial(self.beside.read, self.id, path))
+        with top.inner(SESSION) as session:
+            folders[SESSION] = _stamp(os.fstat(session.fd))
+            for entry in walk(session, self.engine):
+                path, stamp = f"{SESSION}/{entry.path}", _stamp(entry.status)
+                if entry.is_folder:
+                    folders[path] = stamp
+                else:
+                    take(path, stamp, partial(_content, session, entry.path))
         return folders, files, found
 
 
-def _stamp(status: os.stat_result) -> Stamp:
+def _content(session: Folder, path: str) -> bytes:
+    return b"".join(read_file(session, path))[: LARGEST + 1]
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _stamps(top: Folder, folders: dict[str, Stamp]) -> dict[str, Stamp]:
-    found = dict[str, Stamp]()
+def _stamps(top: Folder, folders: Mapping[str, Folders]) -> dict[str, Folders]:
+    found = dict[str, Folders]()
     for path in folders:
         try:
             found[path] = _stamp(os.stat(path or ".", dir_fd=top.fd, follow_symlinks=False))

@@ -75,6 +75,17 @@ class Standby:
             apply(files, unseal(self._key, sealed)[1])
         return files
 
+    def forget(self, id: str) -> None:
+        """It is of no use any more."""
+        self.rows.pop(id, None)
+        with suppress(FileNotFoundError):
+            (self._root / id / LOG).unlink()
+            (self._root / id).rmdir()
+
+    def whole(self, id: InstanceId) -> list[Sealed]:
+        """All of it, for another machine that takes each."""
+        return list(self._read(id))
+
     def _fold(self, id: InstanceId) -> None:
         """A base of the same number; where there is no room for it the row goes on."""
         with suppress(VaultError):

@@ -1,0 +1,201 @@
+"""The line between the machines of a fleet: copies go over it, sealed.
+
+With machine.pem below the state folder it is TLS on both sides, and the name in a certificate says
+which machine asks. Without one it is plain HTTP, for loopback addresses alone.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from agent.config.config import is_loopback, split_address
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
+from agent.fleet.copies.change import LARGEST, Sealed
+from agent.fleet.copies.standby import Standby
+from agent.log import log
+
+T = TypeVar("T")
+LARGEST_BODY = 3 * LARGEST
+TAKES, CONNECTS = 30.0, 2.0
+"""Seconds for a request, and those of them in which the connection must be made."""
+NAME = "X-Machine"
+"""Header with the name of the machine that asks, where no certificate says it."""
+
+
+class Taken(Struct, frozen=True, array_like=True):
+    """What became of a change."""
+
+    code: str
+    """"" = it is on the disk; else `needs_base`, `older`, `not_owner`, or why it cannot be kept."""
+    epoch: int = 0
+    number: int = 0
+    """Of the newest that the machine has."""
+
+
+class Whole(Struct, frozen=True, array_like=True):
+    """Newest copy of a session, as another machine builds it."""
+
+    epoch: int
+    number: int
+    digest: bytes
+
+
+class Peers:
+    """`address`: HOST:PORT of this machine. `owner`: the machine that owns a session."""
+
+    def __init__(
+        self, folder: Path, name: str, address: str, standby: Standby, owner: Callable[[str], str]
+    ) -> None:
+        self._name, self._address, self._standby, self._owner = name, address, standby, owner
+        self._ca, self._own = folder / "ca.pem", folder / "machine.pem"
+        self._locks = dict[str, asyncio.Lock]()
+        self._session: aiohttp.ClientSession | None = None
+
+    def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
+        if not self._own.exists():
+            return None
+        made = ssl.create_default_context(purpose, cafile=self._ca)
+        made.load_cert_chain(self._own, self._own.with_suffix(".key"))
+        made.verify_mode = ssl.CERT_REQUIRED
+        return made
+
+    # This machine answers.
+
+    async def run(self) -> None:
+        """Listen until it is cancelled."""
+        tls = await asyncio.to_thread(self._tls, ssl.Purpose.CLIENT_AUTH)
+        host, port = split_address(self._address)
+        if tls is None and not is_loopback(host):
+            cause = f"{self._own} is missing, and without it only loopback addresses are served"
+            raise ConfigError(f"cannot listen on [fleet] address: {cause}", field="fleet.address")
+        app = web.Application(client_max_size=LARGEST_BODY)
+        app.router.add_post("/copies", self._take)
+        app.router.add_get("/copies/{id}", self._show)
+        app.router.add_get("/copies/{id}/whole", self._whole)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    def _asks(self, request: web.Request) -> str:
+        """The machine that asks."""
+        if not self._own.exists():
+            return request.headers.get(NAME, "")
+        found = request.get_extra_info("peercert", {})
+        return next((it[0][1] for it in found["subject"] if it[0][0] == "commonName"), "")
+
+    def lock(self, id: str) -> asyncio.Lock:
+        """Around each use of the session's copy here."""
+        return self._locks.setdefault(id, asyncio.Lock())
+
+    async def _take(self, request: web.Request) -> web.Response:
+        peer = self._asks(request)
+        try:
+            async with asyncio.timeout(TAKES):
+                changes = msgspec.msgpack.decode(await request.read(), type=list[Sealed])
+        except (msgspec.MsgspecError, ValueError, TimeoutError):
+            raise web.HTTPBadRequest from None
+        return _packed([await self._keep(peer, sealed) for sealed in changes])
+
+    async def _keep(self, peer: str, sealed: Sealed) -> Taken:
+        code = ""
+        async with self.lock(sealed.id):
+            if not peer or self._owner(sealed.id) != peer:
+                code = "not_owner"
+            else:
+                try:
+                    await asyncio.to_thread(self._standby.take, sealed)
+                except WaError as error:
+                    code = error.code
+            return Taken(code, *(self._standby.newest(sealed.id) or (0, 0)))
+
+    async def _show(self, request: web.Request) -> web.Response:
+        """With `?digest=1` as it is built."""
+        id, digest = _id_of(request), b""
+        try:
+            async with self.lock(id):
+                if request.query.get("digest"):
+                    digest = digest_of(await asyncio.to_thread(self._standby.build, id))
+                if (newest := self._standby.newest(id)) is not None:
+                    return _packed(Whole(*newest, digest))
+        except (VaultError, OSError) as error:
+            log.warning("cannot show a copy: %s", error)
+        raise web.HTTPNotFound
+
+    async def _whole(self, request: web.Request) -> web.Response:
+        id = _id_of(request)
+        try:
+            async with self.lock(id):
+                return _packed(await asyncio.to_thread(self._standby.whole, id))
+        except (VaultError, OSError):
+            raise web.HTTPNotFound from None
+
+    # This machine asks.
+
+    async def send(self, address: str, changes: Sequence[Sealed]) -> list[Taken]:
+        """TryLater: the machine did not answer; it may have taken them."""
+        return await self._ask(address, "/copies", list[Taken], changes)
+
+    async def newest(self, address: str, id: InstanceId, *, digest: bool = False) -> Whole:
+        return await self._ask(address, f"/copies/{id}{'?digest=1' * digest}", Whole)
+
+    async def whole(self, address: str, id: InstanceId) -> list[Sealed]:
+        return await self._ask(address, f"/copies/{id}/whole", list[Sealed])
+
+    async def _ask(self, address: str, path: str, kind: type[T], body: Any = None) -> T:
+        if self._session is None:
+            tls = await asyncio.to_thread(self._tls, ssl.Purpose.SERVER_AUTH)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls or True),
+                timeout=aiohttp.ClientTimeout(total=TAKES, sock_connect=CONNECTS),
+                headers={NAME: self._name},
+                trust_env=False,
+            )
+        url = f"{'https' if self._own.exists() else 'http'}://{address}{path}"
+        data = None if body is None else msgspec.msgpack.encode(body)
+        try:
+            async with self._session.request("POST" if data else "GET", url, data=data) as reply:
+                if reply.status == 404:
+                    raise Refused(f"machine {address} has no copy of it", code="no_copy")
+                if reply.status != 200:
+                    raise TryLater(f"machine {address} answers {reply.status}")
+                return msgspec.msgpack.decode(await reply.read(), type=kind)
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
+            cause = str(error) or type(error).__name__
+            raise TryLater(f"cannot reach machine {address}: {cause}") from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def digest_of(files: Any) -> bytes:
+    """Of all paths and contents."""
+    found = blake2b(digest_size=32)
+    for path in sorted(files):
+        found.update(msgspec.msgpack.encode((path, len(files[path]))))
+        found.update(files[path])
+    return found.digest()
+
+
+def _id_of(request: web.Request) -> InstanceId:
+    try:
+        return parse_instance_id(request.match_info["id"])
+    except WaError:
+        raise web.HTTPNotFound from None
+
+
+def _packed(found: Any) -> web.Response:
+    return web.Response(body=msgspec.msgpack.encode(found))

@@ -1,0 +1,155 @@
+"""Sessions that go on on another machine: their files, messages and orders, with real agents."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+
+import pytest
+from msgspec.structs import replace
+
+from agent.fleet.copies.change import Sealed, seal, whole
+from agent.fleet.copies.standby import Standby
+from agent.fleet.key import FleetKey
+from agent.fleet.records import Session, encoded
+from agent.fleet.store import Put
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent, cli, make_agent
+from tests.fleet.members import Members
+from tests.fleet.test_agents import (
+    FLEET,
+    KEYS,
+    etcd,
+    fleet_is_well,
+    in_fleet,
+    reason,
+    record,
+    store_of,
+)
+from tests.ports import free_port
+from tests.waiting import alive
+
+__all__ = ["etcd", "make_agent"]
+
+
+def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
+    """As its machine gives it to another one, while nothing runs."""
+    folder = agent.state / "sessions" / id
+    names = [it for it in folder.rglob("*") if it.is_file() and it.parent.name != "whatsapp"]
+    files = {str(it.relative_to(folder)): it.read_bytes() for it in names if it.name != "lock"}
+    with closing(sqlite3.connect(agent.state / "outbox.db")) as db:
+        rows = db.execute("select * from messages")
+        names_of = [its[0] for its in rows.description]
+        files["outbox.json"] = json.dumps([names_of, *rows.fetchall()]).encode()
+    return files
+
+
+def put_copy(agent: RunningAgent, id: str, epoch: int, files: dict[str, bytes]) -> None:
+    folder = agent.state / "fleet"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / "fleet.key"
+    key = FleetKey.read(path) if path.exists() else FleetKey.make(path)
+    head = Sealed(id, epoch, 7, True, "row", b"")
+    Standby(folder / "standby", key).take(seal(key, head, whole(files)))
+
+
+async def ids(agent: RunningAgent) -> list[str]:
+    return [it["id"] for it in (await agent.do("GET", "/api/instances"))["instances"]]
+
+
+@pytest.mark.parametrize("point", ["", "staging_in_place"])
+async def test_a_session_goes_on_with_its_copy(
+    make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually, point: str
+) -> None:
+    a, b = make_agent(name="a"), make_agent(name="b")
+    for one in (a, b):
+        in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await a.start()
+        await a.create("s")
+        await eventually(lambda: a.status("s"), "CONNECTED")
+        account = (await a.show("s"))["account"]
+        await a.do("POST", "/api/instance/s/stop")
+
+        async def stopped() -> bool:
+            return (
+                not await a.pid("s")
+                and (await record(store, KEYS.session("s"), Session)).wanted == "stopped"
+            )
+
+        await eventually(stopped)
+        assert (await cli(a, "send", "s", "4915112345678", "hello", "--wait", 0))[0] == 0
+        await a.stop()
+        put_copy(b, "s", 1, copy_of(a, "s"))
+        had = await record(store, KEYS.session("s"), Session)
+        moved = replace(had, machine="b", epoch=2)
+        await store.commit([], [Put(KEYS.session("s"), encoded(moved))])
+        if point:
+            await b.start({"WA_FAILPOINT": f"{point}:kill"}, ready=False)
+            await eventually(lambda: b.process.returncode is not None)
+        await b.start()
+        orders = b.state / "fleet/orders.json"
+        await eventually(lambda: orders.exists() and json.loads(orders.read_text())["s"][2], 2)
+        await eventually(lambda: reason(b, "s"), "stopped")
+        assert (await b.show("s"))["account"] == account
+        await b.do("POST", "/api/instance/s/start")
+        await eventually(lambda: b.status("s"), "CONNECTED")
+
+        async def read() -> list[str]:
+            found = await b.do("GET", "/api/instance/s/outbox")
+            return [it["state"] for it in found["messages"]]
+
+        await eventually(read, ["read"])
+
+
+async def test_a_machine_takes_over_and_gives_back(
+    make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually
+) -> None:
+    a, b = make_agent(name="a"), make_agent(name="b")
+    for one in (a, b):
+        in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
+    (a.state / "fleet").mkdir(parents=True)
+    FleetKey.make(a.state / "fleet/fleet.key")
+    shutil.copytree(a.state / "fleet", b.state / "fleet")
+
+    async def of() -> Session:
+        return await record(store, KEYS.session("s"), Session)
+
+    async def copied_to(name: str) -> bool:
+        return (await of()).copies == (name,)
+
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await a.start()
+        await b.start()
+        await a.create("s")
+        await eventually(lambda: a.status("s"), "CONNECTED")
+        account = (await a.show("s"))["account"]
+        await eventually(lambda: copied_to("b"))
+        # Its machine is dead, as far as others see: it goes on there.
+        pid = await a.pid("s")
+        await a.kill()
+        await eventually(lambda: not alive(pid))
+        await eventually(lambda: is_up(b, account))
+        assert ((await of()).machine, (await of()).epoch) == ("b", 2)
+        # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
+        await a.start()
+        await eventually(lambda: copied_to("a"))
+        await eventually(lambda: ids(a), [])
+        await eventually(fleet_is_well(a))
+        # An operator gives it back.
+        assert (await cli(b, "fleet", "move", "s", "a"))[0] == 0
+        await eventually(lambda: is_up(a, account))
+        await eventually(lambda: copied_to("b"))
+        assert ((await of()).machine, (await of()).epoch) == ("a", 3)
+        await eventually(lambda: ids(b), [])
+        await eventually(fleet_is_well(b))
+
+
+async def is_up(agent: RunningAgent, account: str) -> bool:
+    if "s" not in await ids(agent):
+        return False
+    shown = await agent.show("s")
+    return (shown["connection_status"], shown["account"]) == ("CONNECTED", account)
