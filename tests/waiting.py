@@ -3,6 +3,7 @@
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 _EVERY = 0.05
 
@@ -21,6 +22,14 @@ def alive(pid: int) -> bool:
         return not zombie or len(list((process / "task").iterdir())) > 1
     except OSError:
         return False
+
+
+async def connected(agent: Any, eventually: Any, *ids: str, **settings: object) -> None:
+    """Made by the agent, and each of them connected."""
+    for id in ids:
+        await agent.create(id, **settings)
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 class Pauses(threading.Thread):

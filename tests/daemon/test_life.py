@@ -5,14 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.waiting import alive
-
-
-async def connected(agent, eventually, *ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+from tests.waiting import alive, connected
 
 
 async def test_f01_a_killed_agent_changes_nothing_for_the_sessions(agent, eventually):

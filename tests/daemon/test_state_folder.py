@@ -3,14 +3,7 @@
 import asyncio
 import shutil
 
-from tests.waiting import alive
-
-
-async def connected(agent, eventually, *ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+from tests.waiting import alive, connected
 
 
 async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(

@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.lacking import not_lent
+from tests.waiting import connected
 
 from .conftest import LOOKS_OFTEN, SETTINGS
-
-
-async def connected(agent, eventually, *ids, **settings):
-    for id in ids:
-        await agent.create(id, **settings)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -254,11 +254,6 @@ class Bed:
         """One property as `systemctl` tells it: not by way of the code under test."""
         return self.run("systemctl", "show", "--value", "-p", name, unit).strip()
 
-    def kill_all(self, unit: str) -> None:
-        """Every process of a unit at once, by SIGKILL."""
-        # It may complain: one that is just dying stands in the group as number 0, an error to it.
-        self.try_run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", unit)
-
     def journal_of(self, run: str) -> str:
         """What a unit said in that run, and systemd of it."""
         return self.journal(

@@ -7,15 +7,7 @@ import json
 
 import pytest
 
-
-async def connected(agent, eventually, id="a"):
-    await agent.create(id)
-    await eventually(lambda: agent.status(id), "CONNECTED")
-    return agent.state / "sessions" / id
-
-
-async def reason(agent, id="a"):
-    return (await agent.show(id))["health"]["reason"]
+from tests.world.test_lost_folder import connected, reason
 
 
 async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is_back(

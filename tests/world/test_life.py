@@ -6,14 +6,8 @@ from agent.clock import boot_now
 from agent.errors import LinkError
 from agent.link.client import Link
 from agent.supervise import observe
+from tests.waiting import connected
 from tests.world.test_lost_folder import reason
-
-
-async def connected(agent, eventually, *ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 async def checks(agent):

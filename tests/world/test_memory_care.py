@@ -1,17 +1,11 @@
 """Memory: freed first, then a graceful restart, once, and none into an incident."""
 
+from tests.waiting import connected
 from tests.world.test_turns import ONE_AT_A_TIME, start_into_a_sync_that_does_not_end, turns_before
 from tests.world.virtual import memory_of
 
 MIB = 1 << 20
 SETTINGS = f"[memory]\ninstance = {40 * MIB}\nwarn = 0.6\n"
-
-
-async def connected(agent, eventually, ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 async def story_has(agent, id, words):
@@ -21,7 +15,7 @@ async def story_has(agent, id, words):
 async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_agent, eventually):
     agent = make_agent(SETTINGS)
     await agent.start()
-    await connected(agent, eventually, "ab")
+    await connected(agent, eventually, *"ab")
     runs = {id: await agent.run_of(id) for id in "ab"}
     codes = await agent.codes("a")
     memory_of["a"] = 30 * MIB
@@ -52,7 +46,7 @@ async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
 ):
     agent = make_agent(SETTINGS + ONE_AT_A_TIME)
     await agent.start()
-    await connected(agent, eventually, "ab")
+    await connected(agent, eventually, *"ab")
     await start_into_a_sync_that_does_not_end(agent, eventually, "b")
     memory_of["a"] = 39 * MIB
     await eventually(lambda: turns_before(agent, "a"), 0)

@@ -4,13 +4,7 @@ import json
 from dataclasses import fields
 
 from agent.engines.sandbox.rules import SandboxSettings
-
-
-async def connected(agent, eventually, *ids, **settings):
-    for id in ids:
-        await agent.create(id, **settings)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+from tests.waiting import connected
 
 
 async def ended(agent, eventually, id="a"):

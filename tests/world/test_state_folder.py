@@ -5,12 +5,7 @@ import json
 import shutil
 import sqlite3
 
-
-async def connected(agent, eventually, *ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+from tests.waiting import connected
 
 
 def copy_database(source, target):

@@ -5,15 +5,9 @@ import asyncio
 import pytest
 
 from tests.clocks import stopped
+from tests.waiting import connected
 
 YEAR = 365 * 86400.0
-
-
-async def connected(agent, eventually, *ids, **settings):
-    for id in ids:
-        await agent.create(id, **settings)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
