@@ -1,7 +1,9 @@
 """`wa-agent fleet`: machines of the fleet, and what is not where it should be."""
 
+from pathlib import Path
+
 from agent.cli import command
-from agent.errors import Refused
+from agent.errors import InvalidRequest, Refused
 
 MACHINES = {
     **{"MACHINE": "name", "STATE": "state", "SESSIONS": "owned", "RUN": "used"},
@@ -14,6 +16,8 @@ TROUBLES = {"MACHINE": "machine", "SESSION": "id", "NOT AS IT SHOULD BE": "cause
 def add(commands: command.Commands) -> None:
     among = commands.group("fleet", "the machines of the fleet", "status")
     among.add("status", status)
+    each = ("a machine and its IP address", {"nargs": "+", "metavar": "NAME=ADDRESS"})
+    among.add("plan", plan, "a=10.0.0.1 b=10.0.0.2 w=10.0.0.3", {"MACHINES": each})
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
     among.add("move", move, "shop b")
@@ -36,6 +40,41 @@ def status(options: command.Options) -> int:
         command.Table(troubles, TROUBLES) if troubles else "",
         good=not troubles and not halt,
     )
+
+
+def plan(options: command.Options) -> int:
+    """Plan a fleet: write plan-MACHINE.tar for each machine, and ca.key.
+
+    --out FOLDER: where they are written; the working folder otherwise
+    --name FLEET: name of the fleet; "fleet" otherwise
+    """
+    from agent.fleet.plan import plan
+
+    addresses = dict(map(_named, options.machines))
+    if len(addresses) < len(options.machines):
+        raise InvalidRequest("cannot plan a fleet: each machine needs a name of its own")
+    files = [*map(str, plan(options.name or "fleet", addresses, Path(options.out or ".")))]
+    return options.print(
+        {"files": files},
+        *map(command.clean, files),
+        "Each machine gets its own file, and no other machine. Keep ca.key off them all: it makes"
+        " machines of this fleet. Then:",
+        "  on each machine:   sudo apt install etcd-server",
+        "                     sudo wa-agent fleet join plan-MACHINE.tar",
+        "                     sudo systemctl restart wa-agent",
+        "  a witness:         sudo wa-agent fleet store install plan-MACHINE.tar",
+        "  then on one:       wa-agent fleet status && sudo wa-agent doctor",
+        "Two members of etcd stop when one is away: let a third machine be a witness."
+        if len(files) < 4
+        else "",
+    )
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, _, address = text.partition("=")
+    if not (name and address):
+        raise InvalidRequest(f"cannot use {text!r:.80}: a machine is named as NAME=ADDRESS")
+    return name, address
 
 
 def accept(options: command.Options) -> int:

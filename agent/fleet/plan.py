@@ -44,8 +44,8 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
         names = ("-subj", f"/CN=wa-agent fleet {fleet}")
         _openssl(work, "ca", *_with(*_CA_USE), *names)
         ca, key, token = (work / "ca.pem").read_bytes(), os.urandom(32), secrets.token_hex(16)
-        members = ",".join(f"{name}=https://{it}:{PEERS}" for name, it in addresses.items())
-        store = ", ".join(f'"https://{it}:{CLIENTS}"' for it in addresses.values())
+        members = ",".join(f"{name}={_url(it, PEERS)}" for name, it in addresses.items())
+        store = ", ".join(f'"{_url(it, CLIENTS)}"' for it in addresses.values())
         for path, (name, address) in zip(paths, addresses.items(), strict=True):
             uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
             at = f"subjectAltName=IP:{address},IP:127.0.0.1"
@@ -53,7 +53,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
             _openssl(work, name, *_with(*uses, at), *signed)
             fleet_table = (
                 f'[fleet]\nstore = [{store}]\nname = "{fleet}/{name}"\n'
-                f'address = "{address}:{AGENTS}"\n'
+                f'address = "{_url(address, AGENTS)[8:]}"\n'
             )
             _write(
                 path,
@@ -72,7 +72,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
 
 def member_settings(name: str, address: str, members: str, token: str, state: str = "new") -> str:
     """/etc/default/etcd of one member."""
-    client, peer = f"https://{address}:{CLIENTS}", f"https://{address}:{PEERS}"
+    client, peer = _url(address, CLIENTS), _url(address, PEERS)
     tls = {"CERT_FILE": "machine.pem", "KEY_FILE": "machine.key", "TRUSTED_CA_FILE": "ca.pem"}
     settings = {
         **{"NAME": name, "DATA_DIR": "/var/lib/etcd/wa-agent"},
@@ -85,6 +85,10 @@ def member_settings(name: str, address: str, members: str, token: str, state: st
         **{f"{use}{what}": f"{ETCD}/{it}" for use in ("", "PEER_") for what, it in tls.items()},
     }
     return "".join(f"ETCD_{what}={value}\n" for what, value in settings.items())
+
+
+def _url(address: str, port: int) -> str:
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
 def _check_address(name: str, address: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.command import run
 from agent.errors import InvalidRequest, Refused
 from agent.fleet import plan
 from agent.fleet.etcd import Etcd
@@ -82,3 +83,11 @@ def test_a_plan_replaces_nothing_and_names_what_it_cannot_take(tmp_path: Path) -
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in paths)
     with pytest.raises(Refused, match="exists"):
         plan.plan("shops", two, tmp_path)
+
+
+def test_the_command_says_what_is_done_next(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for machines, status in ("a=10.0.0.1 a=10.0.0.2", 2), ("a 10.0.0.2", 2), ("a=::1 b=::2", 0):
+        assert run(["fleet", "plan", *machines.split(), "--out", str(tmp_path)]) == status
+    said = capsys.readouterr()
+    assert ("NAME=ADDRESS" in said.err, "plan-b.tar" in said.out) == (True, True)
+    assert "witness" in said.out.splitlines()[-1]
