@@ -87,10 +87,10 @@ class LateSending(Sending):
 
     running: asyncio.Task[None] | None = None
 
-    async def _ready(self) -> Outbox:
+    async def ready(self) -> Outbox:
         if self.running is None:
             self.running = asyncio.create_task(self.run())
-        return await super()._ready()
+        return await super().ready()
 
     async def end(self) -> None:
         if self.running is not None:
