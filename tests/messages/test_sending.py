@@ -550,7 +550,7 @@ async def test_a_full_disk_loses_no_message_that_was_answered(
 ) -> None:
     phone.show(status=AWAY)
     kept = await agent.say(A, "kept")
-    writer = agent.sending._outbox._writer
+    writer = agent.sending._outbox.writer
     pages = writer._db.execute("pragma page_count").fetchone()[0]
     writer._db.execute(f"pragma max_page_count = {pages}")
     large = {"type": "media", "to": A, "content": "eHh4", "text": "x" * 50_000}
