@@ -77,7 +77,12 @@ class Arriving:
                 await asyncio.to_thread(work)
             await self._store.remove(facts.id, entry(facts, kind, why))
             self._registry.drop(facts)
-        await self._let_go(facts.id)
+        if count := (await self._let_go(facts.id))[1]:
+            words = f"{count} messages that waited here are sent there, if its copy has them"
+            told, now = {"count": count}, time.time()
+            await self._store.note(
+                JournalEntry("outbox_dropped", words, instance=facts.id, wall=now, detail=told)
+            )
 
     async def _take_messages(self, id: InstanceId, files: Files) -> None:
         """What had only been accepted is sent from here; what may have been sent is unknown."""
@@ -96,16 +101,15 @@ class Arriving:
                 into = f"insert or ignore into messages ({', '.join(row)}) values ({marks})"
                 db.execute(into, [*row.values()])
 
-        outbox = await self._let_go(id)
+        outbox, _ = await self._let_go(id)
         await outbox.writer.write(write)
         for each in await outbox.waiting():
             if each.instance == id:
                 self._sending.add(outbox, each, impatient=False)
 
-    async def _let_go(self, id: InstanceId) -> Outbox:
+    async def _let_go(self, id: InstanceId) -> tuple[Outbox, int]:
         outbox = await self._sending.ready()
-        await self._sending.let_go(outbox, id, "is on another machine now")
-        return outbox
+        return outbox, await self._sending.let_go(outbox, id, "is on another machine now")
 
 
 def _rows(raw: bytes | bytearray) -> list[dict[str, Any]]:

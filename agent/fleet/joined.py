@@ -37,6 +37,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
 AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
+FLUSHES = 5.0
+"""Seconds at an ordered stop for the last changes to reach the machines with copies."""
 DRAINED = "drained"
 """File of an order that lasts."""
 KERNEL = 2.0
@@ -102,6 +104,10 @@ class Joined(Running):
         self._keeping.result()
 
     async def close(self, *, leave: bool) -> None:
+        if self.copies is not None and not leave:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSHES):
+                    await self.copies.flush()
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
@@ -193,7 +199,7 @@ class Joined(Running):
             return f"it is a session of machine {seen.record.machine}"
         if self.problem:
             return f"machine {self.name} has no place in its fleet: {self.problem}"
-        return ""
+        return self.unsettled.get(id, "")
 
     # Records of the sessions here. An order is either this machine's or in the record already.
 
