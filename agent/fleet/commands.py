@@ -28,6 +28,9 @@ def add(commands: command.Commands) -> None:
     new = ("the machine that gets one", {"metavar": "NEW=ADDRESS"})
     words: command.Words = {"OLD": "the machine whose member goes", "NEW": new}
     store.add("replace", replace, "a d=10.0.0.4", words)
+    among.add("why", why, "sales")
+    among.add("move", move, "sales b")
+    among.add("drain", drain, "--off")
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
 
@@ -45,6 +48,7 @@ def status(options: command.Options) -> int:
         command.clean(f"halted by {halt['by']}: {halt['why']}") if halt else "",
         command.Table(found["machines"], MACHINES) if found["machines"] else "",
         command.Table(troubles, TROUBLES) if troubles else "",
+        *map(command.clean, found["notes"]),
         good=not troubles and not halt,
     )
 
@@ -143,6 +147,40 @@ def _named(text: str) -> tuple[str, str]:
     if not (name and address):
         raise InvalidRequest(f"cannot use {text!r:.80}: a machine is named as NAME=ADDRESS")
     return name, address
+
+
+def why(options: command.Options) -> int:
+    """Show which machine has a session, since when, its copies, and why it does not run.
+
+    ID: the session
+    """
+    found = options.ask(f"GET /api/fleet/sessions/{options.id}")
+    shown = {**found, "unchanged for": command.duration(found["unchanged_seconds"])}
+    shown |= {"copies": ", ".join(found["copies"]) or "none"}
+    del shown["unchanged_seconds"]
+    return options.print(found, shown)
+
+
+def move(options: command.Options) -> int:
+    """Move a session to another machine; it stops here only until it runs there.
+
+    ID: the session
+    MACHINE: as `fleet status` shows it
+    """
+    body = {"machine": options.machine}
+    return options.do(
+        f"POST /api/fleet/sessions/{options.id}/move", "{id} is {machine}'s now", body
+    )
+
+
+def drain(options: command.Options) -> int:
+    """Move all sessions away from this machine, which takes none from now on.
+
+    --off: it takes sessions again
+    """
+    on = not options.off
+    done = "this machine takes no session" if on else "this machine takes sessions again"
+    return options.do("POST /api/fleet/drain", done, {"on": on})
 
 
 def accept(options: command.Options) -> int:

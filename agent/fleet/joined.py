@@ -18,7 +18,17 @@ from agent.files import write_whole
 from agent.fleet import operator
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import Failover, Fleet, Held, Keys, Session, decoded, encoded, named
+from agent.fleet.records import (
+    TABLES,
+    Failover,
+    Fleet,
+    Held,
+    Keys,
+    Session,
+    decoded,
+    encoded,
+    named,
+)
 from agent.fleet.running import Running
 from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
@@ -30,6 +40,8 @@ from agent.vault.folders import list_trash
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
+DRAINED = "drained"
+"""File whose presence is an operator's order."""
 AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
 KERNEL = 2.0
@@ -59,7 +71,6 @@ class Joined(Running):
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
         self._written: Orders = {}
-        """Of those, what the disk has: the next agent carries no order out again."""
         """Of those, what the disk has: the next agent carries no order out again."""
         self._store: Etcd | None = None
         supervisor.gate.fleet = self
@@ -95,6 +106,7 @@ class Joined(Running):
         try:
             await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
             self._written = await asyncio.to_thread(self._read_orders)
+            self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
             self._orders = self._written | self._orders
             store = self._store = self._store or Etcd(self.settings.store, self._tls())
             keeper = Keeper(
@@ -130,12 +142,20 @@ class Joined(Running):
                 answer = await store.commit([Same(key, 0)], [put, Get(key)], [Get(key)])
                 value = answer.found[0][0].value
                 fleet = decoded(value, Fleet)
+                if fleet and fleet.tables > TABLES:
+                    raise TryLater(f"cannot join fleet {self.fleet}: it needs a newer wa-agent")
                 if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
                     return fleet
                 raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
             except StoreAway as error:
                 self._problem = str(error)
             await asyncio.sleep(AGAIN)
+
+    def may_make(self, id: InstanceId, doing: str) -> None:
+        seen = self.view.sessions.get(id)
+        if seen is not None and not seen.record.deleted and seen.record.machine != self.name:
+            cause = f"machine {seen.record.machine} of this fleet has a session of that name"
+            raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
 
     def why(self, id: str) -> str:
         seen = self.view.sessions.get(id)
@@ -235,6 +255,29 @@ class Joined(Running):
         if name == self.name:
             raise Refused(f"cannot forget machine {name}: it is this one, and it is not off")
         return await operator.forget(self._reached(), self._keys, name)
+
+    async def move(self, id: str, machine: str) -> None:
+        raise TryLater(f"cannot move {id} to {machine}: this agent moves no session yet")
+
+    async def drain(self, on: bool) -> None:
+        path = self._folder / DRAINED
+        if on:
+            await asyncio.to_thread(write_whole, path, b"")
+        else:
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+        self.drained = on
+        if self.keeper is not None:
+            self.keeper.wake()
+
+    async def look(self) -> tuple[list[dict[str, str]], list[str]]:
+        """Members of etcd that are missing, as troubles; and what else is worth a look."""
+        missing = list[str]()
+        with suppress(WaError):  # `problem` says it
+            missing = await operator.missing_members(self._reached())
+        cause = "this member of etcd is missing: the next loss may stop the fleet"
+        rows = [{"machine": name, "id": "", "cause": cause} for name in missing]
+        notes = await asyncio.to_thread(lambda: [*operator.note(self._folder, self.view)])
+        return rows, notes
 
     def _reached(self) -> Etcd:
         if self._store is None:
