@@ -1,8 +1,11 @@
 """`wa-agent fleet`: machines of the fleet, and what is not where it should be."""
 
+import asyncio
+import os
 from pathlib import Path
 
 from agent.cli import command
+from agent.cli.client import INSTALLED_CONFIG, NO_CONFIG, config_path, open_source
 from agent.errors import InvalidRequest, Refused
 
 MACHINES = {
@@ -18,11 +21,18 @@ def add(commands: command.Commands) -> None:
     among.add("status", status)
     each = ("a machine and its IP address", {"nargs": "+", "metavar": "NAME=ADDRESS"})
     among.add("plan", plan, "a=10.0.0.1 b=10.0.0.2 w=10.0.0.3", {"MACHINES": each})
+    config = {"--config FILE": "agent.toml of an agent that is no service of this machine"}
+    among.add("join", join, "plan-b.tar", config)
+    store = among.group("store", "this machine's member of etcd", "install plan-w.tar")
+    store.add("install", install, "plan-w.tar")
+    new = ("the machine that gets one", {"metavar": "NEW=ADDRESS"})
+    words: command.Words = {"OLD": "the machine whose member goes", "NEW": new}
+    store.add("replace", replace, "a d=10.0.0.4", words)
+    among.add("why", why, "sales")
+    among.add("move", move, "sales b")
+    among.add("drain", drain, "--off")
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
-    among.add("move", move, "shop b")
-    among.add("drain", drain, "")
-    among.add("undrain", undrain, "")
 
 
 def status(options: command.Options) -> int:
@@ -38,6 +48,7 @@ def status(options: command.Options) -> int:
         command.clean(f"halted by {halt['by']}: {halt['why']}") if halt else "",
         command.Table(found["machines"], MACHINES) if found["machines"] else "",
         command.Table(troubles, TROUBLES) if troubles else "",
+        *map(command.clean, found["notes"]),
         good=not troubles and not halt,
     )
 
@@ -70,11 +81,106 @@ def plan(options: command.Options) -> int:
     )
 
 
+def join(options: command.Options) -> int:
+    """Join a fleet with this machine's plan.
+
+    FILE: plan-MACHINE.tar
+    --no-store: without a member of etcd here
+    """
+    from agent.config.load import load_config
+    from agent.fleet.join import join
+
+    path = config_path(options.config, os.environ)
+    if path is None:
+        raise Refused(NO_CONFIG)
+    installed = path == INSTALLED_CONFIG
+    if installed and os.geteuid() != 0:
+        raise Refused("cannot join: the service is root's to change; run it with sudo")
+    state = load_config(path, os.environ).agent.state_path
+    member = installed and not options.no_store
+    name = join(_content(options.file), path, state, member=member)
+    restart = "sudo systemctl restart wa-agent" if installed else "restart its agent"
+    return options.print(
+        {"machine": name}, f"this machine is {name}; next: {restart}, then wa-agent fleet status"
+    )
+
+
+def install(options: command.Options) -> int:
+    """Make this machine a witness: a member of etcd, no agent.
+
+    FILE: plan-MACHINE.tar
+    """
+    from agent.fleet.join import install_member
+    from agent.fleet.plan import unpack
+
+    if os.geteuid() != 0:
+        raise Refused("cannot install a member of etcd: run it with sudo")
+    install_member(unpack(_content(options.file)))
+    return options.print({"installed": True}, "etcd starts here; it waits for the other members")
+
+
+def replace(options: command.Options) -> int:
+    """Replace a member of etcd that is off for good, from the folder of the plan.
+
+    --plans FOLDER: where ca.key and the plans are; the working folder otherwise
+    """
+    from agent.fleet.plan import replace
+
+    name, address = _named(options.new)
+    folder = Path(options.plans or ".")
+    store = asyncio.run(replace(folder, options.old, name, address))
+    return options.print(
+        {"file": str(folder / f"plan-{name}.tar"), "store": store},
+        f"etcd has {name} instead of {options.old}; on {name}: sudo wa-agent fleet join, or store"
+        f" install, plan-{name}.tar",
+        f"in agent.toml of the others: [fleet] store = {store}",
+    )
+
+
+def _content(path: Path) -> bytes:
+    with open_source(path, "file") as file:
+        return file.read(2 << 20)
+
+
 def _named(text: str) -> tuple[str, str]:
     name, _, address = text.partition("=")
     if not (name and address):
         raise InvalidRequest(f"cannot use {text!r:.80}: a machine is named as NAME=ADDRESS")
     return name, address
+
+
+def why(options: command.Options) -> int:
+    """Show which machine has a session, since when, its copies, and why it does not run.
+
+    ID: the session
+    """
+    found = options.ask(f"GET /api/fleet/sessions/{options.id}")
+    shown = {**found, "unchanged for": command.duration(found["unchanged_seconds"])}
+    shown |= {"copies": ", ".join(found["copies"]) or "none"}
+    del shown["unchanged_seconds"]
+    return options.print(found, shown)
+
+
+def move(options: command.Options) -> int:
+    """Move a session to another machine; it stops here only until it runs there.
+
+    ID: the session
+    MACHINE: as `fleet status` shows it
+    """
+    body = {"machine": options.machine}
+    return options.do(
+        f"POST /api/fleet/sessions/{options.id}/move", "{id} is {machine}'s now", body
+    )
+
+
+def drain(options: command.Options) -> int:
+    """Move all sessions away from this machine, which takes none from now on.
+
+    --off: it takes sessions again
+    """
+    on = not options.off
+    done = "this machine takes no session" if on else "this machine takes sessions again"
+    return options.do("POST /api/fleet/drain", done, {"on": on})
 
 
 def accept(options: command.Options) -> int:
@@ -100,28 +206,3 @@ def forget(options: command.Options) -> int:
     moved = [{"id": id, "machine": it or "-"} for id, it in found["sessions"].items()]
     table = command.Table(moved, {"SESSION": "id", "RUNS ON": "machine"})
     return options.print(found, f"{options.machine} is forgotten", table if moved else "")
-
-
-def move(options: command.Options) -> int:
-    """Let another machine go on with a session of this one.
-
-    ID: the session
-    MACHINE: as `fleet status` shows it
-    """
-    path = f"POST /api/fleet/sessions/{options.id}/move"
-    found = options.ask(path, {"machine": options.machine})
-    return options.print(found, f"{options.id} is a session of machine {options.machine} now")
-
-
-def drain(options: command.Options) -> int:
-    """Give all sessions of this machine away, one after the other, and take none."""
-    found = options.ask("POST /api/fleet/drain", {"on": True})
-    return options.print(
-        found, "its sessions go to other machines; `fleet status` shows which stay"
-    )
-
-
-def undrain(options: command.Options) -> int:
-    """Let this machine take sessions again."""
-    found = options.ask("POST /api/fleet/drain", {"on": False})
-    return options.print(found, "this machine takes sessions again")

@@ -7,6 +7,7 @@ was not made: a write that was sent and not answered may have happened.
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -67,6 +68,18 @@ class _Watched(Struct):
     result: _Events
 
 
+class Member(Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
+    id: str
+    name: str = ""
+    """"" until it has started."""
+    peers: list[str] = []
+    clients: list[str] = []
+
+
+class _Members(Struct):
+    members: list[Member] = []
+
+
 class Etcd:
     """One client. Made inside a running loop; `close` ends it."""
 
@@ -114,6 +127,22 @@ class Etcd:
 
     async def compact(self, revision: int) -> None:
         await self._ask("kv/compaction", {"revision": str(revision)}, _Compacted)
+
+    async def members(self) -> list[Member]:
+        return (await self._ask("cluster/member/list", {}, _Members)).members
+
+    async def remove_member(self, id: str) -> None:
+        await self._ask("cluster/member/remove", {"ID": id}, _Members)
+
+    async def add_member(self, peer: str) -> None:
+        await self._ask("cluster/member/add", {"peerURLs": [peer]}, _Members)
+
+    async def is_well(self, member: Member) -> bool:
+        for url in member.clients[:1]:
+            with suppress(aiohttp.ClientError, OSError, ValueError):
+                async with self._session.get(f"{url}/health") as reply:
+                    return b'"true"' in await reply.read()
+        return False
 
     async def _ask(self, path: str, asked: Any, kind: type[T], *, writes: bool = False) -> T:
         """The members in turn, the one that answered last first."""

@@ -22,7 +22,17 @@ from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.records import Failover, Fleet, Held, Keys, Session, decoded, encoded, named
+from agent.fleet.records import (
+    TABLES,
+    Failover,
+    Fleet,
+    Held,
+    Keys,
+    Session,
+    decoded,
+    encoded,
+    named,
+)
 from agent.fleet.running import Running
 from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
@@ -186,12 +196,20 @@ class Joined(Running):
                 answer = await store.commit([Same(key, 0)], [put, Get(key)], [Get(key)])
                 value = answer.found[0][0].value
                 fleet = decoded(value, Fleet)
+                if fleet and fleet.tables > TABLES:
+                    raise TryLater(f"cannot join fleet {self.fleet}: it needs a newer wa-agent")
                 if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
                     return fleet
                 raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
             except StoreAway as error:
                 self._problem = str(error)
             await asyncio.sleep(AGAIN)
+
+    def may_make(self, id: InstanceId, doing: str) -> None:
+        seen = self.view.sessions.get(id)
+        if seen is not None and not seen.record.deleted and seen.record.machine != self.name:
+            cause = f"machine {seen.record.machine} of this fleet has a session of that name"
+            raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
 
     def why(self, id: str) -> str:
         seen = self.view.sessions.get(id)
@@ -392,6 +410,16 @@ class Joined(Running):
         if name == self.name:
             raise Refused(f"cannot forget machine {name}: it is this one, and it is not off")
         return await operator.forget(self._reached(), self._keys, name)
+
+    async def look(self) -> tuple[list[dict[str, str]], list[str]]:
+        """Members of etcd that are missing, as troubles; and what else is worth a look."""
+        missing = list[str]()
+        with suppress(WaError):  # `problem` says it
+            missing = await operator.missing_members(self._reached())
+        cause = "this member of etcd is missing: the next loss may stop the fleet"
+        rows = [{"machine": name, "id": "", "cause": cause} for name in missing]
+        notes = await asyncio.to_thread(lambda: [*operator.note(self._folder, self.view)])
+        return rows, notes
 
     def _reached(self) -> Etcd:
         if self._store is None:

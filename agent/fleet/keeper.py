@@ -26,7 +26,7 @@ from agent.errors import TryLater
 from agent.files import write_whole
 from agent.fleet import records
 from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
-from agent.fleet.store import Get, Pair, Put, Same, Store, StoreAway
+from agent.fleet.store import Delete, Get, Pair, Put, Same, Store, StoreAway
 from agent.fleet.taking import Seen, View, read_halt
 
 log = logging.getLogger(__name__)
@@ -218,6 +218,8 @@ class Keeper:
     async def change(self, records: Mapping[str, Session]) -> bool:
         """Write sessions that stay or begin here, all or none, a BATCH at most. False: nothing is
         written, as this machine's view is old; StoreAway: the next renewal says if they are."""
+        sessions = self.view.sessions
+        ended = [id for id in records if id in sessions and sessions[id].record.deleted]
         for id, it in records.items():
             known = self.view.sessions.get(id, Seen(Session("", 0, deleted=True), 0, 0.0)).record
             mine, free = known.machine == self.name, known.deleted
@@ -226,7 +228,12 @@ class Keeper:
                 raise TryLater(f"cannot change {id}: this machine does not own it for sure now")
         if not self._may_move():
             raise TryLater("cannot change a session: this machine has no place in the fleet now")
-        return await self._move(records)
+        if await self._move(records):
+            return True
+        for id in ended:  # its record may be gone by now: the next call makes it
+            if not (await self.store.read(Get(self.keys.session(id)))).found[0]:
+                self.view.forgotten(id)
+        return False
 
     async def _begin_again(self) -> None:
         """Until this machine may write its record."""
@@ -471,6 +478,13 @@ class Keeper:
             return
         old, self._compacts = self._compacts, self.view.revision
         self._compacts_at = now + COMPACT_EVERY
+        with suppress(StoreAway):
+            if ids := self.view.to_forget(now):
+                same = [Same(self.keys.session(it), self.view.sessions[it].revision) for it in ids]
+                gone = [Delete(self.keys.session(it)) for it in ids]
+                if (await self.store.commit([*self._mine(), *same], gone)).committed:
+                    for id in ids:
+                        self.view.forgotten(id)
         with suppress(StoreAway):  # also where another machine was first
             await self.store.compact(old or 1)
 

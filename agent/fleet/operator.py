@@ -4,15 +4,26 @@ Each can be cut off at any write and be done again. They need the store alone, n
 that is restored must begin a ttl and a half after the old one has stopped: all leases have ended.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import asyncio
+import calendar
+import re
+import ssl
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
 from agent.fleet import records
+from agent.fleet.etcd import Etcd
 from agent.fleet.records import Failover, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Pair, Put, Same, Step, Store
-from agent.fleet.taking import BATCH, in_order, read_halt
+from agent.fleet.taking import BATCH, View, in_order, read_halt
+
+SOON = 30
+"""Days before the end of a certificate from which `fleet status` names it."""
 
 
 async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
@@ -76,6 +87,59 @@ async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
             same = [no_halt, Same(put.key, revision), Same(pair.key, pair.revision)]
             await _must(store, same, [Put(pair.key, encoded(moved))])
     return gone
+
+
+def explain(view: View, id: str) -> str:
+    """Why a session of the fleet does not run, from the records; else where it does."""
+    its = view.sessions[id].record
+    owner, machine = view.machines.get(its.machine), its.machine
+    if its.deleted:
+        return "it was deleted"
+    if its.wanted != "running":
+        return "it was stopped by an order, or waits for a person after `fleet accept`"
+    if owner is None:
+        return f"its machine {machine} is not known"
+    if not owner.record.lost:
+        if view.halt:
+            return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
+        return f"it is a session of {machine}; there: wa-agent why {id}"
+    living = {name for name, it in view.machines.items() if not it.record.lost} & {*its.copies}
+    waits = f"machine {machine} is lost: it waits for it, or for `wa-agent fleet forget {machine}`"
+    if its.failover is not Failover.NEWEST:
+        return f"{waits} (failover: {its.failover})"
+    if not living:
+        return f"{waits}, as no machine that is there has a copy in sync"
+    return f"machine {machine} is lost: {in_order(id, living)[0]} takes it"
+
+
+async def missing_members(etcd: Etcd) -> list[str]:
+    """Members of etcd that do not answer, or have not started."""
+    members = await etcd.members()
+    well = await asyncio.gather(*map(etcd.is_well, members))
+    return [it.name or it.peers[0] for it, good in zip(members, well, strict=True) if not good]
+
+
+def note(folder: Path, view: View) -> Iterator[str]:
+    """What a fleet works without today and needs one day. `folder`: of its keys."""
+    for name in ("machine.pem", "ca.pem"):
+        with suppress(OSError, ValueError, IndexError):
+            left = (_end_of((folder / name).read_text()) - time.time()) / 86400
+            if left < SOON:
+                yield f"certificate {name} of this machine ends in {left:.0f} days"
+    if not (folder / "fleet.key").exists():
+        yield "this machine has no fleet key: it neither makes nor takes copies"
+    every = [it.record for it in view.sessions.values() if not it.record.deleted]
+    bare = sum(not it.copies and it.failover is Failover.NEWEST for it in every)
+    if bare and len(view.machines) > 1:
+        yield f"sessions without a copy in sync: {bare}; none is taken over if its machine dies"
+
+
+def _end_of(certificate: str) -> float:
+    """Unix time: the second of the two times in it."""
+    der = ssl.PEM_cert_to_DER_cert(certificate)
+    times = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)
+    short, long = (it.decode() for it in times[1])
+    return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))
 
 
 def _lives(pair: Pair) -> bool:

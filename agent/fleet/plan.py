@@ -4,24 +4,39 @@ A CA of the fleet's own signs one certificate for each machine, which serves and
 gateway shows it to its own member. The CA's key and the fleet's key never reach the store.
 """
 
+import asyncio
 import io
 import ipaddress
+import json
 import os
+import re
 import secrets
+import ssl
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from agent.core.model import parse_instance_id
-from agent.errors import HostError, InvalidRequest, Refused
+from agent.errors import HostError, InvalidRequest, NotFound, Refused
+from agent.fleet.etcd import Etcd
+from agent.fleet.store import StoreAway
 
 CLIENTS, PEERS, AGENTS = 2379, 2380, 8475
 """Ports of an etcd member for the agents, and for the other members; of an agent for the others."""
 DAYS = "3650"
 ETCD = "/etc/wa-agent-etcd"
 """Folder of a member's certificates, for etcd's user."""
+KEYS = ("ca.pem", "machine.pem", "machine.key", "fleet.key")
+FILES = (*KEYS, "fleet.toml", "etcd")
+"""Of a plan: certificates and keys, the table of agent.toml, /etc/default/etcd."""
+PATIENCE = 20
+"""Seconds in which etcd must take a change of its members."""
+LARGEST = 1 << 20
+"""Bytes of a plan, and of each file in it."""
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 _CA_USE = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
 
@@ -43,31 +58,94 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
         work = Path(temporary)
         names = ("-subj", f"/CN=wa-agent fleet {fleet}")
         _openssl(work, "ca", *_with(*_CA_USE), *names)
-        ca, key, token = (work / "ca.pem").read_bytes(), os.urandom(32), secrets.token_hex(16)
+        key, token = os.urandom(32), secrets.token_hex(16)
         members = ",".join(f"{name}={_url(it, PEERS)}" for name, it in addresses.items())
-        store = ", ".join(f'"{_url(it, CLIENTS)}"' for it in addresses.values())
+        store = [_url(it, CLIENTS) for it in addresses.values()]
         for path, (name, address) in zip(paths, addresses.items(), strict=True):
-            uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
-            at = f"subjectAltName=IP:{address},IP:127.0.0.1"
-            signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name}")
-            _openssl(work, name, *_with(*uses, at), *signed)
-            fleet_table = (
-                f'[fleet]\nstore = [{store}]\nname = "{fleet}/{name}"\n'
-                f'address = "{_url(address, AGENTS)[8:]}"\n'
-            )
-            _write(
-                path,
-                {
-                    "ca.pem": ca,
-                    "machine.pem": (work / f"{name}.pem").read_bytes(),
-                    "machine.key": (work / f"{name}.key").read_bytes(),
-                    "fleet.key": key,
-                    "fleet.toml": fleet_table.encode(),
-                    "etcd": member_settings(name, address, members, token).encode(),
-                },
-            )
+            etcd = member_settings(name, address, members, token)
+            known = f"{fleet}/{name}"
+            _write(path, work, address, name=known, store=store, key=key, etcd=etcd)
         _create(folder / "ca.key", (work / "ca.key").read_bytes())
     return [*paths, folder / "ca.key"]
+
+
+async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
+    """The etcd of `folder`, where its plan was made, loses member `old` and gets member `new`, for
+    which plan-NEW.tar is written; returns what `[fleet] store` is from now on. Cut off it can be
+    done again."""
+    parse_instance_id(new)
+    _check_address(new, address)
+    path, peer = folder / f"plan-{new}.tar", _url(address, PEERS)
+    plans = [it for it in sorted(folder.glob("plan-*.tar")) if it.name != f"plan-{old}.tar"]
+    if path.exists() or not (plans and (folder / "ca.key").exists()):
+        cause = f"{path} exists" if path.exists() else f"{folder} has no ca.key and plans"
+        raise Refused(f"cannot replace {old}: {cause}; name the plan's folder with --plans")
+    files = unpack(plans[0].read_bytes())
+    table = tomllib.loads(files["fleet.toml"].decode())["fleet"]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        for name in KEYS:
+            (work / name).write_bytes(files[name])
+        (work / "ca.key").write_bytes((folder / "ca.key").read_bytes())
+        tls = ssl.create_default_context(cafile=work / "ca.pem")
+        tls.load_cert_chain(work / "machine.pem", work / "machine.key")
+        etcd = Etcd(table["store"], tls)
+        try:
+            members = await etcd.members()
+            gone = [it for it in members if it.name == old]
+            added = any(peer in it.peers for it in members)
+            if not (gone or added or (folder / f"plan-{old}.tar").exists()):
+                raise NotFound(f"cannot replace {old}: etcd has no member of that name")
+            for it in gone:
+                await _patiently(partial(etcd.remove_member, it.id))
+            if not added:
+                await _patiently(partial(etcd.add_member, peer))
+            members = await etcd.members()
+        finally:
+            await etcd.close()
+        names = {
+            url: new if url == peer else it.name or it.id for it in members for url in it.peers
+        }
+        store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
+        every = ",".join(f"{name}={url}" for url, name in names.items())
+        settings = member_settings(new, address, every, "", "existing")
+        fleet = table["name"].partition("/")[0]
+        known, key = f"{fleet}/{new}", files["fleet.key"]
+        _write(path, work, address, name=known, store=store, key=key, etcd=settings)
+    return store
+
+
+async def _patiently(change: Callable[[], Awaitable[None]]) -> None:
+    """etcd changes its members when those that it has were connected for 5 s."""
+    for left in range(PATIENCE, -1, -1):
+        try:
+            await change()
+            return
+        except StoreAway:
+            if not left:
+                raise
+            await asyncio.sleep(1)
+
+
+def unpack(content: bytes) -> dict[str, bytes]:
+    """The files of a plan, which has no others."""
+    found = dict[str, bytes]()
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content[:LARGEST]), mode="r:") as archive:
+            for member in archive:
+                part = archive.extractfile(member) if member.name in FILES else None
+                if part is None:
+                    raise ValueError(f"{member.name!r:.80} is no part of a plan")
+                found[member.name] = part.read(LARGEST)
+        tables = tomllib.loads(found["fleet.toml"].decode())
+        good = found.keys() == {*FILES} and tables.keys() == {"fleet"}
+        good = good and tables["fleet"].keys() == {"store", "name", "address"}
+        if not good or not re.fullmatch(rb"(ETCD_[A-Z_]+=[!-~]*\n)+", found["etcd"]):
+            raise ValueError("it is not whole")
+    except (tarfile.TarError, ValueError, KeyError, AttributeError) as error:
+        cause = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        raise InvalidRequest(f"cannot use this plan: {cause}", code="no_plan") from error
+    return found
 
 
 def member_settings(name: str, address: str, members: str, token: str, state: str = "new") -> str:
@@ -115,11 +193,23 @@ def _openssl(folder: Path, name: str, *options: str) -> None:
         raise HostError(f"cannot make a certificate: {done.stderr.strip()[-300:]}")
 
 
-def _write(path: Path, files: Mapping[str, bytes]) -> None:
+def _write(
+    path: Path, work: Path, address: str, *, name: str, store: list[str], key: bytes, etcd: str
+) -> None:
+    """One machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
+    machine = name.partition("/")[2]
+    uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
+    at = f"subjectAltName=IP:{address},IP:127.0.0.1"
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={machine}")
+    _openssl(work, "new", *_with(*uses, at), *signed)
+    reached = _url(address, AGENTS).removeprefix("https://")
+    fleet = f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached}"\n'
+    certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
+    contents = (*certificates, key, fleet.encode(), etcd.encode())
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
+        for part, content in zip(FILES, contents, strict=True):
+            member = tarfile.TarInfo(part)
             member.size, member.mode = len(content), 0o600
             archive.addfile(member, io.BytesIO(content))
     _create(path, packed.getvalue())

@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Struct
 
 T = TypeVar("T")
+TABLES = 1
+"""Form of these records: a machine takes no part in a fleet whose form is newer."""
 
 
 class Failover(StrEnum):
@@ -93,7 +95,7 @@ class Fleet(Struct, frozen=True, omit_defaults=True):
     margin: float = 4.0
     """Seconds before the end of `ttl` at which a machine disconnects its sessions."""
     key_fingerprint: str = ""
-    tables: int = 1
+    tables: int = TABLES
 
     @property
     def usable(self) -> float:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json, route
+from agent.clock import boot_now
 from agent.core.words import ID_PATTERN
 from agent.errors import NotFound
 
@@ -23,7 +24,38 @@ def _fleet(call: Call) -> "Joined":
 
 async def show(call: Call) -> Json:
     """Machines of the fleet, this machine's place in it, and what is not where it should be."""
-    return _fleet(call).show()
+    fleet = _fleet(call)
+    missing, notes = await fleet.look()
+    shown = fleet.show()
+    return {**shown, "troubles": [*missing, *shown["troubles"]], "notes": notes}
+
+
+async def why(call: Call) -> Json:
+    """The machine that owns a session, its copies, and why it does not run."""
+    from agent.fleet.operator import explain
+
+    id, view = call.request.match_info["id"], _fleet(call).view
+    if (seen := view.sessions.get(id)) is None:
+        raise NotFound(f"cannot find {id}: the fleet has no record of it", field="id")
+    its, known = seen.record, round(boot_now() - seen.since, 1)
+    return {
+        **{"id": id, "machine": its.machine, "epoch": its.epoch, "copies": list(its.copies)},
+        **{"wanted": its.wanted, "failover": its.failover, "unchanged_seconds": known},
+        "sentence": explain(view, id),
+    }
+
+
+async def move(call: Call) -> Json:
+    """Move a session to another machine, with its files as they are."""
+    id, machine = call.request.match_info["id"], call.body["machine"]
+    await _fleet(call).move(id, machine)
+    return {"id": id, "machine": machine}
+
+
+async def drain(call: Call) -> Json:
+    """Move all sessions away from this machine, which takes none until `on` is false."""
+    await _fleet(call).drain(call.body["on"])
+    return {"on": call.body["on"]}
 
 
 async def accept(call: Call) -> Json:
@@ -42,26 +74,12 @@ async def forget(call: Call) -> Json:
     return {"sessions": await _fleet(call).forget(call.request.match_info["machine"])}
 
 
-async def move(call: Call) -> Json:
-    """End a session here and let another machine go on with it, with all that it has."""
-    machine = call.body["machine"]
-    await _fleet(call).move(call.id, machine)
-    return {"id": call.id, "machine": machine}
-
-
-async def drain(call: Call) -> Json:
-    """Give all sessions of this machine away, one after the other, and take none; or no more."""
-    await _fleet(call).drain(call.body["on"])
-    return {"drained": call.body["on"]}
-
-
-_MACHINE = Field(
-    "machine", str, "the machine that goes on with it", required=True, pattern=ID_PATTERN
-)
-_ON = Field("on", bool, "false: this machine takes sessions again", required=True)
+_MACHINE = Field("machine", str, "the machine that gets it", required=True, pattern=ID_PATTERN)
+_ON = Field("on", bool, "false = it takes sessions again", required=True)
 _WITHOUT = Field("without", list, "machines that are off for good", most=100, pattern=ID_PATTERN)
 ROUTES = (
     route("GET /api/fleet", Right.READ, show),
+    route("GET /api/fleet/sessions/{id}", Right.READ, why),
     route("POST /api/fleet/sessions/{id}/move", Right.ADMIN, move, (_MACHINE,)),
     route("POST /api/fleet/drain", Right.ADMIN, drain, (_ON,)),
     route("POST /api/fleet/accept", Right.ADMIN, accept, (_WITHOUT,)),

@@ -40,6 +40,8 @@ class Running(Alone):
     def __init__(self, supervisor: Supervisor, address: str) -> None:
         self._supervisor, self._registry = supervisor, supervisor.registry
         self._address = address
+        self.drained = False
+        """True while an operator's order says that it takes no session."""
         self._allowed: Mapping[str, Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0
@@ -66,7 +68,7 @@ class Running(Alone):
             capacity=settings.memory_budget() // each if each else 0,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
-            drained=self.drained or self._registry.stopping,
+            drained=self._registry.stopping or self.drained,
         )
 
     def running(self) -> Collection[InstanceId]:

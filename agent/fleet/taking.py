@@ -1,6 +1,7 @@
 """View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -11,6 +12,11 @@ from agent.fleet.store import Pair
 R = TypeVar("R", Machine, Session)
 BATCH = 100
 """Sessions of one transaction: etcd takes 128 operations and as many comparisons."""
+
+
+KEPT = 30 * 86400.0
+"""Seconds for which the first machine keeps the record of a deleted session; its next agent counts
+them from its begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ class View:
             if now_seen is None:
                 self.unreadable.add(pair.key)  # it stays with the owner that this machine knows
                 continue
-            if known is not None and now_seen.record.epoch < known.record.epoch:
+            before = known.record if known else now_seen.record
+            if now_seen.record.epoch < before.epoch and not before.deleted:  # it may be a new one
                 back.append(named(pair.key))
             self.sessions[named(pair.key)] = now_seen
         return f"session {back[0]} had a newer owner" if back else ""
@@ -85,6 +92,15 @@ class View:
                 if now >= owner.since + before * ttl / 3:
                     found.append(id)
         return found
+
+    def to_forget(self, now: float) -> list[str]:
+        """At most a BATCH of sessions that were deleted long ago."""
+        every = self.sessions.items()
+        return [id for id, it in every if it.record.deleted and now - it.since >= KEPT][:BATCH]
+
+    def forgotten(self, id: str) -> None:
+        """The store has no record of it any more; a new one has the next epoch all the same."""
+        self.sessions[id] = Seen(self.sessions[id].record, 0, math.inf)
 
     def place_for(self, id: str) -> str:
         """The machine that this session may go to: one with a copy, else one with the most room;

@@ -284,6 +284,9 @@ class Alone:
         """Why the session must wait for its machine's lease."""
         return None
 
+    def may_make(self, id: InstanceId, doing: str) -> None:
+        """Refused if another machine has a session of that name."""
+
     async def close(self, *, leave: bool) -> None:
         """The agent ends; its workers have ended, unless `leave`."""
 

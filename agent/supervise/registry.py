@@ -123,6 +123,7 @@ class Registry:
         async with self._locks.setdefault(("name", id), asyncio.Lock()):
             if id in self.facts and not replaces:
                 raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
+            self.gate.fleet.may_make(id, doing)
             yield
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
@@ -148,8 +149,7 @@ class Registry:
 
     def check(self, instance: Instance) -> None:
         """Refuse one that names what agent.toml has not, or whose session another instance has."""
-        others = [facts.instance for facts in self.facts.values()]
-        check_declared(self.settings.config, instance, others)
+        check_declared(self.settings.config, instance, [it.instance for it in self.facts.values()])
 
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again. Its
@@ -172,8 +172,7 @@ class Registry:
         self.forgotten(facts.id)
 
     def get(self, id: InstanceId) -> Facts:
-        facts = self.facts.get(id)
-        if facts is None:
+        if (facts := self.facts.get(id)) is None:
             raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 

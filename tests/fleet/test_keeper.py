@@ -13,7 +13,7 @@ from agent.fleet.keeper import Begin, Keeper, Past, how_to_begin
 from agent.fleet.operator import accept
 from agent.fleet.records import Failover, Machine, Session, decoded, encoded
 from agent.fleet.store import Get, MayHaveHappened, Pair, Put, Same, StoreAway
-from agent.fleet.taking import View
+from agent.fleet.taking import Seen, View
 from tests.fleet.nemesis import Nemesis
 from tests.fleet.world import TTL, Host, World, play
 
@@ -511,3 +511,26 @@ def test_a_change_that_arrives_after_its_machine_was_lost_is_void(
     if mutant:
         monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
     play(story)
+
+
+def test_the_record_of_a_deleted_session_goes_and_its_name_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.fleet.taking.KEPT", 60.0)
+
+    async def story(world: World) -> None:
+        await world.begin("ab", 2)
+        world.copying.cancel()
+        revision = world.memory.revision_of(world.keys.session("s0"))
+        await world.write("s0", replace(world.sessions()["s0"], epoch=5, deleted=True), revision)
+        await asyncio.sleep(50)
+        assert "s0" in world.sessions()
+        await asyncio.sleep(keepers.COMPACT_EVERY + 30)
+        assert world.sessions().keys() == {"s1"}
+        keeper, made = world.hosts["b"].keeper, {"s0": Session("b", 6)}
+        assert [await keeper.change(made), await keeper.change(made)] == [False, True]
+
+    well(play(story))
+    view = View(sessions={"s": Seen(Session("a", 5, deleted=True), 1, 0.0)})
+    made = Pair("wa/f/session/s", encoded(Session("b", 1)), 2)
+    assert view.learn([[], [made], []], 2, 0.0) == "", "the store did not go back"

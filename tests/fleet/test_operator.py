@@ -1,20 +1,27 @@
 """What an operator decides about the fleet's store: accept, forget."""
 
 import asyncio
+import subprocess
 from collections import deque
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet.operator import accept, forget
-from agent.fleet.records import Failover, Machine, Session
-from agent.fleet.store import MayHaveHappened
+from agent.fleet.operator import accept, explain, forget, note
+from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
+from agent.fleet.store import MayHaveHappened, Put
 from agent.fleet.taking import Seen, View
+from tests.conftest import Eventually
+from tests.daemon.conftest import cli, make_agent
+from tests.fleet.members import Members
 from tests.fleet.nemesis import NAMES, Nemesis
+from tests.fleet.test_agents import KEYS, MakeAgent, etcd, in_fleet, record, store_of
 from tests.fleet.test_keeper import well, where
 from tests.fleet.world import TTL, World, play
 
+__all__ = ["etcd", "make_agent"]
 OFF = 1.5 * TTL
 """A restored store begins when all leases have ended: so README says it."""
 
@@ -133,3 +140,72 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
     assert place(copies=("c", "b", "e", "g")) == "b"
     assert place(on="b", copies=("d",)) == "b"
     assert place(on="h") == ""
+
+
+def test_one_sentence_says_why_a_session_does_not_run() -> None:
+    up, lost = Machine(), Machine(lost=True)
+    view = View(machines={name: Seen(it, 1, 0.0) for name, it in {"a": up, "z": lost}.items()})
+
+    def why(**more: object) -> str:
+        view.sessions["s"] = Seen(Session(**{"machine": "z", "epoch": 1, **more}), 1, 0.0)
+        return explain(view, "s")
+
+    assert "waits for it, or for `wa-agent fleet forget z`, as no machine" in why()
+    assert "a takes it" in why(copies=("a", "z"))
+    assert "failover: wait" in why(copies=("a",), failover=Failover.WAIT)
+    assert "stopped" in why(wanted="stopped")
+    assert "deleted" in why(deleted=True)
+    assert "x is not known" in why(machine="x")
+    assert "there: wa-agent why s" in why(machine="a")
+    view.halt = Halt("b", "", "1")
+    assert "halted by b" in why(machine="a")
+
+
+def test_a_certificate_is_named_a_month_before_its_end(tmp_path: Path) -> None:
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    made += ["-nodes", "-subj", "/CN=a", "-keyout", str(tmp_path / "key"), "-days"]
+    for name, days in ("machine.pem", 20), ("ca.pem", 40000):
+        out = [str(days), "-out", str(tmp_path / name)]
+        subprocess.run([*made, *out], check=True, capture_output=True)
+    (tmp_path / "fleet.key").touch()
+    assert [*note(tmp_path, View())] == ["certificate machine.pem of this machine ends in 20 days"]
+
+
+async def test_orders_about_the_fleet_reach_its_agent(
+    make_agent: MakeAgent, etcd: Members, eventually: Eventually
+) -> None:
+    agent = make_agent(name="a")
+    in_fleet(agent, etcd, "a")
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(Fleet(ttl=6.0, margin=3.0, tables=9)))])
+        await agent.start()
+
+        async def status() -> str:
+            return (await cli(agent, "fleet", "status"))[1]
+
+        async def says(*words: str) -> bool:
+            said = await status()
+            return all(it in said for it in words)
+
+        await eventually(lambda: says("needs a newer wa-agent"))
+        z = Put(KEYS.session("s"), encoded(Session("z", 1, "sandbox")))
+        await store.commit([], [Put(KEYS.common, encoded(Fleet(ttl=6.0, margin=3.0))), z])
+        await eventually(lambda: says("its machine is not known", "no fleet key"))
+        code, said = await cli(agent, "create", "s", "--engine", "sandbox")
+        assert (code, "machine z of this fleet has a session of that name" in said) == (4, True)
+        code, said = await cli(agent, "fleet", "why", "s")
+        assert (code, "its machine z is not known" in said) == (0, True)
+        assert (await cli(agent, "fleet", "why", "t"))[0] == 3
+        assert (await cli(agent, "fleet", "drain"))[0] == 0
+
+        async def drained() -> bool:
+            return bool((await record(store, KEYS.machine("a"), Machine)).drained)
+
+        await eventually(drained)
+        await agent.kill()
+        await agent.start()
+        await eventually(drained)
+        assert (await cli(agent, "fleet", "drain", "--off"))[0] == 0
+        await eventually(drained, False)
+        await store.add_member("http://127.0.0.1:1")
+        await eventually(lambda: says("http://127.0.0.1:1", "this member of etcd is missing"))

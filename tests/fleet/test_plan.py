@@ -4,7 +4,6 @@ import os
 import shutil
 import ssl
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,56 +11,83 @@ from pathlib import Path
 import pytest
 
 from agent.cli.command import run
-from agent.errors import InvalidRequest, Refused
+from agent.errors import InvalidRequest, NotFound, Refused
 from agent.fleet import plan
 from agent.fleet.etcd import Etcd
 from agent.fleet.store import Get, Put, StoreAway
 from tests.lacking import lacks
 
 
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The members run; `machines`: their addresses."""
-    if shutil.which("etcd") is None:
-        lacks("there is no etcd")
-    net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
-    addresses = {name: f"{net}.{at}" for at, name in enumerate("abw", 1)}
-    plan.plan("shops", addresses, tmp_path)
-    processes = []
-    for name in addresses:
-        folder = tmp_path / name
+class Planned:
+    """Members as the files of the plan in `folder` say."""
+
+    def __init__(self, folder: Path) -> None:
+        net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
+        self.addresses = {name: f"{net}.{at}" for at, name in enumerate("abwd", 1)}
+        self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
+
+    def start(self, name: str) -> None:
+        folder = self.folder / name
         folder.mkdir()
-        with tarfile.open(tmp_path / f"plan-{name}.tar") as archive:
-            for member in archive:
-                (folder / member.name).write_bytes(archive.extractfile(member).read())
+        for file, content in plan.unpack((self.folder / f"plan-{name}.tar").read_bytes()).items():
+            (folder / file).write_bytes(content)
         settings = (folder / "etcd").read_text().replace(plan.ETCD, str(folder))
         lines = settings.replace("/var/lib/etcd", str(folder)).splitlines()
         env = {**os.environ, **dict(line.split("=", 1) for line in lines)}
         with (folder / "log").open("wb") as log:
-            processes.append(subprocess.Popen(["etcd"], env=env, stdout=log, stderr=log))
-    yield addresses
-    for process in processes:
-        process.kill()
-        process.wait()
+            self.processes[name] = subprocess.Popen(["etcd"], env=env, stdout=log, stderr=log)
+
+    def end(self, name: str) -> None:
+        self.processes[name].kill()
+        self.processes[name].wait()
 
 
-async def test_three_planned_members_take_machines_of_the_fleet_only(
-    tmp_path: Path, machines: dict[str, str]
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Planned]:
+    if shutil.which("etcd") is None:
+        lacks("there is no etcd")
+    made = Planned(tmp_path)
+    plan.plan("shops", {name: made.addresses[name] for name in "abw"}, tmp_path)
+    for name in "abw":
+        made.start(name)
+    yield made
+    for name in made.processes:
+        made.end(name)
+
+
+async def written(etcd: Etcd) -> None:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            assert (await etcd.commit([], [Put("wa/shops/x", b"1")])).committed
+            return
+        except StoreAway:
+            assert time.monotonic() < end
+
+
+async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
+    tmp_path: Path, machines: Planned
 ) -> None:
-    urls = [f"https://{address}:{plan.CLIENTS}" for address in machines.values()]
+    urls = [f"https://{machines.addresses[name]}:{plan.CLIENTS}" for name in "abw"]
     tls = ssl.create_default_context(cafile=tmp_path / "a/ca.pem")
     stranger = Etcd(urls, ssl.create_default_context(cafile=tmp_path / "a/ca.pem"))
     tls.load_cert_chain(tmp_path / "a/machine.pem", tmp_path / "a/machine.key")
-    etcd, end = Etcd(urls, tls), time.monotonic() + 30
+    etcd = Etcd(urls, tls)
     try:
-        while True:
-            try:
-                assert (await etcd.commit([], [Put("wa/shops/x", b"1")])).committed
-                break
-            except StoreAway:
-                assert time.monotonic() < end
+        await written(etcd)
         with pytest.raises(StoreAway):
             await stranger.read(Get("wa/shops/x"))
+        with pytest.raises(NotFound, match="no member"):
+            await plan.replace(tmp_path, "x", "d", machines.addresses["d"])
+        machines.end("a")
+        store = await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
+        (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
+        assert await plan.replace(tmp_path, "a", "d", machines.addresses["d"]) == store
+        assert {*store} == {*urls[1:], f"https://{machines.addresses['d']}:{plan.CLIENTS}"}
+        machines.start("d")
+        machines.end("b")
+        await written(etcd)  # with w alone there would be no quorum
+        assert {it.name for it in await etcd.members()} == {"b", "w", "d"}
     finally:
         await etcd.close()
         await stranger.close()

@@ -1,0 +1,143 @@
+"""Join: what one machine gets from its plan: its keys below the state folder, `[fleet]` in
+agent.toml, and a member of etcd. Each step is harmless when it is done again.
+
+Below a state folder of another user root writes nothing itself: that user could put a link in its
+way.
+"""
+
+import http.client
+import json
+import os
+import pwd
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import other_user
+from agent.errors import HostError, Refused, WaError
+from agent.files import make_folder, write_whole
+from agent.fleet.plan import ETCD, FILES, KEYS, unpack
+
+SETTINGS = Path("/etc/default/etcd")
+_HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
+_WITHIN = 60.0
+
+
+def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
+    """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
+    last: until then the agent is in no fleet."""
+    files = unpack(content)
+    fleet = tomllib.loads(files["fleet.toml"].decode())["fleet"]
+    path = config.resolve()
+    text = path.read_text(encoding="utf-8")
+    changed = with_fleet(text, files["fleet.toml"].decode(), path)
+    if other_user.owner_of(path.parent) is not None:
+        raise Refused(f"cannot join as root: {path.parent} is another user's; join as that user")
+    if os.geteuid() == 0 and not state.is_dir():
+        raise Refused(f"cannot join: {state} is not there yet; start the agent once")
+    if member:
+        install_member(files)
+    put_keys(state / "fleet", content)
+    if changed != text:
+        status = path.stat()
+        write_whole(path, changed.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    return str(fleet["name"])
+
+
+def with_fleet(text: str, lines: str, path: Path) -> str:
+    """agent.toml with these lines in its [fleet], and each other line as it is."""
+    tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
+    own: Mapping[str, Any] = tables.get("fleet", {})
+    for key in own.keys() & fleet.keys():
+        if own[key] != fleet[key]:
+            words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"
+            cure = "a machine is in one fleet; take its [fleet] out first if it is to leave it"
+            raise Refused(f"cannot join {fleet['name']}: {words}; {cure}", code="in_fleet")
+    missing = [it for it in lines.splitlines()[1:] if it.partition(" =")[0] not in own]
+    if not missing:
+        return text
+    if (found := _HEADER.search(text)) is None:
+        text += "\n[fleet]\n"
+    at = found.end() if found else len(text) - 1
+    made = f"{text[:at]}\n" + "\n".join(missing) + text[at:]
+    try:
+        good = tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}
+    except tomllib.TOMLDecodeError:
+        good = False
+    if not good:
+        words = f"cannot see where [fleet] of {path} is; write these lines there"
+        raise Refused(f"{words}: {'; '.join(missing)}")
+    return made
+
+
+def put_keys(folder: Path, content: bytes) -> None:
+    """As the user of the state folder."""
+    if (owner := other_user.owner_of(folder.parent)) is None:
+        make_folder(folder)
+        for name, key in unpack(content).items():
+            if name in KEYS:
+                write_whole(folder / name, key)
+        return
+    command = (sys.executable, "-I", "-m", "agent.fleet.join", folder)
+    answer = other_user.run_as(owner, command, within=_WITHIN, feed=content)
+    if answer.status:
+        raise HostError(f"cannot write the keys into {folder}: {answer.text[-300:]}")
+
+
+def install_member(files: Mapping[str, bytes]) -> None:
+    """etcd.service of this machine is this member from now on. Refused where it is another one."""
+    try:
+        group = pwd.getpwnam("etcd").pw_gid
+    except KeyError:
+        cure = "sudo apt install etcd-server, or join with --no-store where it has no member"
+        raise Refused(f"cannot find etcd on this machine: {cure}") from None
+    text = SETTINGS.read_text(encoding="utf-8") if SETTINGS.exists() else ""
+    wanted = files["etcd"].decode().splitlines()
+    present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
+    data = next(it.partition("=")[2] for it in wanted if it.startswith("ETCD_DATA_DIR="))
+    cause = ""
+    if present and present != wanted:
+        cause = f"{SETTINGS} has other settings than the plan"
+    elif not present and (os.path.lexists(data) or _holds_keys()):
+        cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"
+    if cause:
+        raise Refused(f"cannot take etcd of this machine into the fleet: {cause}", code="etcd_used")
+    folder = Path(ETCD)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    for name in FILES[:3]:
+        write_whole(folder / name, files[name], mode=0o640, group=group)
+    if not present:
+        write_whole(SETTINGS, f"{text}{files['etcd'].decode()}".encode(), mode=0o644)
+    # The first member of a new cluster is ready when the second one has started.
+    for words in ("enable",), ("start" if present else "restart", "--no-block"):
+        command = ["systemctl", *words, "etcd.service"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise HostError(f"cannot run systemctl: {error.strerror}") from error
+        if done.returncode:
+            raise HostError(f"cannot {words[0]} etcd.service: {done.stderr.strip()[-300:]}")
+
+
+def _holds_keys() -> bool:
+    """True if an etcd with Debian's own settings runs here and is used: without our settings."""
+    connection = http.client.HTTPConnection("127.0.0.1", 2379, timeout=2)
+    every = {"key": "AA==", "range_end": "AA==", "count_only": True}
+    try:
+        connection.request("POST", "/v3/kv/range", json.dumps(every))
+        return bool(json.loads(connection.getresponse().read()).get("count", "0") != "0")
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    try:
+        put_keys(Path(sys.argv[1]), sys.stdin.buffer.read())
+    except (OSError, WaError) as error:
+        sys.exit(str(error))

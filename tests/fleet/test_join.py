@@ -1,0 +1,161 @@
+"""A machine joins with its plan: what it writes, where, and as which user."""
+
+import io
+import os
+import pwd
+import stat
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.cli.command import run
+from agent.errors import HostError, InvalidRequest, Refused
+from agent.fleet import join, plan
+from tests.lacking import not_lent
+
+EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> bytes:
+    plan.plan("shops", {"a": "10.0.0.1", "b": "10.0.0.2"}, tmp_path)
+    return (tmp_path / "plan-b.tar").read_bytes()
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A folder that every user may pass."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def machine(tmp_path: Path, text: str) -> tuple[Path, Path]:
+    config, state = tmp_path / "agent.toml", tmp_path / "state"
+    config.write_text(f"# mine\n{text}")
+    config.chmod(0o640)
+    state.mkdir(mode=0o700, exist_ok=True)
+    return config, state
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EXAMPLE.read_text(), "", '[fleet]  # of shops\nname = "shops/b"\n[api]', "[ fleet ]\n[api]\n"],
+)
+def test_a_machine_has_its_keys_and_its_table_once(
+    tmp_path: Path, content: bytes, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, state = machine(tmp_path, text)
+    before = config.read_text()
+    command = ["fleet", "join", str(tmp_path / "plan-b.tar"), "--config", str(config)]
+    monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(state))
+    assert [run(command), run(command)] == [0, 0]
+    fleet = tomllib.loads(config.read_text())["fleet"]
+    assert (fleet["name"], fleet["address"]) == ("shops/b", "10.0.0.2:8475")
+    assert config.stat().st_mode & 0o777 == 0o640
+    left = [it for it in before.splitlines() if it not in config.read_text().splitlines()]
+    assert not left, "all else is kept"
+    for name in plan.KEYS:
+        assert stat.S_IMODE((state / "fleet" / name).stat().st_mode) == 0o600
+    assert (state / "fleet/fleet.key").read_bytes() == plan.unpack(content)["fleet.key"]
+
+
+def test_a_machine_of_another_fleet_is_refused(tmp_path: Path, content: bytes) -> None:
+    for text, cause in (
+        ('[fleet]\nname = "shops/c"\n', "another"),
+        ('fleet.name = "shops/b"\n', "write these lines"),
+        ('x = """\n[fleet]\n"""\n[fleet]\n', "write these lines"),
+    ):
+        config, state = machine(tmp_path, text)
+        with pytest.raises(Refused, match=cause):
+            join.join(content, config, state, member=False)
+        assert not [*state.iterdir()]
+
+
+def test_what_is_no_plan_is_refused(content: bytes) -> None:
+    def packed(name: str, type: bytes, size: int = 0) -> bytes:
+        made = io.BytesIO(content)
+        with tarfile.open(fileobj=made, mode="a") as archive:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = type, "/etc/passwd", size
+            archive.addfile(member, io.BytesIO(b"x" * size))
+        return made.getvalue()
+
+    for bad in (
+        *(b"", b"x" * 2000, content[:3000], content[:-9000]),
+        *(packed("../ca.pem", tarfile.REGTYPE), packed("fleet.key", tarfile.SYMTYPE)),
+        *(packed("etcd", tarfile.REGTYPE, 4), packed("ca.pem", tarfile.FIFOTYPE)),
+        packed("fleet.key", tarfile.REGTYPE, 2 << 20),
+    ):
+        with pytest.raises(InvalidRequest, match="cannot use this plan"):
+            plan.unpack(bad)
+
+
+@pytest.mark.parametrize("planted", ["folder", "files"])
+def test_root_writes_through_no_link_of_the_agents_user(
+    open_path: Path, content: bytes, planted: str
+) -> None:
+    if os.geteuid() != 0:
+        not_lent("needs root, who alone may follow such a link")
+    config, state = machine(open_path, "")
+    user, victim = pwd.getpwnam("nobody"), open_path / "victim"
+    victim.mkdir(mode=0o755)
+    for name in plan.KEYS:
+        (victim / name).write_text("root's")
+    if planted == "folder":
+        (state / "fleet").symlink_to(victim)
+    else:
+        (state / "fleet").mkdir()
+        for name in plan.KEYS:
+            (state / "fleet" / name).symlink_to(victim / name)
+    for path in (state, *state.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    if planted == "folder":
+        with pytest.raises(HostError):
+            join.join(content, config, state, member=False)
+        assert config.read_text() == "# mine\n", "it is in no fleet"
+    else:
+        join.join(content, config, state, member=False)
+        key = (state / "fleet/fleet.key").lstat()
+        assert (stat.S_ISREG(key.st_mode), key.st_uid) == (True, user.pw_uid)
+    assert {path.read_text() for path in victim.iterdir()} == {"root's"}
+    assert {path.stat().st_uid for path in victim.iterdir()} == {0}
+
+
+def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, ran = plan.unpack(content), list[list[str]]()
+    files["etcd"] = files["etcd"].replace(b"/var/lib/etcd", str(tmp_path).encode())
+    settings, group = tmp_path / "default", os.getegid()
+    monkeypatch.setattr(join, "SETTINGS", settings)
+    monkeypatch.setattr(join, "ETCD", str(tmp_path / "certificates"))
+    monkeypatch.setattr(join, "_holds_keys", lambda: False)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_gid=group))
+
+    def note(command: list[str], **_: object) -> SimpleNamespace:
+        ran.append(command[1:])
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(join.subprocess, "run", note)
+    settings.write_text("# of Debian\nETCD_NAME=other\n")
+    with pytest.raises(Refused, match="other settings"):
+        join.install_member(files)
+    settings.write_text("# of Debian\n")
+    (tmp_path / "wa-agent").mkdir()
+    with pytest.raises(Refused, match="data already"):
+        join.install_member(files)
+    assert not ran
+    (tmp_path / "wa-agent").rmdir()
+    join.install_member(files)
+    (tmp_path / "wa-agent").mkdir()
+    join.install_member(files)
+    assert [it[0] for it in ran] == ["enable", "restart", "enable", "start"]
+    assert settings.read_text() == "# of Debian\n" + files["etcd"].decode()
+    key = (tmp_path / "certificates/machine.key").stat()
+    assert (stat.S_IMODE(key.st_mode), key.st_gid) == (0o640, group)
