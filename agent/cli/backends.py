@@ -43,9 +43,11 @@ def add_backend(options: command.Options) -> int:
     """
     from agent.config import config, load
 
-    path = client.config_path(options.config, os.environ)
-    if path is None:
-        raise InvalidRequest(f"cannot add a backend: {client.NO_CONFIG}", field="config")
+    agent, path = options.client, client.config_path(options.config, os.environ)
+    its = agent.get("/api/health")["agent"]["places"].get("config")
+    if path is None or its is None or path.resolve() != Path(its).resolve():
+        why = f"give --config {its}, which the agent reads" if its else client.NO_CONFIG
+        raise InvalidRequest(f"cannot add a backend: {why}", field="config")
     values = {"name": options.backend, "engine": options.engine, "url": options.address}
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())
@@ -58,8 +60,7 @@ def add_backend(options: command.Options) -> int:
     wanted = {**values, "adopt": options.adopt} if options.adopt else values
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
-    agent, doing = options.client, f"add backend {options.backend} to"
-    load.add_rows(path, lines, env=os.environ, what=doing)
+    load.add_rows(path, lines, env=os.environ, what=f"add backend {options.backend} to")
     agent.post("/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return options.print(wanted, done)

@@ -236,7 +236,7 @@ def check_target(target: Path, *, force: bool) -> None:
     elif target.exists() and not force:
         why = "it exists; --force replaces it"
     elif not os.access(target.parent, os.W_OK | os.X_OK):
-        why = f"{target.parent} is not writable"
+        why = f"{target.parent} is {'not writable' if target.parent.is_dir() else 'no folder'}"
     if why:
         raise Refused(f"cannot write {target}: {why}", field="file")
 

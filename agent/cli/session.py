@@ -7,6 +7,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -74,10 +75,9 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
         name, mark, value = pair.partition("=")
         if not mark or not name:
             raise InvalidRequest(f"cannot use {pair!r}: it must be NAME=VALUE", field="set")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
+        settings[name] = value
+        with suppress(ValueError):  # NaN and Infinity are no JSON, although Python reads them
+            settings[name] = json.loads(json.dumps(json.loads(value), allow_nan=False))
     return settings
 
 
@@ -453,5 +453,4 @@ def _outcome(row: Mapping[str, Any]) -> str:
 
 
 def _age(row: Mapping[str, Any]) -> str:
-    written = row["written"]
-    return "unknown" if written is None else duration(max(time.time() - written, 0))
+    return duration(max(time.time() - row["written"], 0)) if row["written"] else "unknown"

@@ -197,6 +197,9 @@ async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cl
     await cli("create", "sales", "--engine", "sandbox", "--set", "scan=manual", "--set", "rate=5")
     said = await cli("settings", "sales", "--set", "rate=null", "--set", "x=true", "--json")
     assert said.json() == {"scan": "manual", "x": True}
+    for text in ("NaN", "-Infinity", "1e999"):
+        said = await cli("settings", "sales", "--set", f"y={text}", "--json")
+        assert said.json()["y"] == text, "no JSON has such a number, so it is a text"
     plain = await cli("settings", "sales", "--set", "x=false")
     assert plain.out.endswith("sales runs with its former settings until: wa-agent restart sales\n")
     assert (await cli("settings", "sales", "--set", "nonsense")).status == 2

@@ -13,7 +13,6 @@ from agent.core.model import (
     InstanceId,
     ProbeFact,
     SessionFiles,
-    SessionRecord,
     Signal,
     UnitState,
 )
@@ -47,12 +46,8 @@ K = RecoveryKind
 S = ConnectionStatus
 HEALTH = HealthPolicy()
 POLICY = RecoveryPolicy()
-NEW = SessionRecord()
 ZOMBIE = seen(probe=ProbeFact(False, NOW, 10, 3))
 OLD_PROOF = seen(claim=said(proof_age=100.0))
-UNPAIRED_STUCK = seen(
-    claim=said(S.LOADING, phase="login", ago=99), record=NEW, files=SessionFiles.UNPAIRED
-)
 DAMAGED = without_worker(files=SessionFiles.DAMAGED)
 SUSPECT = seen(claim=said(S.QR_REQUIRED))
 LOST = without_worker(files=SessionFiles.UNPAIRED)

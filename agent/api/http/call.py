@@ -104,7 +104,7 @@ def _from_text(kind: type | None, text: str) -> Any:
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}.get(text, text)
     # int() alone would take "1_0", " 1" and Arabic digits.
-    if kind is int and text.isascii() and text.isdigit() and len(text) < 19:
+    if kind is int and re.fullmatch("-?[0-9]{1,18}", text):
         return int(text)
     return text
 
@@ -118,8 +118,8 @@ def _check(field: Field, value: Any) -> Any:
     if field.choices and any(item not in field.choices for item in given):
         raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
     size = len(value) if unit else value
-    if field.least is not None and size < field.least:
-        raise _wrong(field.name, f"it must be at least {field.least:g}{unit}")
+    if (field.least is not None or field.kind is int) and size < (least := field.least or 0):
+        raise _wrong(field.name, f"it must be at least {least:g}{unit}")
     if field.most is not None and size > field.most:
         raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
     for item in given if field.pattern else ():

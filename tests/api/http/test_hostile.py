@@ -284,10 +284,13 @@ async def test_f78_a_secret_in_the_address_is_refused_and_not_logged(
 
 async def test_unknown_parameters_and_fields_are_named(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
-        for path in ("/api/instances?limit=0", "/api/instances?limit=1_0", "/api/instances?x=1"):
-            answer = await local.get(path)
-            assert answer.status == 400, path
-            assert (await answer.json())["field"] in ("limit", "x")
+        for query, cause in (
+            *(("limit=-1", "'limit': it must be at least 1"), ("before=-1", "at least 0")),
+            *(("limit=1_0", "'limit': it must be a whole number"), ("x=1", "'x': unknown field")),
+        ):
+            answer = await local.get(f"/api/events?{query}")
+            assert answer.status == 400, query
+            assert cause in (await answer.json())["message"]
         body = {"id": "a", "engine": "sandbox", "colour": 1}
         answer = await local.post("/api/instance", json=body)
         assert (answer.status, (await answer.json())["field"]) == (400, "colour")

@@ -95,11 +95,14 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo):
     assert house.supervisor.commands == [("shop", "delete", {})]
 
 
-async def test_a_backend_is_added_to_the_settings_of_a_person(cli, evo, tmp_path):
+async def test_a_backend_is_added_to_the_settings_of_a_person(cli, house, evo, tmp_path):
     config, key = tmp_path / "agent.toml", tmp_path / "desk.key"
+    house.server._parts.places["config"] = str(config)
     config.write_text("[agent]\n# mine\n")
     key.touch(0o600)
     words = ("backends", "add", "desk", "evolution", "http://127.0.0.1:9", "--config", config)
+    other = await cli(*words[:-1], tmp_path / "other.toml")
+    assert (other.status, f"give --config {config}, which the agent" in other.err) == (2, True)
     refused = await cli(*words, "--key-file", key)
     assert (refused.status, "it is empty" in refused.err) == (78, True)
     key.write_text("a-key-of-mine\n")

@@ -63,6 +63,8 @@ async def test_an_export_is_whole_private_and_can_be_imported(
         4,
         "wa-agent: cannot write sales.tar.gz: it exists; --force replaces it\n",
     )
+    nowhere = await cli("export", "sales", "nowhere/x")
+    assert (nowhere.status, "/x: nowhere is no folder" in nowhere.err) == (4, True)
     assert (await cli("export", "sales", "sales.tar.gz", "--force")).status == 0
     refused = await cli("import", "sales.tar.gz")
     assert (refused.status, refused.err) == (4, "wa-agent: cannot import sales: it exists\n")

@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ class Front:
 
     host: str
     port: int
-    tls: ssl.SSLContext | None = None
     fault: str = ""
     seconds: float = 0.0
     """How slow "slow" is: the request arrives so much later."""
@@ -77,7 +75,7 @@ class Front:
 
     async def _listen(self) -> None:
         self._server = await asyncio.get_running_loop().create_server(
-            self._protocol, self.host, self.port, ssl=self.tls, reuse_address=True, backlog=1024
+            self._protocol, self.host, self.port, reuse_address=True, backlog=1024
         )
 
     async def _deaf(self) -> None:

@@ -45,11 +45,7 @@ class Times:
     """In `close`, from a request to connect to the try that it began."""
     handshake: float = 0.3
     """Of a login, from its beginning; what is written into it breaks it."""
-    loop: float = 0.4
-    """Between two tries that WhatsApp refuses with 405."""
     removal: float = 0.1
-    webhook_first: float = 5.0
-    webhook_last: float = 300.0
 
     @classmethod
     def fast(cls, **more: Any) -> "Times":
@@ -60,10 +56,7 @@ class Times:
             "first_code": 0.05,
             "silent_try": 0.3,
             "handshake": 0.03,
-            "loop": 0.02,
             "removal": 0.03,
-            "webhook_first": 0.05,
-            "webhook_last": 0.2,
         }
         return cls(**{**quick, **more})
 
@@ -87,11 +80,9 @@ class Row:
 
 
 class Instance:
-    """`state` is None where the process does not hold it; `tell` sends its webhook."""
+    """`state` is None where the process does not hold it."""
 
-    def __init__(
-        self, name: str, times: Times, version: str, tell: Callable[["Instance", str, Any], object]
-    ) -> None:
+    def __init__(self, name: str, times: Times, version: str) -> None:
         self.name = name
         self.id = str(uuid.uuid4())
         self.token = str(uuid.uuid4()).upper()
@@ -123,13 +114,10 @@ class Instance:
         """WhatsApp is silent: each try ends after its time, and the next begins."""
         self.dead = ""
         """Open, and WhatsApp does not answer: "silent" or "closed"."""
-        self.outdated = False
-        """WhatsApp refuses each login with 405, and the server tries again at once."""
         self.denied = 0
         """So many looks at its state are answered as if there were no such instance."""
         self._times = times
         self._version = version
-        self._tell = tell
         self._phone: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tries = False
@@ -204,20 +192,15 @@ class Instance:
         self._stop()
         self.creds, self.state, self.code, self.storms = False, "close", "", False
         self.dead, self._tries = "", False
-        told: dict[str, Any] = {"instance": self.name, "status": "closed"}
         if not self.old:
             final = {"statusCode": code, "payload": {"message": "Connection Failure"}}
             what = {"error": {"isBoom": True, "output": final}, "date": now_text()}
-            about = {
-                "disconnectionAt": now_text(),
-                "disconnectionReasonCode": code,
-                "disconnectionObject": json.dumps(what),
-            }
-            told |= about
-            self.row.set(connectionStatus="close", **about)
-        self._tell(self, "status.instance", told)
-        self._tell(self, "logout.instance", None)
-        self._state_told(code)
+            self.row.set(
+                connectionStatus="close",
+                disconnectionAt=now_text(),
+                disconnectionReasonCode=code,
+                disconnectionObject=json.dumps(what),
+            )
 
     def drop(self, code: int) -> None:
         """A close after which the server connects again by itself, without saying so in 2.x."""
@@ -262,25 +245,17 @@ class Instance:
         self.state, self._tries = "connecting", False
         self.logins += 1
         self._handshake_until = asyncio.get_running_loop().time() + self._times.handshake
-        self._state_told(200)
-        if self.outdated:
-            self._after(self._times.loop, self._refused)
-        elif self.stuck:
+        if self.stuck:
             self._after(self._times.silent_try, self._try_again)
         elif self.creds:
             self._after(self._times.opens_after, self._open)
         else:
             self._after(self._times.first_code, self._next_code)
 
-    def _refused(self) -> None:
-        self.state = "close"
-        self._connecting()
-
     def _open(self) -> None:
         self._stop()
         self.state, self.code = "open", ""
         self.row.set(connectionStatus="open", ownerJid=self.wuid)
-        self._state_told(200)
         if self.storms or self.second_logins:
             self.storms = True
             self._after(self._times.opens_after, self._connecting)
@@ -298,25 +273,12 @@ class Instance:
         self.qrcode = self.code
         self.pairing_code = "ABCD1234" if self._phone else None
         self.row.set(connectionStatus="connecting")
-        shown = {"instance": self.name, **self.shown()}
-        del shown["count"]
-        self._tell(self, "qrcode.updated", {"qrcode": shown})
         self._after(self._times.code_holds, self._next_code)
 
     def _codes_used_up(self) -> None:
         self._stop()
-        text = "QR code limit reached, please login again"
-        self._tell(self, "qrcode.updated", {"message": text, "statusCode": 500})
-        refused = {"instance": self.name, "state": "refused", "statusReason": 428}
-        self._tell(self, "connection.update", refused)
         # The row keeps "connecting": the server writes it no more.
         self.state, self.code, self.qrcode, self.count = "close", "", "", 0
-
-    def _state_told(self, reason: int) -> None:
-        told = {"instance": self.name, "state": self.state, "statusReason": reason}
-        if self.state == "open":
-            told |= {"wuid": self.wuid, "profileName": "Stand-in", "profilePictureUrl": None}
-        self._tell(self, "connection.update", told)
 
     def _after(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop()

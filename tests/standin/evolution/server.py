@@ -4,7 +4,6 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
 from unittest.mock import AsyncMock
 
 from aiohttp import web
@@ -24,7 +23,6 @@ from tests.standin.evolution.shapes import (
     state_body,
     swallowed,
 )
-from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
 _UNDEFINED = "Cannot read properties of undefined"
@@ -40,15 +38,12 @@ class StandIn:
         self.instances: dict[str, Instance] = {}
         self.silent = False
         """WhatsApp is silent for all: whatever is made here hangs in `connecting`."""
-        self.webhooks = Webhooks(times)
         self.asked: Counter[str] = Counter()
         """Requests by verb and route."""
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
         self._meddling = Meddling(front)
         self.list_seconds = 0.0
-        self.shows_all = False
-        """It takes no notice of the name that a list is asked for."""
         self.without = ""
         """It has no routes that begin so, or a proxy before it passes none of them."""
         self.most_at_once = 0
@@ -59,10 +54,8 @@ class StandIn:
         )
 
     @classmethod
-    async def open(
-        cls, version: str = "2.3.7", *, port: int = 0, times: Times | None = None, tls: Any = None
-    ) -> "StandIn":
-        made = cls(version, times or Times.fast(), Front("127.0.0.1", port, tls))
+    async def open(cls, version: str = "2.3.7", *, times: Times | None = None) -> "StandIn":
+        made = cls(version, times or Times.fast(), Front("127.0.0.1", 0))
         await made._runner.setup()
         assert made._runner.server is not None
         await made.front.open(made._runner.server)
@@ -76,8 +69,7 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        scheme = "https" if self.front.tls else "http"
-        return f"{scheme}://127.0.0.1:{self.front.port}"
+        return f"http://127.0.0.1:{self.front.port}"
 
     async def close(self) -> None:
         if self._boot is not None:
@@ -85,12 +77,11 @@ class StandIn:
         for instance in self.instances.values():
             instance.unload()
         await self.front.close()
-        await self.webhooks.close()
         await self._runner.cleanup()
 
     def add(self, name: str, state: str = "close") -> Instance:
         """As if it had been there for long: `open`, `connecting` (unpaired) or `close`."""
-        made = Instance(name, self.times, self.version, self.webhooks.tell)
+        made = Instance(name, self.times, self.version)
         made.stuck = self.silent
         self.instances[name] = made
         if state == "open":
@@ -205,7 +196,7 @@ class StandIn:
             chosen = [each for each in chosen if key and each.token == key]
             if not chosen:
                 raise Refused(401)
-        if name and not self.shows_all:
+        if name:
             chosen = [each for each in chosen if each.name == name and each.state is not None]
             if not chosen:
                 return self._none_listed(name)
@@ -299,7 +290,6 @@ class StandIn:
         return web.json_response({**body, "response": {"message": "Instance logged out"}})
 
     async def _delete(self, instance: Instance, _request: web.Request) -> web.Response:
-        self.webhooks.tell(instance, "remove.instance", None)
         asyncio.get_running_loop().call_later(self.times.removal, self._remove, instance)
         body = {"status": "SUCCESS", "error": False}
         return web.json_response({**body, "response": {"message": "Instance deleted"}})

@@ -1,1 +1,1 @@
-"""What stands in for a whaticket-like server in tests; `python -m tests.standin.whaticket`."""
+"""What stands in for a whaticket-like server in tests."""

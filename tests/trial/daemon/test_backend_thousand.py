@@ -53,7 +53,7 @@ class Turns:
 @asynccontextmanager
 async def server() -> AsyncIterator[Any]:
     """The stand-in in a process of its own, commanded over its control port."""
-    program = ("-m", "tests.standin.evolution", "--fast", "--instances", str(SESSIONS))
+    program = ("-m", "tests.standin.evolution", "--instances", str(SESSIONS))
     process = await asyncio.create_subprocess_exec(
         sys.executable, *program, stdout=asyncio.subprocess.PIPE
     )
