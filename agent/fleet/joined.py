@@ -16,23 +16,12 @@ from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
-from agent.fleet import operator
+from agent.fleet import operator, records
 from agent.fleet.arriving import Arriving
 from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.records import (
-    TABLES,
-    Failover,
-    Fleet,
-    Held,
-    Keys,
-    Session,
-    decoded,
-    encoded,
-    named,
-)
 from agent.fleet.running import Running
 from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
@@ -77,7 +66,7 @@ class Joined(Running):
         self.settings = fleet_of(config)
         super().__init__(supervisor, self.settings.address)
         self.fleet, self.name = self.settings.names
-        self._folder, self._keys = state / "fleet", Keys(self.fleet)
+        self._folder, self._keys = state / "fleet", records.Keys(self.fleet)
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
@@ -187,16 +176,16 @@ class Joined(Running):
             made.load_cert_chain(own, self._folder / "machine.key")
         return made
 
-    async def _common(self, store: Etcd) -> Fleet:
+    async def _common(self, store: Etcd) -> records.Fleet:
         """The times of the fleet, which its first machine writes."""
         key = self._keys.common
         while True:
             try:
-                put = Put(key, encoded(Fleet()))
+                put = Put(key, records.encoded(records.Fleet()))
                 answer = await store.commit([Same(key, 0)], [put, Get(key)], [Get(key)])
                 value = answer.found[0][0].value
-                fleet = decoded(value, Fleet)
-                if fleet and fleet.tables > TABLES:
+                fleet = records.decoded(value, records.Fleet)
+                if fleet and fleet.tables > records.TABLES:
                     raise TryLater(f"cannot join fleet {self.fleet}: it needs a newer wa-agent")
                 if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
                     return fleet
@@ -233,7 +222,7 @@ class Joined(Running):
                     await self._carry_out()
                     await self._change(self.keeper)
 
-    def settled(self, id: str, record: Session) -> bool:
+    def settled(self, id: str, record: records.Session) -> bool:
         return id in self._orders and self._orders[id][2] == record.epoch
 
     async def _settle(self, keeper: Keeper) -> None:
@@ -254,7 +243,7 @@ class Joined(Running):
                 with going_on(f"the old folder of {id} stays"):
                     await self._arriving.retire(facts, *why)
 
-    async def _arrive(self, id: InstanceId, record: Session) -> str:
+    async def _arrive(self, id: InstanceId, record: records.Session) -> str:
         """The id, once its newest files are here: the copy, if that is of a later epoch than the
         folder."""
         epoch, copies, cause = self._orders.get(id, ("", 0, 0))[2], self.copies, ""
@@ -361,9 +350,9 @@ class Joined(Running):
                 await self._write({**self._orders, **done})
                 keeper.wake()
 
-    def _due(self) -> dict[str, Session]:
+    def _due(self) -> dict[str, records.Session]:
         """Records that do not say what this machine knows of its sessions."""
-        view, here, due = self.view, self.here(), dict[str, Session]()
+        view, here, due = self.view, self.here(), dict[str, records.Session]()
         for id, facts in here.items():
             record = view.sessions[id].record if id in view.sessions else None
             if record is not None and record.epoch > self._orders.get(id, ("", 0, record.epoch))[2]:
@@ -371,13 +360,13 @@ class Joined(Running):
             wanted, engine = wanted_of(facts), facts.instance.engine
             if record is None or record.deleted:
                 epoch = record.epoch + 1 if record else 1
-                how = Failover.NEWEST if engine in COPIED_LIVE else Failover.WAIT
-                due[id] = Session(self.name, epoch, engine, how, wanted)
+                how = records.Failover.NEWEST if engine in COPIED_LIVE else records.Failover.WAIT
+                due[id] = records.Session(self.name, epoch, engine, how, wanted)
             elif record.machine == self.name and record.wanted != wanted:
                 due[id] = replace(record, wanted=wanted)
         return due
 
-    async def _deleted(self) -> dict[str, Session]:
+    async def _deleted(self) -> dict[str, records.Session]:
         """Sessions that were here and are in the trash now. One whose folder has not come yet was
         not here."""
         owned, root = self.view.owned(self.name), self._supervisor.root
@@ -393,7 +382,7 @@ class Joined(Running):
             return msgspec.json.decode((self._folder / "orders.json").read_bytes(), type=Orders)
         return {}
 
-    def held(self) -> dict[str, Held]:
+    def held(self) -> dict[str, records.Held]:
         runs = self.running()
         files = {id: self._orders[id][2] for id in self.here() if id in self._orders}
         held = {id: (epoch, int(id in runs), OWN) for id, epoch in files.items()}
@@ -403,7 +392,7 @@ class Joined(Running):
 
     # What an operator decides.
 
-    async def accept(self, without: Collection[str]) -> Mapping[str, Session]:
+    async def accept(self, without: Collection[str]) -> Mapping[str, records.Session]:
         return await operator.accept(self._reached(), self._keys, without)
 
     async def forget(self, name: str) -> Mapping[str, str]:
@@ -452,7 +441,11 @@ class Joined(Running):
         """Sessions and machines that are not as they should be."""
         view, here = self.view, self.here()
         for key in sorted(view.unreadable):
-            yield {"machine": "", "id": named(key), "cause": f"its record cannot be read: {key}"}
+            yield {
+                "machine": "",
+                "id": records.named(key),
+                "cause": f"its record cannot be read: {key}",
+            }
         if self.problem:
             yield {"machine": self.name, "id": "", "cause": self.problem}
         for name, machine in view.machines.items():
