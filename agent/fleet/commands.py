@@ -27,7 +27,7 @@ def add(commands: command.Commands) -> None:
     store.add("install", install, "plan-w.tar")
     new = ("the machine that gets one", {"metavar": "NEW=ADDRESS"})
     own = ("its new name, and its IP address", {"metavar": "NEW=ADDRESS"})
-    among.add("rename", rename, "c=10.0.0.4", {"NEW": own, **config})
+    among.add("rename", rename, "c=10.0.0.4 --yes", {"NEW": own, **config})
     words: command.Words = {"OLD": "the machine whose member goes", "NEW": new}
     store.add("replace", replace, "a d=10.0.0.4", words)
     among.add("why", why, "sales")
@@ -135,10 +135,15 @@ def replace(options: command.Options) -> int:
 
 
 def rename(options: command.Options) -> int:
-    """Make a cloned machine an empty one: its sessions are the original's, and go to the trash."""
+    """Make a cloned machine an empty one: its sessions are the original's, and go to the trash.
+
+    --yes: confirm that this machine is the clone
+    """
     from agent.config.load import load_config
     from agent.fleet.rename import rename
 
+    if not options.yes:
+        raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
     path, _ = _changed(options)
     config = load_config(path, os.environ)
     name, address = _named(options.new)

@@ -173,6 +173,8 @@ async def test_a_clone_becomes_an_empty_machine(
     clone = make_agent('[fleet] # mine\nname = "shops/a"\naddress = "10.0.0.1:8475"\n')
     monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(clone.state))
     command = ("fleet", "rename", "c=10.0.0.9", "--config", clone.config)
+    assert (await cli(clone, *command))[0] == 4, "it is not confirmed"
+    command += ("--yes",)
     await clone.start()
     await clone.create("s")
     await eventually(lambda: clone.status("s"), "CONNECTED")
