@@ -26,6 +26,8 @@ def add(commands: command.Commands) -> None:
     store = among.group("store", "this machine's member of etcd", "install plan-w.tar")
     store.add("install", install, "plan-w.tar")
     new = ("the machine that gets one", {"metavar": "NEW=ADDRESS"})
+    own = ("its new name, and its IP address", {"metavar": "NEW=ADDRESS"})
+    among.add("rename", rename, "c=10.0.0.4 --yes", {"NEW": own, **config})
     words: command.Words = {"OLD": "the machine whose member goes", "NEW": new}
     store.add("replace", replace, "a d=10.0.0.4", words)
     among.add("why", why, "sales")
@@ -90,12 +92,7 @@ def join(options: command.Options) -> int:
     from agent.config.load import load_config
     from agent.fleet.join import join
 
-    path = config_path(options.config, os.environ)
-    if path is None:
-        raise Refused(NO_CONFIG)
-    installed = path == INSTALLED_CONFIG
-    if installed and os.geteuid() != 0:
-        raise Refused("cannot join: the service is root's to change; run it with sudo")
+    path, installed = _changed(options)
     state = load_config(path, os.environ).agent.state_path
     member = installed and not options.no_store
     name = join(_content(options.file), path, state, member=member)
@@ -135,6 +132,34 @@ def replace(options: command.Options) -> int:
         f" install, plan-{name}.tar",
         f"in agent.toml of the others: [fleet] store = {store}",
     )
+
+
+def rename(options: command.Options) -> int:
+    """Make a cloned machine an empty one: its sessions are the original's, and go to the trash.
+
+    --yes: confirm that this machine is the clone
+    """
+    from agent.config.load import load_config
+    from agent.fleet.rename import rename
+
+    if not options.yes:
+        raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
+    path, _ = _changed(options)
+    config = load_config(path, os.environ)
+    name, address = _named(options.new)
+    its = rename(name, address, path, config.agent.state_path, config.session_root)
+    member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
+    return options.print({"machine": its}, f"this machine is {its}, and empty", member)
+
+
+def _changed(options: command.Options) -> tuple[Path, bool]:
+    """agent.toml, and if it is the service's."""
+    if (path := config_path(options.config, os.environ)) is None:
+        raise Refused(NO_CONFIG)
+    installed = path == INSTALLED_CONFIG
+    if installed and os.geteuid() != 0:
+        raise Refused("cannot change the service: it is root's; run it with sudo")
+    return path, installed
 
 
 def _content(path: Path) -> bytes:

@@ -23,7 +23,7 @@ from agent.files import make_folder, write_whole
 from agent.fleet.plan import ETCD, FILES, KEYS, unpack
 
 SETTINGS = Path("/etc/default/etcd")
-_HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
+HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 _WITHIN = 60.0
 
 
@@ -48,22 +48,28 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     return str(fleet["name"])
 
 
-def with_fleet(text: str, lines: str, path: Path) -> str:
-    """agent.toml with these lines in its [fleet], and each other line as it is."""
+def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> str:
+    """agent.toml with these lines in its [fleet], and each other line as it is. Refused where one
+    of them is there with another value, unless this one `replaces` it."""
     tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
     own: Mapping[str, Any] = tables.get("fleet", {})
-    for key in own.keys() & fleet.keys():
+    for key in () if replaces else own.keys() & fleet.keys():
         if own[key] != fleet[key]:
             words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"
             cure = "a machine is in one fleet; take its [fleet] out first if it is to leave it"
             raise Refused(f"cannot join {fleet['name']}: {words}; {cure}", code="in_fleet")
-    missing = [it for it in lines.splitlines()[1:] if it.partition(" =")[0] not in own]
+    missing = [it for it in lines.splitlines()[1:] if replaces or it.partition(" =")[0] not in own]
     if not missing:
         return text
-    if (found := _HEADER.search(text)) is None:
+    if (found := HEADER.search(text)) is None:
         text += "\n[fleet]\n"
     at = found.end() if found else len(text) - 1
-    made = f"{text[:at]}\n" + "\n".join(missing) + text[at:]
+    before, rest = text[:at], text[at:]
+    if replaces:
+        end = found.start() if (found := re.search(r"^[ \t]*\[", rest, re.MULTILINE)) else len(rest)
+        line = re.compile(rf"^[ \t]*({'|'.join(fleet)})[ \t]*=.*\n?", re.MULTILINE)
+        rest = line.sub("", rest[:end]) + rest[end:]
+    made = f"{before}\n" + "\n".join(missing) + rest
     try:
         good = tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}
     except tomllib.TOMLDecodeError:

@@ -169,6 +169,12 @@ def _url(address: str, port: int) -> str:
     return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
+def address_of(name: str, address: str) -> str:
+    """HOST:PORT of an agent; InvalidRequest where it is no address."""
+    _check_address(name, address)
+    return _url(address, AGENTS).removeprefix("https://")
+
+
 def _check_address(name: str, address: str) -> None:
     try:
         ipaddress.ip_address(address)
@@ -202,7 +208,7 @@ def _write(
     at = f"subjectAltName=IP:{address},IP:127.0.0.1"
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={machine}")
     _openssl(work, "new", *_with(*uses, at), *signed)
-    reached = _url(address, AGENTS).removeprefix("https://")
+    reached = address_of(machine, address)
     fleet = f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached}"\n'
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
     contents = (*certificates, key, fleet.encode(), etcd.encode())

@@ -7,7 +7,7 @@ import stat
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +16,11 @@ import pytest
 from agent.cli.command import run
 from agent.errors import HostError, InvalidRequest, Refused
 from agent.fleet import join, plan
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
+
+__all__ = ["make_agent"]
 
 EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
@@ -159,3 +163,35 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     assert settings.read_text() == "# of Debian\n" + files["etcd"].decode()
     key = (tmp_path / "certificates/machine.key").stat()
     assert (stat.S_IMODE(key.st_mode), key.st_gid) == (0o640, group)
+
+
+async def test_a_clone_becomes_an_empty_machine(
+    make_agent: Callable[..., RunningAgent],
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clone = make_agent('[fleet] # mine\nname = "shops/a"\naddress = "10.0.0.1:8475"\n')
+    monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(clone.state))
+    command = ("fleet", "rename", "c=10.0.0.9", "--config", clone.config)
+    assert (await cli(clone, *command))[0] == 4, "it is not confirmed"
+    command += ("--yes",)
+    await clone.start()
+    await clone.create("s")
+    await eventually(lambda: clone.status("s"), "CONNECTED")
+    (clone.state / "fleet").mkdir()
+    (clone.state / "fleet/agent.json").touch()
+    code, said = await cli(clone, *command)
+    assert (code, "another agent runs on it" in said) == (75, True)
+    await clone.kill()
+    code, said = await cli(clone, *command)
+    assert (code, "the worker of s runs" in said) == (4, True)
+    await clone.start()
+    await clone.stop()
+    assert [(await cli(clone, *command))[0] for _ in range(2)] == [0, 0]
+    fleet = tomllib.loads(clone.config.read_text())["fleet"]
+    assert fleet == {"name": "shops/c", "address": "10.0.0.9:8475"}
+    assert "[fleet] # mine" in clone.config.read_text()
+    assert not (clone.state / "fleet/agent.json").exists()
+    await clone.start()
+    assert (await clone.do("GET", "/api/instances"))["instances"] == []
+    assert [it["id"] for it in (await clone.do("GET", "/api/trash"))["trash"]] == ["s"]

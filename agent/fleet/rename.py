@@ -1,0 +1,83 @@
+"""Rename: the clone of a machine becomes an empty machine of the fleet, with a name of its own.
+
+Its sessions are the original's: their folders go to the trash, and what waited to be sent goes.
+"""
+
+import asyncio
+import sys
+import tomllib
+from contextlib import ExitStack
+from pathlib import Path
+
+from agent import other_user
+from agent.core.model import JournalEntry, parse_instance_id
+from agent.errors import HostError, Refused, WaError
+from agent.files import folder_locked, write_whole
+from agent.fleet.join import with_fleet
+from agent.fleet.plan import address_of
+from agent.host.choose import only_agent, only_of_sessions
+from agent.store.database import Store
+from agent.vault.folders import retire
+from agent.vault.identity import scan
+
+WITHIN = 600.0
+_OURS = ("fleet/agent.json", "fleet/orders.json", "outbox.db", "outbox.db-wal", "outbox.db-shm")
+
+
+def rename(name: str, address: str, config: Path, state: Path, root: Path) -> str:
+    """Returns FLEET/MACHINE. `root`: of the sessions. Refused while its agent or a worker runs;
+    cut off it can be done again."""
+    path = config.resolve()
+    text = path.read_text(encoding="utf-8")
+    fleet = tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]
+    if not fleet:
+        raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
+    if other_user.owner_of(path.parent) is not None:
+        raise Refused(f"cannot rename as root: {path.parent} is another user's; do it as that user")
+    its = f"{fleet}/{parse_instance_id(name)}"
+    lines = f'[fleet]\nname = "{its}"\naddress = "{address_of(name, address)}"\n'
+    made = with_fleet(text, lines, path, replaces=True)
+    if (owner := other_user.owner_of(state)) is None:
+        empty(state, root)
+    else:
+        command = (sys.executable, "-I", "-m", "agent.fleet.rename", state, root)
+        answer = other_user.run_as(owner, command, within=WITHIN)
+        if answer.status:
+            raise HostError(f"cannot empty this machine: {answer.text[-300:]}")
+    status = path.stat()
+    write_whole(path, made.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    return its
+
+
+def empty(state: Path, root: Path) -> None:
+    """As the agent's user."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with only_agent(state), only_of_sessions(root), ExitStack() as held:
+        ids = [it.id for it in scan(root)]
+        try:
+            for id in ids:
+                held.enter_context(folder_locked(root / id))
+        except BlockingIOError:
+            raise Refused(f"cannot empty this machine: the worker of {id} runs; stop it") from None
+        for id in ids:
+            retire(root, id, "renamed", follows=False)
+        asyncio.run(_forget(state))
+        for name in _OURS:
+            (state / name).unlink(missing_ok=True)
+
+
+async def _forget(state: Path) -> None:
+    store = await Store.open(state / "agent.db")
+    try:
+        for its, _ in await store.instances():
+            words = "the machine was renamed; its session is in the trash"
+            await store.remove(its.id, JournalEntry("deleted", words, instance=its.id))
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    try:
+        empty(*map(Path, sys.argv[1:]))
+    except (OSError, WaError) as error:
+        sys.exit(str(error))
