@@ -149,7 +149,7 @@ async def opened(folder: Path) -> AsyncIterator[World]:
     write_folder(folder / "bots" / "one", keys_of())
     write_folder(folder / "bots" / "two", keys_of(creds(noiseKey=pair_of(9))))
     agent = RunningAgent(disk / "state", folder / "agent.toml")
-    agent.first = NOWHERE + changed("agent.core.recovery.repair.RecoveryPolicy", settle_keys=2.0)
+    agent.first = NOWHERE + changed("agent.core.recovery.pairing.RecoveryPolicy", settle_keys=2.0)
     agent.log = GrowingLog(folder / "agent.log")
     evolution = await Evolution.open("1.8.6", times=Times.fast())
     world: World | None = None

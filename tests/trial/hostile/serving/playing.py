@@ -48,7 +48,7 @@ async def _come_back(bench: Bench) -> None:
     while True:
         said = {name: await _status(bench, name) for name in NAMES}
         server = await bench.server.check()
-        if server.claim.up and all(said[each.name] == "CONNECTED" for each in bench.paired()):
+        if server.up and all(said[each.name] == "CONNECTED" for each in bench.paired()):
             break
         assert asyncio.get_running_loop().time() < until, (said, server)
         await asyncio.sleep(2.0)
