@@ -25,8 +25,11 @@ from agent.log import log
 
 T = TypeVar("T")
 LARGEST_BODY = 3 * LARGEST
-TAKES, CONNECTS = 30.0, 2.0
+TAKES, CONNECTS = 5.0, 2.0
 """Seconds for a request, and those of them in which the connection must be made."""
+SLOWEST = 1 << 20
+"""Bytes a second: a large request or answer has more time."""
+_SERVER = ssl.Purpose.SERVER_AUTH
 NAME = "X-Machine"
 """Header with the name of the machine that asks, where no certificate says it."""
 
@@ -103,7 +106,7 @@ class Peers:
     async def _take(self, request: web.Request) -> web.Response:
         peer = self._asks(request)
         try:
-            async with asyncio.timeout(TAKES):
+            async with asyncio.timeout(TAKES + (request.content_length or 0) / SLOWEST):
                 changes = msgspec.msgpack.decode(await request.read(), type=list[Sealed])
         except (msgspec.MsgspecError, ValueError, TimeoutError):
             raise web.HTTPBadRequest from None
@@ -142,39 +145,46 @@ class Peers:
         except (VaultError, OSError):
             raise web.HTTPNotFound from None
 
-    # This machine asks.
+    # This machine asks. `name`: of the machine at that address, which its certificate must have.
 
-    async def send(self, address: str, changes: Sequence[Sealed]) -> list[Taken]:
+    async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
         """TryLater: the machine did not answer; it may have taken them."""
-        return await self._ask(address, "/copies", list[Taken], changes)
+        answers = await self._ask(address, name, "/copies", list[Taken], changes)
+        if len(answers) != len(changes):
+            raise TryLater(f"machine {name} answers for {len(answers)} of {len(changes)} changes")
+        return answers
 
-    async def newest(self, address: str, id: InstanceId, *, digest: bool = False) -> Whole:
-        return await self._ask(address, f"/copies/{id}{'?digest=1' * digest}", Whole)
+    async def newest(
+        self, address: str, name: str, id: InstanceId, *, digest: bool = False
+    ) -> Whole:
+        return await self._ask(address, name, f"/copies/{id}{'?digest=1' * digest}", Whole)
 
-    async def whole(self, address: str, id: InstanceId) -> list[Sealed]:
-        return await self._ask(address, f"/copies/{id}/whole", list[Sealed])
+    async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
+        return await self._ask(address, name, f"/copies/{id}/whole", list[Sealed])
 
-    async def _ask(self, address: str, path: str, kind: type[T], body: Any = None) -> T:
+    async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
+        tls = None if self._session else await asyncio.to_thread(self._tls, _SERVER)
         if self._session is None:
-            tls = await asyncio.to_thread(self._tls, ssl.Purpose.SERVER_AUTH)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(ssl=tls or True),
-                timeout=aiohttp.ClientTimeout(total=TAKES, sock_connect=CONNECTS),
                 headers={NAME: self._name},
                 trust_env=False,
             )
         url = f"{'https' if self._own.exists() else 'http'}://{address}{path}"
         data = None if body is None else msgspec.msgpack.encode(body)
+        much = len(data) if data else LARGEST
+        times = aiohttp.ClientTimeout(total=TAKES + much / SLOWEST, sock_connect=CONNECTS)
+        call = self._session.get if data is None else self._session.post
         try:
-            async with self._session.request("POST" if data else "GET", url, data=data) as reply:
+            async with call(url, data=data, timeout=times, server_hostname=name) as reply:
                 if reply.status == 404:
-                    raise Refused(f"machine {address} has no copy of it", code="no_copy")
-                if reply.status != 200:
-                    raise TryLater(f"machine {address} answers {reply.status}")
+                    raise Refused(f"machine {name} has no copy of it", code="no_copy")
+                if reply.status != 200 or (reply.content_length or 0) > LARGEST_BODY:
+                    raise TryLater(f"machine {name} answers {reply.status}")
                 return msgspec.msgpack.decode(await reply.read(), type=kind)
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
             cause = str(error) or type(error).__name__
-            raise TryLater(f"cannot reach machine {address}: {cause}") from error
+            raise TryLater(f"cannot reach machine {name} at {address}: {cause}") from error
 
     async def close(self) -> None:
         if self._session is not None:

@@ -1,8 +1,10 @@
 """Copies of a session on another machine: what was taken can be built, and nothing else."""
 
+import json
 import os
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +12,13 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused, VaultError, WaError
-from agent.fleet.copies import standby
+from agent.fleet.copies import beside, standby
 from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import BLOCK, Change, File, Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.standby import Standby
 from agent.fleet.key import FleetKey
+from agent.messages.outbox import FORM
 from agent.vault.identity import create
 
 ID = InstanceId("shop")
@@ -67,8 +70,8 @@ class Owner:
 
     def begin(self) -> None:
         root = self.session.parents[1]
-        beside = Beside(root, root.parent / "outbox.db")
-        self._changed, self._base = Changed(root, ID, "sandbox", beside), True
+        self.beside = Beside(root, root.parent / "outbox.db")
+        self._changed, self._base = Changed(root, ID, "sandbox", self.beside), True
         self._row = os.urandom(4).hex()
 
     def look(self) -> Sealed | None:
@@ -229,3 +232,63 @@ def test_another_key_epoch_or_number_opens_nothing(
     shutil.rmtree(tmp_path / "there" / ID)
     with pytest.raises((VaultError, FileNotFoundError)):
         there.build(ID)
+
+
+def opened(content: bytes) -> sqlite3.Connection:
+    """A copied database."""
+    db = sqlite3.connect(":memory:")
+    # A file that no other program has open needs no journal; one in memory can have none.
+    db.deserialize(content[:18] + b"\1\1" + content[20:])
+    return db
+
+
+def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
+    tmp_path: Path, session: Path, key: FleetKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, there = Owner(key, session), Standby(tmp_path / "there", key)
+    (session.parent / "messages").mkdir()
+    (tmp_path / "outbox").mkdir()
+    box = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    box.executescript(f"pragma journal_mode = wal; {FORM.tables}")
+    columns = [it[1] for it in box.execute("pragma table_info(messages)")]
+    worker = sqlite3.connect(session.parent / "messages/messages.db", isolation_level=None)
+    worker.executescript("pragma journal_mode = wal; create table it (n)")
+
+    def files() -> dict[str, bytearray]:
+        owner.beside.look()
+        if (sealed := owner.look()) is not None:
+            there.take(sealed)
+        return there.build(ID)
+
+    def arrived() -> list[int]:
+        return [
+            n for (n,) in opened(bytes(files()["messages/messages.db"])).execute("select * from it")
+        ]
+
+    assert (arrived(), "outbox.json" in files()) == ([], False)
+    monkeypatch.setattr(beside, "SHARE", 1e9)
+    worker.execute("insert into it values (1)")
+    owner.beside.hurry(ID)
+    assert arrived() == [1]
+    worker.execute("insert into it values (2)")
+    assert arrived() == [1], "a copy was made a moment ago"
+    owner.beside.hurry(ID)
+    assert arrived() == [1, 2]
+    for n, id in enumerate(("shop", "other", "shop")):
+        (tmp_path / f"outbox/media{n}").write_bytes(b"media%d" % n)
+        row = dict.fromkeys(columns, 0) | {"number": None, "instance": id, "id": f"m{n}"}
+        row |= {"state": "accepted", "file": f"media{n}", "repeats": f"r{n}", "message_id": ""}
+        marks = ", ".join("?" * len(row))
+        box.execute(f"insert into messages values ({marks})", [*row.values()])
+    found = files()
+    names, *rows = json.loads(found["outbox.json"])
+    assert [row[names.index("id")] for row in rows] == ["m0", "m2"]
+    media = {path: bytes(it) for path, it in found.items() if path.startswith("outbox/")}
+    assert media == {"outbox/media0": b"media0", "outbox/media2": b"media2"}
+    box.execute("update messages set state = 'sent', changed_wall = 1 where id = 'm0'")
+    (tmp_path / "outbox/media0").unlink()
+    found = files()
+    assert b'"sent"' in found["outbox.json"]
+    assert "outbox/media0" not in found
+    worker.close()
+    box.close()

@@ -16,7 +16,8 @@ from agent.messages.database import open_to_read
 
 SHARE = 20
 """A copy of messages.db is followed by a pause of so many times what it took."""
-LONGEST_PAUSE = 6.0
+TICK = 0.05
+LONGEST_PAUSE = 4.0
 """Seconds, well within what a copy may lack."""
 _CHANGED = """
 select instance, count(*), max(changed_wall), total(tries), max(begun_wall),
@@ -35,6 +36,8 @@ class Beside:
         self._seen: Stamp = ()
         self._rows = dict[str, tuple[Stamp, tuple[str, ...]]]()
         """By session: what differs when a row of it changed, and its media files."""
+        self._copied = dict[str, Stamp]()
+        """Stamp of messages.db as of the last look; that of its last copy until a pause ends."""
         self._paused = dict[str, tuple[float, Stamp]]()
 
     def look(self) -> None:
@@ -57,7 +60,12 @@ class Beside:
         if stamp := _stamps(self._root / id / MESSAGES):
             until, before = self._paused.get(id, (0.0, stamp))
             stamps[MESSAGES] = before if time.monotonic() < until else stamp
+            self._copied[id] = stamps[MESSAGES]
         return stamps
+
+    def hurry(self, id: InstanceId) -> None:
+        """The next look copies messages.db, however new its last copy is."""
+        self._paused.pop(id, None)
 
     def read(self, id: InstanceId, path: str) -> bytes:
         """VaultError where it cannot be read now."""
@@ -75,12 +83,11 @@ class Beside:
 
     def _messages(self, id: InstanceId) -> bytes:
         path, begun = self._root / id / MESSAGES, time.monotonic()
-        stamp = _stamps(path)
         with closing(open_to_read(path)) as source, closing(sqlite3.connect(":memory:")) as copy:
             source.backup(copy)
             content = copy.serialize()
         pause = min(LONGEST_PAUSE, SHARE * (time.monotonic() - begun))
-        self._paused[id] = time.monotonic() + pause, stamp
+        self._paused[id] = time.monotonic() + pause, self._copied[id]
         return content
 
     def _rows_of(self, id: InstanceId) -> bytes:
@@ -99,4 +106,6 @@ def _stamps(path: Path) -> Stamp:
         with suppress(OSError):
             status = each.lstat()
             found += status.st_ino, status.st_size, status.st_mtime_ns
+            # A second write in the same tick of the kernel's clock would not show.
+            found += [time.monotonic()] * (abs(time.time() - status.st_mtime) < TICK)
     return tuple(found)

@@ -9,9 +9,11 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
+from agent.errors import VaultError
 from agent.fleet.copies.beside import Beside, Stamp
-from agent.fleet.copies.change import BLOCK, LARGEST, Change, File
+from agent.fleet.copies.change import BLOCK, LARGEST, LONGEST_PATH, MOST_FILES, Change, File
 from agent.vault.folder import SESSION, Folder, open_instance, unless_absent
 from agent.vault.tree import read_file, walk
 
@@ -38,6 +40,8 @@ class Changed:
     id: InstanceId
     engine: str
     beside: Beside
+    as_of: float = field(init=False, default=0.0)
+    """Begin of the last look that saw all, by the boot clock."""
     _seen: dict[str, Seen] = field(init=False, default_factory=dict)
     _folders: dict[str, Folders] = field(init=False, default_factory=dict)
     _others: Mapping[str, Stamp] = field(init=False, default_factory=dict)
@@ -46,11 +50,11 @@ class Changed:
     def look(self) -> Change | None:
         """None: nothing changed, or the files change while they are read: the next look has them.
         VaultError where they cannot be read."""
-        others = self.beside.stamps(self.id)
+        begun, others = boot_now(), self.beside.stamps(self.id)
         with open_instance(self.root, self.id) as top:
             same = others == self._others and _stamps(top, self._folders) == self._folders
             if self._skipped < FULL and same:
-                self._skipped += 1
+                self._skipped, self.as_of = self._skipped + 1, begun
                 return None
             for _ in range(TRIES):
                 folders, files, found = self._read(top, others)
@@ -65,7 +69,7 @@ class Changed:
         changes = {
             path: it for path, it in found.items() if it.blocks or self._size(path) != it.size
         }
-        self._seen, self._others = files, others
+        self._seen, self._others, self.as_of = files, others, begun
         return Change(changes, gone) if changes or gone else None
 
     def _size(self, path: str) -> int:
@@ -76,13 +80,22 @@ class Changed:
     ) -> tuple[dict[str, Folders], dict[str, Seen], dict[str, File]]:
         """Stamps of the folders, and the files; of those that may differ the blocks that do."""
         folders, files, found = dict[str, Folders](), dict[str, Seen](), dict[str, File]()
+        left = LARGEST
 
         def take(path: str, stamp: Stamp, read: Callable[[], bytes]) -> None:
+            nonlocal left
             before = self._seen.get(path)
             if before is not None and before.stamp == stamp:
                 files[path] = before
+                left -= before.size
                 return
             content = read()
+            left -= len(content)
+            if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
+                cause = (
+                    f"it has more than {MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
+                )
+                raise VaultError(f"cannot copy {self.id}: {cause}", code="too_large")
             starts = range(0, len(content), BLOCK)
             blocks = [content[at : at + BLOCK] for at in starts]
             hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
@@ -106,7 +119,7 @@ class Changed:
 
 
 def _content(session: Folder, path: str) -> bytes:
-    return b"".join(read_file(session, path))[: LARGEST + 1]
+    return b"".join(read_file(session, path))
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

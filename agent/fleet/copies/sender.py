@@ -2,7 +2,8 @@
 keeps the record of which of these are in sync.
 
 A machine enters `copies` of a session's record when it has all changes so far, and leaves it before
-it lacks changes for `OLDEST` seconds: who may take the session over has files that new.
+it lacks changes for `OLDEST` seconds: who may take the session over has files that new. A machine
+that got nothing for some seconds is asked if what it has is still the newest.
 """
 
 import asyncio
@@ -18,24 +19,34 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import TryLater, VaultError, WaError
 from agent.fleet.copies.beside import Beside
-from agent.fleet.copies.change import LARGEST, Change, Sealed, apply, seal
+from agent.fleet.copies.change import Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.standby import Standby
 from agent.fleet.keeper import Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.peers import Peers, Taken, digest_of
+from agent.fleet.peers import Peers, Taken, Whole, digest_of
 from agent.fleet.records import Session
-from agent.fleet.store import StoreAway
 from agent.fleet.taking import BATCH, View, in_order
 from agent.log import about, log
 
 TICK = 0.5
-OLDEST, LEAVES = 15.0, 9.0
-"""Seconds that changes may be lacking, and after which the record says so."""
+OLDEST, LEAVES = 15.0, 8.0
+"""Seconds that changes may be lacking, and after which the record says so: a copy of messages.db
+is up to 4 s old, and the write takes a moment."""
+BEGINS = 2.5
+"""Seconds in which a machine of the record must answer to an agent that begins: it does not know
+since when that machine lacks changes."""
+ASKS = 3.0
+"""Seconds after which a machine that got nothing is asked if it still has the copy."""
+AGAIN = 1.0
+"""Seconds until a machine that did not answer is asked again."""
 AWAY = 30.0
-"""Seconds for which a machine that does not answer, or has no room, gets no copies."""
-MOST_SENT = 16 << 20
+"""Seconds for which a machine that does not answer for long, or has no room, gets no copies; and a
+session that cannot be copied is not looked at."""
+MOST_SENT = 4 << 20
 """Bytes of one request, but for a change that has more."""
+MOST_READ = 16 << 20
+"""Bytes of the bases that are made in one tick, or wait for one machine."""
 
 
 class Owner(Protocol):
@@ -54,24 +65,62 @@ class Owner(Protocol):
         """True if its files may be copied while it runs."""
 
 
+@dataclass(slots=True)
+class Place:
+    """A machine that has a copy of one session, or is to have one."""
+
+    whole_at: float
+    """Begin of the last look of which it has all, as far as it has answered."""
+    has: int = 0
+    """Number of the last change of this row that it has; 0 = none."""
+    sent: int = 0
+    """Number of the last one that is on its way; 0 = it needs a base."""
+    ready: bool = False
+    """True if it has answered that it takes this session's changes."""
+    asked_at: float = 0.0
+
+
 @dataclass(slots=True, eq=False)
 class Row:
-    """Changes of one session, which all its targets get alike."""
+    """Changes of one session, from a base on, which all its places get alike."""
 
     changed: Changed
     epoch: int
-    targets: tuple[str, ...]
-    number: int
+    targets: tuple[str, ...] = ()
+    places: dict[str, Place] = field(default_factory=dict)
+    name: str = ""
+    number: int = 0
     """Of the last change."""
-    name: str = field(default_factory=lambda: os.urandom(8).hex())
-    sent: list[Sealed] = field(default_factory=list)
-    """Those that a target has not answered yet, from the base on."""
-    has: dict[str, int] = field(default_factory=dict)
-    """Number of the last change that each target has."""
-    whole_at: dict[str, float] = field(default_factory=dict)
-    """By machine, begin of the last look of which it has all."""
+    base: bool = True
+    """True if the next change has all files."""
     cause: str = ""
     """Why nothing can be copied now."""
+    not_before: float = 0.0
+
+    def begin(self) -> None:
+        old = self.changed
+        self.changed = Changed(old.root, old.id, old.engine, old.beside)
+        self.name, self.base = os.urandom(8).hex(), True
+        for place in self.places.values():
+            place.has = place.sent = 0
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """To one machine: one request at a time."""
+
+    queue: list[tuple[Sealed, Row, float]] = field(default_factory=list)
+    """Each with the begin of its look."""
+    sending: asyncio.Task[None] | None = None
+    failing_since: float = 0.0
+    not_before: float = 0.0
+    away_until: float = 0.0
+
+    def is_full(self) -> bool:
+        return sum(len(it.content) for it, _, _ in self.queue) > MOST_READ
+
+
+Found = tuple[Row, Sealed | None]
 
 
 class Copies:
@@ -82,8 +131,9 @@ class Copies:
         self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
         self._beside = Beside(root, state / "outbox.db")
         self._rows = dict[InstanceId, Row]()
-        self._away = dict[str, float]()
-        """By machine, boot time before which it gets no copies."""
+        self._lines = dict[str, Line]()
+        self._pushed = set[InstanceId]()
+        """Sessions that are handed over now."""
         self._lock = asyncio.Lock()
 
     @property
@@ -92,209 +142,274 @@ class Copies:
         return {id: row.cause for id, row in self._rows.items() if row.cause}
 
     async def run(self) -> None:
-        while True:
-            async with self._lock:
-                await self._tick()
-            await asyncio.sleep(TICK)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._tick(group)
+                await asyncio.sleep(TICK)
 
-    async def _tick(self) -> None:
+    async def _tick(self, group: asyncio.TaskGroup) -> None:
+        async with self._lock:
+            await self._look_and_send(group)
+
+    async def _look_and_send(self, group: asyncio.TaskGroup) -> None:
         keeper = self._owner.keeper
         if keeper is None or keeper.halted or keeper.until <= (begun := boot_now()):
             return
         await self._forget()
         engines = {id: it for id, it in self._owner.engines().items() if self._owner.copied(it)}
-        for id in self._rows.keys() - engines.keys():
+        for id in self._rows.keys() - (engines.keys() - self._pushed):
             del self._rows[id]
-        for id, engine in engines.items():
-            self._line_up(id, engine, begun)
-        await asyncio.to_thread(self._look, begun)
-        by_target = dict[str, list[Sealed]]()
-        for row in self._rows.values():
-            for target in row.targets:
-                news = [it for it in row.sent if it.number > row.has.get(target, 0)]
-                by_target.setdefault(target, []).extend(news)
-        await asyncio.gather(*(self._send(*each, begun) for each in by_target.items()))
+        for id in engines.keys() - self._pushed:
+            self._line_up(id, engines[id], begun)
+        for row, sealed in await asyncio.to_thread(self._look, begun, [*self._rows.values()]):
+            self._queue(row, sealed, begun)
+        for name, line in self._lines.items():
+            if line.queue and (line.sending is None or line.sending.done()):
+                line.sending = group.create_task(self._send(name, line), name=f"copies to {name}")
         await self._record(keeper)
 
     def _line_up(self, id: InstanceId, engine: str, now: float) -> None:
-        """Begin a row where there is none for these targets."""
+        """The places of a session's copies. A machine in its record may have all: it is asked."""
         record, row = self._owner.view.sessions[id].record, self._rows.get(id)
-        targets = self._targets(id, engine)
-        if row is not None and (row.epoch, row.targets) == (record.epoch, targets):
-            return
-        held = row.whole_at if row is not None and row.epoch == record.epoch else {}
-        whole_at = {name: held.get(name, now) for name in record.copies}
-        changed = Changed(self._root, id, engine, self._beside)
-        number = row.number if row is not None and row.epoch == record.epoch else 0
-        self._rows[id] = Row(changed, record.epoch, targets, number, whole_at=whole_at)
+        since = 0.0  # what came into the record behind this machine's back must prove itself
+        if row is None or row.epoch != record.epoch:
+            changed = Changed(self._root, id, engine, self._beside)
+            row = self._rows[id] = Row(changed, record.epoch)
+            row.begin()
+            since = now - LEAVES + BEGINS
+        row.targets = self._targets(id, engine)
+        if not row.targets:
+            row.cause = "no other machine can hold its copy"
+        for name in {*row.targets, *record.copies}:
+            row.places.setdefault(name, Place(since))
+            self._lines.setdefault(name, Line())
+        for name in row.places.keys() - {*row.targets, *record.copies}:
+            del row.places[name]
+        needed = any(it.ready and not it.sent for it in row.places.values())
+        if needed and not row.base:
+            row.begin()
 
     def _targets(self, id: str, engine: str) -> tuple[str, ...]:
         """One machine of two, two of three or more."""
         found, now = list[str](), boot_now()
         machines = self._owner.view.machines
         for name, seen in machines.items():
-            it = seen.record
-            away = it.lost or it.released or it.drained or self._away.get(name, 0.0) > now
+            it, line = seen.record, self._lines.get(name)
+            away = it.lost or it.released or it.drained or (line and line.away_until > now)
             if name != self._owner.name and it.address and engine in it.engines and not away:
                 found.append(name)
         return tuple(in_order(id, found)[: 1 if len(machines) < 3 else 2])
 
-    def _look(self, begun: float) -> None:
-        """In a thread: what changed in each session since the last look."""
+    def _look(self, begun: float, rows: list[Row]) -> list[Found]:
+        """In a thread: what changed in each session since the last look, bases last."""
         self._beside.look()
-        for id, row in self._rows.items():
-            if not row.targets:
-                row.cause = "no other machine can hold its copy"
+        found, size = list[Found](), 0
+        for row in sorted(rows, key=lambda it: it.base):
+            wanted = not row.base or (
+                size < MOST_READ and any(map(self._takes, row.places.items()))
+            )
+            if not wanted or begun < row.not_before:
+                found.append((row, None))
                 continue
             try:
                 change, row.cause = row.changed.look(), ""
             except (VaultError, OSError) as error:
-                row.cause = str(error)
+                row.cause, row.not_before = str(error), begun + AWAY
+                log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
                 continue
-            if change is None:
-                # All that was sent is as of this look.
-                row.whole_at |= {it: begun for it, n in row.has.items() if n == row.number}
-                continue
-            if sum(it.size for it in change.files.values()) > LARGEST:
-                row.cause, row.changed = f"it has more than {LARGEST >> 20} MiB", self._again(row)
-                continue
-            self._add(id, row, change)
+            sealed = None
+            if change is not None:
+                head = Sealed(row.changed.id, row.epoch, row.number + 1, row.base, row.name, b"")
+                sealed = seal(self._key, head, change)
+                size += len(sealed.content) * row.base
+            found.append((row, sealed))
+        return found
 
-    def _again(self, row: Row) -> Changed:
-        return Changed(self._root, row.changed.id, row.changed.engine, self._beside)
+    def _takes(self, place: tuple[str, Place]) -> bool:
+        return place[1].ready and not self._lines[place[0]].is_full()
 
-    def _add(self, id: InstanceId, row: Row, change: Change) -> None:
-        base = not row.sent and not row.has
-        row.number += 1
-        head = Sealed(id, row.epoch, row.number, base, row.name, b"")
-        row.sent.append(seal(self._key, head, change))
+    def _queue(self, row: Row, sealed: Sealed | None, begun: float) -> None:
+        """A change for each place that has the one before it; for the others, and where nothing
+        changed for some seconds, the question what they have."""
+        before = row.number
+        if sealed is not None:
+            row.number, row.base = sealed.number, False
+        head = Sealed(row.changed.id, row.epoch, row.number, False, row.name, b"")
+        for name, place in row.places.items():
+            line = self._lines[name]
+            fits = place.ready if sealed and sealed.base else place.sent == before > 0
+            if begun < line.not_before:
+                if sealed is not None:  # it misses this one
+                    place.ready, place.sent = False, 0
+            elif sealed is not None and fits:
+                place.sent, place.asked_at = row.number, begun
+                line.queue.append((sealed, row, row.changed.as_of))
+            elif begun - place.asked_at >= (ASKS if place.ready else AGAIN):
+                place.asked_at = begun
+                line.queue.append((head, row, row.changed.as_of))
 
-    async def _send(self, target: str, changes: list[Sealed], begun: float) -> None:
-        seen = self._owner.view.machines.get(target)
-        while changes and seen is not None:
-            size, batch = 0, list[Sealed]()
-            while changes and (not batch or size + len(changes[0].content) <= MOST_SENT):
-                size += len(changes[0].content)
-                batch.append(changes.pop(0))
+    async def _send(self, name: str, line: Line) -> None:
+        while line.queue:
+            size, batch = 0, list[tuple[Sealed, Row, float]]()
+            while line.queue and (not batch or size + len(line.queue[0][0].content) <= MOST_SENT):
+                size += len(line.queue[0][0].content)
+                batch.append(line.queue.pop(0))
+            begun = boot_now()
             try:
-                answers = await self.peers.send(seen.record.address, batch)
+                answers = await self.peers.send(self._address(name), name, [it[0] for it in batch])
             except WaError as error:
-                late = [self._rows[InstanceId(it.id)] for it in batch]
-                if any(row.whole_at.get(target, 0.0) < begun - LEAVES / 2 for row in late):
-                    self._is_away(target, str(error))
+                # Each may have been taken: the machine is asked.
+                for _, row, _ in (*batch, *line.queue):
+                    if (place := row.places.get(name)) is not None:
+                        place.ready, place.sent = False, 0
+                line.queue.clear()
+                line.failing_since = line.failing_since or begun
+                line.not_before = boot_now() + AGAIN
+                if line.not_before - line.failing_since > LEAVES / 2:
+                    self._is_away(name, str(error))
                 return
-            for sealed, answer in zip(batch, answers, strict=False):
-                self._answered(target, sealed, answer, begun)
+            line.failing_since = 0.0
+            for (sealed, row, as_of), answer in zip(batch, answers, strict=False):
+                self._answered(name, row, sealed, as_of, answer)
 
-    def _answered(self, target: str, sealed: Sealed, answer: Taken, begun: float) -> None:
-        row = self._rows.get(InstanceId(sealed.id))
-        if row is None or row.name != sealed.row or answer.code == "not_owner":
+    def _answered(self, name: str, row: Row, sealed: Sealed, as_of: float, answer: Taken) -> None:
+        """An answer counts for its own row alone."""
+        place = row.places.get(name)
+        if place is None or row.name != sealed.row:
             return
-        held = (answer.epoch, answer.number) == (row.epoch, sealed.number)
-        if not answer.code or (answer.code == "older" and held and row.has.get(target)):
-            row.has[target] = sealed.number
-            if sealed.number == row.number:
-                row.whole_at[target] = begun
-            oldest = min((row.has.get(it, 0) for it in row.targets), default=row.number)
-            row.sent = [it for it in row.sent if it.number > oldest]
-        elif answer.code in ("older", "needs_base"):
-            # Another row is there: this one begins again, above it.
-            epoch_is_mine = answer.epoch == row.epoch
-            number = max(row.number, answer.number if epoch_is_mine else 0)
-            again = Row(self._again(row), row.epoch, row.targets, number, whole_at=row.whole_at)
-            self._rows[InstanceId(sealed.id)] = again
-        else:
-            self._is_away(target, f"it cannot keep the copy of {sealed.id}: {answer.code}")
+        place.ready = answer.code in ("", "older", "needs_base")
+        if not answer.code:
+            place.has, place.whole_at = sealed.number, as_of
+            place.sent = place.sent or sealed.number  # it has what it did not answer
+            return
+        place.has = place.sent = 0
+        if place.ready:
+            row.number = max(row.number, answer.number * (answer.epoch == row.epoch))
+        elif answer.code in ("disk_full", "read_only"):
+            self._is_away(name, f"it has no room: {answer.code}")
+        elif answer.code != "not_owner":
+            log.warning("machine %s takes no copy: %s", name, answer.code, extra=about(sealed.id))
+            place.asked_at = boot_now() + AWAY
 
-    def _is_away(self, target: str, cause: str) -> None:
-        log.warning("machine %s gets no copies for %g s: %s", target, AWAY, cause)
-        self._away[target] = boot_now() + AWAY
+    def _is_away(self, name: str, cause: str) -> None:
+        line = self._lines[name]
+        if line.away_until < boot_now():
+            log.warning("machine %s gets no copies for %g s: %s", name, AWAY, cause)
+        line.away_until = boot_now() + AWAY
 
     async def _record(self, keeper: Keeper) -> None:
         """Machines that lack changes leave, and those that have all of them enter."""
-        now, due = boot_now(), dict[str, Session]()
+        oldest, due = boot_now() - LEAVES, dict[str, Session]()
         for id, row in self._rows.items():
-            record = self._owner.view.sessions[id].record
-            if record.epoch != row.epoch:
+            seen = self._owner.view.sessions.get(id)
+            if seen is None or seen.record.epoch != row.epoch or id in self._pushed:
                 continue
-            stay = {it for it in record.copies if row.whole_at.get(it, 0.0) > now - LEAVES}
-            enter = {it for it in row.targets if row.has.get(it) == row.number > 0}
-            copies = tuple(
-                sorted(enter | (stay - enter if len(enter) < len(row.targets) else set()))
-            )
-            if copies != record.copies:
-                due[id] = replace(record, copies=copies)
-        try:
-            for batch in _batches(due):
-                await keeper.change(batch)
-        except (TryLater, StoreAway) as error:
-            log.debug("copies are recorded with the next look: %s", error)
+            fresh = {it for it, place in row.places.items() if place.whole_at > oldest}
+            enter = {it for it in fresh & {*row.targets} if row.places[it].has == row.number > 0}
+            stay = [it for it in seen.record.copies if it in fresh]
+            if row.targets and enter.issuperset(row.targets):
+                stay = [it for it in stay if it in enter]
+            copies = (*stay, *sorted(enter - {*stay}))
+            if copies != seen.record.copies:
+                due[id] = replace(seen.record, copies=copies)
+        every = [*due.items()]
+        for at in range(0, len(every), BATCH):
+            batch = dict(every[at : at + BATCH])
+            try:
+                if not await keeper.change(batch):
+                    keeper.wake()
+            except TryLater as error:
+                log.debug("copies are not recorded now: %s", error)
+                for each in batch if len(batch) > 1 else ():  # one of them may be leaving
+                    try:
+                        await keeper.change({each: batch[each]})
+                    except TryLater:
+                        continue
 
     def _owner_of(self, id: str) -> str:
         seen = self._owner.view.sessions.get(id)
         return seen.record.machine if seen is not None and not seen.record.deleted else ""
 
+    def _address(self, name: str) -> str:
+        seen = self._owner.view.machines.get(name)
+        if seen is None:
+            raise TryLater(f"cannot reach machine {name}: it is not known")
+        return seen.record.address
+
     async def _forget(self) -> None:
         """Copies of sessions that are deleted, or are this machine's with their files here."""
-        sessions, mine = self._owner.view.sessions, self._owner.engines()
+        sessions, mine = self._owner.view.sessions, self._owner.engines().keys()
         for id in [*self.standby.rows]:
             gone = id in sessions and sessions[id].record.deleted
             if gone or id in mine:
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.forget, id)
 
-    # Moves and takeovers.
+    # Stops, moves and takeovers.
+
+    async def flush(self, *ids: InstanceId) -> None:
+        """Return when the targets of these sessions, or of all, have all as of now. The caller
+        limits the time; `run` need not run."""
+        asked = boot_now()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                rows = [it for id, it in self._rows.items() if not ids or id in ids]
+                each = ((row, row.places[name]) for row in rows for name in row.targets)
+                late = [it for it in each if not it[0].cause and it[1].whole_at < asked]
+                if not late:
+                    return
+                for row, place in late:
+                    self._beside.hurry(row.changed.id)
+                    place.asked_at *= place.asked_at >= asked
+                await self._tick(group)
+                await asyncio.sleep(TICK / 10)
 
     async def push(self, id: InstanceId, target: str) -> None:
         """All files of a session whose worker has ended, and the same bytes built there."""
-        seen, view = self._owner.view.machines[target], self._owner.view
-        address, record = seen.record.address, view.sessions[id].record
-        async with self._lock:
-            self._rows.pop(id, None)
+        row, address = self._rows.pop(id, None), self._address(target)
+        record = self._owner.view.sessions[id].record
+        self._pushed.add(id)
+        try:
             changed = Changed(self._root, id, record.engine, self._beside)
             await asyncio.to_thread(self._beside.look)
             change = await asyncio.to_thread(changed.look)
             if change is None:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
-            files = dict[str, bytearray]()
-            apply(files, change)
-            number = 0
+            number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
-                head = Sealed(id, record.epoch, number + 1, True, os.urandom(8).hex(), b"")
-                (answer,) = await self.peers.send(address, [seal(self._key, head, change)])
-                number = answer.number
+                number = max(number, answer.number) + 1000  # above what may still be on its way
+                head = Sealed(id, record.epoch, number, True, os.urandom(8).hex(), b"")
+                sealed = await asyncio.to_thread(seal, self._key, head, change)
+                (answer,) = await self.peers.send(address, target, [sealed])
                 if answer.code != "older":
                     break
-            there = await self.peers.newest(address, id, digest=True) if not answer.code else None
-            if there is None or there.digest != digest_of(files):
-                cause = answer.code or "its copy there is another one"
-                raise TryLater(f"cannot give {id} to machine {target}: {cause}")
+            if answer.code:
+                raise TryLater(f"cannot give {id} to machine {target}: {answer.code}")
+            files = dict[str, bytearray]()
+            apply(files, change)
+            there = await self.peers.newest(address, target, id, digest=True)
+            if there != Whole(record.epoch, number, await asyncio.to_thread(digest_of, files)):
+                raise TryLater(f"cannot give {id} to machine {target}: its copy is another one")
+        finally:
+            self._pushed.discard(id)
 
-    async def fetch_newer(self, id: InstanceId, names: Iterable[str]) -> None:
+    async def fetch_newer(self, id: InstanceId, names: Iterable[str], within: float = 2.0) -> None:
         """From other machines with a copy, those that answer in time."""
-        asked = (self._fetch(id, name) for name in names if name != self._owner.name)
+        asked = (self._fetch(id, name, within) for name in names if name != self._owner.name)
         await asyncio.gather(*asked)
 
-    async def _fetch(self, id: InstanceId, name: str) -> None:
-        address = self._owner.view.machines[name].record.address
+    async def _fetch(self, id: InstanceId, name: str, within: float) -> None:
         try:
-            async with asyncio.timeout(2.0):
-                there = await self.peers.newest(address, id)
-                if (there.epoch, there.number) <= (self.standby.newest(id) or (0, 0)):
-                    return
-                changes = await self.peers.whole(address, id)
-            async with self.peers.lock(id):
-                for sealed in changes:
-                    if (sealed.epoch, sealed.number) > (self.standby.newest(id) or (0, 0)):
-                        await asyncio.to_thread(self.standby.take, sealed)
+            address = self._address(name)
+            async with asyncio.timeout(within):
+                there = await self.peers.newest(address, name, id)
+            if (there.epoch, there.number) > (self.standby.newest(id) or (0, 0)):
+                changes = await self.peers.whole(address, name, id)
+                async with self.peers.lock(id):
+                    await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
             log.info("no newer copy from machine %s: %s", name, error, extra=about(id))
 
     async def build(self, id: InstanceId) -> dict[str, bytearray]:
         async with self.peers.lock(id):
             return await asyncio.to_thread(self.standby.build, id)
-
-
-def _batches(due: Mapping[str, Session]) -> Iterable[dict[str, Session]]:
-    every = [*due.items()]
-    return (dict(every[at : at + BATCH]) for at in range(0, len(every), BATCH))

@@ -6,7 +6,7 @@ on the disk, and survives a kill at any point; the torn end of a cut write goes.
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
@@ -47,6 +47,9 @@ class Standby:
     def take(self, sealed: Sealed) -> None:
         """When this returns it is on the disk. Refused: `needs_base`, or `older` than `newest`;
         VaultError where it cannot be used, or there is no room."""
+        if not sealed.content:
+            self._confirm(sealed)
+            return
         id, change = unseal(self._key, sealed)
         known = self.newest(id)
         if known is not None and (sealed.epoch, sealed.number) <= known:
@@ -62,6 +65,13 @@ class Standby:
         if len(self.rows[id]) > FOLD_AT:
             self._fold(id)
 
+    def _confirm(self, sealed: Sealed) -> None:
+        """The question if this change is the newest here."""
+        rows = self.rows.get(sealed.id)
+        if not rows or msgspec.structs.replace(rows[-1], base=False) != sealed:
+            cause = "another one is here, or none"
+            raise Refused(f"cannot confirm a copy of {sealed.id!r:.80}: {cause}", code="needs_base")
+
     def build(self, id: InstanceId) -> dict[str, bytearray]:
         """The session's files as of `newest`. VaultError where one is missing or wrong."""
         files = dict[str, bytearray]()
@@ -75,6 +85,19 @@ class Standby:
             apply(files, unseal(self._key, sealed)[1])
         return files
 
+    def replace(self, id: InstanceId, changes: Sequence[Sealed]) -> None:
+        """By all that another machine has, if that is newer. What is here stays until then."""
+        files, last = dict[str, bytearray](), changes[0] if changes else None
+        for sealed in changes:
+            its, change = unseal(self._key, sealed)
+            if its != id or last is None or not (sealed.base or _follows(last, sealed)):
+                raise damaged("its parts do not follow each other")
+            apply(files, change)
+            last = sealed
+        if last is not None and (last.epoch, last.number) > (self.newest(id) or (0, 0)):
+            base = msgspec.structs.replace(last, base=True)
+            self._write(id, seal(self._key, base, whole(files)))
+
     def forget(self, id: str) -> None:
         """It is of no use any more."""
         self.rows.pop(id, None)
@@ -83,7 +106,7 @@ class Standby:
             (self._root / id).rmdir()
 
     def whole(self, id: InstanceId) -> list[Sealed]:
-        """All of it, for another machine that takes each."""
+        """All of it, as another machine takes it."""
         return list(self._read(id))
 
     def _fold(self, id: InstanceId) -> None:
@@ -112,12 +135,12 @@ class Standby:
                         rest = rest[os.write(fd, rest) :]
                     os.fdatasync(fd)
                 except OSError:
-                    del self.rows[id]  # what the disk has is not known: a base comes next
                     os.ftruncate(fd, size)
                     raise
             finally:
                 os.close(fd)
         except OSError as error:
+            del self.rows[id]  # what the disk has is not known: a base comes next
             raise explain("write", path, error) from error
 
     def _read(self, id: str) -> Iterator[Sealed]:

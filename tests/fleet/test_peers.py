@@ -1,0 +1,112 @@
+"""The line between machines: who asks, and who answers, is as a certificate of the fleet says."""
+
+import asyncio
+import os
+import ssl
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from agent.core.model import InstanceId
+from agent.errors import ConfigError, Refused, TryLater
+from agent.fleet import plan
+from agent.fleet.copies.change import Change, File, Sealed, seal
+from agent.fleet.copies.standby import Standby
+from agent.fleet.key import FleetKey
+from agent.fleet.peers import Peers, Taken
+from tests.conftest import Eventually
+from tests.ports import free_port
+
+ID = InstanceId("shop")
+
+
+class Machine:
+    def __init__(self, root: Path, name: str, host: str) -> None:
+        self.name, self.folder = name, root / name
+        self.folder.mkdir(exist_ok=True)
+        if not (key := root / "fleet.key").exists():
+            FleetKey.make(key)
+        self.key, self.address = FleetKey.read(key), f"{host}:{free_port()}"
+        self.standby = Standby(self.folder / "standby", self.key)
+        self.peers = Peers(self.folder, name, self.address, self.standby, {ID: "a"}.get)
+
+    def change(self, number: int) -> Sealed:
+        head = Sealed(ID, 1, number, True, "", b"")
+        return seal(self.key, head, Change({"session/a": File(1, {0: b"x"})}))
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
+    """With certificates."""
+    net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
+    addresses = {name: f"{net}.{at}" for at, name in enumerate("abc", 1)}
+    plan.plan("shops", addresses, tmp_path)
+    for name in addresses:
+        (tmp_path / name).mkdir()
+        with tarfile.open(tmp_path / f"plan-{name}.tar") as archive:
+            for it in ("ca.pem", "machine.pem", "machine.key"):
+                (tmp_path / name / it).write_bytes(archive.extractfile(it).read())
+    yield {name: Machine(tmp_path, name, address) for name, address in addresses.items()}
+
+
+async def test_a_machine_is_who_its_certificate_says(
+    machines: dict[str, Machine], eventually: Eventually
+) -> None:
+    a, b, c = machines.values()
+    serving = asyncio.create_task(b.peers.run())
+
+    async def answers() -> bool:
+        try:
+            return bool(await a.peers.send(b.address, "b", []) == [])
+        except TryLater:
+            return False
+
+    await eventually(answers)
+    assert await a.peers.send(b.address, "b", [a.change(1)]) == [Taken("", 1, 1)]
+    # It does not own the session, whatever its header says.
+    c.peers._name = "a"
+    assert await c.peers.send(b.address, "b", [c.change(2)]) == [Taken("not_owner", 1, 1)]
+    assert (await c.peers.newest(b.address, "b", ID)).number == 1
+    with pytest.raises(Refused, match="no copy"):
+        await a.peers.newest(b.address, "b", InstanceId("other"))
+    # It is not the machine that it answers for.
+    with pytest.raises(TryLater, match="certificate"):
+        await a.peers.send(b.address, "c", [a.change(2)])
+    stranger = ssl.create_default_context(cafile=a.folder / "ca.pem")
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get(f"https://{b.address}/copies/{ID}", ssl=stranger)
+    assert b.standby.newest(ID) == (1, 1)
+    serving.cancel()
+    for it in machines.values():
+        await it.peers.close()
+
+
+async def test_without_certificates_it_serves_this_machine_alone(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    with pytest.raises(ConfigError, match="only loopback"):
+        await Machine(tmp_path, "far", "10.9.8.7").peers.run()
+    a, b = (Machine(tmp_path, name, "127.0.0.1") for name in "ab")
+    serving = asyncio.create_task(b.peers.run())
+    async with aiohttp.ClientSession() as session:
+
+        async def status(path: str, body: bytes | None = None) -> int:
+            url, how = f"http://{b.address}/copies{path}", "GET" if body is None else "POST"
+            try:
+                async with session.request(how, url, data=body) as reply:
+                    return reply.status
+            except aiohttp.ClientError:
+                return 0
+
+        await eventually(lambda: status("/shop"), 404)
+        await a.peers.send(b.address, "b", [a.change(1)])
+        for path in ("/..%2fshop", "/%2e%2e", "/shop%00", "/shop/whole/a", f"/{'a' * 999}/whole"):
+            assert await status(path) == 404
+        assert await status("", b"\xc1") == 400
+        assert [await status(it) for it in ("/shop", "/shop/whole", "/shop?digest=1")] == [200] * 3
+    serving.cancel()
+    await a.peers.close()

@@ -1,0 +1,382 @@
+"""Copies between machines of a fleet over a line with faults: no machine of a session's `copies`
+lacks more than may be lacking. Virtual time, real HTTP, real files."""
+
+import asyncio
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clock import boot_now
+from agent.core.model import Instance, InstanceId
+from agent.errors import TryLater, VaultError
+from agent.fleet.copies.change import LARGEST, Sealed
+from agent.fleet.copies.sender import AWAY, OLDEST, Copies
+from agent.fleet.copies.standby import Standby
+from agent.fleet.key import FleetKey
+from agent.fleet.peers import Taken
+from agent.fleet.records import Machine, Session
+from agent.fleet.store import StoreAway
+from agent.fleet.taking import Seen, View
+from agent.vault.identity import create
+from tests.clocks import stopped
+from tests.ports import free_port
+from tests.world.virtual import PatientLoop, virtual_time
+
+ID = InstanceId("shop")
+SOON = 8.0
+"""Seconds in which machines are in sync: asked, a base, a record; or a change of them."""
+
+
+class Host:
+    """A machine; `Owner` and `Keeper` of its copies. All share one view."""
+
+    halted, until = False, 1e9
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.world, self.name, self.view, self.keeper = world, name, world.view, self
+        self.state = world.root / name
+        self.root = self.state / "sessions"
+        self.root.mkdir(parents=True)
+        self.address = f"127.0.0.1:{free_port()}"
+        self.view.machines[name] = Seen(Machine(address=self.address, engines=("sandbox",)), 1, 0)
+        self.etcd_away = self.cut = self.full = False
+        self.lossy = 0.0
+        self.late = list[tuple[str, str, Sequence[Sealed]]]()
+        self.tasks = list[asyncio.Task[None]]()
+        self.start()
+
+    def start(self) -> None:
+        self.copies = Copies(self.state, self.root, self.world.key, self, self.address)
+        self._send, self.copies.peers.send = self.copies.peers.send, self.send
+        self._take, self.copies.standby.take = self.copies.standby.take, self.take
+        self.tasks = [
+            asyncio.create_task(self.copies.run()),
+            asyncio.create_task(self.copies.peers.run()),
+        ]
+
+    async def kill(self) -> None:
+        """Its agent."""
+        for task in self.tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError), result
+        await self.copies.peers.close()
+
+    def wipe(self) -> None:
+        shutil.rmtree(self.state / "fleet/standby")
+        self.world.wiped.add(self.name)
+
+    async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
+        draw, target = self.world.draw, self.world.hosts[name]
+        if self.cut or target.cut:
+            await asyncio.sleep(5)
+            raise TryLater("cut off")
+        if draw.random() >= self.lossy:
+            return await self._send(address, name, changes)
+        self.late.append((address, name, list(changes)))
+        if draw.random() < 0.5:
+            await self._send(*self.late[-1])
+        raise TryLater("no answer")
+
+    async def deliver_late(self) -> None:
+        """One of the requests that were given up, perhaps for the second time."""
+        if self.late:
+            with suppress(TryLater):
+                await self._send(*self.late.pop(self.world.draw.randrange(len(self.late))))
+
+    def take(self, sealed: Sealed) -> None:
+        if self.full and sealed.content:
+            raise VaultError("cannot write", code="disk_full")
+        self._take(sealed)
+
+    # What the copies ask of their machine and its keeper.
+
+    def engines(self) -> dict[InstanceId, str]:
+        return {InstanceId(id): it.engine for id, it in self.view.owned(self.name).items()}
+
+    def copied(self, engine: str) -> bool:
+        return engine == "sandbox"
+
+    def wake(self) -> None: ...
+
+    async def change(self, records: dict[str, Session]) -> bool:
+        if self.etcd_away:
+            await asyncio.sleep(1)
+            raise StoreAway("away")
+        for id, it in records.items():
+            assert it.machine == self.view.sessions[id].record.machine == self.name
+            self.world.check(it)
+            self.view.sessions[id] = Seen(it, self.view.sessions[id].revision + 1, 0)
+        return True
+
+
+class World:
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.draw, self.view = root, random.Random(seed), View()
+        self.key = FleetKey.make(root / "fleet.key")
+        self.hosts = {name: Host(self, name) for name in "abc"}
+        self.wiped = set[str]()
+        """Machines whose disk has lost the copy: their owner hears of it with the next question."""
+        self.back = 0.0
+        """Time at which the owner could write to etcd again."""
+        self.written: list[tuple[float, int]] = []
+        """Time of each write of the session, oldest first, and what it wrote."""
+        create(self.hosts["a"].root, Instance(ID, "sandbox", True))
+        self.folder = self.hosts["a"].root / ID / "session"
+        self.own(Session("a", 1, "sandbox"))
+        self.write()
+
+    def own(self, record: Session) -> None:
+        self.view.sessions[ID] = Seen(record, 1, 0)
+
+    @property
+    def record(self) -> Session:
+        return self.view.sessions[ID].record
+
+    def write(self) -> None:
+        n = len(self.written)
+        (self.folder / "new").write_bytes(b"%d" % n)
+        (self.folder / "new").replace(self.folder / "n")
+        (self.folder / f"file{n % 7}").write_bytes(self.draw.randbytes(200))
+        self.written.append((boot_now(), n))
+
+    def lacks(self, name: str) -> float:
+        """Seconds for which this machine's copy lacked a change while the owner had its lease."""
+        try:
+            has = int(
+                Standby(self.hosts[name].state / "fleet/standby", self.key).build(ID)["session/n"]
+            )
+        except (VaultError, KeyError):
+            has = -1
+        missing = [at for at, n in self.written if n > has]
+        return min(boot_now(), self.hosts["a"].until) - missing[0] if missing else 0.0
+
+    def check(self, record: Session) -> None:
+        """Oracle. An owner that cannot write to etcd ends with its lease."""
+        away = self.hosts["a"].etcd_away or boot_now() < self.back + 1
+        self.wiped = {it for it in self.wiped if it in record.copies and self.lacks(it)}
+        for name in {*record.copies} - self.wiped:
+            assert self.lacks(name) < OLDEST + 20 * away, (boot_now(), name, record)
+
+    async def until(self, holds: Callable[[], object], within: float = SOON) -> None:
+        end = boot_now() + within
+        while not holds():
+            assert boot_now() < end, (self.record, self.hosts["a"].copies._rows)
+            await self.sleep(0.1)
+
+    async def sleep(self, seconds: float) -> None:
+        end = boot_now() + seconds
+        while boot_now() < end:
+            self.check(self.record)
+            await asyncio.sleep(0.1)
+
+    def in_sync(self, names: str = "bc") -> Callable[[], bool]:
+        return lambda: {*self.record.copies} == {*names} and not any(map(self.lacks, names))
+
+
+def play(story: Callable[[World], Coroutine[Any, Any, None]], seed: int = 0) -> None:
+    async def whole(root: Path) -> None:
+        world = World(root, seed)
+        try:
+            await story(world)
+        finally:
+            for host in world.hosts.values():
+                await host.kill()
+
+    with tempfile.TemporaryDirectory() as root, virtual_time(seed):
+        stopped().most = 3600.0
+        with asyncio.Runner(loop_factory=PatientLoop) as runner:
+            runner.run(whole(Path(root)))
+
+
+def test_copies_are_in_sync_and_stay_so() -> None:
+    async def story(world: World) -> None:
+        await world.until(world.in_sync())
+        for _ in range(20):
+            world.write()
+            await world.sleep(world.draw.choice((0.2, 1, 3)))
+            await world.until(lambda: not any(map(world.lacks, "bc")), within=1)
+        assert {*world.record.copies} == {*"bc"}
+
+    play(story)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_machine_of_the_record_never_lacks_much(seed: int) -> None:
+    async def story(world: World) -> None:
+        draw, a = world.draw, world.hosts["a"]
+        for _ in range(60):
+            match draw.randrange(9):
+                case 0:
+                    a.lossy = draw.choice((0.0, 0.0, 0.3, 1.0))
+                case 1:
+                    it = world.hosts[draw.choice("abc")]
+                    it.cut = not it.cut
+                case 2:
+                    world.back = boot_now() if a.etcd_away else world.back
+                    a.etcd_away = draw.random() < 0.3
+                case 3:
+                    it = world.hosts[draw.choice("bc" if a.etcd_away else "abc")]
+                    await it.kill()
+                    if draw.random() < 0.3:
+                        it.wipe()
+                    it.start()
+                case 4:
+                    world.hosts[draw.choice("bc")].full ^= True
+                case 5 | 6:
+                    await a.deliver_late()
+                case _ if boot_now() < a.until:
+                    world.write()
+            a.until = 1e9 if not a.etcd_away else min(a.until, boot_now() + 16)
+            await world.sleep(draw.expovariate(0.5))
+        world.back = boot_now()
+        a.lossy, a.etcd_away, a.until = 0.0, False, 1e9
+        for it in world.hosts.values():
+            it.cut = it.full = False
+        world.write()
+        await world.until(world.in_sync(), within=AWAY + 3 * SOON)
+
+    play(story, seed)
+
+
+def test_a_machine_without_room_gives_its_place_to_the_next() -> None:
+    async def story(world: World) -> None:
+        world.hosts["b"].full = True
+        c = world.view.machines.pop("c")
+        await world.sleep(SOON)
+        assert not world.record.copies
+        world.view.machines["c"] = c
+        await world.until(world.in_sync("c"))
+        world.hosts["b"].full = False
+        await world.until(world.in_sync("bc"), within=AWAY + SOON)
+
+    play(story)
+
+
+def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes() -> None:
+    async def story(world: World) -> None:
+        await world.until(world.in_sync())
+        await world.sleep(3)
+        b = world.hosts["b"]
+        await b.kill()
+        b.wipe()
+        b.start()
+        await world.until(world.in_sync())
+
+    play(story)
+
+
+def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease_and_no_longer() -> None:
+    async def story(world: World) -> None:
+        a = world.hosts["a"]
+        await world.until(world.in_sync())
+        a.etcd_away, a.until = True, boot_now() + 10
+        await world.sleep(5)
+        world.write()
+        await world.until(lambda: not any(map(world.lacks, "bc")), within=2)
+        await world.sleep(6)
+        world.write()
+        await world.sleep(5)
+        assert all(map(world.lacks, "bc"))
+        # It took over: what the old owner says does not count any more.
+        world.own(Session("b", 2, "sandbox"))
+        a.until = 1e9
+        old = Sealed(ID, 1, 10**6, True, "x", b"?")
+        assert [
+            it.code for it in await a.copies.peers.send(world.hosts["c"].address, "c", [old])
+        ] == ["not_owner"]
+
+    play(story)
+
+
+def test_a_flush_waits_for_the_machines_with_copies() -> None:
+    async def story(world: World) -> None:
+        a = world.hosts["a"]
+        await world.until(world.in_sync())
+        for _ in range(3):
+            world.write()
+            await a.copies.flush(ID)
+            assert not any(map(world.lacks, "bc"))
+        a.tasks[0].cancel()
+        world.write()
+        await a.copies.flush()
+        assert not any(map(world.lacks, "bc"))
+        a.cut = True
+        world.write()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await a.copies.flush(ID)
+
+    play(story)
+
+
+def test_a_push_ends_with_the_same_bytes_there_or_an_error() -> None:
+    async def story(world: World) -> None:
+        a = world.hosts["a"]
+        await world.until(world.in_sync())
+        for name in "bcbc":
+            world.write()
+            await a.copies.push(ID, name)
+            assert not world.lacks(name)
+            await world.sleep(world.draw.random())
+        # What was still on its way does not come in its place.
+        a.lossy = 1.0
+        world.write()
+        await world.sleep(2)
+        a.lossy = 0.0
+        world.write()
+        await a.copies.push(ID, "b")
+        assert any(it.content for _, _, changes in a.late for it in changes)
+        while a.late:
+            await a.deliver_late()
+        assert not world.lacks("b")
+        a.lossy = 1.0
+        with pytest.raises(TryLater):
+            await a.copies.push(ID, "b")
+        a.lossy = 0.0
+        await world.until(world.in_sync())
+        world.hosts["b"].full = True
+        with pytest.raises(TryLater, match="disk_full"):
+            await a.copies.push(ID, "b")
+
+    play(story)
+
+
+def test_a_session_that_is_too_large_keeps_no_other_from_its_copies() -> None:
+    async def story(world: World) -> None:
+        a, other = world.hosts["a"], InstanceId("other")
+        create(a.root, Instance(other, "sandbox", True))
+        world.view.sessions[other] = Seen(Session("a", 1, "sandbox"), 1, 0)
+        with (a.root / other / "session/large").open("wb") as file:
+            file.truncate(LARGEST + 1)
+        await world.until(world.in_sync())
+        assert not world.view.sessions[other].record.copies
+        assert "more than" in a.copies.causes[other]
+        (a.root / other / "session/large").unlink()
+        await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
+        assert not a.copies.causes
+
+    play(story)
+
+
+def test_a_taker_gets_the_newer_copy_of_another_machine() -> None:
+    async def story(world: World) -> None:
+        a, b = world.hosts["a"], world.hosts["b"]
+        await world.until(world.in_sync())
+        b.cut = True
+        world.write()
+        await world.until(world.in_sync("c"), within=20)
+        await a.kill()
+        a.tasks, b.cut = [], False
+        assert world.lacks("b") and not world.lacks("c")
+        await b.copies.fetch_newer(ID, ["b", "c", "not known"])
+        assert not world.lacks("b")
+        assert b.copies.standby.newest(ID) == world.hosts["c"].copies.standby.newest(ID)
+
+    play(story)
