@@ -46,6 +46,8 @@ class Host:
         self.address = f"127.0.0.1:{free_port()}"
         self.view.machines[name] = Seen(Machine(address=self.address, engines=("sandbox",)), 1, 0)
         self.etcd_away = self.cut = self.full = False
+        self.silent: float | None = None
+        """Seconds after which a request to it fails; None: it answers."""
         self.lossy = 0.0
         self.late = list[tuple[str, str, Sequence[Sealed]]]()
         self.tasks = list[asyncio.Task[None]]()
@@ -74,8 +76,8 @@ class Host:
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
         draw, target = self.world.draw, self.world.hosts[name]
-        if self.cut or target.cut:
-            await asyncio.sleep(5)
+        if self.cut or target.cut or target.silent is not None:
+            await asyncio.sleep(5 if target.silent is None else target.silent)
             raise TryLater("cut off")
         if draw.random() >= self.lossy:
             return await self._send(address, name, changes)
@@ -243,6 +245,23 @@ def test_a_machine_of_the_record_never_lacks_much(seed: int) -> None:
         await world.until(world.in_sync(), within=AWAY + 3 * SOON)
 
     play(story, seed)
+
+
+@pytest.mark.parametrize("after", [0.0, 60.0])
+def test_a_machine_that_answers_nothing_leaves_in_time_and_holds_up_no_other(after: float) -> None:
+    async def story(world: World) -> None:
+        await world.until(world.in_sync())
+        world.hosts["b"].silent = after
+        for _ in range(30):
+            world.write()
+            await world.sleep(1)
+            assert world.lacks("c") <= 1
+            assert "c" in world.record.copies
+        assert world.record.copies == ("c",)
+        world.hosts["b"].silent = None
+        await world.until(world.in_sync(), within=60 + AWAY + SOON)
+
+    play(story)
 
 
 def test_a_machine_without_room_gives_its_place_to_the_next() -> None:
