@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
-from agent.clock import boot_now
+from agent.clock import boot_now, until_next
 from agent.core import memory, reconnect
 from agent.core.admission import ASK_AGAIN, Queues
 from agent.core.incidents import Incident, IncidentPolicy, common_code, find_incident, is_shared
@@ -67,7 +67,7 @@ class Incidents:
         while True:
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            await asyncio.sleep(1.0 if self.active else 5.0)
+            await asyncio.sleep(until_next(1.0 if self.active else 5.0))
 
     def give_turn(self, incident: Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
