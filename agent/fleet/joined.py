@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -38,6 +39,8 @@ AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
 FLUSHES = 5.0
 """Seconds at an ordered stop for the last changes to reach the machines with copies."""
+MOVES_AGAIN = 300.0
+"""Seconds between two tries to move a session from a machine that is drained."""
 DRAINED = "drained"
 """File of an order that lasts."""
 KERNEL = 2.0
@@ -282,13 +285,17 @@ class Joined(Running):
         return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
 
     async def keep_drained(self) -> None:
-        """Give sessions away, one after the other, while an operator's order says so."""
+        """Give sessions away, one after the other, while an operator's order says so. One that
+        cannot be moved was ended for the try: the next try of it is later."""
+        tried = dict[str, float]()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if not self.drained or self.problem or self._registry.stopping:
                 continue
             for id in sorted(self.view.owned(self.name).keys() & self._orders.keys()):
-                if self.drained and (target := self.view.place_for(id)):
+                due = boot_now() >= tried.get(id, 0.0)
+                if self.drained and due and (target := self.view.place_for(id)):
+                    tried[id] = boot_now() + MOVES_AGAIN
                     with going_on(f"{id} stays on this machine"):
                         await self.move(id, target)
 
@@ -408,6 +415,8 @@ class Joined(Running):
         cause = "this member of etcd is missing: the next loss may stop the fleet"
         rows = [{"machine": name, "id": "", "cause": cause} for name in missing]
         notes = await asyncio.to_thread(lambda: [*operator.note(self._folder, self.view)])
+        whys = Counter(self.copies.causes.values() if self.copies else ())
+        notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
         return rows, notes
 
     def _reached(self) -> Etcd:
@@ -425,7 +434,7 @@ class Joined(Running):
                 **{"name": name, "address": seen.record.address, "version": seen.record.version},
                 **{"used": seen.record.used, "capacity": seen.record.capacity},
                 "owned": len(view.owned(name)),
-                "state": "lost" if seen.record.lost else "up",
+                "state": _state(seen.record),
                 "renewed_seconds": round(now - seen.since, 1),
             }
             for name, seen in sorted(view.machines.items())
@@ -469,3 +478,7 @@ class Joined(Running):
                 yield {"machine": its.machine, "id": id, "cause": cause}
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
             yield {"machine": self.name, "id": id, "cause": "it has no record in the fleet yet"}
+
+
+def _state(machine: records.Machine) -> str:
+    return "lost" if machine.lost else "drained" if machine.drained else "up"

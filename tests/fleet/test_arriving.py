@@ -146,6 +146,10 @@ async def test_a_machine_takes_over_and_gives_back(
         assert ((await of()).machine, (await of()).epoch) == ("a", 3)
         await eventually(lambda: ids(b), [])
         await eventually(fleet_is_well(b))
+        # Its machine is to be empty.
+        assert (await cli(a, "fleet", "drain"))[0] == 0
+        await eventually(lambda: is_up(b, account))
+        assert " drained " in (await cli(b, "fleet", "status"))[1]
 
 
 async def is_up(agent: RunningAgent, account: str) -> bool:

@@ -161,7 +161,9 @@ class World:
 
     def check(self, record: Session) -> None:
         """Oracle. An owner that cannot write to etcd ends with its lease."""
-        away = self.hosts["a"].etcd_away or boot_now() < self.back + 1
+        away = self.hosts["a"].etcd_away
+        if not away and boot_now() < self.back + 1:
+            return  # it ran nothing meanwhile
         self.wiped = {it for it in self.wiped if it in record.copies and self.lacks(it)}
         for name in {*record.copies} - self.wiped:
             assert self.lacks(name) < OLDEST + 20 * away, (boot_now(), name, record)
@@ -195,18 +197,6 @@ def play(story: Callable[[World], Coroutine[Any, Any, None]], seed: int = 0) -> 
         stopped().most = 3600.0
         with asyncio.Runner(loop_factory=PatientLoop) as runner:
             runner.run(whole(Path(root)))
-
-
-def test_copies_are_in_sync_and_stay_so() -> None:
-    async def story(world: World) -> None:
-        await world.until(world.in_sync())
-        for _ in range(20):
-            world.write()
-            await world.sleep(world.draw.choice((0.2, 1, 3)))
-            await world.until(lambda: not any(map(world.lacks, "bc")), within=1)
-        assert {*world.record.copies} == {*"bc"}
-
-    play(story)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -264,20 +254,6 @@ def test_a_machine_that_answers_nothing_leaves_in_time_and_holds_up_no_other(aft
     play(story)
 
 
-def test_a_machine_without_room_gives_its_place_to_the_next() -> None:
-    async def story(world: World) -> None:
-        world.hosts["b"].full = True
-        c = world.view.machines.pop("c")
-        await world.sleep(SOON)
-        assert not world.record.copies
-        world.view.machines["c"] = c
-        await world.until(world.in_sync("c"))
-        world.hosts["b"].full = False
-        await world.until(world.in_sync("bc"), within=AWAY + SOON)
-
-    play(story)
-
-
 def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes() -> None:
     async def story(world: World) -> None:
         await world.until(world.in_sync())
@@ -322,8 +298,18 @@ def test_a_flush_waits_for_the_machines_with_copies() -> None:
             world.write()
             await a.copies.flush(ID)
             assert not any(map(world.lacks, "bc"))
-        a.tasks[0].cancel()
+        # Its run ends in the middle of a look, as at a stop.
+        look = a.copies._look
+
+        def cancelled(*given: Any) -> Any:
+            a.tasks[0].cancel()
+            a.copies._look = look
+            return look(*given)
+
+        a.copies._look = cancelled
         world.write()
+        await asyncio.sleep(2)
+        assert all(map(world.lacks, "bc"))
         await a.copies.flush()
         assert not any(map(world.lacks, "bc"))
         a.cut = True
@@ -345,6 +331,7 @@ def test_a_push_ends_with_the_same_bytes_there_or_an_error() -> None:
             assert not world.lacks(name)
             await world.sleep(world.draw.random())
         # What was still on its way does not come in its place.
+        await world.until(world.in_sync())
         a.lossy = 1.0
         world.write()
         await world.sleep(2)

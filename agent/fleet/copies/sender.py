@@ -49,6 +49,10 @@ MOST_READ = 16 << 20
 """Bytes of the bases that are made in one tick, or wait for one machine."""
 
 
+JUMP = 1000
+"""Changes of an agent before this one, or of a row that ended, that may still be on their way."""
+
+
 class Owner(Protocol):
     """The machine whose sessions are copied."""
 
@@ -135,6 +139,7 @@ class Copies:
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
         self._lock = asyncio.Lock()
+        self._looking: asyncio.Future[list[Found]] | None = None
 
     @property
     def causes(self) -> dict[str, str]:
@@ -161,7 +166,12 @@ class Copies:
             del self._rows[id]
         for id in engines.keys() - self._pushed:
             self._line_up(id, engines[id], begun)
-        for row, sealed in await asyncio.to_thread(self._look, begun, [*self._rows.values()]):
+        if self._looking is None:
+            work = asyncio.to_thread(self._look, begun, [*self._rows.values()])
+            self._looking = asyncio.ensure_future(work)
+        found = await asyncio.shield(self._looking)  # if cancelled, the next tick has what it found
+        self._looking = None
+        for row, sealed in found:
             self._queue(row, sealed, begun)
         for name, line in self._lines.items():
             if line.queue and (line.sending is None or line.sending.done()):
@@ -232,6 +242,8 @@ class Copies:
         """A change for each place that has the one before it; for the others, and where nothing
         changed for some seconds, the question what they have."""
         before = row.number
+        if sealed is not None and sealed.row != row.name:
+            return
         if sealed is not None:
             row.number, row.base = sealed.number, False
         head = Sealed(row.changed.id, row.epoch, row.number, False, row.name, b"")
@@ -284,7 +296,8 @@ class Copies:
             return
         place.has = place.sent = 0
         if place.ready:
-            row.number = max(row.number, answer.number * (answer.epoch == row.epoch))
+            if answer.epoch == row.epoch and answer.number >= row.number:
+                row.number = answer.number + JUMP
         elif answer.code in ("disk_full", "read_only"):
             self._is_away(name, f"it has no room: {answer.code}")
         elif answer.code != "not_owner":
@@ -377,7 +390,7 @@ class Copies:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
             number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
-                number = max(number, answer.number) + 1000  # above what may still be on its way
+                number = max(number, answer.number) + JUMP
                 head = Sealed(id, record.epoch, number, True, os.urandom(8).hex(), b"")
                 sealed = await asyncio.to_thread(seal, self._key, head, change)
                 (answer,) = await self.peers.send(address, target, [sealed])

@@ -1,0 +1,217 @@
+"""scripts/trial fleet-agents [--minutes N] [--sessions N] [--seed S]
+
+Three real agents with sandbox sessions and three members of etcd, while contacts get messages.
+Agents, machines and workers are killed, frozen and stopped, sessions are moved. Ends with 1 if two
+machines ran workers of one session at a time, if one is not back with its pairing after the faults
+ended, or if a message came twice. A message that was accepted within a second before its machine
+died may be lost: their number is printed.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from pathlib import Path
+
+import aiohttp
+
+from agent.errors import WaError
+from agent.fleet.key import FleetKey
+from agent.fleet.records import Session, decoded, encoded, named
+from agent.fleet.store import Get, Put
+from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
+from tests.fleet.members import Members, members
+from tests.fleet.test_agents import FLEET, KEYS, in_fleet, store_of
+from tests.ports import free_port
+from tests.waiting import alive
+
+BACK_WITHIN = 90.0
+HEARD_WITHIN = 15.0
+KINDS = (
+    *("agent", "agent", "machine", "frozen", "frozen agent"),
+    *("move", "move", "stop", "worker"),
+)
+
+
+class Trial:
+    def __init__(self, root: Path, etcd: Members, sessions: int, seed: int) -> None:
+        self.draw, self.done = random.Random(seed), Counter[str]()
+        self.ids = [f"s{n}" for n in range(sessions)]
+        self.accounts, self.sent = dict[str, str](), list[str]()
+        self.wrong, self.away = set[str](), set[str]()
+        self.agents = {name: self._agent(root, etcd, name) for name in "abc"}
+        FleetKey.make(root / "fleet.key")
+        for agent in self.agents.values():
+            (agent.state / "fleet").mkdir(parents=True)
+            shutil.copy(root / "fleet.key", agent.state / "fleet")
+
+    def _agent(self, root: Path, etcd: Members, name: str) -> RunningAgent:
+        config = root / f"{name}.toml"
+        config.write_text(SETTINGS)
+        agent = RunningAgent(root / name, config)
+        agent.log = GrowingLog(root / f"{name}.log")
+        in_fleet(agent, etcd, name, f"127.0.0.1:{free_port()}")
+        return agent
+
+    async def play(self, etcd: Members, seconds: float) -> None:
+        async with store_of(etcd) as self.store:
+            await self.store.commit([], [Put(KEYS.common, encoded(FLEET))])
+            for n, agent in enumerate(self.agents.values()):
+                await agent.start()
+                for id in self.ids[n :: len(self.agents)]:
+                    await agent.create(id)
+            await self._all_back()
+            self.accounts = {id: await self._shown(id, "account") for id in self.ids}
+            tasks = [asyncio.create_task(work()) for work in (self._watch, self._talk)]
+            end = time.monotonic() + seconds
+            await asyncio.gather(*(self._haunt(name, end) for name in self.agents))
+            await self._all_back()
+            tasks[1].cancel()
+            await asyncio.sleep(HEARD_WITHIN)
+            tasks[0].cancel()
+            self.wrong |= {f"{id}: another account" for id in self.ids if await self._changed(id)}
+
+    async def _changed(self, id: str) -> bool:
+        return await self._shown(id, "account") != self.accounts[id]
+
+    async def _records(self) -> dict[str, Session]:
+        pairs = (await self.store.read(Get(KEYS.sessions))).found[0]
+        return {named(it.key): record for it in pairs if (record := decoded(it.value, Session))}
+
+    async def _shown(self, id: str, what: str) -> str:
+        """By the machine that owns it."""
+        record = (await self._records()).get(id)
+        return str((await self.agents[record.machine].show(id))[what]) if record else ""
+
+    async def _all_back(self) -> None:
+        begun, states = time.monotonic(), dict[str, str]()
+        while {*states.values()} != {"CONNECTED"}:
+            assert time.monotonic() < begun + BACK_WITHIN, states
+            await asyncio.sleep(0.5)
+            for id in self.ids:
+                states[id] = "?"
+                with suppress(AssertionError, KeyError, aiohttp.ClientError, OSError):
+                    states[id] = await self._shown(id, "connection_status")
+        print(f"all are connected after {time.monotonic() - begun:.1f} s", flush=True)
+
+    def _workers(self, agent: RunningAgent) -> dict[str, int]:
+        found = dict[str, int]()
+        for folder in agent.state.glob("run*"):
+            with suppress(OSError):
+                found |= {id: pid for id, pid in workers_in(folder).items() if alive(pid)}
+        return found
+
+    async def _watch(self) -> None:
+        """Oracle: a session has workers on one machine."""
+        while True:
+            there = [(name, id) for name, it in self.agents.items() for id in self._workers(it)]
+            every = Counter(id for _, id in there)
+            self.wrong |= {f"{id}: on more than one machine" for id in every if every[id] > 1}
+            await asyncio.sleep(0.03)
+
+    async def _talk(self) -> None:
+        while True:
+            await asyncio.sleep(self.draw.uniform(0.2, 1.0))
+            id, text = self.draw.choice(self.ids), f"m{len(self.sent)}"
+            body = {"to": "4915112345678", "type": "text", "text": text}
+            for agent in self.agents.values():
+                with suppress(aiohttp.ClientError, OSError):
+                    path = f"/api/instance/{id}/messages"
+                    if (await agent.ask("POST", path, body))[0] in (200, 202):
+                        self.sent.append(text)
+                        break
+
+    async def _haunt(self, name: str, end: float) -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(self.draw.expovariate(1 / 10))
+            if len(self.away) > 1:
+                continue
+            kind = self.draw.choice(KINDS)
+            self.done[kind] += 1
+            self.away.add(name)
+            await self._hit(kind, name, self.agents[name])
+            self.away.discard(name)
+
+    async def _hit(self, kind: str, name: str, agent: RunningAgent) -> None:
+        pids = [*self._workers(agent).values()]
+        if kind == "worker" and pids:
+            _signal(signal.SIGKILL, self.draw.choice(pids))
+        elif kind == "move":
+            mine = [id for id, it in (await self._records()).items() if it.machine == name]
+            other = self.draw.choice([it for it in self.agents if it != name])
+            if mine:
+                status, _ = await cli(agent, "fleet", "move", self.draw.choice(mine), other)
+                self.done[f"move with status {status}"] += 1
+        elif kind.startswith("frozen"):
+            assert agent.process is not None
+            pids = [agent.process.pid, *(pids if kind == "frozen" else ())]
+            _signal(signal.SIGSTOP, *pids)
+            await asyncio.sleep(self.draw.choice([2, 5, 12]))
+            _signal(signal.SIGCONT, *pids)
+        elif kind in ("agent", "machine", "stop"):
+            await (agent.stop() if kind == "stop" else agent.kill())
+            if kind == "machine":
+                _signal(signal.SIGKILL, *self._workers(agent).values())
+            await asyncio.sleep(self.draw.choice([0, 1, 4, 9, 15]))
+            await agent.start()
+
+    def heard(self, root: Path) -> Counter[str]:
+        """What contacts got: WhatsApp's side of a session lies beside it on each machine."""
+        found = Counter[str]()
+        for path in root.rglob("whatsapp/*.db"):
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                for row in db.execute("select * from heard"):
+                    found.update(it for it in self.sent if f'"{it}"' in str(row))
+        return found
+
+
+def _signal(number: signal.Signals, *pids: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+async def trial(seconds: float, sessions: int, seed: int, root: Path, etcd: Members) -> int:
+    it = Trial(root, etcd, sessions, seed)
+    try:
+        await it.play(etcd, seconds)
+        heard = it.heard(root)
+        it.wrong |= {f"{text}: came twice" for text, count in heard.items() if count > 1}
+        print(f"{len(it.sent)} messages, {len(it.sent) - len(heard)} did not arrive")
+    except (AssertionError, WaError) as error:
+        it.wrong.add(f"{type(error).__name__}: {error}")
+    finally:
+        for agent in it.agents.values():
+            await agent.close()
+    print(", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items())))
+    print(*sorted(it.wrong), sep="\n")
+    return bool(it.wrong)
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser("scripts/trial fleet-agents", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--sessions", type=int, default=9)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args(argv)
+    root = Path(tempfile.mkdtemp(prefix="wa-fleet-", dir="/dev/shm"))
+    with members(root, 3) as etcd:
+        task = trial(60 * asked.minutes, asked.sessions, asked.seed, root, etcd)
+        status = asyncio.run(task)
+    if status:
+        print(f"what the agents said: {root}/*.log")
+    else:
+        shutil.rmtree(root)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
