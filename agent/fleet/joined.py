@@ -292,7 +292,7 @@ class Joined(Running):
             await asyncio.sleep(LOOK_EVERY)
             if not self.drained or self.problem or self._registry.stopping:
                 continue
-            for id in sorted(self.view.owned(self.name).keys() & self._orders.keys()):
+            for id in sorted(self.engines()):
                 due = boot_now() >= tried.get(id, 0.0)
                 if self.drained and due and (target := self.view.place_for(id)):
                     tried[id] = boot_now() + MOVES_AGAIN
@@ -313,7 +313,7 @@ class Joined(Running):
         if self.keeper is None or self.copies is None:
             cause = self.problem or "it has no fleet.key, and makes no copies"
             raise TryLater(f"cannot move {id}: machine {self.name} has no part in it: {cause}")
-        if id not in self._orders or target == self.name:
+        if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
         push = partial(self.copies.push, InstanceId(id), target)
         if not await self.keeper.hand_over(id, target, push):

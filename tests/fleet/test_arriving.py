@@ -102,6 +102,14 @@ async def test_a_session_goes_on_with_its_copy(
             return [it["state"] for it in found["messages"]]
 
         await eventually(read, ["read"])
+        # A newer copy that cannot be used: the folder here is older, and goes nowhere.
+        await b.stop()
+        put_copy(b, "s", 3, {"session/x": b""})
+        await store.commit([], [Put(KEYS.session("s"), encoded(replace(moved, epoch=4)))])
+        await b.start()
+        await eventually(lambda: says(b, "it has no instance.json"))
+        assert "must be a session of b" in (await cli(b, "fleet", "move", "s", "a"))[1]
+        assert not await b.pid("s")
 
 
 async def test_a_machine_takes_over_and_gives_back(
@@ -150,6 +158,10 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
+
+
+async def says(agent: RunningAgent, words: str) -> bool:
+    return words in (await cli(agent, "fleet", "status"))[1]
 
 
 async def is_up(agent: RunningAgent, account: str) -> bool:
