@@ -6,6 +6,7 @@ Each use has a secret of its own, derived from it. The store never gets any of t
 import os
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from importlib.util import find_spec
 from pathlib import Path
 
 from agent.errors import ConfigError, VaultError
@@ -21,6 +22,8 @@ class FleetKey:
 
     @classmethod
     def read(cls, path: Path) -> "FleetKey":
+        if find_spec("nacl") is None:
+            raise _unusable(path, "PyNaCl is missing: pip install 'wa-agent[fleet]'")
         try:
             with open_plain(path) as file:
                 status, secret = os.fstat(file.fileno()), file.read(_KEY + 1)
