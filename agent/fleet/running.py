@@ -40,8 +40,6 @@ class Running(Alone):
     def __init__(self, supervisor: Supervisor, address: str) -> None:
         self._supervisor, self._registry = supervisor, supervisor.registry
         self._address = address
-        self.drained = False
-        """True while an operator's order says that it takes no session."""
         self._allowed: Mapping[str, Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0
