@@ -237,7 +237,11 @@ class Joined(Running):
         for at in range(0, 0 if keeper.halted else len(new), AT_ONCE):
             batch = new[at : at + AT_ONCE]
             came = await asyncio.gather(*(self._arrive(*each) for each in batch))
-            known = {str(id): ("", it.restarts, it.epoch) for id, it in batch if id in came}
+            known = {
+                str(id): (self._carried_out(id, it), it.restarts, it.epoch)
+                for id, it in batch
+                if id in came
+            }
             if known:  # written before one of them starts: its copy is older from then on
                 await self._write({**self._orders, **known})
                 keeper.wake()
@@ -245,6 +249,11 @@ class Joined(Running):
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays"):
                     await self._arriving.retire(facts, *why)
+
+    def _carried_out(self, id: str, record: records.Session) -> str:
+        """`wanted` as carried out here: nothing yet, unless no other machine had it since this one
+        did. Then an order of this machine that the record does not have yet counts."""
+        return record.wanted if record.epoch == self._orders.get(id, ("", 0, 0))[2] + 1 else ""
 
     async def _arrive(self, id: InstanceId, record: records.Session) -> str:
         """The id, once its newest files are here: the copy, if that is of a later epoch than the

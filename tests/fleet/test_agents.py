@@ -121,11 +121,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         orders = (agent.state / "fleet/orders.json").read_text()
         assert json.loads(orders) == {"s": ["running", 1, 1]}
         await agent.do("POST", "/api/instance/s/stop")
-
-        async def wanted() -> str:
-            return str((await record(store, KEYS.session("s"), Session)).wanted)
-
-        await eventually(wanted, "stopped")
+        await eventually(lambda: wanted(store, "s"), "stopped")
         await agent.do("DELETE", "/api/instance/s")
         await eventually(lambda: is_deleted(store, "s"))
         await agent.stop()
@@ -145,6 +141,10 @@ async def halted(agent: RunningAgent) -> bool:
 
 async def reason(agent: RunningAgent, id: str) -> str:
     return str((await agent.show(id))["reason"])
+
+
+async def wanted(store: Etcd, id: str) -> str:
+    return str((await record(store, KEYS.session(id), Session)).wanted)
 
 
 async def is_deleted(store: Etcd, id: str) -> bool:
@@ -184,9 +184,9 @@ async def test_a_session_of_another_machine_never_starts_here(
         assert await b.pid("s") == 0
         assert await a.status("s") == "CONNECTED"
         assert (await record(store, KEYS.session("s"), Session)).machine == "a"
-        # Halted: what runs goes on, and nothing starts.
+        # Halted: what runs goes on, and nothing starts. An order that is given then is kept.
         await b.do("POST", "/api/instance/t/stop")
-        await eventually(lambda: reason(b, "t"), "stopped")
+        await eventually(lambda: wanted(store, "t"), "stopped")
         await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
         await eventually(lambda: halted(b))
         await b.do("POST", "/api/instance/t/start")
