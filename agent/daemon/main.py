@@ -79,7 +79,7 @@ async def keep_up(
     watchdog ends the agent; a damaged database ends it, for the next start sets that aside."""
     while True:
         try:
-            return await begin()
+            return await asyncio.ensure_future(begin())  # see `_run_on`
         except StopAsked:
             raise
         except Exception as error:
@@ -282,9 +282,10 @@ class Daemon:
                 log.error("the agent ends, as its database is damaged", exc_info=failures)
             watchdog.say("STOPPING=1")
         finally:
-            # Whatever ended it, an order or a failure: sessions are saved and closed.
-            leave = await host.agent_is_restarting()
-            written = await stop_in_order(supervisor, server, state, leave=leave)
+            # Whatever ended it, an order or a failure: sessions are saved and closed. In a task of
+            # its own: with Python 3.11.2 a timeout would end the one whose TaskGroup has failed.
+            stops = stop_in_order(supervisor, server, state)
+            written = await asyncio.ensure_future(stops)
         return status if written else 1
 
     async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
@@ -338,15 +339,14 @@ class Daemon:
 # The orderly stop: what ends first, what is saved, what is closed. Each step has its time.
 
 
-async def stop_in_order(
-    supervisor: Supervisor, server: Server | None, state: Path, *, leave: bool
-) -> bool:
-    """Schedules have ended with the TaskGroup; what follows keeps this order. `leave`: the agent
-    is restarting, and the workers stay.
+async def stop_in_order(supervisor: Supervisor, server: Server | None, state: Path) -> bool:
+    """Schedules have ended with the TaskGroup; what follows keeps this order. Where the agent is
+    restarting, the workers stay.
 
     False when the disk took not all of it: that keeps no session from being closed.
     """
     written, store = True, supervisor.store
+    leave = await supervisor.host.agent_is_restarting()
     if server is not None:
         server.announce_end()
     supervisor.registry.stopping = True
