@@ -9,7 +9,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from sqlite_utils import Database
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import VaultError
 from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
-from agent.messages.outbox import COLUMNS, LOST, Outbox
+from agent.messages.outbox import COLUMNS, LOST
 from agent.messages.outcomes import State
 from agent.messages.sending import Sending
 from agent.supervise import assemble
@@ -29,8 +30,11 @@ from agent.vault import folders, restore, tree
 from agent.vault.folder import SESSION, unless_absent
 from agent.vault.identity import parse_identity
 
+KNOWN = 48 * 3600.0
+"""Seconds for which each outbox knows a message that it sent, and more (72 h)."""
 _IN_FOLDER = (SESSION, restore.KEPT)
 Files = Mapping[str, bytes | bytearray]
+PassOn = Callable[[Files], Awaitable[None]]
 
 
 class Arriving:
@@ -59,14 +63,22 @@ class Arriving:
     async def _admit(self, made: Instance, record: SessionRecord, files: Files, why: str) -> None:
         said = JournalEntry("arrived", why, instance=made.id, wall=time.time())
         await self._store.add(made, record, said)
+        await self._write_messages(made.id, files, instead=True)
         facts = self._registry.add(made, record)
         facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
-        await self._take_messages(made.id, files)
+        await self._send(made.id)
         self._wake(made.id)
 
+    async def leave(self, facts: Facts, kind: str, why: str, pass_on: PassOn) -> None:
+        """Its folder goes into the trash. `pass_on`: brings to the machine that has the session now
+        what was only accepted here."""
+        await pass_on(await self.unsent(facts.id))
+        await self.retire(facts, kind, why)
+        await pass_on(await self.unsent(facts.id))  # what came meanwhile
+        outbox = await self._sending.ready()
+        await self._sending.let_go(outbox, facts.id, "is on another machine now")
+
     async def retire(self, facts: Facts, kind: str, why: str) -> None:
-        """Its folder goes into the trash. What waited to be sent is sent by the machine that has
-        it now."""
         facts.action.interrupt_start()
         async with facts.busy, self._keeping.ending(facts):
             if facts.gone:
@@ -77,16 +89,32 @@ class Arriving:
                 await asyncio.to_thread(work)
             await self._store.remove(facts.id, entry(facts, kind, why))
             self._registry.drop(facts)
-        if count := (await self._let_go(facts.id))[1]:
-            words = f"{count} messages that waited here are sent there, if its copy has them"
-            told, now = {"count": count}, time.time()
-            await self._store.note(
-                JournalEntry("outbox_dropped", words, instance=facts.id, wall=now, detail=told)
-            )
 
-    async def _take_messages(self, id: InstanceId, files: Files) -> None:
-        """What had only been accepted is sent from here; what may have been sent is unknown."""
-        rows = _rows(files.get(ROWS, b"[[]]"))
+    async def unsent(self, id: InstanceId) -> Files:
+        """Messages that were only accepted here, as a copy has them; {} = there is none."""
+        outbox = await self._sending.ready()
+
+        def read(db: Database) -> Files:
+            rows = _unsent(db, id, outbox.now())
+            kept = {its["file"]: b"" for its in rows if its["file"]}
+            for name in kept:
+                with suppress(FileNotFoundError):
+                    kept[name] = (self._sending.files.folder / name).read_bytes()
+            table = [[*rows[0]], *([*its.values()] for its in rows)] if rows else []
+            media = {MEDIA + name: content for name, content in kept.items()}
+            return {ROWS: json.dumps(table).encode(), **media} if rows else {}
+
+        return await outbox.writer.read(read)
+
+    async def take_over(self, id: InstanceId, files: Files) -> None:
+        """Send what a machine that had the session before has accepted."""
+        await self._write_messages(id, files)
+        await self._send(id)
+
+    async def _write_messages(self, id: InstanceId, files: Files, *, instead: bool = False) -> None:
+        """What may have been sent is unknown; one that is here already stays as it is. `instead`:
+        of what is here only what was just accepted stays."""
+        rows, outbox = _rows(files.get(ROWS, b"[[]]")), await self._sending.ready()
         for row in rows:
             if row["state"] == State.SENDING:
                 row |= {"state": State.UNKNOWN, "reason": "unknown", "sentence": LOST}
@@ -96,20 +124,32 @@ class Arriving:
                 await asyncio.to_thread(self._sending.files.write, row["file"], text)
 
         def write(db: Database) -> None:
-            for row in rows:
+            own = _unsent(db, id, outbox.now()) if instead else []
+            db.execute("delete from messages where instance = ? and ?", [id, instead])
+            for row in (*rows, *own):
                 marks = ", ".join("?" * len(row))
                 into = f"insert or ignore into messages ({', '.join(row)}) values ({marks})"
                 db.execute(into, [*row.values()])
 
-        outbox, _ = await self._let_go(id)
+        if instead and (sender := self._sending.senders.get(id)) is not None:
+            for waiting in [*sender.waiting.values()]:
+                sender.drop(waiting)
         await outbox.writer.write(write)
+
+    async def _send(self, id: InstanceId) -> None:
+        outbox, sender = await self._sending.ready(), self._sending.senders.get(id)
         for each in await outbox.waiting():
-            if each.instance == id:
+            if each.instance == id and not (sender and each.number in sender.waiting):
                 self._sending.add(outbox, each, impatient=False)
 
-    async def _let_go(self, id: InstanceId) -> tuple[Outbox, int]:
-        outbox = await self._sending.ready()
-        return outbox, await self._sending.let_go(outbox, id, "is on another machine now")
+
+def _unsent(db: Database, id: InstanceId, now: float) -> list[dict[str, Any]]:
+    """Not those of long ago: another machine may have sent one and forgotten it since."""
+    names = f"{COLUMNS.partition(', ')[2]}, content"
+    mine = "instance = ? and state = 'accepted' and begun_wall = 0 and accepted_wall > ?"
+    rows = f"select {names} from messages where {mine} order by number"
+    found = db.execute(rows, [id, now - KNOWN])
+    return [dict(zip(names.split(", "), row, strict=True)) for row in found]
 
 
 def _rows(raw: bytes | bytearray) -> list[dict[str, Any]]:

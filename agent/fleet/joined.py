@@ -18,7 +18,7 @@ from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import operator, records
-from agent.fleet.arriving import Arriving
+from agent.fleet.arriving import Arriving, Files
 from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
@@ -151,6 +151,7 @@ class Joined(Running):
             key = await asyncio.to_thread(FleetKey.read, path)
             what = self._folder.parent, root, key, self, self.settings.address
             self.copies = await asyncio.to_thread(Copies, *what)
+            self.copies.peers.taken = self._take_messages
             self._copies_open.set()
 
     async def keep_copies(self) -> None:
@@ -248,7 +249,7 @@ class Joined(Running):
         for id, facts in here.items():
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays"):
-                    await self._arriving.retire(facts, *why)
+                    await self._arriving.leave(facts, *why, partial(self._pass_on, facts.id))
 
     def _carried_out(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one
@@ -292,6 +293,17 @@ class Joined(Running):
         newest = self.copies.standby.newest(id) if self.copies else None
         here = self.name not in its.copies or (newest is not None and newest[0] >= its.epoch)
         return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
+
+    async def _pass_on(self, id: InstanceId, files: Files) -> None:
+        record = self.view.sessions[id].record
+        if files and self.copies is not None and not record.deleted:
+            address = self.view.machines[record.machine].record.address
+            await self.copies.peers.pass_on(address, record.machine, id, files)
+
+    async def _take_messages(self, id: InstanceId, files: Files) -> None:
+        if id not in self.engines():
+            raise TryLater(f"cannot take messages of {id}: it is not here", code="not_owner")
+        await self._arriving.take_over(id, files)
 
     async def keep_drained(self) -> None:
         """Give sessions away, one after the other, while an operator's order says so. One that

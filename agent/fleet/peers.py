@@ -6,7 +6,7 @@ which machine asks. Without one it is plain HTTP, for loopback addresses alone.
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,8 @@ class Peers:
         self._name, self._address, self._standby, self._owner = name, address, standby, owner
         self._ca, self._own = folder / "ca.pem", folder / "machine.pem"
         self._locks = dict[str, asyncio.Lock]()
+        self.taken: Callable[[InstanceId, Mapping[str, bytes]], Awaitable[None]]
+        """Takes messages of a session that is here now, which another machine accepted."""
         self._session: aiohttp.ClientSession | None = None
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
@@ -84,6 +86,7 @@ class Peers:
         app.router.add_post("/copies", self._take)
         app.router.add_get("/copies/{id}", self._show)
         app.router.add_get("/copies/{id}/whole", self._whole)
+        app.router.add_post("/messages/{id}", self._messages)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -145,6 +148,19 @@ class Peers:
         except (VaultError, OSError):
             raise web.HTTPNotFound from None
 
+    async def _messages(self, request: web.Request) -> web.Response:
+        """Taken, or not for now: it is brought again."""
+        try:
+            if not self._asks(request):
+                raise web.HTTPForbidden
+            files = msgspec.msgpack.decode(await request.read(), type=dict[str, bytes])
+            await self.taken(_id_of(request), files)
+        except msgspec.MsgspecError:
+            raise web.HTTPBadRequest from None
+        except WaError as error:
+            return _packed(error.code)
+        return _packed("")
+
     # This machine asks. `name`: of the machine at that address, which its certificate must have.
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
@@ -161,6 +177,10 @@ class Peers:
 
     async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
         return await self._ask(address, name, f"/copies/{id}/whole", list[Sealed])
+
+    async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
+        if code := await self._ask(address, name, f"/messages/{id}", str, files):
+            raise TryLater(f"machine {name} does not take the messages of {id}: {code}")
 
     async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
         tls = None if self._session else await asyncio.to_thread(self._tls, _SERVER)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from agent.fleet.copies.change import Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
+from agent.fleet.etcd import Etcd
 from agent.fleet.key import FleetKey
 from agent.fleet.records import Session, encoded
 from agent.fleet.store import Put
@@ -32,6 +33,8 @@ from tests.waiting import alive
 
 __all__ = ["etcd", "make_agent"]
 
+PEER = "4915112345678"
+
 
 def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
     """As its machine gives it to another one, while nothing runs."""
@@ -45,11 +48,17 @@ def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
     return files
 
 
+def accept_late(agent: RunningAgent, text: str) -> None:
+    """Its last message, as one that no copy has, for its machine died at once."""
+    content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": text})
+    its = "id = 'out_late', state = 'accepted', begun_wall = 0, message_id = '', content = ?"
+    with closing(sqlite3.connect(agent.state / "outbox.db")) as db, db:
+        db.execute(f"update messages set {its}", [content])
+
+
 def put_copy(agent: RunningAgent, id: str, epoch: int, files: dict[str, bytes]) -> None:
     folder = agent.state / "fleet"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / "fleet.key"
-    key = FleetKey.read(path) if path.exists() else FleetKey.make(path)
+    key = FleetKey.read(folder / "fleet.key")
     head = Sealed(id, epoch, 7, True, "row", b"")
     Standby(folder / "standby", key).take(seal(key, head, whole(files)))
 
@@ -62,9 +71,7 @@ async def ids(agent: RunningAgent) -> list[str]:
 async def test_a_session_goes_on_with_its_copy(
     make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually, point: str
 ) -> None:
-    a, b = make_agent(name="a"), make_agent(name="b")
-    for one in (a, b):
-        in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
+    a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
         await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await a.start()
@@ -80,7 +87,7 @@ async def test_a_session_goes_on_with_its_copy(
             )
 
         await eventually(stopped)
-        assert (await cli(a, "send", "s", "4915112345678", "hello", "--wait", 0))[0] == 0
+        assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
         put_copy(b, "s", 1, copy_of(a, "s"))
         had = await record(store, KEYS.session("s"), Session)
@@ -96,12 +103,7 @@ async def test_a_session_goes_on_with_its_copy(
         assert (await b.show("s"))["account"] == account
         await b.do("POST", "/api/instance/s/start")
         await eventually(lambda: b.status("s"), "CONNECTED")
-
-        async def read() -> list[str]:
-            found = await b.do("GET", "/api/instance/s/outbox")
-            return [it["state"] for it in found["messages"]]
-
-        await eventually(read, ["read"])
+        await eventually(lambda: outbox(b), ["read"])
         # A newer copy that cannot be used: the folder here is older, and goes nowhere.
         await b.stop()
         put_copy(b, "s", 3, {"session/x": b""})
@@ -115,18 +117,10 @@ async def test_a_session_goes_on_with_its_copy(
 async def test_a_machine_takes_over_and_gives_back(
     make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually
 ) -> None:
-    a, b = make_agent(name="a"), make_agent(name="b")
-    for one in (a, b):
-        in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
-    (a.state / "fleet").mkdir(parents=True)
-    FleetKey.make(a.state / "fleet/fleet.key")
-    shutil.copytree(a.state / "fleet", b.state / "fleet")
+    a, b = two_with_key(make_agent, etcd)
 
     async def of() -> Session:
         return await record(store, KEYS.session("s"), Session)
-
-    async def copied_to(name: str) -> bool:
-        return (await of()).copies == (name,)
 
     async with store_of(etcd) as store:
         await store.commit([], [Put(KEYS.common, encoded(FLEET))])
@@ -135,7 +129,9 @@ async def test_a_machine_takes_over_and_gives_back(
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         account = (await a.show("s"))["account"]
-        await eventually(lambda: copied_to("b"))
+        assert (await cli(a, "send", "s", PEER, "hello"))[0] == 0
+        await eventually(lambda: outbox(a), ["read"])
+        await eventually(lambda: copied(store, "b"))
         # Its machine is dead, as far as others see: it goes on there.
         pid = await a.pid("s")
         await a.kill()
@@ -143,14 +139,17 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: is_up(b, account))
         assert ((await of()).machine, (await of()).epoch) == ("b", 2)
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
+        # What only it had accepted is sent there.
+        accept_late(a, "late")
         await a.start()
-        await eventually(lambda: copied_to("a"))
+        await eventually(lambda: copied(store, "a"))
         await eventually(lambda: ids(a), [])
+        await eventually(lambda: outbox(b), ["read", "read"])
         await eventually(fleet_is_well(a))
         # An operator gives it back.
         assert (await cli(b, "fleet", "move", "s", "a"))[0] == 0
         await eventually(lambda: is_up(a, account))
-        await eventually(lambda: copied_to("b"))
+        await eventually(lambda: copied(store, "b"))
         assert ((await of()).machine, (await of()).epoch) == ("a", 3)
         await eventually(lambda: ids(b), [])
         await eventually(fleet_is_well(b))
@@ -158,6 +157,41 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
+
+
+async def test_a_stop_without_store_and_other_machines_is_in_order(
+    make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually
+) -> None:
+    a, b = two_with_key(make_agent, etcd)
+    async with store_of(etcd) as store:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
+        await b.start()
+        await a.start()
+        await a.create("s")
+        await eventually(lambda: a.status("s"), "CONNECTED")
+        await eventually(lambda: copied(store, "b"))
+        await b.kill()
+        etcd.kill("m0")
+        assert await a.stop() == 0
+        assert "the agent has stopped" in a.log.read_text()
+
+
+async def copied(store: Etcd, name: str) -> bool:
+    return (await record(store, KEYS.session("s"), Session)).copies == (name,)
+
+
+def two_with_key(make_agent: Callable[..., RunningAgent], etcd: Members) -> list[RunningAgent]:
+    both = [make_agent(name="a"), make_agent(name="b")]
+    for one in both:
+        in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
+        (one.state / "fleet").mkdir(parents=True)
+    FleetKey.make(both[0].state / "fleet/fleet.key")
+    shutil.copy(both[0].state / "fleet/fleet.key", both[1].state / "fleet")
+    return both
+
+
+async def outbox(agent: RunningAgent) -> list[str]:
+    return [it["state"] for it in (await agent.do("GET", "/api/instance/s/outbox"))["messages"]]
 
 
 async def says(agent: RunningAgent, words: str) -> bool:
