@@ -1,6 +1,7 @@
-"""scripts/trial fleet-agents [--minutes N] [--sessions N] [--seed S]
+"""scripts/trial fleet-agents [--minutes N] [--sessions N] [--baileys N] [--seed S]
 
-Three real agents with sandbox sessions and three members of etcd, while contacts get messages.
+Three real agents with sandbox sessions, with --baileys real Baileys clients as well, and three
+members of etcd, while contacts get messages.
 Agents, machines and workers are killed, frozen and stopped, sessions are moved. Ends with 1 if two
 machines ran workers of one session at a time, if one is not back with its pairing after the faults
 ended, or if a message came twice. A message that was accepted within a second before its machine
@@ -28,9 +29,11 @@ from agent.fleet.key import FleetKey
 from agent.fleet.records import Session, decoded, encoded, named
 from agent.fleet.store import Get, Put
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
+from tests.engines.baileys.conftest import PEER, make_cache
 from tests.fleet.members import Members, members
 from tests.fleet.test_agents import FLEET, KEYS, in_fleet, store_of
 from tests.ports import free_port
+from tests.standin.baileys.run import WhatsApp
 from tests.waiting import alive
 
 BACK_WITHIN = 90.0
@@ -42,21 +45,23 @@ KINDS = (
 
 
 class Trial:
-    def __init__(self, root: Path, etcd: Members, sessions: int, seed: int) -> None:
+    def __init__(self, root: Path, etcd: Members, sessions: int, baileys: int, seed: int) -> None:
         self.draw, self.done = random.Random(seed), Counter[str]()
-        self.ids = [f"s{n}" for n in range(sessions)]
+        self.whatsapp = WhatsApp(root / "whatsapp.log")
+        self.ids = [f"s{n}" for n in range(sessions)] + [f"b{n}" for n in range(baileys)]
         self.accounts, self.sent = dict[str, str](), list[str]()
         self.wrong, self.away = set[str](), set[str]()
         self.agents = {name: self._agent(root, etcd, name) for name in "abc"}
         FleetKey.make(root / "fleet.key")
+        make_cache(root / "cache")
         for agent in self.agents.values():
             (agent.state / "fleet").mkdir(parents=True)
             shutil.copy(root / "fleet.key", agent.state / "fleet")
+            (agent.state / "cache").symlink_to(root / "cache")
 
     def _agent(self, root: Path, etcd: Members, name: str) -> RunningAgent:
-        config = root / f"{name}.toml"
-        config.write_text(SETTINGS)
-        agent = RunningAgent(root / name, config)
+        agent = RunningAgent(root / name, root / f"{name}.toml")
+        agent.config.write_text(SETTINGS)
         agent.log = GrowingLog(root / f"{name}.log")
         in_fleet(agent, etcd, name, f"127.0.0.1:{free_port()}")
         return agent
@@ -67,7 +72,7 @@ class Trial:
             for n, agent in enumerate(self.agents.values()):
                 await agent.start()
                 for id in self.ids[n :: len(self.agents)]:
-                    await agent.create(id)
+                    await (self._scan(agent, id) if id[0] == "b" else agent.create(id))
             await self._all_back()
             self.accounts = {id: await self._shown(id, "account") for id in self.ids}
             tasks = [asyncio.create_task(work()) for work in (self._watch, self._talk)]
@@ -77,10 +82,20 @@ class Trial:
             tasks[1].cancel()
             await asyncio.sleep(HEARD_WITHIN)
             tasks[0].cancel()
-            self.wrong |= {f"{id}: another account" for id in self.ids if await self._changed(id)}
+            now = {id: await self._shown(id, "account") for id in self.ids}
+            self.wrong |= {
+                f"{id}: another account" for id, _ in now.items() ^ self.accounts.items()
+            }
 
-    async def _changed(self, id: str) -> bool:
-        return await self._shown(id, "account") != self.accounts[id]
+    async def _scan(self, agent: RunningAgent, id: str) -> None:
+        body = {"id": id, "engine": "baileys", "settings": {"url": self.whatsapp.socket}}
+        await agent.do("POST", "/api/instance", body)
+        begun, code = time.monotonic(), dict[str, str]()
+        while "qr" not in code:
+            assert time.monotonic() < begun + BACK_WITHIN, code
+            await asyncio.sleep(0.1)
+            _, code = await agent.ask("GET", f"/api/instance/{id}/qr")
+        await asyncio.to_thread(self.whatsapp.scan, code["qr"], f"551191000{id[1:]:0>4}")
 
     async def _records(self) -> dict[str, Session]:
         pairs = (await self.store.read(Get(KEYS.sessions))).found[0]
@@ -121,7 +136,7 @@ class Trial:
         while True:
             await asyncio.sleep(self.draw.uniform(0.2, 1.0))
             id, text = self.draw.choice(self.ids), f"m{len(self.sent)}"
-            body = {"to": "4915112345678", "type": "text", "text": text}
+            body = {"to": PEER, "type": "text", "text": text}
             for agent in self.agents.values():
                 with suppress(aiohttp.ClientError, OSError):
                     path = f"/api/instance/{id}/messages"
@@ -164,8 +179,10 @@ class Trial:
             await agent.start()
 
     def heard(self, root: Path) -> Counter[str]:
-        """What contacts got: WhatsApp's side of a session lies beside it on each machine."""
-        found = Counter[str]()
+        """What contacts got: a sandbox session's WhatsApp lies beside it on each machine."""
+        heard = self.whatsapp.person(PEER).get("heard", ())
+        texts = {(it["id"], it["text"]) for it in heard}  # a phone shows an id once
+        found = Counter(text for _, text in texts if text in self.sent)
         for path in root.rglob("whatsapp/*.db"):
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
                 for row in db.execute("select * from heard"):
@@ -179,8 +196,7 @@ def _signal(number: signal.Signals, *pids: int) -> None:
             os.kill(pid, number)
 
 
-async def trial(seconds: float, sessions: int, seed: int, root: Path, etcd: Members) -> int:
-    it = Trial(root, etcd, sessions, seed)
+async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
     try:
         await it.play(etcd, seconds)
         heard = it.heard(root)
@@ -191,6 +207,7 @@ async def trial(seconds: float, sessions: int, seed: int, root: Path, etcd: Memb
     finally:
         for agent in it.agents.values():
             await agent.close()
+        it.whatsapp.end()
     print(", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items())))
     print(*sorted(it.wrong), sep="\n")
     return bool(it.wrong)
@@ -200,16 +217,14 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("scripts/trial fleet-agents", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--sessions", type=int, default=9)
+    parser.add_argument("--baileys", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="wa-fleet-", dir="/dev/shm"))
     with members(root, 3) as etcd:
-        task = trial(60 * asked.minutes, asked.sessions, asked.seed, root, etcd)
-        status = asyncio.run(task)
-    if status:
-        print(f"what the agents said: {root}/*.log")
-    else:
-        shutil.rmtree(root)
+        it = Trial(root, etcd, asked.sessions, asked.baileys, asked.seed)
+        status = asyncio.run(trial(60 * asked.minutes, it, root, etcd))
+    print(f"what the agents said: {root}/*.log") if status else shutil.rmtree(root)
     return status
 
 
