@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.model import Health, Signal
+from agent.core.model import ConnectionStatus, Health, Signal
 from agent.core.recovery.repair import Ending, Goal, Repair
-from agent.core.words import ConnectionStatus
 
 # Counts of checks and repairs: one value per agent, added to and never reset.
 

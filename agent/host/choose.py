@@ -11,8 +11,7 @@ from pathlib import Path
 from agent.config.config import Config
 from agent.errors import ConfigError, HostError, TryLater
 from agent.files import folder_locked
-from agent.host import units
-from agent.host.life import Host, Limits, Wake
+from agent.host import life, units
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +20,13 @@ BOOTED_BY_SYSTEMD = Path("/run/systemd/system")
 
 
 async def open_host(
-    choice: str, config: Config, wake: Wake, kind: units.Kind = units.INSTANCES
-) -> Host:
+    choice: str, config: Config, wake: life.Wake, kind: units.Kind = units.INSTANCES
+) -> life.Host:
     """`choice` is the setting: auto, systemd or process; for a second kind, the first's name."""
     state, packs, worker = config.agent.state_path, kind is units.PACKS, config.worker
     run_dir = state / ("run-packs" if packs else "run")
     root = run_dir if packs else config.session_root
-    limits = Limits(worker.watchdog, worker.stop_timeout, worker.burst)
+    limits = life.Limits(worker.watchdog, worker.stop_timeout, worker.burst)
     lacking = ""
     if not BOOTED_BY_SYSTEMD.is_dir():
         lacking = "systemd did not boot this machine"

@@ -20,10 +20,9 @@ from functools import partial
 from itertools import chain, takewhile
 from pathlib import Path
 
-from agent.clock import boot_id, until_next
+from agent import clock, files
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
-from agent.files import short_path
 from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
 from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
 from agent.log import about, going_on, open_log
@@ -105,7 +104,7 @@ class ProcessChild:
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             path.unlink(missing_ok=True)
-            with short_path(path) as name:
+            with files.short_path(path) as name:
                 self._sock.bind(name)
             path.chmod(0o600)
         except OSError:
@@ -183,7 +182,7 @@ def _exit_of(end: os.waitid_result) -> Exit:
 
 def listener(path: Path) -> int:
     """The process that listens at this socket, as the kernel names it. OSError: there is none."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, short_path(path) as name:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock, files.short_path(path) as name:
         sock.setblocking(False)
         sock.connect(name)
         peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -235,7 +234,7 @@ class ProcessHost(Host):
 
     def __init__(self, wake: Wake, places: Places, limits: Limits, program: Sequence[str]) -> None:
         self._wake, self._places, self._limits = wake, places, limits
-        self._program, self.boot = program, boot_id()
+        self._program, self.boot = program, clock.boot_id()
         self._pause = min(limits.watchdog / 5, HEAR_EVERY)
         self._polled = replace(limits, polled=self._pause)
         self._left: set[Left] = set()
@@ -374,7 +373,7 @@ class ProcessHost(Host):
         while True:
             for _ in range(8):  # from one look at their memory to the next
                 # Each ping by itself would wake the agent.
-                await asyncio.sleep(until_next(self._pause))
+                await asyncio.sleep(clock.until_next(self._pause))
                 polls = (self.notices.poll(0) for _ in range(MOST_AT_ONCE))
                 for fd, _event in chain.from_iterable(takewhile(bool, polls)):
                     with suppress(OSError, KeyError):  # a notice may end another worker

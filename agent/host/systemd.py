@@ -12,12 +12,10 @@ from pathlib import Path
 
 from dbus_fast import Message, MessageType
 
-from agent.clock import boot_id
+from agent import clock, errors
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.engines.tasks import to_end
-from agent.errors import HostError
-from agent.host import units
-from agent.host.life import Host, Limits, Wake, words
+from agent.host import life, units
 from agent.host.systemd_bus import NO_SUCH_UNIT, BusCallFailed, BusGone, SystemBus, refusal
 
 log = logging.getLogger(__name__)
@@ -106,13 +104,13 @@ class Jobs:
                     break
 
 
-class SystemdHost(Host):
+class SystemdHost(life.Host):
     """The workers of one kind; `units` has the names of their units."""
 
     name = "systemd"
 
     def __init__(
-        self, wake: Wake, limits: Limits, kind: units.Kind, unit_folders: Sequence[Path]
+        self, wake: life.Wake, limits: life.Limits, kind: units.Kind, unit_folders: Sequence[Path]
     ) -> None:
         self._wake, self._limits, self._kind, self._folders = wake, limits, kind, unit_folders
         self._files, self._cache = units.UnitFiles(), units.UnitCache()
@@ -125,8 +123,8 @@ class SystemdHost(Host):
     @classmethod
     async def open(
         cls,
-        wake: Wake,
-        limits: Limits,
+        wake: life.Wake,
+        limits: life.Limits,
         kind: units.Kind = units.INSTANCES,
         *,
         unit_folders: Sequence[Path] = units.FOLDERS,
@@ -140,11 +138,11 @@ class SystemdHost(Host):
             self._files_reader.cancel()
             raise
         try:
-            self.boot = f"{boot_id()}.{await self._bus.booted_at():x}"
-        except HostError as error:
+            self.boot = f"{clock.boot_id()}.{await self._bus.booted_at():x}"
+        except errors.HostError as error:
             await self.close(leave_workers=True)
-            raise HostError(f"cannot ask systemd when it booted: {error}") from error
-        with contextlib.suppress(HostError):  # not started by systemd: the agent has no unit
+            raise errors.HostError(f"cannot ask systemd when it booted: {error}") from error
+        with contextlib.suppress(errors.HostError):  # not started by systemd: the agent has no unit
             self._own_unit = await self._bus.own_unit()
         return self
 
@@ -177,7 +175,7 @@ class SystemdHost(Host):
             async with asyncio.timeout(2.0):
                 own = self._own_unit or await self._bus.own_unit()
                 return await self._bus.job_type(own) == "restart"
-        except (HostError, TimeoutError) as error:
+        except (errors.HostError, TimeoutError) as error:
             # At power-off the bus may be gone already.
             log.info("cannot ask systemd why the agent stops (%s): the workers stop too", error)
             return False
@@ -186,7 +184,7 @@ class SystemdHost(Host):
         try:
             async with asyncio.timeout(2.0):
                 return await self._bus.failed_socket(units.AGENT_HTTP_SOCKET)
-        except (HostError, TimeoutError) as error:
+        except (errors.HostError, TimeoutError) as error:
             log.info("cannot ask systemd for %s: %s", units.AGENT_HTTP_SOCKET, error)
             return ""
 
@@ -195,7 +193,7 @@ class SystemdHost(Host):
         try:
             rows = await self._bus.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
-            raise HostError(f"cannot list the workers' units: {error}") from error
+            raise errors.HostError(f"cannot list the workers' units: {error}") from error
         loaded = {id: row for row in rows if (id := self._kind.id_of(row[0])) is not None}
         for id, (_, _, _, active, _, _, _, job, _, _) in loaded.items():
             if self._cache.differs(id, active, job):
@@ -222,7 +220,7 @@ class SystemdHost(Host):
         except BaseException as error:
             self._cache.mark_stale(instance)
             if isinstance(error, BusCallFailed | BusGone):
-                raise HostError(f"cannot ask systemd about {unit}: {error}") from error
+                raise errors.HostError(f"cannot ask systemd about {unit}: {error}") from error
             raise
         return self._cache.answered(instance, properties)
 
@@ -263,7 +261,7 @@ class SystemdHost(Host):
         try:
             result = await self._jobs.run(begin, start=verb != "stop", timeout=timeout)
         except TimeoutError as error:
-            raise HostError(f"cannot {verb} {unit}: no end within {timeout:g} s") from error
+            raise errors.HostError(f"cannot {verb} {unit}: no end within {timeout:g} s") from error
         except (BusCallFailed, BusGone) as error:
             if verb == "stop" and isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
                 return  # not loaded, so no process of it runs
@@ -275,15 +273,15 @@ class SystemdHost(Host):
             stopped = state in (UnitState.INACTIVE, UnitState.FAILED)
             if not (stopped if verb == "stop" else state is UnitState.ACTIVE):
                 after = f"it is {state} after the system bus was away"
-                raise HostError(f"cannot {verb} {unit}: {after}")
+                raise errors.HostError(f"cannot {verb} {unit}: {after}")
         elif result != "done":
-            raise HostError(f"cannot {verb} {unit}: {await self._why(instance, result)}")
+            raise errors.HostError(f"cannot {verb} {unit}: {await self._why(instance, result)}")
 
     async def _why(self, instance: InstanceId, job_result: str) -> str:
-        with contextlib.suppress(HostError):
+        with contextlib.suppress(errors.HostError):
             unit = await self.status(instance)
             if unit.result != "success":
-                return f"its worker ended ({words(unit)})"
+                return f"its worker ended ({life.words(unit)})"
         return f"its job ended as {job_result!r}"
 
     def _bus_up(self) -> None:

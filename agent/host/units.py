@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_now
+from agent import clock, errors
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
-from agent.errors import InvalidRequest
 
 AGENT_SERVICE = "wa-agent.service"
 AGENT_SOCKET = "wa-agent.socket"
@@ -59,7 +58,7 @@ class Kind:
             return None
         try:
             return parse_instance_id(unit[len(self.prefix) : -len(".service")])
-        except InvalidRequest:
+        except errors.InvalidRequest:
             return None  # an operator may have started `wa-instance@Some.Thing`
 
     def runtime_directory(self, id: str) -> Path:
@@ -180,7 +179,7 @@ def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
         told = {**told, **ended}
     # Since boot the machine was suspended for so long. Rounded, or the moment between the two looks
     # would make each answer a different one.
-    return read_unit(told, round(boot_now() - time.monotonic(), 3))
+    return read_unit(told, round(clock.boot_now() - time.monotonic(), 3))
 
 
 def read_unit(properties: Mapping[str, Any], sleep_offset: float) -> UnitStatus:

@@ -21,7 +21,7 @@ import tomli_w
 from agent import errors, log
 from agent.cli import client, command
 from agent.config.load import add_rows, load_config
-from agent.engines.program import declaration, environment
+from agent.engines.program import declaration
 from agent.moving.commands import only
 from agent.moving.programs import hide_values, programs_of, render_drop_in
 
@@ -84,8 +84,8 @@ def _examine(program: declaration.ProgramDeclaration, here: client.Installation)
     cure = f"correct [[program]] {program.name} in agent.toml, or put back what it names"
     given = dict(entry.split("=", 1) for entry in program.environment)
     try:
-        of_file = environment.read_environment_file(program.environment_file)
-        environment.find_command(program, {**os.environ, **given, **of_file})
+        of_file = declaration.read_environment_file(program.environment_file)
+        declaration.find_command(program, {**os.environ, **given, **of_file})
         hides = here.installed and render_drop_in(program)
     except (errors.EngineError, errors.InvalidRequest) as error:
         return client.wrong(str(error), cure)

@@ -12,26 +12,16 @@ from agent.backends.declared import Backends
 from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
+from agent.core import reasons, reconnect, session
 from agent.core.model import Category, ConnectionStatus, Instance, InstanceId, JournalEntry
-from agent.core.reasons import reason_of
-from agent.core.reconnect import forgive
-from agent.core.session import wall_text
 from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.log import about, bound, going_on, log
 from agent.store.database import Store
-from agent.supervise.calls import Calls
+from agent.supervise import calls, gate, loop, orders, reach, run, seats, snapshots, upkeep
 from agent.supervise.facts import Facts, Notes, Settings, entry
-from agent.supervise.gate import Gate, Incidents
-from agent.supervise.loop import Loop, Wakes
-from agent.supervise.orders import Orders, Repairs
-from agent.supervise.reach import Reaching, look
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry, is_written
-from agent.supervise.run import run_pass
-from agent.supervise.seats import Seats
-from agent.supervise.snapshots import Snapshots
-from agent.supervise.upkeep import Upkeep, UsageSampler
 from agent.vault import identity as files
 from agent.vault.folders import Retired, list_trash
 
@@ -46,7 +36,7 @@ class Supervisor:
         store: Store,
         host: Host,
         bus: EventBus,
-        wakes: Wakes,
+        wakes: loop.Wakes,
         *,
         open_packs: Callable[[], Awaitable[Host]],
     ) -> None:
@@ -68,16 +58,16 @@ class Supervisor:
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto_patterns,
         )
-        self.reaching = Reaching(root, wake, self._notes)
+        self.reaching = reach.Reaching(root, wake, self._notes)
         parts = self._notes, self.reaching, self.backends
-        self.incidents = Incidents(settings, self._facts, wake, *parts)
-        self.gate = Gate(settings, self.backends, self.reaching, self.incidents, wake)
+        self.incidents = gate.Incidents(settings, self._facts, wake, *parts)
+        self.gate = gate.Gate(settings, self.backends, self.reaching, self.incidents, wake)
 
         # The sessions, where they run, and the copies of their files.
         self.registry = registry = Registry(store, self.gate, root, self._facts, boot=boot)
         self.view, self.views = registry.view, registry.views
-        self.seats = Seats(host, open_packs, config.worker.pack, self._facts, self.gate)
-        self.keeping = Snapshots(registry, self.seats)
+        self.seats = seats.Seats(host, open_packs, config.worker.pack, self._facts, self.gate)
+        self.keeping = snapshots.Snapshots(registry, self.seats)
 
         # What a pass works with, and when passes happen.
         self.means = means = Means(
@@ -91,21 +81,21 @@ class Supervisor:
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )
-        self.loop = Loop(wakes, self._run_pass, settings, self._facts)
+        self.loop = loop.Loop(wakes, self._run_pass, settings, self._facts)
 
         # What runs on a clock, and what goes on in the next agent.
         self._started_wall, self._to_restore = time.time(), 0
         self._pending: set[InstanceId] = set()
         """Those to be restored whose start has not ended."""
-        self.sampler = UsageSampler(registry)
-        self.upkeep = Upkeep(registry)
+        self.sampler = upkeep.UsageSampler(registry)
+        self.upkeep = upkeep.Upkeep(registry)
 
         # What callers ask for.
-        self.asking = Calls(registry, self.keeping)
+        self.asking = calls.Calls(registry, self.keeping)
         self.send, self.find = self.asking.send, self.asking.find
-        self.orders = Orders(registry, self.seats, self.asking)
-        self.backends.create, self.backends.look = self.orders.create, look
-        self.repairs = Repairs(means, self.orders)
+        self.orders = orders.Orders(registry, self.seats, self.asking)
+        self.backends.create, self.backends.look = self.orders.create, reach.look
+        self.repairs = orders.Repairs(means, self.orders)
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """`status` is ready only after a pass has seen all of these."""
@@ -124,7 +114,7 @@ class Supervisor:
         return {
             "version": VERSION,
             "host": self.host.name,
-            "started": wall_text(self._started_wall),
+            "started": session.wall_text(self._started_wall),
             "ready": all(its.observed for its in there),
             "restoring": {"done": total - left, "total": total},
             "passes": self.loop.passes,
@@ -133,14 +123,14 @@ class Supervisor:
             "dbus_connected": self.host.connected,
             "jobs_pending": self.host.jobs_pending,
             "incidents": self.incidents.codes(),
-            "settings_read": wall_text(settings.read_wall),
+            "settings_read": session.wall_text(settings.read_wall),
             "settings_refused": settings.refused,
             "alive": age <= max(settings.config.health.interval, 30.0),
         }
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
-        return None if facts is None else await run_pass(self.means, facts)
+        return None if facts is None else await run.run_pass(self.means, facts)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:
@@ -169,7 +159,7 @@ async def load_instances(
     await _lay_out_missing(registry)
 
 
-async def line_up(registry: Registry, host: Seats) -> list[InstanceId]:
+async def line_up(registry: Registry, host: seats.Seats) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     waiting: list[Facts] = []
@@ -236,8 +226,8 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
     """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
     facts.instance = identity.instance
-    revived = not written.reason and reason_of(before.reason).final
-    record = forgive(before) if revived else before
+    revived = not written.reason and reasons.reason_of(before.reason).final
+    record = reconnect.forgive(before) if revived else before
     newer = {its: getattr(written, its) for its in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity

@@ -12,13 +12,8 @@ from weakref import WeakValueDictionary
 
 from agent.clock import boot_now
 from agent.config.config import check_declared, declared_for, worker_settings
-from agent.core.crypto import forget_old
-from agent.core.figures import RepairStatistics, StatusTime
-from agent.core.health import judge_health
+from agent.core import crypto, figures, health, reasons, session, words
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
-from agent.core.reasons import reason_of
-from agent.core.session import Counters, Session
-from agent.core.words import ADOPTED, Category, ConnectionStatus
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, VaultError, WaError
@@ -36,7 +31,7 @@ from agent.vault.identity import create as create_folder
 def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
-    ends = reason_of(record.reason).final and not facts.instance.backend
+    ends = reasons.reason_of(record.reason).final and not facts.instance.backend
     same = {its: getattr(record, its) for its in IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
     return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
@@ -83,7 +78,9 @@ class Registry:
     """By device, as two copies are compared one after the other; and by the name that is made."""
     stopping: bool = field(init=False, default=False)
     """The agent stops: callers that wait are answered, so that they delay no stop."""
-    statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
+    statistics: figures.RepairStatistics = field(
+        init=False, default_factory=figures.RepairStatistics
+    )
     _look: "asyncio.Task[dict[InstanceId, dict[str, int]]] | None" = field(init=False, default=None)
     """At the folders of `_looked_at`; it begins with the loop's next turn."""
     _looked_at: list[InstanceId] = field(init=False, default_factory=list)
@@ -98,12 +95,12 @@ class Registry:
         facts = Facts(
             instance,
             replace(record, repair=resumed),
-            counters=Counters(time.time()),
+            counters=session.Counters(time.time()),
             boot=self.boot,
             counts_messages=not entry_of(instance.engine).remote,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
-            status_time=StatusTime(record.status, boot_now()),
+            status_time=figures.StatusTime(record.status, boot_now()),
             of_wings=self._of_wings(instance),
             leased=self.gate.fleet.leased and not instance.backend,
         )
@@ -128,9 +125,9 @@ class Registry:
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
-        if instance.adopted and ADOPTED not in instance.settings:
+        if instance.adopted and words.ADOPTED not in instance.settings:
             # It has a name of its own on its server, and was not adopted: it is to be made.
-            instance = replace(instance, settings={**instance.settings, ADOPTED: False})
+            instance = replace(instance, settings={**instance.settings, words.ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
             await asyncio.to_thread(create_folder, self.root, instance, self._of_wings(instance))
             now_wall = time.time()
@@ -176,20 +173,20 @@ class Registry:
             raise NotFound(f"cannot find instance {id}: no instance has that name", field="id")
         return facts
 
-    def views(self) -> Mapping[InstanceId, Session]:
+    def views(self) -> Mapping[InstanceId, session.Session]:
         return {id: self.view(id) for id in self.facts}
 
-    def view(self, id: InstanceId) -> Session:
+    def view(self, id: InstanceId) -> session.Session:
         """A copy for those who keep it while the session goes on. Its proof may have become too old
         since its last pass, as in a suspend of the machine: then it is not CONNECTED."""
         shown, policy = copy(self.present(id)), self.settings.config.health_policy
         old = (shown.proof_age or 0.0) > policy.proof_limit
-        if old and shown.record.status is ConnectionStatus.CONNECTED:
-            shown.verdict = judge_health(shown, policy, shown.at)
+        if old and shown.record.status is words.ConnectionStatus.CONNECTED:
+            shown.verdict = health.judge_health(shown, policy, shown.at)
             shown.record = replace(shown.record, status=shown.verdict.state)
         return shown
 
-    def present(self, id: InstanceId) -> Session:
+    def present(self, id: InstanceId) -> session.Session:
         """The session itself, brought up to date; read it at once."""
         facts, settings = self.get(id), self.settings
         facts.at, facts.at_wall = boot_now(), time.time()
@@ -200,7 +197,9 @@ class Registry:
         facts.turns_before = self.gate.queues.before(id)
         facts.in_incident = self.gate.incidents.incident_of(facts) is not None
         facts.memory_limit = settings.memory_limit(facts)
-        facts.crypto_lately = len(forget_old(facts.crypto, settings.config.crypto, facts.at).errors)
+        facts.crypto_lately = len(
+            crypto.forget_old(facts.crypto, settings.config.crypto, facts.at).errors
+        )
         if backend := facts.instance.backend:
             facts.engine_version = self.gate.backends.server_version(backend)
         return facts
@@ -314,7 +313,7 @@ class Registry:
                 if error.code != OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
                     if cause != facts.saved.unwritten:
-                        bound(Category.SESSION, facts.id).warning("%s", cause)
+                        bound(words.Category.SESSION, facts.id).warning("%s", cause)
                     facts.saved.unwritten = cause
             else:
                 facts.saved.identity, facts.saved.unwritten = identity, ""

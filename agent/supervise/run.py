@@ -5,12 +5,10 @@ import time
 from dataclasses import replace
 
 from agent.clock import boot_now
-from agent.core import breaker, reconnect
+from agent.core import breaker, reasons, reconnect, session
 from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, SessionRecord, UnitState
-from agent.core.reasons import UNREACHABLE, reason_of
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
-from agent.core.session import STARTING, Wait
 from agent.files import failpoint
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts
@@ -24,7 +22,7 @@ def note_circuit(facts: Facts, before: SessionRecord, policy: breaker.BreakerPol
     """Note where its circuit opened or closed since `before`; a failed trial is not noted."""
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
-        last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
+        last = facts.action.refusal or reasons.reason_of(facts.record.reason or "unknown").title
         sentence = (
             f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
             f" trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
@@ -66,7 +64,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         judged = facts.record
         remember(gate, facts, verdict)
         gate.incidents.judged(facts, verdict)
-        waits = gate.ask(facts) or Wait()
+        waits = gate.ask(facts) or session.Wait()
         if facts.record is not judged or facts.wait.reason != waits.reason:
             verdict = _judge(gate, facts, policy)
         facts.sentence = verdict.sentence
@@ -78,7 +76,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
             return _next_look(facts, verdict, policy)
         if not recorded:
             await registry.save(facts)
-        if verdict.state not in STARTING or verdict.health is Health.STUCK:
+        if verdict.state not in session.STARTING or verdict.health is Health.STUCK:
             gate.queues.try_ended(facts.id)  # its start has ended, be it stuck
         gate.note_claim(facts)
         # Decide and act.
@@ -99,8 +97,8 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
 
 
 def _judge(gate: Gate, facts: Facts, policy: HealthPolicy) -> HealthVerdict:
-    facts.wait = gate.ask(facts) or Wait()
-    if facts.wait.reason == UNREACHABLE:
+    facts.wait = gate.ask(facts) or session.Wait()
+    if facts.wait.reason == reasons.UNREACHABLE:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
     facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
     earliest = reconnect.not_before(facts.record, policy.reconnect, now, now_wall)

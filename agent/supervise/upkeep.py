@@ -20,8 +20,7 @@ from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.core.session import Session
 from agent.errors import WaError
-from agent.host.machine import UNSEEN, Usage, measure
-from agent.host.notify import watchdog_from
+from agent.host import machine, notify
 from agent.log import bound, going_on, log
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
@@ -191,7 +190,7 @@ class Watchdog:
 
     async def run(self) -> None:
         """Ping as long as passes complete in time; log when they do not."""
-        interval = (watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
+        interval = (notify.watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
         while True:
             late = await self._what_is_late(interval)
             if late is None:
@@ -296,7 +295,7 @@ class UsageSampler:
         for facts in every:
             if facts.gone or not (trend or facts.id in found):
                 continue
-            run, usage = facts.run, found.get(facts.id, UNSEEN)
+            run, usage = facts.run, found.get(facts.id, machine.UNSEEN)
             spent = usage.cpu_seconds
             if facts.pack and spent is not None:
                 # Its part is smaller once another session joins; a counter does not go back.
@@ -344,9 +343,9 @@ class UsageSampler:
 
 async def measure_whole(
     main_pids: Mapping[InstanceId, int], known: Mapping[InstanceId, Facts]
-) -> dict[InstanceId, Usage]:
+) -> dict[InstanceId, machine.Usage]:
     """By the machine; where it has no figures, by the worker."""
-    found = await asyncio.to_thread(measure, main_pids)
+    found = await asyncio.to_thread(machine.measure, main_pids)
     sharers = Counter(facts.unit.main_pid for facts in known.values() if facts.unit.runs)
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
@@ -357,7 +356,7 @@ async def measure_whole(
                 return
             with suppress(WaError, msgspec.ValidationError):
                 told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
-                usage = msgspec.convert(told, Usage)
+                usage = msgspec.convert(told, machine.Usage)
                 if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):
                     found[id] = found[id].completed(usage)
 

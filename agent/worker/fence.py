@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agent.clock import boot_now
+from agent import clock, errors
 from agent.core.words import NO_LEASE, Claim, ConnectionStatus
 from agent.engines.base import Engine
-from agent.errors import EngineError, InvalidRequest, WaError
 from agent.host.notify import Notifier
 from agent.worker.reports import Reports
 
@@ -68,7 +67,7 @@ class Fence:
         """Refuse a call that the lease does not allow."""
         self._must_hold()
         if not self._opened.is_set() and do not in WITHOUT_LEASE:
-            raise EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
+            raise errors.EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
 
     async def lease(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """A new lease, `until` a moment of the boot clock. `extend`: only for a worker that has
@@ -90,11 +89,11 @@ class Fence:
     def _must_hold(self) -> None:
         """A lease that ended stays so, even where a newer one waits in the link: what happened
         meanwhile is not known here."""
-        if self._until is not None and boot_now() >= self._until:
+        if self._until is not None and clock.boot_now() >= self._until:
             raise _over("go on: the lease of this machine ended")
 
     def _rang(self) -> None:
-        if self._ending is None and self._until is not None and boot_now() >= self._until:
+        if self._ending is None and self._until is not None and clock.boot_now() >= self._until:
             self._timer.set(0.0)
             self._ending = asyncio.create_task(self._end(self._until), name="fence")
 
@@ -105,7 +104,7 @@ class Fence:
         # The first keeps the engine from connecting again, whatever it was at.
         last = (self._engine.prepare_stop(), self._engine.disconnect())
         try:
-            async with asyncio.timeout(until + DISCONNECT - boot_now()):
+            async with asyncio.timeout(until + DISCONNECT - clock.boot_now()):
                 await asyncio.gather(*last)
             log.warning("the lease of this machine ended: disconnected")
         except Exception as error:
@@ -115,16 +114,16 @@ class Fence:
             os._exit(EXIT_STATUS)
 
 
-def _over(doing: str) -> EngineError:
-    return EngineError(f"cannot {doing}", code="lease_over")
+def _over(doing: str) -> errors.EngineError:
+    return errors.EngineError(f"cannot {doing}", code="lease_over")
 
 
 def _moment(until: Any) -> float:
     if not isinstance(until, int | float) or isinstance(until, bool):
-        raise InvalidRequest("cannot take a lease: until is not a number", field="until")
-    left = until - boot_now()
+        raise errors.InvalidRequest("cannot take a lease: until is not a number", field="until")
+    left = until - clock.boot_now()
     if not left <= LONGEST:
-        raise InvalidRequest("cannot take a lease: until is too far away", field="until")
+        raise errors.InvalidRequest("cannot take a lease: until is too far away", field="until")
     if left <= 0:
         raise _over("take a lease: it has ended")
     return float(until)
@@ -171,4 +170,4 @@ def _timespec(until: float) -> bytes:
 def _check(result: int) -> None:
     if result < 0:
         cause = os.strerror(ctypes.get_errno())
-        raise WaError(f"cannot use a timer on the boot clock: {cause}")
+        raise errors.WaError(f"cannot use a timer on the boot clock: {cause}")

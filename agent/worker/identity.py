@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent import errors, files, instance_file
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
-from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
-from agent.files import folder_locked
-from agent.instance_file import NAME, parse_instance_file
 
 _SIZE_LIMIT = 8 * 1024 * 1024
 
@@ -39,14 +37,14 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     """Of an instance. ConfigError or FolderUnusable: a restart alone would not cure it."""
     try:
         id = parse_instance_id(id_text)
-    except InvalidRequest as error:
-        raise ConfigError(str(error), field="id", code=error.code) from error
+    except errors.InvalidRequest as error:
+        raise errors.ConfigError(str(error), field="id", code=error.code) from error
     folder = session_root / id
-    path = folder / NAME
+    path = folder / instance_file.NAME
     try:
-        file = parse_instance_file(_read(path), id)
+        file = instance_file.parse_instance_file(_read(path), id)
     except ValueError as error:
-        raise FolderUnusable(f"cannot use {path}: {error}") from error
+        raise errors.FolderUnusable(f"cannot use {path}: {error}") from error
     # Without what the agent reads itself.
     settings = {name: it for name, it in file.settings.items() if name not in AGENT_SETTINGS}
     own = (id, folder, file.engine, settings, file.ended, file.paired, file.account)
@@ -61,7 +59,7 @@ def refuse_foreign_group(folder: Path) -> None:
     """
     status = folder.stat(follow_symlinks=False)
     if os.environ.get("WA_OWN_GROUP_ONLY") == "yes" and status.st_gid != os.getegid():
-        raise FolderUnusable(
+        raise errors.FolderUnusable(
             f"cannot use {folder}: it belongs to group {status.st_gid}, this worker is in group"
             f" {os.getegid()}; if it is a link, remove it, else: chgrp -R wa {folder}"
         )
@@ -74,15 +72,15 @@ def lock_held(folder: Path) -> Iterator[None]:
     try:
         file = os.open(folder / "lock", flags, 0o660)
     except OSError as error:
-        raise FolderUnusable(f"cannot open {_shown(folder / 'lock', error)}") from error
+        raise errors.FolderUnusable(f"cannot open {_shown(folder / 'lock', error)}") from error
     with ExitStack() as held:
         held.callback(os.close, file)
         try:
-            held.enter_context(folder_locked(folder))
+            held.enter_context(files.folder_locked(folder))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             why = f"cannot lock {folder}: another worker holds this session"
-            raise TryLater(why, code="locked") from error
+            raise errors.TryLater(why, code="locked") from error
         yield
 
 
@@ -95,7 +93,7 @@ def engine_folder(folder: Path, name: str) -> Path:
     except FileExistsError:
         pass
     except OSError as error:
-        raise FolderUnusable(f"cannot make {own}: {_shown(folder, error)}") from error
+        raise errors.FolderUnusable(f"cannot make {own}: {_shown(folder, error)}") from error
     return own
 
 
@@ -103,14 +101,14 @@ def _read(path: Path) -> bytes:
     try:
         parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
+        raise errors.FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         file = os.open(path.name, flags, dir_fd=parent)
         with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
             return stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
-        raise FolderUnusable(f"cannot open {_shown(path, error)}") from error
+        raise errors.FolderUnusable(f"cannot open {_shown(path, error)}") from error
     finally:
         os.close(parent)
 

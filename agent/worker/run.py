@@ -17,13 +17,11 @@ from agent.engines.catalog import load_engine
 from agent.errors import EngineError
 from agent.link.server import LinkServer
 from agent.link.wire import Call
+from agent.worker import empty_store, stop, watch
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
-from agent.worker.empty_store import open_engine
 from agent.worker.identity import Identity, read_identity
 from agent.worker.life import Life, ProcessLife, live
 from agent.worker.reports import Pairing, Reports
-from agent.worker.stop import stop_in_order
-from agent.worker.watch import tell_status, watch_engine
 
 if TYPE_CHECKING:
     from agent.messages.intake import Intake
@@ -141,7 +139,7 @@ async def run_session(
     share_session(identity.folder)  # of a worker that was killed
     if (intake := open_intake(identity, reports)) is not None:
         reports.keeper = intake
-    engine = open_engine(identity, reports, load)
+    engine = empty_store.open_engine(identity, reports, load)
     works = _works(identity, engine, reports, life)
     if intake is not None:
         intake.serve(engine)
@@ -166,11 +164,11 @@ async def run_session(
         return await life.spend(
             {
                 "connect": _connect(engine, fence.opened() if fence else None),
-                "status": tell_status(reports.changed, reports.status_text, life.notifier),
-                "watch": watch_engine(engine, reports, life.notifier, life.watchdog),
+                "status": watch.tell_status(reports.changed, reports.status_text, life.notifier),
+                "watch": watch.watch_engine(engine, reports, life.notifier, life.watchdog),
             },
             reports.status_text,
-            lambda: stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
+            lambda: stop.stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
         )
     finally:
         closing = True

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.incidents import IncidentPolicy, find_incident
+from agent.core.admission import IncidentPolicy, find_incident
 from agent.core.model import InstanceId
 from agent.core.reasons import REASONS
 

@@ -51,7 +51,7 @@ async def test_the_kernels_figure_counts_more_than_the_workers(
 ) -> None:
     """As where there are control groups, and none that counts memory."""
     seen = Usage(None, 7.0, 2)
-    monkeypatch.setattr(usage, "measure", lambda pids: dict.fromkeys(pids, seen))
+    monkeypatch.setattr(usage.machine, "measure", lambda pids: dict.fromkeys(pids, seen))
     known = {InstanceId("a"): facts_of("a", Worker(TOLD))}
     assert await measure_whole({InstanceId("a"): 1}, known) == {"a": Usage(5000, 7.0, 2)}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.core.words import ConnectionStatus
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
-from agent.engines.program import environment, process, rules, state
+from agent.engines.program import declaration, process, rules, state
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
@@ -95,22 +95,22 @@ class ProgramEngine:
         if (program := self._program) is None:
             raise EngineError(
                 f"agent.toml has no [[program]] named {self._name or '(none is set)'}",
-                code=environment.MISSING,
+                code=declaration.MISSING,
             )
-        environment.refuse_other_user(program)
+        declaration.refuse_other_user(program)
         if self._paired:
             await asyncio.to_thread(rules.refuse_unusable, self._folder, self._state.claim.account)
         of_file = await asyncio.to_thread(
-            environment.read_environment_file, program.environment_file
+            declaration.read_environment_file, program.environment_file
         )
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
-        env = environment.own_environment(program, of_file, told)
+        env = declaration.own_environment(program, of_file, told)
         output = self._last = state.Output(
-            self._state.found_crypto, *environment.secrets_of(of_file)
+            self._state.found_crypto, *declaration.secrets_of(of_file)
         )
-        command = environment.find_command(program, env)
+        command = declaration.find_command(program, env)
         place = program.folder or str(self._folder)
         ears = process.Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
         self._run = await process.Process.start(

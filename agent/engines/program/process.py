@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines.baileys.client import LONGEST_LINE, Conversation, OnEvent, die_with_worker
-from agent.engines.program.environment import MISSING, preload_into
+from agent.engines.program.declaration import MISSING, preload_into
 from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError

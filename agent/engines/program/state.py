@@ -14,7 +14,7 @@ from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, why_closed
 from agent.engines.base import Qr, Reporter, text
-from agent.engines.program.environment import MISSING
+from agent.engines.program.declaration import MISSING
 
 log = logging.getLogger("program")
 

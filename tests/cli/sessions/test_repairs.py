@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.incidents import Incident
+from agent.core.admission import Incident
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Stage, Trouble
 from tests.api.conftest import House

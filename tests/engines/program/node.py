@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from agent.engines.program.environment import preload_into
+from agent.engines.program.declaration import preload_into
 from tests.lacking import lacks
 
 

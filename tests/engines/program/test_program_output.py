@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.program.environment import secrets_of
+from agent.engines.program.declaration import secrets_of
 from agent.engines.program.state import Output
 from agent.log import clean
 from agent.redaction import redact

@@ -9,8 +9,8 @@ import pytest
 from agent.core.crypto_patterns import PATTERNS, CryptoFinding, Effect, read_line
 from agent.core.words import Claim, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.environment import (
+from agent.engines.program.declaration import (
+    ProgramDeclaration,
     find_command,
     own_environment,
     read_environment_file,
