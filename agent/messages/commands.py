@@ -91,14 +91,10 @@ def outbox(options: Options) -> int:
     waits = page["outbox"]
     if waits and waits["sentence"] and not options.json:
         print(f"{waits['waiting']} wait: {clean(waits['sentence'])}")
-    return options.print_rows(
-        page["messages"],
-        {
-            **{"ID": "id", "ACCEPTED": "accepted", "TO": "to", "TYPE": "type", "STATE": "state"},
-            **{"TRIES": "tries", "WHATSAPP'S ID": "message_id", "WHY": "sentence"},
-        },
-        nothing=f"the outbox of {options.id} is empty",
-    )
+    shown = {"ID": "id", "ACCEPTED": "accepted", "TO": "to", "TYPE": "type", "STATE": "state"}
+    shown |= {"TRIES": "tries", "WHATSAPP'S ID": "message_id", "WHY": "sentence"}
+    nothing = f"the outbox of {options.id} is empty"
+    return options.print_rows(page["messages"], shown, nothing=nothing)
 
 
 def _cancel(options: Options) -> int:

@@ -82,8 +82,7 @@ class Incoming:
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
         all were there."""
-        made = [(record, encode(record)) for record in records]
-        if newest := self._do(self._append, made):
+        if newest := self._do(self._append, [(record, encode(record)) for record in records]):
             self._do(self._trim)
         return newest
 
@@ -167,10 +166,8 @@ class Incoming:
                 given = (cursor, record["id"], kept, record["kind"], *words, body)
                 if db.execute(row, tuple(map(_storable, given))).rowcount:
                     cursor, size = cursor + 1, size + len(body) + BESIDE
-            db.execute(
-                "update state set newest = ?, count = count + ?, bytes = bytes + ?",
-                (cursor - 1, cursor - self._next, size),
-            )
+            state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
+            db.execute(state, (cursor - 1, cursor - self._next, size))
             files.failpoint("before_commit")
         files.failpoint("after_commit")
         new, self._next = cursor > self._next, cursor

@@ -237,14 +237,21 @@ class Outbox:
                     code = "idempotency_key_reused"
                     raise errors.Refused(why, field="Idempotency-Key", code=code)
             self.fits(new)
-            values = {**asdict(new), "number": None, "content": content}
-            marks = ", ".join("?" * len(values))
-            row = f"insert into messages ({', '.join(values)}) values ({marks})"
-            number = db.execute(row, list(values.values())).lastrowid
-            assert number is not None
-            return replace(new, number=number), False
+            row = {**asdict(new), "number": None, "content": content}
+            return replace(new, number=_insert(db, row)), False
 
         return await self.writer.write(write, lambda taken: committed(*taken))
+
+    async def take_over(self, rows: Sequence[Mapping[str, Any]], *, instead_of: str) -> None:
+        """Rows of another machine's outbox, with their content; one that is here stays. What this
+        instance had here goes; "" = nothing goes."""
+
+        def write(db: Database) -> None:
+            db.execute("delete from messages where instance = ?", [instead_of])
+            for row in rows:
+                _insert(db, row, "or ignore")
+
+        await self.writer.write(write)
 
     async def waiting(self) -> list[OutMessage]:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
@@ -325,8 +332,7 @@ class Outbox:
         mine = "where instance = ? and born <> ?"
 
         def write(db: Database) -> list[OutMessage]:
-            rows = f"select {{}} from messages {mine} and {_WAITS}"
-            waited = _find(db, rows, instance, born)
+            waited = _find(db, f"select {{}} from messages {mine} and {_WAITS}", instance, born)
             db.execute(f"delete from messages {mine}", [instance, born])
             db.execute("delete from cursors where instance = ?", [instance])
             return waited
@@ -342,6 +348,12 @@ class Outbox:
 
     async def _rows(self, sql: str, *given: Any) -> list[OutMessage]:
         return await self.writer.read(lambda db: _find(db, sql, *given))
+
+
+def _insert(db: Database, row: Mapping[str, Any], how: str = "") -> int:
+    marks = ", ".join("?" * len(row))
+    into = f"insert {how} into messages ({', '.join(row)}) values ({marks})"
+    return int(db.execute(into, [*row.values()]).lastrowid or 0)
 
 
 def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:

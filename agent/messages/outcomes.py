@@ -153,9 +153,8 @@ class Holds:
         until = told if told is not None and wall < told else wall + self._until - now
         if wall >= until:
             return None
-        return Hold(
-            code, f"{sentence}; the next one is tried at {session.wall_text(until)}", until, code
-        )
+        again = session.wall_text(until)
+        return Hold(code, f"{sentence}; the next one is tried at {again}", until, code)
 
     def refuse(self, code: str, sentence: str, now: float, jitter01: float) -> None:
         """The session looked well and refused."""
