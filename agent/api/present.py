@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.clock import boot_now
-from agent.core import incidents, model, reasons
+from agent.core import admission, model, reasons
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.session import WAIT_SENTENCES, BackendView, Session, wall_text
 from agent.store.rows import KeyRow
@@ -179,7 +179,7 @@ def show_backend(view: BackendView) -> dict[str, Any]:
     return part(view, f"{said} {its} next_check_wall")
 
 
-def show_incident(incident: incidents.Incident) -> dict[str, Any]:
+def show_incident(incident: admission.Incident) -> dict[str, Any]:
     ago = boot_now() - incident.since
     shown = part(incident, "group kind code sentence members canary tries")
     return {**shown, "since": wall_text(time.time() - ago)}

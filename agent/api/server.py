@@ -10,7 +10,7 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -154,6 +154,7 @@ class Server:
         self._listening: list[asyncio.Server] = []
         self._entrance = connection.Entrance(head_seconds=parts.section.head_timeout)
         self._parts = parts
+        parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
         self._runner = web.AppRunner(build_app(parts), shutdown_timeout=15.0)
 
     def _connect(self) -> connection.Connection:
@@ -266,12 +267,9 @@ SECRET_PARAMETERS = frozenset(
 def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in request.rel_url.query:
         if name.lower() in SECRET_PARAMETERS:
-            raise InvalidRequest(
-                f"cannot take {name!r} from the address, which logs would show;"
-                " send 'Authorization: Bearer <key>'",
-                field=name,
-                code="token_in_query",
-            )
+            cure = "send 'Authorization: Bearer <key>'"
+            words = f"cannot take {name!r} from the address, which logs would show; {cure}"
+            raise InvalidRequest(words, field=name, code="token_in_query")
     for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
         if len(request.headers.getall(name, ())) > 1:
             raise InvalidRequest(f"cannot take two {name} headers: send one", field=name)
@@ -285,18 +283,13 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
     hosts = request.headers.getall("Host", [])
     name = host_name(hosts[0]) if len(hosts) == 1 else None
     if name is None:
-        raise InvalidRequest(
-            "cannot read the Host header: send one, with this agent's name or address",
-            field="Host",
-            code="invalid_host",
-        )
+        words = "cannot read the Host header: send one, with this agent's name or address"
+        raise InvalidRequest(words, field="Host", code="invalid_host")
     # An address of this machine (not a name) cannot be rebound.
     here = connection.connection_of(request).here.partition("%")[0]
     if name not in allowed_hosts and name != here and not is_loopback(name):
-        cause = "add it to allowed_hosts in [api]"
-        raise Forbidden(
-            f"cannot answer for this Host: {cause}", field="Host", code="host_not_allowed"
-        )
+        words = "cannot answer for this Host: add it to allowed_hosts in [api]"
+        raise Forbidden(words, field="Host", code="host_not_allowed")
 
 
 def host_name(host: str) -> str | None:
@@ -319,20 +312,24 @@ def _check_origin(request: web.Request) -> None:
     site = request.headers.get("Sec-Fetch-Site", "none")
     changes = request.method not in ("GET", "HEAD")
     if foreign or (changes and site not in ("none", "same-origin")):
-        raise Forbidden(
-            "cannot answer a page of another origin: open the agent's own page",
-            field="Origin",
-            code="origin_not_allowed",
-        )
+        words = "cannot answer a page of another origin: open the agent's own page"
+        raise Forbidden(words, field="Origin", code="origin_not_allowed")
 
 
 # The application
 
 
-def build_app(parts: Parts) -> web.Application:
-    app = web.Application(middlewares=[_front_door(parts)])
-    parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
-    for route in ROUTES:
+Enter = Callable[[web.Request], Awaitable[auth.Caller]]
+_APART = ("/api/fleet/", "/api/backends/")
+_ASKED = [it for it in ROUTES if 101 not in it.answers and not it.path.startswith(_APART)]
+_OWNERS = [it for it in _ASKED if "{id}" in it.path or it.made == "/api/instance/{id}"]
+"""Those that a machine answers for sessions of its own, whichever machine of the fleet is asked."""
+
+
+def build_app(parts: Parts, enter: Enter | None = None) -> web.Application:
+    """`enter`: the caller of a request that another machine forwards."""
+    app = web.Application(middlewares=[_front_door(parts, enter)])
+    for route in _OWNERS if enter else ROUTES:
         for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
             run = partial(_answer, route, parts)
             app.router.add_route(method, route.path, run, expect_handler=_expect)
@@ -342,6 +339,9 @@ def build_app(parts: Parts) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     auth.require(request[auth.CALLER], route.right, id)
+    ask = parts.forward if route in _OWNERS else None
+    if ask and (theirs := await ask(id or "", request)) is not None:
+        return theirs
     try:
         answered = await run_in_time(await read_call(request, route, parts))
     except OSError as error:
@@ -357,25 +357,29 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
     return answer
 
 
-def _front_door(parts: Parts) -> Middleware:
+def _front_door(parts: Parts, enter: Enter | None) -> Middleware:
     audit, section = parts.audit, parts.section
     hosts = {host_name(entry) or entry.lower() for entry in section.allowed_hosts if entry}
     hosts |= {split_address(section.listen)[0].lower()} if section.listen else set()
 
+    async def enter_here(request: web.Request) -> auth.Caller:
+        caller = auth.ANONYMOUS
+        try:
+            caller = auth.identify(request, section, parts.ring)
+        finally:  # a client without rights waits for its turn, also to be refused
+            holder = caller.key or caller.name if caller is not auth.ANONYMOUS else ""
+            await connection.connection_of(request).admit(holder)
+        check_entrance(request, hosts)
+        return caller
+
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request_id, not_yet = secrets.token_hex(8), False
+        request_id, not_yet = enter and request.headers.get("X-Request-Id"), False
+        request_id = request_id or secrets.token_hex(8)
         request[auth.REQUEST_ID] = request_id
         with parts.metrics.http.observe(request.method) as seen:
             try:
-                caller = auth.ANONYMOUS
-                try:
-                    caller = auth.identify(request, section, parts.ring)
-                finally:  # a client without rights waits for its turn, also to be refused
-                    holder = caller.key or caller.name if caller is not auth.ANONYMOUS else ""
-                    await connection.connection_of(request).admit(holder)
-                check_entrance(request, hosts)
-                request[auth.CALLER] = caller
+                request[auth.CALLER] = await (enter or enter_here)(request)
                 answered = await handler(request)
                 audit.answered(request, answered.status, answered.headers.get("Location", ""))
             except WaError as error:
@@ -395,7 +399,7 @@ def _front_door(parts: Parts) -> Middleware:
                 log.exception("request %s failed: %s", request_id, what)
                 answered = library_refusal(500, request_id)
             seen.route, seen.code = auth.route_of(request) or "other", answered.status
-            seen.failed = answered.status >= 500 and not not_yet
+            seen.failed = answered.status >= 500 and not (not_yet or answered.prepared)
         if not answered.prepared:
             for name, value in {"X-Request-Id": request_id, **HEADERS}.items():
                 answered.headers.setdefault(name, value)

@@ -1,6 +1,6 @@
 """`doctor`: checks of this installation, each finding with its cure: its clock, disk, rights,
 units, its agent, the programs that engines need (a browser, Node), and each backend: what the agent
-says of it, its secrets, its Redis. The rooms of programs and webhooks have a check of their own."""
+says of it, its secrets, its Redis. Programs, webhooks and the fleet have a check in their room."""
 
 import ctypes
 import os
@@ -24,6 +24,7 @@ from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.rules import SHELL
+from agent.fleet import commands as fleet
 from agent.host import units
 from agent.moving import program_commands
 from agent.vault.identity import scan
@@ -87,6 +88,7 @@ def examine(here: Installation) -> Iterator[Finding]:
         ("backend", backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
+        ("fleet", fleet.examine, "wa-agent fleet status; then agent/fleet/README.md"),
     ):
         if here.installed or name not in ("units", "polkit", "memory limits"):
             for finding in check(here):
@@ -164,10 +166,8 @@ def unit_files(_: Installation) -> Iterator[Finding]:
 
 
 def polkit(_: Installation) -> Iterator[Finding]:
-    if not any(map(Path.exists, RULES)):
-        yield wrong("the polkit rule is missing: the agent may not start its workers")
-    else:
-        yield ok("the rule is there")
+    missing = "the polkit rule is missing: the agent may not start its workers"
+    yield ok("the rule is there") if any(map(Path.exists, RULES)) else wrong(missing)
 
 
 def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:

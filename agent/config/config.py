@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agent.core import admission, incidents, model
+from agent.core import admission, model
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
@@ -339,7 +339,7 @@ class Config:
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     memory: MemoryPolicy = field(default_factory=MemoryPolicy)
     crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
-    incident: incidents.IncidentPolicy = field(default_factory=incidents.IncidentPolicy)
+    incident: admission.IncidentPolicy = field(default_factory=admission.IncidentPolicy)
     troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)

@@ -12,32 +12,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from agent import clock, errors, logfiles
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts as ApiParts
-from agent.api.server import Server
-from agent.clock import boot_now
+from agent.api.server import Server, build_app
 from agent.config.config import USUAL_LISTEN, Config
 from agent.config.load import load_config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon import state_folder as own
 from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
-from agent.errors import ConfigError, StoreError, TryLater, WaError
 from agent.fleet.settings import fleet_of
-from agent.host import units
-from agent.host.choose import only_agent, only_of_sessions, open_host
-from agent.host.life import Host
+from agent.host import choose, life, units
 from agent.log import about, going_on, log, set_level, set_up_logging
-from agent.logfiles import open_files
 from agent.messages.reader import Reader
 from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter, Family, backend_families
 from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise.assemble import Supervisor, line_up, load_instances, take_on
+from agent.supervise import assemble, snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.snapshots import finish_cut_short
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks
@@ -86,14 +81,14 @@ async def keep_up(
             every = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
             if every.subgroup(_is_damage):
                 raise
-            trace = None if isinstance(error, WaError) else error
+            trace = None if isinstance(error, errors.WaError) else error
             words = "the task %s begins again in %g s: %s"
             log.error(words, name, again, error, exc_info=trace)
             await asyncio.sleep(again)
 
 
 def _is_damage(error: BaseException) -> bool:
-    return isinstance(error, StoreError) and error.code == "damaged"
+    return isinstance(error, errors.StoreError) and error.code == "damaged"
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)
@@ -121,20 +116,20 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         if config.log.folder:
             folder, form = Path(config.log.folder), config.agent.log_format
             with going_on(f"cannot write log files in {folder}"):
-                open_files(folder, form, config.log.repairs_name)
+                logfiles.open_files(folder, form, config.log.repairs_name)
         for sentence in config.warnings:
             log.warning("%s", sentence)
         state = config.agent.state_path
-        with only_agent(state), own.only_copy(state) as mark:
+        with choose.only_agent(state), own.only_copy(state) as mark:
             return asyncio.run(Daemon(config, config_path, overrides).run(mark))
-    except WaError as error:
+    except errors.WaError as error:
         log.error("%s", error)
         full = error.code == "disk_full"
         if full:
             log.error("the agent cannot start on a full disk: make room there, then start it again")
-        if (full or isinstance(error, TryLater)) and "NOTIFY_SOCKET" in os.environ:
+        if (full or isinstance(error, errors.TryLater)) and "NOTIFY_SOCKET" in os.environ:
             time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
-        return TryLater.exit_status if full else error.exit_status
+        return errors.TryLater.exit_status if full else error.exit_status
 
 
 class StopAsked(Exception):
@@ -149,7 +144,7 @@ class Daemon:
         config: Config,
         config_path: Path | None,
         overrides: Mapping[str, str],
-        hosts: Callable[..., Awaitable[Host]] = open_host,
+        hosts: Callable[..., Awaitable[life.Host]] = choose.open_host,
     ) -> None:
         """`hosts` opens what starts the workers of one kind."""
         self._config = config
@@ -173,8 +168,8 @@ class Daemon:
                 own.refuse_missing_state(state, own.used_mark(os.environ, installed=False))
                 own.refuse_foreign_state(state, (), running)
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
-            with only_of_sessions(root):
-                await asyncio.to_thread(finish_cut_short, root)
+            with choose.only_of_sessions(root):
+                await asyncio.to_thread(snapshots.finish_cut_short, root)
                 store = await Store.open(state / own.DATABASE)
                 store.on_append = self._bus.publish
                 try:
@@ -187,13 +182,13 @@ class Daemon:
                     await store.close()
                     log.info("database closed; the agent has stopped")
                     self._signals.ignore()
-        except WaError:
+        except errors.WaError:
             await host.close(leave_workers=True)
             raise
 
-    async def _run_on(self, store: Store, host: Host, *, older: bool) -> int:
+    async def _run_on(self, store: Store, host: life.Host, *, older: bool) -> int:
         """The composition, and the life of what it made."""
-        supervisor = Supervisor(
+        supervisor = assemble.Supervisor(
             self._config,
             store,
             host,
@@ -236,10 +231,10 @@ class Daemon:
                 sending,
                 webhooks,
                 Archives(supervisor),
-                troubles.present,
-                troubles.windows,
+                *(troubles.present, troubles.windows),
                 self._places(),
                 self._signals.reload,
+                forward=fleet.forward if fleet else None,
             )
             server = Server(for_handlers)
             await server.open(self._config.api_socket, os.environ, await host.missing_address())
@@ -264,7 +259,7 @@ class Daemon:
                 "outbox": sending.run,
                 "troubles": troubles.run,
                 "webhooks": webhooks.run,
-                **(fleet.begin(sending) if fleet else {}),
+                **(fleet.begin(sending, partial(build_app, for_handlers)) if fleet else {}),
             }
             try:
                 async with asyncio.TaskGroup() as group:
@@ -278,7 +273,7 @@ class Daemon:
                     log.info("ready on %s", ", ".join(server.addresses))
             except* StopAsked:
                 status = 0
-            except* StoreError as failures:
+            except* errors.StoreError as failures:
                 log.error("the agent ends, as its database is damaged", exc_info=failures)
             watchdog.say("STOPPING=1")
         finally:
@@ -288,14 +283,14 @@ class Daemon:
             written = await asyncio.ensure_future(stops)
         return status if written else 1
 
-    async def _take_over(self, supervisor: Supervisor, *, older: bool) -> None:
+    async def _take_over(self, supervisor: assemble.Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
         registry, config = supervisor.registry, self._config
-        await load_instances(registry, config.instance, older=older)
+        await assemble.load_instances(registry, config.instance, older=older)
         await supervisor.backends.take_over(config.backend)
         with going_on():
             await supervisor.seats.take_over(config.agent.state_path / "run-packs")
-        for id in await line_up(registry, supervisor.seats):
+        for id in await assemble.line_up(registry, supervisor.seats):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
         supervisor.expect(registry.facts)
@@ -305,18 +300,18 @@ class Daemon:
         raise StopAsked
 
     async def _reload_when_asked(
-        self, supervisor: Supervisor, sending: Sending, webhooks: Webhooks
+        self, supervisor: assemble.Supervisor, sending: Sending, webhooks: Webhooks
     ) -> None:
         while True:
             await self._signals.reload.wait()
             self._signals.reload.clear()
             try:
                 config = load_config(self._config_path, os.environ, overrides=self._overrides)
-            except ConfigError as error:
+            except errors.ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
                 supervisor.settings.refused = True
                 continue
-            await take_on(config, supervisor)
+            await assemble.take_on(config, supervisor)
             sending.take_on(config)
             webhooks.reload(config)
             set_level(config.agent.log_level)
@@ -339,7 +334,9 @@ class Daemon:
 # The orderly stop: what ends first, what is saved, what is closed. Each step has its time.
 
 
-async def stop_in_order(supervisor: Supervisor, server: Server | None, state: Path) -> bool:
+async def stop_in_order(
+    supervisor: assemble.Supervisor, server: Server | None, state: Path
+) -> bool:
     """Schedules have ended with the TaskGroup; what follows keeps this order. Where the agent is
     restarting, the workers stay.
 
@@ -356,7 +353,7 @@ async def stop_in_order(supervisor: Supervisor, server: Server | None, state: Pa
         nonlocal written
         try:
             await what
-        except WaError as error:
+        except errors.WaError as error:
             written = False
             log.error("cannot finish a step of the stop, continuing: %s", error)
 
@@ -384,7 +381,7 @@ async def stop_in_order(supervisor: Supervisor, server: Server | None, state: Pa
 
 
 async def close_sessions(
-    supervisor: Supervisor, save_records: Callable[[], Awaitable[None]]
+    supervisor: assemble.Supervisor, save_records: Callable[[], Awaitable[None]]
 ) -> None:
     """Prepare, save, close. The sessions of backends go on."""
     times, all_facts = supervisor.settings.config.stop, supervisor.registry.facts.values()
@@ -397,34 +394,34 @@ async def close_sessions(
     # A start may still be queued: it would begin when the agent is gone.
     units = await supervisor.seats.list()
     running = {id for id, unit in units.items() if unit.runs or unit.job_pending} - besides
-    begun = boot_now()
+    begun = clock.boot_now()
 
     async def close(id: InstanceId) -> None:
         try:
             async with asyncio.timeout(times.close):
                 known = supervisor.registry.facts.get(id)
                 await (supervisor.seats.stop(known) if known else supervisor.host.stop(id))
-        except (WaError, TimeoutError) as error:
+        except (errors.WaError, TimeoutError) as error:
             words = "cannot close the worker of %s in order: %s"
             log.error(words, id, error or "too slow", extra=about(id))
 
     await asyncio.gather(*map(close, running))
-    log.info("closed %d workers in %.1f s", len(running), boot_now() - begun)
+    log.info("closed %d workers in %.1f s", len(running), clock.boot_now() - begun)
 
 
 async def _ask_all(linked: Collection[Facts], do: str, limit: float, what: str) -> None:
-    begun = boot_now()
+    begun = clock.boot_now()
 
     async def ask(facts: Facts) -> None:
         try:
             if facts.link is not None:
                 await facts.link.call(do, {}, timeout=limit)
-        except WaError as error:
+        except errors.WaError as error:
             words = "cannot %s the session of %s: %s"
             log.warning(words, do.replace("_", " "), facts.id, error, extra=about(facts.id))
 
     await asyncio.gather(*map(ask, linked))
-    log.info("%s: done in %.1f s", what, boot_now() - begun)
+    log.info("%s: done in %.1f s", what, clock.boot_now() - begun)
 
 
 def said(kind: str, sentence: str) -> JournalEntry:

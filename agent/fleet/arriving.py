@@ -9,19 +9,17 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sqlite_utils import Database
-
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import VaultError
+from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
-from agent.messages.outbox import COLUMNS, LOST
+from agent.messages.outbox import COLUMNS, LOST, NAME
 from agent.messages.outcomes import State
 from agent.messages.sending import Sending
 from agent.supervise import assemble
@@ -34,7 +32,7 @@ KNOWN = 48 * 3600.0
 """Seconds for which each outbox knows a message that it sent, and more (72 h)."""
 _IN_FOLDER = (SESSION, restore.KEPT)
 Files = Mapping[str, bytes | bytearray]
-PassOn = Callable[[Files], Awaitable[None]]
+Rows = list[dict[str, Any]]
 
 
 class Arriving:
@@ -63,20 +61,13 @@ class Arriving:
     async def _admit(self, made: Instance, record: SessionRecord, files: Files, why: str) -> None:
         said = JournalEntry("arrived", why, instance=made.id, wall=time.time())
         await self._store.add(made, record, said)
-        await self._write_messages(made.id, files, instead=True)
+        own = await asyncio.to_thread(self.messages, made.id)
+        rows = [*_rows(files), *self._unsent(own)]  # what was just accepted here stays
+        await self._write_messages(made.id, rows, {**own, **files}, instead=True)
         facts = self._registry.add(made, record)
         facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
         await self._send(made.id)
         self._wake(made.id)
-
-    async def leave(self, facts: Facts, kind: str, why: str, pass_on: PassOn) -> None:
-        """Its folder goes into the trash. `pass_on`: brings to the machine that has the session now
-        what was only accepted here."""
-        await pass_on(await self.unsent(facts.id))
-        await self.retire(facts, kind, why)
-        await pass_on(await self.unsent(facts.id))  # what came meanwhile
-        outbox = await self._sending.ready()
-        await self._sending.let_go(outbox, facts.id, "is on another machine now")
 
     async def retire(self, facts: Facts, kind: str, why: str) -> None:
         facts.action.interrupt_start()
@@ -90,31 +81,37 @@ class Arriving:
             await self._store.remove(facts.id, entry(facts, kind, why))
             self._registry.drop(facts)
 
-    async def unsent(self, id: InstanceId) -> Files:
-        """Messages that were only accepted here, as a copy has them; {} = there is none."""
+    async def let_go(self, id: InstanceId) -> None:
+        """Of its messages."""
         outbox = await self._sending.ready()
+        await self._sending.let_go(outbox, id, "is on another machine now")
 
-        def read(db: Database) -> Files:
-            rows = _unsent(db, id, outbox.now())
-            kept = {its["file"]: b"" for its in rows if its["file"]}
-            for name in kept:
-                with suppress(FileNotFoundError):
-                    kept[name] = (self._sending.files.folder / name).read_bytes()
-            table = [[*rows[0]], *([*its.values()] for its in rows)] if rows else []
-            media = {MEDIA + name: content for name, content in kept.items()}
-            return {ROWS: json.dumps(table).encode(), **media} if rows else {}
-
-        return await outbox.writer.read(read)
+    def messages(self, id: InstanceId) -> Files:
+        """As a copy has them. It uses the disk."""
+        folder = self._sending.files.folder
+        beside = Beside(self._root, folder.with_name(NAME))
+        beside.look()
+        paths = [it for it in beside.stamps(id) if it == ROWS or it.startswith(MEDIA)]
+        return {it: beside.read(id, it) for it in paths}
 
     async def take_over(self, id: InstanceId, files: Files) -> None:
         """Send what a machine that had the session before has accepted."""
-        await self._write_messages(id, files)
+        await self._write_messages(id, self._unsent(files), files)
         await self._send(id)
 
-    async def _write_messages(self, id: InstanceId, files: Files, *, instead: bool = False) -> None:
-        """What may have been sent is unknown; one that is here already stays as it is. `instead`:
-        of what is here only what was just accepted stays."""
-        rows, outbox = _rows(files.get(ROWS, b"[[]]")), await self._sending.ready()
+    def _unsent(self, files: Files) -> Rows:
+        """Not those of long ago: a machine may have sent one and forgotten it since."""
+        rows, oldest = _rows(files), time.time() - KNOWN
+        only_accepted = [
+            it for it in rows if it["state"] == State.ACCEPTED and not it["begun_wall"]
+        ]
+        return [it for it in only_accepted if it["accepted_wall"] > oldest]
+
+    async def _write_messages(
+        self, id: InstanceId, rows: Rows, files: Files, *, instead: bool = False
+    ) -> None:
+        """What may have been sent is unknown; one that is here already stays as it is."""
+        outbox = await self._sending.ready()
         for row in rows:
             if row["state"] == State.SENDING:
                 row |= {"state": State.UNKNOWN, "reason": "unknown", "sentence": LOST}
@@ -122,19 +119,10 @@ class Arriving:
             if media := files.get(MEDIA + row["file"]) if row["file"] else None:
                 text = base64.b64encode(media).decode()
                 await asyncio.to_thread(self._sending.files.write, row["file"], text)
-
-        def write(db: Database) -> None:
-            own = _unsent(db, id, outbox.now()) if instead else []
-            db.execute("delete from messages where instance = ? and ?", [id, instead])
-            for row in (*rows, *own):
-                marks = ", ".join("?" * len(row))
-                into = f"insert or ignore into messages ({', '.join(row)}) values ({marks})"
-                db.execute(into, [*row.values()])
-
         if instead and (sender := self._sending.senders.get(id)) is not None:
             for waiting in [*sender.waiting.values()]:
                 sender.drop(waiting)
-        await outbox.writer.write(write)
+        await outbox.take_over(rows, instead_of=id if instead else "")
 
     async def _send(self, id: InstanceId) -> None:
         outbox, sender = await self._sending.ready(), self._sending.senders.get(id)
@@ -143,19 +131,10 @@ class Arriving:
                 self._sending.add(outbox, each, impatient=False)
 
 
-def _unsent(db: Database, id: InstanceId, now: float) -> list[dict[str, Any]]:
-    """Not those of long ago: another machine may have sent one and forgotten it since."""
-    names = f"{COLUMNS.partition(', ')[2]}, content"
-    mine = "instance = ? and state = 'accepted' and begun_wall = 0 and accepted_wall > ?"
-    rows = f"select {names} from messages where {mine} order by number"
-    found = db.execute(rows, [id, now - KNOWN])
-    return [dict(zip(names.split(", "), row, strict=True)) for row in found]
-
-
-def _rows(raw: bytes | bytearray) -> list[dict[str, Any]]:
+def _rows(files: Files) -> Rows:
     """Names of the columns, then each row; the numbers are another machine's."""
     try:
-        names, *rows = json.loads(raw)
+        names, *rows = json.loads(files.get(ROWS, b"[[]]"))
         found = [dict(zip(names, row, strict=True)) for row in rows]
         columns = [*COLUMNS.split(", ")[1:], "content"]
         return [{its: row[its] for its in columns} for row in found]
@@ -175,8 +154,6 @@ def _stage(root: Path, id: InstanceId, files: Files) -> None:
     ):
         for path in sorted(inner):
             made.make(path, top.modes)
-        written = [
-            tree.add_file(made, path, [bytes(content)], top.modes, tree.no_tick)
-            for path, content in lie.items()
-        ]
+        its = lie.items()
+        written = [tree.add_file(made, at, [bytes(it)], top.modes, tree.no_tick) for at, it in its]
         tree.read_back(made, tree.Listing(tuple(written), (SESSION, *inner)))

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from agent.cli import command
-from agent.cli.client import INSTALLED_CONFIG, NO_CONFIG, config_path, open_source
-from agent.errors import InvalidRequest, Refused
+from agent.cli import client, command
+from agent.config.config import is_loopback, split_address
+from agent.errors import InvalidRequest, Refused, WaError
+from agent.fleet.settings import fleet_of
 
 MACHINES = {
     **{"MACHINE": "name", "STATE": "state", "SESSIONS": "owned", "RUN": "used"},
@@ -55,6 +58,30 @@ def status(options: command.Options) -> int:
     )
 
 
+def examine(here: client.Installation) -> Iterator[client.Finding]:
+    """For the doctor: this machine's certificates, and what its agent knows of the fleet."""
+    from agent.fleet.plan import KEYS
+
+    own, folder = fleet_of(here.config), here.state / "fleet"
+    if not own.store:
+        return
+    with suppress(OSError):  # root may look
+        for path in (folder / name for name in KEYS[:3]):
+            if own.address and not (path.exists() or is_loopback(split_address(own.address)[0])):
+                cure = "sudo wa-agent fleet join plan-MACHINE.tar; then restart the agent"
+                yield client.wrong(f"{path} is missing: no copies are made", cure)
+            elif path.suffix == ".key" and path.stat().st_mode & 0o077:
+                yield client.wrong(f"{path} is open to others", f"chmod 600 {path}")
+    try:
+        found = here.client.get("/api/fleet")
+    except WaError:
+        return  # the check of the agent tells why
+    troubles = [f"{it['machine']}: {it['cause']}" for it in found["troubles"] if not it["id"]]
+    yield from (*map(client.wrong, troubles), *map(client.note, found["notes"]))
+    if not troubles:
+        yield client.ok(f"machine {found['machine']} has its place in fleet {found['fleet']}")
+
+
 def plan(options: command.Options) -> int:
     """Plan a fleet: write plan-MACHINE.tar for each machine, and ca.key.
 
@@ -67,6 +94,7 @@ def plan(options: command.Options) -> int:
     if len(addresses) < len(options.machines):
         raise InvalidRequest("cannot plan a fleet: each machine needs a name of its own")
     files = [*map(str, plan(options.name or "fleet", addresses, Path(options.out or ".")))]
+    few = "Two members of etcd stop when one is away: let a third machine be a witness."
     return options.print(
         {"files": files},
         *map(command.clean, files),
@@ -77,9 +105,7 @@ def plan(options: command.Options) -> int:
         "                     sudo systemctl restart wa-agent",
         "  a witness:         sudo wa-agent fleet store install plan-MACHINE.tar",
         "  then on one:       wa-agent fleet status && sudo wa-agent doctor",
-        "Two members of etcd stop when one is away: let a third machine be a witness."
-        if len(files) < 4
-        else "",
+        few if len(files) < 4 else "",
     )
 
 
@@ -97,9 +123,8 @@ def join(options: command.Options) -> int:
     member = installed and not options.no_store
     name = join(_content(options.file), path, state, member=member)
     restart = "sudo systemctl restart wa-agent" if installed else "restart its agent"
-    return options.print(
-        {"machine": name}, f"this machine is {name}; next: {restart}, then wa-agent fleet status"
-    )
+    done = f"this machine is {name}; next: {restart}, then wa-agent fleet status"
+    return options.print({"machine": name}, done)
 
 
 def install(options: command.Options) -> int:
@@ -154,16 +179,16 @@ def rename(options: command.Options) -> int:
 
 def _changed(options: command.Options) -> tuple[Path, bool]:
     """agent.toml, and if it is the service's."""
-    if (path := config_path(options.config, os.environ)) is None:
-        raise Refused(NO_CONFIG)
-    installed = path == INSTALLED_CONFIG
+    if (path := client.config_path(options.config, os.environ)) is None:
+        raise Refused(client.NO_CONFIG)
+    installed = path == client.INSTALLED_CONFIG
     if installed and os.geteuid() != 0:
         raise Refused("cannot change the service: it is root's; run it with sudo")
     return path, installed
 
 
 def _content(path: Path) -> bytes:
-    with open_source(path, "file") as file:
+    with client.open_source(path, "file") as file:
         return file.read(2 << 20)
 
 
@@ -192,10 +217,8 @@ def move(options: command.Options) -> int:
     ID: the session
     MACHINE: as `fleet status` shows it
     """
-    body = {"machine": options.machine}
-    return options.do(
-        f"POST /api/fleet/sessions/{options.id}/move", "{id} is {machine}'s now", body
-    )
+    asked, body = f"POST /api/fleet/sessions/{options.id}/move", {"machine": options.machine}
+    return options.do(asked, "{id} is {machine}'s now", body)
 
 
 def drain(options: command.Options) -> int:

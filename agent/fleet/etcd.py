@@ -52,10 +52,6 @@ class _Txn(Struct):
     responses: list[_Response] = []
 
 
-class _Compacted(Struct):
-    header: _Header
-
-
 class _Event(Struct):
     kv: _Kv
 
@@ -97,11 +93,8 @@ class Etcd:
     async def commit(
         self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
     ) -> Answer:
-        asked = {
-            "compare": [_compare(it) for it in same],
-            "success": [_operation(it) for it in then],
-            "failure": [_operation(it) for it in otherwise],
-        }
+        compare, success = [*map(_compare, same)], [*map(_operation, then)]
+        asked = {"compare": compare, "success": success, "failure": [*map(_operation, otherwise)]}
         txn = await self._ask("kv/txn", asked, _Txn, writes=True)
         ranges = [it.response_range for it in txn.responses if it.response_range is not None]
         found = [_pairs(it.kvs) for it in ranges]
@@ -112,13 +105,12 @@ class Etcd:
         return Answer(True, one.header.revision, one.header.cluster_id, [_pairs(one.kvs)])
 
     async def watch(self, key: str) -> AsyncIterator[Pair]:
-        asked = {"create_request": _keys(key)}
+        asked = msgspec.json.encode({"create_request": _keys(key)})
         endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)
         member = self._members[0]
         try:
-            async with self._session.post(
-                f"{member}/v3/watch", data=msgspec.json.encode(asked), timeout=endless
-            ) as reply:
+            url = f"{member}/v3/watch"
+            async with self._session.post(url, data=asked, timeout=endless) as reply:
                 async for line in reply.content:
                     for event in _decoded(line, _Watched).result.events:
                         yield _pair(event.kv)
@@ -126,7 +118,7 @@ class Etcd:
             raise store.StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
 
     async def compact(self, revision: int) -> None:
-        await self._ask("kv/compaction", {"revision": str(revision)}, _Compacted)
+        await self._ask("kv/compaction", {"revision": str(revision)}, _Members)
 
     async def members(self) -> list[Member]:
         return (await self._ask("cluster/member/list", {}, _Members)).members

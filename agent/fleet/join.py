@@ -24,7 +24,6 @@ from agent.fleet.plan import ETCD, FILES, KEYS, unpack
 
 SETTINGS = Path("/etc/default/etcd")
 HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
-_WITHIN = 60.0
 
 
 def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
@@ -89,7 +88,7 @@ def put_keys(folder: Path, content: bytes) -> None:
                 write_whole(folder / name, key)
         return
     command = (sys.executable, "-I", "-m", "agent.fleet.join", folder)
-    answer = other_user.run_as(owner, command, within=_WITHIN, feed=content)
+    answer = other_user.run_as(owner, command, within=60.0, feed=content)
     if answer.status:
         raise HostError(f"cannot write the keys into {folder}: {answer.text[-300:]}")
 

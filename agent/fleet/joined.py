@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
@@ -17,16 +16,11 @@ from agent.clock import boot_id, boot_now
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
-from agent.fleet import operator, records
-from agent.fleet.arriving import Arriving, Files
+from agent.fleet import arriving, etcd, forward, operator, peers, records, running, settings, taking
 from agent.fleet.copies.sender import Copies
-from agent.fleet.etcd import Etcd
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.running import Running
-from agent.fleet.settings import fleet_of
 from agent.fleet.store import Get, Put, Same, StoreAway
-from agent.fleet.taking import BATCH, View
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
 from agent.supervise.assemble import Supervisor
@@ -37,36 +31,34 @@ LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
 AGAIN = 2.0
 """Seconds between two tries to read what the machines of the fleet share."""
-FLUSHES = 5.0
-"""Seconds at an ordered stop for the last changes to reach the machines with copies."""
+FLUSHES, LOOKS = 5.0, 0.05
+"""Seconds at an ordered stop, and before an order is answered, for the last changes to reach the
+machines with copies; and between two looks if they have."""
 MOVES_AGAIN = 300.0
 """Seconds between two tries to move a session from a machine that is drained."""
 DRAINED = "drained"
 """File of an order that lasts."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
-COPIED_LIVE = frozenset({"baileys", "sandbox"})
-"""Engines whose files may be copied while they run: another machine may take their sessions."""
 AT_ONCE = 16
 """Sessions whose files are brought in at the same time."""
 OWN = 1 << 53
 """Number of the last change of a session's own folder: no copy of its epoch is newer."""
 
-Orders = dict[str, tuple[str, int, int]]
-"""For each session of this machine `wanted` and `restarts` of its record, as carried out here, and
-the epoch of its files."""
+Orders = dict[str, tuple[str, int]]
+"""For each session of this machine `wanted` of its record, as carried out here, and the epoch of
+its files."""
 
 
 def wanted_of(facts: Facts) -> str:
     return "running" if facts.should_run else "stopped"
 
 
-class Joined(Running):
+class Joined(running.Running):
     """One for each agent whose agent.toml has `[fleet] store`."""
 
     def __init__(self, supervisor: Supervisor, state: Path) -> None:
-        config = supervisor.settings.config
-        self.settings = fleet_of(config)
+        self.settings = settings.fleet_of(supervisor.settings.config)
         super().__init__(supervisor, self.settings.address)
         self.fleet, self.name = self.settings.names
         self._folder, self._keys = state / "fleet", records.Keys(self.fleet)
@@ -80,12 +72,15 @@ class Joined(Running):
         self.copies: Copies | None = None
         """None: there is no key of the fleet, and nothing is copied."""
         self._copies_open = asyncio.Event()
-        self._store: Etcd | None = None
+        self._store: etcd.Etcd | None = None
         supervisor.gate.fleet = self
 
-    def begin(self, sending: Sending) -> dict[str, Callable[[], Awaitable[object]]]:
-        """Its tasks."""
-        self._arriving = Arriving(self._supervisor, sending)
+    forward = forward.forward
+
+    def begin(self, sending: Sending, api: Any) -> dict[str, Callable[[], Awaitable[object]]]:
+        """Its tasks. `api`: makes what answers other machines."""
+        self._api = partial(api, partial(forward.enter, self))
+        self._arriving = arriving.Arriving(self._supervisor, sending)
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
         return {**tasks, "copies": self.keep_copies, "drain of this machine": self.keep_drained}
 
@@ -95,8 +90,8 @@ class Joined(Running):
         return self.keeper.problem if self.keeper else self._problem
 
     @property
-    def view(self) -> View:
-        return self.keeper.view if self.keeper else View()
+    def view(self) -> taking.View:
+        return self.keeper.view if self.keeper else taking.View()
 
     async def run(self) -> None:
         """Cancelled it leaves the keeper at work: sessions are saved and closed with leases."""
@@ -107,9 +102,11 @@ class Joined(Running):
 
     async def close(self, *, leave: bool) -> None:
         if self.copies is not None and not leave:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSHES):
-                    await self.copies.flush()
+            last = self.copies.flush(), self.copies.run()
+            flushes, sends = (asyncio.create_task(it, name="last copies") for it in last)
+            await asyncio.wait({flushes}, timeout=FLUSHES)
+            _ = flushes.cancel(), sends.cancel()
+            await asyncio.wait({flushes, sends})
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait({self._keeping})
@@ -128,7 +125,9 @@ class Joined(Running):
             self._orders = self._written | self._orders
             await self._open_copies()
             self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
-            store = self._store = self._store or Etcd(self.settings.store, self._tls())
+            store = self._store = self._store or etcd.Etcd(
+                self.settings.store, peers.tls_of(self._folder)
+            )
             keeper = Keeper(
                 *(store, self._keys, self.name),
                 fleet=await self._common(store),
@@ -158,6 +157,7 @@ class Joined(Running):
         """Send them, and take those of others."""
         await self._copies_open.wait()
         assert self.copies is not None
+        self.copies.peers.forwarded = self._api
         async with asyncio.TaskGroup() as group:
             group.create_task(self.copies.peers.run(), name="peers")
             group.create_task(self.copies.run(), name="sender of copies")
@@ -168,19 +168,7 @@ class Joined(Running):
         mine = (InstanceId(id) for id in owned.keys() & here.keys() if self.settled(id, owned[id]))
         return {id: here[id].instance.engine for id in mine}
 
-    def copied(self, engine: str) -> bool:
-        return engine in COPIED_LIVE
-
-    def _tls(self) -> ssl.SSLContext | None:
-        ca, own = self._folder / "ca.pem", self._folder / "machine.pem"
-        if not (ca.exists() or own.exists()):
-            return None
-        made = ssl.create_default_context(cafile=ca if ca.exists() else None)
-        if own.exists():
-            made.load_cert_chain(own, self._folder / "machine.key")
-        return made
-
-    async def _common(self, store: Etcd) -> records.Fleet:
+    async def _common(self, store: etcd.Etcd) -> records.Fleet:
         """The times of the fleet, which its first machine writes."""
         key = self._keys.common
         while True:
@@ -198,16 +186,54 @@ class Joined(Running):
                 self._problem = str(error)
             await asyncio.sleep(AGAIN)
 
-    def may_make(self, id: InstanceId, doing: str) -> None:
+    def elsewhere(self, id: str) -> str:
+        """The other machine that has the session; "" = none has it."""
         seen = self.view.sessions.get(id)
-        if seen is not None and not seen.record.deleted and seen.record.machine != self.name:
-            cause = f"machine {seen.record.machine} of this fleet has a session of that name"
+        there = seen.record.machine if seen is not None and not seen.record.deleted else ""
+        return "" if there == self.name else there
+
+    def may_make(self, id: InstanceId, doing: str) -> None:
+        if there := self.elsewhere(id):
+            cause = f"machine {there} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
 
+    async def kept(self, id: InstanceId) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSHES):
+                while self._owes(id):
+                    self.started.set()
+                    await asyncio.sleep(LOOKS)
+                if self.copies is not None:
+                    await self.copies.flush(id)
+        if self._owes(id) and self._is_cut_off():
+            raise self._not_sure(f"say that this lasts for {id}")
+
+    def _owes(self, id: InstanceId) -> bool:
+        """True if the record does not have an order that was carried out here."""
+        its = self.view.owned(self.name).get(id)
+        if (facts := self.here().get(id)) is not None:
+            return self._newer(id, facts) is not None
+        return its is not None and self.settled(id, its)
+
+    async def be_sure(self, doing: str) -> None:
+        """Return when this machine holds its lease: without it an order would not last."""
+        for _ in range(round(FLUSHES / LOOKS)):
+            if not self._is_cut_off():
+                return
+            await asyncio.sleep(LOOKS)
+        raise self._not_sure(doing)
+
+    def _is_cut_off(self) -> bool:
+        halted = self.keeper is not None and self.keeper.halted
+        return not halted and bool(self.problem or boot_now() >= self._until)
+
+    def _not_sure(self, doing: str) -> TryLater:
+        why = f"machine {self.name} holds no lease of its fleet: {self.problem or 'it ended'}"
+        return TryLater(f"cannot {doing}: {why}", code="no_lease")
+
     def why(self, id: str) -> str:
-        seen = self.view.sessions.get(id)
-        if seen is not None and not seen.record.deleted and seen.record.machine != self.name:
-            return f"it is a session of machine {seen.record.machine}"
+        if there := self.elsewhere(id):
+            return f"it is a session of machine {there}"
         if self.problem:
             return f"machine {self.name} has no place in its fleet: {self.problem}"
         return self.unsettled.get(id, "")
@@ -227,7 +253,7 @@ class Joined(Running):
                     await self._change(self.keeper)
 
     def settled(self, id: str, record: records.Session) -> bool:
-        return id in self._orders and self._orders[id][2] == record.epoch
+        return id in self._orders and self._orders[id][1] == record.epoch
 
     async def _settle(self, keeper: Keeper) -> None:
         """Bring in the files of what this machine took over, and retire those of what went on
@@ -238,34 +264,32 @@ class Joined(Running):
         for at in range(0, 0 if keeper.halted else len(new), AT_ONCE):
             batch = new[at : at + AT_ONCE]
             came = await asyncio.gather(*(self._arrive(*each) for each in batch))
-            known = {
-                str(id): (self._carried_out(id, it), it.restarts, it.epoch)
-                for id, it in batch
-                if id in came
-            }
+            known = {str(id): (self._done(id, it), it.epoch) for id, it in batch if id in came}
             if known:  # written before one of them starts: its copy is older from then on
                 await self._write({**self._orders, **known})
                 keeper.wake()
         for id, facts in here.items():
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays"):
-                    await self._arriving.leave(facts, *why, partial(self._pass_on, facts.id))
+                    await self._pass_on(facts.id)
+                    await self._arriving.retire(facts, *why)
+                    await self._pass_on(facts.id)  # what came meanwhile
+                    await self._arriving.let_go(facts.id)
 
-    def _carried_out(self, id: str, record: records.Session) -> str:
+    def _done(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one
         did. Then an order of this machine that the record does not have yet counts."""
-        return record.wanted if record.epoch == self._orders.get(id, ("", 0, 0))[2] + 1 else ""
+        return record.wanted if record.epoch == self._orders.get(id, ("", 0))[1] + 1 else ""
 
     async def _arrive(self, id: InstanceId, record: records.Session) -> str:
         """The id, once its newest files are here: the copy, if that is of a later epoch than the
         folder."""
-        epoch, copies, cause = self._orders.get(id, ("", 0, 0))[2], self.copies, ""
+        epoch, copies, cause = self._orders.get(id, ("", 0))[1], self.copies, ""
         try:
             if copies is not None:
                 machines = self.view.machines
                 copied = {it for it in record.copies if it in machines}
-                living = {it for it in copied if not machines[it].record.lost}
-                await copies.fetch_newer(id, living)
+                await copies.fetch_newer(id, {it for it in copied if not machines[it].record.lost})
                 newest = copies.standby.newest(id)
                 if newest is not None and newest[0] > epoch:
                     files = await copies.build(id)
@@ -285,7 +309,7 @@ class Joined(Running):
         """How the trash and the journal call it that the session went on without this folder;
         None: it did not, or no other machine has a copy of its newer files yet."""
         seen, known = self.view.sessions.get(id), self._orders.get(id)
-        if seen is None or known is None or seen.record.epoch <= known[2]:
+        if seen is None or known is None or seen.record.epoch <= known[1]:
             return None
         its = seen.record
         if its.deleted:
@@ -294,13 +318,13 @@ class Joined(Running):
         here = self.name not in its.copies or (newest is not None and newest[0] >= its.epoch)
         return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
 
-    async def _pass_on(self, id: InstanceId, files: Files) -> None:
-        record = self.view.sessions[id].record
-        if files and self.copies is not None and not record.deleted:
-            address = self.view.machines[record.machine].record.address
-            await self.copies.peers.pass_on(address, record.machine, id, files)
+    async def _pass_on(self, id: InstanceId) -> None:
+        """What was only accepted here is sent by the machine that has the session now."""
+        if (there := self.elsewhere(id)) and self.copies is not None:
+            files = await asyncio.to_thread(self._arriving.messages, id)
+            await self.copies.peers.pass_on(self.copies.address(there), there, id, files)
 
-    async def _take_messages(self, id: InstanceId, files: Files) -> None:
+    async def _take_messages(self, id: InstanceId, files: arriving.Files) -> None:
         if id not in self.engines():
             raise TryLater(f"cannot take messages of {id}: it is not here", code="not_owner")
         await self._arriving.take_over(id, files)
@@ -349,19 +373,19 @@ class Joined(Running):
             record, facts = owned[id], here[id]
             if not self.settled(id, record):
                 continue
-            wanted, restarts, _ = known.get(id, ("", record.restarts, 0))
+            wanted = known.get(id, ("", 0))[0]
             orders = self._supervisor.orders
             if record.wanted not in (wanted, wanted_of(facts)):
                 act = orders.start if record.wanted == "running" else orders.stop
                 do.append((act, facts.id))
-            elif record.restarts > restarts and facts.should_run:
-                do.append((orders.restart, facts.id))
-            known[id] = record.wanted, record.restarts, record.epoch
+            known[id] = record.wanted, record.epoch
         await self._write(known)
-        for act, ordered in do:
-            log.info("another machine's order: %s", act.__name__, extra=about(ordered))
-            with going_on():
-                await act(ordered)
+        await asyncio.gather(*(self._order(*each) for each in do))
+
+    async def _order(self, act: Any, id: InstanceId) -> None:
+        log.info("another machine's order: %s", act.__name__, extra=about(id))
+        with going_on():
+            await act(id)
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:
@@ -371,34 +395,39 @@ class Joined(Running):
 
     async def _change(self, keeper: Keeper) -> None:
         due, gone = self._due(), await self._deleted()
-        due = dict([*due.items(), *gone.items()][:BATCH])
+        due = dict([*due.items(), *gone.items()][: taking.BATCH])
         with suppress(TryLater):  # the next renewal says what became of it
             if due and await keeper.change(due):
-                done = {id: (it.wanted, it.restarts, it.epoch) for id, it in due.items()}
+                done = {id: (it.wanted, it.epoch) for id, it in due.items()}
                 await self._write({**self._orders, **done})
                 keeper.wake()
 
     def _due(self) -> dict[str, records.Session]:
         """Records that do not say what this machine knows of its sessions."""
-        view, here, due = self.view, self.here(), dict[str, records.Session]()
-        for id, facts in here.items():
-            record = view.sessions[id].record if id in view.sessions else None
-            if record is not None and record.epoch > self._orders.get(id, ("", 0, record.epoch))[2]:
-                continue  # its folder is an older one
-            wanted, engine = wanted_of(facts), facts.instance.engine
-            if record is None or record.deleted:
-                epoch = record.epoch + 1 if record else 1
-                how = records.Failover.NEWEST if engine in COPIED_LIVE else records.Failover.WAIT
-                due[id] = records.Session(self.name, epoch, engine, how, wanted)
-            elif record.machine == self.name and record.wanted != wanted:
-                due[id] = replace(record, wanted=wanted)
-        return due
+        found = {id: self._newer(id, facts) for id, facts in self.here().items()}
+        return {id: record for id, record in found.items() if record}
+
+    def _newer(self, id: str, facts: Facts) -> records.Session | None:
+        record = self.view.sessions[id].record if id in self.view.sessions else None
+        if record is not None and record.epoch > self._orders.get(id, ("", record.epoch))[1]:
+            return None  # its folder is an older one
+        wanted, engine = wanted_of(facts), facts.instance.engine
+        if record is None or record.deleted:
+            epoch = record.epoch + 1 if record else 1
+            how = records.Failover("newest" if engine in records.COPIED_LIVE else "wait")
+            return records.Session(self.name, epoch, engine, how, wanted)
+        due = record.machine == self.name and record.wanted != wanted
+        return replace(record, wanted=wanted) if due else None
 
     async def _deleted(self) -> dict[str, records.Session]:
         """Sessions that were here and are in the trash now. One whose folder has not come yet was
-        not here."""
+        not here, unless `accept` found it nowhere."""
         owned, root = self.view.owned(self.name), self._supervisor.root
-        gone = {id for id, it in owned.items() if self.settled(id, it)} - self.here().keys()
+        copied = self.copies.standby.rows if self.copies else {}
+        bare = ((id, it) for id, it in owned.items() if not (it.copies or id in copied))
+        unclaimed = {id for id, it in bare if it.wanted == "stopped"}
+        gone = {id for id, it in owned.items() if self.settled(id, it)} | unclaimed
+        gone -= self.here().keys()
         if not gone:
             return {}
         trash = await asyncio.to_thread(list_trash, root)
@@ -412,7 +441,7 @@ class Joined(Running):
 
     def held(self) -> dict[str, records.Held]:
         runs = self.running()
-        files = {id: self._orders[id][2] for id in self.here() if id in self._orders}
+        files = {id: self._orders[id][1] for id in self.here() if id in self._orders}
         held = {id: (epoch, int(id in runs), OWN) for id, epoch in files.items()}
         for id, rows in self.copies.standby.rows.items() if self.copies else ():
             held[id] = max(held.get(id, (0, 0, 0)), (rows[-1].epoch, 0, rows[-1].number))
@@ -440,7 +469,7 @@ class Joined(Running):
         notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
         return rows, notes
 
-    def _reached(self) -> Etcd:
+    def _reached(self) -> etcd.Etcd:
         if self._store is None:
             raise TryLater(f"cannot reach the fleet: {self.problem}")
         return self._store

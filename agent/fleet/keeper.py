@@ -278,14 +278,11 @@ class Keeper:
         if len(self._unanswered) > MOST_UNANSWERED:
             del self._unanswered[next(iter(self._unanswered))]
         since = self.view.revision + 1 if self.view.revision else 0
-        keys = self.keys
+        own, keys = self._own, self.keys
         reads = (Get(keys.machines), Get(keys.sessions, since), Get(keys.halt))
+        then, refused = (Put(own, encoded(mine)), *reads), (Get(own), Get(keys.halt))
         try:
-            answer = await self.store.commit(
-                [Same(self._own, self._revision)],
-                [Put(self._own, encoded(mine)), *reads],
-                [Get(self._own), Get(keys.halt)],
-            )
+            answer = await self.store.commit([Same(own, self._revision)], then, refused)
         except StoreAway as error:
             self._note(str(error))
             return True
@@ -300,7 +297,8 @@ class Keeper:
         now, halted = self.clock.now(), self.view.halt is not None
         if self._starts_at is None:
             self._starts_at = now + self.fleet.ttl * (self._begin is Begin.CONTINUES)
-        back = self.view.learn(answer.found, answer.revision, now)
+        blind = now > self.until - self.fleet.usable + self.fleet.ttl / 2
+        back = self.view.learn(answer.found, answer.revision, now, blind=blind)
         if back and not self.halted:
             self._suspect(back)
         if halted and self.view.halt is None:  # accepted: the records are the truth from now on
@@ -364,8 +362,7 @@ class Keeper:
         return self._may_start() and not self.halted
 
     def _may_start(self) -> bool:
-        now = self.clock.now()
-        return self._starts_at is not None and self._starts_at <= now < self.until
+        return self._starts_at is not None and self._starts_at <= self.clock.now() < self.until
 
     async def _take_over(self) -> None:
         """Declare lost what stood still, then take what this machine is the first for, in
@@ -378,9 +375,8 @@ class Keeper:
                 if not self._may_move():
                     return
                 put = Put(self.keys.machine(name), encoded(lost))
-                answer = await self.store.commit(
-                    [*self._mine(), Same(put.key, seen.revision)], [put]
-                )
+                same = [*self._mine(), Same(put.key, seen.revision)]
+                answer = await self.store.commit(same, [put])
                 if answer.committed:
                     log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
@@ -442,9 +438,8 @@ class Keeper:
             for n, at in enumerate(range(0, max(1, len(held)), MOST_CLAIMED)):
                 claim = records.Claim(halt.id, dict(held[at : at + MOST_CLAIMED]))
                 put = Put(self.keys.claim(self.name, n), encoded(claim))
-                if not (
-                    await self.store.commit([Same(self._own, self._revision)], [put])
-                ).committed:
+                same = [Same(self._own, self._revision)]
+                if not (await self.store.commit(same, [put])).committed:
                     return
             self._claimed = halt.id
 

@@ -27,8 +27,6 @@ class FleetKey:
         try:
             with open_plain(path) as file:
                 status, secret = os.fstat(file.fileno()), file.read(_KEY + 1)
-        except FileNotFoundError:
-            raise _unusable(path, "it is missing; copy it from another machine of it") from None
         except OSError as error:
             raise _unusable(path, error.strerror or str(error)) from error
         if status.st_mode & 0o077:
@@ -37,21 +35,6 @@ class FleetKey:
             raise _unusable(path, f"it belongs to user {status.st_uid}")
         if len(secret) != _KEY:
             raise _unusable(path, f"it does not hold {_KEY} bytes")
-        return cls(secret)
-
-    @classmethod
-    def make(cls, path: Path) -> "FleetKey":
-        """A new one in a new file; ConfigError where there is a file already."""
-        secret = os.urandom(_KEY)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-                file.write(secret)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            words = f"cannot write the fleet's key {path}: {error.strerror}"
-            raise ConfigError(words, code="fleet_key") from error
         return cls(secret)
 
     @property

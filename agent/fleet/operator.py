@@ -40,11 +40,9 @@ async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Map
     machines = (await store.read(Get(keys.machines))).found[0]
     held = _held(claims, keys, halt.id)
     if silent := {named(it.key) for it in machines} - held.keys() - {*without}:
-        raise Refused(
-            f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions it"
-            " has; start its agent, or name it with --without if it is off for good",
-            code="machine_silent",
-        )
+        words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
+        words += " it has; start its agent, or name it with --without if it is off for good"
+        raise Refused(words, code="machine_silent")
     known = {named(it.key): it for it in (await store.read(Get(keys.sessions))).found[0]}
     decided = dict[str, Session]()
     for id in known.keys() | {id for its in held.values() for id in its}:

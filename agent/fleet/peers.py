@@ -1,4 +1,4 @@
-"""The line between the machines of a fleet: copies go over it, sealed.
+"""The line between the machines of a fleet: copies go over it, sealed, and forwarded requests.
 
 With machine.pem below the state folder it is TLS on both sides, and the name in a certificate says
 which machine asks. Without one it is plain HTTP, for loopback addresses alone.
@@ -15,6 +15,7 @@ import aiohttp
 import msgspec
 from aiohttp import web
 from msgspec import Struct
+from yarl import URL
 
 from agent.config.config import is_loopback, split_address
 from agent.core.model import InstanceId, parse_instance_id
@@ -32,6 +33,8 @@ SLOWEST = 1 << 20
 _SERVER = ssl.Purpose.SERVER_AUTH
 NAME = "X-Machine"
 """Header with the name of the machine that asks, where no certificate says it."""
+OWNER = "owner"
+"""Host of requests that are forwarded."""
 
 
 class Taken(Struct, frozen=True, array_like=True):
@@ -52,6 +55,18 @@ class Whole(Struct, frozen=True, array_like=True):
     digest: bytes
 
 
+def tls_of(folder: Path, purpose: ssl.Purpose = _SERVER) -> ssl.SSLContext | None:
+    """With the certificates that are there; None: there is none."""
+    ca, own = folder / "ca.pem", folder / "machine.pem"
+    if not (ca.exists() or own.exists()):
+        return None
+    made = ssl.create_default_context(purpose, cafile=ca if ca.exists() else None)
+    made.verify_mode = ssl.CERT_REQUIRED
+    if own.exists():
+        made.load_cert_chain(own, own.with_suffix(".key"))
+    return made
+
+
 class Peers:
     """`address`: HOST:PORT of this machine. `owner`: the machine that owns a session."""
 
@@ -59,19 +74,16 @@ class Peers:
         self, folder: Path, name: str, address: str, standby: Standby, owner: Callable[[str], str]
     ) -> None:
         self._name, self._address, self._standby, self._owner = name, address, standby, owner
-        self._ca, self._own = folder / "ca.pem", folder / "machine.pem"
+        self._own = folder / "machine.pem"
         self._locks = dict[str, asyncio.Lock]()
         self.taken: Callable[[InstanceId, Mapping[str, bytes]], Awaitable[None]]
         """Takes messages of a session that is here now, which another machine accepted."""
         self._session: aiohttp.ClientSession | None = None
+        self.forwarded: Callable[[], web.Application] | None = None
+        """Makes what answers forwarded requests."""
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
-        if not self._own.exists():
-            return None
-        made = ssl.create_default_context(purpose, cafile=self._ca)
-        made.load_cert_chain(self._own, self._own.with_suffix(".key"))
-        made.verify_mode = ssl.CERT_REQUIRED
-        return made
+        return tls_of(self._own.parent, purpose) if self._own.exists() else None
 
     # This machine answers.
 
@@ -87,6 +99,8 @@ class Peers:
         app.router.add_get("/copies/{id}", self._show)
         app.router.add_get("/copies/{id}/whole", self._whole)
         app.router.add_post("/messages/{id}", self._messages)
+        if self.forwarded is not None:
+            app.add_domain(OWNER, self.forwarded())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -95,7 +109,7 @@ class Peers:
         finally:
             await runner.cleanup()
 
-    def _asks(self, request: web.Request) -> str:
+    def asks(self, request: web.Request) -> str:
         """The machine that asks."""
         if not self._own.exists():
             return request.headers.get(NAME, "")
@@ -107,7 +121,7 @@ class Peers:
         return self._locks.setdefault(id, asyncio.Lock())
 
     async def _take(self, request: web.Request) -> web.Response:
-        peer = self._asks(request)
+        peer = self.asks(request)
         try:
             async with asyncio.timeout(TAKES + (request.content_length or 0) / SLOWEST):
                 changes = msgspec.msgpack.decode(await request.read(), type=list[Sealed])
@@ -151,7 +165,7 @@ class Peers:
     async def _messages(self, request: web.Request) -> web.Response:
         """Taken, or not for now: it is brought again."""
         try:
-            if not self._asks(request):
+            if not self.asks(request):
                 raise web.HTTPForbidden
             files = msgspec.msgpack.decode(await request.read(), type=dict[str, bytes])
             await self.taken(_id_of(request), files)
@@ -170,9 +184,7 @@ class Peers:
             raise TryLater(f"machine {name} answers for {len(answers)} of {len(changes)} changes")
         return answers
 
-    async def newest(
-        self, address: str, name: str, id: InstanceId, *, digest: bool = False
-    ) -> Whole:
+    async def newest(self, address: str, name: str, id: str, *, digest: bool = False) -> Whole:
         return await self._ask(address, name, f"/copies/{id}{'?digest=1' * digest}", Whole)
 
     async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
@@ -182,33 +194,45 @@ class Peers:
         if code := await self._ask(address, name, f"/messages/{id}", str, files):
             raise TryLater(f"machine {name} does not take the messages of {id}: {code}")
 
-    async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
+    async def ask(
+        self, address: str, name: str, method: str, path: str, times: Any, **how: Any
+    ) -> aiohttp.ClientResponse:
+        """The answer, of which the head has come."""
         tls = None if self._session else await asyncio.to_thread(self._tls, _SERVER)
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=tls or True),
-                headers={NAME: self._name},
-                trust_env=False,
-            )
-        url = f"{'https' if self._own.exists() else 'http'}://{address}{path}"
+            line = aiohttp.TCPConnector(ssl=tls or True, limit=0)
+            self._session = aiohttp.ClientSession(connector=line, headers={NAME: self._name})
+            self._session._retry_connection = False  # the library asks twice for a DELETE
+        url = URL(f"{'https' if self._own.exists() else 'http'}://{address}{path}", encoded=True)
+        how |= {"allow_redirects": False, "server_hostname": name, "timeout": times}
+        try:
+            return await self._session.request(method, url, **how)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreached(address, name, error) from error
+
+    async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
         data = None if body is None else msgspec.msgpack.encode(body)
         much = len(data) if data else LARGEST
         times = aiohttp.ClientTimeout(total=TAKES + much / SLOWEST, sock_connect=CONNECTS)
-        call = self._session.get if data is None else self._session.post
+        method = "GET" if data is None else "POST"
         try:
-            async with call(url, data=data, timeout=times, server_hostname=name) as reply:
+            async with await self.ask(address, name, method, path, times, data=data) as reply:
                 if reply.status == 404:
                     raise Refused(f"machine {name} has no copy of it", code="no_copy")
                 if reply.status != 200 or (reply.content_length or 0) > LARGEST_BODY:
                     raise TryLater(f"machine {name} answers {reply.status}")
                 return msgspec.msgpack.decode(await reply.read(), type=kind)
-        except (aiohttp.ClientError, OSError, ValueError, TimeoutError) as error:
-            cause = str(error) or type(error).__name__
-            raise TryLater(f"cannot reach machine {name} at {address}: {cause}") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _unreached(address, name, error) from error
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+def _unreached(address: str, name: str, error: Exception) -> TryLater:
+    cause = str(error) or type(error).__name__
+    return TryLater(f"cannot reach machine {name} at {address}: {cause}", code="owner_away")
 
 
 def digest_of(files: Any) -> bytes:

@@ -56,15 +56,13 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
             raise Refused(f"cannot plan a fleet: {path} exists; name another folder with --out")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        names = ("-subj", f"/CN=wa-agent fleet {fleet}")
-        _openssl(work, "ca", *_with(*_CA_USE), *names)
+        _openssl(work, "ca", *_with(*_CA_USE), "-subj", f"/CN=wa-agent fleet {fleet}")
         key, token = os.urandom(32), secrets.token_hex(16)
         members = ",".join(f"{name}={_url(it, PEERS)}" for name, it in addresses.items())
         store = [_url(it, CLIENTS) for it in addresses.values()]
         for path, (name, address) in zip(paths, addresses.items(), strict=True):
             etcd = member_settings(name, address, members, token)
-            known = f"{fleet}/{name}"
-            _write(path, work, address, name=known, store=store, key=key, etcd=etcd)
+            _write(path, work, address, name=f"{fleet}/{name}", store=store, key=key, etcd=etcd)
         _create(folder / "ca.key", (work / "ca.key").read_bytes())
     return [*paths, folder / "ca.key"]
 
@@ -103,11 +101,10 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
             members = await etcd.members()
         finally:
             await etcd.close()
-        names = {
-            url: new if url == peer else it.name or it.id for it in members for url in it.peers
-        }
+        urls = ((it, url) for it in members for url in it.peers)
+        named = ((url, new if url == peer else it.name or it.id) for it, url in urls)
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
-        every = ",".join(f"{name}={url}" for url, name in names.items())
+        every = ",".join(f"{name}={url}" for url, name in named)
         settings = member_settings(new, address, every, "", "existing")
         fleet = table["name"].partition("/")[0]
         known, key = f"{fleet}/{new}", files["fleet.key"]

@@ -5,7 +5,6 @@ read over.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
@@ -22,8 +21,10 @@ class Failover(StrEnum):
     """Another machine takes the session over with the newest copy."""
     WAIT = "wait"
     """The session ends with its machine's lease, and waits for that machine."""
-    MANUAL = "manual"
-    """The session has no fence; an operator says that its machine is off."""
+
+
+COPIED_LIVE = frozenset({"baileys", "sandbox"})
+"""Engines whose files may be copied while they run: another machine may take their sessions."""
 
 
 class Machine(Struct, frozen=True, omit_defaults=True):
@@ -41,10 +42,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     """Sessions that it has memory for."""
     used: int = 0
     engines: tuple[str, ...] = ()
-    labels: dict[str, str] = {}
     drained: bool = False
-    copies_room: int = 0
-    """Bytes that it still has for copies of others."""
     lost: bool = False
     """True if another machine saw this record stand still for a ttl: its sessions may be taken."""
     released: bool = False
@@ -58,11 +56,6 @@ class Session(Struct, frozen=True, omit_defaults=True):
     engine: str = ""
     failover: Failover = Failover.NEWEST
     wanted: str = "running"
-    restarts: int = 0
-    """Restarts that operators have ordered."""
-    labels: dict[str, str] = {}
-    on: str = ""
-    """Name of the only machine that may run it; "" = any."""
     copies: tuple[str, ...] = ()
     """Machines whose copy is in sync: they may take the session over."""
     deleted: bool = False
@@ -88,13 +81,12 @@ class Claim(Struct, frozen=True):
 
 
 class Fleet(Struct, frozen=True, omit_defaults=True):
-    """Times and keys that all machines of a fleet share; the first that joins writes it."""
+    """Times that all machines of a fleet share; the first that joins writes it."""
 
     ttl: float = 20.0
     """Seconds without a renewal after which another machine takes the sessions."""
     margin: float = 4.0
     """Seconds before the end of `ttl` at which a machine disconnects its sessions."""
-    key_fingerprint: str = ""
     tables: int = TABLES
 
     @property
@@ -107,41 +99,20 @@ class Fleet(Struct, frozen=True, omit_defaults=True):
         return self.ttl / 6
 
 
-@dataclass(frozen=True, slots=True)
 class Keys:
     """Keys of one fleet. Those of many records end with "/"."""
 
-    fleet: str
-
-    @property
-    def all(self) -> str:
-        return f"wa/{self.fleet}/"
-
-    @property
-    def machines(self) -> str:
-        return f"{self.all}machine/"
-
-    @property
-    def sessions(self) -> str:
-        return f"{self.all}session/"
-
-    @property
-    def halt(self) -> str:
-        return f"{self.all}halt"
-
-    @property
-    def common(self) -> str:
-        return f"{self.all}fleet"
+    def __init__(self, fleet: str) -> None:
+        self.all = f"wa/{fleet}/"
+        self.machines, self.sessions = f"{self.all}machine/", f"{self.all}session/"
+        self.halt, self.common = f"{self.all}halt", f"{self.all}fleet"
+        self.claims = f"{self.all}claim/"
 
     def machine(self, name: str) -> str:
         return self.machines + name
 
     def session(self, id: str) -> str:
         return self.sessions + id
-
-    @property
-    def claims(self) -> str:
-        return f"{self.all}claim/"
 
     def claim(self, name: str, n: int) -> str:
         return f"{self.claims}{name}/{n}"

@@ -13,14 +13,11 @@ from agent import other_user
 from agent.core.model import JournalEntry, parse_instance_id
 from agent.errors import HostError, Refused, WaError
 from agent.files import folder_locked, write_whole
-from agent.fleet.join import with_fleet
-from agent.fleet.plan import address_of
+from agent.fleet import join, plan
 from agent.host.choose import only_agent, only_of_sessions
 from agent.store.database import Store
-from agent.vault.folders import retire
-from agent.vault.identity import scan
+from agent.vault import folders, identity
 
-WITHIN = 600.0
 _OURS = ("fleet/agent.json", "fleet/orders.json", "outbox.db", "outbox.db-wal", "outbox.db-shm")
 
 
@@ -35,13 +32,13 @@ def rename(name: str, address: str, config: Path, state: Path, root: Path) -> st
     if other_user.owner_of(path.parent) is not None:
         raise Refused(f"cannot rename as root: {path.parent} is another user's; do it as that user")
     its = f"{fleet}/{parse_instance_id(name)}"
-    lines = f'[fleet]\nname = "{its}"\naddress = "{address_of(name, address)}"\n'
-    made = with_fleet(text, lines, path, replaces=True)
+    lines = f'[fleet]\nname = "{its}"\naddress = "{plan.address_of(name, address)}"\n'
+    made = join.with_fleet(text, lines, path, replaces=True)
     if (owner := other_user.owner_of(state)) is None:
         empty(state, root)
     else:
         command = (sys.executable, "-I", "-m", "agent.fleet.rename", state, root)
-        answer = other_user.run_as(owner, command, within=WITHIN)
+        answer = other_user.run_as(owner, command, within=600.0)
         if answer.status:
             raise HostError(f"cannot empty this machine: {answer.text[-300:]}")
     status = path.stat()
@@ -53,14 +50,14 @@ def empty(state: Path, root: Path) -> None:
     """As the agent's user."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_agent(state), only_of_sessions(root), ExitStack() as held:
-        ids = [it.id for it in scan(root)]
+        ids = [it.id for it in identity.scan(root)]
         try:
             for id in ids:
                 held.enter_context(folder_locked(root / id))
         except BlockingIOError:
             raise Refused(f"cannot empty this machine: the worker of {id} runs; stop it") from None
         for id in ids:
-            retire(root, id, "renamed", follows=False)
+            folders.retire(root, id, "renamed", follows=False)
         asyncio.run(_forget(state))
         for name in _OURS:
             (state / name).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """The fleet as this machine knows it."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json, route
@@ -8,17 +8,12 @@ from agent.clock import boot_now
 from agent.core.words import ID_PATTERN
 from agent.errors import NotFound
 
-if TYPE_CHECKING:
-    from agent.fleet.joined import Joined
 
-
-def _fleet(call: Call) -> "Joined":
+def _fleet(call: Call) -> Any:
+    """A `Joined`, whose module has all that a fleet needs."""
     fleet = call.supervisor.gate.fleet
     if not fleet.leased:
         raise NotFound("cannot find a fleet: this machine is in none; [fleet] store names its etcd")
-    from agent.fleet.joined import Joined  # with all that a fleet needs
-
-    assert isinstance(fleet, Joined)
     return fleet
 
 

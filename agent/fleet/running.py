@@ -12,38 +12,33 @@ from typing import Any
 
 from agent import VERSION
 from agent.clock import boot_now
-from agent.core.admission import ASK_AGAIN
+from agent.core import admission, reconcile, session, words
 from agent.core.model import InstanceId
-from agent.core.reconcile import ActionKind, Plan
-from agent.core.session import Wait
-from agent.core.words import NO_LEASE
 from agent.engines.catalog import engine_names, remote_engines
 from agent.errors import EngineError, LinkError, WaError
-from agent.fleet.keeper import Keeper
-from agent.fleet.records import Machine, Session
+from agent.fleet import keeper, records
 from agent.log import about, going_on, log
-from agent.supervise.assemble import Supervisor
+from agent.supervise import assemble, gate
 from agent.supervise.facts import Facts
-from agent.supervise.gate import Alone
 
 TOLD_WITHIN = 2.0
 """Seconds for a worker to answer a lease; the next one does not wait for that."""
 END_AGAIN = 0.5
-_HARMLESS = frozenset({ActionKind.STOP, ActionKind.DISCONNECT})
+_HARMLESS = frozenset({reconcile.ActionKind.STOP, reconcile.ActionKind.DISCONNECT})
 
 
-class Running(Alone):
+class Running(gate.Alone):
     """A Runner. Sessions of backends have no worker here, and are no part of the fleet."""
 
     leased = True
 
-    def __init__(self, supervisor: Supervisor, address: str) -> None:
+    def __init__(self, supervisor: assemble.Supervisor, address: str) -> None:
         self._supervisor, self._registry = supervisor, supervisor.registry
         self._address = address
-        self._allowed: Mapping[str, Session] = {}
+        self._allowed: Mapping[str, records.Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0
-        self.keeper: Keeper | None = None
+        self.keeper: keeper.Keeper | None = None
         """None until the store has answered."""
         self.drained = False
         """An operator's order: it takes no session, and gives those that it has away."""
@@ -57,10 +52,10 @@ class Running(Alone):
 
     # What the keeper asks.
 
-    def describe(self) -> Machine:
+    def describe(self) -> records.Machine:
         settings = self._supervisor.settings
         each = settings.config.memory.instance
-        return Machine(
+        return records.Machine(
             address=self._address,
             version=VERSION,
             capacity=settings.memory_budget() // each if each else 0,
@@ -79,13 +74,15 @@ class Running(Alone):
         for facts in self.here().values():
             self._lease(facts)
 
-    def start(self, owned: Mapping[str, Session]) -> None:
+    def start(self, owned: Mapping[str, records.Session]) -> None:
         owned = {id: it for id, it in owned.items() if self.settled(id, it)}
         new, self._allowed = owned.keys() - self._allowed.keys(), owned
         for id in new & self._registry.facts.keys():
             facts = self._registry.facts[InstanceId(id)]
             self._lease(facts)  # a worker may wait for it
-            if facts.record.reason == NO_LEASE and not facts.unit.runs:  # not after a ban, say
+            if (
+                facts.record.reason == words.NO_LEASE and not facts.unit.runs
+            ):  # not after a ban, say
                 facts.asked.try_at_once = True
             self._supervisor.wake(facts.id)
         self.started.set()
@@ -116,7 +113,7 @@ class Running(Alone):
     def attached(self, facts: Facts) -> None:
         self._lease(facts)
 
-    def holds(self, facts: Facts, plan: Plan | None) -> Wait | None:
+    def holds(self, facts: Facts, plan: reconcile.Plan | None) -> session.Wait | None:
         """A worker that runs is held by its fence."""
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
         halted = self.keeper is None or self.keeper.halted
@@ -125,9 +122,9 @@ class Running(Alone):
             may = facts.saved.identity is not None and facts.saved.identity.leased
         if free or may or not (facts.leased and facts.should_run):
             return None
-        return Wait(NO_LEASE, self.why(facts.id), boot_now() + ASK_AGAIN)
+        return session.Wait(words.NO_LEASE, self.why(facts.id), boot_now() + admission.ASK_AGAIN)
 
-    def settled(self, id: str, record: Session) -> bool:
+    def settled(self, id: str, record: records.Session) -> bool:
         """True if the files here are those that the session goes on with."""
         return True
 

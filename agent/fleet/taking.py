@@ -40,12 +40,16 @@ class View:
     unreadable: set[str] = field(default_factory=set)
     """Keys of sessions and machines whose record cannot be read: nothing is done about them."""
 
-    def learn(self, found: Sequence[Sequence[Pair]], revision: int, now: float) -> str:
+    def learn(
+        self, found: Sequence[Sequence[Pair]], revision: int, now: float, *, blind: bool = False
+    ) -> str:
         """Take in a renewal's answer: all machines, sessions that changed, the halt. Returns how
-        the store is older than this view; "" if it is not."""
+        the store is older than this view; "" if it is not. `blind`: this machine read nothing for
+        a while, in which others may have renewed nothing either: their time begins again."""
         machines, sessions, halts = found
         self.revision, self.halt = revision, read_halt(halts)
-        seen = [(it.key, _seen(it, Machine, self.machines, now)) for it in machines]
+        before = {} if blind else self.machines
+        seen = [(it.key, _seen(it, Machine, before, now)) for it in machines]
         self.machines = {named(key): it for key, it in seen if it is not None}
         self.unreadable -= {key for key, _ in seen}
         self.unreadable |= {key for key, it in seen if it is None}
@@ -57,8 +61,8 @@ class View:
             if now_seen is None:
                 self.unreadable.add(pair.key)  # it stays with the owner that this machine knows
                 continue
-            before = known.record if known else now_seen.record
-            if now_seen.record.epoch < before.epoch and not before.deleted:  # it may be a new one
+            had = known.record if known else now_seen.record
+            if now_seen.record.epoch < had.epoch and not had.deleted:  # it may be a new one
                 back.append(named(pair.key))
             self.sessions[named(pair.key)] = now_seen
         return f"session {back[0]} had a newer owner" if back else ""
@@ -69,11 +73,8 @@ class View:
 
     def standing_still(self, me: str, now: float, ttl: float) -> list[str]:
         """Machines whose record stood still for a ttl: their workers have ended."""
-        return [
-            name
-            for name, seen in self.machines.items()
-            if name != me and not seen.record.lost and now - seen.since >= ttl
-        ]
+        still = ((name, it) for name, it in self.machines.items() if now - it.since >= ttl)
+        return [name for name, it in still if name != me and not it.record.lost]
 
     def to_take(self, me: str, now: float, ttl: float) -> list[str]:
         """At most a BATCH of sessions, of one lost machine, that `me` may take now: the first of
@@ -109,7 +110,7 @@ class View:
         for name, seen in self.machines.items():
             there, room = seen.record, seen.record.capacity - seen.record.used
             away = there.lost or there.released or there.drained or name == it.machine
-            if not away and room > 0 and it.engine in there.engines and it.on in ("", name):
+            if not away and room > 0 and it.engine in there.engines:
                 found[name] = (name in it.copies, room)
         return max(in_order(id, found), key=lambda name: found[name], default="")
 

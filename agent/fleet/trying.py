@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 MOST = 9
-ENDS_WITHIN = 30.0
+Processes = list[subprocess.Popen[bytes]]
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
         print("cannot try a fleet: no etcd here; sudo apt install etcd-server", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    agents, members = list[subprocess.Popen[bytes]](), list[subprocess.Popen[bytes]]()
+    agents, members = Processes(), Processes()
     with tempfile.TemporaryDirectory(prefix="wa-fleet-", ignore_cleanup_errors=True) as root:
         try:
             _start(Path(root), "abcdefghi"[:count], agents, members)
@@ -42,17 +42,12 @@ def main(argv: list[str]) -> int:
                     process.terminate()
                 for process in processes:
                     with suppress(subprocess.TimeoutExpired):
-                        process.wait(ENDS_WITHIN)
+                        process.wait(30)
                     process.kill()
     return 0
 
 
-def _start(
-    root: Path,
-    names: str,
-    agents: list[subprocess.Popen[bytes]],
-    members: list[subprocess.Popen[bytes]],
-) -> None:
+def _start(root: Path, names: str, agents: Processes, members: Processes) -> None:
     with ExitStack() as held:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(4 * len(names))]
         ports = [held.enter_context(it).getsockname()[1] for it in servers]

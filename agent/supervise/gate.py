@@ -16,15 +16,10 @@ from dataclasses import dataclass, field
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now, until_next
-from agent.core import memory, reconnect
-from agent.core.admission import ASK_AGAIN, Queues
-from agent.core.incidents import Incident, IncidentPolicy, common_code, find_incident, is_shared
+from agent.core import admission, memory, reasons, reconcile, reconnect, words
 from agent.core.model import Category, ConnectionStatus, HealthVerdict, InstanceId, JournalEntry
-from agent.core.reasons import REACHED_CODES, UNREACHABLE
-from agent.core.reconcile import ActionKind, Plan
 from agent.core.recovery import ladder, repair
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
-from agent.core.words import NO_PROOF, NOT_TOLD, SUSPECT, UNMEASURED
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound
 from agent.log import about, log
@@ -37,9 +32,8 @@ from agent.supervise.reach import Reaching
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
-_BETWEEN = frozenset(
-    {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
-)
+_BETWEEN = {"starting", "stopping", "not_running", "ping_failed", words.NO_PROOF, words.UNMEASURED}
+_BETWEEN |= WAIT_SENTENCES.keys()
 """Between two tries: the failure before still counts for a while."""
 
 
@@ -54,12 +48,12 @@ class Incidents:
     notes: Notes
     reaching: Reaching
     backends: Backends
-    active: dict[str, Incident] = field(init=False, default_factory=dict)
+    active: dict[str, admission.Incident] = field(init=False, default_factory=dict)
     _released: dict[str, float] = field(init=False, default_factory=dict)
     """When the last incident of each group ended, in Unix time."""
 
     @property
-    def policy(self) -> IncidentPolicy:
+    def policy(self) -> admission.IncidentPolicy:
         return self.settings.config.incident
 
     async def run(self) -> None:
@@ -69,7 +63,7 @@ class Incidents:
                 self.give_turn(incident, boot_now())
             await asyncio.sleep(until_next(1.0 if self.active else 5.0))
 
-    def give_turn(self, incident: Incident, now: float) -> None:
+    def give_turn(self, incident: admission.Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no
         longer."""
         if self._end_if_well(incident):
@@ -94,23 +88,27 @@ class Incidents:
             incident.join(facts.id, code)
             if incident.canary == facts.id:
                 self._canary_failed(incident, facts, code, now)
-        elif is_shared(code):
+        elif admission.is_shared(code):
             facts.failures.pop(code, None)
             facts.failures[code] = now  # the newest is the last
             failures = {it.id: it.failures for it in self._of(group)}
             successes = {it.id: it.succeeded_at for it in self._of(group)}
-            if (found := find_incident(group, failures, successes, self.policy, now)) is not None:
+            found = admission.find_incident(group, failures, successes, self.policy, now)
+            if found is not None:
                 self.active[group] = found
                 said = f"incident: {found.sentence}; they wait while one of them tries first"
                 self._say("incident", said, found)
                 for id in found.members:
                     self.wake(id)
 
-    def _canary_failed(self, incident: Incident, facts: Facts, code: str, now: float) -> None:
-        if incident.is_outage and code in REACHED_CODES:
+    def _canary_failed(
+        self, incident: admission.Incident, facts: Facts, code: str, now: float
+    ) -> None:
+        if incident.is_outage and code in reasons.REACHED_CODES:
             self.release(incident.group, f"WhatsApp answered its canary {facts.id} ({code})")
             return
-        if common_code(code) == incident.code:  # what the others met as well costs it no attempt
+        # What the others met as well costs it no attempt.
+        if admission.common_code(code) == incident.code:
             rules = self.settings.config.reconnect
             facts.record = reconnect.uncounted(facts.record, rules, time.time())
         # Without a pairing to lose it has not failed before its repair has renewed it.
@@ -160,10 +158,10 @@ class Incidents:
         session that is unpaired, and one that lost its pairing fails otherwise."""
         if (incident := self.incident_of(facts)) is None or facts.id == incident.canary:
             return ""
-        lost = facts.verdict.reason == SUSPECT and incident.code != SUSPECT
+        lost = facts.verdict.reason == words.SUSPECT and incident.code != words.SUSPECT
         return "" if lost or facts.ended_by.unpairs else incident.wait_reason
 
-    def incident_of(self, facts: Facts) -> Incident | None:
+    def incident_of(self, facts: Facts) -> admission.Incident | None:
         """The incident that goes on and has it as a member."""
         incident = self.active.get(group_of(facts)) if self.active else None
         return incident if incident is not None and facts.id in incident.members else None
@@ -183,8 +181,7 @@ class Incidents:
         return among_all and len(alike & beside) <= (len(beside) + 1) * noise
 
     def another_connected(self, facts: Facts) -> bool:
-        beside = self._beside(facts)
-        return any(other.verdict.state is ConnectionStatus.CONNECTED for other in beside)
+        return any(it.verdict.state is ConnectionStatus.CONNECTED for it in self._beside(facts))
 
     def released_wall(self, facts: Facts) -> float:
         """When its turn as a canary began or, without one, when its last incident ended."""
@@ -216,16 +213,16 @@ class Incidents:
         for its in self._members(incident):
             self._hurry(its)
 
-    def _end_if_well(self, incident: Incident) -> bool:
+    def _end_if_well(self, incident: admission.Incident) -> bool:
         if over := not self._not_well(incident):
             self.release(incident.group, "all its members are well, or are not to run")
         return over
 
-    def _not_well(self, incident: Incident) -> list[Facts]:
+    def _not_well(self, incident: admission.Incident) -> list[Facts]:
         members = self._members(incident)
         return [its for its in members if its.should_run and not is_well(its.verdict)]
 
-    def _members(self, incident: Incident) -> list[Facts]:
+    def _members(self, incident: admission.Incident) -> list[Facts]:
         return [self.all_facts[id] for id in incident.members if id in self.all_facts]
 
     def _hurry(self, facts: Facts) -> None:
@@ -233,7 +230,7 @@ class Incidents:
             facts.repair = facts.repairing.hurry(paired=facts.record.paired)
         self.wake(facts.id)
 
-    def _say(self, kind: str, sentence: str, incident: Incident) -> None:
+    def _say(self, kind: str, sentence: str, incident: admission.Incident) -> None:
         log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
         who = incident.canary if kind == "canary" else None
         detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
@@ -280,12 +277,15 @@ class Alone:
     def attached(self, facts: Facts) -> None:
         """The link to a session's worker is open."""
 
-    def holds(self, facts: Facts, plan: Plan | None) -> Wait | None:
+    def holds(self, facts: Facts, plan: reconcile.Plan | None) -> Wait | None:
         """Why the session must wait for its machine's lease."""
         return None
 
     def may_make(self, id: InstanceId, doing: str) -> None:
         """Refused if another machine has a session of that name."""
+
+    async def kept(self, id: InstanceId) -> None:
+        """Before an order is answered: it outlives this machine, if others can have it soon."""
 
     async def close(self, *, leave: bool) -> None:
         """The agent ends; its workers have ended, unless `leave`."""
@@ -301,21 +301,23 @@ class Gate:
     reaching: Reaching
     incidents: Incidents
     wake: Callable[[InstanceId], None]
-    queues: Queues = field(init=False)
+    queues: admission.Queues = field(init=False)
     fleet: Alone = field(init=False, default_factory=Alone)
     _promised: dict[InstanceId, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.queues = Queues(self.wake)
+        self.queues = admission.Queues(self.wake)
 
-    def ask(self, facts: Facts, plan: Plan | None = None) -> Wait | None:
+    def ask(self, facts: Facts, plan: reconcile.Plan | None = None) -> Wait | None:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
         in takes its turn and has it until `try_ended`. An operator's order waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
         if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
             return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.
-        new_keys = ActionKind.REGENERATE_KEYS in plan.actions and bool(facts.instance.backend)
+        new_keys = reconcile.ActionKind.REGENERATE_KEYS in plan.actions and bool(
+            facts.instance.backend
+        )
         if not (plan.logs_in or new_keys):
             return None
         if plan.repair:
@@ -353,7 +355,7 @@ class Gate:
         """A claim may show that the heavy part of its start is over."""
         if facts.claim is not None and facts.claim.is_light:
             self.queues.free_place(facts.id)
-        if facts.claim is not None and facts.claim.claim.reason == NOT_TOLD:
+        if facts.claim is not None and facts.claim.claim.reason == words.NOT_TOLD:
             self.queues.try_ended(facts.id)  # it may never tell more
 
     def promise(self, facts: Facts) -> None:
@@ -371,11 +373,11 @@ class Gate:
         if not (reason := self.away(facts) or self.incidents.wait_reason(facts)):
             return None
         numbers = ""
-        if reason == UNREACHABLE:
+        if reason == reasons.UNREACHABLE:
             numbers = self.reaching.of(facts).sentence
         elif reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
             numbers = self.backends.why_away(facts)
-        return Wait(reason, numbers, boot_now() + ASK_AGAIN)
+        return Wait(reason, numbers, boot_now() + admission.ASK_AGAIN)
 
     def _room(self, facts: Facts) -> Wait | None:
         """A worker that runs keeps its room, and one that was promised room has it."""
@@ -386,10 +388,10 @@ class Gate:
         limit, budget = settings.memory_limit(facts), settings.memory_budget()
         promised = self._promised.values()
         lack = disk or memory.lacks_room(sum(promised), len(promised), limit, budget)
-        reason, again = "disk_full" if disk else MEMORY_FULL, boot_now() + ASK_AGAIN
+        reason, again = "disk_full" if disk else MEMORY_FULL, boot_now() + admission.ASK_AGAIN
         return Wait(reason, lack, again) if lack else None
 
-    def _turn(self, facts: Facts, plan: Plan) -> Wait | None:
+    def _turn(self, facts: Facts, plan: reconcile.Plan) -> Wait | None:
         """Its turn in the queue; then a good look at its address, an answer of its server."""
         id, now, lane = facts.id, boot_now(), facts.instance.backend
         policy = self.settings.start_policy(remote=bool(lane))
@@ -412,4 +414,4 @@ class Gate:
             return None
         self.queues.try_ended(facts.id)  # it got its turn and cannot use it
         self.queues.no_login()
-        return Wait("backend_circuit", again=boot_now() + ASK_AGAIN)
+        return Wait("backend_circuit", again=boot_now() + admission.ASK_AGAIN)

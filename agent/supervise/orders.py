@@ -11,16 +11,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from agent import errors
-from agent.core.breaker import Breaker
+from agent.core import breaker, reasons
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
-from agent.core.reasons import reason_of
-from agent.core.recovery.ladder import begin_repair
-from agent.core.recovery.pairing import WHATSAPP_AWAY
+from agent.core.recovery import ladder, pairing
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
 from agent.core.words import Category, ConnectionStatus, InstanceId
-from agent.engines.base import Qr
-from agent.engines.catalog import check_settings, entry_of
+from agent.engines import base, catalog
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.files import failpoint
 from agent.supervise.calls import Calls, must_be_confirmed
@@ -40,7 +37,7 @@ from agent.vault.restore import KEPT
 def check_settings_of(instance: Instance) -> None:
     """Refuse an unknown engine, and settings with which its worker could not start."""
     try:
-        check_settings(instance.engine, instance.settings)
+        catalog.check_settings(instance.engine, instance.settings)
     except errors.ConfigError as error:
         if error.code == "unknown_engine":
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
@@ -60,7 +57,7 @@ class Orders:
     async def create(self, instance: Instance) -> Session:
         check_settings_of(instance)
         self.registry.check(instance)
-        if entry_of(instance.engine).remote or instance.backend:
+        if catalog.entry_of(instance.engine).remote or instance.backend:
             self.registry.gate.backends.check_place(instance)
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
@@ -148,6 +145,7 @@ class Orders:
             raise Refused(f"cannot log out {id}: {why} `wa-agent qr {id}`", code="not_paired")
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self.asking.logout(id)
+        await self.registry.gate.fleet.kept(id)
         return self.registry.view(id)
 
     async def intend(
@@ -158,6 +156,7 @@ class Orders:
         await self.registry.save_order(facts)
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
+        await self.registry.gate.fleet.kept(facts.id)
         return self.registry.view(facts.id)
 
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
@@ -183,7 +182,8 @@ class Orders:
             failpoint("deletion_retired")
             await self.registry.store.remove(id, entry(facts, "deleted", words))
             self.registry.drop(facts)
-            return name
+        await self.registry.gate.fleet.kept(id)
+        return name
 
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self.registry.root)
@@ -205,7 +205,7 @@ class Orders:
                 override_boot="",
                 status_since_wall=time.time(),
                 reason="",
-                paired=identity.paired and not reason_of(identity.ended).unpairs,
+                paired=identity.paired and not reasons.reason_of(identity.ended).unpairs,
             )
             said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
             try:
@@ -264,7 +264,7 @@ As JSON shows it."""
 class SetUp:
     created: bool
     result: Answer
-    qr: Qr | None
+    qr: base.Qr | None
     """None: it is connected, or `goes_on`."""
     goes_on: bool = False
     """The time to wait is over, and the agent goes on."""
@@ -315,11 +315,10 @@ class Repairs:
         so_far = facts.repairing.answer if facts.repairing else _NOTHING_DONE
         return {**so_far, "ending": GOES_ON, "sentence": _trouble(facts)}
 
-    async def set_up(
-        self, wanted: Instance, *, wait: float, confirmed: bool = False, passkey: str = ""
-    ) -> SetUp:
+    async def set_up(self, wanted: Instance, *, wait: float, **word: Any) -> SetUp:
         """Create the instance, or enable it; then repair it until it is connected or shows a QR.
-        `wait`: seconds after which it is answered, whatever still goes on."""
+        `wait`: seconds after which it is answered, whatever still goes on. `word`: a person's, as
+        `until` takes it."""
         id, deadline = wanted.id, time.monotonic() + wait
         # A second request for the same new instance joins the first: it is created once.
         async with self._creating:
@@ -332,9 +331,7 @@ class Repairs:
         if facts and not facts.should_run:
             await self.orders.enable(id)
         left = max(deadline - time.monotonic(), 0.0)
-        result = await self.until(
-            Goal.WORKING_QR, id, wait=left, confirmed=confirmed, passkey=passkey
-        )
+        result = await self.until(Goal.WORKING_QR, id, wait=left, **word)
         made = SetUp(facts is None, result, qr=None, goes_on=result["ending"] == GOES_ON)
         verdict = self.means.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.
@@ -373,7 +370,7 @@ class Repairs:
 
     async def reset_circuit_breaker(self, id: InstanceId) -> None:
         facts = self.means.registry.get(id)
-        facts.record = replace(facts.record, breaker=Breaker())
+        facts.record = replace(facts.record, breaker=breaker.Breaker())
         closed = "an operator closed the circuit"
         await self.orders.intend(facts, "operator", closed, Category.RECONNECT)
 
@@ -407,12 +404,13 @@ class Repairs:
             await self.pause()
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
+        await self.means.gate.fleet.kept(facts.id)
         return _answer(goal, facts, over=over)
 
     async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> Repair:
         """A requested repair joins the running one, or begins."""
         before, runs, facts.kept = facts.repair, facts.repairing, None
-        asked = begin_repair(facts.verdict, goal, time.time(), consent)
+        asked = ladder.begin_repair(facts.verdict, goal, time.time(), consent)
         facts.repair = asked = runs.join(goal, consent) if runs else asked
         word = "joins the repair that runs" if runs else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
@@ -474,7 +472,7 @@ def _refuse_away(facts: Facts) -> None:
 
 def _is_kept_away(facts: Facts) -> bool:
     """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
-    return facts.kept is not None and facts.kept.code == WHATSAPP_AWAY
+    return facts.kept is not None and facts.kept.code == pairing.WHATSAPP_AWAY
 
 
 def _is_on_its_way(facts: Facts) -> bool:

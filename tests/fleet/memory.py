@@ -5,17 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.fleet.store import (
-    Answer,
-    Delete,
-    Get,
-    MayHaveHappened,
-    Pair,
-    Put,
-    Same,
-    Step,
-    StoreAway,
-)
+from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Put, Same, Step, StoreAway
 
 MOST_OPERATIONS = 128
 """As in etcd."""

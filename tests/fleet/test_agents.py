@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from agent.fleet.etcd import Etcd
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
@@ -46,6 +47,7 @@ def etcd(tmp_path: Path) -> Iterator[Members]:
 async def store_of(etcd: Members) -> AsyncIterator[Etcd]:
     store = Etcd([*etcd.clients.values()])
     try:
+        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         yield store
     finally:
         await store.close()
@@ -84,7 +86,6 @@ async def test_a_session_runs_with_its_machines_lease_only(
     await agent.kill()
     in_fleet(agent, etcd, "a")
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         # It joins: its worker, which has no fence, gives way to one that has.
         await agent.start()
         await eventually(lambda: agent.is_back("s", before))
@@ -106,6 +107,8 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: reason(agent, "s"), "no_lease")
         status, said = await fleet(agent)
         assert (status, "a " in said, "etcd" in said) == (1, True, True)
+        status, said = await agent.ask("POST", "/api/instance/s/stop")
+        assert (status, said["error"]) == (503, "no_lease")
         etcd.signal("m0", signal.SIGCONT)
         await eventually(lambda: agent.is_back("s", pid))
         # An order of another machine is carried out here, and one of here is written down.
@@ -114,16 +117,12 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: reason(agent, "s"), "stopped")
         await agent.do("POST", "/api/instance/s/start")
         await eventually(lambda: agent.status("s"), "CONNECTED")
-        pid = await agent.pid("s")
-        put = Put(KEYS.session("s"), encoded(Session("a", 1, "sandbox", restarts=1)))
-        await store.commit([], [put])
-        await eventually(lambda: agent.is_back("s", pid))
-        orders = (agent.state / "fleet/orders.json").read_text()
-        assert json.loads(orders) == {"s": ["running", 1, 1]}
+        orders = agent.state / "fleet/orders.json"
+        await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
-        await eventually(lambda: wanted(store, "s"), "stopped")
+        assert await wanted(store, "s") == "stopped"
         await agent.do("DELETE", "/api/instance/s")
-        await eventually(lambda: is_deleted(store, "s"))
+        assert await is_deleted(store, "s")
         await agent.stop()
         assert (await record(store, KEYS.machine("a"), Machine)).released
 
@@ -158,7 +157,6 @@ async def test_a_session_of_another_machine_never_starts_here(
     for one in (a, b):
         in_fleet(one, etcd, one.state.name)
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await a.start()
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
@@ -184,10 +182,16 @@ async def test_a_session_of_another_machine_never_starts_here(
         assert await b.pid("s") == 0
         assert await a.status("s") == "CONNECTED"
         assert (await record(store, KEYS.session("s"), Session)).machine == "a"
+        # A store that went back has a session that was deleted since: it goes again.
+        await b.create("gone")
+        await eventually(lambda: record(store, KEYS.session("gone"), Session))
+        await b.do("DELETE", "/api/instance/gone")
+        gone = replace(await record(store, KEYS.session("gone"), Session), deleted=False)
         # Halted: what runs goes on, and nothing starts. An order that is given then is kept.
         await b.do("POST", "/api/instance/t/stop")
         await eventually(lambda: wanted(store, "t"), "stopped")
-        await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
+        halt = Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))
+        await store.commit([], [halt, Put(KEYS.session("gone"), encoded(gone))])
         await eventually(lambda: halted(b))
         await b.do("POST", "/api/instance/t/start")
         await eventually(lambda: reason(b, "t"), "no_lease")
@@ -217,6 +221,7 @@ async def is_accepted(
     await eventually(lambda: record(store, KEYS.claim("a", 0), Claim))
     status, said = await cli(a, "fleet", "accept")
     assert (status, said.split()[-4:]) == (0, ["s", "a", "t", "b"])
+    await eventually(lambda: is_deleted(store, "gone"))
     await eventually(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
     await eventually(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
     assert await b.pid("s") == 0
@@ -233,7 +238,6 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
     agent.first = SAVES_SLOWLY
     in_fleet(agent, etcd, "a")
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await agent.start()
         await agent.create("s")
         await eventually(lambda: agent.status("s"), "CONNECTED")

@@ -1,39 +1,37 @@
 """Sessions that go on on another machine: their files, messages and orders, with real agents."""
 
+import io
 import json
-import shutil
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from typing import Any
 
+import aiohttp
 import pytest
 from msgspec.structs import replace
 
 from agent.fleet.copies.change import Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
 from agent.fleet.etcd import Etcd
+from agent.fleet.forward import HEADER
 from agent.fleet.key import FleetKey
+from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
 from agent.fleet.store import Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
-from tests.fleet.test_agents import (
-    FLEET,
-    KEYS,
-    etcd,
-    fleet_is_well,
-    in_fleet,
-    reason,
-    record,
-    store_of,
-)
+from tests.fleet.test_agents import KEYS, etcd, fleet_is_well, in_fleet, reason, record, store_of
 from tests.ports import free_port
 from tests.waiting import alive
 
 __all__ = ["etcd", "make_agent"]
+ONE = "/api/instance/s"
 
-PEER = "4915112345678"
+PEER, KEY = "4915112345678", b"k" * 32
 
 
 def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
@@ -51,16 +49,15 @@ def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
 def accept_late(agent: RunningAgent, text: str) -> None:
     """Its last message, as one that no copy has, for its machine died at once."""
     content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": text})
-    its = "id = 'out_late', state = 'accepted', begun_wall = 0, message_id = '', content = ?"
+    its = "id = 'out_late', state = 'accepted', begun_wall = 0, message_id = '', repeats = ''"
     with closing(sqlite3.connect(agent.state / "outbox.db")) as db, db:
-        db.execute(f"update messages set {its}", [content])
+        db.execute(f"update messages set {its}, content = ?", [content])
 
 
 def put_copy(agent: RunningAgent, id: str, epoch: int, files: dict[str, bytes]) -> None:
-    folder = agent.state / "fleet"
-    key = FleetKey.read(folder / "fleet.key")
     head = Sealed(id, epoch, 7, True, "row", b"")
-    Standby(folder / "standby", key).take(seal(key, head, whole(files)))
+    key = FleetKey(KEY)
+    Standby(agent.state / "fleet/standby", key).take(seal(key, head, whole(files)))
 
 
 async def ids(agent: RunningAgent) -> list[str]:
@@ -73,20 +70,12 @@ async def test_a_session_goes_on_with_its_copy(
 ) -> None:
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await a.start()
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         account = (await a.show("s"))["account"]
         await a.do("POST", "/api/instance/s/stop")
-
-        async def stopped() -> bool:
-            return (
-                not await a.pid("s")
-                and (await record(store, KEYS.session("s"), Session)).wanted == "stopped"
-            )
-
-        await eventually(stopped)
+        await eventually(lambda: a.pid("s"), 0)
         assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
         put_copy(b, "s", 1, copy_of(a, "s"))
@@ -98,7 +87,7 @@ async def test_a_session_goes_on_with_its_copy(
             await eventually(lambda: b.process.returncode is not None)
         await b.start()
         orders = b.state / "fleet/orders.json"
-        await eventually(lambda: orders.exists() and json.loads(orders.read_text())["s"][2], 2)
+        await eventually(lambda: orders.exists() and json.loads(orders.read_text())["s"][1], 2)
         await eventually(lambda: reason(b, "s"), "stopped")
         assert (await b.show("s"))["account"] == account
         await b.do("POST", "/api/instance/s/start")
@@ -123,19 +112,27 @@ async def test_a_machine_takes_over_and_gives_back(
         return await record(store, KEYS.session("s"), Session)
 
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await a.start()
         await b.start()
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         account = (await a.show("s"))["account"]
-        assert (await cli(a, "send", "s", PEER, "hello"))[0] == 0
-        await eventually(lambda: outbox(a), ["read"])
         await eventually(lambda: copied(store, "b"))
-        # Its machine is dead, as far as others see: it goes on there.
+        await any_machine_is_asked(a, b)
+        await eventually(lambda: outbox(a), ["read"])
+        # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
         pid = await a.pid("s")
+        await a.do("POST", "/api/instance/s/stop")
+        there = Standby(b.state / "fleet/standby", FleetKey(KEY))
+        assert b'"stopped"' in there.build("s")["instance.json"]
+        a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
+        status, told = await b.ask("DELETE", ONE)
+        assert (status, told["error"], "machine a:" in told["message"]) == (503, "owner_away", True)
         await a.kill()
         await eventually(lambda: not alive(pid))
+        await eventually(lambda: ids(b), ["s"])
+        await eventually(lambda: reason(b, "s"), "stopped")
+        await b.do("POST", "/api/instance/s/start")
         await eventually(lambda: is_up(b, account))
         assert ((await of()).machine, (await of()).epoch) == ("b", 2)
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
@@ -164,7 +161,6 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
 ) -> None:
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
-        await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         await b.start()
         await a.start()
         await a.create("s")
@@ -185,8 +181,8 @@ def two_with_key(make_agent: Callable[..., RunningAgent], etcd: Members) -> list
     for one in both:
         in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
         (one.state / "fleet").mkdir(parents=True)
-    FleetKey.make(both[0].state / "fleet/fleet.key")
-    shutil.copy(both[0].state / "fleet/fleet.key", both[1].state / "fleet")
+        (one.state / "fleet/fleet.key").touch(0o600)
+        (one.state / "fleet/fleet.key").write_bytes(KEY)
     return both
 
 
@@ -194,12 +190,39 @@ async def outbox(agent: RunningAgent) -> list[str]:
     return [it["state"] for it in (await agent.do("GET", "/api/instance/s/outbox"))["messages"]]
 
 
+async def any_machine_is_asked(a: RunningAgent, b: RunningAgent) -> None:
+    """The session is one of `a`."""
+    hello, keyed = {"to": PEER, "text": "hello"}, {"Idempotency-Key": "kéy"}
+    sent = [await it.ask("POST", f"{ONE}/messages?wait=20", hello, keyed) for it in (b, a, b)]
+    assert [(status, it["id"]) for status, it in sent] == [(200, sent[0][1]["id"])] * 3
+    settings = {**(await b.show("s"))["settings"], "name": "token=abcdefgh"}
+    await b.do("PATCH", ONE, {"settings": settings})
+    assert (await a.show("s"))["settings"] == settings
+    key = await b.do("POST", "/api/keys", {"name": "looks", "scopes": ["read"]})
+    looks = {"Authorization": f"Bearer {key['token']}"}
+    shown = (await b.ask("GET", f"{ONE}/details", None, looks))[1]["settings"]
+    assert [shown["name"], (await b.ask("DELETE", ONE, None, looks))[0]] == ["token=[removed]", 403]
+    assert f"uid {os.getuid()} via machine b: PATCH {ONE}" in a.log.read_text()
+    # What another machine may not ask.
+    machines = (await b.do("GET", "/api/fleet"))["machines"]
+
+    async def code(path: str, name: str = "b", epoch: Any = 1, body: Any = None) -> tuple[int, str]:
+        headers = {"Host": OWNER, NAME: name, HEADER: json.dumps(["x", 4, False, epoch])}
+        url = f"http://{machines[0]['address']}{path}"
+        async with aiohttp.request("POST", url, headers=headers, data=body) as reply:
+            return reply.status, (await reply.json())["error"]
+
+    assert await code(f"{ONE}/stop", epoch=0) == (503, "owner_changed")
+    assert await code(f"{ONE}/stop", "stranger") == (503, "unknown_machine")
+    assert await code(f"{ONE}/stop", epoch="") == (400, "invalid_request")
+    assert await code(f"{ONE}/logout", body=io.BytesIO(bytes(2 << 20))) == (413, "too_large")
+    assert await code("/api/keys") == (404, "unknown_route")
+
+
 async def says(agent: RunningAgent, words: str) -> bool:
     return words in (await cli(agent, "fleet", "status"))[1]
 
 
 async def is_up(agent: RunningAgent, account: str) -> bool:
-    if "s" not in await ids(agent):
-        return False
-    shown = await agent.show("s")
-    return (shown["connection_status"], shown["account"]) == ("CONNECTED", account)
+    every = (await agent.do("GET", "/api/instances"))["instances"]
+    return any((it["connection_status"], it["account"]) == ("CONNECTED", account) for it in every)

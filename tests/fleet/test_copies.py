@@ -26,8 +26,8 @@ Files = dict[str, bytes]
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> FleetKey:
-    return FleetKey.make(tmp_path / "fleet.key")
+def key() -> FleetKey:
+    return FleetKey(os.urandom(32))
 
 
 @pytest.fixture
@@ -54,9 +54,8 @@ def disturb(session: Path, draw: random.Random) -> None:
         more = draw.randbytes(draw.choice([0, 3, 500, BLOCK, BLOCK + 1]))
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name("new")
-        temporary.write_bytes(
-            draw.choice([old + more, old[:cut], more, old[:cut] + b"x" + old[cut:]])
-        )
+        content = draw.choice([old + more, old[:cut], more, old[:cut] + b"x" + old[cut:]])
+        temporary.write_bytes(content)
         temporary.replace(path)
 
 
@@ -212,7 +211,7 @@ def test_another_key_epoch_or_number_opens_nothing(
     owner, there = Owner(key, session), Standby(tmp_path / "there", key)
     a_row(owner, there)
     change = Change({"a": File(1, {0: b"x"})})
-    other = FleetKey.make(tmp_path / "other.key")
+    other = FleetKey(os.urandom(32))
     wrong: list[Callable[[], Sealed]] = [
         lambda: sealed_as(other, change),
         lambda: Sealed(ID, 2, 9, True, "", sealed_as(key, change).content),
@@ -261,9 +260,8 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
         return there.build(ID)
 
     def arrived() -> list[int]:
-        return [
-            n for (n,) in opened(bytes(files()["messages/messages.db"])).execute("select * from it")
-        ]
+        db = opened(bytes(files()["messages/messages.db"]))
+        return [n for (n,) in db.execute("select * from it")]
 
     assert (arrived(), "outbox.json" in files()) == ([], False)
     monkeypatch.setattr(beside, "SHARE", 1e9)

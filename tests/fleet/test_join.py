@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from agent.cli.client import Installation
 from agent.cli.command import run
+from agent.config.load import load_config
 from agent.errors import HostError, InvalidRequest, Refused
-from agent.fleet import join, plan
+from agent.fleet import commands, join, plan
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
@@ -67,6 +69,23 @@ def test_a_machine_has_its_keys_and_its_table_once(
     for name in plan.KEYS:
         assert stat.S_IMODE((state / "fleet" / name).stat().st_mode) == 0o600
     assert (state / "fleet/fleet.key").read_bytes() == plan.unpack(content)["fleet.key"]
+
+
+def test_the_doctor_names_what_keys_and_agent_lack(tmp_path: Path, content: bytes) -> None:
+    config, state = machine(tmp_path, f'[agent]\nstate_path = "{tmp_path}/state"\n')
+    join.join(content, config, state, member=False)
+    trouble = {"machine": "m", "id": "", "cause": "lost"}
+    found = {"machines": [{"address": "10.0.0.1:1"}], "troubles": [trouble], "notes": ["n"]}
+
+    def said() -> list[str]:
+        here = Installation(load_config(config, {}), SimpleNamespace(get=lambda _: found), config)
+        return [it.sentence.rpartition("/")[2] for it in commands.examine(here)]
+
+    assert said() == ["m: lost", "n"]
+    (state / "fleet/machine.key").chmod(0o640)
+    (state / "fleet/ca.pem").unlink()
+    bad = ["ca.pem is missing: no copies are made", "machine.key is open to others"]
+    assert said() == [*bad, "m: lost", "n"]
 
 
 def test_a_machine_of_another_fleet_is_refused(tmp_path: Path, content: bytes) -> None:
@@ -166,9 +185,7 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
 
 
 async def test_a_clone_becomes_an_empty_machine(
-    make_agent: Callable[..., RunningAgent],
-    eventually: Eventually,
-    monkeypatch: pytest.MonkeyPatch,
+    make_agent: Callable[..., RunningAgent], eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone = make_agent('[fleet] # mine\nname = "shops/a"\naddress = "10.0.0.1:8475"\n')
     monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(clone.state))

@@ -16,7 +16,7 @@ from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId
 from agent.errors import TryLater, VaultError
 from agent.fleet.copies.change import LARGEST, Sealed
-from agent.fleet.copies.sender import AWAY, OLDEST, Copies
+from agent.fleet.copies.sender import AWAY, FORGETS, OLDEST, Copies
 from agent.fleet.copies.standby import Standby
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Taken
@@ -102,9 +102,6 @@ class Host:
     def engines(self) -> dict[InstanceId, str]:
         return {InstanceId(id): it.engine for id, it in self.view.owned(self.name).items()}
 
-    def copied(self, engine: str) -> bool:
-        return engine == "sandbox"
-
     def wake(self) -> None: ...
 
     async def change(self, records: dict[str, Session]) -> bool:
@@ -121,7 +118,7 @@ class Host:
 class World:
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.draw, self.view = root, random.Random(seed), View()
-        self.key = FleetKey.make(root / "fleet.key")
+        self.key = FleetKey(b"k" * 32)
         self.hosts = {name: Host(self, name) for name in "abc"}
         self.wiped = set[str]()
         """Machines whose disk has lost the copy: their owner hears of it with the next question."""
@@ -151,9 +148,8 @@ class World:
     def lacks(self, name: str) -> float:
         """Seconds for which this machine's copy lacked a change while the owner had its lease."""
         try:
-            has = int(
-                Standby(self.hosts[name].state / "fleet/standby", self.key).build(ID)["session/n"]
-            )
+            copy = Standby(self.hosts[name].state / "fleet/standby", self.key)
+            has = int(copy.build(ID)["session/n"])
         except (VaultError, KeyError):
             has = -1
         missing = [at for at, n in self.written if n > has]
@@ -283,9 +279,8 @@ def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease_and_no_longer() -
         world.own(Session("b", 2, "sandbox"))
         a.until = 1e9
         old = Sealed(ID, 1, 10**6, True, "x", b"?")
-        assert [
-            it.code for it in await a.copies.peers.send(world.hosts["c"].address, "c", [old])
-        ] == ["not_owner"]
+        [answer] = await a.copies.peers.send(world.hosts["c"].address, "c", [old])
+        assert answer.code == "not_owner"
 
     play(story)
 
@@ -310,6 +305,7 @@ def test_a_flush_waits_for_the_machines_with_copies() -> None:
         world.write()
         await asyncio.sleep(2)
         assert all(map(world.lacks, "bc"))
+        a.tasks[0] = asyncio.create_task(a.copies.run())
         await a.copies.flush()
         assert not any(map(world.lacks, "bc"))
         a.cut = True
@@ -367,6 +363,31 @@ def test_a_session_that_is_too_large_keeps_no_other_from_its_copies() -> None:
         (a.root / other / "session/large").unlink()
         await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
         assert not a.copies.causes
+
+    play(story)
+
+
+def test_a_copy_goes_once_its_session_is_deleted_or_has_others_for_sure() -> None:
+    async def story(world: World) -> None:
+        await world.until(world.in_sync())
+        b, c = (world.hosts[name].copies.standby for name in "bc")
+        await world.sleep(3 * FORGETS)
+        world.hosts["a"].until = 0.0
+        world.view.machines["x"] = Seen(Machine(lost=True), 1, 0)
+        for machine, copies, has in (
+            *(("a", ("b", "c"), True), ("a", (), True), ("x", ("c",), True)),
+            *(("a", ("x",), True), ("a", ("c",), False)),
+        ):
+            world.own(Session(machine, 1, copies=copies))
+            await asyncio.sleep(3 * FORGETS)
+            assert (b.newest(ID) is not None) is has, (machine, copies)
+        del world.view.sessions[ID]
+        world.view.revision = 9
+        await asyncio.sleep(3 * FORGETS)
+        assert c.newest(ID), "its record cannot have gone so soon"
+        world.own(Session("a", 1, deleted=True))
+        await asyncio.sleep(3 * FORGETS)
+        assert c.newest(ID) is None
 
     play(story)
 

@@ -49,8 +49,7 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: St
     assert [[it.value for it in found] for found in late.found] == [[b"2"], []]
     assert (late.revision, late.cluster) == (first.revision, first.cluster)
     second = await store.commit([Same("wa/t/k/b", first.revision)], [Put("wa/t/k/b", b"3")])
-    assert second.committed
-    assert second.found == []
+    assert (second.committed, second.found) == (True, [])
     changed = await store.read(Get("wa/t/k/", first.revision + 1))
     assert [it.key for it in changed.found[0]] == ["wa/t/k/b"]
     await store.compact(second.revision)

@@ -16,18 +16,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from agent.fleet import records
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import (
-    Failover,
-    Fleet,
-    Held,
-    Keys,
-    Machine,
-    Session,
-    decoded,
-    encoded,
-    named,
-)
+from agent.fleet.records import Failover, Fleet, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Pair, Put, Same
 from tests.clocks import stopped
 from tests.fleet.memory import Line, Memory
@@ -182,7 +173,7 @@ class Host:
     async def end_all(self) -> None:
         await self.end([*self.workers, *self.ending])
 
-    def held(self) -> Mapping[str, Held]:
+    def held(self) -> Mapping[str, records.Held]:
         return {id: (epoch, int(id in self.workers), 0) for id, epoch in self.files.items()}
 
     def _at_fence(self) -> None:
@@ -247,11 +238,9 @@ class World:
         return twin
 
     def sessions(self) -> dict[str, Session]:
-        found = self.memory.pairs.values()
-        start = self.keys.sessions
-        return {
-            named(it.key): decoded(it.value, Session) for it in found if it.key.startswith(start)
-        }
+        start, every = self.keys.sessions, self.memory.pairs.values()
+        found = (it for it in every if it.key.startswith(start))
+        return {named(it.key): decoded(it.value, Session) for it in found}
 
     def machine(self, name: str) -> Machine | None:
         pair = self.memory.pairs.get(self.keys.machine(name))

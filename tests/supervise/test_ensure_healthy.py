@@ -53,7 +53,7 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 
     async def save(*_: object) -> None: ...
 
-    gate = SimpleNamespace(wake=lambda _: None)
+    gate = SimpleNamespace(wake=lambda _: None, fleet=SimpleNamespace(kept=save))
     registry = SimpleNamespace(get=lambda _: facts, stopping=False)
     monkeypatch.setattr("agent.supervise.orders.run_pass", run)
     parts: dict[str, Any] = {

@@ -277,9 +277,8 @@ async def reset_circuit_breaker(call: Call) -> Json:
 async def reconnection_status(call: Call) -> Json:
     """Attempts, times of the next ones, and circuits."""
     views = sorted(call.supervisor.views().items())
-    return {
-        "instances": {id: present.show_reconnection(v) for id, v in views if call.caller.sees(id)}
-    }
+    shown = {id: present.show_reconnection(v) for id, v in views if call.caller.sees(id)}
+    return {"instances": shown}
 
 
 async def set_up(call: Call) -> Answer:

@@ -51,16 +51,12 @@ CREATE = (
 _PLACE = tuple(field.name for field in PLACE)
 CHANGE = (Field("settings", dict, "replaces the engine's settings", required=True),)
 LOGOUT = (Field("confirm", bool, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
-DELETE = (
-    Field("confirm", str, "with remote=true: the words 'delete REMOTE'", most=300),
-    CONFIRM_PASSKEY,
-)
-PASSKEY = (
-    Field("needed", bool, "true = the account needs a passkey to link a device", required=True),
-)
-DELETE_QUERY = (
-    Field("remote", bool, "true = also delete the session on its backend; default false"),
-)
+_WORDS = "with remote=true: the words 'delete REMOTE'"
+DELETE = (Field("confirm", str, _WORDS, most=300), CONFIRM_PASSKEY)
+_NEEDED = "true = the account needs a passkey to link a device"
+PASSKEY = (Field("needed", bool, _NEEDED, required=True),)
+_REMOTE = "true = also delete the session on its backend; default false"
+DELETE_QUERY = (Field("remote", bool, _REMOTE),)
 LIST = (
     Field("status", list, "only these statuses", choices=tuple(ConnectionStatus)),
     Field("limit", int, "instances on a page, default 100", least=1, most=1000),
@@ -113,11 +109,8 @@ async def list_instances(call: Call) -> Json:
     query = call.query
     limit = query.get("limit", 100)
     statuses = query.get("status", ConnectionStatus)
-    views = [
-        view
-        for id, view in sorted(call.supervisor.views().items())
-        if call.caller.sees(id) and view.status in statuses
-    ]
+    every = sorted(call.supervisor.views().items())
+    views = [view for id, view in every if call.caller.sees(id) and view.status in statuses]
     rest = [view for view in views if view.instance.id > query.get("after", "")]
     page = rest[:limit]
     return {
@@ -367,21 +360,17 @@ async def show_qr(call: Call) -> Answer:
     # The header's order counts, not its weights.
     form = next((form for word in words for form in FORMS if fnmatchcase(form, word)), None)
     if form is None:
-        raise NotAcceptable(
-            "cannot draw the code in the accepted types: accept " + ", ".join(FORMS), field="Accept"
-        )
+        why = f"cannot draw the code in the accepted types: accept {', '.join(FORMS)}"
+        raise NotAcceptable(why, field="Accept")
     if view.status is ConnectionStatus.CONNECTED:
         raise errors.Refused(f"cannot show a code: {call.id} is connected", code="connected")
     if not view.should_run:
-        raise errors.Refused(
-            f"cannot show a code: {call.id} is disabled or stopped", code="not_running"
-        )
+        why = f"cannot show a code: {call.id} is disabled or stopped"
+        raise errors.Refused(why, code="not_running")
     qr = await call.supervisor.asking.qr(call.id)
     if qr is None:
-        raise errors.NotYet(
-            f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})",
-            code="no_qr",
-        )
+        why = f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})"
+        raise errors.NotYet(why, code="no_qr")
     if form == JSON:
         return {"qr": qr.text, "expires_in": round(qr.expires_in, 3), "number": qr.number}
     # Drawing takes milliseconds of pure Python; other requests need not wait for it.

@@ -178,6 +178,8 @@ def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
 # each request.
 
 REQUEST_ID = web.RequestKey("request_id", str)
+VIA = web.RequestKey("via", str)
+"""`machine NAME`, of the fleet, which forwarded it."""
 SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed", "failed"})
 """Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
 a message's id or a secret."""
@@ -202,11 +204,11 @@ class Audit:
         known = caller.name if caller != ANONYMOUS else ""
         who = address = _came_from(request)
         if known and known != address:
-            who = f"{known} from {address}"
+            who = f"{known} {'via' if VIA in request else 'from'} {address}"
         action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
         line = f"{action} (request {request.get(REQUEST_ID)})"
         if status in (401, 403):
-            source = " ".join(filter(None, ("refused", connection_of(request).address, known)))
+            source = " ".join(filter(None, ("refused", _address(request), known)))
             self._limited(source, None, f"refused {who}: {line}", logging.WARNING)
         elif not known:
             return  # open routes change nothing
@@ -219,7 +221,7 @@ class Audit:
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
         line = f"request {request.get(REQUEST_ID)} of {_came_from(request)}: {error}"
-        source = f"failed {connection_of(request).address}: {error}"
+        source = f"failed {_address(request)}: {error}"
         self._limited(source, None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
@@ -249,7 +251,11 @@ def path_of(request: web.Request) -> str:
     return path
 
 
+def _address(request: web.Request) -> str:
+    return request.get(VIA) or connection_of(request).address
+
+
 def _came_from(request: web.Request) -> str:
     """The connection's address, with the address that a proxy gives for its client."""
     forwarded = request.headers.get("X-Forwarded-For", "")
-    return f"{connection_of(request).address}{f' for {forwarded[:80]!r}' if forwarded else ''}"
+    return f"{_address(request)}{f' for {forwarded[:80]!r}' if forwarded else ''}"

@@ -263,6 +263,8 @@ class Parts:
     reload: asyncio.Event = field(default_factory=asyncio.Event)
     """Set: the agent reads agent.toml again."""
     audit: Audit = field(default_factory=Audit)
+    forward: Callable[[str, web.Request], Awaitable[web.StreamResponse | None]] | None = None
+    """The answer of the machine of the fleet that owns the session; None: that is this one."""
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))

@@ -66,14 +66,10 @@ class Changed:
         # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.
         newest = max(stamp[-1] for stamp in folders.values() if stamp)
         self._folders, self._skipped = folders, 0 if newest < time.time_ns() - TICK else FULL
-        changes = {
-            path: it for path, it in found.items() if it.blocks or self._size(path) != it.size
-        }
+        had = {path: it.size for path, it in self._seen.items()}
+        changes = {path: it for path, it in found.items() if it.blocks or had.get(path) != it.size}
         self._seen, self._others, self.as_of = files, others, begun
         return Change(changes, gone) if changes or gone else None
-
-    def _size(self, path: str) -> int:
-        return self._seen[path].size if path in self._seen else -1
 
     def _read(
         self, top: Folder, others: Mapping[str, Stamp]
@@ -92,12 +88,10 @@ class Changed:
             content = read()
             left -= len(content)
             if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
-                cause = (
-                    f"it has more than {MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
-                )
+                most = f"{MOST_FILES} files or {LARGEST >> 20} MiB"
+                cause = f"it has more than {most}, or a long path"
                 raise VaultError(f"cannot copy {self.id}: {cause}", code="too_large")
-            starts = range(0, len(content), BLOCK)
-            blocks = [content[at : at + BLOCK] for at in starts]
+            blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
             hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
             old = before.hashes if before else ()
             new = {n: it for n, it in enumerate(blocks) if old[n : n + 1] != hashes[n : n + 1]}

@@ -8,7 +8,9 @@ that got nothing for some seconds is asked if what it has is still the newest.
 
 import asyncio
 import os
+import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,14 +20,13 @@ from msgspec.structs import replace
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import TryLater, VaultError, WaError
-from agent.fleet.copies.beside import Beside
+from agent.fleet.copies import beside, standby
 from agent.fleet.copies.change import Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
-from agent.fleet.copies.standby import Standby
 from agent.fleet.keeper import Keeper
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers, Taken, Whole, digest_of
-from agent.fleet.records import Session
+from agent.fleet.records import COPIED_LIVE, Session
 from agent.fleet.taking import BATCH, View, in_order
 from agent.log import about, log
 
@@ -43,6 +44,9 @@ AGAIN = 1.0
 AWAY = 30.0
 """Seconds for which a machine that does not answer for long, or has no room, gets no copies; and a
 session that cannot be copied is not looked at."""
+FORGETS = 60.0
+"""Seconds between two looks for copies of no use, and without a word of its owner's before a copy
+is one: a machine that enters the record is asked all the time."""
 MOST_SENT = 4 << 20
 """Bytes of one request, but for a change that has more."""
 MOST_READ = 16 << 20
@@ -64,9 +68,6 @@ class Owner(Protocol):
 
     def engines(self) -> Mapping[InstanceId, str]:
         """Sessions that this machine owns for sure and whose files are here, with their engine."""
-
-    def copied(self, engine: str) -> bool:
-        """True if its files may be copied while it runs."""
 
 
 @dataclass(slots=True)
@@ -120,9 +121,6 @@ class Line:
     not_before: float = 0.0
     away_until: float = 0.0
 
-    def is_full(self) -> bool:
-        return sum(len(it.content) for it, _, _ in self.queue) > MOST_READ
-
 
 Found = tuple[Row, Sealed | None]
 
@@ -131,14 +129,16 @@ class Copies:
     def __init__(self, state: Path, root: Path, key: FleetKey, owner: Owner, address: str) -> None:
         folder = state / "fleet"
         self._root, self._key, self._owner = root, key, owner
-        self.standby = Standby(folder / "standby", key)
+        self.standby = standby.Standby(folder / "standby", key)
         self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
-        self._beside = Beside(root, state / "outbox.db")
+        self._beside = beside.Beside(root, state / "outbox.db")
         self._rows = dict[InstanceId, Row]()
         self._lines = dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
-        self._lock = asyncio.Lock()
+        self._forgets_at = boot_now() + FORGETS
+        self._hurried = asyncio.Event()
+        """Set when the next look is waited for."""
         self._looking: asyncio.Future[list[Found]] | None = None
 
     @property
@@ -150,18 +150,19 @@ class Copies:
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._tick(group)
-                await asyncio.sleep(TICK)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._hurried.wait()
+                self._hurried.clear()
 
     async def _tick(self, group: asyncio.TaskGroup) -> None:
-        async with self._lock:
-            await self._look_and_send(group)
-
-    async def _look_and_send(self, group: asyncio.TaskGroup) -> None:
         keeper = self._owner.keeper
         if keeper is None or keeper.halted or keeper.until <= (begun := boot_now()):
             return
-        await self._forget()
-        engines = {id: it for id, it in self._owner.engines().items() if self._owner.copied(it)}
+        if begun >= self._forgets_at:
+            self._forgets_at = begun + FORGETS
+            await self._forget()
+        engines = {id: it for id, it in self._owner.engines().items() if it in COPIED_LIVE}
         for id in self._rows.keys() - (engines.keys() - self._pushed):
             del self._rows[id]
         for id in engines.keys() - self._pushed:
@@ -183,8 +184,7 @@ class Copies:
         record, row = self._owner.view.sessions[id].record, self._rows.get(id)
         since = 0.0  # what came into the record behind this machine's back must prove itself
         if row is None or row.epoch != record.epoch:
-            changed = Changed(self._root, id, engine, self._beside)
-            row = self._rows[id] = Row(changed, record.epoch)
+            row = self._rows[id] = Row(Changed(self._root, id, engine, self._beside), record.epoch)
             row.begin()
             since = now - LEAVES + BEGINS
         row.targets = self._targets(id, engine)
@@ -195,8 +195,7 @@ class Copies:
             self._lines.setdefault(name, Line())
         for name in row.places.keys() - {*row.targets, *record.copies}:
             del row.places[name]
-        needed = any(it.ready and not it.sent for it in row.places.values())
-        if needed and not row.base:
+        if not row.base and any(it.ready and not it.sent for it in row.places.values()):
             row.begin()
 
     def _targets(self, id: str, engine: str) -> tuple[str, ...]:
@@ -215,10 +214,8 @@ class Copies:
         self._beside.look()
         found, size = list[Found](), 0
         for row in sorted(rows, key=lambda it: it.base):
-            wanted = not row.base or (
-                size < MOST_READ and any(map(self._takes, row.places.items()))
-            )
-            if not wanted or begun < row.not_before:
+            has_room = size < MOST_READ and any(map(self._takes, row.places.items()))
+            if begun < row.not_before or (row.base and not has_room):
                 found.append((row, None))
                 continue
             try:
@@ -236,7 +233,8 @@ class Copies:
         return found
 
     def _takes(self, place: tuple[str, Place]) -> bool:
-        return place[1].ready and not self._lines[place[0]].is_full()
+        queue = self._lines[place[0]].queue
+        return place[1].ready and sum(len(it.content) for it, _, _ in queue) <= MOST_READ
 
     def _queue(self, row: Row, sealed: Sealed | None, begun: float) -> None:
         """A change for each place that has the one before it; for the others, and where nothing
@@ -268,7 +266,7 @@ class Copies:
                 batch.append(line.queue.pop(0))
             begun = boot_now()
             try:
-                answers = await self.peers.send(self._address(name), name, [it[0] for it in batch])
+                answers = await self.peers.send(self.address(name), name, [it[0] for it in batch])
             except WaError as error:
                 # Each may have been taken: the machine is asked.
                 for _, row, _ in (*batch, *line.queue):
@@ -343,43 +341,52 @@ class Copies:
         seen = self._owner.view.sessions.get(id)
         return seen.record.machine if seen is not None and not seen.record.deleted else ""
 
-    def _address(self, name: str) -> str:
+    def address(self, name: str) -> str:
         seen = self._owner.view.machines.get(name)
-        if seen is None:
-            raise TryLater(f"cannot reach machine {name}: it is not known")
+        if seen is None or seen.record.lost:
+            raise TryLater(f"cannot reach machine {name}: it is lost", code="owner_away")
         return seen.record.address
 
     async def _forget(self) -> None:
-        """Copies of sessions that are deleted, or are this machine's with their files here."""
-        sessions, mine = self._owner.view.sessions, self._owner.engines().keys()
+        """Copies of sessions of this machine with their files here, and those of no use."""
+        mine = self._owner.engines().keys()
         for id in [*self.standby.rows]:
-            gone = id in sessions and sessions[id].record.deleted
-            if gone or id in mine:
-                async with self.peers.lock(id):
+            async with self.peers.lock(id):
+                if id in mine or self._is_useless(id):
                     await asyncio.to_thread(self.standby.forget, id)
+
+    def _is_useless(self, id: str) -> bool:
+        """True if the session is deleted, or the record names other machines and not this one."""
+        view, quiet = self._owner.view, time.time() - self.standby.asked.get(id, 0.0)
+        if (seen := view.sessions.get(id)) is None:
+            return False
+        its = seen.record
+        named = self._owner.name in (its.machine, *its.copies)
+        living = {name for name, it in view.machines.items() if not it.record.lost}
+        held = its.machine in living and bool(living & {*its.copies})
+        return its.deleted or (held and not named and quiet > FORGETS)
 
     # Stops, moves and takeovers.
 
     async def flush(self, *ids: InstanceId) -> None:
-        """Return when the targets of these sessions, or of all, have all as of now. The caller
-        limits the time; `run` need not run."""
+        """Return when the targets of these sessions, or of all, have all as of now, while `run`
+        runs. The caller limits the time."""
         asked = boot_now()
-        async with asyncio.TaskGroup() as group:
-            while True:
-                rows = [it for id, it in self._rows.items() if not ids or id in ids]
-                each = ((row, row.places[name]) for row in rows for name in row.targets)
-                late = [it for it in each if not it[0].cause and it[1].whole_at < asked]
-                if not late:
-                    return
-                for row, place in late:
-                    self._beside.hurry(row.changed.id)
-                    place.asked_at *= place.asked_at >= asked
-                await self._tick(group)
-                await asyncio.sleep(TICK / 10)
+        while True:
+            rows = [self._rows[id] for id in ids or self._rows if id in self._rows]
+            each = ((row, row.places[name]) for row in rows for name in row.targets)
+            late = [it for it in each if not it[0].cause and it[1].whole_at < asked]
+            if not late:
+                return
+            for row, place in late:
+                self._beside.hurry(row.changed.id)
+                place.asked_at *= place.asked_at >= asked
+            self._hurried.set()
+            await asyncio.sleep(TICK / 10)
 
     async def push(self, id: InstanceId, target: str) -> None:
         """All files of a session whose worker has ended, and the same bytes built there."""
-        row, address = self._rows.pop(id, None), self._address(target)
+        row, address = self._rows.pop(id, None), self.address(target)
         record = self._owner.view.sessions[id].record
         self._pushed.add(id)
         try:
@@ -413,7 +420,7 @@ class Copies:
 
     async def _fetch(self, id: InstanceId, name: str, within: float) -> None:
         try:
-            address = self._address(name)
+            address = self.address(name)
             async with asyncio.timeout(within):
                 there = await self.peers.newest(address, name, id)
             if (there.epoch, there.number) > (self.standby.newest(id) or (0, 0)):

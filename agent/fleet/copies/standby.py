@@ -6,6 +6,7 @@ on the disk, and survives a kill at any point; the torn end of a cut write goes.
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,10 +35,13 @@ class Standby:
         self._root, self._key = root, key
         self.rows = dict[str, list[Sealed]]()
         """The base of each session and what follows it, without their content."""
+        self.asked = dict[str, float]()
+        """Unix time of the last change or question of each session's owner."""
         make_folder(root)
         for folder in root.iterdir():
             with suppress(VaultError, FileNotFoundError):
                 self.rows[folder.name] = [_head(it) for it in self._read(folder.name)]
+                self.asked[folder.name] = (folder / LOG).stat().st_mtime
 
     def newest(self, id: str) -> tuple[int, int] | None:
         """Epoch and number of what can be built; None: nothing."""
@@ -47,6 +51,7 @@ class Standby:
     def take(self, sealed: Sealed) -> None:
         """When this returns it is on the disk. Refused: `needs_base`, or `older` than `newest`;
         VaultError where it cannot be used, or there is no room."""
+        self.asked[sealed.id] = time.time()
         if not sealed.content:
             self._confirm(sealed)
             return

@@ -25,13 +25,12 @@ from pathlib import Path
 import aiohttp
 
 from agent.errors import WaError
-from agent.fleet.key import FleetKey
-from agent.fleet.records import Session, decoded, encoded, named
-from agent.fleet.store import Get, Put
+from agent.fleet.records import Session, decoded, named
+from agent.fleet.store import Get
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
 from tests.engines.baileys.conftest import PEER, make_cache
 from tests.fleet.members import Members, members
-from tests.fleet.test_agents import FLEET, KEYS, in_fleet, store_of
+from tests.fleet.test_agents import KEYS, in_fleet, store_of
 from tests.ports import free_port
 from tests.standin.baileys.run import WhatsApp
 from tests.waiting import alive
@@ -52,11 +51,11 @@ class Trial:
         self.accounts, self.sent = dict[str, str](), list[str]()
         self.wrong, self.away = set[str](), set[str]()
         self.agents = {name: self._agent(root, etcd, name) for name in "abc"}
-        FleetKey.make(root / "fleet.key")
         make_cache(root / "cache")
         for agent in self.agents.values():
             (agent.state / "fleet").mkdir(parents=True)
-            shutil.copy(root / "fleet.key", agent.state / "fleet")
+            (agent.state / "fleet/fleet.key").touch(0o600)
+            (agent.state / "fleet/fleet.key").write_bytes(b"k" * 32)
             (agent.state / "cache").symlink_to(root / "cache")
 
     def _agent(self, root: Path, etcd: Members, name: str) -> RunningAgent:
@@ -68,7 +67,6 @@ class Trial:
 
     async def play(self, etcd: Members, seconds: float) -> None:
         async with store_of(etcd) as self.store:
-            await self.store.commit([], [Put(KEYS.common, encoded(FLEET))])
             for n, agent in enumerate(self.agents.values()):
                 await agent.start()
                 for id in self.ids[n :: len(self.agents)]:

@@ -1,0 +1,102 @@
+"""Forward: a request about a session of another machine goes to that machine, and its answer comes
+back, whichever machine a client asks.
+
+One hop and one try: what was not answered may have been done. The owner gets the caller's name and
+right, as its key has them here, and never the key.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from agent.api.http.auth import CALLER, REQUEST_ID, VIA, Caller, Right
+from agent.api.http.call import invite
+from agent.core.model import InstanceId
+from agent.errors import InvalidRequest, TryLater
+from agent.fleet.peers import CONNECTS, OWNER
+
+if TYPE_CHECKING:
+    from agent.fleet.joined import Joined
+
+Asked = tuple[str, Right, bool, int]
+"""The caller's name, its right, True if its key is for the session; and the epoch of the session's
+record, as the machine that was asked knows it."""
+HEADER = "X-Asked"
+_SENT = ("Accept", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
+"""What an owner gets of a client's headers."""
+_KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
+"""What a client does not get of an owner's headers: they are about another connection."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks if the client is still there, and the owner not lost."""
+TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0)
+"""Seconds: more than the longest `?wait=`."""
+
+
+async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamResponse | None:
+    """The owner's answer; None if that is this machine, or the fleet has no such session."""
+    there, copies, caller = fleet.elsewhere(id), fleet.copies, request[CALLER]
+    if VIA in request or not there or copies is None:
+        orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
+        if orders and (not id or id in fleet.here()):
+            await fleet.be_sure("take an order")
+        return None
+    headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
+    epoch = fleet.view.sessions[id].record.epoch
+    asked: Asked = caller.name, caller.level, id in caller.instances, epoch
+    headers[HEADER] = msgspec.json.encode(asked).decode()
+    headers |= {"Host": OWNER, "X-Request-Id": request[REQUEST_ID]}
+    body = request.content if request.can_read_body else None
+    to = copies.address(there), there, request.method, request.rel_url.raw_path_qs
+    await invite(request)
+    asking = asyncio.create_task(copies.peers.ask(*to, TIMES, headers=headers, data=body))
+    try:
+        while not (await asyncio.wait({asking}, timeout=_LOOK_EVERY))[0]:
+            if request.transport is None:
+                raise ConnectionResetError("the client is gone")
+            copies.address(there)
+        reply = asking.result()
+    finally:
+        asking.cancel()
+    async with reply:
+        theirs = {name: it for name, it in reply.headers.items() if name.lower() not in _KEPT_BACK}
+        answer = web.StreamResponse(status=reply.status, headers=theirs)
+        await answer.prepare(request)
+        try:
+            async for piece in reply.content.iter_chunked(1 << 16):
+                await answer.write(piece)
+            await answer.write_eof()
+        except (aiohttp.ClientError, OSError) as error:
+            if request.transport is not None:  # half an answer is out: only its end tells that
+                request.transport.abort()
+            raise ConnectionResetError("an answer was not forwarded to its end") from error
+    return answer
+
+
+def _plain(text: str) -> str:
+    """As the API reads a key that is no UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+async def enter(fleet: "Joined", request: web.Request) -> Caller:
+    """The caller of a request that another machine forwards to this one."""
+    assert fleet.copies is not None
+    peer, id = fleet.copies.peers.asks(request), request.match_info.get("id")
+    request[VIA] = f"machine {peer}"
+    if id is None:
+        raise web.HTTPNotFound
+    try:
+        asked = request.headers.get(HEADER, "")
+        caller, right, own, epoch = msgspec.json.decode(asked, type=Asked)
+    except ValueError:
+        raise InvalidRequest(f"cannot read {HEADER}", field=HEADER) from None
+    if peer not in fleet.view.machines:
+        words = f"cannot answer machine {peer}: machine {fleet.name} does not know it"
+        raise TryLater(words, code="unknown_machine")
+    its = fleet.view.owned(fleet.name).get(id)
+    if its is None or its.epoch != epoch or not fleet.settled(id, its):
+        words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
+        raise TryLater(words, code="owner_changed")
+    return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))
