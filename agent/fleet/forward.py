@@ -99,4 +99,6 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
     if its is None or its.epoch != epoch or not fleet.settled(id, its):
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
+    if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
+        await fleet.be_sure("take what another machine forwards")
     return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))

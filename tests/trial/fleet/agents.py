@@ -137,8 +137,8 @@ class Trial:
             body = {"to": PEER, "type": "text", "text": text}
             for agent in self.agents.values():
                 with suppress(aiohttp.ClientError, OSError):
-                    path = f"/api/instance/{id}/messages"
-                    if (await agent.ask("POST", path, body))[0] in (200, 202):
+                    path, key = f"/api/instance/{id}/messages", {"Idempotency-Key": text}
+                    if (await agent.ask("POST", path, body, key))[0] in (200, 202):
                         self.sent.append(text)
                         break
 
