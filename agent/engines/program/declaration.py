@@ -1,7 +1,7 @@
 """One [[program]] of agent.toml: the command of the user's own bot. Commands come from there alone:
 an instance names a program, and no more.
 
-A program is told some of it by its environment. It gets none of the agent's variables: no key, no
+The environment of a program says some of it. It has none of the agent's variables: no key, no
 socket of the manager's, no setting.
 """
 
