@@ -86,7 +86,9 @@ class Past(Struct, frozen=True):
     boot: str
     cluster: str
     revision: int = 0
-    """Of the store, as of that begin."""
+    """That the store had."""
+    released: bool = False
+    """True if that agent stopped in order: a disk without it is an older image."""
 
 
 class Begin(Enum):
@@ -103,9 +105,9 @@ def how_to_begin(
         return Begin.FRESH
     if past is None or found is None or found.agent != past.agent:
         return None
-    if found.lost or found.released:
+    if found.lost or (found.released and past.released):
         return Begin.FRESH
-    return Begin.CONTINUES if past.boot == boot else None
+    return Begin.CONTINUES if past.boot == boot and not found.released else None
 
 
 class Keeper:
@@ -175,7 +177,7 @@ class Keeper:
                     await self._take_over()
                     await self._compact()
                     await self.clock.sleep(PAUSE)
-                    await self.clock.wait(self._woken, self.fleet.renew_every - PAUSE)
+                    await self.clock.wait(self._woken, self._rest())
                 if self._acknowledged:
                     self._note("its record is lost or another's: all its sessions end")
                     await self.runner.end_all()
@@ -185,6 +187,7 @@ class Keeper:
         wait."""
         if not self._acknowledged:
             return
+        await asyncio.to_thread(self._write_past, self._revision, released=True)
         with suppress(StoreAway):
             put = Put(self._own, encoded(replace(self._last, released=True)))
             await self.store.commit([Same(self._own, self._revision)], [put])
@@ -414,6 +417,13 @@ class Keeper:
         """The own record is as of the last renewal, and the fleet is not halted."""
         return [Same(self._own, self._revision), Same(self.keys.halt, 0)]
 
+    def _rest(self) -> float:
+        """Seconds until the next renewal, or until a machine has stood still for a ttl."""
+        now, ttl = self.clock.now(), self.fleet.ttl
+        living = (it for it in self.view.machines.values() if not it.record.lost)
+        still = (left for it in living if (left := it.since + ttl - now) > 0)
+        return min([self.fleet.renew_every - PAUSE, *still])
+
     def _suspect(self, why: str) -> None:
         if not self._suspicion:
             log.error("the store of the fleet went back: %s", why)
@@ -455,8 +465,7 @@ class Keeper:
     def _concerns(self, pair: Pair) -> bool:
         """A renewal of another machine must not cause one here, or each would cause all others."""
         if pair.key.startswith(self.keys.machines):
-            machine = decoded(pair.value, Machine)
-            return machine is not None and machine.lost
+            return self.view.hear(pair, self.clock.now())
         if pair.key.startswith(self.keys.sessions):
             known = self.view.sessions.get(records.named(pair.key))
             if known is not None and known.revision >= pair.revision:
@@ -488,8 +497,9 @@ class Keeper:
             return decoded(self._path.read_bytes(), Past)
         return None
 
-    def _write_past(self, revision: int) -> None:
-        write_whole(self._path, encoded(Past(self._agent, self._boot, self._cluster, revision)))
+    def _write_past(self, revision: int, *, released: bool = False) -> None:
+        past = Past(self._agent, self._boot, self._cluster, revision, released)
+        write_whole(self._path, encoded(past))
 
     def _note(self, problem: str) -> None:
         """Log a problem once, and once that it is over."""

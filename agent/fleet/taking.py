@@ -67,6 +67,14 @@ class View:
             self.sessions[named(pair.key)] = now_seen
         return f"session {back[0]} had a newer owner" if back else ""
 
+    def hear(self, pair: Pair, now: float) -> bool:
+        """A machine's record as it is written: the time of its silence begins there, and not with
+        the renewal that reads it. True if it is lost."""
+        heard, known = _seen(pair, Machine, {}, now), self.machines.get(named(pair.key))
+        if heard is not None and known is not None and pair.revision > known.revision:
+            self.machines[named(pair.key)] = heard
+        return heard is not None and heard.record.lost
+
     def owned(self, name: str) -> dict[str, Session]:
         found = ((id, seen.record) for id, seen in self.sessions.items())
         return {id: it for id, it in found if it.machine == name and not it.deleted}
