@@ -63,6 +63,10 @@ def in_fleet(agent: RunningAgent, etcd: Members, name: str, address: str = "") -
     own = f'\n[fleet]\nstore = {[*etcd.clients.values()]}\nname = "f/{name}"\n'.replace("'", '"')
     own += f'address = "{address}"\n' * bool(address)
     agent.config.write_text(agent.config.read_text() + own)
+    if address:
+        (agent.state / "fleet").mkdir(parents=True)
+        (agent.state / "fleet/fleet.key").touch(0o600)
+        (agent.state / "fleet/fleet.key").write_bytes(b"k" * 32)
 
 
 def leased(agent: RunningAgent, id: str) -> bool:

@@ -180,9 +180,6 @@ def two_with_key(make_agent: Callable[..., RunningAgent], etcd: Members) -> list
     both = [make_agent(name="a"), make_agent(name="b")]
     for one in both:
         in_fleet(one, etcd, one.state.name, f"127.0.0.1:{free_port()}")
-        (one.state / "fleet").mkdir(parents=True)
-        (one.state / "fleet/fleet.key").touch(0o600)
-        (one.state / "fleet/fleet.key").write_bytes(KEY)
     return both
 
 

@@ -49,13 +49,10 @@ class Trial:
         self.whatsapp = WhatsApp(root / "whatsapp.log")
         self.ids = [f"s{n}" for n in range(sessions)] + [f"b{n}" for n in range(baileys)]
         self.accounts, self.sent = dict[str, str](), list[str]()
-        self.wrong, self.away = set[str](), set[str]()
+        self.wrong, self.away, self.leased = set[str](), set[str](), set[int]()
         self.agents = {name: self._agent(root, etcd, name) for name in "abc"}
         make_cache(root / "cache")
         for agent in self.agents.values():
-            (agent.state / "fleet").mkdir(parents=True)
-            (agent.state / "fleet/fleet.key").touch(0o600)
-            (agent.state / "fleet/fleet.key").write_bytes(b"k" * 32)
             (agent.state / "cache").symlink_to(root / "cache")
 
     def _agent(self, root: Path, etcd: Members, name: str) -> RunningAgent:
@@ -123,12 +120,21 @@ class Trial:
         return found
 
     async def _watch(self) -> None:
-        """Oracle: a session has workers on one machine."""
+        """Oracle: a session has workers that may connect on one machine."""
         while True:
-            there = [(name, id) for name, it in self.agents.items() for id in self._workers(it)]
-            every = Counter(id for _, id in there)
+            there = (each for it in self.agents.values() for each in self._workers(it).items())
+            every = Counter(id for id, pid in there if self._may_connect(pid))
             self.wrong |= {f"{id}: on more than one machine" for id in every if every[id] > 1}
             await asyncio.sleep(0.03)
+
+    def _may_connect(self, pid: int) -> bool:
+        """True once its fence has a lease: a timer on the boot clock is set."""
+        if pid not in self.leased:
+            with suppress(OSError):
+                timers = (it.read_text() for it in Path(f"/proc/{pid}/fdinfo").iterdir())
+                if any("clockid: 7" in it and "it_value: (0, 0)" not in it for it in timers):
+                    self.leased.add(pid)
+        return pid in self.leased
 
     async def _talk(self) -> None:
         while True:
