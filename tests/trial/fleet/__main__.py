@@ -118,7 +118,7 @@ class Process:
         self.thawed: Any = Frozen(self)
         urls = [*world.etcd.clients.values()]
         self.line = Proxy(urls[ord(name) % 3 :] + urls[: ord(name) % 3], world.draw)
-        self._groups = list[int]()
+        self._groups, self.files = list[int](), dict[str, int]()
         self._agent: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[None] | None = None
 
