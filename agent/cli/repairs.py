@@ -49,7 +49,8 @@ def repair(options: command.Options) -> int:
     --debug: print each step to stderr
     """
     agent, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
-    instances = agent.instances() if every else [agent.get(one)]
+    own = (it for it in agent.instances() if "machine" not in it)  # others repair theirs
+    instances = own if every else [agent.get(one)]
     events = "/api/events" if every else f"{one}/events"
     unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
     work = _dry_run if options.dry_run else lambda instance: _repair(agent, instance)

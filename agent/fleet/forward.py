@@ -2,11 +2,12 @@
 back, whichever machine a client asks.
 
 One hop and one try: what was not answered may have been done. The owner gets the caller's name and
-right, as its key has them here, and never the key.
+right, as its key has them here, and never the key. A list has the sessions of all machines.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
@@ -14,11 +15,16 @@ from aiohttp import web
 
 from agent.api.http.auth import CALLER, REQUEST_ID, VIA, Caller, Right
 from agent.api.http.call import invite
-from agent.core.model import InstanceId
-from agent.errors import InvalidRequest, TryLater
-from agent.fleet.peers import CONNECTS, OWNER
+from agent.api.present import show_instance
+from agent.clock import boot_now
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.core.session import Session
+from agent.errors import InvalidRequest, TryLater, WaError
+from agent.fleet.operator import explain
+from agent.fleet.peers import CONNECTS, OWNER, Rows
 
 if TYPE_CHECKING:
+    from agent.fleet.copies.sender import Copies
     from agent.fleet.joined import Joined
 
 Asked = tuple[str, Right, bool, int]
@@ -31,6 +37,8 @@ _KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
 """What a client does not get of an owner's headers: they are about another connection."""
 _LOOK_EVERY = 1.0
 """Seconds between two looks if the client is still there, and the owner not lost."""
+_LISTED = 1.0
+"""Seconds for which a list of another machine's sessions is good, and in which it must come."""
 TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0)
 """Seconds: more than the longest `?wait=`."""
 
@@ -102,3 +110,35 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
         await fleet.be_sure("take what another machine forwards")
     return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))
+
+
+async def others(fleet: "Joined") -> Rows:
+    """Sessions of the other machines, as these show them; else what their records say."""
+    there = {id: name for id in fleet.view.sessions if (name := fleet.elsewhere(id))}
+    if boot_now() >= fleet.listed_at + _LISTED and fleet.copies is not None:
+        fleet.listed_at, names = boot_now(), {*there.values()}
+        found = await asyncio.gather(*(_list(fleet.copies, name) for name in names))
+        fleet.listed = dict(zip(names, found, strict=True))
+    return {id: fleet.listed.get(it, {}).get(id) or _row(fleet, id) for id, it in there.items()}
+
+
+async def _list(copies: "Copies", name: str) -> Rows:
+    with suppress(WaError, TimeoutError):
+        async with asyncio.timeout(_LISTED):
+            return await copies.peers.sessions(copies.address(name), name)
+    return {}
+
+
+def _row(fleet: "Joined", id: str) -> dict[str, Any]:
+    its = fleet.view.sessions[id].record
+    row = show_instance(Session(Instance(InstanceId(id), its.engine, True, {}), SessionRecord()))
+    return {**row, "machine": its.machine, "sentence": explain(fleet.view, id)}
+
+
+def own(fleet: "Joined") -> Rows:
+    """The sessions of this machine."""
+    mine, name = fleet.here(), fleet.name
+    rows = [show_instance(view) for id, view in fleet.views().items() if id in mine]
+    return {
+        it["id"]: {**it, "machine": name, "sentence": f"on {name}: {it['sentence']}"} for it in rows
+    }

@@ -73,9 +73,12 @@ class Joined(running.Running):
         """None: there is no key of the fleet, and nothing is copied."""
         self._copies_open = asyncio.Event()
         self._store: etcd.Etcd | None = None
+        self.listed, self.listed_at = dict[str, peers.Rows](), 0.0
+        """Sessions of the other machines, and when these were asked."""
+        self.views = supervisor.views
         supervisor.gate.fleet = self
 
-    forward = forward.forward
+    forward, others = forward.forward, forward.others
 
     def begin(self, sending: Sending, api: Any) -> dict[str, Callable[[], Awaitable[object]]]:
         """Its tasks. `api`: makes what answers other machines."""
@@ -151,6 +154,7 @@ class Joined(running.Running):
             what = self._folder.parent, root, key, self, self.settings.address
             self.copies = await asyncio.to_thread(Copies, *what)
             self.copies.peers.taken = self._take_messages
+            self.copies.peers.own = partial(forward.own, self)
             self._copies_open.set()
 
     async def keep_copies(self) -> None:

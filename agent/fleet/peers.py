@@ -25,6 +25,8 @@ from agent.fleet.copies.standby import Standby
 from agent.log import log
 
 T = TypeVar("T")
+Rows = dict[str, dict[str, Any]]
+"""Sessions in JSON, as the API shows them."""
 LARGEST_BODY = 3 * LARGEST
 TAKES, CONNECTS = 5.0, 2.0
 """Seconds for a request, and those of them in which the connection must be made."""
@@ -78,6 +80,8 @@ class Peers:
         self._locks = dict[str, asyncio.Lock]()
         self.taken: Callable[[InstanceId, Mapping[str, bytes]], Awaitable[None]]
         """Takes messages of a session that is here now, which another machine accepted."""
+        self.own: Callable[[], Rows]
+        """The sessions of this machine."""
         self._session: aiohttp.ClientSession | None = None
         self.forwarded: Callable[[], web.Application] | None = None
         """Makes what answers forwarded requests."""
@@ -99,6 +103,7 @@ class Peers:
         app.router.add_get("/copies/{id}", self._show)
         app.router.add_get("/copies/{id}/whole", self._whole)
         app.router.add_post("/messages/{id}", self._messages)
+        app.router.add_get("/sessions", self._sessions)
         if self.forwarded is not None:
             app.add_domain(OWNER, self.forwarded())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -175,6 +180,11 @@ class Peers:
             return _packed(error.code)
         return _packed("")
 
+    async def _sessions(self, request: web.Request) -> web.Response:
+        if not self.asks(request):
+            raise web.HTTPForbidden
+        return _packed(self.own())
+
     # This machine asks. `name`: of the machine at that address, which its certificate must have.
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
@@ -186,6 +196,9 @@ class Peers:
 
     async def newest(self, address: str, name: str, id: str, *, digest: bool = False) -> Whole:
         return await self._ask(address, name, f"/copies/{id}{'?digest=1' * digest}", Whole)
+
+    async def sessions(self, address: str, name: str) -> Rows:
+        return await self._ask(address, name, "/sessions", Rows)
 
     async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
         return await self._ask(address, name, f"/copies/{id}/whole", list[Sealed])

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.backends.declared import Backends
 from agent.clock import boot_now, until_next
@@ -286,6 +287,10 @@ class Alone:
 
     async def kept(self, id: InstanceId) -> None:
         """Before an order is answered: it outlives this machine, if others can have it soon."""
+
+    async def others(self) -> Mapping[str, Any]:
+        """Sessions of other machines as these show them, in JSON."""
+        return {}
 
     async def close(self, *, leave: bool) -> None:
         """The agent ends; its workers have ended, unless `leave`."""

@@ -127,7 +127,7 @@ async def test_requests_in_flight_are_answered_before_the_end(
 ) -> None:
     async with open_house() as house, house.local(base_url="http://localhost") as local:
         house.supervisor.known[InstanceId("sales")] = make_view("sales")
-        house.supervisor.gate.clear()
+        house.supervisor.passing.clear()
         sending = asyncio.create_task(
             local.post(
                 "/api/instance/sales/messages?wait=30", json={"to": "49151123456", "text": "hi"}
@@ -138,7 +138,7 @@ async def test_requests_in_flight_are_answered_before_the_end(
         closing = asyncio.create_task(house.server.close())
         await eventually(lambda: house.server._entrance.closing)
         assert not sending.done()
-        house.supervisor.gate.set()
+        house.supervisor.passing.set()
         assert (await sending).status == 200
         await closing
 

@@ -36,7 +36,7 @@ from agent.errors import EngineError, NotFound, Refused
 from agent.store.rows import KeyRow
 from agent.supervise.calls import COMMAND_TIMEOUT
 from agent.supervise.facts import Settings
-from agent.supervise.gate import Incidents
+from agent.supervise.gate import Alone, Incidents
 from tests.fakes.backends import FakeBackends
 from tests.fakes.vault import FakeKeeping, FakeMoving
 from tests.sessions import BOOT, Desired, changed
@@ -162,9 +162,9 @@ class FakeSupervisor:
         self.takes_long_to_stop = False
         self.codes: dict[InstanceId, Qr] = {}
         self.codes_asked = 0
-        self.gate = asyncio.Event()
+        self.gate, self.passing = SimpleNamespace(fleet=Alone()), asyncio.Event()
         """While clear, `send` waits."""
-        self.gate.set()
+        self.passing.set()
         self.breaks_with: Exception | None = None
         self.registry = SimpleNamespace()
         self.registry.statistics = RepairStatistics(
@@ -311,7 +311,7 @@ class FakeSupervisor:
     async def send(
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
-        await self.gate.wait()
+        await self.passing.wait()
         if self.breaks_with is not None:
             raise self.breaks_with
         if file is not None:

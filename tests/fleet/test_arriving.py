@@ -60,8 +60,21 @@ def put_copy(agent: RunningAgent, id: str, epoch: int, files: dict[str, bytes]) 
     Standby(agent.state / "fleet/standby", key).take(seal(key, head, whole(files)))
 
 
+async def rows(agent: RunningAgent) -> list[Any]:
+    return list((await agent.do("GET", "/api/instances"))["instances"])
+
+
+async def own(agent: RunningAgent) -> list[Any]:
+    return [it for it in await rows(agent) if "machine" not in it]
+
+
+async def said(agent: RunningAgent) -> str:
+    """Of the first session of another machine."""
+    return next(it["sentence"] for it in await rows(agent) if "machine" in it)
+
+
 async def ids(agent: RunningAgent) -> list[str]:
-    return [it["id"] for it in (await agent.do("GET", "/api/instances"))["instances"]]
+    return [it["id"] for it in await own(agent)]
 
 
 @pytest.mark.parametrize("point", ["", "staging_in_place"])
@@ -126,6 +139,8 @@ async def test_a_machine_takes_over_and_gives_back(
         there = Standby(b.state / "fleet/standby", FleetKey(KEY))
         assert b'"stopped"' in there.build("s")["instance.json"]
         a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
+        stopped = "it was stopped by an order, or waits for a person after `fleet accept`"
+        await eventually(lambda: said(b), stopped)
         status, told = await b.ask("DELETE", ONE)
         assert (status, told["error"], "machine a:" in told["message"]) == (503, "owner_away", True)
         await a.kill()
@@ -192,6 +207,7 @@ async def any_machine_is_asked(a: RunningAgent, b: RunningAgent) -> None:
     hello, keyed = {"to": PEER, "text": "hello"}, {"Idempotency-Key": "kéy"}
     sent = [await it.ask("POST", f"{ONE}/messages?wait=20", hello, keyed) for it in (b, a, b)]
     assert [(status, it["id"]) for status, it in sent] == [(200, sent[0][1]["id"])] * 3
+    assert await said(b) == "on a: connected"
     settings = {**(await b.show("s"))["settings"], "name": "token=abcdefgh"}
     await b.do("PATCH", ONE, {"settings": settings})
     assert (await a.show("s"))["settings"] == settings
@@ -221,5 +237,5 @@ async def says(agent: RunningAgent, words: str) -> bool:
 
 
 async def is_up(agent: RunningAgent, account: str) -> bool:
-    every = (await agent.do("GET", "/api/instances"))["instances"]
-    return any((it["connection_status"], it["account"]) == ("CONNECTED", account) for it in every)
+    its = [(it["connection_status"], it["account"]) for it in await own(agent)]
+    return its == [("CONNECTED", account)]

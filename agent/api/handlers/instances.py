@@ -106,17 +106,17 @@ def still_placed(instance: model.Instance, settings: Mapping[str, Any]) -> dict[
 
 async def list_instances(call: Call) -> Json:
     """List the instances, page by page."""
-    query = call.query
-    limit = query.get("limit", 100)
-    statuses = query.get("status", ConnectionStatus)
-    every = sorted(call.supervisor.views().items())
-    views = [view for id, view in every if call.caller.sees(id) and view.status in statuses]
-    rest = [view for view in views if view.instance.id > query.get("after", "")]
-    page = rest[:limit]
+    query, views = call.query, call.supervisor.views()
+    limit, wanted = query.get("limit", 100), query.get("status", [*ConnectionStatus])
+    others = await call.supervisor.gate.fleet.others()
+    every = {id: view.status for id, view in views.items()}
+    every |= {InstanceId(id): row["connection_status"] for id, row in others.items()}
+    fits = [id for id, it in sorted(every.items()) if it in wanted and call.caller.sees(id)]
+    rest = [id for id in fits if id > query.get("after", "")]
     return {
-        "instances": [show_instance(view) for view in page],
-        "total": len(views),
-        "next": page[-1].instance.id if len(rest) > limit else None,
+        "instances": [others.get(id) or show_instance(views[id]) for id in rest[:limit]],
+        "total": len(fits),
+        "next": rest[limit - 1] if len(rest) > limit else None,
     }
 
 

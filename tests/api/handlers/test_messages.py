@@ -109,12 +109,12 @@ async def test_a_client_that_waits_too_short_gets_a_202_and_the_message_goes_out
 ) -> None:
     make(house)
     hello = {"to": "49151123456", "text": "hello"}
-    house.supervisor.gate.clear()
+    house.supervisor.passing.clear()
     answer = await local.post(PATH.replace("30", "1"), json=hello)
     told = await answer.json()
     assert (answer.status, told["state"]) == (202, "accepted")
     waiting = asyncio.create_task(local.post(PATH, json={**hello, "text": "the next"}))
-    house.supervisor.gate.set()
+    house.supervisor.passing.set()
     assert (await waiting).status == 200
     assert (await (await local.get(told["look"]["state"])).json())["state"] == "sent"
     assert [message["text"] for _, message in house.supervisor.sent] == ["hello", "the next"]
