@@ -137,8 +137,6 @@ def _row(fleet: "Joined", id: str) -> dict[str, Any]:
 
 def own(fleet: "Joined") -> Rows:
     """The sessions of this machine."""
-    mine, name = fleet.here(), fleet.name
-    rows = [show_instance(view) for id, view in fleet.views().items() if id in mine]
-    return {
-        it["id"]: {**it, "machine": name, "sentence": f"on {name}: {it['sentence']}"} for it in rows
-    }
+    here, me = fleet.here(), fleet.name
+    rows = [show_instance(view) for id, view in fleet.views().items() if id in here]
+    return {it["id"]: it | {"machine": me, "sentence": f"on {me}: {it['sentence']}"} for it in rows}

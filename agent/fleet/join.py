@@ -57,25 +57,23 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
             words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"
             cure = "a machine is in one fleet; take its [fleet] out first if it is to leave it"
             raise Refused(f"cannot join {fleet['name']}: {words}; {cure}", code="in_fleet")
-    missing = [it for it in lines.splitlines()[1:] if replaces or it.partition(" =")[0] not in own]
-    if not missing:
+    if {**own, **fleet} == own:
         return text
     if (found := HEADER.search(text)) is None:
         text += "\n[fleet]\n"
     at = found.end() if found else len(text) - 1
     before, rest = text[:at], text[at:]
-    if replaces:
-        end = found.start() if (found := re.search(r"^[ \t]*\[", rest, re.MULTILINE)) else len(rest)
-        line = re.compile(rf"^[ \t]*({'|'.join(fleet)})[ \t]*=.*\n?", re.MULTILINE)
-        rest = line.sub("", rest[:end]) + rest[end:]
-    made = f"{before}\n" + "\n".join(missing) + rest
+    end = found.start() if (found := re.search(r"^[ \t]*\[", rest, re.MULTILINE)) else len(rest)
+    line = re.compile(rf"^[ \t]*({'|'.join(fleet)})[ \t]*=.*\n?", re.MULTILINE)
+    new = lines.splitlines()[1:]
+    made = "\n".join((before, *new)) + line.sub("", rest[:end]) + rest[end:]
     try:
         good = tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}
     except tomllib.TOMLDecodeError:
         good = False
     if not good:
         words = f"cannot see where [fleet] of {path} is; write these lines there"
-        raise Refused(f"{words}: {'; '.join(missing)}")
+        raise Refused(f"{words}: {'; '.join(new)}")
     return made
 
 

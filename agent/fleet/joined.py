@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -128,9 +128,8 @@ class Joined(running.Running):
             self._orders = self._written | self._orders
             await self._open_copies()
             self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
-            store = self._store = self._store or etcd.Etcd(
-                self.settings.store, peers.tls_of(self._folder)
-            )
+            tls = peers.tls_of(self._folder)
+            store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
             keeper = Keeper(
                 *(store, self._keys, self.name),
                 fleet=await self._common(store),
@@ -497,23 +496,20 @@ class Joined(running.Running):
             **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
             "halt": msgspec.to_builtins(view.halt),
             "lease_seconds": round(max(until - now, 0.0), 1),
-            **{"machines": machines, "troubles": list(self._troubles())},
+            "machines": machines,
+            "troubles": [{"machine": m, "id": id, "cause": why} for m, id, why in self._troubles()],
         }
 
-    def _troubles(self) -> Any:
-        """Sessions and machines that are not as they should be."""
+    def _troubles(self) -> Iterator[tuple[str, str, str]]:
+        """Machine, session and cause of what is not as it should be."""
         view, here = self.view, self.here()
         for key in sorted(view.unreadable):
-            yield {
-                "machine": "",
-                "id": records.named(key),
-                "cause": f"its record cannot be read: {key}",
-            }
+            yield "", records.named(key), f"its record cannot be read: {key}"
         if self.problem:
-            yield {"machine": self.name, "id": "", "cause": self.problem}
+            yield self.name, "", self.problem
         for name, machine in view.machines.items():
             if machine.record.lost and not (name == self.name and self.problem):
-                yield {"machine": name, "id": "", "cause": "it is lost: it renews nothing"}
+                yield name, "", "it is lost: it renews nothing"
         for id, seen in view.sessions.items():
             its, cause = seen.record, ""
             if its.deleted:
@@ -529,9 +525,9 @@ class Joined(running.Running):
             elif view.machines[its.machine].record.lost:
                 cause = f"its machine is lost (failover: {its.failover})"
             if cause:
-                yield {"machine": its.machine, "id": id, "cause": cause}
+                yield its.machine, id, cause
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
-            yield {"machine": self.name, "id": id, "cause": "it has no record in the fleet yet"}
+            yield self.name, id, "it has no record in the fleet yet"
 
 
 def _state(machine: records.Machine) -> str:

@@ -31,7 +31,7 @@ from agent.fleet.taking import Seen, View, read_halt
 
 log = logging.getLogger(__name__)
 
-MOST_UNANSWERED = MOST_CLAIMED = 1000
+MOST_UNANSWERED = 1000
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""
 COMPACT_EVERY = 600.0
@@ -157,7 +157,7 @@ class Keeper:
         """How the store went back; "" = it did not, as far as this machine knows."""
         self._claimed = ""
         """Id of the halt under which this machine said what it has."""
-        self._leaving, self._settling = set[str](), set[str]()
+        self.leaving, self._settling = set[str](), set[str]()
         """Sessions that are handed over; those of them that the next renewal decides."""
         self._renewed, self._woken = asyncio.Event(), asyncio.Event()
         self.wake = self._woken.set
@@ -198,12 +198,12 @@ class Keeper:
         """End the session here and give it to `target`. True if it is the target's now; False if
         it stays and runs here again. `push`: called once it has ended, brings its files there."""
         there = self.view.machines.get(target)
-        if id not in self.view.owned(self.name) or id in self._leaving or not self._may_move():
+        if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
         if there is None or there.record.lost:
             raise TryLater(f"cannot hand over {id}: machine {target} is lost or not known")
         seen = self.view.sessions[id]
-        self._leaving.add(id)
+        self.leaving.add(id)
         try:
             await self.runner.end({id})
             if push is not None:
@@ -227,7 +227,7 @@ class Keeper:
             known = self.view.sessions.get(id, Seen(Session("", 0, deleted=True), 0, 0.0)).record
             mine, free = known.machine == self.name, known.deleted
             fits = it.machine == self.name and it.epoch == known.epoch + free
-            if not fits or not (mine or free) or id in self._leaving:
+            if not fits or not (mine or free) or id in self.leaving:
                 raise TryLater(f"cannot change {id}: this machine does not own it for sure now")
         if not self._may_move():
             raise TryLater("cannot change a session: this machine has no place in the fleet now")
@@ -277,9 +277,7 @@ class Keeper:
         self._n += 1
         word = f"{self._draw.getrandbits(64):016x}"
         mine = replace(self.runner.describe(), agent=self._agent, n=self._n, word=word)
-        self._unanswered[word] = begun
-        if len(self._unanswered) > MOST_UNANSWERED:
-            del self._unanswered[next(iter(self._unanswered))]
+        self._unanswered = dict([*self._unanswered.items(), (word, begun)][-MOST_UNANSWERED:])
         since = self.view.revision + 1 if self.view.revision else 0
         own, keys = self._own, self.keys
         reads = (Get(keys.machines), Get(keys.sessions, since), Get(keys.halt))
@@ -314,7 +312,7 @@ class Keeper:
             return True
         if await self._halt():
             await self._claim()
-        self._leaving -= self._settling
+        self.leaving -= self._settling
         self._settling.clear()
         self._hold(begun + self.fleet.usable, group)
         self._renewed.set()
@@ -345,11 +343,11 @@ class Keeper:
         if self.halted:
             return
         owned = self.view.owned(self.name)
-        strays = set(self.runner.running()) - owned.keys() - self._leaving
+        strays = set(self.runner.running()) - owned.keys() - self.leaving
         if strays and (self._ending is None or self._ending.done()):
             self._ending = group.create_task(self.runner.end(strays), name="end strays")
         if self._may_start():
-            self.runner.start({id: it for id, it in owned.items() if id not in self._leaving})
+            self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
 
     def _extend(self, until: float) -> None:
         """Not by a word of another cluster: the one before it may live, with other machines."""
@@ -390,7 +388,7 @@ class Keeper:
                     return
                 log.warning("took over %s sessions", len(ids))
                 owned = self.view.owned(self.name)
-                self.runner.start({id: it for id, it in owned.items() if id not in self._leaving})
+                self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
 
     def _taken(self, it: Session) -> Session:
         left = tuple(name for name in it.copies if name != self.name)
@@ -441,17 +439,14 @@ class Keeper:
 
     async def _claim(self) -> None:
         """Once for each halt: what this machine has, for the operator who accepts."""
-        halt, held = self.view.halt, [*self.runner.held().items()]
+        halt = self.view.halt
         if halt is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
-            for n, at in enumerate(range(0, max(1, len(held)), MOST_CLAIMED)):
-                claim = records.Claim(halt.id, dict(held[at : at + MOST_CLAIMED]))
-                put = Put(self.keys.claim(self.name, n), encoded(claim))
-                same = [Same(self._own, self._revision)]
-                if not (await self.store.commit(same, [put])).committed:
-                    return
-            self._claimed = halt.id
+            claim = records.Claim(halt.id, self.runner.held())
+            put = Put(self.keys.claims + self.name, encoded(claim))
+            if (await self.store.commit([Same(self._own, self._revision)], [put])).committed:
+                self._claimed = halt.id
 
     async def _watch(self) -> None:
         """Wake the keeper for what concerns this machine. A watch that breaks costs one renewal."""

@@ -1,11 +1,9 @@
-"""The fleet's key: 32 random bytes in a file that every machine of the fleet has, mode 0600.
-
-Each use has a secret of its own, derived from it. The store never gets any of them.
+"""The fleet's key: 32 random bytes in a file that every machine of the fleet has, mode 0600. The
+store never gets it.
 """
 
 import os
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from agent.errors import ConfigError, VaultError
 from agent.files import open_plain
 
 _KEY, _NONCE = 32, 24
-_MAGIC = b"WA-COPY-2\n"
+_MAGIC = b"WA-COPY-3\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,42 +35,24 @@ class FleetKey:
             raise _unusable(path, f"it does not hold {_KEY} bytes")
         return cls(secret)
 
-    @property
-    def fingerprint(self) -> str:
-        """For comparing the keys of two machines; it tells nothing of the key."""
-        return self.derived(b"wa-fleet-fp")[:8].hex()
-
     def seal(self, context: bytes, data: bytes) -> bytes:
         """Only `open` with the same key and the same context gives `data` back."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
 
-        nonce, head = os.urandom(_NONCE), self._head()
-        return head + nonce + encrypt(data, head + context, nonce, self.derived(b"wa-fleet-copies"))
+        nonce = os.urandom(_NONCE)
+        return _MAGIC + nonce + encrypt(data, _MAGIC + context, nonce, self._secret)
 
     def open(self, context: bytes, sealed: bytes) -> bytes:
-        """VaultError: `other_key`, or `damaged` for all that was not sealed in this context."""
+        """VaultError for all that was not sealed with this key in this context."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
         from nacl.exceptions import CryptoError
 
-        head = self._head()
-        its, nonce = sealed[: len(head)], sealed[len(head) : len(head) + _NONCE]
-        if its != head and its.startswith(_MAGIC) and len(nonce) == _NONCE:
-            found, mine = its[len(_MAGIC) :].hex(), self.fingerprint
-            words = f"it is sealed with the fleet key {found}, this machine has {mine}"
-            raise VaultError(f"cannot open the copy: {words}", code="other_key")
+        head, rest = sealed[: len(_MAGIC) + _NONCE], sealed[len(_MAGIC) + _NONCE :]
         try:
-            rest = sealed[len(head) + _NONCE :]
-            return decrypt(rest, its + context, nonce, self.derived(b"wa-fleet-copies"))
+            return decrypt(rest, head[:-_NONCE] + context, head[-_NONCE:], self._secret)
         except (CryptoError, ValueError, TypeError) as error:
-            words = "it was changed, cut short, or is of another session, epoch or number"
+            words = "it was changed, or is of another fleet, session, epoch or number"
             raise VaultError(f"cannot open the copy: {words}", code="damaged") from error
-
-    def derived(self, use: bytes) -> bytes:
-        """A secret for one use, which tells nothing of the key or of another use."""
-        return blake2b(key=self._secret, person=use, digest_size=_KEY).digest()
-
-    def _head(self) -> bytes:
-        return _MAGIC + bytes.fromhex(self.fingerprint)
 
 
 def _unusable(path: Path, cause: str) -> ConfigError:

@@ -38,7 +38,7 @@ async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Map
     same = Same(keys.halt, halts[0].revision)
     claims = (await store.read(Get(keys.claims))).found[0]
     machines = (await store.read(Get(keys.machines))).found[0]
-    held = _held(claims, keys, halt.id)
+    held = _held(claims, halt.id)
     if silent := {named(it.key) for it in machines} - held.keys() - {*without}:
         words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
         words += " it has; start its agent, or name it with --without if it is off for good"
@@ -145,15 +145,10 @@ def _lives(pair: Pair) -> bool:
     return machine is not None and not (machine.lost or machine.released or machine.drained)
 
 
-def _held(claims: Iterable[Pair], keys: Keys, halt: str) -> dict[str, dict[str, records.Held]]:
+def _held(claims: Iterable[Pair], halt: str) -> dict[str, Mapping[str, records.Held]]:
     """Sessions of each machine that answered this halt."""
-    held = dict[str, dict[str, records.Held]]()
-    for pair in claims:
-        claim = decoded(pair.value, records.Claim)
-        if claim is not None and claim.halt == halt:
-            name = pair.key.removeprefix(keys.claims).rpartition("/")[0]
-            held.setdefault(name, {}).update(claim.sessions)
-    return held
+    every = ((named(it.key), decoded(it.value, records.Claim)) for it in claims)
+    return {name: it.sessions for name, it in every if it is not None and it.halt == halt}
 
 
 def _decide(record: Session | None, held: Mapping[str, records.Held]) -> Session:

@@ -4,6 +4,7 @@ A value is JSON of 100 to 400 bytes. Fields at their defaults are left out, and 
 read over.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
 from typing import TypeVar
@@ -77,7 +78,7 @@ class Claim(Struct, frozen=True):
     """Sessions whose files a machine has under a halt."""
 
     halt: str
-    sessions: dict[str, Held]
+    sessions: Mapping[str, Held]
 
 
 class Fleet(Struct, frozen=True, omit_defaults=True):
@@ -113,9 +114,6 @@ class Keys:
 
     def session(self, id: str) -> str:
         return self.sessions + id
-
-    def claim(self, name: str, n: int) -> str:
-        return f"{self.claims}{name}/{n}"
 
 
 def encoded(record: Struct) -> bytes:

@@ -80,9 +80,8 @@ class Running(gate.Alone):
         for id in new & self._registry.facts.keys():
             facts = self._registry.facts[InstanceId(id)]
             self._lease(facts)  # a worker may wait for it
-            if (
-                facts.record.reason == words.NO_LEASE and not facts.unit.runs
-            ):  # not after a ban, say
+            # Not after a ban, say.
+            if facts.record.reason == words.NO_LEASE and not facts.unit.runs:
                 facts.asked.try_at_once = True
             self._supervisor.wake(facts.id)
         self.started.set()

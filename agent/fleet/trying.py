@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -30,8 +29,8 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="wa-fleet-", ignore_cleanup_errors=True) as root:
         try:
             _start(Path(root), "abcdefghi"[:count], agents, members)
-            while any(it.poll() is None for it in agents):
-                time.sleep(0.5)
+            for agent in agents:
+                agent.wait()
         except KeyboardInterrupt:
             print("it ends; a worker of an agent that you killed ends with its lease", flush=True)
         finally:

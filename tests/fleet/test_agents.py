@@ -222,7 +222,7 @@ async def is_accepted(
     a: RunningAgent, b: RunningAgent, store: Etcd, eventually: Eventually
 ) -> None:
     """Each machine has its own session again, under the next epoch."""
-    await eventually(lambda: record(store, KEYS.claim("a", 0), Claim))
+    await eventually(lambda: record(store, KEYS.claims + "a", Claim))
     status, said = await cli(a, "fleet", "accept")
     assert (status, said.split()[-4:]) == (0, ["s", "a", "t", "b"])
     await eventually(lambda: is_deleted(store, "gone"))

@@ -377,7 +377,7 @@ class Reads(Keeper):
 
     async def hand_over(self, id: str, target: str) -> bool:
         seen = self.view.sessions[id]
-        self._leaving.add(id)
+        self.leaving.add(id)
         await self.runner.end({id})
         record = replace(seen.record, machine=target, epoch=seen.record.epoch + 1)
         try:
@@ -388,7 +388,7 @@ class Reads(Keeper):
                 if decoded(answer.found[0][0].value, Session).machine == self.name:
                     self.runner.start({id: seen.record})
         finally:
-            self._leaving.discard(id)
+            self.leaving.discard(id)
         return True
 
 

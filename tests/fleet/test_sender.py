@@ -36,7 +36,7 @@ SOON = 8.0
 class Host:
     """A machine; `Owner` and `Keeper` of its copies. All share one view."""
 
-    halted, until = False, 1e9
+    halted, until, leaving = False, 1e9, frozenset[str]()
 
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name, self.view, self.keeper = world, name, world.view, self

@@ -313,7 +313,7 @@ class Copies:
         oldest, due = boot_now() - LEAVES, dict[str, Session]()
         for id, row in self._rows.items():
             seen = self._owner.view.sessions.get(id)
-            if seen is None or seen.record.epoch != row.epoch or id in self._pushed:
+            if seen is None or seen.record.epoch != row.epoch or id in keeper.leaving:
                 continue
             fresh = {it for it, place in row.places.items() if place.whole_at > oldest}
             enter = {it for it in fresh & {*row.targets} if row.places[it].has == row.number > 0}
@@ -331,11 +331,6 @@ class Copies:
                     keeper.wake()
             except TryLater as error:
                 log.debug("copies are not recorded now: %s", error)
-                for each in batch if len(batch) > 1 else ():  # one of them may be leaving
-                    try:
-                        await keeper.change({each: batch[each]})
-                    except TryLater:
-                        continue
 
     def _owner_of(self, id: str) -> str:
         seen = self._owner.view.sessions.get(id)

@@ -131,20 +131,16 @@ class Standby:
 
     def _append(self, id: InstanceId, sealed: Sealed) -> None:
         path = self._root / id / LOG
+        size = path.stat().st_size if path.exists() else 0
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                size, rest = os.fstat(fd).st_size, memoryview(_framed(sealed))
-                try:
-                    while rest:
-                        rest = rest[os.write(fd, rest) :]
-                    os.fdatasync(fd)
-                except OSError:
-                    os.ftruncate(fd, size)
-                    raise
-            finally:
-                os.close(fd)
+            with os.fdopen(fd, "ab") as file:
+                file.write(_framed(sealed))
+                file.flush()
+                os.fdatasync(fd)
         except OSError as error:
+            with suppress(OSError):
+                os.truncate(path, size)
             del self.rows[id]  # what the disk has is not known: a base comes next
             raise explain("write", path, error) from error
 
