@@ -320,9 +320,9 @@ def _check_origin(request: web.Request) -> None:
 
 
 Enter = Callable[[web.Request], Awaitable[auth.Caller]]
-_APART = ("/api/fleet/", "/api/backends/")
-_ASKED = [it for it in ROUTES if 101 not in it.answers and not it.path.startswith(_APART)]
-_OWNERS = [it for it in _ASKED if "{id}" in it.path or it.made == "/api/instance/{id}"]
+_APART, _MADE = "/api/fleet/sessions/{id}", "/api/instance/{id}"
+_ASKED = [it for it in ROUTES if 101 not in it.answers and "/backends/" not in it.path]
+_OWNERS = [it for it in _ASKED if "{id}" in it.path.removesuffix(_APART) or it.made == _MADE]
 """Those that a machine answers for sessions of its own, whichever machine of the fleet is asked."""
 
 

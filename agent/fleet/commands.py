@@ -100,11 +100,9 @@ def plan(options: command.Options) -> int:
         *map(command.clean, files),
         "Each machine gets its own file, and no other machine. Keep ca.key off them all: it makes"
         " machines of this fleet. Then:",
-        "  on each machine:   sudo apt install etcd-server",
-        "                     sudo wa-agent fleet join plan-MACHINE.tar",
-        "                     sudo systemctl restart wa-agent",
-        "  a witness:         sudo wa-agent fleet store install plan-MACHINE.tar",
-        "  then on one:       wa-agent fleet status && sudo wa-agent doctor",
+        "  sudo apt install etcd-server && sudo wa-agent fleet join plan-MACHINE.tar",
+        "  sudo systemctl restart wa-agent && wa-agent fleet status",
+        "On a witness instead: sudo wa-agent fleet store install plan-MACHINE.tar",
         few if len(files) < 4 else "",
     )
 
@@ -205,10 +203,7 @@ def why(options: command.Options) -> int:
     ID: the session
     """
     found = options.ask(f"GET /api/fleet/sessions/{options.id}")
-    shown = {**found, "unchanged for": command.duration(found["unchanged_seconds"])}
-    shown |= {"copies": ", ".join(found["copies"]) or "none"}
-    del shown["unchanged_seconds"]
-    return options.print(found, shown)
+    return options.print(found, {**found, "copies": ", ".join(found["copies"]) or "none"})
 
 
 def move(options: command.Options) -> int:

@@ -16,7 +16,6 @@ from aiohttp import web
 from agent.api.http.auth import CALLER, REQUEST_ID, VIA, Caller, Right
 from agent.api.http.call import invite
 from agent.api.present import show_instance
-from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.session import Session
 from agent.errors import InvalidRequest, TryLater, WaError
@@ -38,13 +37,15 @@ _KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
 _LOOK_EVERY = 1.0
 """Seconds between two looks if the client is still there, and the owner not lost."""
 _LISTED = 1.0
-"""Seconds for which a list of another machine's sessions is good, and in which it must come."""
+"""Seconds in which another machine must list its sessions."""
 TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0)
 """Seconds: more than the longest `?wait=`."""
 
 
 async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamResponse | None:
     """The owner's answer; None if that is this machine, or the fleet has no such session."""
+    if VIA not in request and id and id not in fleet.here() and not fleet.elsewhere(id):
+        await fleet.find(id)
     there, copies, caller = fleet.elsewhere(id), fleet.copies, request[CALLER]
     if VIA in request or not there or copies is None:
         orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
@@ -114,18 +115,17 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
 
 async def others(fleet: "Joined") -> Rows:
     """Sessions of the other machines, as these show them; else what their records say."""
-    there = {id: name for id in fleet.view.sessions if (name := fleet.elsewhere(id))}
-    if boot_now() >= fleet.listed_at + _LISTED and fleet.copies is not None:
-        fleet.listed_at, names = boot_now(), {*there.values()}
-        found = await asyncio.gather(*(_list(fleet.copies, name) for name in names))
-        fleet.listed = dict(zip(names, found, strict=True))
-    return {id: fleet.listed.get(it, {}).get(id) or _row(fleet, id) for id, it in there.items()}
+    ids = [id for id in fleet.view.sessions if fleet.elsewhere(id)]
+    lists = (_list(fleet.copies, name) for name in {*map(fleet.elsewhere, ids)})
+    rows = {id: row for its in await asyncio.gather(*lists) for id, row in its.items()}
+    return {id: rows.get(id) or _row(fleet, id) for id in ids}
 
 
-async def _list(copies: "Copies", name: str) -> Rows:
+async def _list(copies: "Copies | None", name: str) -> Rows:
     with suppress(WaError, TimeoutError):
         async with asyncio.timeout(_LISTED):
-            return await copies.peers.sessions(copies.address(name), name)
+            if copies is not None:
+                return await copies.peers.sessions(copies.address(name), name)
     return {}
 
 

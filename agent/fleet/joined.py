@@ -20,6 +20,7 @@ from agent.fleet import arriving, etcd, forward, operator, peers, records, runni
 from agent.fleet.copies.sender import Copies
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
+from agent.fleet.records import decoded
 from agent.fleet.store import Get, Put, Same, StoreAway
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
@@ -73,8 +74,6 @@ class Joined(running.Running):
         """None: there is no key of the fleet, and nothing is copied."""
         self._copies_open = asyncio.Event()
         self._store: etcd.Etcd | None = None
-        self.listed, self.listed_at = dict[str, peers.Rows](), 0.0
-        """Sessions of the other machines, and when these were asked."""
         self.views = supervisor.views
         supervisor.gate.fleet = self
 
@@ -128,14 +127,14 @@ class Joined(running.Running):
             self._orders = self._written | self._orders
             await self._open_copies()
             self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
-            tls = peers.tls_of(self._folder)
+            tls, disk = peers.tls_of(self._folder), self._folder.stat()
             store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
             keeper = Keeper(
                 *(store, self._keys, self.name),
                 fleet=await self._common(store),
                 runner=self,
                 path=self._folder / "agent.json",
-                boot=boot_id(),
+                boot=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
                 clock=BootClock(),
                 draw=random.SystemRandom(),
             )
@@ -199,6 +198,27 @@ class Joined(running.Running):
         if there := self.elsewhere(id):
             cause = f"machine {there} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
+
+    async def made(self, id: InstanceId, doing: str) -> None:
+        if (facts := self.here().get(id)) is None or self.keeper is None:  # of agent.toml
+            return
+        await self.kept(id)
+        if self.elsewhere(id):  # it was first
+            await self._give_up(facts, "deleted", "another machine made a session of that name")
+        self.may_make(id, doing)
+
+    async def find(self, id: str) -> None:
+        """It may be one of another machine's that this one has not heard of, or be on its way
+        here."""
+        pairs = (await self._reached().read(Get(self._keys.session(id)))).found[0]
+        its = decoded(pairs[0].value, records.Session) if pairs else None
+        if its is None or its.deleted:
+            return
+        if its.machine != self.name:
+            self.view.sessions[id] = taking.Seen(its, pairs[0].revision, boot_now())
+        elif not self.settled(id, its):
+            cause = "its files are brought in; try again"
+            raise TryLater(f"cannot find {id} yet: {cause}", code="owner_changed")
 
     async def kept(self, id: InstanceId) -> None:
         with suppress(TimeoutError):
@@ -274,10 +294,13 @@ class Joined(running.Running):
         for id, facts in here.items():
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays"):
-                    await self._pass_on(facts.id)
-                    await self._arriving.retire(facts, *why)
-                    await self._pass_on(facts.id)  # what came meanwhile
-                    await self._arriving.let_go(facts.id)
+                    await self._give_up(facts, *why)
+
+    async def _give_up(self, facts: Facts, kind: str, why: str) -> None:
+        await self._pass_on(facts.id)
+        await self._arriving.retire(facts, kind, why)
+        await self._pass_on(facts.id)  # what came meanwhile
+        await self._arriving.let_go(facts.id)
 
     def _done(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one
@@ -400,10 +423,12 @@ class Joined(running.Running):
         due, gone = self._due(), await self._deleted()
         due = dict([*due.items(), *gone.items()][: taking.BATCH])
         with suppress(TryLater):  # the next renewal says what became of it
-            if due and await keeper.change(due):
+            if not due:
+                return
+            if await keeper.change(due):
                 done = {id: (it.wanted, it.epoch) for id, it in due.items()}
                 await self._write({**self._orders, **done})
-                keeper.wake()
+            keeper.wake()
 
     def _due(self) -> dict[str, records.Session]:
         """Records that do not say what this machine knows of its sessions."""
@@ -456,8 +481,6 @@ class Joined(running.Running):
         return await operator.accept(self._reached(), self._keys, without)
 
     async def forget(self, name: str) -> Mapping[str, str]:
-        if name == self.name:
-            raise Refused(f"cannot forget machine {name}: it is this one, and it is not off")
         return await operator.forget(self._reached(), self._keys, name)
 
     async def look(self) -> tuple[list[dict[str, str]], list[str]]:
@@ -484,13 +507,14 @@ class Joined(running.Running):
         until = self.keeper.until if self.keeper else 0.0
         machines = [
             {
-                **{"name": name, "address": seen.record.address, "version": seen.record.version},
-                **{"used": seen.record.used, "capacity": seen.record.capacity},
+                **{"name": name, "address": it.address, "version": it.version},
+                **{"used": it.used, "capacity": it.capacity},
                 "owned": len(view.owned(name)),
-                "state": _state(seen.record),
+                "state": (it.lost and "lost") or (it.drained and "drained") or "up",
                 "renewed_seconds": round(now - seen.since, 1),
             }
             for name, seen in sorted(view.machines.items())
+            for it in (seen.record,)
         ]
         return {
             **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
@@ -503,8 +527,6 @@ class Joined(running.Running):
     def _troubles(self) -> Iterator[tuple[str, str, str]]:
         """Machine, session and cause of what is not as it should be."""
         view, here = self.view, self.here()
-        for key in sorted(view.unreadable):
-            yield "", records.named(key), f"its record cannot be read: {key}"
         if self.problem:
             yield self.name, "", self.problem
         for name, machine in view.machines.items():
@@ -528,7 +550,3 @@ class Joined(running.Running):
                 yield its.machine, id, cause
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
             yield self.name, id, "it has no record in the fleet yet"
-
-
-def _state(machine: records.Machine) -> str:
-    return "lost" if machine.lost else "drained" if machine.drained else "up"

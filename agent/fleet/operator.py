@@ -62,14 +62,14 @@ async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
     """The operator has switched this machine off: its sessions may run elsewhere at once. Returns
     for each that others do not take by themselves the machine that has it now; "" = none has a
     copy, so it waits for its machine."""
-    found = (await store.read(Get(keys.machine(name)))).found[0]
-    if not found:
+    every = {named(it.key): it for it in (await store.read(Get(keys.machines))).found[0]}
+    if name not in every:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
-    lost = replace(decoded(found[0].value, Machine) or Machine(), lost=True)
-    no_halt, put = Same(keys.halt, 0), Put(found[0].key, encoded(lost))
-    revision = await _must(store, [no_halt, Same(put.key, found[0].revision)], [put])
-    every = (await store.read(Get(keys.machines))).found[0]
-    living = {named(it.key) for it in every if _lives(it)}
+    if not (decoded(every[name].value, Machine) or Machine()).lost:
+        words = f"cannot forget machine {name}: it renewed its record a moment ago; switch it off,"
+        raise Refused(f"{words} and try again when `fleet status` says lost", code="machine_up")
+    still = Same(keys.halt, 0), Same(every[name].key, every[name].revision)
+    living = {name for name, it in every.items() if _lives(it)}
     gone = dict[str, str]()
     for pair in (await store.read(Get(keys.sessions))).found[0]:
         record = decoded(pair.value, Session)
@@ -82,8 +82,8 @@ async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
         if heir := gone[id]:
             left = tuple(it for it in record.copies if it != heir)
             moved = replace(record, machine=heir, epoch=record.epoch + 1, copies=left)
-            same = [no_halt, Same(put.key, revision), Same(pair.key, pair.revision)]
-            await _must(store, same, [Put(pair.key, encoded(moved))])
+            as_read = Same(pair.key, pair.revision)
+            await _must(store, [*still, as_read], [Put(pair.key, encoded(moved))])
     return gone
 
 

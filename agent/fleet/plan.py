@@ -106,8 +106,7 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
         every = ",".join(f"{name}={url}" for url, name in named)
         settings = member_settings(new, address, every, "", "existing")
-        fleet = table["name"].partition("/")[0]
-        known, key = f"{fleet}/{new}", files["fleet.key"]
+        known, key = f"{table['name'].partition('/')[0]}/{new}", files["fleet.key"]
         _write(path, work, address, name=known, store=store, key=key, etcd=settings)
     return store
 

@@ -37,8 +37,6 @@ class View:
     halt: Halt | None = None
     written: set[str] = field(default_factory=set)
     """Sessions that this machine wrote since: the next renewal must read them."""
-    unreadable: set[str] = field(default_factory=set)
-    """Keys of sessions and machines whose record cannot be read: nothing is done about them."""
 
     def learn(
         self, found: Sequence[Sequence[Pair]], revision: int, now: float, *, blind: bool = False
@@ -51,16 +49,12 @@ class View:
         before = {} if blind else self.machines
         seen = [(it.key, _seen(it, Machine, before, now)) for it in machines]
         self.machines = {named(key): it for key, it in seen if it is not None}
-        self.unreadable -= {key for key, _ in seen}
-        self.unreadable |= {key for key, it in seen if it is None}
         back = sorted(self.written - {named(it.key) for it in sessions})[:1]
         self.written.clear()
         for pair in sessions:
             known, now_seen = self.sessions.get(named(pair.key)), _seen(pair, Session, {}, now)
-            self.unreadable.discard(pair.key)
             if now_seen is None:
-                self.unreadable.add(pair.key)  # it stays with the owner that this machine knows
-                continue
+                continue  # it stays with the owner that this machine knows
             had = known.record if known else now_seen.record
             if now_seen.record.epoch < had.epoch and not had.deleted:  # it may be a new one
                 back.append(named(pair.key))

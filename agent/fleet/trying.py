@@ -49,40 +49,37 @@ def main(argv: list[str]) -> int:
 def _start(root: Path, names: str, agents: Processes, members: Processes) -> None:
     with ExitStack() as held:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(4 * len(names))]
-        ports = [held.enter_context(it).getsockname()[1] for it in servers]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    clients, peers = urls[::4], urls[1::4]
-    cluster = ",".join(f"{name}={peer}" for name, peer in zip(names, peers, strict=True))
+        urls = [f"127.0.0.1:{held.enter_context(it).getsockname()[1]}" for it in servers]
+    clients = [f"http://{it}" for it in urls[::4]]
+    cluster = ",".join(f"{name}=http://{urls[4 * at + 1]}" for at, name in enumerate(names))
     key = os.urandom(32)
 
-    def run(name: str, command: list[str]) -> subprocess.Popen[bytes]:
+    def run(name: str, command: list[str]) -> int:
         with (root / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            made = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        (members if name.startswith("etcd") else agents).append(made)
+        return made.pid
 
-    for name, client, peer in zip(names, clients, peers, strict=True):
-        options = {
-            **{"name": name, "data-dir": f"{root}/etcd-{name}", "initial-cluster": cluster},
-            **{"listen-client-urls": client, "advertise-client-urls": client},
-            **{"listen-peer-urls": peer, "initial-advertise-peer-urls": peer},
-        }
-        command = ["etcd", *(f"--{it}={value}" for it, value in options.items())]
-        members.append(run(f"etcd-{name}", command))
-        print(f"etcd of {name}   {client}   kill -9 {members[-1].pid}")
     for at, name in enumerate(names):
-        http, address = urls[4 * at + 2], urls[4 * at + 3].removeprefix("http://")
-        state, config = root / name, root / f"{name}.toml"
+        client, peer, state = clients[at], f"http://{urls[4 * at + 1]}", root / name
+        options = f"--name={name} --data-dir={root}/etcd-{name} --initial-cluster={cluster}"
+        options += f" --listen-client-urls={client} --advertise-client-urls={client}"
+        options += f" --listen-peer-urls={peer} --initial-advertise-peer-urls={peer}"
+        pid = run(f"etcd-{name}", ["etcd", *options.split()])
+        print(f"etcd of {name}   {client}   kill -9 {pid}")
         (state / "fleet").mkdir(mode=0o700, parents=True)
         (state / "fleet/fleet.key").touch(0o600)
         (state / "fleet/fleet.key").write_bytes(key)
-        config.write_text(
+        (root / f"{name}.toml").write_text(
             f'[agent]\nhost = "process"\nstate_path = "{state}"\n'
-            f'[api]\ntrust_loopback = true\nlisten = "{http.removeprefix("http://")}"\n'
+            f'[api]\ntrust_loopback = true\nlisten = "{urls[4 * at + 2]}"\n'
             f'[fleet]\nstore = {json.dumps(clients)}\nname = "trying/{name}"\n'
-            f'address = "{address}"\n[[instance]]\nid = "shop-{name}"\nengine = "sandbox"\n'
+            f'address = "{urls[4 * at + 3]}"\n'
+            f'[[instance]]\nid = "shop-{name}"\nengine = "sandbox"\n'
         )
-        command = [sys.executable, "-m", "agent", "run", "--config", str(config)]
-        agents.append(run(name, command))
-        print(f"agent {name}     {http}/  kill -9 {agents[-1].pid}")
+    for at, name in enumerate(names):
+        pid = run(name, [sys.executable, "-m", "agent", "run", "--config", f"{root}/{name}.toml"])
+        print(f"agent {name}     http://{urls[4 * at + 2]}/  kill -9 {pid}")
     status = f"{Path(sys.executable).with_name('wa-agent')} fleet status"
     print(f"Look:        WA_AGENT_SOCKET={root}/a/api.sock {status}")
     print(f"Logs:        {root}\nStop:        Ctrl+C", flush=True)

@@ -285,6 +285,9 @@ class Alone:
     def may_make(self, id: InstanceId, doing: str) -> None:
         """Refused if another machine has a session of that name."""
 
+    async def made(self, id: InstanceId, doing: str) -> None:
+        """Before a new session is answered: refused if another machine was first."""
+
     async def kept(self, id: InstanceId) -> None:
         """Before an order is answered: it outlives this machine, if others can have it soon."""
 
@@ -320,9 +323,7 @@ class Gate:
         if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
             return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.
-        new_keys = reconcile.ActionKind.REGENERATE_KEYS in plan.actions and bool(
-            facts.instance.backend
-        )
+        new_keys = facts.instance.backend and reconcile.ActionKind.REGENERATE_KEYS in plan.actions
         if not (plan.logs_in or new_keys):
             return None
         if plan.repair:

@@ -122,6 +122,7 @@ class Registry:
                 raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
             self.gate.fleet.may_make(id, doing)
             yield
+            await self.gate.fleet.made(id, doing)
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
@@ -197,9 +198,8 @@ class Registry:
         facts.turns_before = self.gate.queues.before(id)
         facts.in_incident = self.gate.incidents.incident_of(facts) is not None
         facts.memory_limit = settings.memory_limit(facts)
-        facts.crypto_lately = len(
-            crypto.forget_old(facts.crypto, settings.config.crypto, facts.at).errors
-        )
+        window = crypto.forget_old(facts.crypto, settings.config.crypto, facts.at)
+        facts.crypto_lately = len(window.errors)
         if backend := facts.instance.backend:
             facts.engine_version = self.gate.backends.server_version(backend)
         return facts

@@ -112,8 +112,10 @@ def test_a_machine_that_was_switched_off_is_forgotten() -> None:
         world.copying.cancel()
         await world.write("s9", Session("a", 1))
         await world.hosts["a"].kill()
-        await asyncio.sleep(3)
         line = world.hosts["b"].line
+        with pytest.raises(Refused, match="a moment ago"):
+            await forget(line, world.keys, "a")
+        await world.until(lambda: world.machine("a").lost, 2 * TTL)
         with pytest.raises(NotFound, match="machine x"):
             await forget(line, world.keys, "x")
         world.memory.written = lambda _: None  # sessions that no machine may take by itself

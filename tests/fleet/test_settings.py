@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -11,11 +12,8 @@ from agent.errors import ConfigError
 from agent.fleet.settings import FleetSettings, fleet_of
 
 CARRIES = """
-import sys
-import agent.daemon.main
-from agent.api.routes import ROUTES
-from agent.config.config import all_tables
-all_tables()
+import sys, agent.daemon.main, agent.api.routes, agent.config.config
+agent.config.config.all_tables()
 print(*(name for name in sys.modules if name.startswith("agent.fleet.")))
 """
 
@@ -36,6 +34,9 @@ def test_a_fleet_has_a_store_a_name_and_an_address(tmp_path: Path) -> None:
     assert (len(found.store), found.names) == (3, ("shop", "a"))
     assert load(tmp_path, 'name = "a"').names == ("fleet", "a")
     assert load(tmp_path, "").names[0] == "fleet"
+    odd = patch("socket.gethostname", lambda: "-.example")
+    with odd, pytest.raises(ConfigError, match="this host's name"):
+        _ = FleetSettings().names
 
 
 BAD = {
@@ -52,13 +53,6 @@ def test_what_no_machine_could_use_is_refused(tmp_path: Path, key: str, bad: str
     assert caught.value.field == f"fleet.{key}"
 
 
-def test_a_host_whose_name_no_machine_may_have_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "-.example")
-    with pytest.raises(ConfigError, match="this host's name"):
-        _ = FleetSettings().names
-
-
 def test_an_agent_without_a_fleet_carries_its_settings_and_its_route_only() -> None:
-    command = [sys.executable, "-c", CARRIES]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CARRIES], stdout=-1, text=True, check=True)
     assert {*done.stdout.split()} == {"agent.fleet.settings", "agent.fleet.routes"}

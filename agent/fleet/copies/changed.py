@@ -88,8 +88,7 @@ class Changed:
             content = read()
             left -= len(content)
             if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
-                most = f"{MOST_FILES} files or {LARGEST >> 20} MiB"
-                cause = f"it has more than {most}, or a long path"
+                cause = f"it has over {MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
                 raise VaultError(f"cannot copy {self.id}: {cause}", code="too_large")
             blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
             hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
