@@ -5,7 +5,6 @@ An event carries no command, so losing one costs time, never correctness.
 """
 
 import asyncio
-import contextlib
 import heapq
 import math
 from collections import Counter
@@ -103,9 +102,10 @@ class Loop:
     async def _sleep(self, now: float) -> None:
         """Until an instance is woken or the nearest is due; at most TURN."""
         self._sleeps_until = min([now + TURN, *(at for at, _ in self._heap[:1])])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._sleeps_until - now):
-                await self.wakes.rung.wait()
+        delay = self._sleeps_until - now
+        timer = asyncio.get_running_loop().call_later(delay, self.wakes.rung.set)
+        await self.wakes.rung.wait()
+        timer.cancel()
         self.wakes.rung.clear()
 
     async def _one_pass(self, instance: InstanceId) -> None:
