@@ -5,13 +5,13 @@ import sys
 from functools import cache
 
 AGENT = """
-import sys
-import agent.daemon.main
+import agent.daemon.main, mimetypes, sys
 from agent.api.routes import ROUTES
 from agent.config.config import all_tables
 all_tables(), agent.store.database._schema_after(agent.store.database.MIGRATIONS)
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
-print(*(name for name in sys.modules if name.startswith((*shown, "prometheus_client", "zipfile"))))
+shown += "prometheus_client", "zipfile"
+print("types" if mimetypes._db else "", *(name for name in sys.modules if name.startswith(shown)))
 """
 
 
@@ -39,5 +39,5 @@ def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None
     assert not room("agent.engines.web.")
 
 
-def test_an_agent_carries_no_writer_of_metrics_and_no_search_for_plugins() -> None:
-    assert not {"prometheus_client", "zipfile"} & loaded()
+def test_an_agent_carries_no_writer_of_metrics_no_search_for_plugins_and_no_list_of_types() -> None:
+    assert not {"prometheus_client", "zipfile", "types"} & loaded()

@@ -170,9 +170,8 @@ def next_deadline(
     """When this instance must be looked at again at the latest; None: at the next event."""
     if not session.should_run and not session.unit.runs:
         return None
-    moments = [now + policy.interval, *_deadlines(session, policy, now)]
-    if verdict.reason in FOLDER_AWAY:
-        moments.append(now + LOOK_AGAIN)
+    within = LOOK_AGAIN if verdict.reason in FOLDER_AWAY else policy.interval
+    moments = [now + within, *_deadlines(session, policy, now)]
     return min(moment for moment in moments if moment > now)
 
 
@@ -225,10 +224,10 @@ def _deadlines(session: Session, policy: health.HealthPolicy, now: float) -> lis
         return moments
     if (deadline := fact.deadline) is not None:
         moments.append(deadline)
-    moments.append(fact.since + policy.stuck)
     if session.back_at is not None:
         moments.append(session.back_at + OWN_TIME)
-    if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
-        # "Older than" must be true at the look: a little past the limit.
-        moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]
-    return moments
+    proved_at = fact.proved_at() if fact.claim.status is Status.CONNECTED else None
+    if proved_at is None:
+        return [*moments, fact.since + policy.stuck]
+    # "Older than" must be true at the look: a little past the limit.
+    return moments + [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]

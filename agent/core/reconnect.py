@@ -67,10 +67,11 @@ def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
     """`record.not_before_wall` on the boot clock, for Session.not_before."""
+    if record.not_before_wall <= now_wall:
+        return now
     reason = reason_of(record.reason)
-    longest = max(policy.max, policy.bounds(reason)[1]) + policy.jitter
-    if reason.permanence is Permanence.AT_TIME:  # a ban has an end of its own
-        longest = float("inf")
+    ban = reason.permanence is Permanence.AT_TIME  # which has an end of its own
+    longest = float("inf") if ban else max(policy.max, policy.bounds(reason)[1]) + policy.jitter
     return now + remaining(record.not_before_wall, now_wall, longest)
 
 

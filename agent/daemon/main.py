@@ -173,9 +173,9 @@ class Daemon:
                 store = await Store.open(state / own.DATABASE)
                 store.on_append = self._bus.publish
                 try:
-                    folders = await asyncio.to_thread(scan, root)
                     known = {its.id for its, _ in await store.instances()}
-                    own.refuse_foreign_state(state, known | {its.id for its in folders}, running)
+                    known |= {its.id for its in await asyncio.to_thread(scan, root)}
+                    own.refuse_foreign_state(state, known, running)
                     older = await own.go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
                     return await self._run_on(store, host, older=older)
                 finally:

@@ -77,11 +77,10 @@ class Troubles:
 
     def _sight(self) -> Sight:
         config, status, now = self.supervisor.settings.config, self.supervisor.status(), boot_now()
-        (requests, failed), kept = self.exporter.http.counted(), self.reader.figures()
+        (done, bad), kept = self.exporter.http.counted(), self.reader.figures()
         registry = self.supervisor.registry
         wanted = {str(id): its for id in registry.facts if is_wanted(its := registry.present(id))}
-        counted: dict[str, Mapping[str, float]] = {}
-        counted[""] = {"requests": requests, "requests_failed": failed}
+        counted: dict[str, Mapping[str, float]] = {"": {"requests": done, "requests_failed": bad}}
         for id in map(InstanceId, wanted):
             counted[id] = {
                 **counted_of(wanted[id]),
@@ -123,8 +122,7 @@ def _kept_in(text: str) -> Iterator[Trouble]:
     try:
         for name, who, begun, value in json.loads(text):
             if name in rows:
-                window = rows[name].window - (time.time() - begun)
-                stays = now + max(SETTLE, window)
+                stays = now + max(SETTLE, rows[name].window - (time.time() - begun))
                 yield Trouble(rows[name], str(who), now, now, str(value), float(begun), stays)
     except (ValueError, TypeError, KeyError):
         return

@@ -267,8 +267,9 @@ class Worker:
             self._limit(max(self.until - self._loop.time(), int(more) / 1e6))
 
     def ping(self) -> None:
+        """A timer looks again when it fires."""
         if self.status.state is _ACTIVE:
-            self._limit(self._limits.watchdog)
+            self.until = self._loop.time() + self._limits.watchdog
 
     async def _lives(self, pause: float) -> None:
         while True:

@@ -34,15 +34,9 @@ def read_process(pid: int) -> Process | None:
     fields = raw[raw.rfind(b")") + 2 :].split(maxsplit=22)
     if len(fields) < 22:
         return None
-    return Process(
-        pid=pid,
-        parent=int(fields[1]),
-        session=int(fields[3]),
-        cpu_ticks=int(fields[11]) + int(fields[12]),
-        start_ticks=int(fields[19]),
-        rss_bytes=int(fields[21]) * PAGE,
-        zombie=fields[0] in (b"Z", b"X"),
-    )
+    parent, session, user, system, start, pages = (int(fields[at]) for at in (1, 3, 11, 12, 19, 21))
+    zombie = fields[0] in (b"Z", b"X")
+    return Process(pid, parent, session, user + system, start, pages * PAGE, zombie)
 
 
 def all_processes() -> Iterator[Process]:
@@ -134,13 +128,11 @@ def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
     trees: dict[int, list[Process]] = {leader: [] for leader in leaders}
     for process in processes.values():
         at, seen = process, set[int]()  # read one by one, they may name each other
-        while at.pid not in seen and not leaders & {at.pid, at.session} and at.parent in processes:
+        while not (at.pid in leaders or at.session in leaders or at.pid in seen):
             seen.add(at.pid)
-            at = processes[at.parent]
-        for leader in (at.pid, at.session):
-            if leader in leaders:
-                trees[leader].append(process)
-                break
+            at = processes.get(at.parent, at)
+        if (leader := at.pid if at.pid in leaders else at.session) in leaders:
+            trees[leader].append(process)
     return trees
 
 

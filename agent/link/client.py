@@ -87,8 +87,10 @@ def sound(claim: Claim) -> Claim:
         raise malformed("progress is not between 0 and 1")
     if (claim.proof_age or 0.0) < 0 or claim.still_for < 0:
         raise malformed("an age is negative")
-    raw, account = shown(claim.raw, 500), shown(claim.account, 128)
-    return replace(claim, raw=raw, account=account, version=shown(claim.version, 64))
+    told = claim.raw, claim.account, claim.version
+    raw, account, version = map(shown, told, (500, 128, 64))
+    same = (raw, account, version) == told
+    return claim if same else replace(claim, raw=raw, account=account, version=version)
 
 
 def shown(text: str, limit: int) -> str:
@@ -132,8 +134,7 @@ class Link(asyncio.Protocol):
         broken."""
         link = cls(expected, listener)
         try:
-            sock = reach(path, pid)
-            await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=sock)
+            await link._loop.create_unix_connection(lambda: link, sock=reach(path, pid))
             await link.call("hello", {"v": VERSION}, timeout=timeout)
             if link._why:
                 raise LinkError(f"it greeted and ended: {link._why}", code="gone")
@@ -167,11 +168,10 @@ class Link(asyncio.Protocol):
             raise LinkError(f"{doing}: the link is closed", code="gone")
         if len(self._calls) >= MOST_CALLS:
             raise LinkError(f"{doing}: too many calls at once", code="busy")
-        number = self._last_call + 1
+        self._last_call = number = self._last_call + 1
         # The worker gives up a little earlier, so that its own words arrive in time.
         told = {"deadline": max(timeout * 0.9, timeout - 0.2), **(args or {})}
         line = encode({"t": "call", "n": number, "do": do, "args": told})
-        self._last_call = number
         answer = self._calls[number] = asyncio.Future[Mapping[str, Any]]()
         silent = LinkError(f"{doing}: no answer in {timeout:g} s", code="timeout")
         late = self._loop.call_later(timeout, _fail, answer, silent)

@@ -5,7 +5,6 @@ An event carries no command, so losing one costs time, never correctness.
 """
 
 import asyncio
-import contextlib
 import heapq
 import math
 from collections import Counter
@@ -20,9 +19,9 @@ from agent.supervise.facts import Facts, Settings
 
 TURN = 10.0
 """Longest sleep: the watchdog asks whether the loop turns."""
-FAR = 10.0
-TICK = 2.0
-"""What is due later than FAR is due at a common tick, so that many share one wake-up."""
+TICKS = ((60.0, 4.0), (10.0, 2.0), (0.0, 0.001))
+"""What is due later than the first figure is due at a multiple of the second, so that many share
+one wake-up: after the longest time the one at which the process host hears its workers."""
 
 
 class Wakes:
@@ -103,10 +102,11 @@ class Loop:
     async def _sleep(self, now: float) -> None:
         """Until an instance is woken or the nearest is due; at most TURN."""
         self._sleeps_until = min([now + TURN, *(at for at, _ in self._heap[:1])])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._sleeps_until - now):
-                await self.wakes.rung.wait()
-        self.wakes.rung.clear()
+        rung, delay = self.wakes.rung, self._sleeps_until - now
+        timer = asyncio.get_running_loop().call_later(delay, rung.set)
+        await rung.wait()
+        timer.cancel()
+        rung.clear()
 
     async def _one_pass(self, instance: InstanceId) -> None:
         begun = boot_now()
@@ -128,8 +128,8 @@ class Loop:
         self.pass_seconds += now - begun
         if again is not None:
             at = max(again, now + 0.01)
-            if at - now > FAR:
-                at = math.ceil(at / TICK) * TICK
+            tick = next(tick for far, tick in TICKS if at - now > far)
+            at = math.ceil(at / tick) * tick
             self._due[instance] = at
             heapq.heappush(self._heap, (at, instance))
             if at < self._sleeps_until:

@@ -1,6 +1,7 @@
 """All instances of this machine: their facts, their views, and how they are saved."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -44,11 +45,11 @@ def is_written(facts: Facts) -> bool:
     return same == wanted
 
 
-def _inodes(folder: Path) -> dict[str, int]:
+def _inodes(folder: str) -> dict[str, int]:
     found = {}
-    for name, path in (("folder", folder), ("session", folder / SESSION)):
+    for name, path in (("folder", folder), ("session", f"{folder}/{SESSION}")):
         with suppress(OSError):
-            found[name] = path.lstat().st_ino
+            found[name] = os.lstat(path).st_ino
     return found
 
 
@@ -208,12 +209,13 @@ class Registry:
         """Of what lies at the paths of its folders. Passes that ask in one turn of the loop share
         a look, in a thread, as the disk may hang."""
         self._looked_at.append(id)
-        self._look = self._look or asyncio.create_task(self._look_at_folders())
-        return (await asyncio.shield(self._look))[id]
+        look = self._look = self._look or asyncio.create_task(self._look_at_folders())
+        await asyncio.wait({look})  # one that is cancelled takes the look from no other
+        return look.result()[id]
 
     async def _look_at_folders(self) -> dict[InstanceId, dict[str, int]]:
         ids, self._looked_at, self._look = self._looked_at, [], None
-        return await asyncio.to_thread(lambda: {id: _inodes(self.root / id) for id in ids})
+        return await asyncio.to_thread(lambda: {id: _inodes(f"{self.root}/{id}") for id in ids})
 
     # Which linked device each session is. WhatsApp ends the connection of a device whenever another
     # program logs in as the same one: of its copies, one may be an instance that runs.

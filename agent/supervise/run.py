@@ -116,10 +116,10 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
     """At rest its worker speaks up first: it is looked at for its deep probe and its proof, in time
     for a second ping where one is lost. Those that began together, or were held up together, part
     again; the loop's tick comes on top."""
-    if facts.at_rest:
-        rest = min(policy.deep, policy.proof_limit - 2 * policy.timeout)
-        policy = replace(policy, interval=rest * random.uniform(0.88, 0.98))
-    return next_deadline(facts, verdict, policy, boot_now())
+    if not facts.at_rest:
+        return next_deadline(facts, verdict, policy, boot_now())
+    rest = min(policy.deep, policy.proof_limit - 2 * policy.timeout) * random.uniform(0.88, 0.95)
+    return boot_now() + min(rest, policy.proof_limit + 0.001 - (facts.proof_age or 0.0))
 
 
 async def _decide(means: Means, facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> Next:

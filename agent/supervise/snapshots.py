@@ -105,8 +105,7 @@ class Snapshots:
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
-        listing = manifest.listing
-        size = f"{len(listing.files)} files, {listing.size} bytes"
+        size = f"{len(manifest.listing.files)} files, {manifest.listing.size} bytes"
         sentence = f"snapshot {taken.name} made ({why}): {size}, {manifest.state}"
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken
@@ -235,11 +234,14 @@ class Snapshots:
                 if newest is not None and newest.manifest is not None:
                     facts.last_snapshot_wall = newest.manifest.taken_wall
         while True:
-            for facts in list(self.registry.facts.values()):
-                if self._is_due(facts, time.time()):
-                    await self._take_by_the_clock(facts)
             interval = self.registry.settings.config.sessions.snapshot_interval
-            await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
+            pause, every = min(LOOK_EVERY, max(interval / 4, 0.25)), self.registry.facts.values()
+            due = [its for its in every if self._is_due(its, time.time())]
+            # Those that are due together, as after a start, are taken within half an interval.
+            most = 1 + int(len(every) * 2 * pause / max(interval, pause))
+            for facts in sorted(due, key=lambda its: its.last_snapshot_wall or 0.0)[:most]:
+                await self._take_by_the_clock(facts)
+            await asyncio.sleep(pause)
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
         chosen = self.registry.settings.config.sessions

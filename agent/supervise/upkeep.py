@@ -235,7 +235,7 @@ class Watchdog:
 # What instances use, measured in one look, and the steps against too much memory.
 
 
-LOOK_FOR_NEW = 5.0
+LOOK_FOR_NEW = 8.0
 FRESH = 5.0
 """Seconds for which the figures of a look at one instance are shown again."""
 WATCHED = 15.0
@@ -324,11 +324,11 @@ class UsageSampler:
             if (facts := self.registry.facts.get(id)) is None or id in restarting:
                 continue  # deleted while another one was asked
             said = bound(Category.MEMORY, id)
+            self.registry.gate.wake(id)
             if id != worst:
                 facts.freed_at = now
                 sentence = f"the agent asked it to free its caches: {reason}"
                 facts.note("memory", sentence, Category.MEMORY)
-                self.registry.gate.wake(id)
                 try:
                     if facts.link is not None:
                         await facts.link.call("free_memory", timeout=10.0)
@@ -338,7 +338,6 @@ class UsageSampler:
                 said.warning("the agent restarts it gracefully: %s", reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = reason
-                self.registry.gate.wake(id)
 
 
 async def measure_whole(

@@ -42,10 +42,8 @@ async def watch_engine(
         if answered:
             notifier.send("WATCHDOG=1")
         if before != answered:
-            log.log(
-                logging.INFO if answered else logging.ERROR,
-                "the engine answers again" if answered else "the engine does not answer: no ping",
-            )
+            how = "answers again" if answered else "does not answer: no ping"
+            log.log(logging.INFO if answered else logging.ERROR, "the engine %s", how)
         await asyncio.sleep(max(0.0, begun + every - time.monotonic()))
 
 
