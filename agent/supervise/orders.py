@@ -86,9 +86,8 @@ class Orders:
         with suppress(InvalidRequest):  # a program that is missing says so itself
             self.registry.check(facts.instance)
         async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
-            facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
-            facts.forgive()
+            facts.forgive(start_asked=True)
             facts.order(Override.NONE)
             return await self.intend(facts, "enabled", "an operator enabled it")
 
@@ -106,8 +105,7 @@ class Orders:
     async def start(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
-            facts.asked.start = True
-            facts.forgive()
+            facts.forgive(start_asked=True)
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             return await self.intend(facts, "operator", "an operator started it")
 
@@ -362,9 +360,9 @@ class Repairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
-        again = facts.unit.run if connected and facts.unit.runs else ""
-        facts.forgive(restart_of=again or facts.record.restart_of)
-        facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
+        again = facts.unit.run if connected and facts.unit.runs else facts.record.restart_of
+        facts.forgive(restart_of=again, start_asked=True, past_looks=True)
+        facts.asked.try_at_once = True
         asked = "an operator asked to connect now"
         await self.orders.intend(facts, "operator", asked, Category.RECONNECT)
 

@@ -52,7 +52,7 @@ def _inodes(folder: Path) -> dict[str, int]:
     return found
 
 
-_ORDERED = ("override", "override_boot", "restart_of")
+_ORDERED = ("override", "override_boot", "restart_of", "start_asked", "past_looks")
 """What an order writes into the record."""
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
@@ -276,7 +276,6 @@ class Registry:
         try:
             await self.save(facts)
         except WaError:
-            facts.asked.start = False
             facts.instance = instance
             self.look_up(facts)
             ordered = {its: getattr(record, its) for its in _ORDERED}

@@ -7,6 +7,7 @@ from agent.errors import LinkError
 from agent.link.client import Link
 from agent.supervise import observe
 from tests.waiting import connected
+from tests.world.test_killed_repairs import dies
 from tests.world.test_lost_folder import reason
 
 
@@ -89,3 +90,13 @@ async def test_sessions_that_were_held_up_together_part_again(agent, eventually,
     assert max(looks.values()) - min(looks.values()) < 1
     await asyncio.sleep(900)
     assert max(looks.values()) - min(looks.values()) > 1
+
+
+async def test_a_restart_is_on_the_disk_until_it_is_carried_out(make_agent, eventually):
+    agent = make_agent()
+    await agent.start("action_begun:kill:2")  # the first is its start
+    await connected(agent, eventually, "a")
+    before = await agent.run_of("a")
+    await dies(agent, agent.do("POST", "/api/instance/a/restart"))
+    await agent.start()
+    await eventually(lambda: agent.is_back("a", before))
