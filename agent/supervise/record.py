@@ -274,8 +274,7 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     drop = find_drop(facts, verdict)
     if drop is None or drop.key == facts.noted_drop:
         return
-    code = drop.code
-    facts.noted_drop = drop.key
+    code, facts.noted_drop = drop.code, drop.key
     if not facts.observed and facts.record.reason == code:
         return  # an earlier agent counted it already
     record, rules, luck = facts.record, gate.settings.config.reconnect, random.random()

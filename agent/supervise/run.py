@@ -24,11 +24,9 @@ def note_circuit(facts: Facts, before: SessionRecord, policy: breaker.BreakerPol
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reasons.reason_of(facts.record.reason or "unknown").title
-        sentence = (
-            f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
-            f" trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
-            " (it closes once it connects)"
-        )
+        opened = f"its circuit is open after {now.failures} failures in a row, the last: {last}"
+        trial = f"one trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
+        sentence = f"{opened}; {trial} (it closes once it connects)"
         facts.note(SESSION_CIRCUIT_OPEN, sentence, Category.RECONNECT, failures=now.failures)
     if was.opened_at is not None and now.opened_at is None:
         facts.note(SESSION_CIRCUIT_CLOSED, "its circuit is closed again", Category.RECONNECT)

@@ -105,8 +105,7 @@ class Snapshots:
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
-        listing = manifest.listing
-        size = f"{len(listing.files)} files, {listing.size} bytes"
+        size = f"{len(manifest.listing.files)} files, {manifest.listing.size} bytes"
         sentence = f"snapshot {taken.name} made ({why}): {size}, {manifest.state}"
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken
@@ -265,7 +264,6 @@ class Snapshots:
             if error.code == copies.OUTSIDE:
                 facts.snapshot_failure = ""  # the settings mean it so; `snapshot` tells
             elif not facts.gone:
-                sentence = f"the agent could not make a snapshot: {error}"
-                facts.snapshot_failure = sentence
+                facts.snapshot_failure = sentence = f"the agent could not make a snapshot: {error}"
                 await self.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause
