@@ -4,8 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from agent.cli import client, command
-from agent.errors import ConfigError, InvalidRequest
+from agent.cli import command
+from agent.errors import ConfigError
 
 _COLUMNS = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
@@ -43,11 +43,7 @@ def add_backend(options: command.Options) -> int:
     """
     from agent.config import config, load
 
-    agent, path = options.client, client.config_path(options.config, os.environ)
-    its = agent.get("/api/health")["agent"]["places"].get("config")
-    if path is None or its is None or path.resolve() != Path(its).resolve():
-        why = f"give --config {its}, which the agent reads" if its else client.NO_CONFIG
-        raise InvalidRequest(f"cannot add a backend: {why}", field="config")
+    path, agent = options.reader("add a backend")
     values = {"name": options.backend, "engine": options.engine, "url": options.address}
     if options.key_file:
         values["key_file"] = str(Path(options.key_file).absolute())

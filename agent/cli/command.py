@@ -12,7 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import import_module
 from inspect import cleandoc
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from agent import BUILD, VERSION, errors
-from agent.cli.client import Body, Client
+from agent.cli.client import NO_CONFIG, Body, Client, config_path
 from agent.core.words import ID_PATTERN, parse_instance_id
 
 if TYPE_CHECKING:
@@ -286,6 +286,20 @@ class Options(argparse.Namespace):
             key=self.key or os.environ.get("WA_AGENT_KEY", ""),
             sockets=(Path(self.socket),) if self.socket else (),
         )
+
+    def reader(self, doing: str) -> tuple[Path, Client]:
+        """The agent.toml that is meant, and the agent that reads it, which is the one at the socket
+        of these settings unless a socket or URL is named."""
+        from agent.config.load import load_config
+
+        agent, path = self.client, config_path(self.config, os.environ)
+        if path and not (agent.url or agent.sockets or "WA_AGENT_SOCKET" in os.environ):
+            agent = replace(agent, sockets=(load_config(path, os.environ).api_socket,))
+        its = agent.get("/api/health")["agent"]["places"].get("config")
+        if path is None or its is None or path.resolve() != Path(its).resolve():
+            why = f"give --config {its}, which the agent reads" if its else NO_CONFIG
+            raise errors.InvalidRequest(f"cannot {doing}: {why}", field="config")
+        return path, agent
 
     def ask(self, call: str, body: Body = None, doing: str = "", **query: Any) -> dict[str, Any]:
         """`call`: method and path; a path without a slash in front is below the instance's.

@@ -50,11 +50,8 @@ def pair(options: command.Options) -> int:
     id = words.parse_instance_id(out.name.partition(".")[0])
     client.check_target(out, force=options.force)
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise ConfigError(
-            "cannot open a window: neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a"
-            " desktop's terminal",
-            code="no_display",
-        )
+        why = "neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a desktop's terminal"
+        raise ConfigError(f"cannot open a window: {why}", code="no_display")
     # A closed terminal ends it in order too: nothing of the pairing stays behind.
     for end in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(end, signal.default_int_handler)

@@ -329,11 +329,8 @@ def restore(options: Options) -> int:
     path, doing = f"snapshots/{options.name}/restore", f"restoring {options.id}"
     answer = options.ask(f"POST {path}", options.given("force"), doing)
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
-    return options.print(
-        answer,
-        f"{options.id} is as it was at {taken}",
-        f"the trash has the old session as {trash}" if trash else "",
-    )
+    old = f"the trash has the old session as {trash}" if trash else ""
+    return options.print(answer, f"{options.id} is as it was at {taken}", old)
 
 
 def _contents(copy: dict[str, Any]) -> str:
@@ -374,11 +371,8 @@ def put_back(options: Options) -> int:
     """
     doing = f"putting {options.name} of {options.id} back"
     answer = options.ask(f"POST removed/{options.name}/restore", doing=doing, wait=300)
-    return options.print(
-        answer,
-        f"{_removed(answer['removed'])} of {options.id} put back",
-        f"{options.id} is {answer['instance']['connection_status']}",
-    )
+    back, status = _removed(answer["removed"]), answer["instance"]["connection_status"]
+    return options.print(answer, f"{back} of {options.id} put back", f"{options.id} is {status}")
 
 
 def _removed(row: dict[str, Any]) -> str:

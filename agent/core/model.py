@@ -103,6 +103,10 @@ class SessionRecord:
     """The run that the agent stopped or is stopping: its end is no failure."""
     restart_of: str = ""
     """The run that an operator wants replaced; "" = none."""
+    start_asked: bool = False
+    """An operator's order: start now, whatever made it fail before."""
+    past_looks: bool = False
+    """An operator's order: try now without waiting for its address, once."""
     repair: Repair | None = None
     """The last repair, so that it outlives the agent."""
     paired: bool = False

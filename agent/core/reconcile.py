@@ -102,8 +102,8 @@ def plan_actions(
     if session.repairing is not None and _leaves_alone(session.repairing, unit):
         return None
     # A worker that crashed, or that a boot of the machine starts, would log in again.
-    ended = session.last_reason.final and not session.instance.backend
-    if unit.runs and (ended or verdict.reason == words.SUSPECT):
+    ended, waits = session.last_reason.final and not session.instance.backend, session.wait.reason
+    if unit.runs and (ended or verdict.reason == words.SUSPECT or waits == words.SAME_DEVICE):
         # Any plan but a stop could overwrite the only copy of a suspect's old pairing.
         return _plan(ActionKind.STOP, verdict)
     if not may_try_now(session, policy, now):
@@ -116,9 +116,7 @@ def plan_actions(
     return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
 
 
-def plan_asked(
-    session: Session, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
-) -> Plan | None:
+def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) -> Plan | None:
     """The plan that neither the ladder nor reconnecting makes: a logout's end, an ordered restart.
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
     unit, record = session.unit, session.record
@@ -132,11 +130,11 @@ def plan_asked(
         return Plan("restart", (ActionKind.RESTART,), why, ordered=True)
     if restart_for:
         return Plan("restart", (ActionKind.RESTART,), restart_for)
-    if start_asked and unit.state is UnitState.FAILED:
+    if record.start_asked and unit.state is UnitState.FAILED:
         # A wrong configuration is not tried again by itself; an operator may have corrected it.
         return Plan("start", (ActionKind.START,), "an operator asked for a start")
     down = session.claim is not None and session.claim.claim.down
-    if start_asked and unit.runs and down and session.last_reason.hopeless:
+    if record.start_asked and unit.runs and down and session.last_reason.hopeless:
         # After its last word the agent makes no try by itself.
         again = ActionKind.CONNECT if session.instance.backend else ActionKind.RESTART
         return Plan(again.value, (again,), "an operator asked for a start")

@@ -106,15 +106,8 @@ def after_drop(
         earlier = 0 if lasted else min(record.flaps, policy.attempts // 2)
         tries = earlier if held else record.attempts + earlier
         wait = delay_for(reason, tries, policy, jitter01)
-    record = replace(
-        record,
-        status=reason.status,
-        status_since_wall=now_wall,
-        reason=code,
-        flaps=flaps,
-        strikes=strikes,
-        not_before_wall=now_wall + wait,
-    )
+    record = replace(record, status=reason.status, status_since_wall=now_wall, reason=code)
+    record = replace(record, flaps=flaps, strikes=strikes, not_before_wall=now_wall + wait)
     if reason.counts_as_failure and ours:
         record = replace(record, breaker=record.breaker.after_failure(now_wall, policy.breaker))
     return record
@@ -136,17 +129,13 @@ def spare_unreached(
 ) -> SessionRecord:
     """The address is away: the last counted try was no login, and costs no attempt. Once per drop;
     when the address is back the next try is due, except for a session that flaps."""
-    if record.status is ConnectionStatus.CONNECTED or record.reason not in NETWORK_CODES:
-        return record
-    if record.reason == UNREACHABLE:
+    others = NETWORK_CODES - {UNREACHABLE}
+    if record.status is ConnectionStatus.CONNECTED or record.reason not in others:
         return record
     flaps = min(max(record.flaps - 1, 0), policy.attempts // 2)
     wait = delay_for(reason_of(UNREACHABLE), flaps, policy, 0.0)
-    record = replace(
-        record,
-        reason=UNREACHABLE,
-        not_before_wall=min(record.not_before_wall, record.status_since_wall + wait),
-    )
+    due_wall = min(record.not_before_wall, record.status_since_wall + wait)
+    record = replace(record, reason=UNREACHABLE, not_before_wall=due_wall)
     return uncounted(record, policy, now_wall)
 
 
@@ -174,15 +163,9 @@ def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy)
     """A success: the breaker begins at 0 (attempts, `flaps` and `strikes` need it to last). A short
     connection ends no attempts, but shows that a try can succeed, however often the agent itself
     starts."""
-    return replace(
-        record,
-        attempts=min(record.attempts, policy.attempts // 2),
-        status=ConnectionStatus.CONNECTED,
-        status_since_wall=wall,
-        reason="",
-        not_before_wall=0.0,
-        breaker=CLOSED,
-    )
+    attempts = min(record.attempts, policy.attempts // 2)
+    record = replace(record, status=ConnectionStatus.CONNECTED, status_since_wall=wall)
+    return replace(record, attempts=attempts, reason="", not_before_wall=0.0, breaker=CLOSED)
 
 
 def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:

@@ -113,6 +113,9 @@ class Session:
     folder: Folder = field(default_factory=Folder)
     wait: Wait = Wait()
     """Why it waits for something other than itself, as of the last pass."""
+    held: str = ""
+    """Why it may not log in beside another instance of its device, as found at the agent's start;
+    until an operator's next order."""
     kept: Kept | None = None
     """Why its repair keeps the pairing, as of the last pass; None = it may end it."""
     counters: Counters = field(default_factory=Counters)
@@ -202,9 +205,8 @@ class Session:
     @property
     def override(self) -> model.Override:
         """Void in another boot of the machine."""
-        return (
-            self.record.override if self.record.override_boot == self.boot else model.Override.NONE
-        )
+        holds = self.record.override_boot == self.boot
+        return self.record.override if holds else model.Override.NONE
 
     @property
     def enabled(self) -> bool:
@@ -363,7 +365,7 @@ class Session:
     def order(self, override: model.Override) -> None:
         """Take an operator's order, which holds for this boot."""
         boot = "" if override is model.Override.NONE else self.boot
-        self.record = replace(self.record, override=override, override_boot=boot)
+        self.record, self.held = replace(self.record, override=override, override_boot=boot), ""
 
 
 # Why an instance waits for something other than itself, and whether that explains its state.
@@ -387,6 +389,7 @@ WAIT_SENTENCES = {
     reasons.UNREACHABLE: "this machine cannot reach the address that the session needs",
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",
+    "same_device": "another instance is the same linked device",
     "memory_full": "the machine has too little memory for one more worker",
     NO_LEASE: "this machine holds no lease of its fleet for the session",
     "disk_full": "the disk of the sessions has too little free space",

@@ -8,7 +8,6 @@ import pwd
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -42,25 +41,19 @@ def list_programs(options: command.Options) -> int:
     rows = [{key: getattr(program, key) for key in keys} for program in programs]
     for row, program in zip(rows, programs, strict=True):
         row["command"] = shlex.join(program.command)
-    return options.print_rows(
-        rows,
-        {"NAME": "name", "COMMAND": "command", "FOLDER": "folder", "LIBRARY": "library"},
-        nothing="no programs: [[program]] in agent.toml names them",
-    )
+    columns = {"NAME": "name", "COMMAND": "command", "FOLDER": "folder", "LIBRARY": "library"}
+    return options.print_rows(rows, columns, "no programs: [[program]] in agent.toml names them")
 
 
 def drop_in(options: command.Options) -> int:
     """Print a systemd drop-in with the rights that a program's unit needs."""
-    declared = {program.name: program for program in _declared(options)}
-    if options.program not in declared:
+    name, declared = options.program, {program.name: program for program in _declared(options)}
+    if name not in declared:
         names = ", ".join(declared) or "none"
-        raise errors.NotFound(f"cannot find the program {options.program}; declared: {names}")
-    text = render_drop_in(declared[options.program])
+        raise errors.NotFound(f"cannot find the program {name}; declared: {names}")
+    text = render_drop_in(declared[name])
     if not text and not options.json:
-        print(
-            f"{options.program} needs no drop-in: a session's unit has all rights that it needs",
-            file=sys.stderr,
-        )
+        command.say(f"{name} needs no drop-in: a session's unit has all rights that it needs")
     path = "/etc/systemd/system/wa-instance@INSTANCE.service.d/program.conf"
     return options.print({"path": path, "text": text}, text.removesuffix("\n"))
 
@@ -274,14 +267,15 @@ def import_pm2(options: command.Options) -> int:
     bots = _wanted(options, read_list(raw, os.environ))
     new = _new_programs(bots, programs_of(load_config(path, os.environ)))
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
+    enable = "wa-agent enable"
     if not options.dry_run:
-        agent = options.client
-        agent.get("/api/caller")  # before anything is written
+        path, agent = options.reader("import from pm2")  # before anything is written
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
         _create(agent, bots)
-    shown = [_report(bot, pm2) for bot in bots]
+        enable += f" --socket {shlex.quote(str(agent.sockets[0]))}" if agent.sockets else ""
+    shown = [_report(bot, pm2, enable) for bot in bots]
     lines = [f"read from {log.clean(source)}; {done}"]
     for report in shown:
         made = f"{', '.join(report['instances']) or 'none'}, disabled"
@@ -362,11 +356,11 @@ def _create_one(agent: client.Client, id: str, settings: Mapping[str, Any]) -> N
         time.sleep(_EVERY)
 
 
-def _report(bot: Bot, pm2: str) -> dict[str, Any]:
+def _report(bot: Bot, pm2: str, enable: str) -> dict[str, Any]:
     """`move`: pm2 ends it, and forgets it for the next boot, before ours may start: never both."""
     ids = [program.name for program in bot.programs]
     ends = f"{pm2} stop {shlex.quote(bot.name)} && {pm2} save"
-    move = " && ".join([ends, *(f"wa-agent enable {id}" for id in ids)])
+    move = " && ".join([ends, *(f"{enable} {id}" for id in ids)])
     return {
         "pm2": bot.name,
         "instances": ids,

@@ -182,7 +182,9 @@ async def line_up(registry: Registry, host: seats.Seats) -> list[InstanceId]:
         active_wall = facts.record.status_since_wall if facts.record.paired else 0.0
         return facts.id not in running, -active_wall, facts.id
 
-    return [facts.id for facts in sorted(registry.facts.values(), key=place)]
+    ids = [facts.id for facts in sorted(registry.facts.values(), key=place)]
+    await registry.hold_copies(ids)
+    return ids
 
 
 async def _take_in_folders(registry: Registry) -> None:

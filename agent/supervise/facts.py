@@ -33,14 +33,10 @@ WorkerLink = Link | Seat
 
 @dataclass(slots=True)
 class Asked:
-    """Orders of an operator or a check, until a pass carries them out."""
+    """What parts of the agent ask for until a pass does it; operators' orders are in the record."""
 
-    start: bool = False
-    """An operator's order: start now, whatever made it fail before."""
     try_at_once: bool = False
     """The session's own delay is waived once."""
-    past_looks: bool = False
-    """An operator's order: try now without waiting for its address, once."""
     restart_for: str = ""
     """Why to restart it gracefully; "" = no restart is asked for."""
     logout: bool = False
@@ -138,16 +134,16 @@ class Facts(session.Session):
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
     def note_dropped(self, order: str, why: str) -> None:
-        sentence = (
-            f"an operator's order ({order.replace('_', ' ')}) {why}: it is dropped, ask again"
-        )
+        order = order.replace("_", " ")
+        sentence = f"an operator's order ({order}) {why}: it is dropped, ask again"
         self.note("operator", sentence, Category.RECOVERY)
 
     @property
     def at_rest(self) -> bool:
         """True if it is well and nothing is to be done: its worker says when that changes."""
         linked = self.link is not None and not self.instance.backend
-        busy = self.wait.reason or self.repairing or self.record.restart_of or self.asked != Asked()
+        ordered = self.record.start_asked or self.record.restart_of == self.unit.run
+        busy = self.wait.reason or self.repairing or ordered or self.asked != Asked()
         return self.verdict.healthy and linked and not (busy or self.last_reason.final)
 
     def heard(self, claim: Claim, now: float) -> bool:

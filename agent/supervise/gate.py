@@ -320,6 +320,8 @@ class Gate:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
         in takes its turn and has it until `try_ended`. An operator's order waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
+        if facts.held and (plan is None or plan.logs_in):
+            return Wait(words.SAME_DEVICE, facts.held, boot_now() + admission.ASK_AGAIN)
         if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
             return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
@@ -52,7 +53,10 @@ async def observe(means: Means, facts: Facts) -> None:
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
     else:
+        away = facts.folder.away_since is not None
         await asyncio.to_thread(_look_at_disk, means, facts)
+        if away and facts.folder.away_since is None:  # failures meanwhile had this one cause
+            facts.record = replace(facts.record, start_asked=True)
 
 
 def _look_at_disk(means: Means, facts: Facts) -> None:
@@ -64,8 +68,6 @@ def _look_at_disk(means: Means, facts: Facts) -> None:
             log.error("%s; the agent writes it again", report.identity_fault, extra=about(facts.id))
         facts.saved.identity = None  # the pass writes it again before any start
     away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
-    if facts.folder.away_since is not None and not away:
-        facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     least, wanted = means.settings.config.start.disk_free, facts.should_run
     facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""

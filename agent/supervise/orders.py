@@ -16,7 +16,7 @@ from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.recovery import ladder, pairing
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
 from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
-from agent.core.words import Category, ConnectionStatus, InstanceId
+from agent.core.words import SAME_DEVICE, Category, ConnectionStatus, InstanceId
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.files import failpoint
@@ -39,10 +39,10 @@ def check_settings_of(instance: Instance) -> None:
     try:
         catalog.check_settings(instance.engine, instance.settings)
     except errors.ConfigError as error:
+        field, code = f"settings.{error.field}", "invalid_settings"
         if error.code == "unknown_engine":
-            raise InvalidRequest(str(error), field="engine", code=error.code) from None
-        field = f"settings.{error.field}"
-        raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
+            field, code = "engine", error.code
+        raise InvalidRequest(str(error), field=field, code=code) from None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -86,9 +86,8 @@ class Orders:
         with suppress(InvalidRequest):  # a program that is missing says so itself
             self.registry.check(facts.instance)
         async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
-            facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)
-            facts.forgive()
+            facts.forgive(start_asked=True)
             facts.order(Override.NONE)
             return await self.intend(facts, "enabled", "an operator enabled it")
 
@@ -106,8 +105,7 @@ class Orders:
     async def start(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
         async with self.registry.alone(id, facts.instance.engine, f"start {id}"):
-            facts.asked.start = True
-            facts.forgive()
+            facts.forgive(start_asked=True)
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             return await self.intend(facts, "operator", "an operator started it")
 
@@ -199,14 +197,9 @@ class Orders:
                 instance = replace(instance, created_wall=time.time())
             # Restored by an operator: a former stop or logout in its record is dropped, but a
             # pairing that WhatsApp no longer knows stays ended.
-            record = replace(
-                identity.record,
-                override=Override.NONE,
-                override_boot="",
-                status_since_wall=time.time(),
-                reason="",
-                paired=identity.paired and not reasons.reason_of(identity.ended).unpairs,
-            )
+            kept = identity.paired and not reasons.reason_of(identity.ended).unpairs
+            record = replace(identity.record, override=Override.NONE, override_boot="", reason="")
+            record = replace(record, paired=kept, status_since_wall=time.time())
             said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
             try:
                 async with self.registry.alone(id, instance.engine, f"restore {id}", arrives=True):
@@ -251,7 +244,7 @@ _NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
 _COMING_UP = ("starting", "stopping", "not_running", WAITS_TURN)
 REFUSALS = 4
 """After so many failed plans in a row a start is not on its way."""
-_HOLDS = AWAY | {MEMORY_FULL}
+_HOLDS = AWAY | {MEMORY_FULL, SAME_DEVICE}
 """Wait reasons for which no repair is begun."""
 
 
@@ -362,9 +355,9 @@ class Repairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
-        again = facts.unit.run if connected and facts.unit.runs else ""
-        facts.forgive(restart_of=again or facts.record.restart_of)
-        facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
+        again = facts.unit.run if connected and facts.unit.runs else facts.record.restart_of
+        facts.forgive(restart_of=again, start_asked=True, past_looks=True)
+        facts.asked.try_at_once = True
         asked = "an operator asked to connect now"
         await self.orders.intend(facts, "operator", asked, Category.RECONNECT)
 

@@ -270,7 +270,7 @@ class Reaching:
     def wait_reason(self, facts: Facts) -> str:
         """The wait reason while its address is away; "" while it can be reached, or is unknown."""
         reach = self.of(facts)
-        if facts.asked.past_looks or not reach.away:
+        if facts.record.past_looks or not reach.away:
             return ""
         reach.waiting[facts.id] = facts
         return UNREACHABLE if boot_now() < reach.next_moment else ""
@@ -283,7 +283,7 @@ class Reaching:
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: it may try now. A time: ask again then, or when it is woken."""
         reach = self.of(facts)
-        if facts.asked.past_looks:
+        if facts.record.past_looks:
             return None
         reach.waiting[facts.id] = facts
         if now < reach.next_moment:

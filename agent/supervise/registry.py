@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,13 @@ def _inodes(folder: str) -> dict[str, int]:
     return found
 
 
-_ORDERED = ("override", "override_boot", "restart_of")
+def _same_device(doing: str, twin: InstanceId, how: str) -> Refused:
+    why = f"instance {twin} is the same linked device, and two programs with one device end"
+    sentence = f"cannot {doing}: {why} each other's connections; {how} {twin} first"
+    return Refused(sentence, code=words.SAME_DEVICE)
+
+
+_ORDERED = ("override", "override_boot", "restart_of", "start_asked", "past_looks")
 """What an order writes into the record."""
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
 """Its worker tries with what it was told at its start: a correction needs another worker."""
@@ -199,8 +206,8 @@ class Registry:
         facts.turns_before = self.gate.queues.before(id)
         facts.in_incident = self.gate.incidents.incident_of(facts) is not None
         facts.memory_limit = settings.memory_limit(facts)
-        window = crypto.forget_old(facts.crypto, settings.config.crypto, facts.at)
-        facts.crypto_lately = len(window.errors)
+        lately = crypto.forget_old(facts.crypto, settings.config.crypto, facts.at)
+        facts.crypto_lately = len(lately.errors)
         if backend := facts.instance.backend:
             facts.engine_version = self.gate.backends.server_version(backend)
         return facts
@@ -240,19 +247,27 @@ class Registry:
             return
         async with self._locks.setdefault(("device", linked.device), asyncio.Lock()):
             if twin := await self._twin_of(id, linked, running=not arrives):
-                raise Refused(
-                    f"cannot {doing}: instance {twin} is the same linked device, and two programs"
-                    " with one device end each other's connections;"
-                    f" {'delete' if arrives else 'disable'} {twin} first",
-                    code="same_device",
-                )
+                raise _same_device(doing, twin, "delete" if arrives else "disable")
             yield
+
+    async def hold_copies(self, ids: Iterable[InstanceId]) -> None:
+        """At the agent's start, of sessions that are one device the first one may run."""
+        paired = [its for its in map(self.get, ids) if its.should_run and its.record.paired]
+        accounts, first = Counter(its.record.account for its in paired), dict[str, InstanceId]()
+        for its in paired:
+            if accounts[its.record.account] == 1 and not accounts[""]:
+                continue  # most sessions: not a file is read
+            what = self.root, its.id, its.instance.engine
+            linked = await asyncio.to_thread(tree.read_linked, *what)
+            if linked.device and (twin := first.setdefault(linked.device, its.id)) != its.id:
+                its.held = str(_same_device(f"enable {its.id}", twin, "disable"))
+                bound(words.Category.SESSION, its.id).warning("%s", its.held)
 
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self.facts.values()):
             instance, account = facts.instance, facts.record.account
             other = instance.id != id and not instance.backend and facts.record.paired
-            runs = instance.enabled or facts.unit.runs or not running
+            runs = (instance.enabled and not facts.held) or facts.unit.runs or not running
             if other and runs and (not (account and linked.account) or account == linked.account):
                 it = await asyncio.to_thread(tree.read_linked, self.root, facts.id, instance.engine)
                 if it.device == linked.device:
@@ -278,7 +293,6 @@ class Registry:
         try:
             await self.save(facts)
         except WaError:
-            facts.asked.start = False
             facts.instance = instance
             self.look_up(facts)
             ordered = {its: getattr(record, its) for its in _ORDERED}

@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import replace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core import breaker, reasons, reconnect, session
@@ -23,11 +24,9 @@ def note_circuit(facts: Facts, before: SessionRecord, policy: breaker.BreakerPol
     was, now = before.breaker, facts.record.breaker
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reasons.reason_of(facts.record.reason or "unknown").title
-        sentence = (
-            f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
-            f" trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
-            " (it closes once it connects)"
-        )
+        opened = f"its circuit is open after {now.failures} failures in a row, the last: {last}"
+        trial = f"one trial in {policy.pause:.0f} s, or now: wa-agent recover {facts.id}"
+        sentence = f"{opened}; {trial} (it closes once it connects)"
         facts.note(SESSION_CIRCUIT_OPEN, sentence, Category.RECONNECT, failures=now.failures)
     if was.opened_at is not None and now.opened_at is None:
         facts.note(SESSION_CIRCUIT_CLOSED, "its circuit is closed again", Category.RECONNECT)
@@ -149,28 +148,35 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     active = facts.unit.state is UnitState.ACTIVE
     if asked.restart_for and not (active and gate.incidents.well(facts)):
         asked.restart_for, facts.memory_restart_at = "", None
-    plan = plan_asked(facts, verdict, start_asked=asked.start, restart_for=asked.restart_for)
+    plan = plan_asked(facts, verdict, restart_for=asked.restart_for)
     if plan is None and facts.should_run and not facts.unit.job_pending:
-        asked.start = False  # the next plan_actions starts it
+        # The next plan_actions starts it.
+        facts.record = replace(facts.record, start_asked=False)
     return plan
+
+
+_ORDERS = (("restart_of", ""), ("start_asked", False), ("past_looks", False))
 
 
 async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """Count the try, carry it out, and write both down: what is done before it happens, and how it
     went."""
     count, config = "", means.settings.config
+    ordered: dict[str, Any] = {}
     if plan.repair:
         facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(config.reconnect, facts, plan)
+        # Until they are carried out the record has an operator's orders: a kill loses none.
+        ordered = {its: none for its, none in _ORDERS if getattr(facts.record, its)}
     category = Category.RECONNECT if count else Category.RECOVERY
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
     outcome = await carry_out(means, facts, plan)
-    before = facts.record
+    before = facts.record = replace(facts.record, **ordered)
     if plan.repair or plan.logs_in:
         facts.action.refusal = outcome.detail
         if not outcome.ok:
@@ -202,11 +208,11 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
 def _count_try(rules: reconnect.ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     """Count the attempt; its number in a phrase for people."""
     asked, restarts = facts.asked, facts.counters.by_word["restarts"]
-    asked.start = asked.try_at_once = asked.past_looks = False
+    asked.try_at_once = False
     if plan.ordered:
         restarts["operator"] += 1
         # An operator's order outweighs the reason why its worker is down.
-        facts.forgive(restart_of="")
+        facts.forgive()
         return ""
     if ActionKind.RESTART in plan.actions:
         restarts["agent"] += 1

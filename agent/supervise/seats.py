@@ -275,8 +275,7 @@ class Seats:
             starts = {it.pack for it in self._facts.values() if it.action.is_start}
             # One that failed has not been seen by its pass yet, or is tried again.
             held = {its.state for its in pack.members.values()} - {UnitState.INACTIVE}
-            told = pack.link is not None and not pack.stale
-            if told and not held and pack.name not in starts:
+            if pack.link is not None and not (pack.stale or held or pack.name in starts):
                 await self._end(pack, "it holds no session")
                 return
         for id in list(pack.members) if pack.link is not None else ():

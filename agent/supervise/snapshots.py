@@ -267,7 +267,6 @@ class Snapshots:
             if error.code == copies.OUTSIDE:
                 facts.snapshot_failure = ""  # the settings mean it so; `snapshot` tells
             elif not facts.gone:
-                sentence = f"the agent could not make a snapshot: {error}"
-                facts.snapshot_failure = sentence
+                facts.snapshot_failure = sentence = f"the agent could not make a snapshot: {error}"
                 await self.say(facts, "snapshot_failed", sentence, reason=error.code)
         self._not_before[facts.id] = boot_now() + pause

@@ -142,15 +142,11 @@ class Upkeep:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
             policy, now = self.registry.settings.config.crypto, self.registry.statistics
             every = self.registry.facts.values()
-            judged = [judge_keys(facts, policy, boot_now()).signal for facts in every]
-            bound(Category.CRYPTO).info(
-                "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-                " %d repairs failed",
-                len(judged),
-                sum(signal is not None for signal in judged),
-                now.repaired + now.cleaned - before.repaired - before.cleaned,
-                now.failed - before.failed,
-            )
+            fail = sum(judge_keys(it, policy, boot_now()).signal is not None for it in every)
+            line = "key check: %d sessions, the keys of %d fail; since the last check %d repaired"
+            repaired = now.repaired + now.cleaned - before.repaired - before.cleaned
+            figures = len(every), fail, repaired, now.failed - before.failed
+            bound(Category.CRYPTO).info(f"{line}, %d repairs failed", *figures)
             before = replace(now)
 
     async def log_performance(self) -> None:

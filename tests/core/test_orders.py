@@ -21,8 +21,9 @@ K = ActionKind
 
 
 def asked(observation, *, start=False, restart_for=""):
+    observation = replace(observation, record=replace(observation.record, start_asked=start))
     verdict = judge_health(observation, HealthPolicy(), NOW)
-    return plan_asked(observation, verdict, start_asked=start, restart_for=restart_for)
+    return plan_asked(observation, verdict, restart_for=restart_for)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +67,8 @@ def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(re
 
 @pytest.mark.parametrize(
     "claim",
-    [
-        pytest.param(said(), id="it is connected"),
-        pytest.param(said(S.QR_REQUIRED, reason="passkey_required"), id="it shows a code"),
-    ],
+    [said(), said(S.QR_REQUIRED, reason="passkey_required")],
+    ids=["it is connected", "it shows a code"],
 )
 def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):
     assert asked(seen(claim=claim), start=True) is None

@@ -35,8 +35,8 @@ _ASKED_FOR = st.sampled_from([Goal.HEAL, Goal.RECOVER, Goal.WORKING_QR])
 _sick = st.sampled_from([ZOMBIE, DAMAGED, KEYS, LOST, SUSPECT, OLD_PROOF])
 
 
-def guarded(observation):
-    record = replace(observation.record, paired=True, needs_passkey=True)
+def guarded(observation, **record):
+    record = replace(observation.record, paired=True, needs_passkey=True, **record)
     return changed(observation, record=record, desired=Desired(True))
 
 
@@ -66,9 +66,9 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
 
 @given(observations, st.booleans(), st.sampled_from(["", "it leaks"]))
 def test_no_plan_of_a_pass_ends_such_a_pairing(observation, start_asked, restart_for):
-    observation = guarded(observation)
+    observation = guarded(observation, start_asked=start_asked)
     verdict = judge_health(observation, HEALTH, NOW)
-    asked = plan_asked(observation, verdict, start_asked=start_asked, restart_for=restart_for)
+    asked = plan_asked(observation, verdict, restart_for=restart_for)
     for plan in (asked, plan_actions(observation, verdict, HEALTH, NOW)):
         assert plan is None or ENDS.isdisjoint(plan.actions)
 
@@ -96,7 +96,7 @@ def test_after_a_logout_its_files_stay_and_its_sentence_asks_for_a_person():
     verdict = judge_health(ended, HEALTH, NOW)
     assert (verdict.reason, verdict.state) == ("logout", S.AUTH_FAILURE)
     assert "passkey" in verdict.sentence
-    assert plan_asked(ended, verdict, start_asked=False, restart_for="") is None
+    assert plan_asked(ended, verdict, restart_for="") is None
     plan = plan_actions(ended, verdict, HEALTH, NOW)
     assert plan is not None
     assert plan.actions == (ActionKind.STOP,)

@@ -19,6 +19,7 @@ from agent.core.model import (
 from agent.core.reconcile import ActionKind, next_deadline, plan_actions
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
+from agent.core.session import Wait
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 from tests.sessions import Desired, changed
 
@@ -92,6 +93,7 @@ def kinds(planned):
             seen(claim=said(S.QR_REQUIRED), record=SessionRecord()), [], id="waits for a scan"
         ),
         pytest.param(seen(claim=said(S.QR_REQUIRED)), [STOP], id="a suspect is stopped"),
+        pytest.param(seen(wait=Wait("same_device")), [STOP], id="another one is its device"),
         *(
             pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [STOP], id=code)
             for code in ("logout", "banned")

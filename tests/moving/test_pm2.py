@@ -19,13 +19,9 @@ SHELL = {"PIP_CERT": "/etc/ssl/ca.crt", "HOME": "/root"}
 
 def row(**changes: Any) -> dict[str, Any]:
     plain = {
-        "name": "Shop Bot",
-        "args": ["--shop", "1 2"],
-        "node_args": ["--max-old-space-size=200"],
-        "pm_exec_path": "/srv/shop/bot.js",
-        "pm_cwd": "/srv/shop",
-        "exec_interpreter": "node",
-        "exec_mode": "fork_mode",
+        **{"name": "Shop Bot", "args": ["--shop", "1 2"], "exec_mode": "fork_mode"},
+        **{"exec_interpreter": "node", "node_args": ["--max-old-space-size=200"]},
+        **{"pm_exec_path": "/srv/shop/bot.js", "pm_cwd": "/srv/shop"},
         "env": {**SHELL, "PATH": "/bin", "PM2_HOME": "/x", "TOKEN": 'a "b"', "Shop Bot": "{}"},
     }
     return {**plain, **changes}
@@ -115,17 +111,21 @@ async def test_a_dry_run_changes_nothing_and_a_second_import_adds_nothing(
 ) -> None:
     (elsewhere / "dump").write_text(json.dumps([row(env={"TOKEN": "s3cret"})]))
     config = elsewhere / "agent.toml"
-    config.write_text("# Mine.\n")
+    mine = f"# Mine.\n[api]\nsocket = '{house.socket_path}'\n"
+    config.write_text(mine)
+    house.server._parts.places["config"] = str(config)
+    monkeypatch.delenv("WA_AGENT_SOCKET")  # the file names its agent
     words = ("import", "pm2", "--dump", "dump", "--config", "agent.toml")
     shown = await cli(*words, "--dry-run")
     assert (shown.status, "TOKEN=***" in shown.out, "s3cret" in shown.out) == (0, True, False)
-    assert config.read_text() == "# Mine.\n"
+    assert config.read_text() == mine
     assert (await cli(*words, "--enable")).status == 2
     assert (await cli(*words, "--only", "else")).status == 2
     monkeypatch.setattr("agent.moving.program_commands._create", lambda *_: None)
-    assert (await cli(*words)).status == 0
+    done = await cli(*words)
+    assert (done.status, f"enable --socket {house.socket_path} shop" in done.out) == (0, True)
     once = config.read_text()
-    assert once.startswith("# Mine.\n") and "TOKEN=s3cret" in once
+    assert once.startswith(mine) and "TOKEN=s3cret" in once
     again = await cli(*words)
     assert (again.status, config.read_text()) == (0, once), again.err
     (elsewhere / "dump").write_text(json.dumps([row(pm_cwd="/srv/other")]))

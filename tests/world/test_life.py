@@ -1,12 +1,14 @@
 """An agent's life: what was ordered, and its sessions, outlive its restarts."""
 
 import asyncio
+import shutil
 
 from agent.clock import boot_now
 from agent.errors import LinkError
 from agent.link.client import Link
 from agent.supervise import observe
 from tests.waiting import connected
+from tests.world.test_killed_repairs import dies
 from tests.world.test_lost_folder import reason
 
 
@@ -89,3 +91,28 @@ async def test_sessions_that_were_held_up_together_part_again(agent, eventually,
     assert max(looks.values()) - min(looks.values()) < 1
     await asyncio.sleep(900)
     assert max(looks.values()) - min(looks.values()) > 1
+
+
+async def test_a_restart_is_on_the_disk_until_it_is_carried_out(make_agent, eventually):
+    agent = make_agent()
+    await agent.start("action_begun:kill:2")  # the first is its start
+    await connected(agent, eventually, "a")
+    before = await agent.run_of("a")
+    await dies(agent, agent.do("POST", "/api/instance/a/restart"))
+    await agent.start()
+    await eventually(lambda: agent.is_back("a", before))
+
+
+async def test_of_two_folders_with_one_device_one_logs_in(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.stop()
+    sessions = agent.state / "sessions"
+    copy = shutil.copytree(sessions / "a", sessions / "b") / "instance.json"
+    copy.write_text(copy.read_text().replace('"a"', '"b"'))
+    await agent.start()
+    await eventually(lambda: reason(agent, "b"), "same_device")
+    told, shown = await agent.ask("POST", "/api/instance/b/enable"), await agent.show("b")
+    assert (shown["unit"]["run"], told[1]["message"]) == ("", shown["wait_sentence"])
+    await agent.do("DELETE", "/api/instance/a")
+    await agent.do("POST", "/api/instance/b/enable")
+    await eventually(lambda: agent.status("b"), "CONNECTED")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -178,5 +178,5 @@ async def test_an_operator_who_asks_for_a_try_now_gets_it(
 ) -> None:
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)
-    every[0].asked.past_looks = True
+    every[0].record = replace(every[0].record, past_looks=True)
     assert (reaching.wait_reason(every[0]), reaching.ask(every[0], boot_now())) == ("", None)
