@@ -20,7 +20,6 @@ from agent.fleet import arriving, etcd, forward, operator, peers, records, runni
 from agent.fleet.copies.sender import Copies
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.records import decoded
 from agent.fleet.store import Get, Put, Same, StoreAway
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
@@ -211,7 +210,7 @@ class Joined(running.Running):
         """It may be one of another machine's that this one has not heard of, or be on its way
         here."""
         pairs = (await self._reached().read(Get(self._keys.session(id)))).found[0]
-        its = decoded(pairs[0].value, records.Session) if pairs else None
+        its = records.decoded(pairs[0].value, records.Session) if pairs else None
         if its is None or its.deleted:
             return
         if its.machine != self.name:

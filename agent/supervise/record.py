@@ -171,12 +171,8 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
         # No keys of ours are at fault: what that contact sends next brings its own.
         errors["crypto_stranger"] += 1
         return False
-    finding = replace(
-        finding,
-        peer=_text(detail.get("peer")) or finding.peer,
-        group=_text(detail.get("group")),
-        message=_text(detail.get("id"))[:64],
-    )
+    peer, group, message = (_text(detail.get(it)) for it in ("peer", "group", "id"))
+    finding = replace(finding, peer=peer or finding.peer, group=group, message=message[:64])
     errors["crypto"] += 1
     facts.crypto = crypto.note_error(facts.crypto, finding, config.crypto, now)
     if facts.crypto_lines.count(now) >= MOST_LINES:

@@ -155,28 +155,28 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-_ORDERS = (("restart_of", ""), ("start_asked", False), ("past_looks", False))
+_ORDERS: dict[str, Any] = {"restart_of": "", "start_asked": False, "past_looks": False}
+"""Without an order."""
 
 
 async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """Count the try, carry it out, and write both down: what is done before it happens, and how it
     went."""
     count, config = "", means.settings.config
-    ordered: dict[str, Any] = {}
     if plan.repair:
         facts.repair = plan.repair
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(config.reconnect, facts, plan)
-        # Until they are carried out the record has an operator's orders: a kill loses none.
-        ordered = {its: none for its, none in _ORDERS if getattr(facts.record, its)}
+    # Until they are carried out the record has an operator's orders: a kill loses none.
+    asked = () if plan.repair else [it for it in _ORDERS if getattr(facts.record, it)]
     category = Category.RECONNECT if count else Category.RECOVERY
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
     outcome = await carry_out(means, facts, plan)
-    before = facts.record = replace(facts.record, **ordered)
+    before = facts.record = replace(facts.record, **{it: _ORDERS[it] for it in asked})
     if plan.repair or plan.logs_in:
         facts.action.refusal = outcome.detail
         if not outcome.ok:
