@@ -10,6 +10,7 @@ died may be lost: their number is printed.
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -182,16 +183,15 @@ class Trial:
             await asyncio.sleep(self.draw.choice([0, 1, 4, 9, 15]))
             await agent.start()
 
-    def heard(self, root: Path) -> Counter[str]:
-        """What contacts got: a sandbox session's WhatsApp lies beside it on each machine."""
-        heard = self.whatsapp.person(PEER).get("heard", ())
-        texts = {(it["id"], it["text"]) for it in heard}  # a phone shows an id once
-        found = Counter(text for _, text in texts if text in self.sent)
+    def heard(self, root: Path) -> set[tuple[str, str]]:
+        """Texts that contacts got, with their ids: a phone shows an id once. A sandbox session's
+        WhatsApp lies beside it on each machine."""
+        every = [(it["id"], it["text"]) for it in self.whatsapp.person(PEER).get("heard", ())]
         for path in root.rglob("whatsapp/*.db"):
             with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-                for row in db.execute("select * from heard"):
-                    found.update(it for it in self.sent if f'"{it}"' in str(row))
-        return found
+                rows = db.execute("select * from heard").fetchall()
+                every += [(id, json.loads(body).get("text")) for *_, id, body in rows]
+        return {(text, id) for id, text in every if text in self.sent}
 
 
 def _signal(number: signal.Signals, *pids: int) -> None:
@@ -203,8 +203,8 @@ def _signal(number: signal.Signals, *pids: int) -> None:
 async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
     try:
         await it.play(etcd, seconds)
-        heard = it.heard(root)
-        it.wrong |= {f"{text}: came twice" for text, count in heard.items() if count > 1}
+        heard = dict(sorted(found := it.heard(root)))
+        it.wrong |= {f"{text}: came twice, {id}" for text, id in found if heard[text] != id}
         print(f"{len(it.sent)} messages, {len(it.sent) - len(heard)} did not arrive")
     except (AssertionError, WaError) as error:
         it.wrong.add(f"{type(error).__name__}: {error}")
