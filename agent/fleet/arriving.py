@@ -20,7 +20,7 @@ from agent.errors import VaultError
 from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
 from agent.messages.outbox import COLUMNS, LOST, NAME
-from agent.messages.outcomes import State
+from agent.messages.outcomes import WAITING, State
 from agent.messages.sending import Sending
 from agent.supervise import assemble
 from agent.supervise.facts import Facts, entry
@@ -101,11 +101,8 @@ class Arriving:
 
     def _unsent(self, files: Files) -> Rows:
         """Not those of long ago: a machine may have sent one and forgotten it since."""
-        rows, oldest = _rows(files), time.time() - KNOWN
-        only_accepted = [
-            it for it in rows if it["state"] == State.ACCEPTED and not it["begun_wall"]
-        ]
-        return [it for it in only_accepted if it["accepted_wall"] > oldest]
+        waits = [it for it in _rows(files) if it["state"] in WAITING]
+        return [it for it in waits if it["accepted_wall"] > time.time() - KNOWN]
 
     async def _write_messages(
         self, id: InstanceId, rows: Rows, files: Files, *, instead: bool = False

@@ -81,7 +81,10 @@ def put_keys(folder: Path, content: bytes) -> None:
     """As the user of the state folder."""
     if (owner := other_user.owner_of(folder.parent)) is None:
         make_folder(folder)
-        for name, key in unpack(content).items():
+        files, ca = unpack(content), folder / "ca.pem"
+        if ca.exists() and ca.read_bytes() != files["ca.pem"]:
+            raise Refused(f"cannot join: {folder} has keys of another fleet; move it away first")
+        for name, key in files.items():
             if name in KEYS:
                 write_whole(folder / name, key)
         return

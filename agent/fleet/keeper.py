@@ -22,7 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.clock import boot_now
-from agent.errors import TryLater
+from agent.errors import NotFound, TryLater
 from agent.files import write_whole
 from agent.fleet import records
 from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
@@ -200,8 +200,10 @@ class Keeper:
         there = self.view.machines.get(target)
         if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
-        if there is None or there.record.lost:
-            raise TryLater(f"cannot hand over {id}: machine {target} is lost or not known")
+        if there is None:
+            raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
+        if (its := there.record).lost or its.drained or its.released:
+            raise TryLater(f"cannot hand over {id}: machine {target} is lost, or takes no session")
         seen = self.view.sessions[id]
         self.leaving.add(id)
         try:

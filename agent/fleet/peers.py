@@ -18,7 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from agent.config.config import is_loopback, split_address
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.words import ID_PATTERN, InstanceId
 from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
 from agent.fleet.copies.change import LARGEST, Sealed
 from agent.fleet.copies.standby import Standby
@@ -35,6 +35,7 @@ SLOWEST = 1 << 20
 _SERVER = ssl.Purpose.SERVER_AUTH
 NAME = "X-Machine"
 """Header with the name of the machine that asks, where no certificate says it."""
+_ID = f"{{id:{ID_PATTERN}}}"
 OWNER = "owner"
 """Host of requests that are forwarded."""
 
@@ -100,9 +101,9 @@ class Peers:
             raise ConfigError(f"cannot listen on [fleet] address: {cause}", field="fleet.address")
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_post("/copies", self._take)
-        app.router.add_get("/copies/{id}", self._show)
-        app.router.add_get("/copies/{id}/whole", self._whole)
-        app.router.add_post("/messages/{id}", self._messages)
+        app.router.add_get(f"/copies/{_ID}", self._show)
+        app.router.add_get(f"/copies/{_ID}/whole", self._whole)
+        app.router.add_post(f"/messages/{_ID}", self._messages)
         app.router.add_get("/sessions", self._sessions)
         if self.forwarded is not None:
             app.add_domain(OWNER, self.forwarded())
@@ -148,7 +149,7 @@ class Peers:
 
     async def _show(self, request: web.Request) -> web.Response:
         """With `?digest=1` as it is built."""
-        id, digest = _id_of(request), b""
+        id, digest = InstanceId(request.match_info["id"]), b""
         try:
             async with self.lock(id):
                 if request.query.get("digest"):
@@ -160,7 +161,7 @@ class Peers:
         raise web.HTTPNotFound
 
     async def _whole(self, request: web.Request) -> web.Response:
-        id = _id_of(request)
+        id = InstanceId(request.match_info["id"])
         try:
             async with self.lock(id):
                 return _packed(await asyncio.to_thread(self._standby.whole, id))
@@ -171,7 +172,7 @@ class Peers:
         """Taken, or not for now: it is brought again."""
         try:
             files = msgspec.msgpack.decode(await request.read(), type=dict[str, bytes])
-            await self.taken(_id_of(request), files)
+            await self.taken(InstanceId(request.match_info["id"]), files)
         except msgspec.MsgspecError:
             raise web.HTTPBadRequest from None
         except WaError as error:
@@ -251,13 +252,6 @@ def digest_of(files: Any) -> bytes:
         found.update(msgspec.msgpack.encode((path, len(files[path]))))
         found.update(files[path])
     return found.digest()
-
-
-def _id_of(request: web.Request) -> InstanceId:
-    try:
-        return parse_instance_id(request.match_info["id"])
-    except WaError:
-        raise web.HTTPNotFound from None
 
 
 def _packed(found: Any) -> web.Response:

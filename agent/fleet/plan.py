@@ -91,10 +91,12 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         try:
             members = await etcd.members()
             gone = [it for it in members if it.name == old]
-            added = any(peer in it.peers for it in members)
+            added = any(peer in it.peers and it.name in ("", new) for it in members)
             if not (gone or added or (folder / f"plan-{old}.tar").exists()):
                 raise NotFound(f"cannot replace {old}: etcd has no member of that name")
             for it in gone:
+                if await etcd.is_well(it):
+                    raise Refused(f"cannot replace {old}: its member of etcd runs; stop it first")
                 await _patiently(partial(etcd.remove_member, it.id))
             if not added:
                 await _patiently(partial(etcd.add_member, peer))

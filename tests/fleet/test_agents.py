@@ -22,7 +22,7 @@ from tests.fleet.members import Members, members
 from tests.waiting import alive
 
 __all__ = ["make_agent"]
-FLEET = Fleet(ttl=6.0, margin=3.0)
+FLEET = Fleet(ttl=8.0, margin=3.0)
 ENDS_WITHIN = FLEET.usable + 2.0
 KEYS = Keys("f")
 SAVES_SLOWLY = f"""exec('''

@@ -69,6 +69,8 @@ def test_a_machine_has_its_keys_and_its_table_once(
     for name in plan.KEYS:
         assert stat.S_IMODE((state / "fleet" / name).stat().st_mode) == 0o600
     assert (state / "fleet/fleet.key").read_bytes() == plan.unpack(content)["fleet.key"]
+    (state / "fleet/ca.pem").write_bytes(b"of another fleet")
+    assert run(command) == 4
 
 
 def test_the_doctor_names_what_keys_and_agent_lack(tmp_path: Path, content: bytes) -> None:

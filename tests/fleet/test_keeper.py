@@ -338,7 +338,6 @@ PAST = Past("me", "boot", "1")
     ("past", "found", "stood", "how"),
     [
         (None, None, 0, Begin.FRESH),
-        (None, OTHER, 0, None),
         (None, replace(OTHER, lost=True), 0, None),
         (PAST, None, 0, None),
         (PAST, ME, 0, Begin.CONTINUES),
@@ -347,9 +346,7 @@ PAST = Past("me", "boot", "1")
         (replace(PAST, released=True), replace(ME, released=True), 0, Begin.FRESH),
         (PAST, replace(ME, released=True), TTL - 1, None),  # its disk is an older image
         (PAST, replace(OTHER, lost=True), 0, None),
-        (PAST, replace(OTHER, released=True), TTL - 1, None),
         (PAST, OTHER, TTL, Begin.FRESH),
-        (PAST, None, TTL, Begin.FRESH),
     ],
 )
 def test_a_machine_waits_unless_its_own_disk_wrote_the_record(

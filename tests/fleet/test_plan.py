@@ -74,8 +74,9 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         await eventually(lambda: written(etcd))
         with pytest.raises(StoreAway):
             await stranger.read(Get("wa/shops/x"))
-        with pytest.raises(NotFound, match="no member"):
-            await plan.replace(tmp_path, "x", "d", machines.addresses["d"])
+        for old, error in (("x", NotFound), ("b", Refused)):  # "b" runs
+            with pytest.raises(error, match=f"cannot replace {old}"):
+                await plan.replace(tmp_path, old, "d", machines.addresses["d"])
         machines.end("a")
         store = await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
         (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
