@@ -29,8 +29,6 @@ from agent.vault.folders import list_trash
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for sessions whose records are not up to date."""
-AGAIN = 2.0
-"""Seconds between two tries to read what the machines of the fleet share."""
 FLUSHES, LOOKS = 5.0, 0.05
 """Seconds at an ordered stop, and before an order is answered, for the last changes to reach the
 machines with copies; and between two looks if they have."""
@@ -185,7 +183,7 @@ class Joined(running.Running):
                 raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
             except StoreAway as error:
                 self._problem = str(error)
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(LOOK_EVERY)
 
     def elsewhere(self, id: str) -> str:
         """The other machine that has the session; "" = none has it."""
@@ -529,7 +527,7 @@ class Joined(running.Running):
         if self.problem:
             yield self.name, "", self.problem
         for name, machine in view.machines.items():
-            if machine.record.lost and not (name == self.name and self.problem):
+            if (it := machine.record).lost and not (it.forgotten or name == self.name):
                 yield name, "", "it is lost: it renews nothing"
         for id, seen in view.sessions.items():
             its, cause = seen.record, ""

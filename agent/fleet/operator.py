@@ -39,7 +39,8 @@ async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Map
     claims = (await store.read(Get(keys.claims))).found[0]
     machines = (await store.read(Get(keys.machines))).found[0]
     held = _held(claims, halt.id)
-    if silent := {named(it.key) for it in machines} - held.keys() - {*without}:
+    every = {named(it.key): decoded(it.value, Machine) or Machine() for it in machines}
+    if silent := {id for id, it in every.items() if not it.forgotten} - held.keys() - {*without}:
         words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
         words += " it has; start its agent, or name it with --without if it is off for good"
         raise Refused(words, code="machine_silent")
@@ -59,31 +60,32 @@ async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Map
 
 
 async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
-    """The operator has switched this machine off: its sessions may run elsewhere at once. Returns
-    for each that others do not take by themselves the machine that has it now; "" = none has a
-    copy, so it waits for its machine."""
+    """The operator has switched this machine off: its sessions may run elsewhere, and it is missed
+    no more. Returns for each session that others do not take by themselves the machine that has it
+    now; "" = none has a copy, so it waits for its machine."""
     every = {named(it.key): it for it in (await store.read(Get(keys.machines))).found[0]}
     if name not in every:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
-    if not (decoded(every[name].value, Machine) or Machine()).lost:
-        words = f"cannot forget machine {name}: it renewed its record a moment ago; switch it off,"
-        raise Refused(f"{words} and try again when `fleet status` says lost", code="machine_up")
-    still = Same(keys.halt, 0), Same(every[name].key, every[name].revision)
+    its = decoded(every[name].value, Machine) or Machine()
+    if not its.lost:
+        raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
+    no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(its, forgotten=True)))
+    revision = await _must(store, [no_halt, Same(put.key, every[name].revision)], [put])
     living = {name for name, it in every.items() if _lives(it)}
     gone = dict[str, str]()
     for pair in (await store.read(Get(keys.sessions))).found[0]:
         record = decoded(pair.value, Session)
         if record is None or record.machine != name or record.deleted:
             continue
-        if record.failover is Failover.NEWEST and living & {*record.copies}:
+        heirs = in_order(named(pair.key), living & {*record.copies})
+        if record.failover is Failover.NEWEST and heirs:
             continue
-        id = named(pair.key)
-        gone[id] = next(iter(in_order(id, living & {*record.copies})), "")
-        if heir := gone[id]:
+        gone[named(pair.key)] = heir = next(iter(heirs), "")
+        if heir:
             left = tuple(it for it in record.copies if it != heir)
             moved = replace(record, machine=heir, epoch=record.epoch + 1, copies=left)
-            as_read = Same(pair.key, pair.revision)
-            await _must(store, [*still, as_read], [Put(pair.key, encoded(moved))])
+            same = [no_halt, Same(put.key, revision), Same(pair.key, pair.revision)]
+            await _must(store, same, [Put(pair.key, encoded(moved))])
     return gone
 
 

@@ -27,7 +27,6 @@ from agent.fleet.store import StoreAway
 
 CLIENTS, PEERS, AGENTS = 2379, 2380, 8475
 """Ports of an etcd member for the agents, and for the other members; of an agent for the others."""
-DAYS = "3650"
 ETCD = "/etc/wa-agent-etcd"
 """Folder of a member's certificates, for etcd's user."""
 KEYS = ("ca.pem", "machine.pem", "machine.key", "fleet.key")
@@ -188,7 +187,7 @@ def _with(*extensions: str) -> list[str]:
 def _openssl(folder: Path, name: str, *options: str) -> None:
     """Make NAME.key and its certificate NAME.pem."""
     out = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    command = ["openssl", "req", "-x509", *_NEW_KEY, "-days", DAYS, *options, *out]
+    command = ["openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *options, *out]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -256,7 +256,6 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         shutil.copytree(agent.state / "fleet", twin.state / "fleet")
         await twin.start()
         await eventually(lambda: says(twin, "machine a may run elsewhere"))
-        assert await agent.pid("s") == pid
         await twin.kill()
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)

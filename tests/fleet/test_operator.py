@@ -113,13 +113,14 @@ def test_a_machine_that_was_switched_off_is_forgotten() -> None:
         await world.write("s9", Session("a", 1))
         await world.hosts["a"].kill()
         line = world.hosts["b"].line
-        with pytest.raises(Refused, match="a moment ago"):
+        with pytest.raises(Refused, match="not lost yet"):
             await forget(line, world.keys, "a")
         await world.until(lambda: world.machine("a").lost, 2 * TTL)
         with pytest.raises(NotFound, match="machine x"):
             await forget(line, world.keys, "x")
         world.memory.written = lambda _: None  # sessions that no machine may take by itself
         assert await forget(line, world.keys, "a") == {"s0": "b", "s3": "b", "s9": ""}
+        assert world.machine("a").forgotten
         await world.until(lambda: world.down() == ["s9"], TTL)
 
     well(play(story))
