@@ -88,8 +88,8 @@ class Changed:
             content = read()
             left -= len(content)
             if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
-                cause = f"it has over {MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
-                raise VaultError(f"cannot copy {self.id}: {cause}", code="too_large")
+                most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
+                raise VaultError(f"cannot copy {self.id}: more than {most}", code="too_large")
             blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
             hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
             old = before.hashes if before else ()
