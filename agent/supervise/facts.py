@@ -73,8 +73,6 @@ class SavedFacts:
     """The rows in the database, as they were last written; None = not written yet."""
     unwritten: str = ""
     """Why its identity file could not be written last; "" = it could."""
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Locked while the identity file is written: the newest state must be written last."""
 
 
 @dataclass(slots=True)

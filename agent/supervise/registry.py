@@ -83,7 +83,8 @@ class Registry:
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
         init=False, default_factory=WeakValueDictionary
     )
-    """By device, as two copies are compared one after the other; and by the name that is made."""
+    """By device, as two copies are compared one after the other; by the name that is made, and of
+    the identity file that is written."""
     stopping: bool = field(init=False, default=False)
     """The agent stops: callers that wait are answered, so that they delay no stop."""
     statistics: figures.RepairStatistics = field(
@@ -317,7 +318,8 @@ class Registry:
         await asyncio.gather(*(self._save_row(facts) for facts in self.facts.values()))
 
     async def _write_identity(self, facts: Facts) -> None:
-        async with facts.saved.writing:
+        # The newest state must be written last.
+        async with self._locks.setdefault(("identity", facts.id), asyncio.Lock()):
             record, written = facts.record, facts.saved.identity
             if written is None or record.generation <= written.generation:
                 facts.record = replace(record, generation=record.generation + 1)

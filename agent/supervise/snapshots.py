@@ -237,9 +237,10 @@ class Snapshots:
             interval = self.registry.settings.config.sessions.snapshot_interval
             pause, every = min(LOOK_EVERY, max(interval / 4, 0.25)), self.registry.facts.values()
             due = [its for its in every if self._is_due(its, time.time())]
-            # Those that are due together, as after a start, are taken within half an interval.
+            # Those that are due together, as after a start, are taken within half an interval, and
+            # those that failed hold up no others.
             most = 1 + int(len(every) * 2 * pause / max(interval, pause))
-            for facts in sorted(due, key=lambda its: its.last_snapshot_wall or 0.0)[:most]:
+            for facts in sorted(due, key=lambda its: self._not_before.get(its.id, 0.0))[:most]:
                 await self._take_by_the_clock(facts)
             await asyncio.sleep(pause)
 

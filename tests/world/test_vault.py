@@ -118,6 +118,17 @@ async def test_an_agent_killed_in_an_import_leaves_the_old_or_the_new(agent, eve
 # what the agent does with them by itself
 
 
+async def test_sessions_that_are_due_together_are_copied_one_in_each_look(agent, eventually):
+    for id in "abc":
+        await connected(agent, eventually, id)
+
+    async def copies():
+        return sum([len(await names(agent, id)) for id in "abc"])
+
+    assert await eventually(copies) == 1
+    await eventually(copies, 3)
+
+
 async def back_from_a_snapshot(agent):
     kinds = [kind for kind, _ in await agent.story("a")]
     return "snapshot_restored" in kinds and await agent.status("a") == "CONNECTED"
