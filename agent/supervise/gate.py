@@ -317,9 +317,8 @@ class Gate:
         if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
             return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.
-        new_keys = reconcile.ActionKind.REGENERATE_KEYS in plan.actions and bool(
-            facts.instance.backend
-        )
+        renews = reconcile.ActionKind.REGENERATE_KEYS in plan.actions
+        new_keys = renews and facts.instance.backend
         if not (plan.logs_in or new_keys):
             return None
         if plan.repair:
