@@ -168,8 +168,10 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(config.reconnect, facts, plan)
-        # Until they are carried out the record has an operator's orders: a kill loses none.
-        ordered = {its: none for its, none in _ORDERS if getattr(facts.record, its)}
+        # Until they are carried out the record has an operator's orders: a kill loses none. A plain
+        # start or connect is no restart.
+        done = _ORDERS if plan.ordered or not plan.logs_in else _ORDERS[1:]
+        ordered = {its: none for its, none in done if getattr(facts.record, its)}
     category = Category.RECONNECT if count else Category.RECOVERY
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
