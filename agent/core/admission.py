@@ -1,18 +1,14 @@
-"""Who may start now: order, spacing, parallel starts, the machine's login budget, the queue.
-
-Incidents: sessions of one group that fail alike wait, and one of them, the canary, tries first.
-Its success ends the incident, and so do as many sessions that connect as have failed. A group is
-an engine, or an engine on one backend. A session that has not failed does not wait; it joins when
-it fails alike.
-"""
+"""Who may start now: order, spacing, parallel starts, the machine's login budget, the queue. Below:
+incidents, in which sessions that fail alike wait for one of them."""
 
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from agent.core import breaker, reasons, words
+from agent.core import breaker, reasons
 from agent.core.setting import setting
+from agent.core.words import NO_LEASE, SUSPECT, InstanceId
 
 ASK_AGAIN = 5.0
 """Seconds after which a waiting instance asks again, unless it is woken."""
@@ -79,12 +75,12 @@ class LoginBudget:
 class _Lane:
     """Sessions of this machine, or of one backend, that wait for a turn to log in or have it."""
 
-    queue: dict[words.InstanceId, float] = field(default_factory=dict)
+    queue: dict[InstanceId, float] = field(default_factory=dict)
     """Waiting sessions, in order, and when each asked last, or was told to; -inf: it waits for
     more than its turn."""
-    under_way: dict[words.InstanceId, bool] = field(default_factory=dict)
+    under_way: dict[InstanceId, bool] = field(default_factory=dict)
     """True: it only waits for WhatsApp, and needs the machine no more."""
-    last: tuple[words.InstanceId, float] | None = None
+    last: tuple[InstanceId, float] | None = None
     """The last start, and when it began; None: the heavy part of it is over."""
 
     def earliest(self, policy: StartPolicy, now: float, *, reconnects: bool) -> float:
@@ -97,14 +93,14 @@ class _Lane:
         # A clock that was set back must not stop the queue.
         return min(self.last[1], now) + policy.stagger
 
-    def is_next(self, instance: words.InstanceId, now: float) -> bool:
+    def is_next(self, instance: InstanceId, now: float) -> bool:
         """No session that still asks is before it."""
         for waiting, asked in self.queue.items():
             if waiting == instance or now - asked < ABSENT:
                 return waiting == instance
         return True
 
-    def release(self, instance: words.InstanceId) -> bool:
+    def release(self, instance: InstanceId) -> bool:
         """True if it was the last start, for which the next one waits."""
         if self.last is None or self.last[0] != instance:
             return False
@@ -121,16 +117,16 @@ class Queues:
     its place to the next: how long WhatsApp takes for a login is no load of this machine.
     """
 
-    def __init__(self, wake: Callable[[words.InstanceId], None]) -> None:
+    def __init__(self, wake: Callable[[InstanceId], None]) -> None:
         self._wake = wake
         self._budget = LoginBudget()
         self._lanes = {"": _Lane()}
-        self._lane_of: dict[words.InstanceId, str] = {}
-        self._asked: set[words.InstanceId] = set()
+        self._lane_of: dict[InstanceId, str] = {}
+        self._asked: set[InstanceId] = set()
 
     def ask(
         self,
-        instance: words.InstanceId,
+        instance: InstanceId,
         policy: StartPolicy,
         now: float,
         *,
@@ -172,12 +168,12 @@ class Queues:
         """The session was connected already: its turn cost no login."""
         self._budget.give_back()
 
-    def before(self, instance: words.InstanceId) -> int | None:
+    def before(self, instance: InstanceId) -> int | None:
         """How many go before it; None: it waits for no turn."""
         queue = list(self._of(instance).queue)
         return queue.index(instance) if instance in queue else None
 
-    def free_place(self, instance: words.InstanceId) -> None:
+    def free_place(self, instance: InstanceId) -> None:
         """The heavy part of a session's start is over: the next one may have its place."""
         its = self._of(instance)
         released = its.release(instance)
@@ -186,7 +182,7 @@ class Queues:
         if released:
             self._wake_next(its)
 
-    def try_ended(self, instance: words.InstanceId) -> None:
+    def try_ended(self, instance: InstanceId) -> None:
         """A session's try has ended, and its turn with it: it is connected, waits for a scan,
         failed or is stuck."""
         its = self._of(instance)
@@ -194,7 +190,7 @@ class Queues:
             its.release(instance)
             self._wake_next(its)
 
-    def leave(self, instance: words.InstanceId) -> None:
+    def leave(self, instance: InstanceId) -> None:
         """The pass of a session is over: if it did not ask in this one, it waits for no turn."""
         its = self._of(instance)
         if instance in self._asked:
@@ -202,14 +198,14 @@ class Queues:
         elif its.queue.pop(instance, None) is not None:
             self._wake_next(its)
 
-    def withdraw(self, instance: words.InstanceId) -> None:
+    def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
         self.try_ended(instance)
         self._asked.discard(instance)
         self.leave(instance)
         self._lane_of.pop(instance, None)
 
-    def _of(self, instance: words.InstanceId) -> _Lane:
+    def _of(self, instance: InstanceId) -> _Lane:
         return self._lanes[self._lane_of.get(instance, "")]
 
     def _wake_next(self, lane: _Lane) -> None:
@@ -217,6 +213,12 @@ class Queues:
             if asked > -math.inf:
                 self._wake(instance)
                 break
+
+
+# Incidents: sessions of one group that fail alike wait, and one of them, the canary, tries first.
+# Its success ends the incident, and so do as many sessions that connect as have failed. A group is
+# an engine, or an engine on one backend. A session that has not failed does not wait; it joins when
+# it fails alike.
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ OWN_AFFAIR = {
     *("", "starting", "qr_idle", "passkey_required", "passkey_suspected", "restart_required"),
     *("conflict", "temporary_ban", "restricted", "waiting_for_scan", "zombie", "proof_old"),
     # It stayed connected, or its machine lacks a lease: as a canary it would prove nothing.
-    *("crypto_corrupted", "crypto_peer", words.NO_LEASE),
+    *("crypto_corrupted", "crypto_peer", NO_LEASE),
 }
 
 
@@ -271,14 +273,14 @@ class Incident:
     group: str
     code: str
     since: float
-    members: list[words.InstanceId]
-    canary: words.InstanceId | None = None
+    members: list[InstanceId]
+    canary: InstanceId | None = None
     """The member that may try now."""
     turn_at: float = 0.0
     """When the canary got its turn or, without one, when the next may have it."""
     tries: int = 0
     """Canaries so far."""
-    idle: set[words.InstanceId] = field(default_factory=set)
+    idle: set[InstanceId] = field(default_factory=set)
     """Members that had nothing to try in their turn."""
 
     @property
@@ -299,7 +301,7 @@ class Incident:
         meaning = f" ({reasons.REASONS[self.code].title})" if self.code in reasons.REASONS else ""
         return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
-    def join(self, id: words.InstanceId, code: str) -> None:
+    def join(self, id: InstanceId, code: str) -> None:
         """Take a session in that fails alike; another one would prove nothing as a canary."""
         if common_code(code) == self.code and id not in self.members:
             self.members.insert(0, id)  # it has had no turn yet
@@ -312,8 +314,8 @@ class Incident:
         return now + breaker.remaining(self.turn_at, now, max(_pace(self.code, policy)))
 
     def give_turn(
-        self, able: Collection[words.InstanceId], policy: IncidentPolicy, now: float
-    ) -> words.InstanceId | None:
+        self, able: Collection[InstanceId], policy: IncidentPolicy, now: float
+    ) -> InstanceId | None:
         """The member that begins its turn. A canary that fell silent has failed, and where none
         is able to try, all are asked again after the wait for a failed one."""
         able = [id for id in self.members if id in able and id not in self.idle]
@@ -347,7 +349,7 @@ def is_shared(code: str) -> bool:
     """
     if code in OWN_AFFAIR:
         return False
-    if code == words.SUSPECT:
+    if code == SUSPECT:
         return True
     row = reasons.REASONS.get(code)
     return row is None or not (row.hopeless or row.unpairs or row.local)
@@ -359,15 +361,15 @@ def common_code(code: str) -> str:
 
 def find_incident(
     group: str,
-    failures: Mapping[words.InstanceId, Mapping[str, float]],
-    successes: Mapping[words.InstanceId, float],
+    failures: Mapping[InstanceId, Mapping[str, float]],
+    successes: Mapping[InstanceId, float],
     policy: IncidentPolicy,
     now: float,
 ) -> Incident | None:
     """The largest incident that the failures of a group show: more of its instances failed since
     some moment than connected. For each instance, when it last failed with a phase (`phase_login`)
     or a reason's code, and when it last connected (-inf: never)."""
-    alike: dict[str, dict[words.InstanceId, float]] = {}
+    alike: dict[str, dict[InstanceId, float]] = {}
     well = sorted(successes.values())
     for id, last in failures.items():
         for code, at in last.items():

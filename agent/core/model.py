@@ -133,6 +133,8 @@ class UnitStatus:
     status_text: str = ""
     job_pending: bool = False
     masked: bool = False
+    lost: bool = False
+    """Its socket was removed: the next agent would not find it."""
     since: float = 0.0
     """When it entered `state`."""
 

@@ -125,7 +125,9 @@ def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) ->
     if must_renew(session) and isinstance(proof := may_renew(session), Proof):
         actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
         return Plan("renew", actions, verdict.sentence, proof=proof)
-    if record.restart_of and record.restart_of == unit.run:
+    # Each agent names the runs on a backend by itself.
+    same_run = record.restart_of == unit.run or (session.instance.backend and unit.runs)
+    if record.restart_of and same_run:
         why = "an operator asked for a restart"
         return Plan("restart", (ActionKind.RESTART,), why, ordered=True)
     if restart_for:

@@ -64,11 +64,9 @@ def only_agent(state: Path) -> Iterator[None]:
         fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno == errno.EROFS and not state.exists():
-            raise ConfigError(
-                f"cannot use {state} as state directory: it does not exist, and this program may"
-                " not make it; make it yourself, and where systemd runs the agent, name it in"
-                " ReadWritePaths= of wa-agent.service"
-            ) from error
+            why = "it does not exist, and this program may not make it; make it yourself, and"
+            why += " where systemd runs the agent, name it in ReadWritePaths= of wa-agent.service"
+            raise ConfigError(f"cannot use {state} as state directory: {why}") from error
         cure = "move away what is in its way, or point [agent] state_path elsewhere"
         raise ConfigError(f"cannot use {state} as state directory: {error}; {cure}") from error
     with contextlib.ExitStack() as held:
@@ -92,9 +90,8 @@ def only_of_sessions(root: Path) -> Iterator[None]:
         try:
             held.enter_context(folder_locked(root))
         except BlockingIOError:
-            raise TryLater(
-                f"cannot use the sessions in {root}: another agent runs them, with another state"
-                " directory; give this one a session_storage_path of its own",
-                code="locked",
-            ) from None
+            why = "another agent runs them, with another state directory"
+            cure = "give this one a session_storage_path of its own"
+            words = f"cannot use the sessions in {root}: {why}; {cure}"
+            raise TryLater(words, code="locked") from None
         yield

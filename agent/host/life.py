@@ -271,6 +271,11 @@ class Worker:
         if self.status.state is _ACTIVE:
             self.until = self._loop.time() + self._limits.watchdog
 
+    def lose(self) -> None:
+        """No notice of the present run arrives any more: its silence is no death."""
+        if self.state is _ACTIVE:
+            self._enter(_ACTIVE, lost=True)
+
     async def _lives(self, pause: float) -> None:
         while True:
             if pause:
@@ -311,7 +316,7 @@ class Worker:
             return False
         self._starts.append(now)
         self._cause, self._exit, self._was_ready = "", 0, False
-        self.status = replace(self.status, run=secrets.token_hex(16), status_text="")
+        self.status = replace(self.status, run=secrets.token_hex(16), status_text="", lost=False)
         try:
             self.child = self._launch(self)
             self._enter(_ACTIVATING, self._limits.start_timeout)

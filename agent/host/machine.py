@@ -155,9 +155,8 @@ def _of_group(unit: str, main_pid: int) -> Usage:
         return UNSEEN  # of another agent, or there is no account
     memory, used = _words(group / "memory.current"), _field(group / "cpu.stat", "usage_usec")
     # The kernel can take back file pages that were not used recently.
-    kept = (
-        int(memory[0]) - (_field(group / "memory.stat", "inactive_file") or 0) if memory else None
-    )
+    pages = _field(group / "memory.stat", "inactive_file") or 0
+    kept = int(memory[0]) - pages if memory else None
     # 0: it is about to go, and has no number any more.
     return Usage(kept, None if used is None else used / 1e6, len([*filter("0".__ne__, pids)]))
 

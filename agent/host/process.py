@@ -24,7 +24,7 @@ from agent import clock, files
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest
 from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
-from agent.host.machine import all_processes, find_trees, proportional_bytes, variables_of
+from agent.host.machine import Process, all_processes, find_trees, proportional_bytes, variables_of
 from agent.log import about, going_on, open_log
 
 log = logging.getLogger(__name__)
@@ -73,15 +73,12 @@ class Places:
 
 def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
     """A fresh Python in a session of its own; returns its pid. Output and errors go to `out`."""
+    outs = ((os.POSIX_SPAWN_DUP2, out, number) for number in (1, 2))
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", *arguments],
         environment,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, out, 1),
-            (os.POSIX_SPAWN_DUP2, out, 2),
-        ],
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), *outs],
         setsid=True,
         setsigmask=[],
         setsigdef=[*_CLEAN_SIGNALS, signal.SIGCHLD, signal.SIGXFSZ],
@@ -207,17 +204,13 @@ run is in its children's environment."""
 def _kill_all(asked: set[Left], living: set[int]) -> int:
     leaders, runs = ({each[at] for each in asked} - {0, ""} for at in (0, 1))
     spared, killed = {0, os.getsid(0), *living} - leaders, set()
+
+    def is_left(it: Process) -> bool:
+        return it.session in leaders or variables_of(it.pid).get("INVOCATION_ID", "") in runs
+
     for turn in range(1, ROUNDS + 1):
-        left = [
-            process.pid
-            for process in all_processes()
-            if not process.zombie
-            and process.session not in spared
-            and (
-                process.session in leaders
-                or variables_of(process.pid).get("INVOCATION_ID", "") in runs
-            )
-        ]
+        every = (it for it in all_processes() if not it.zombie and it.session not in spared)
+        left = [it.pid for it in every if is_left(it)]
         if not left:
             break
         for pid in left:
@@ -313,7 +306,8 @@ class ProcessHost(Host):
         id, folder = worker.id, self.folder(worker.id)
         environment = self._places.environment(folder, worker.status.run, self._limits.watchdog)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)  # below one that was moved away it cannot
+            self._keep_place()
+            folder.mkdir(mode=0o700, exist_ok=True)
             (folder / "link.sock").unlink(missing_ok=True)
             child, out = ProcessChild(self, worker), open_log(folder)
         except OSError as error:
@@ -325,6 +319,15 @@ class ProcessHost(Host):
             raise HostError(f"cannot start a worker for {id}: {error}") from error
         finally:
             os.close(out)
+
+    def _keep_place(self) -> None:
+        """Make the folder of all workers again where a cleaner removed it: their notices are lost,
+        and the next agent would not find them. OSError: the state folder was moved away."""
+        if not (place := self._places.run_dir).is_dir():
+            place.mkdir(mode=0o700)
+            log.warning("%s was removed; its workers are restarted, each in its turn", place)
+            for child in self.children.values():
+                child.worker.lose()
 
     async def sweep(self, leader: int, run: str) -> int:
         """Return when nothing of that worker is left, and how many processes there were. Workers
@@ -374,6 +377,8 @@ class ProcessHost(Host):
             for _ in range(8):  # from one look at their memory to the next
                 # Each ping by itself would wake the agent.
                 await asyncio.sleep(clock.until_next(self._pause))
+                with suppress(OSError):
+                    self._keep_place()
                 polls = (self.notices.poll(0) for _ in range(MOST_AT_ONCE))
                 for fd, _event in chain.from_iterable(takewhile(bool, polls)):
                     with suppress(OSError, KeyError):  # a notice may end another worker

@@ -12,6 +12,7 @@ from agent.cli import client, command
 from agent.cli.session import OURS, SET, Planned, finish, id_for, parse_settings, print_plan, upload
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
+from agent.moving import sources
 from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
 
 WEB, BAILEYS = "web", "baileys"
@@ -71,15 +72,13 @@ def export(options: command.Options) -> int:
 
 
 def _export_to(options: command.Options, engine: str) -> Path:
-    from agent.moving.sources import export_folder
-
     with scratch() as folder:
         _download(options, folder / "archive")
         arrived = _unpack(folder / "archive", folder)
         if (its := arrived.manifest.engine) != engine:
             raise Refused(f"cannot export {options.id} to {options.to}: its engine is {its}")
         session = folder / "session"
-        return export_folder(session, engine, options.id, options.file, force=options.force)
+        return sources.export_folder(session, engine, options.id, options.file, force=options.force)
 
 
 def _download(options: command.Options, target: Path) -> str:
@@ -127,12 +126,10 @@ def _engine(source: str) -> str:
     """The engine that the sessions of another program get; "" = an archive of ours."""
     if "://" in source:
         return BAILEYS
-    from agent.moving.sources import head_of, local_auths
-
     path = Path(source)
     if path.is_dir():
-        return WEB if local_auths(path) else BAILEYS
-    return "" if head_of(path).startswith(_GZIP) else BAILEYS
+        return WEB if sources.local_auths(path) else BAILEYS
+    return "" if sources.head_of(path).startswith(_GZIP) else BAILEYS
 
 
 def _import_archive(options: command.Options, path: Path) -> int:
@@ -212,8 +209,6 @@ def _planned(session: FoundSession, id: str) -> Planned:
 
 
 def _find(options: command.Options, engine: str) -> list[FoundSession]:
-    from agent.moving import sources
-
     if engine == WEB:
         profiles = sources.local_auths(Path(options.source))
         sessions = [sources.look_at_local_auth(profile) for profile in profiles]
@@ -252,16 +247,15 @@ def _packed(
     options: command.Options, planned: Planned, engine: str, settings: Mapping[str, Any]
 ) -> Iterator[IO[bytes]]:
     """Another program's session as an archive of ours, so that every check of an import holds."""
-    from agent.moving.sources import copy_local_auth, local_auths, write_folder
-
     session = planned.session
     with scratch() as folder, tempfile.TemporaryFile() as out:
         (place := folder / "session").mkdir(mode=0o700)
         if engine == WEB:
-            profiles = local_auths(Path(options.source))
-            copy_local_auth(next(its for its in profiles if its.name == session.name), place)
+            profiles = sources.local_auths(Path(options.source))
+            profile = next(its for its in profiles if its.name == session.name)
+            sources.copy_local_auth(profile, place)
         else:
-            write_folder(session, place)
+            sources.write_folder(session, place)
         id, now = InstanceId(planned.id), time.time()
         pack_session(place, id, engine, out, wall=now, account=session.account, settings=settings)
         out.seek(0)

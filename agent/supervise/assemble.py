@@ -70,14 +70,9 @@ class Supervisor:
         self.keeping = snapshots.Snapshots(registry, self.seats)
 
         # What a pass works with, and when passes happen.
+        works = registry, self.seats, self.keeping, self._notes, bus, self.gate, settings
         self.means = means = Means(
-            registry,
-            self.seats,
-            self.keeping,
-            self._notes,
-            bus,
-            self.gate,
-            settings,
+            *works,
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )

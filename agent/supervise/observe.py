@@ -90,6 +90,7 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
         facts.link = None  # the link ends by itself with the process at its other end
     if unit.run != facts.unit.run or not unit.runs:
         facts.run = Run()
+    facts.asked.restart_for = "its socket was removed" if unit.lost else facts.asked.restart_for
     facts.unit = unit
 
 

@@ -323,8 +323,7 @@ class Repairs:
             raise Refused(words, field="engine", code="other_engine")
         if facts and not facts.should_run:
             await self.orders.enable(id)
-        left = max(deadline - time.monotonic(), 0.0)
-        result = await self.until(Goal.WORKING_QR, id, wait=left, **word)
+        result = await self.until(Goal.WORKING_QR, id, wait=deadline - time.monotonic(), **word)
         made = SetUp(facts is None, result, qr=None, goes_on=result["ending"] == GOES_ON)
         verdict = self.means.registry.get(id).verdict
         # Asking for its code wakes one whose codes expired.

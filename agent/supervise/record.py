@@ -11,7 +11,6 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core import crypto, words
-from agent.core.crypto import CryptoPolicy, CryptoState
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.health import FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED
@@ -50,22 +49,22 @@ class Means:
     """True where `systemctl` can start and stop workers without the agent."""
 
 
-def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
+def judge_keys(facts: Facts, policy: crypto.CryptoPolicy, now: float) -> crypto.CryptoState:
     """The session's crypto errors judged, where its engine counts messages."""
     return crypto.judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
-def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
+def reads_messages(facts: Facts, policy: crypto.CryptoPolicy) -> bool:
     """True if it read a message within the window, or its engine does not tell."""
     lately = crypto.forget_old(facts.crypto, policy, boot_now()).messages
     return not facts.counts_messages or bool(lately)
 
 
-def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:
+def failing_peers(facts: Facts, policy: crypto.CryptoPolicy) -> tuple[str, ...]:
     """Peers whose keys are to be made again; all that fail if no milder step helps."""
-    crypto = judge_keys(facts, policy, boot_now())
-    corrupted = crypto.signal is not None and crypto.signal.level is Health.CORRUPTED
-    return crypto.failing if corrupted and facts.instance.backend else crypto.peers
+    keys = judge_keys(facts, policy, boot_now())
+    corrupted = keys.signal is not None and keys.signal.level is Health.CORRUPTED
+    return keys.failing if corrupted and facts.instance.backend else keys.peers
 
 
 HOUR = 3600.0

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from copy import copy
@@ -254,9 +253,11 @@ class Registry:
     async def hold_copies(self, ids: Iterable[InstanceId]) -> None:
         """At the agent's start, of sessions that are one device the first one may run."""
         paired = [its for its in map(self.get, ids) if its.should_run and its.record.paired]
-        accounts, first = Counter(its.record.account for its in paired), dict[str, InstanceId]()
+        alike, first = dict[str, list[InstanceId]](), dict[str, InstanceId]()
         for its in paired:
-            if accounts[its.record.account] == 1 and not accounts[""]:
+            alike.setdefault(its.record.account, []).append(its.id)
+        for its in paired:
+            if len(alike[its.record.account]) == 1 and "" not in alike:
                 continue  # most sessions: not a file is read
             what = self.root, its.id, its.instance.engine
             linked = await asyncio.to_thread(tree.read_linked, *what)

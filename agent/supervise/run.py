@@ -155,8 +155,8 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-_ORDERS: dict[str, Any] = {"restart_of": "", "start_asked": False, "past_looks": False}
-"""Without an order."""
+_ORDERS = (("restart_of", ""), ("start_asked", False), ("past_looks", False))
+"""And what stands there without one."""
 
 
 async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
@@ -168,15 +168,17 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(config.reconnect, facts, plan)
-    # Until they are carried out the record has an operator's orders: a kill loses none.
-    asked = () if plan.repair else [it for it in _ORDERS if getattr(facts.record, it)]
+    # Until they are carried out the record has an operator's orders: a kill loses none. A plain
+    # start or connect is no restart.
+    orders = () if plan.repair else _ORDERS[plan.logs_in and not plan.ordered :]
+    ordered: Any = {its: none for its, none in orders if getattr(facts.record, its)}
     category = Category.RECONNECT if count else Category.RECOVERY
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
     outcome = await carry_out(means, facts, plan)
-    before = facts.record = replace(facts.record, **{it: _ORDERS[it] for it in asked})
+    before = facts.record = replace(facts.record, **ordered)
     if plan.repair or plan.logs_in:
         facts.action.refusal = outcome.detail
         if not outcome.ok:

@@ -18,6 +18,7 @@ from tests.sessions import changed
 LOGGED_OUT = replace(PAIRED, reason="logout")
 ENDED = seen(record=LOGGED_OUT, claim=said(S.AUTH_FAILURE, reason="logout"))
 K = ActionKind
+REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
 
 
 def asked(observation, *, start=False, restart_for=""):
@@ -40,6 +41,9 @@ def asked(observation, *, start=False, restart_for=""):
         pytest.param(
             seen(record=replace(PAIRED, restart_of="r0")), None, id="that run is over already"
         ),
+        pytest.param(
+            seen(record=replace(PAIRED, restart_of="r0"), instance=REMOTE), (K.RESTART,), id="there"
+        ),
         pytest.param(seen(), None, id="nothing"),
     ],
 )
@@ -61,8 +65,7 @@ def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(re
     given_up = seen(claim=said(S.AUTH_FAILURE, reason=reason))
     assert asked(given_up) is None
     assert asked(given_up, start=True).actions == (K.RESTART,)
-    remote = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
-    assert asked(replace(given_up, instance=remote), start=True).actions == (K.CONNECT,)
+    assert asked(replace(given_up, instance=REMOTE), start=True).actions == (K.CONNECT,)
 
 
 @pytest.mark.parametrize(

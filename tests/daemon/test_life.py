@@ -1,8 +1,9 @@
 """An agent's life on the process host: restarts, stops, kills; the sessions outlive them all."""
 
 import asyncio
+import shutil
 import signal
-import time
+import socket
 from pathlib import Path
 
 from tests.waiting import alive, connected
@@ -53,14 +54,11 @@ async def test_f11_a_second_signal_ends_no_saving(agent, eventually):
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
-async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, make_agent):
+async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, eventually):
     good = agent.config.read_text()
     agent.config.write_text(good + "[health]\nintervall = 3\n")
     agent.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 60
-    while "the old settings stay in force" not in agent.log.read_text():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    await eventually(lambda: "the old settings stay in force" in agent.log.read_text())
     assert (await agent.ask("GET", "/healthz"))[0] == 200
     await agent.stop()
     await agent.start(ready=False)
@@ -79,8 +77,6 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
 
     path = tmp_path / "notify"
     loop = asyncio.get_running_loop()
-    import socket
-
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     sock.bind(str(path))
     transport, _ = await loop.create_datagram_endpoint(Listener, sock=sock)
@@ -94,3 +90,13 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
     transport.close()
     assert told[0] == "READY=1"
     assert told[-2] == "STOPPING=1"
+
+
+async def test_a_run_folder_that_was_removed_comes_back_and_each_session_with_it(agent, eventually):
+    await connected(agent, eventually, "a")
+    shutil.rmtree(run := agent.state / "run")
+    await connected(agent, eventually, "b")
+    await eventually((run / "a" / "link.sock").exists, within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    causes = (await agent.show("a"))["restarts_by_reason"]
+    assert {cause: times for cause, times in causes.items() if times} == {"agent": 1}, "in order"

@@ -26,12 +26,8 @@ ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", ""
 
 
 def made(*ids, engine="sandbox", **settings):
-    facts = {
-        InstanceId(id): Facts(
-            Instance(InstanceId(id), engine, True, settings, 1.0), SessionRecord()
-        )
-        for id in ids
-    }
+    every = [Instance(InstanceId(id), engine, True, settings, 1.0) for id in ids]
+    facts = {its.id: Facts(its, SessionRecord()) for its in every}
     return watching(facts), facts
 
 

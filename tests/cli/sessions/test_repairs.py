@@ -30,20 +30,16 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
     assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
     house.supervisor.repairs.result = result(False, False, False, "gave_up", "no code")
     failed = await cli("recover", "sales")
-    assert (failed.status, failed.out) == (
-        1,
-        "sales is not well: gave up: no code; more: wa-agent why sales\n",
-    )
+    line = "sales is not well: gave up: no code; more: wa-agent why sales\n"
+    assert (failed.status, failed.out) == (1, line)
     assert (await cli("recover", "nobody")).status == 3
 
 
 async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -> None:
     put(house)
     refused = await cli("cleanup", "sales")
-    assert (refused.status, refused.err) == (
-        4,
-        "wa-agent: cannot clean up sales: it would end a pairing\n",
-    )
+    line = "wa-agent: cannot clean up sales: it would end a pairing\n"
+    assert (refused.status, refused.err) == (4, line)
     assert "a new code to scan" in (await cli("cleanup", "sales", "--yes")).out
 
 
