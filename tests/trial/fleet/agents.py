@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from itertools import count
 from pathlib import Path
 
 import aiohttp
@@ -138,9 +139,9 @@ class Trial:
         return pid in self.leased
 
     async def _talk(self) -> None:
-        while True:
+        for n in count():
             await asyncio.sleep(self.draw.uniform(0.2, 1.0))
-            id, text = self.draw.choice(self.ids), f"m{len(self.sent)}"
+            id, text = self.draw.choice(self.ids), f"m{n}"
             body = {"to": PEER, "type": "text", "text": text}
             for agent in self.agents.values():
                 with suppress(aiohttp.ClientError, OSError):
