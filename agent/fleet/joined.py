@@ -487,7 +487,7 @@ class Joined(running.Running):
             missing = await operator.missing_members(self._reached())
         cause = "this member of etcd is missing: the next loss may stop the fleet"
         rows = [{"machine": name, "id": "", "cause": cause} for name in missing]
-        notes = await asyncio.to_thread(lambda: [*operator.note(self._folder, self.view)])
+        notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
         whys = Counter(self.copies.causes.values() if self.copies else ())
         notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
         return rows, notes
