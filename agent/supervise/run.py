@@ -149,7 +149,7 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     if asked.restart_for and not (active and gate.incidents.well(facts)):
         asked.restart_for, facts.memory_restart_at = "", None
     plan = plan_asked(facts, verdict, restart_for=asked.restart_for)
-    if plan is None and facts.should_run and not facts.unit.job_pending:
+    if facts.record.start_asked and not (plan or facts.unit.job_pending) and facts.should_run:
         # The next plan_actions starts it.
         facts.record = replace(facts.record, start_asked=False)
     return plan
