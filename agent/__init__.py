@@ -2,4 +2,4 @@
 
 VERSION = "0.1.0"
 BUILD = ""
-"""What a package was built from: a commit; "" in a checkout."""
+"""Commit that a package was built from; "" in a checkout."""

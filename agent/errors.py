@@ -17,7 +17,7 @@ class WaError(Exception):
 
 
 class InvalidRequest(WaError):
-    """What was asked cannot be understood."""
+    """A request that cannot be understood."""
 
     code = "invalid_request"
     http = 400
@@ -63,7 +63,7 @@ class TryLater(WaError):
 
 
 class NotYet(TryLater):
-    """What was asked for comes by itself: no failure of the agent."""
+    """An answer that comes by itself later: no failure of the agent."""
 
 
 class AgentUnreachable(WaError):

@@ -178,11 +178,11 @@ def folder_locked(folder: Path, *, within: int | None = None) -> Iterator[None]:
 
 
 def refuses_writes(folder: Path) -> bool:
-    """Whether it is read-only, or stopped all writes after an error.
+    """True if the folder is read-only, or its file system stopped all writes after an error.
 
     ext4 leaves the flags of the mount as they are when it stops (Linux 6.12, 6.1.113), so a file
-    without a name is asked for, and gone again. What else refuses it (rights, a file system that
-    has no such files) is not told here.
+    without a name is asked for, and gone again. False where it refuses for another reason (rights,
+    a file system that has no such files).
     """
     try:
         os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))

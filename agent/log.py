@@ -36,7 +36,7 @@ WORKER_LOG = "worker.log"
 LOG_LIMIT = 1 << 20
 
 log = logging.getLogger("agent")
-"""Of the agent's lines about itself, or with `about` about one session."""
+"""Logger of the agent's lines about itself, or with `about` about one session."""
 debug, info, warning, error, exception = log.debug, log.info, log.warning, log.error, log.exception
 """For a module that has this one as `log`."""
 

@@ -89,8 +89,9 @@ def _without_value(match: re.Match[str]) -> str:
 
 
 def mark_of(peer: str) -> str:
-    """What a log line says in place of a contact's number: the same contact has the same mark. Four
-    signs: enough to tell a few contacts apart, too few to find a number by trying all."""
+    """Return the mark that a log line has in place of a contact's number: the same contact has the
+    same mark. Four signs: enough to tell a few contacts apart, too few to find a number by trying
+    all."""
     from hashlib import sha256  # half a megabyte of OpenSSL that most workers never need
 
     digest = sha256(peer.encode("utf-8", "surrogateescape")).hexdigest()

@@ -22,7 +22,7 @@ GOALS = {
     **{"agent": 40_000, MODULES: 260, IMPORTS: 7, "tests": 40_000, "tests/trial": 9_500},
     **{"scripts": 4_000, JAVASCRIPT: 6_600, WORDS: 25_000, SETTINGS: 140},
 }
-"""Of the whole; the trial is no part of the tests here."""
+"""Goals of the whole; the trial is no part of the tests here."""
 _NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
     tokenize.ENDMARKER,
@@ -80,7 +80,7 @@ def measure(rows: list[str]) -> Counter[str]:
 
 
 def whole(found: Counter[str]) -> dict[str, float]:
-    """What the goals are about."""
+    """Return the figures that have goals."""
     of = {it: sum(n for row, n in found.items() if Path(row).is_relative_to(it)) for it in GOALS}
     agent = [path for path in files(".py") if path.parts[0] == "agent"]
     nodes = (it for path in agent for it in ast.walk(ast.parse((TOP / path).read_text("utf-8"))))

@@ -44,7 +44,7 @@ MOST_UNHEARD = 100
 
 Answer = Mapping[str, Any]
 Look: TypeAlias = Callable[[Address, float], Awaitable[str]]
-"""Why an address does not answer within so many seconds; "" = it does."""
+"""Looks at an address for at most these seconds: why it does not answer; "" = it does."""
 ServerApi: TypeAlias = "evolution.Evolution | whaticket.Whaticket"
 """A server of one kind; its sessions are named as the server names them. Its list comes by one
 request; the claim's reason and sentence are what a server that is up lacks. EngineError
@@ -104,7 +104,7 @@ class Circuit:
         return True
 
     def checked(self, seconds: float) -> None:
-        """The list came after so many seconds: a quick one ends the pause."""
+        """The list came, after `seconds`: a quick one ends the pause."""
         now, pause = boot_now(), self.backend.shared.breaker().pause
         may_end = seconds <= QUICK and now - (self.breaker.opened_at or now) >= CALM
         if may_end and self.state is BreakerState.OPEN:

@@ -231,7 +231,7 @@ class Session:
             return {"code": known.code.pairing_code, "expires_in": round(left, 1)}
 
     async def _begin_over(self) -> None:
-        """Of a session that connects and has no pairing to lose."""
+        """Begin a session again that connects and has no pairing to lose."""
         await self._end_pairing(Live.CONNECTING)
         self.known.note_end("")
         self.known.note_live(Live.CLOSE)

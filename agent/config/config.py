@@ -70,7 +70,7 @@ def key_fault(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NoSettings:
-    """Of a kind of server without settings of its own."""
+    """Settings of a kind of server that has none of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +394,7 @@ class Table:
     plain: Any
     """One row with its defaults."""
     head: str = ""
-    """What the example file says above it."""
+    """Words above the table in the example file."""
     worker: tuple[str, ...] = ()
     """The keys that each worker gets."""
     example: Any = None
@@ -403,12 +403,12 @@ class Table:
     needed: tuple[str, ...] = ("name",)
     """The keys that each row must have."""
     faults: Callable[[Any], Iterable[Fault]] | None = None
-    """What cannot be true together in a row."""
+    """Finds values of a row that cannot be true together."""
     hide: Callable[[Any], Any] = hide_secrets
     """The row as it may be shown."""
 
     def rows(self, config: Config) -> tuple[Any, ...]:
-        """Its rows; of a table that is written once, the one in force."""
+        """The rows of the table; one row, the one in force, for a table that is written once."""
         usual = () if self.example else (self.plain,)
         found = getattr(config, self.name, None) or config.of_wings.get(self.name, usual)
         return found if isinstance(found, tuple) else (found,)
@@ -445,7 +445,7 @@ def all_tables() -> Mapping[str, Table]:
 
 
 def worker_settings(config: Config) -> Mapping[str, Any]:
-    """What each worker gets, by its table's name; none where it is usual."""
+    """Return the settings of each worker, by table; those with their usual value are left out."""
     found: dict[str, Any] = {}
     for table in all_tables().values():
         for key in table.worker:

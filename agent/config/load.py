@@ -65,7 +65,7 @@ def find_faults(config: Config) -> Iterator[Fault]:
 
 
 def _declared_faults(config: Config) -> Iterator[Fault]:
-    """What would keep a declared instance from ever running."""
+    """Yield what would keep a declared instance from ever running."""
     kinds = {backend.name: backend.engine for backend in config.backend}
     taken: dict[tuple[Any, Any], str] = {}
     for number, its in enumerate(config.instance):

@@ -76,7 +76,7 @@ class _Lane:
     """Sessions of this machine, or of one backend, that wait for a turn to log in or have it."""
 
     queue: dict[InstanceId, float] = field(default_factory=dict)
-    """Waiting sessions, in order, and when each asked last, or was told to; -inf: it waits for
+    """Waiting sessions, in order, and when each asked last, or is to ask again; -inf: it waits for
     more than its turn."""
     under_way: dict[InstanceId, bool] = field(default_factory=dict)
     """True: it only waits for WhatsApp, and needs the machine no more."""

@@ -63,7 +63,7 @@ _MOST_ERRORS = 1000
 _MOST_STRETCHES = 300
 _MOST_PEERS = 200
 _SUMMARY_AFTER = 15.0
-"""A summary line repeats an error of so many seconds before."""
+"""A summary line repeats an error of at most this number of seconds before."""
 
 
 def note_error(

@@ -164,7 +164,7 @@ class Inbound:
 
 
 def note_hour(inbound: Inbound, hour_wall: float, messages: int) -> Inbound:
-    """Take in a whole hour, connected throughout, with so many messages."""
+    """Take in a whole hour, connected throughout, with this number of messages."""
     at = hour_of_week(hour_wall)
     usual = inbound.rates[at]
     seen = messages / 3600.0

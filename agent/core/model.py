@@ -134,7 +134,7 @@ class UnitStatus:
     job_pending: bool = False
     masked: bool = False
     lost: bool = False
-    """Its socket was removed: the next agent would not find it."""
+    """True if its socket was removed: the next agent would not find it."""
     since: float = 0.0
     """When it entered `state`."""
 

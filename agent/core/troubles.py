@@ -22,7 +22,8 @@ MINUTE = 60.0
 LONGEST = 1800.0
 """Seconds that the counters of a session are remembered for."""
 KEPT = {"done": 5 * MINUTE}
-"""Of those that each look finds changed: as long as a condition looks back."""
+"""Seconds for which a figure that each look finds changed is kept: as long as a condition looks
+back."""
 
 
 class Severity(StrEnum):
@@ -232,7 +233,7 @@ def _covered(present: Mapping[Key, Trouble]) -> set[Key]:
 
 
 TOGETHER = 3
-"""So many sessions at once have one cause."""
+"""Sessions at once that have one cause."""
 KEY_ERRORS = 0.10
 RECONNECTS = 10
 HANGS = 2

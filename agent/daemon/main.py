@@ -43,7 +43,7 @@ AGAIN = 5.0
 
 @dataclass(slots=True)
 class Signals:
-    """What the machine asks of the whole agent."""
+    """Requests of the machine to the whole agent."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)

@@ -24,7 +24,7 @@ EVERY, CALM, AT_REST = 10.0, 30.0, 60.0
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 SETTLE = 60.0
-"""A trouble that the last agent told of goes on for so many seconds at least."""
+"""Seconds that a trouble of the last agent goes on at least."""
 ROW = "troubles"
 
 

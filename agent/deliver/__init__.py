@@ -1,1 +1,1 @@
-"""What the agent sends by itself: events to listeners."""
+"""Events from the agent to its listeners."""

@@ -102,7 +102,7 @@ class EventBus:
             subscription.offer(entry)
 
     def wants(self, kind: str) -> bool:
-        """Whether a listener named this kind."""
+        """True if a listener named this kind."""
         return any(kind in subscription.wanted.kinds for subscription in self._subscriptions)
 
     def publish_passing(self, entry: JournalEntry) -> None:

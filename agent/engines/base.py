@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 IN_CHAT = ("typing", "recording", "paused")
 PRESENCES = (*IN_CHAT, "available", "unavailable")
-"""What a session lets others see of it; the first ones in one chat."""
+"""Presences that a session can show; the first ones in one chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Qr:
 
 @dataclass(frozen=True, slots=True)
 class ProbeAnswer:
-    """What the engine found when it really asked its session."""
+    """Answer of an engine that has really asked its session."""
 
     claim: Claim
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -121,11 +121,11 @@ class Engine(Protocol):
 
     async def mark_read(self, asked: Mapping[str, Any]) -> None:
         """Let the author of messages know that they were read: `chat`, `message_ids`, and in a
-        group `sender`, who wrote them. Returns when WhatsApp was told."""
+        group `sender`, who wrote them. Returns when WhatsApp has it."""
 
     async def presence(self, asked: Mapping[str, Any]) -> None:
-        """`state` of PRESENCES: shown to the `chat` for so many `seconds` (0 = as long as phones
-        show it by themselves), or without a chat to all."""
+        """Show `state` (one of PRESENCES) to the `chat`, or to all without a chat, for this number
+        of `seconds`; 0 = as long as phones show it by themselves."""
 
     async def logout(self) -> None:
         """End the pairing at WhatsApp's side; the session's files stay for the vault."""
@@ -143,7 +143,7 @@ class Engine(Protocol):
     async def close(self) -> None: ...
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What only this engine can do (the sandbox's `scan` and `fault`)."""
+        """Do what only this engine can do (the sandbox's `scan` and `fault`)."""
 
 
 class LoadsMedia(Protocol):
@@ -215,7 +215,7 @@ def device_name_fault(name: str) -> str:
 
 
 def address_of(url: str, proxy: str) -> Address:
-    """What a client that connects to `url` must reach first."""
+    """Return the address that a client which connects to `url` must reach first."""
     parts = urlsplit(url)
     return Address(f"{_PLAIN_TO_HTTP.get(parts.scheme, 'https')}://{parts.netloc}/", proxy)
 
@@ -236,7 +236,7 @@ def _split(text: str) -> SplitResult | None:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What on this machine keeps an engine from working, and what cures it."""
+    """A reason why an engine cannot work on this machine, and its cure."""
 
     code: str
     sentence: str
@@ -299,7 +299,7 @@ def moment(raw: Any) -> float:
 class FilesReport:
     files: SessionFiles
     problem: str = ""
-    """What is wrong and where, for people."""
+    """For people: what is wrong, and where."""
     identity_fault: str = ""
     """Why the identity file must be written again: it is missing, damaged or of another engine; ""
     = it need not be, or the folder cannot be written."""
@@ -342,12 +342,12 @@ class FileRules:
     left_out: frozenset[str] = frozenset()
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
-    """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
+    """Given the paths of a paired session: what it lacks to go on elsewhere; "" = nothing."""
     check_login: Callable[[Path, str], None] = lambda _folder, _account: None
     """EngineError where the session of this account (of the record, "" = not known) must not log
     in with these files: they are another's, or changed."""
     moves_aside: Callable[[str], bool] = lambda _path: False
-    """Whether the engine itself moves a link, a pipe or a file of a senseless size at this path
+    """True if the engine itself moves a link, a pipe or a file of a senseless size at this path
     aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class EngineEntry:
     name: str
     line: str
-    """What it is, for people. The module `rules` of the package of a local engine imports the
-    standard library only, and `engine` opens it."""
+    """For people: what the engine is. The module `rules` in the package of a local engine imports
+    the standard library only, and `engine` opens it."""
     module: str = ""
-    """Of a remote engine: the module with its settings; "" = it has none."""
+    """Module with the settings of a remote engine; "" = it has none."""
     memory: int = 0
     """Bytes that a session of it will never need more of; 0 = as much as [memory] says."""
     remote: bool = False
@@ -126,7 +126,8 @@ def backend_faults(backend: "BackendDeclaration") -> Iterator[Fault]:
 
 
 def describe_engine(name: str) -> dict[str, Any]:
-    """Its words for people, and its settings: of an instance, or (remote) of a backend."""
+    """Return an engine's words for people, and its settings: those of an instance, or (remote) of a
+    backend."""
     entry = find_engine(name)
     table = backend_settings(name) if entry.remote else _rules(entry).read_settings({})
     rows: list[tuple[Any, ...]] = [

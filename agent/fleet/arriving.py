@@ -82,7 +82,7 @@ class Arriving:
             self._registry.drop(facts)
 
     async def let_go(self, id: InstanceId) -> None:
-        """Of its messages."""
+        """Delete the messages of a session that another machine has."""
         outbox = await self._sending.ready()
         await self._sending.let_go(outbox, id, "is on another machine now")
 
@@ -107,7 +107,8 @@ class Arriving:
     async def _write_messages(
         self, id: InstanceId, rows: Rows, files: Files, *, instead: bool = False
     ) -> None:
-        """What may have been sent is unknown; one that is here already stays as it is."""
+        """Take messages in. One that may have been sent becomes unknown; one that is here already
+        stays as it is."""
         outbox = await self._sending.ready()
         for row in rows:
             if row["state"] == State.SENDING:
@@ -140,7 +141,7 @@ def _rows(files: Files) -> Rows:
 
 
 def _stage(root: Path, id: InstanceId, files: Files) -> None:
-    """Its session and its messages, apart and on the disk."""
+    """Write the session and its messages apart, and on the disk."""
     lie = {it: content for it, content in files.items() if it.partition("/")[0] in _IN_FOLDER}
     inner = {str(above) for it in lie for above in PurePosixPath(it).parents} - {".", SESSION}
     folders.leave_room(root, f"bring in {id}", sum(map(len, lie.values())), len(lie))

@@ -31,9 +31,9 @@ Asked = tuple[str, Right, bool, int]
 record, as the machine that was asked knows it."""
 HEADER = "X-Asked"
 _SENT = ("Accept", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
-"""What an owner gets of a client's headers."""
+"""Headers of a client that its session's owner gets."""
 _KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
-"""What a client does not get of an owner's headers: they are about another connection."""
+"""Headers of an owner that a client does not get: they are about another connection."""
 _LOOK_EVERY = 1.0
 """Seconds between two looks if the client is still there, and the owner not lost."""
 _LISTED = 1.0

@@ -64,7 +64,7 @@ class Joined(running.Running):
         self._keeping: asyncio.Task[None] | None = None
         self._orders: Orders = {}
         self._written: Orders = {}
-        """Of those, what the disk has: the next agent carries no order out again."""
+        """Those of them that are on the disk: the next agent carries no order out again."""
         self.unsettled = dict[str, str]()
         """Why the files of a session that this machine owns are not here."""
         self.copies: Copies | None = None
@@ -77,7 +77,7 @@ class Joined(running.Running):
     forward, others = forward.forward, forward.others
 
     def begin(self, sending: Sending, api: Any) -> dict[str, Callable[[], Awaitable[object]]]:
-        """Its tasks. `api`: makes what answers other machines."""
+        """Return the fleet's tasks. `api` makes the server that answers other machines."""
         self._api = partial(api, partial(forward.enter, self))
         self._arriving = arriving.Arriving(self._supervisor, sending)
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
@@ -342,7 +342,8 @@ class Joined(running.Running):
         return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
 
     async def _pass_on(self, id: InstanceId) -> None:
-        """What was only accepted here is sent by the machine that has the session now."""
+        """Send the messages that were only accepted here to the machine that has the session
+        now."""
         if (there := self.elsewhere(id)) and self.copies is not None:
             files = await asyncio.to_thread(self._arriving.messages, id)
             await self.copies.peers.pass_on(self.copies.address(there), there, id, files)

@@ -1,4 +1,4 @@
-"""What an operator decides: which records count after a store went back, and that a machine is off.
+"""Decisions of an operator: which records count after a store went back, and that a machine is off.
 
 Each can be cut off at any write and be done again. They need the store alone, no agent. A store
 that is restored must begin a ttl and a half after the old one has stopped: all leases have ended.
@@ -120,7 +120,7 @@ async def missing_members(etcd: Etcd) -> list[str]:
 
 
 def note(folder: Path, view: View) -> Iterator[str]:
-    """What a fleet works without today and needs one day. `folder`: of its keys."""
+    """Yield what a fleet works without today and needs one day. `folder`: of its keys."""
     for name in ("machine.pem", "ca.pem"):
         with suppress(OSError, ValueError, IndexError):
             left = (_end_of((folder / name).read_text()) - time.time()) / 86400

@@ -41,13 +41,13 @@ OWNER = "owner"
 
 
 class Taken(Struct, frozen=True, array_like=True):
-    """What became of a change."""
+    """A machine's answer to a change."""
 
     code: str
     """"" = it is on the disk; else `needs_base`, `older`, `not_owner`, or why it cannot be kept."""
     epoch: int = 0
     number: int = 0
-    """Of the newest that the machine has."""
+    """Number of the newest change that the machine has."""
 
 
 class Whole(Struct, frozen=True, array_like=True):
@@ -246,7 +246,7 @@ def _unreached(address: str, name: str, error: Exception) -> TryLater:
 
 
 def digest_of(files: Any) -> bytes:
-    """Of all paths and contents."""
+    """Return a digest of all paths and contents."""
     found = blake2b(digest_size=32)
     for path in sorted(files):
         found.update(msgspec.msgpack.encode((path, len(files[path]))))

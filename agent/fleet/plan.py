@@ -31,7 +31,7 @@ ETCD = "/etc/wa-agent-etcd"
 """Folder of a member's certificates, for etcd's user."""
 KEYS = ("ca.pem", "machine.pem", "machine.key", "fleet.key")
 FILES = (*KEYS, "fleet.toml", "etcd")
-"""Of a plan: certificates and keys, the table of agent.toml, /etc/default/etcd."""
+"""Files of a plan: certificates and keys, the table of agent.toml, /etc/default/etcd."""
 PATIENCE = 20
 """Seconds in which etcd must take a change of its members."""
 LARGEST = 1 << 20

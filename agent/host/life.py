@@ -53,7 +53,7 @@ class Host(Protocol):
     async def reset_failed(self, instance: InstanceId) -> None: ...
 
     def limit_memory(self, instance: InstanceId, most: int) -> None:
-        """Kill its worker above so many bytes, where no MemoryMax= of a unit does; 0 = no limit."""
+        """Kill its worker above `most` bytes, where no MemoryMax= of a unit does; 0 = no limit."""
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         """True when an operator enabled this worker with `systemctl enable`."""
@@ -67,7 +67,7 @@ class Host(Protocol):
 
     @property
     def connected(self) -> bool | None:
-        """Whether the machine's manager answers; None where there is no connection to lose."""
+        """True if the machine's manager answers; None where there is no connection to lose."""
 
     @property
     def jobs_pending(self) -> int:
@@ -100,7 +100,7 @@ SYSTEMDS_OWN = {
     238: "its state folder cannot be made",
     243: "a credential of its unit cannot be read (the file of a LoadCredential= is missing?)",
 }
-"""What an exit status says: the worker's own, and systemd's of a program it could not start."""
+"""Meaning of each exit status: the worker's own, and systemd's of a program it could not start."""
 
 
 def words(ended: UnitStatus) -> str:
@@ -134,7 +134,7 @@ UNKNOWN = Exit("exit-code")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the units that are shipped; the first three are settings of [worker]."""
+    """Limits of the units that are shipped; the first three are settings of [worker]."""
 
     watchdog: float = math.inf
     stop_timeout: float = 30.0
@@ -147,7 +147,7 @@ class Limits:
 
 
 class Child(Protocol):
-    """What carries out one run."""
+    """The process of one run."""
 
     pid: int
     ended: "asyncio.Future[Exit]"
@@ -223,7 +223,8 @@ class Worker:
             self._enter(_INACTIVE, result="success", exit_status=0)
 
     def live(self, *, after: float = 0.0) -> None:
-        """Begin its runs. `after`: so many seconds, as for another run of a worker that ended."""
+        """Begin its runs, the first one `after` seconds: not 0 for another run of a worker that
+        ended."""
         self._enter(_ACTIVATING, restarts=0, result="success", exit_status=0)
         # Its runs are no part of what its caller does.
         work = self._lives(after)
@@ -341,7 +342,7 @@ class Worker:
             self._timer = self._loop.call_at(self.until, self.look)
 
     def look(self) -> None:
-        """Its time is over, unless that was moved."""
+        """Act on a deadline that is over, unless it was moved."""
         limits, late = self._limits, self._loop.time() - self.until
         self._timer = None
         if late < 0:

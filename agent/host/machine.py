@@ -90,7 +90,7 @@ def proportional_bytes(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of a worker's whole process tree. None: this machine does not show it."""
+    """Usage of a worker's whole process tree. None: this machine does not show it."""
 
     memory_bytes: int | None
     cpu_seconds: float | None
@@ -101,7 +101,7 @@ class Usage:
         return None in (self.memory_bytes, self.cpu_seconds, self.processes)
 
     def shared_by(self, count: int) -> "Usage":
-        """One session's part, where one process holds so many."""
+        """One session's part, where one process holds `count` of them."""
         memory, cpu, count = self.memory_bytes, self.cpu_seconds, max(count, 1)
         return Usage(memory and memory // count, cpu and cpu / count, self.processes)
 

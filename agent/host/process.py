@@ -50,7 +50,7 @@ class Places:
     cache_root: Path | None = None
     """None = beside the sessions, as a worker finds by itself."""
     members_root: Path | None = None
-    """Of the sessions that one worker may hold several of."""
+    """Folder of the sessions that share a worker."""
 
     def environment(self, folder: Path, run: str, watchdog: float) -> dict[str, str]:
         """The same variables that systemd sets."""
@@ -86,7 +86,8 @@ def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int
 
 
 class ProcessChild:
-    """Its notices come to `notify`, where those of an earlier agent's child arrived as well."""
+    """A worker's process as a child. Its notices come to `notify`, also those of an earlier agent's
+    child."""
 
     pid = 0
 

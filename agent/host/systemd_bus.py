@@ -226,7 +226,7 @@ class SystemBus:
         return path
 
     async def job_type(self, unit_path: str) -> str:
-        """What systemd is doing with a unit: start, stop, restart, ...; "" = nothing."""
+        """Return the job of a unit: start, stop, restart, ...; "" = none."""
         job_id, job = await self.property(unit_path, units.UNIT, "Job")
         return str(await self.property(job, JOB, "JobType")) if job_id else ""
 

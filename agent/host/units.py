@@ -159,7 +159,7 @@ class UnitCache:
         return entry.stale or bool(different.keys() - {"StatusText"})
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
-        """Whether a listing differs from the cached state."""
+        """True if a listing differs from the cached state."""
         known = self._entry(instance).properties or {}
         return known.get("ActiveState") != active_state or known.get("Job", (0,))[0] != job
 

@@ -49,7 +49,7 @@ class Reply(Struct, tag_field="t", tag="reply", frozen=True):
     error: str = ""
     code: Code = ""
     field: str = ""
-    """What in the arguments is wrong, where it is that."""
+    """Name of the argument that is wrong, if one is."""
 
 
 Heard = Claimed | Event | Reply

@@ -1,5 +1,5 @@
-"""What both ends of the link know: its lines and its words. No I/O, and nothing that makes a worker
-larger is imported."""
+"""Lines and words that both ends of the link know. No I/O, and no import that makes a worker
+larger."""
 
 import json
 import os

@@ -18,7 +18,7 @@ _BESIDE = ("-wal", "-shm", "-journal")
 
 
 class Form(NamedTuple):
-    """What a file must be to be used."""
+    """A file's form: one of another form is not used."""
 
     application_id: int
     version: int

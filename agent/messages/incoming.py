@@ -1,9 +1,9 @@
-"""What arrived in one session: messages.db, used by one thread at a time, takes records in, answers
-questions about them, and lets the oldest go. The agent reads the file of a worker that does not
-run.
+"""Messages that arrived in one session: messages.db, used by one thread at a time, takes records
+in, answers questions about them, and lets the oldest go. The agent reads the file of a worker that
+does not run.
 
-A cursor is given once and never again: those of a file that is opened to write go on above the time
-in milliseconds, so neither a lost file nor one put back from an older copy repeats any.
+A cursor is given once: those of a file that is opened to write go on above the time in
+milliseconds, so neither a lost file nor one put back from an older copy repeats any.
 
 Files of messages that arrived are loaded from WhatsApp when a program asks for one, and live a day
 in a folder that the agent reads. Those that are to be sent lie in the agent's folder until their
@@ -55,7 +55,7 @@ BESIDE = 200
 MOST_GONE = 64
 """Runs of records that went; beyond them the oldest two become one of an unknown number."""
 PAGE_BYTES = 900 * 1024
-"""Of one page on the link."""
+"""Bytes of one page on the link."""
 MOST_FOUND = 200
 MOST_UNREAD = 1000
 FORGOTTEN = 7 * 86_400.0
@@ -230,7 +230,7 @@ def nothing(do: str, args: Answer) -> Answer:
 
 
 def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
-    """Newest cursor, number, bytes, lost, settled cursor, and when that was told."""
+    """Newest cursor, number, bytes, lost, settled cursor, and the time of the last settling."""
     row = "select newest, count, bytes, lost, settled, settled_wall from state"
     found: tuple[int, int, int, int, int, float] = db.execute(row).fetchone()
     return found
@@ -245,7 +245,7 @@ def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | No
 
 
 def _page(db: sqlite3.Connection, args: Answer) -> Answer:
-    """What follows the cursor `after`: 0 = from the oldest."""
+    """Return the records behind the cursor `after`; 0 = from the oldest."""
     after, newest = args["after"], state_of(db)[0]
     records: list[dict[str, Any]] = []
     size = last = 0
@@ -409,7 +409,7 @@ _PART_ENDS = ".part"
 
 
 class MediaLoader:
-    """Of one session, in its worker. A load goes on when its caller goes away."""
+    """Loads the files of one session, in its worker. A load goes on when its caller goes away."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.engine: Engine | LoadsMedia | None = None
@@ -420,7 +420,7 @@ class MediaLoader:
         self._turns = asyncio.Semaphore(2)
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
-        """`ready` with the name of a whole file, or `loading` after so many seconds."""
+        """`ready` with the name of a whole file, or `loading` after `wait` seconds."""
         media = _check(record)
         assert record is not None
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
@@ -511,7 +511,8 @@ class MediaLoader:
 
 
 class OutFiles:
-    """Of messages that are to be sent, in the agent's own folder. Call its methods in a thread."""
+    """The files of messages that are to be sent, in the agent's own folder. Call its methods in a
+    thread."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

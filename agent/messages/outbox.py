@@ -60,7 +60,7 @@ class OutMessage:
     repeats: str = field(default="", repr=False)
     """The hash of its Idempotency-Key; "" = it has none, or one that may be used again."""
     digest: str = field(default="", repr=False)
-    """Of the request with that key."""
+    """Hash of the request with that key."""
     message_id: str = ""
     """WhatsApp's."""
     tries: int = 0
@@ -142,7 +142,8 @@ def chat_of(to: str) -> str:
 
 
 def hash_of(whose: Sequence[str], born: float) -> str:
-    """Of an Idempotency-Key, which the file does not reveal; other for another instance."""
+    """Return the hash of an Idempotency-Key, which the file does not reveal; another one for
+    another instance."""
     return hashlib.sha256("\0".join((*whose, str(born))).encode()).hexdigest()
 
 
@@ -288,7 +289,7 @@ class Outbox:
         return float(found[0] or 0.0)
 
     async def change(self, number: int, state: State, **columns: Any) -> None:
-        """Of one that waits. What it said is wiped when it ends."""
+        """Change a message that waits. Its content is wiped when it ends."""
         columns |= {"state": state, "changed_wall": self.now()}
         columns |= {} if state in WAITING else _WIPED
         names = ", ".join(f"{name} = ?" for name in columns)
@@ -327,8 +328,8 @@ class Outbox:
     async def forget_instance(
         self, instance: model.InstanceId, born: float = 0.0
     ) -> list[OutMessage]:
-        """Its rows go, but for those of the instance of that name that was made at `born`; those
-        that waited."""
+        """Delete the rows of an instance, but for those of the instance of that name that was made
+        at `born`. Return those that waited."""
         mine = "where instance = ? and born <> ?"
 
         def write(db: Database) -> list[OutMessage]:

@@ -86,7 +86,8 @@ def after_ack(state: State, ack: str) -> State:
 
 
 def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:
-    """Seconds to wait after so many tries: doubled each time, the second half of it by chance."""
+    """Seconds to wait after this number of tries: doubled each time, the second half of it by
+    chance."""
     return min(FIRST * 2.0 ** min(tries - 1, 20), longest) * (0.5 + 0.5 * jitter01)
 
 

@@ -1,5 +1,5 @@
-"""What arrived in sessions, read by cursor, at once or waited for: polls, WebSockets, webhooks and
-acknowledgements use this one. From the session's worker while one runs, else from its file."""
+"""Reads by cursor what arrived in sessions, at once or after a wait: for polls, WebSockets,
+webhooks and acknowledgements. It asks the session's worker while one runs, else the file."""
 
 import asyncio
 import sqlite3
@@ -25,14 +25,14 @@ READER = "/"
 LONGEST_PAGE = 500
 CALL_SECONDS = 5.0
 MEDIA_SECONDS = 15.0
-"""Of an answer beside the seconds that were asked for."""
+"""Seconds of an answer, beside those that were asked for."""
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
 FILES = 16
 """Files of messages that are read at once, of all sessions."""
 READS_AT_ONCE = 4
-"""Of one session: its worker answers probes and sends meanwhile."""
+"""Reads of one session: its worker answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -51,7 +51,7 @@ class Page(msgspec.Struct, frozen=True):
 @dataclass(slots=True)
 class _Session:
     news: asyncio.Event | None = None
-    """Of those who wait; set when there may be more."""
+    """Set when there may be more for those who wait."""
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
@@ -102,9 +102,9 @@ class Reader:
     async def page(
         self, id: InstanceId, after: int | None, limit: int = 100, wait: float = 0.0, by: str = ""
     ) -> Page:
-        """The records behind the cursor; None = behind the newest. With `wait` it waits so many
-        seconds for the first one, also while the session's worker is restarted. `by`: the consumer
-        that takes them."""
+        """The records behind the cursor; None = behind the newest. It waits up to `wait` seconds
+        for the first one, also while the session's worker is restarted. `by`: the consumer that
+        takes them."""
         ends_at, looked = clock.boot_now() + wait, False
         while True:
             # Before the look: what comes meanwhile is not missed.
@@ -135,8 +135,8 @@ class Reader:
     async def media(
         self, id: InstanceId, message: str, chat: str, wait: float
     ) -> AsyncIterator[tuple[Mapping[str, Any], IO[bytes]]]:
-        """The `size`, `sha256`, `mimetype` and `filename` of what a message brought, and the file.
-        NotYet `media_loading` after so many seconds."""
+        """The `size`, `sha256`, `mimetype` and `filename` of a message's file, and the file. NotYet
+        `media_loading` after `wait` seconds."""
         if self._files.locked():
             why = f"cannot read a file of {id}: too many are read already; try again"
             raise errors.TryLater(why, code="busy")
@@ -159,7 +159,7 @@ class Reader:
                 yield said, file
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
-        """Of the worker, or of its file where none runs: a question of `reading.READS`."""
+        """Ask the worker, or its file where none runs, a question of `reading.READS`."""
         facts = self._registry.get(id)
         if facts.instance.backend:
             raise errors.Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")

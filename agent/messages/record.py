@@ -156,7 +156,7 @@ def _take(value: Any, wanted: Mapping[str, Any]) -> Any:
 
 
 def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Its texts, numbers, truths and lists of texts."""
+    """Return the texts, numbers, truths and lists of texts in `value`."""
     found: dict[str, Any] = {}
     for name, each in list(value.items())[:MOST_PARTS]:
         if isinstance(each, list):

@@ -1,4 +1,5 @@
-"""What arrived in a session, in pages or live, with its files; and what waits to be sent of it.
+"""Routes of messages: those that arrived in a session, in pages or live, with their files; and
+those that wait to be sent.
 
 A file goes out in pieces of which one is in memory. Its name and its type are words of the contact:
 neither may choose a path, draw on a terminal or run as a page.
@@ -53,7 +54,8 @@ _NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 
 
 async def read(call: Call) -> Json:
-    """What arrived in a session, oldest first: messages, reactions, states of sent ones, calls."""
+    """Read the messages of a session, oldest first, with reactions, states of sent ones, and
+    calls."""
     after, reader = cursor_of(call), call.parts.reader
     wait = float(call.query.get("wait", 0))
     limit, by = call.query.get("limit", 100), READER if wait else ""

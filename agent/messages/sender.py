@@ -182,7 +182,7 @@ class SessionSender:
         return first
 
     def _put_back(self, waiting: Waiting) -> None:
-        """Its try is over, and another one comes: its chat is the last now."""
+        """End a try that another one follows: the chat goes behind the others."""
         waiting.under_way = False
         self._chats[waiting.row.lane] = self._chats.pop(waiting.row.lane)
 

@@ -56,7 +56,7 @@ class Taken:
 
 @dataclass(slots=True)
 class Counts:
-    """Of a session, since the agent's start."""
+    """Counts of a session since the agent's start."""
 
     ended: Counter[State] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -69,7 +69,7 @@ class Sending:
     ) -> None:
         self.limits = Limits()
         self.senders: dict[InstanceId, SessionSender] = {}
-        """Of each session that has something to send."""
+        """The sender of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
         self._path, self.files = folder / NAME, incoming.OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
@@ -80,7 +80,7 @@ class Sending:
         self.dropped: dict[InstanceId, int] = {}
         """Messages that a deletion ended, until it was answered."""
         self.lost = ""
-        """What of the outbox was lost before this agent opened it."""
+        """The part of the outbox that was lost before this agent opened it, for people."""
         self._untidy = True
         """True if a message ended since the journal was emptied of what it said."""
 
@@ -140,7 +140,7 @@ class Sending:
         return taken
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
-        """Status and body for the client, after so many seconds at most; its error is raised."""
+        """Status and body for the client, after `seconds` at most; raises the message's error."""
         row, waiting, end = taken.row, taken.waiting, None
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
@@ -315,7 +315,7 @@ class Sending:
             return outbox
 
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
-        """What the agent before this one left, and is to be sent."""
+        """Take over the messages that the agent before this one left to be sent."""
         if said := outbox.opened_so:
             self.lost = said
             log.error("%s", said)
@@ -440,7 +440,7 @@ class Sending:
         await self._store.note(replace(said, detail={"count": count}))
 
     async def let_go(self, outbox: Outbox, id: InstanceId, why: str, born: float = 0.0) -> int:
-        """Its rows go: the number of those that waited."""
+        """Delete the rows of an instance; return the number of those that waited."""
         gone, sender = await outbox.forget_instance(id, born), self.senders.get(id)
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:

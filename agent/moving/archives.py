@@ -23,7 +23,7 @@ from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
 
 
 class Wanted(NamedTuple):
-    """What the caller wants an import to do."""
+    """An import as its caller wants it."""
 
     id: InstanceId
     replace: bool
@@ -64,8 +64,8 @@ class Archives:
         replace: bool = False,
         enable: bool = False,
     ) -> tuple[Session, str, str]:
-        """What came in, the archive's SHA-256, and the name in the trash of what it replaced.
-        Refused where the id exists, unless `replace` retires the old session."""
+        """Return the session, the archive's SHA-256, and the name in the trash of the session that
+        it replaced. Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):
             manifest = await asyncio.to_thread(
                 archives.read_archive_manifest, file, archives.Limits()

@@ -109,14 +109,14 @@ _NOT_HERE = {
 
 @dataclass(slots=True)
 class Bot:
-    """What one name of pm2 runs."""
+    """The processes of one name of pm2."""
 
     name: str
     programs: list[declaration.ProgramDeclaration] = field(default_factory=list)
-    """Of each of its processes."""
+    """One for each process."""
     memory_limit: int = 0
     notes: list[str] = field(default_factory=list)
-    """What has no counterpart here."""
+    """Settings that have no counterpart here."""
     refused: str = ""
     """Why it does not move, all of it or from some process on."""
 
@@ -312,7 +312,7 @@ def _new_programs(
 
 
 def as_row(program: declaration.ProgramDeclaration) -> dict[str, Any]:
-    """What differs from the defaults, in the words of TOML."""
+    """Return the values that differ from the defaults, in the words of TOML."""
     plain, row = declaration.ProgramDeclaration(), {}
     for key in ("name", "command", "folder", "environment", "pm2", "stop"):
         if (value := getattr(program, key)) != getattr(plain, key):

@@ -15,7 +15,7 @@ from agent.errors import InvalidRequest
 
 _HOMES = ("/home", "/root", "/run/user")
 _HIDDEN = (*_HOMES, "/var", "/tmp", "/etc/wa-agent")
-"""What wa-instance@.service hides; all else it shows, read-only."""
+"""wa-instance@.service hides these; all else it shows, read-only."""
 _AGENTS = ("/etc/wa-agent", "/var/lib/wa-agent", "/run/wa-agent")
 
 
@@ -50,8 +50,8 @@ def _folder_itself(path: str) -> str:
 
 
 def render_drop_in(program: ProgramDeclaration) -> str:
-    """What shows it the files that a session's unit hides; "" = it hides none of them.
-    InvalidRequest: no unit may have them."""
+    """Return the drop-in that shows a program the files which a session's unit hides; "" = it hides
+    none of them. InvalidRequest: no unit may have them."""
     first = shutil.which(program.command[0])
     # What a program loads lies beside the files that its command names.
     files = (word for word in (first or "", *program.command) if word.startswith("/"))

@@ -101,7 +101,7 @@ def file_name(key: str) -> str:
 
 
 def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
-    """Of copies of one device none is chosen: a person knows which one is the newest."""
+    """Refuse all copies of one device: a person knows which one is the newest."""
 
     def judged(session: FoundSession) -> FoundSession:
         for other in sessions:
@@ -252,7 +252,7 @@ def read_folder(folder: Path) -> Keys:
 
 
 def _key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """What a bot keeps beside its keys is no part of a session."""
+    """Yield the key files of a bot's folder: its other files are no part of a session."""
     with os.scandir(folder) as entries:
         for entry in entries:
             key, _, kind = entry.name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What the agent remembers: one SQLite database, one writer thread."""
+"""The agent's memory: one SQLite database, one writer thread."""
 
 import sys
 from types import ModuleType

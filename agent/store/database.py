@@ -27,7 +27,7 @@ MIGRATION = "migration"
 UNUSABLE = ("disk_full", "busy", MIGRATION)
 """Codes of failures that another database in its place would not cure."""
 Migration = tuple[str, ...]
-"""Its name, and its statements."""
+"""Name of a migration, and its statements."""
 
 MIGRATIONS: Sequence[Migration] = (
     (
@@ -80,7 +80,7 @@ def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
 
 
 _NO_VALUES = (ValueError, TypeError, OverflowError, RecursionError)
-"""What the sqlite3 and json modules raise for bytes of which they cannot make a value."""
+"""Errors of the sqlite3 and json modules for bytes of which they cannot make a value."""
 _FAULTS = (sqlite3.Error, errors.StoreError, *_NO_VALUES)
 """Damage where they show twice: SQLite calls a file malformed also where one read of it failed."""
 COMPANIONS = ("-wal", "-shm", "-journal")

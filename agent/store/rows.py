@@ -71,7 +71,8 @@ def decode_record(text: str | None) -> SessionRecord:
 
 
 def decode_instance(row: Sequence[Any]) -> Instance | None:
-    """Of id, engine, enabled, settings, created_wall; None where they make no sense."""
+    """Return the instance of id, engine, enabled, settings, created_wall; None where they make no
+    sense."""
     try:
         settings = json.loads(row[3])
         id = parse_instance_id(row[0])

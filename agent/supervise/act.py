@@ -231,7 +231,7 @@ def plan_step(decision: ladder.Decision, repair: Repair, *, remote: bool) -> Pla
 
 
 Next = tuple[Plan | None, float | None]
-"""What to do now, and when to look again."""
+"""The plan to carry out now, and when to look again."""
 
 
 async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Next:

@@ -208,7 +208,8 @@ class Calls:
         await self.ask(id, "presence", {"asked": asked}, "show a presence")
 
     async def _mark(self, id: InstanceId, named: Sequence[tuple[str, str, str]]) -> None:
-        """Of each message its id, chat and writer, as WhatsApp named them."""
+        """Mark messages as read. `named`: each message's id, chat and writer, as WhatsApp named
+        them."""
         whose: dict[tuple[str, str], list[str]] = {}
         for message_id, its_chat, its_sender in named:
             whose.setdefault((str(its_chat), str(its_sender)), []).append(str(message_id))

@@ -1,4 +1,4 @@
-"""What only the running agent has: of a session, of its settings, and what it writes into the
+"""State that only the running agent has: of a session, of its settings, and the lines for the
 journal."""
 
 import asyncio
@@ -33,7 +33,8 @@ WorkerLink = Link | Seat
 
 @dataclass(slots=True)
 class Asked:
-    """What parts of the agent ask for until a pass does it; operators' orders are in the record."""
+    """Requests of other parts of the agent, until a pass does them; operators' orders are in the
+    record."""
 
     try_at_once: bool = False
     """The session's own delay is waived once."""
@@ -64,7 +65,7 @@ class ActionFacts:
 
 @dataclass(slots=True)
 class SavedFacts:
-    """What is on the disk."""
+    """The state of a session as it is on the disk."""
 
     identity: Identity | None = None
     """Content of the identity file; None = not read or written yet."""
@@ -100,7 +101,7 @@ class Facts(session.Session):
     observed: bool = False
     """False until the first pass since the agent's start."""
     rested: tuple[object, ...] = ()
-    """What its last whole pass went by, where that found it at rest and recorded."""
+    """Inputs of the last whole pass, if that found the session at rest and recorded."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
     leased: bool = False
@@ -169,7 +170,7 @@ class Facts(session.Session):
         return before is None or before.claim != claim or proved is (claim.proof_age is None)
 
     def begin_again(self, now: float) -> None:
-        """A server was told to begin this session again: earlier claims prove nothing, and its time
+        """Note that a server begins this session again: earlier claims prove nothing, and its time
         starts here. Failed pings stay until a probe says otherwise."""
         self.begun_at = self.run.linked_since = now
         self.run.claim = None

@@ -400,7 +400,8 @@ class Gate:
         return Wait(reason, lack, again) if lack else None
 
     def _turn(self, facts: Facts, plan: reconcile.Plan) -> Wait | None:
-        """Its turn in the queue; then a good look at its address, an answer of its server."""
+        """Wait for a turn in the queue; then for a good look at the address, or an answer of the
+        server."""
         id, now, lane = facts.id, boot_now(), facts.instance.backend
         policy = self.settings.start_policy(remote=bool(lane))
 

@@ -37,7 +37,7 @@ def ask_server_soon(facts: Facts) -> None:
 ATTACH_DELAY = 0.5
 NOT_ITS_OWN = ("session_foreign", "session_unreadable")
 FIRST_LOOKS, FIRST_LOOK = 20, 0.05
-"""So often, and after so many seconds each, a new link is asked for its first claim."""
+"""Tries to get a new link's first claim, and the seconds before each."""
 
 
 async def observe(means: Means, facts: Facts) -> None:

@@ -243,7 +243,7 @@ POLL = 0.1
 _NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
 _COMING_UP = ("starting", "stopping", "not_running", WAITS_TURN)
 REFUSALS = 4
-"""After so many failed plans in a row a start is not on its way."""
+"""Failed plans in a row after which a start is not on its way."""
 _HOLDS = AWAY | {MEMORY_FULL, SAME_DEVICE}
 """Wait reasons for which no repair is begun."""
 

@@ -141,7 +141,7 @@ class Resolver(AbstractResolver):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Its addresses, at least one; OSError when it has none."""
+    """Return the addresses of a host, at least one; OSError when it has none."""
     with suppress(ValueError):
         return [str(ip_address(host))]
     if not _asked.acquire(blocking=False):
@@ -177,7 +177,7 @@ waits asks by itself, if it is not woken."""
 
 
 NOWHERE = Address("")
-"""Of sessions that need no address: it is never looked at, and never away."""
+"""Address of sessions that need none: it is never looked at, and never away."""
 
 
 @dataclass(slots=True, eq=False)

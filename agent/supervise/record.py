@@ -115,7 +115,7 @@ def take_in(means: Means, facts: Facts, happening: Happening) -> None:
 
 
 def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
-    """What judging reads beside the session's own state."""
+    """Return the signals that judging reads beside the session's own state."""
     config, run, now = settings.config, facts.run, boot_now()
     signals = [judge_keys(facts, config.crypto, now).signal]
     if run.memory_bytes is not None:

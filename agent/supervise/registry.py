@@ -60,9 +60,10 @@ def _same_device(doing: str, twin: InstanceId, how: str) -> Refused:
 
 
 _ORDERED = ("override", "override_boot", "restart_of", "start_asked", "past_looks")
-"""What an order writes into the record."""
+"""Fields of the record that hold an order."""
 PROGRAM_FAILS = ("program_missing", "program_ended", "program_failing")
-"""Its worker tries with what it was told at its start: a correction needs another worker."""
+"""With these reasons the worker tries with the settings of its start: a correction needs another
+worker."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -213,8 +214,8 @@ class Registry:
         return facts
 
     async def inodes(self, id: InstanceId) -> Mapping[str, int]:
-        """Of what lies at the paths of its folders. Passes that ask in one turn of the loop share
-        a look, in a thread, as the disk may hang."""
+        """Return the inodes at the paths of the session's folders. Passes that ask in one turn of
+        the loop share a look, in a thread, as the disk may hang."""
         self._looked_at.append(id)
         look = self._look = self._look or asyncio.create_task(self._look_at_folders())
         await asyncio.wait({look})  # one that is cancelled takes the look from no other

@@ -54,7 +54,7 @@ class Pack:
     members: Statuses = field(default_factory=dict)
     """As its worker told last."""
     stale: bool = True
-    """Its worker told that one of them is another."""
+    """True if a member may have changed: the worker is asked for its members."""
     acting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def look(self) -> None:
@@ -290,7 +290,7 @@ class Seats:
             log.info("pack %s is stopped: %s", pack.name, why)
 
     async def _running(self, name: InstanceId) -> Pack:
-        """Its worker runs and is attached."""
+        """Return the pack once its worker runs and is attached."""
         pack = self._pack(name)
         async with pack.acting:
             self.packs[name] = pack  # it may have ended while this waited

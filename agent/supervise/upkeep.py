@@ -78,7 +78,8 @@ class Upkeep:
     registry: Registry
 
     async def take_over(self) -> None:
-        """What cannot be read is dropped: only statistics and usual rates depend on it."""
+        """Read the kept statistics. Unreadable ones are dropped: only statistics and usual rates
+        depend on them."""
         self.registry.statistics = RepairStatistics(since_wall=time.time())
         if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
@@ -269,7 +270,7 @@ class UsageSampler:
         self._watched_until = boot_now() + 2 * WATCHED
 
     async def measure_now(self, id: InstanceId) -> None:
-        """What one instance uses, unless that was measured a moment ago."""
+        """Measure one instance, unless that was done a moment ago."""
         facts = self.registry.facts.get(id)
         if facts is not None and boot_now() - facts.run.measured_at > FRESH:
             await self._measure([facts])

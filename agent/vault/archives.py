@@ -48,7 +48,7 @@ class FoundSession:
     in_use: str = ""
     """Why it counts as in use; "" = it does not."""
     keys: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    """Of another program's session: its keys by Baileys' own names, as JSON text."""
+    """Keys of another program's session, by Baileys' own names, as JSON text."""
 
     @property
     def left_out_sentence(self) -> str:
@@ -59,7 +59,8 @@ class FoundSession:
 
     @property
     def refused_while_used(self) -> "FoundSession":
-        """What its program is just writing looks damaged: that it runs says more."""
+        """Return the refusal of a session that its program uses. Files look damaged while they are
+        written: that it is in use says more."""
         if not self.in_use or self.code not in ("", "damaged"):
             return self
         return replace(self, problem=self.in_use, code="in_use")
@@ -74,7 +75,7 @@ BLOCK = 512
 class Packed:
     size: int
     sha256: str
-    """Of the whole archive."""
+    """SHA-256 of the whole archive."""
 
 
 def export_snapshot(
@@ -342,7 +343,7 @@ class Arrived:
     manifest: snapshots.Manifest
     state: SessionFiles
     problem: str
-    """What is wrong with the session itself, though the archive is whole."""
+    """The session's own fault, for people, though the archive is whole."""
     linked: base.Linked
 
 

@@ -250,7 +250,7 @@ class Folder:
 
 @contextmanager
 def unless_absent() -> Iterator[None]:
-    """What is missing ends the block and is no error."""
+    """Run the block; a missing file ends it and is no error."""
     try:
         yield
     except errors.VaultError as error:

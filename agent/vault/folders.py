@@ -165,7 +165,8 @@ def look_for_room(path: Path) -> Room:
 
 
 def leave_room(root: Path, what: str, need: int, files: int, *, least: int | None = None) -> None:
-    """VaultError where so many bytes and files must not be written beside the sessions."""
+    """VaultError where `need` bytes and this number of files must not be written beside the
+    sessions."""
     room = look_for_room(root)
     if problem := room.problem(need, files, least=least):
         code = "read_only" if room.read_only else "disk_full"
@@ -242,7 +243,7 @@ def retire(
 
 
 def list_trash(root: Path) -> list[Retired]:
-    """What can be restored, newest first."""
+    """Return the entries that can be restored, newest first."""
     with open_own(root, TRASH, shared=True) as (_, trash):
         matches = filter(None, map(_RETIRED.fullmatch, trash.names()))
         newest_first = sorted(matches, key=lambda match: age_order(match["copy"]), reverse=True)

@@ -35,7 +35,7 @@ class Identity:
     generation: int = 0
     """How often it was written; the database's record counts along."""
     needs_passkey: bool = False
-    """Its account needs a passkey to link a device."""
+    """True if the account needs a passkey to link a device."""
     leased: bool = False
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
@@ -148,7 +148,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
 
 
 def by_name(row: Any) -> dict[str, Any]:
-    """Its fields, as they are."""
+    """Return the fields of a row by name, as they are."""
     return {own.name: getattr(row, own.name) for own in fields(row)}
 
 

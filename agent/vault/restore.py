@@ -125,7 +125,7 @@ def _from(root: Path, retired: str, id: InstanceId, names: set[str]) -> Iterator
 _READY = ".ready"
 
 Kind = Literal["restore", "import"]
-"""What it is made for; one of each kind may be made for an id at a time."""
+"""Purpose of a staged folder; an id may have one of each at a time."""
 
 
 @contextmanager
@@ -340,7 +340,8 @@ def restore_snapshot(
 
 
 def _stage(root: Path, snapshot: snapshots.Snapshot, tick: tree.Tick) -> snapshots.Manifest:
-    """Its session's files apart, each with the checksum of the manifest, and on the disk."""
+    """Copy the snapshot's session files apart, each with the checksum of the manifest, and on the
+    disk."""
     with (
         open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,

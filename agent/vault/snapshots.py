@@ -44,7 +44,7 @@ class Manifest:
     taken_wall: float
     why: str
     state: SessionFiles
-    """What the check of the copied files found."""
+    """State of the copied files, as their check found it."""
     listing: tree.Listing
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
@@ -53,7 +53,7 @@ class Manifest:
     backup: bool = False
     """Made because of a fault: evidence, to which no repair goes back."""
     needs_passkey: bool = False
-    """Its account needs a passkey to link a device."""
+    """True if the account needs a passkey to link a device."""
     ended: str = ""
     """The reason code with which its pairing ended since; "" = none. Then a person alone may put
     the copy back."""

@@ -164,7 +164,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a copy has in it."""
+    """The content of a copy."""
 
     files: tuple[FileEntry, ...]
     folders: tuple[str, ...]
@@ -294,7 +294,7 @@ def _sync(top: Folder, relative: str) -> None:
 
 
 LOCK = "lock"
-"""Its worker holds it while it runs."""
+"""A worker holds this lock while it runs."""
 _AWAY = ("permissions", "read_only", "disk_full", "symlink", OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""

@@ -36,7 +36,7 @@ from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
 
 LONGEST_RETRY_AFTER = 3600.0
-"""A target may ask for a wait of so many seconds at most."""
+"""Seconds of wait that a target may ask for."""
 POSTS = 8
 """Under way at once, to one target."""
 _KEPT_OPEN = 3.0
@@ -72,7 +72,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is posted once."""
+    """One POST."""
 
     kind: str
     delivery: str
@@ -93,7 +93,7 @@ def pack_event(entry: model.JournalEntry) -> Parcel:
 
 
 def pack_record(id: model.InstanceId, record: Mapping[str, Any]) -> Parcel:
-    """What arrived in a session, as the API shows it, with its session."""
+    """Pack a record that arrived in a session, as the API shows it, with its session."""
     cursor, kept = record["cursor"], record.get("kept")
     name = f"{id}-{cursor}-{round((kept or record.get('since') or 0.0) * 1000)}"
     body, what = _body({**record, "instance": id}), f"record {cursor} of {id}"

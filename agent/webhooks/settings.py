@@ -14,7 +14,7 @@ _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
 MESSAGE_KINDS = ("message", "call")
 """A kind of record begins with one of these words, and no event of the journal does."""
 BASE64 = "whsec_"
-"""What stands before a key in base64, in Standard Webhooks."""
+"""Stands before a key in base64, in Standard Webhooks."""
 LEAST_KEY = 16
 """Bytes; a shorter key can be guessed from one signature."""
 

@@ -43,7 +43,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Fence:
-    """Of one session. The sessions of a pack have one machine, so the first that ends ends all."""
+    """Fence of one session. The sessions of a pack have one machine, so the first that ends ends
+    all."""
 
     def __init__(self, engine: Engine, reports: Reports, notifier: Notifier) -> None:
         self._engine, self._reports, self._notifier = engine, reports, notifier

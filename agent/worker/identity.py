@@ -16,7 +16,7 @@ _SIZE_LIMIT = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the agent wrote down of this instance."""
+    """The agent's record of this instance, as the worker reads it."""
 
     id: InstanceId
     folder: Path
@@ -25,7 +25,7 @@ class Identity:
     ended: str = ""
     """Why WhatsApp ended the session for good: it is not logged in again; "" = it did not."""
     paired: bool = False
-    """Whether a phone was linked, as far as the agent heard."""
+    """True if a phone was linked, as far as the agent heard."""
     account: str = ""
     """Whose phone; "" = not known."""
     leased: bool = False
@@ -34,7 +34,8 @@ class Identity:
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:
-    """Of an instance. ConfigError or FolderUnusable: a restart alone would not cure it."""
+    """Read the identity of an instance. ConfigError or FolderUnusable: a restart alone would not
+    cure it."""
     try:
         id = parse_instance_id(id_text)
     except errors.InvalidRequest as error:

@@ -77,7 +77,7 @@ def follow_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def context_of(run: Run) -> Context:
-    """What is begun in it is a part of this run."""
+    """Return a context for the run: a task begun in it is a part of this run."""
     context = copy_context()
     context.run(_RUN.set, run)
     context.run(MEMBER.set, run.member)
@@ -166,7 +166,7 @@ class Members:
     """Follows the agent's `hold` and `release`."""
 
     root: Path
-    """Of the sessions."""
+    """Folder of the sessions."""
     links: Path
     """A folder for each member's socket lies here."""
     open_engine: OpenEngine

@@ -23,7 +23,7 @@ Status = ConnectionStatus
 
 
 class Pairing:
-    """Whether one session is paired, by its record and its engine's claims."""
+    """Tracks if one session is paired, by its record and its engine's claims."""
 
     __slots__ = ("_paired", "suspect")
 
@@ -110,7 +110,7 @@ class Reports:
 
     @property
     def suspect(self) -> bool:
-        """Whether it asks for a scan that would replace a pairing without a logout."""
+        """True if it asks for a scan that would replace a pairing without a logout."""
         return self._pairing.suspect
 
     def current(self) -> Claim:

@@ -185,7 +185,7 @@ async def run_session(
 
 
 def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
-    """What keeps messages; None where they are not kept."""
+    """Return the intake that keeps messages; None where they are not kept."""
     settings = identity.of_wings.get("messages", {})
     if settings.get("keep") is False:
         return None

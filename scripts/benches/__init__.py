@@ -1,1 +1,1 @@
-"""What the agent costs beside others that do the same, measured side by side."""
+"""Costs of the agent beside other programs that do the same, measured side by side."""

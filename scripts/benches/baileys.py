@@ -37,13 +37,13 @@ from tests.standin.web.stand_in import StandIn
 
 BOT, WEB = "plain bot", "wa-agent, web engine"
 MEMORY, START, KILLED = 55.0, 1.5, 5.0
-"""What a session may use together with its worker (MiB), how long a paired one may start, and how
-long until all are connected whose Nodes were killed at once."""
+"""Goals: MiB that a session may use together with its worker, seconds that a paired one may start,
+and seconds until all are connected whose Nodes were killed at once."""
 KINDS = (OURS, BOT, WEB)
 PACKS = (20, 50)
 PACKED, SENT = 5.0, 200.0
-"""What a session may use in the largest of these packs, with its worker (MiB), and the median of
-its sends (ms), while each sends one a second."""
+"""Goals: MiB that a session may use in the largest of these packs, with its worker, and the median
+of its sends (ms), while each sends one a second."""
 SENDS = 20
 DISK = "/var/tmp"
 """Not in memory: what is written and synced costs what it really costs."""
@@ -241,7 +241,8 @@ def measure(instances: int, *, quick: bool) -> Report:
 def attempt(
     what: str, work: Coroutine[Any, Any, dict[str, list[float]]], failed: list[str]
 ) -> dict[str, list[float]]:
-    """Its figures; none where a session did not start in time, which `failed` then says."""
+    """Return the figures; none where a session did not start in time, which is added to
+    `failed`."""
     print(f"measuring {what} ...", file=sys.stderr)
     try:
         return asyncio.run(work)
@@ -330,8 +331,8 @@ async def _median_of_sends(workers: Sequence[LoneWorker]) -> float:
 
 
 async def _pair_and_restart(fleet: Fleet, count: int) -> tuple[list[float], list[float]]:
-    """Of each start, seconds and processor time of what it began. The first login of a session
-    costs more than each later one; a fleet runs on later ones."""
+    """Return seconds and processor time of each start. The first login of a session costs more than
+    each later one; a fleet runs on later ones."""
     for number in range(count):
         await fleet.pair(number)
     starts: list[float] = []

@@ -21,7 +21,7 @@ from scripts.benches.site import open_site
 
 TIMES = Times(starts=1, kills=3, adoptions=1, scrapes=5, idle=30.0, settle=10.0)
 MEMORY, PROCESSOR, SECONDS = 1.05, 1.25, 1.25
-"""What ours may be of the other's before a row is a step back: memory varies by a few hundredths
+"""Ratio of ours to the other's above which a row is a step back: memory varies by a few hundredths
 from run to run, times by more."""
 
 MEASURES: Mapping[str, tuple[str, str, float]] = {

@@ -47,7 +47,7 @@ async def measure_many(site: Site, times: Times) -> Figures:
 
 
 async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Path) -> Figures:
-    """What is compared between two commits: `tree` and `python` are those of one of them."""
+    """Measure what two commits are compared by: `tree` and `python` are those of one of them."""
     # Spawned as on systemd: an older commit has a setting by which it forks them.
     worker = {"warm": False} if (tree / "agent/wings/warm").is_dir() else {}
     figures, agent = Figures(list), Agent(site, worker, tree=tree, python=python)

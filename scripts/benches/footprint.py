@@ -1,4 +1,4 @@
-"""What supervising N workers costs: the agent, supervisord, pm2 and plain systemd in turn.
+"""Costs of supervising N workers: the agent, supervisord, pm2 and plain systemd in turn.
 
 All supervise the same worker program on the same sessions, one after the other in one run.
 """
@@ -27,7 +27,7 @@ MANY = "many "
 
 
 def measure(instances: int, only: Sequence[str] | None, *, many: int, quick: bool) -> Report:
-    """`many`: so many sessions the agent keeps in a second turn; 0 = there is none."""
+    """`many`: number of sessions that the agent keeps in a second turn; 0 = there is none."""
     times, wanted = (QUICK if quick else Times()), only or SYSTEMS
     if instances < 2 * times.kills + 1:
         raise SystemExit(f"scripts/bench: needs at least {2 * times.kills + 1} instances")
@@ -151,7 +151,7 @@ def shapes(instances: int, many: int = 0) -> list[Shape]:
 
 
 def _of_many(many: int) -> dict[str, Callable[[Found], Goal]]:
-    """What 1,000 sessions cost once is what they may cost; more of them in proportion."""
+    """Return the goals of 1,000 sessions, as they cost once; of more of them in proportion."""
     share = many / 1000
     return {
         "agent uss": fixed(76.5 * share),

@@ -37,7 +37,7 @@ class LoneWorker:
         self._link: Link | None = None
         self._claim = asyncio.Event()
         self.said: Claim | None = None
-        """What it claimed last, in this run."""
+        """Last claim of this run."""
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,4 @@
-"""What was measured on: a number without its machine means nothing."""
+"""The machine on which a bench runs: a number without its machine means nothing."""
 
 import os
 import platform

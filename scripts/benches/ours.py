@@ -37,11 +37,11 @@ class Agent:
     more: str = ""
     tuned: bool = True
     settings: Mapping[str, object] = field(default_factory=lambda: SETTINGS)
-    """Of each session that a client creates."""
+    """Settings of each session that a client creates."""
     tree: Path = TOP
     """The checkout whose program it is."""
     python: Path = Path(sys.executable)
-    """Of that checkout's environment."""
+    """Python of that checkout's environment."""
     name: str = OURS
     version: str = version("wa-agent")
     port: int = field(default_factory=free_port)
@@ -124,11 +124,11 @@ class Reachable(Protocol):
 
     @property
     def ids(self) -> Sequence[InstanceId]:
-        """What it is to run."""
+        """Ids of the sessions that the agent is to run."""
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """What each of them is created with."""
+        """Settings with which each of them is created."""
 
     def check_alive(self) -> None: ...
 

@@ -26,7 +26,7 @@ class NotHere(Exception):
 
 
 class Supervisord:
-    """Its workers are the very program that ours are; nothing but a process's end is watched."""
+    """Supervisord, with the very workers of the agent; it watches nothing but a process's end."""
 
     name = "supervisord"
     version = SUPERVISORD
@@ -61,7 +61,7 @@ class Supervisord:
 
 
 class Pm2:
-    """Its daemon in fork mode, asked through its own program as its users do."""
+    """The pm2 daemon in fork mode, asked through its own program as its users do."""
 
     name = "pm2"
     version = PM2

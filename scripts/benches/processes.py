@@ -1,4 +1,4 @@
-"""What a process uses, and ending the ones that we began: by pid, told by our own folder."""
+"""Measures processes, and ends those that a bench began: by pid, told by the bench's own folder."""
 
 import asyncio
 import contextlib

@@ -16,7 +16,7 @@ OURS = "wa-agent"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What ours must reach. `limit` None: what it is compared with was not measured."""
+    """A figure that ours must reach. `limit` None: the program to compare with was not measured."""
 
     text: str
     limit: float | None

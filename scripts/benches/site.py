@@ -87,7 +87,7 @@ class Supervisor(Protocol):
         """Stop all in order; return when nothing is left."""
 
     def own_pids(self) -> Sequence[int]:
-        """Its own processes, workers left out."""
+        """Processes of the supervisor, workers left out."""
 
     def parents(self) -> Sequence[int]:
         """Whose children the workers are."""

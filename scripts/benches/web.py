@@ -30,7 +30,7 @@ from tests.standin.web.stand_in import StandIn
 
 THEIRS, FULL = "whatsapp-web.js", "wa-agent, full chromium"
 SHARE = 0.4
-"""Of their memory: what ours may use at most, the worker included; their Node.js is left out."""
+"""Share of the others' memory that ours may use, the worker included; their Node.js is left out."""
 SPARE = 65534
 """The user that measures in root's place: a browser of root has no sandbox."""
 _AS_SPARE = (f"--reuid={SPARE}", f"--regid={SPARE}", "--clear-groups", "--no-new-privs", "--")
@@ -193,7 +193,7 @@ def _session(name: str, folder: Path, url: str, cache: Path) -> Session:
 
 
 def _unprivileged() -> list[str]:
-    """What stands before each command line, so that all of them keep their sandbox."""
+    """Return the words before each command line by which all of them keep their sandbox."""
     if os.geteuid() != 0:
         return []
     setpriv = shutil.which("setpriv")

@@ -32,10 +32,10 @@ StandardError=file:/dev/ttyS1
 """
 BOOT_WITHIN = 900.0
 ACKNOWLEDGED = 60
-"""The power goes after so many changes."""
+"""Changes after which the power goes."""
 
 IN_THE_CACHE = 4
-"""... and while the disk holds so many writes that it may forget."""
+"""... and the writes that the disk holds then, and may forget."""
 
 Said = dict[str, Any]
 Enough = Callable[[Sequence[Said]], bool]
@@ -143,7 +143,7 @@ class Machine:
         self.disk.close()
 
     def hear(self, said: Path, enough: Enough) -> list[Said]:
-        """What it says until it is enough, or the machine ends."""
+        """Return the machine's lines once they are enough, or once it ends."""
         assert self.process is not None
         deadline = time.monotonic() + BOOT_WITHIN
         while True:

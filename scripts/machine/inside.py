@@ -143,7 +143,7 @@ def address_filter() -> tuple[bool, str]:
 
 
 def order_of_the_end() -> tuple[bool, str]:
-    """What the journal of the boot before says of its orderly power-off."""
+    """Read the orderly power-off of the boot before in its journal."""
     lines = run("journalctl", "-b", "-1", "-o", "short-monotonic", "--no-pager").splitlines()
 
     def at(*words: str) -> float:

@@ -28,4 +28,4 @@ private = true
 kinds = ["message*"]
 oldest = true
 """
-"""Nobody waits longer for what was killed on purpose than the fault lasted."""
+"""No wait for a process that was killed on purpose is longer than the fault."""

@@ -22,7 +22,7 @@ from tests.standin.baileys.run import WhatsApp
 from tests.standin.web.stand_in import StandIn
 
 CONTACTS = tuple(f"55119000009{n:02d}" for n in range(4))
-"""Of each session: its chats."""
+"""Contacts of each session: its chats."""
 CONNECTED = 180.0
 """Seconds until a session is paired."""
 
@@ -34,9 +34,9 @@ class NotNow(Exception):
 class Bed(Protocol):
     engine: str
     below: str
-    """What runs below a worker; "" = nothing."""
+    """Name of the process below a worker; "" = none."""
     environment: Mapping[str, str]
-    """Of the agent."""
+    """Environment of the agent."""
 
     async def open(self, stack: AsyncExitStack) -> None: ...
 

@@ -26,7 +26,7 @@ class Target:
         self.process = Supervised(command, root / "target.log")
 
     def count(self, tallies: Mapping[str, Tally]) -> None:
-        """What it got since the last look."""
+        """Count the records that it got since the last look."""
         if not self._file.exists():
             return
         with self._file.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What is done to the processes at random moments."""
+"""Faults of the processes at random moments."""
 
 import asyncio
 import json

@@ -45,7 +45,7 @@ class Run:
         self.codes: list[str] = []  # of sessions that lost their pairing
 
     async def play(self, messages: int, rate: float, every: float) -> None:
-        """`messages` in each direction; `rate` a second in all, a fault `every` so many seconds."""
+        """`messages` in each direction; `rate` a second in all, and a fault `every` seconds."""
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._say(f"{len(self.ours)} sessions are connected")
@@ -161,7 +161,7 @@ class Run:
             self._say(f"{said} written, {out} accepted, {self.faults.done.total()} faults")
 
     def broke(self) -> list[str]:
-        """What was lost or doubled by the sessions."""
+        """Return the messages that the sessions lost or doubled."""
         lost = [f"{id}: its pairing is lost" for id in self.codes]
         return lost + [line for tally in self.ours.values() for line in tally.broke()]
 
@@ -198,7 +198,7 @@ class Run:
                 pass
 
     async def _all_connected(self) -> bool:
-        """Those whose pairing is lost wait for nobody."""
+        """True if all sessions are connected, but for those whose pairing is lost."""
         try:
             found = {id: await ask(self.agent, "GET", f"/api/instance/{id}") for id in self.ours}
         except NotNow:

@@ -33,7 +33,7 @@ class PlainBot:
                 await asyncio.sleep(0.2)
 
     async def send(self, to: str, text: str) -> None:
-        """Its callers ask again when they got no answer, as they must of such a bot."""
+        """Send a text. Callers ask again when they got no answer, as they must of such a bot."""
         try:
             await asyncio.to_thread(call, self._url, {"to": to, "text": text}, within=30)
         except (OSError, ValueError, HTTPException) as error:

@@ -1,4 +1,4 @@
-"""What was written, what arrived, and what of it is lost or doubled; pure."""
+"""Messages that were written and that arrived, and which of them are lost or doubled; pure."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -9,21 +9,21 @@ Sent = tuple[str, str]
 
 @dataclass(slots=True)
 class Tally:
-    """Of one session, by the texts of the load."""
+    """Messages of one session, by the texts of the load."""
 
     name: str
     said: dict[str, str] = field(default_factory=dict)
-    """What its contacts wrote → WhatsApp's id."""
+    """Text that a contact wrote → WhatsApp's id."""
     read: dict[str, set[object]] = field(default_factory=lambda: defaultdict(set))
-    """What a reader got → each cursor under which it came."""
+    """Text that a reader got → each cursor under which it came."""
     posted: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """What the webhook's target got → each id of a record, and how often it came."""
+    """Text that the webhook's target got → each id of a record, and how often it came."""
     gaps: int = 0
-    """Records that a reader was told to be gone."""
+    """Records that a reader learned to be gone."""
     accepted: set[str] = field(default_factory=set)
-    """What the agent took to be sent."""
+    """Texts that the agent accepted to send."""
     got: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """What its contacts got → each id of WhatsApp: a phone shows two of one id as one."""
+    """Text that a contact got → each id of WhatsApp: a phone shows two of one id as one."""
 
     def unread(self) -> list[str]:
         return [text for text in self.said if text not in self.read]

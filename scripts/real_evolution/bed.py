@@ -72,7 +72,7 @@ class Bed:
 
 
 async def until(look: Callable[[], Awaitable[Seen]], within: float) -> Seen:
-    """What it sees, once that is something; a request that fails saw nothing."""
+    """Return what `look` sees, once that is something; a request that fails saw nothing."""
     async with asyncio.timeout(within):
         while True:
             with suppress(aiohttp.ClientError, OSError, ValueError):

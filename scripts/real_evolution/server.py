@@ -130,8 +130,8 @@ class RealServer:
             return answer.status, await answer.json(content_type=None)
 
     async def make(self, name: str) -> bool:
-        """Whether it is there now. 1.8 reads the files of all sessions first, and fails where it is
-        writing one of them."""
+        """True if the instance is there now. 1.8 reads the files of all sessions first, and fails
+        where it is writing one of them."""
         told = {"instanceName": name, "integration": "WHATSAPP-BAILEYS", "qrcode": False}
         status, answer = await self.ask("POST", "/instance/create", told)
         assert status < 500, answer

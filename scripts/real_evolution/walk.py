@@ -17,7 +17,8 @@ from tests.daemon.conftest import RunningAgent
 BACK_WITHIN, SHOWN_WITHIN = 90.0, 120.0
 """Seconds: of paired sessions after a fault, of a new one's code."""
 MOST_LOGINS = 3
-"""Of one paired session in a round: the server's own, the agent's, and one that came too late."""
+"""Logins of one paired session in a round: the server's own, the agent's, and one that came too
+late."""
 ANSWERED_WITHIN = 15.0
 """Seconds: a request for a repair has its answer or 202 after ten, on a busy machine."""
 SHORT = 60.0
@@ -27,13 +28,13 @@ TRACEBACK = b"Traceback (most recent call last)"
 
 @dataclass(slots=True)
 class Cost:
-    """Of one round; `broke` says what did not hold."""
+    """Costs of one round; `broke` names the promises that did not hold."""
 
     round: str
     back: float = 0.0
     """Seconds after the fault until all paired sessions were connected again."""
     logins: int = 0
-    """Of the paired session that had the most."""
+    """Logins of the paired session that had the most."""
     connects: int = 0
     """GET connect of paired sessions."""
     answered: float = 0.0

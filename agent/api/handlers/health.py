@@ -106,7 +106,7 @@ _OF = {"instance": troubles.Of.SESSION, "backend": troubles.Of.BACKEND, "group":
 
 
 async def list_troubles(call: Call) -> Json:
-    """What is wrong now."""
+    """List the troubles of this moment, critical ones first."""
     found = sorted(
         call.parts.troubles(),
         key=lambda one: (one.row.severity is not troubles.Severity.CRITICAL, one.row.name, one.who),

@@ -303,7 +303,7 @@ async def say(call: Call) -> Json:
 
 
 async def heard(call: Call) -> Json:
-    """What the sandbox's contacts got, oldest first."""
+    """List the messages that the sandbox's contacts got, oldest first."""
     return await _sandbox(call, "heard", call.query)
 
 

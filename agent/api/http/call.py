@@ -51,7 +51,7 @@ class Field:
     most: float | None = None
     """The greatest number, or the longest string or list."""
     pattern: str = ""
-    """Of the string, or of each item of the list."""
+    """Pattern of the string, or of each item of the list."""
 
     def schema(self) -> dict[str, Any]:
         kind, _, unit, _ = _KINDS[self.kind]
@@ -270,7 +270,7 @@ class Parts:
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
     listeners: dict[Subscription, str] = field(default_factory=dict)
-    """Of each WebSocket, with the id of its key; "" = it showed none."""
+    """Each WebSocket's subscription, with the id of its key; "" = it showed none."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
@@ -375,7 +375,7 @@ class Call:
 
 
 async def read_call(request: web.Request, route: Route, parts: Parts) -> Call:
-    """Its query, and its body unless the handler reads that."""
+    """Read a request's query, and its body unless the handler reads that."""
     query, body, section = read_query(request, route.query), {}, parts.section
     if route.body is not None and not route.large:
         given = await read_json(request, section.body_limit, section.body_timeout)

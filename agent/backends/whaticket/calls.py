@@ -377,7 +377,8 @@ LOOK_EVERY = 0.25
 SETTLE = 0.5
 """Seconds in which a server that still writes would write again."""
 TRIES, PAUSE = 3, 1.0
-"""Of each request that takes the session down or up; the pause between two of them doubles."""
+"""Tries of each request that takes the session down or up; the pause between two of them
+doubles."""
 NOTHING = "nothing_to_remove"
 """The error's code where no record could be taken out: nothing was interrupted."""
 _AGAIN = ("remote_refused", "backend_down")

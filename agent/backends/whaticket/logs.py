@@ -39,8 +39,8 @@ _HEAD = re.compile(
     r"(?:\[[^\]]{5,40}\] )?(?P<level>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
     r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: |\S.{0,200}: \{$"
 )
-"""Of a record as pino-pretty writes it, or of an object as Node prints it: its fields follow,
-indented."""
+"""First line of a record as pino-pretty writes it, or of an object as Node prints it: the fields
+follow, indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
 _PM2S = {"message", "timestamp", "type", "process_id", "app_name"}
 """The fields of a record as pm2 writes what a program said, with `log_type: "json"`."""
@@ -398,7 +398,7 @@ class LogFiles:
         return LineReader(self.log_session, self.own, hint)
 
     def read(self, most: int, *, ends: bool = False) -> list[Found]:
-        """At most so many bytes. `ends`: nothing more comes in this run."""
+        """Read at most `most` bytes. `ends`: nothing more comes in this run."""
         now, found, self.trouble = time.time(), list[Found](), ""
         here = self._meet(now)
         for key, tail in list(self._tails.items()):

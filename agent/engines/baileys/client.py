@@ -22,13 +22,13 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 20
-"""Of records, a line has up to 768 KiB."""
+"""Bytes. A line with records has up to 768 KiB."""
 MOST_GARBAGE = 3
-"""So many lines that are no JSON object end a client."""
+"""A client that writes this many lines that are no JSON object is ended."""
 MOST_LINES, LINES_WITHIN = 50_000, 10.0
-"""So many lines within so many seconds are a flood, which ends a client."""
+"""A client that writes this many lines within these seconds floods the worker, and is ended."""
 AT_ONCE = 100
-"""So many lines are read before the worker's other tasks have their turn."""
+"""Lines read before the worker's other tasks have their turn."""
 
 INTERRUPTED = "interrupted"
 
@@ -47,7 +47,7 @@ class Conversation:
         self.heard_at = time.monotonic()
         """When the client last wrote a line: its loop turned then."""
         self.fatal = ""
-        """Its last words, before it ends by itself."""
+        """Last words of the client before it ends by itself."""
         self.ready: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self.commands = commands
         self._on_event = on_event
@@ -194,7 +194,7 @@ FLAGS = (
     "--initial-heap-size=48",
     "--inspect-port=192.0.2.1:9229",
 )
-"""What a start reads fits into the first heap: collections would take a sixth of its processor
+"""The first heap holds all that a start reads: collections would take a sixth of its processor
 time. The library's WebAssembly excludes --lite-mode and --jitless. SIGUSR1 opens a debugger without
 a password, which any user of the machine could read the keys with: at an address that no machine
 has (RFC 5737) it cannot listen."""

@@ -13,7 +13,7 @@ from agent.errors import ConfigError
 
 OLDEST = 20
 HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp")
-"""What wa-instance@.service keeps from its worker."""
+"""Folders that wa-instance@.service hides from its worker."""
 
 
 def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:
@@ -129,8 +129,8 @@ def offline_way(cache: Path | str) -> str:
 def examine(
     cache: Path, env: Mapping[str, str] | None = None, *, installed: bool = False
 ) -> list[Finding]:
-    """What on this machine keeps the engine from working, and its cure; [] = nothing.
-    `installed`: in its unit."""
+    """Return what keeps the engine from working on this machine, with cures; [] = nothing.
+    `installed`: as its unit sees the machine."""
     findings: list[Finding] = []
     try:
         find_node(env, HIDDEN if installed else ())

@@ -79,7 +79,7 @@ class NodeShare(Conversation):
     close = kill
 
     def hear(self, event: Mapping[str, Any]) -> None:
-        """What this session cannot use ends its own share, and leaves the others theirs."""
+        """An event that this session cannot use ends its own share of the pack, not the others'."""
         if self.ended:
             return
         try:

@@ -20,7 +20,7 @@ _JID = re.compile(
     r"(?P<user>\d{5,20})(?:_\d{1,3})?(?::(?P<device>\d{1,5}))?@(?P<server>[a-z.]{2,20})"
 )
 _AGENTS = {"s.whatsapp.net": "", "c.us": "", "lid": "_1", "hosted": "_128", "hosted.lid": "_129"}
-"""What a Signal address adds to the user of another server than the usual."""
+"""A Signal address has this suffix after a user of a server other than the usual one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Peers:
     users: frozenset[str]
 
     def owns(self, name: str) -> bool:
-        """Whether that key is one of theirs, and one that a new handshake replaces. Never creds,
+        """True if that key is one of these users', and a new handshake replaces it. Never creds,
         pre-keys or app-state keys; nor `sender-key-memory`, which is the account's own."""
         for pattern in _OWNED:
             if owned := pattern.fullmatch(name):
@@ -72,7 +72,7 @@ def with_mapped(users: Iterable[str], mapped: Iterable[object]) -> Peers:
 
 
 KEPT = 5
-"""So many sets of removed keys stay."""
+"""Sets of removed keys that stay."""
 _SET = re.compile(r"\d{8}T\d{6}Z(?:\.(\d{3,}))?")
 _PEERS_ADDRESS = re.compile(
     r"(?:session-|identity-key-|sender-key-(?!memory-).{1,200}?(?:--|::))"
@@ -135,8 +135,9 @@ def keys_of(folder: Path, peers: list[str]) -> list[str]:
 
 
 def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:
-    """Whether this session holds no keys of that one device, nor the device's of that group; by its
-    addresses, `user.device` each. A folder may have very many files: it is not listed."""
+    """True if this session holds no keys of that one device, nor the device's of that group.
+    `addresses` are the device's, `user.device` each. A folder may have very many files: it is not
+    listed."""
     for address in addresses:
         user, _, device = address.rpartition(".")
         for digits in _owned(folder, [user]).users:

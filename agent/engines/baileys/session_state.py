@@ -36,7 +36,7 @@ CRYPTO_WORDS = {
     "duplicate": "MessageCounterError: Key used already or never filled",
     "undecryptable": "failed to decrypt message",
 }
-"""What a decryption failure is called in the table of patterns; any other failure is no fault."""
+"""Words of the table of patterns for each decryption failure; any other failure is no fault."""
 PATTERN_WORDS = {
     **CRYPTO_WORDS,
     "far_future": CRYPTO_WORDS["behind"],
@@ -87,7 +87,8 @@ def why_closed(
 
 
 def stray_words(event: Mapping[str, Any]) -> str:
-    """What an error says that the library left unhandled; its own text may quote a message."""
+    """Words for an error that the library left unhandled; the error's own text may quote a
+    message."""
     name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
     own = str(event.get("words", ""))[:200]
     return own or f"the library left an error unhandled: {name} {code}"

@@ -183,7 +183,8 @@ KEPT = (
     *("PATH", "HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "INVOCATION_ID"),
 )
-"""Of the worker's own environment. By its invocation the host finds what a killed worker left."""
+"""Variables that a program gets from the worker's own environment. The host finds by the
+invocation's id what a killed worker left."""
 PRELOAD = Path(__file__).parent / "preload" / "preload.cjs"
 SHORTEST_SECRET = 6
 """Characters of a value that is kept out of the log. A shorter one is so as a whole word, where it
@@ -193,8 +194,8 @@ _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z]).{3,}", re.DOTALL)
 
 
 def secrets_of(values: Mapping[str, str]) -> tuple[set[str], set[str]]:
-    """What no line of the log may show, anywhere in it, and as a whole word: values, line by line,
-    also as an address or base64 has them."""
+    """Return texts that no log line may show: those hidden anywhere in a line, and those hidden as
+    a whole word. They are the values, line by line, and as an address or base64 has them."""
     anywhere, words = set(), set()
     for name, value in values.items():
         for part in re.split(r"\\r|\\n|[\r\n]+", value):
@@ -242,7 +243,8 @@ def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) ->
 
 
 def _lost_interpreter(program: str) -> str:
-    """What its line `#!` names and this machine has not; "" = it names nothing such."""
+    """Return the interpreter that the program's line `#!` names and this machine lacks; "" =
+    none."""
     if not Path(program).is_file():
         return ""
     try:

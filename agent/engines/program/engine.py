@@ -48,7 +48,7 @@ def declaration_of(row: object) -> ProgramDeclaration | None:
 
 
 class ProgramEngine:
-    """It starts the program when it is told to connect, and never by itself."""
+    """One program as a session. Only a `connect` starts it."""
 
     def __init__(
         self, folder: Path, name: str, program: ProgramDeclaration | None, reporter: Reporter
@@ -64,7 +64,8 @@ class ProgramEngine:
         """Where its library says that it keeps its files."""
         self._stopping = False
         self._paired = (folder / rules.NOTE).exists()
-        """What an earlier run told counts, too: the next one may end before it tells anything."""
+        """True also if only an earlier run had a pairing: the next run may end before it reports
+        one."""
         self._ousted = False
         """Another client has the session: this run is being ended, and is heard no more."""
         self._busy = asyncio.Lock()
@@ -167,7 +168,8 @@ class ProgramEngine:
             self._state.ended(state.ENDED, words[:1000])
 
     async def _look_after(self, run: process.Process, program: ProgramDeclaration) -> None:
-        """What needs no question of the agent's: its library came, it runs steadily, it pings."""
+        """Watch over a run without a question of the agent: its library came, it runs steadily, it
+        pings."""
         while run.runs:
             if run.speech.ready.done() and not self._state.told:
                 self._state.on_ready()
@@ -239,7 +241,8 @@ class ProgramEngine:
         self._stopping = True
 
     async def save(self) -> None:
-        """Its own end is its save; one that goes on saves what its library knows to save."""
+        """A program that stops saves by its end; one that goes on saves what its library can
+        save."""
         if self._stopping:
             async with self._busy:
                 await self._end_run()

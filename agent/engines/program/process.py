@@ -80,7 +80,7 @@ def adopt_orphans() -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Of all generations, parents first."""
+    """Return the processes below this one, all generations, parents first."""
     found: list[int] = []
     waiting = [pid]
     while waiting:

@@ -48,8 +48,8 @@ NOTE = "program.json"
 
 
 def write_note(folder: Path, account: str, session: str = "", device: str = "") -> None:
-    """Of the moment in which the program told of its pairing. `session`: where it keeps its files,
-    as its library or agent.toml tells; "" = not known. `device`: as `Linked` has it."""
+    """Note the pairing at the moment when the program reported it. `session`: folder of its files,
+    as its library or agent.toml names it; "" = not known. `device`: as in `Linked`."""
     own, place = folder.resolve(), (folder / session).resolve()
     inside = place.is_relative_to(own)
     here = inside and any(entry.name != NOTE for entry in folder.iterdir())
@@ -65,7 +65,7 @@ def write_note(folder: Path, account: str, session: str = "", device: str = "") 
 
 
 def told_device(raw: bytes | None) -> Linked:
-    """What its library told of the device as which it was connected last."""
+    """Return the device as which the program's library reported its last connection."""
     note = _read(raw)
     account, device = note.get("account"), note.get("device")
     known = isinstance(account, str) and isinstance(device, str)
@@ -73,7 +73,7 @@ def told_device(raw: bytes | None) -> Linked:
 
 
 def lies_elsewhere(raw: bytes | None) -> bool:
-    """Whether it is paired by files that are not here."""
+    """True if it is paired by files outside of this folder."""
     return _read(raw).get("elsewhere") is True
 
 
@@ -101,7 +101,7 @@ def _read(raw: bytes | None) -> Mapping[str, Any]:
 _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
 _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})
 _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
-"""Of Baileys: what its credentials have, and its files beside them."""
+"""Names of Baileys' key files, as they lie beside its credentials, begin so."""
 _KEY_FILE = re.compile(rf"(?:{rules.KEY_KINDS})\.json")
 _NO_STORE = re.compile(
     r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav|mov|mkv|pdf"
@@ -109,7 +109,7 @@ _NO_STORE = re.compile(
     re.IGNORECASE,
 )
 _MADE_ANEW = "RemoteAuth"
-"""Its folder is removed and made again from its store at each start: damage in it means nothing."""
+"""A folder of this name is made again from its store at each start: damage in it means nothing."""
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -133,8 +133,8 @@ class _Inner:
 
 
 def _names(folder: SessionFolder, place: str) -> Mapping[str, int]:
-    """What is in the folder at this place; nothing where a file or a link of the program's own
-    stands there."""
+    """Return the entries of the folder at this place; none where a file or a link of the program's
+    own stands there."""
     try:
         return folder.sizes(place)
     except VaultError as error:
@@ -144,7 +144,7 @@ def _names(folder: SessionFolder, place: str) -> Mapping[str, int]:
 
 
 def _is_baileys(names: Collection[str], raw: bytes | None) -> bool:
-    """Whether a folder with these files is a store of Baileys, damaged or not. Other programs have
+    """True if a folder with these files is a store of Baileys, damaged or not. Other programs have
     a `creds.json`, too: a whole one with none of Baileys' fields, and none of its keys beside."""
     if rules.CREDS not in names:
         return False
@@ -200,7 +200,8 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
 
 
 def outside(folder: SessionFolder) -> str:
-    """Its own word, or a folder with nothing but the note of a pairing elsewhere."""
+    """Return the place outside of this folder where the session lies: the note's own word, or a
+    sentence where the folder has nothing but a note of a pairing elsewhere; "" = it lies here."""
     note = folder.read(NOTE)
     if place := outside_place(note):
         return place
@@ -269,8 +270,8 @@ def linked(folder: SessionFolder) -> Linked:
 
 
 def not_of(folder: SessionFolder, account: str) -> list[str]:
-    """Of several stores only this account's is its pairing's; where none of its rules' is there,
-    everything may be."""
+    """Return the names that are no part of this account's pairing. With several stores only this
+    account's is part of it; where no store is known, any file may be."""
     names = set(folder.sizes()) - {NOTE}
     stores = stores_in(folder)
     if rules.CREDS in names and stores[:1] == [folder]:

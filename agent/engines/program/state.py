@@ -23,10 +23,11 @@ LONGEST = 8192
 LAST, LAST_LONG = 5, 180
 """Lines for people, and letters of each: all of them fit into a session's reason."""
 MOST, MOST_BYTES, WITHIN = 2000, 1 << 20, 10.0
-"""So many lines and bytes within so many seconds are logged; of more, the number of lines."""
+"""Lines and bytes that are logged within these seconds; beyond them only the number of lines."""
 
 _NO_WORDS = re.compile(r"\s+at .*|[\s^~]*|Node\.js v[0-9].*|\s*\.\.\. [0-9]+ lines? .*")
-"""What Node prints around an error: where it came from, and marks below a line of the source."""
+"""Lines that Node prints around an error: where it came from, and marks below a line of the
+source."""
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _DRAWN = re.compile(r"[ \u2580-\u259f\u00a0]{16,}")
 _SQUARES = re.compile(r"\x1b\[(?:4[0-9]|7|10[0-9])m {2}")
@@ -178,7 +179,7 @@ ENDS = frozenset(
 """Reasons after which no login follows at once."""
 QR_IDLE = "qr_idle"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
-"""Of a library; a program chooses it, and it is a label of metrics."""
+"""Versions of a library: a program chooses the text, and it is a label of metrics."""
 
 
 class ProgramState:
@@ -189,7 +190,7 @@ class ProgramState:
         self.device = ""
         """As `Linked` has it; "" = its library told none."""
         self.told = False
-        """Whether the program that runs tells of its session."""
+        """True if the running program reports on its session."""
         self._reporter = reporter
         self._code: Qr | None = None
         self._code_until = 0.0
@@ -232,7 +233,7 @@ class ProgramState:
             self.change(Status.INITIALIZING, NOT_TOLD, raw=words, pairing_unknown=True)
 
     def note_look(self, answer: Mapping[str, Any]) -> None:
-        """What the library found when it really asked."""
+        """Take in the library's answer to a question that it really asked WhatsApp."""
         age = _number(answer.get("frame_age"))
         if answer.get("open") is True and age is not None and age > -1:
             self._frame_at = time.monotonic() - max(age, 0.0)
@@ -268,7 +269,7 @@ class ProgramState:
             handle(event)
 
     def on_ready(self) -> None:
-        """Its library is there: from now on what it does not tell has not happened."""
+        """The library is loaded: from now on an event that it does not report has not happened."""
         self.told = True
         if self.claim.reason in (NOT_TOLD, ENDED, FAILING):
             self.change(Status.INITIALIZING, phase="attached")

@@ -68,7 +68,7 @@ class SavedSession:
 
 Status = ConnectionStatus
 VERSION = "1"
-"""Of the plays that this engine knows; it has no WhatsApp behind it that could have one."""
+"""Version of the plays that this engine knows; no WhatsApp behind it could have one."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "SandboxEngine":

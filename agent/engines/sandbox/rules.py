@@ -69,7 +69,7 @@ class SessionDamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SessionFile:
-    """What the phone and we agreed on."""
+    """The pairing, as the phone and the session agreed on it."""
 
     device: str
     paired: bool = False

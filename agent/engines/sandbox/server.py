@@ -193,7 +193,7 @@ NAME = "whatsapp.db"
 MOST_HEARD = 20_000
 """Messages that the contacts remember."""
 ANSWER_BYTES = 256 << 10
-"""Of one page; a message between worker and agent has at most four times as much."""
+"""Bytes of one page; a message between worker and agent has at most four times as much."""
 _TABLES = """
 pragma journal_mode = wal;
 pragma synchronous = off;
@@ -365,13 +365,13 @@ class Conversation:
         return id
 
     def tell(self, told: Mapping[str, Any]) -> None:
-        """Of the moment: its contacts see it, and nothing of it can come twice."""
+        """Show a presence to the contacts, for the moment only: it can never come twice."""
         chat = jid_of(told["chat"], "chat") if told.get("chat") else ""
         shown = {it: told[it] for it in told if it not in ("chat", "state") and told[it]}
         self._held.receive(chat, new_id(), shown)
 
     async def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """What a contact sent with a message."""
+        """Read the file that a contact sent with a message."""
         try:
             path = self._media() / Path(str(record["_media"].get("file", ""))).name
             file = await asyncio.to_thread(open_plain, path)
@@ -492,7 +492,7 @@ def new_id() -> str:
 
 
 def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command `say` asks for; InvalidRequest names the field."""
+    """Return the record for the command `say`; InvalidRequest names the field."""
     kind, own = said.get("kind", "message"), said.get("from_me") is True
     sender = jid_of(said.get("contact"))
     about, more = said.get("of", ""), said.get("fields", {})
@@ -528,7 +528,7 @@ def _check_fields(fields: Mapping[str, Any]) -> None:
 
 
 def own_message(chat: str, id: str, message: Mapping[str, Any]) -> dict[str, Any]:
-    """What the session sent itself, as its account's other devices see it."""
+    """Return a message that the session sent, as its account's other devices see it."""
     word = message.get("type", "text")
     said = {"contact": chat, "from_me": True, "message_id": id, "kind": f"message_{word}"}
     if said["kind"] in ABOUT_MESSAGE:
@@ -566,7 +566,7 @@ def _content(kind: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sample(word: str, text: str) -> dict[str, Any]:
-    """What a message of this type must have, where the caller gives nothing."""
+    """Return the fields that a message of this type must have, where the caller gives none."""
     if word in _MIMETYPES:
         return {"media": {"mimetype": _MIMETYPES[word], "size": 1024}}
     vcard = "BEGIN:VCARD\nVERSION:3.0\nFN:Ann\nTEL;type=CELL:+5511999990000\nEND:VCARD"

@@ -41,7 +41,7 @@ REST, COMPARE_REST = 5.0, 60.0
 """Seconds before the next try when the page did not answer, or the records were not kept; and
 before the next comparison after one that failed."""
 _GONE = frozenset({"not_running", "browser_gone", "page_crashed", "not_ready"})
-"""Its page ended or is another one: the next comparison finds what is lacking."""
+"""With these the page has ended or is another one: the next comparison finds what it lacks."""
 _WITHIN = 20.0
 _NEXT_WITHIN = 60.0
 _COMPARE_WITHIN = 120.0
@@ -114,7 +114,8 @@ class Intake:
         self._wake.set()
 
     async def finish(self) -> None:
-        """What the page still has, before it ends; the next start finds what is left."""
+        """Take the page's last messages before it ends; the next start finds those that are
+        left."""
         await cancel(self._task)
         if self._task is not None and self._session.alive:
             with suppress(errors.EngineError, TimeoutError):
@@ -264,7 +265,8 @@ SETTLED = 5.0
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: base.Reporter) -> "WebEngine":
-    """What the machine lacks for it, a start tells: it may be there for the next one."""
+    """Open the engine. Browser and page script are looked for at each start, which may find what
+    this one lacks."""
     chosen = rules.read_settings(settings)
     cache = base.cache_folder()
 
@@ -384,7 +386,7 @@ class WebEngine:
             await self._session.page.call("HeapProfiler.collectGarbage", within=page_calls.ANSWER)
 
     async def _tidy(self) -> None:
-        """What a start leaves behind is a tenth of the page's memory."""
+        """Free what a start leaves behind: a tenth of the page's memory."""
         await asyncio.sleep(SETTLED)
         if not self._starts.working and not self._starts.stopping:
             with suppress(errors.EngineError):

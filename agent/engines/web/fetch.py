@@ -44,12 +44,12 @@ def read_bundle(cache: Path) -> str:
 
 
 def fetch_command(cache: Path) -> str:
-    """What can be pasted: no other Python knows this program."""
+    """Return a command to paste. It names this Python, because no other one knows this program."""
     return f"{sys.executable} -m {FETCH} {cache}"
 
 
 def page_config(device_name: str) -> str:
-    """What the bundle reads before it starts; its telemetry is off."""
+    """Return the configuration that the bundle reads before it starts; its telemetry is off."""
     return json.dumps({"disableGoogleAnalytics": True, "deviceName": device_name or False})
 
 

@@ -32,7 +32,7 @@ class Outgoing:
     """As observer.js takes it."""
     options: Mapping[str, Any] = field(repr=False)
     id: str = ""
-    """What WhatsApp is to call it: the same for each try of one message; "" = the page draws it."""
+    """WhatsApp's id for it, the same for each try of one message; "" = the page draws it."""
 
     @property
     def about(self) -> str:
@@ -77,7 +77,7 @@ def _about(message: Mapping[str, Any], key: str) -> str:
 
 
 def _writer(message: Mapping[str, Any], key: str) -> str:
-    """A jid with the page's domain, "me", or "" where nobody knows."""
+    """Return a jid with the page's domain, "me", or "" if the writer is not known."""
     return str(message.get(key, "")).replace("@s.whatsapp.net", "@c.us")
 
 
@@ -203,7 +203,7 @@ def _degrees(message: Mapping[str, Any], key: str, most: float) -> float:
 
 
 def refusal(what: str, raw: Any) -> EngineError:
-    """What the page answered instead of doing it."""
+    """Return the error for an answer of the page that refuses the call."""
     if not isinstance(raw, Mapping):
         return EngineError(f"cannot {what}: the page is not ready", code="not_ready")
     return EngineError(f"cannot {what}: {_why(raw)}", code=_error_code(raw))

@@ -94,7 +94,7 @@ def profile_path(session: Path) -> Path:
 
 
 def has_pairing(profile: Path) -> bool:
-    """Whether WhatsApp Web left something in it that can hold a pairing."""
+    """True if WhatsApp Web left something in the profile that can hold a pairing."""
     try:
         return any(entry.is_dir() for entry in (profile / STORES).iterdir())
     except OSError:
@@ -124,7 +124,8 @@ def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
 
 
 def check_profile(folder: base.SessionFolder, profile: str) -> base.FilesReport:
-    """Of a browser's profile at this path in the folder, whose pairing another record tells."""
+    """Inspect a browser's profile at this path in the folder; another record says whether it is
+    paired."""
     names = folder.sizes(f"{profile}/{STORES}")
     stores = [f"{profile}/{STORES}/{name}" for name in names if name.endswith(".leveldb")]
     if not stores:

@@ -105,7 +105,7 @@ _PAGE_LIMIT = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What must outlive the worker and is not the browser's."""
+    """Facts that must outlive the worker and are not the browser's."""
 
     paired: bool = False
     account: str = ""
@@ -224,7 +224,7 @@ async def _wait_for(mark: str, profile: Path) -> None:
 
 
 def holds_mark(profile: Path, mark: str) -> bool:
-    """Whether a file of the profile's local storage holds this text."""
+    """True if a file of the profile's local storage holds this text."""
     sought = (mark.encode(), mark.encode("utf-16-le"))
     for path in (profile / _STORE).rglob("*"):
         try:
@@ -248,7 +248,7 @@ PROFILE_TRIES = 30
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a start takes from the machine: the browser, and what runs in each document."""
+    """A start takes these from the machine: the browser, and the script of each document."""
 
     program: Program
     script: str
@@ -399,7 +399,7 @@ class Record:
                 log.error("cannot write the session's note: %s", error)
 
     def wants_page(self, version: str) -> bool:
-        """Whether this version's page, now connected, is to be kept; said once for each."""
+        """True once for each version: if this version's page, now connected, is to be kept."""
         if not version or version in (self._note.page, self._kept_of):
             return False
         self._kept_of = version
@@ -417,7 +417,7 @@ class Record:
         await self.write()
 
     async def keep_diagnostics(self, why: str, page: Page | None, view: SessionView) -> None:
-        """What was seen of a failed start, with a picture where the page still gives one."""
+        """Keep a record of a failed start, with a picture if the page still gives one."""
         claim, facts = view.claim, view.facts
         seen: dict[str, Any] = {
             "why": why[:1000],
@@ -447,7 +447,7 @@ STARTS_WINDOW = 600.0
 PAST_CACHES_EVERY = 1800.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
 SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
-"""What sending needs, by the names of observer.js."""
+"""Modules that sending needs, by the names of observer.js."""
 LOOK_EVERY = 1.0
 
 
@@ -574,7 +574,8 @@ class Starts:
         return due
 
     async def _give_up(self, reason: str, why: str) -> None:
-        """What came is not the page that is wanted, past the caches too: the agent's turn."""
+        """End a start whose page is not the expected one, past the caches too: the agent decides
+        next."""
         log.warning("%s: %s", reason, why)
         page = self.session.page if self.session.alive else None
         await self.record.keep_diagnostics(f"{reason}: {why}", page, self.view)

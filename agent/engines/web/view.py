@@ -64,10 +64,10 @@ class PageFacts:
     """Seconds since its loading last moved on; not the page's word but the engine's."""
     loaded: bool = False
     failure: str = ""
-    """What the bundle threw when it started."""
+    """Error that the bundle threw when it started."""
     ready: bool = False
     auth: bool | None = None
-    """Whether a pairing is there; None: not known yet."""
+    """True if a pairing is there; None: not known yet."""
     mode: str = ""
     info: str = ""
     socket: str = ""
@@ -87,7 +87,7 @@ class PageFacts:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What happened before this look, as far as it decides what the look means."""
+    """The past of a session, as far as it decides how a look is read."""
 
     ended: str = ""
     """The word that ended the session; it stays until the next connect."""
@@ -106,7 +106,7 @@ _LONGEST = {"qr": 2000, "words": 2000, "failure": 300, "address": 120, "origin":
 
 
 def read_fields(kind: type[Form], raw: Any) -> Form | None:
-    """What a page says, checked field by field: a value of another type is left out."""
+    """Check a page's answer field by field: a value of another type is left out."""
     if not isinstance(raw, Mapping):
         return None
     found: dict[str, Any] = {}
@@ -333,7 +333,7 @@ LONGEST = 900.0
 _HALF = 20_000_000
 """Bytes at which the progress shows one half. How many will come is not known to anything here."""
 _MODULE = 2_000
-"""A module that is defined counts as so many bytes."""
+"""Bytes that a defined module counts as."""
 
 
 class Advance:
@@ -348,7 +348,8 @@ class Advance:
         self._moved_at = now
 
     def came(self, size: int, modules: int, now: float, *, complete: bool) -> None:
-        """What of this document is there by now; less than an earlier one had is no progress."""
+        """Note how much of this document is there by now; less than an earlier one had is no
+        progress."""
         amount = size + modules * _MODULE + complete
         if amount > self._amount and now - self.begun < LONGEST:
             self._amount, self._moved_at = amount, now
@@ -390,11 +391,11 @@ class SessionView:
         self.claim = Claim(Status.INITIALIZING, phase="process")
         self.facts: PageFacts | None = None
         self.address = ""
-        """Of the document that is shown."""
+        """Address of the document that is shown."""
         self.silent = False
         """The last question to the page got no answer."""
         self.pairing_safe = pairing_safe
-        """Whether the pairing that the page shows is known to be on the disk."""
+        """True if the pairing that the page shows is known to be on the disk."""
         self._story = Story()
         self._document = Document()
         self._advance = Advance(0.0)
@@ -500,7 +501,7 @@ class SessionView:
         return self.claim.reason == PASSKEY_REQUIRED and not shown
 
     def needs_revival(self, now: float) -> bool:
-        """Whether a connect, asked for while a browser runs, has to change anything."""
+        """True if a connect that is asked for while a browser runs must change anything."""
         if self.silent:
             return True
         match self.claim.status:

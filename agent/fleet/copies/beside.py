@@ -1,5 +1,5 @@
-"""What goes with a session beside the files of its engine: its identity file, messages.db, its rows
-of the agent's outbox.db, and the media files of what waits to be sent."""
+"""Files that go with a session beside those of its engine: its identity file, messages.db, its rows
+of the agent's outbox.db, and the media files of messages that wait to be sent."""
 
 import json
 import sqlite3
@@ -15,7 +15,7 @@ from agent.fleet.copies.change import IDENTITY, MEDIA, MESSAGES, ROWS
 from agent.messages.database import open_to_read
 
 SHARE = 20
-"""A copy of messages.db is followed by a pause of so many times what it took."""
+"""A copy of messages.db is followed by a pause of this number of times its duration."""
 TICK = 0.05
 LONGEST_PAUSE = 4.0
 """Seconds, well within what a copy may lack."""
@@ -28,7 +28,7 @@ Stamp = tuple[object, ...]
 
 
 class Beside:
-    """Of all sessions of this machine. Its calls use the disk: each in a thread, one at a time."""
+    """For all sessions of this machine. Calls use the disk: each in a thread, one at a time."""
 
     def __init__(self, root: Path, outbox: Path) -> None:
         """`outbox`: outbox.db; the files of its messages lie in the folder of that name beside."""
@@ -100,7 +100,7 @@ class Beside:
 
 
 def _stamps(path: Path) -> Stamp:
-    """Of a file and of SQLite's journal of it; () = there is none."""
+    """Return the stamp of a file and of SQLite's journal of it; () = there is none."""
     found = list[object]()
     for each in (path, path.with_name(path.name + "-wal")):
         with suppress(OSError):

@@ -1,5 +1,5 @@
-"""What changed in a session's folder since the last look. Every store renames into its folder, so
-one `stat` of each folder says that nothing did."""
+"""Finds the changes of a session's folder since the last look. Every store renames into its folder,
+so one `stat` of each folder shows that nothing changed."""
 
 import os
 import time
@@ -29,12 +29,12 @@ class Seen:
     stamp: Stamp
     size: int
     hashes: tuple[bytes, ...]
-    """Of its blocks."""
+    """Hash of each block."""
 
 
 @dataclass(slots=True, eq=False)
 class Changed:
-    """Of one session. A new one begins with a change that has all files."""
+    """Finds changes of one session. The first change of a new one has all files."""
 
     root: Path
     id: InstanceId

@@ -95,7 +95,7 @@ class Row:
     places: dict[str, Place] = field(default_factory=dict)
     name: str = ""
     number: int = 0
-    """Of the last change."""
+    """Number of the last change."""
     base: bool = True
     """True if the next change has all files."""
     cause: str = ""

@@ -29,7 +29,8 @@ _HEAD = struct.Struct(">II")
 
 
 class Standby:
-    """Its calls use the disk: each in a thread, one at a time for each session."""
+    """Copies of other machines' sessions. Calls use the disk: each in a thread, one at a time for
+    each session."""
 
     def __init__(self, root: Path, key: FleetKey) -> None:
         self._root, self._key = root, key

@@ -128,7 +128,7 @@ class _Reader(asyncio.Protocol):
 
 
 class DebuggerConnection:
-    """What the rest of the engine knows of the connection: the browser itself, or one target."""
+    """A connection to the browser itself, or to one target of it."""
 
     def __init__(self, pipe: _Pipe, session: str = "") -> None:
         self._pipe = pipe

@@ -28,9 +28,9 @@ def page_script(
     person: bool = False,
     kept_from: float | None = None,
 ) -> str:
-    """What runs in each document first: only in WhatsApp's own page, never in frames. `person`: a
-    person sits at the window, and their browser answers the page's call for a passkey. `kept_from`:
-    since when messages are made records; None: never."""
+    """Return the script that runs first in each document: only in WhatsApp's own page, never in
+    frames. `person`: a person sits at the window, and their browser answers the page's call for a
+    passkey. `kept_from`: time from which on messages are made records; None: never."""
     observer = Path(__file__).with_name("observer.js").read_text()
     records, listen = "", ""
     if kept_from is not None:
@@ -66,7 +66,7 @@ SHOW_CODES = """document.adoptedStyleSheets =
 
 
 _KINDS = frozenset({"Document", "Script", "Stylesheet"})
-"""What a page is made of. A page that asks its server again and again makes no progress by that."""
+"""Kinds of requests that a page is made of. Asking its server again and again is no progress."""
 _WITHIN = 10.0
 _NO_BODIES = {"maxTotalBufferSize": 1, "maxResourceBufferSize": 1}
 
@@ -344,7 +344,7 @@ class Page:
 
 
 def network_code(error: str) -> str:
-    """What the browser's word for a failed load means, as an error code of navigate()."""
+    """Return the error code of navigate() for the browser's word for a failed load."""
     return "page_unusable" if error.startswith(_UNUSABLE) else "page_unreachable"
 
 

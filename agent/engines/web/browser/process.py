@@ -151,7 +151,7 @@ def command_line(
 
 
 def find_setpriv() -> str:
-    """What ends a browser together with the process that started it."""
+    """Find setpriv, which ends a browser together with the process that started it."""
     setpriv = in_path("setpriv")
     if setpriv is None:
         raise ConfigError(
@@ -162,7 +162,8 @@ def find_setpriv() -> str:
 
 
 def user_agent(version: str) -> str:
-    """What a person's browser of that version says, from `Chromium 156.0.8078.79` or the like."""
+    """Return the user agent of a person's browser of that version (`Chromium 156.0.8078.79` or the
+    like)."""
     numbers = re.search(r"(\d+)\.\d+\.\d+\.\d+", version)
     if numbers is None:
         return ""
@@ -204,7 +205,7 @@ class Browser:
         self.debugger = debugger
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
-        """Its exit status, negative for a signal."""
+        """Exit status of the browser, negative for a signal."""
         self._watch = os.pidfd_open(pid)
         self._said = b""
         loop.add_reader(self._watch, self._reap)
@@ -367,7 +368,7 @@ _DESKTOP = (
     *("DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_SESSION_TYPE", "XDG_CURRENT_DESKTOP"),
     *("DBUS_SESSION_BUS_ADDRESS", "XMODIFIERS", "LC_ALL", "LC_CTYPE"),
 )
-"""What a window needs besides, and a person's authenticator."""
+"""Variables that a window needs besides, and a person's authenticator."""
 
 
 def _environment(*, visible: bool = False) -> dict[str, str]:
