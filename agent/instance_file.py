@@ -50,9 +50,9 @@ def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
     if version != VERSION or isinstance(version, bool):
         raise ValueError(f"its version is {version!r:.40}, this program knows {VERSION}")
     if content.get("id") != folder_name:
-        its = f"it names {content.get('id')!r:.80}, whose session this is, and its folder is"
+        found = f"it names {content.get('id')!r:.80}, whose session this is, and its folder is"
         cure = "put each folder back under its own name (or, if that was meant, remove this file)"
-        raise OtherInstance(f"{its} {folder_name!r}: {cure}")
+        raise OtherInstance(f"{found} {folder_name!r}: {cure}")
     parse_instance_id(folder_name)
     known = asdict(InstanceFile(InstanceId(""), "", enabled=False))
     for name, usual in known.items():

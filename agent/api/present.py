@@ -142,7 +142,7 @@ def show_details(view: Session) -> dict[str, Any]:
         "unit": {**part(view.unit, _UNIT), "started": wall_text(started)},
         "claim": claim and asdict(claim),
         "probe": view.run.probe and part(view.run.probe, "ok seconds failures error"),
-        **{by_word.get(name, name): its for name, its in view.counters.by_word.items()},
+        **{by_word.get(name, name): counts for name, counts in view.counters.by_word.items()},
         "status_seconds": {status: round(seconds, 3) for status, seconds in times},
         "repair": view.repair and show_repair(view.repair),
         "pairing_kept": _kept(view),
@@ -175,8 +175,8 @@ def show_reconnection(view: Session) -> dict[str, Any]:
 
 def show_backend(view: BackendView) -> dict[str, Any]:
     said = "name engine url sentence warning held connected circuit=breaker since_wall checked_wall"
-    its = "claim.up claim.reason claim.version answer_seconds=claim.seconds claim.sessions"
-    return part(view, f"{said} {its} next_check_wall")
+    check = "claim.up claim.reason claim.version answer_seconds=claim.seconds claim.sessions"
+    return part(view, f"{said} {check} next_check_wall")
 
 
 def show_incident(incident: admission.Incident) -> dict[str, Any]:

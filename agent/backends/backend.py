@@ -359,7 +359,7 @@ class Backend:
     @property
     def members(self) -> dict[InstanceId, Session]:
         every = self.shared.instances.items()
-        return {id: its for id, its in every if its.instance.backend == self.name}
+        return {id: session for id, session in every if session.instance.backend == self.name}
 
     @property
     def twins(self) -> set["Backend"]:
@@ -516,12 +516,12 @@ class Backend:
 
     async def start(self, id: InstanceId) -> bool:
         """Watch it. False: that costs no login, for the server has it connected already."""
-        new, its = id not in self.seats, self.shared.instances[id]
+        new, own = id not in self.seats, self.shared.instances[id]
         try:
             seat = await self.take(id)
             claim = (await seat.call("probe", timeout=FIRST_LOOK))["claim"]
-            adopted = its.instance.adopted
-            if logs_in := reconnect.needs_connect(claim, paired=its.record.paired, adopted=adopted):
+            adopted = own.instance.adopted
+            if logs_in := reconnect.needs_connect(claim, paired=own.record.paired, adopted=adopted):
                 await seat.call("connect", timeout=RESTART_TIMEOUT)
             return logs_in
         except BaseException as error:
@@ -542,9 +542,9 @@ class Backend:
         remote = self.shared.instances[id].instance.remote or id
         if seat.session is not None and seat.remote == remote:
             return seat
-        for its in (it for twin in self.twins for it in twin.seats.values()):
-            if its is not seat and its.remote == remote:
-                cause = f"{its.id} watches it"
+        for other in (it for twin in self.twins for it in twin.seats.values()):
+            if other is not seat and other.remote == remote:
+                cause = f"{other.id} watches it"
                 raise errors.Refused(
                     f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken"
                 )

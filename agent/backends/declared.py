@@ -68,9 +68,9 @@ class Backends:
                 name = parse_instance_id(each.name)
                 self.all[name] = backend = Backend(each, name, self)
                 # The name of a run outlives the agent: what was watched goes on.
-                for id, its in backend.members.items():
-                    if its.record.seen_run and its.record.seen_run != its.record.stopped_run:
-                        backend.seats[id] = Seat(backend, id, its.record.seen_run)
+                for id, one in backend.members.items():
+                    if one.record.seen_run and one.record.seen_run != one.record.stopped_run:
+                        backend.seats[id] = Seat(backend, id, one.record.seen_run)
                 self.tasks.start(backend.run(), f"backend {name}")
                 log.info("the agent watches backend %s", name)
 
@@ -81,69 +81,69 @@ class Backends:
     # the sessions as units
 
     def units(self) -> Mapping[InstanceId, UnitStatus]:
-        return {id: its.unit(id) for its in self.all.values() for id in its.seats}
+        return {id: backend.unit(id) for backend in self.all.values() for id in backend.seats}
 
-    def needed(self, its: Session) -> Backend:
-        if (backend := self.of(its)) is None:
-            id, name = its.instance.id, its.instance.backend
+    def needed(self, session: Session) -> Backend:
+        if (backend := self.of(session)) is None:
+            id, name = session.instance.id, session.instance.backend
             raise errors.HostError(f"cannot start {id}: agent.toml declares no [[backend]] {name}")
         return backend
 
     # passes of sessions
 
-    def of(self, its: Session) -> Backend | None:
-        return self.all.get(its.instance.backend)
+    def of(self, session: Session) -> Backend | None:
+        return self.all.get(session.instance.backend)
 
-    def way_out(self, its: Session) -> str | None:
+    def way_out(self, session: Session) -> str | None:
         """Equal for sessions that go out by the same proxy, or by none; None: it is not known."""
-        backend = self.of(its)
-        seat = None if backend is None else backend.seats.get(its.instance.id)
+        backend = self.of(session)
+        seat = None if backend is None else backend.seats.get(session.instance.id)
         return None if seat is None or seat.session is None else seat.session.known.way_out
 
-    def wait_reason(self, its: Session) -> str:
+    def wait_reason(self, session: Session) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
-        if not its.instance.backend:
+        if not session.instance.backend:
             return ""
-        if (backend := self.of(its)) is None:
+        if (backend := self.of(session)) is None:
             return "backend_missing"
-        if backend.down or its.instance.id in backend.away:
+        if backend.down or session.instance.id in backend.away:
             return BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
-        return "" if backend.circuit.lets(its.instance.id) else "backend_circuit"
+        return "" if backend.circuit.lets(session.instance.id) else "backend_circuit"
 
-    def why_away(self, its: Session) -> str:
+    def why_away(self, session: Session) -> str:
         """In words; "" = its backend is not declared."""
-        if (backend := self.of(its)) is None:
+        if (backend := self.of(session)) is None:
             return ""
         if backend.claim.up:
             return "its backend is up again; the agent checks its sessions in turn"
         reason = BACKEND_UNCHECKED if backend.claim is NOT_CHECKED else BACKEND_DOWN
         return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"
 
-    def signals(self, its: Session) -> tuple[Signal, ...]:
+    def signals(self, session: Session) -> tuple[Signal, ...]:
         """A session of a backend that does not answer is not said to be well, though the backend
         may only blink: nothing has measured the session since."""
-        if (backend := self.of(its)) is None:
+        if (backend := self.of(session)) is None:
             return ()
         if not backend.claim.up:
-            sentence = f"nothing measures it now: {self.why_away(its)}"
+            sentence = f"nothing measures it now: {self.why_away(session)}"
             return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
-        seat = backend.seats.get(its.instance.id)
+        seat = backend.seats.get(session.instance.id)
         words = "" if seat is None or seat.session is None else seat.session.known.unproved
         return (Signal(NO_PROOF, Health.DEGRADED, words),) if words else ()
 
-    def slack(self, its: Session) -> float:
+    def slack(self, session: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
-        return 0.0 if (backend := self.of(its)) is None else backend.slack
+        return 0.0 if (backend := self.of(session)) is None else backend.slack
 
-    def ask(self, its: Session, now: float) -> float | None:
+    def ask(self, session: Session, now: float) -> float | None:
         """None: its server is up. A time: ask again then, or when woken."""
-        backend = self.of(its)
+        backend = self.of(session)
         return None if backend is None or backend.claim.up else now + EVERY
 
-    def may_begin(self, its: Session) -> bool:
+    def may_begin(self, session: Session) -> bool:
         """True if its server's last check was good; a half-open circuit lets one session begin."""
-        backend = self.of(its)
-        return backend is None or (backend.claim.up and backend.circuit.begin(its.instance.id))
+        backend = self.of(session)
+        return backend is None or (backend.claim.up and backend.circuit.begin(session.instance.id))
 
     def server_version(self, name: str) -> str:
         """The version that the server itself tells; "" = none, or it is down."""
@@ -216,7 +216,7 @@ class Backends:
             return
         async with self._adopting:
             prefix = LET_GO.format(backend.name)
-            ours = {its.instance.remote for its in backend.members.values()}
+            ours = {session.instance.remote for session in backend.members.values()}
             ours |= {name.removeprefix(prefix) for name in await self.store.get_facts(prefix)}
             for session in backend.sessions:
                 words = (session.name, session.title)
@@ -265,7 +265,7 @@ def _view(backend: Backend) -> BackendView:
         since_wall=backend.since_wall,
         checked_wall=time.time() + backend.checked_at - now if backend.checked_at > 0 else None,
         held=len(backend.seats),
-        connected=sum(its.record.status == "CONNECTED" for its in members),
+        connected=sum(member.record.status == "CONNECTED" for member in members),
         next_check_wall=soon,
         breaker=backend.circuit.state,
     )

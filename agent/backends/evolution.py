@@ -87,9 +87,9 @@ class Evolution:
             session.known.away()
 
     async def hold(self, seat: Seat) -> "Session":
-        remote, its = seat.remote, seat.backend.shared.instances[seat.id]
-        paired, account = its.record.paired or None, its.record.account
-        known = EvolutionSession(remote, self.calls, its.instance.adopted, paired, account)
+        remote, own = seat.remote, seat.backend.shared.instances[seat.id]
+        paired, account = own.record.paired or None, own.record.account
+        known = EvolutionSession(remote, self.calls, own.instance.adopted, paired, account)
         session = Session(self, known, seat)
         known.owed = bool(await tasks.in_thread(session.read))
         known.made = await tasks.in_thread((session.folder / "made").exists)

@@ -9,9 +9,9 @@ from agent.errors import ConfigError
 
 _COLUMNS = {
     **{"NAME": "name", "ENGINE": "engine", "URL": "url"},
-    "UP": lambda its: f"{'yes' if its['up'] else 'no'} since {command.moment(its['since'])}",
+    "UP": lambda row: f"{'yes' if row['up'] else 'no'} since {command.moment(row['since'])}",
     **{"VERSION": "version", "SESSIONS": "sessions"},
-    "OURS": lambda its: f"{its['connected']} of {its['held']}",
+    "OURS": lambda row: f"{row['connected']} of {row['held']}",
     **{"CIRCUIT": "circuit", "WHY": "sentence"},
 }
 _ONE: command.Words = {"BACKEND": "the backend's name"}

@@ -295,9 +295,9 @@ class Options(argparse.Namespace):
         agent, path = self.client, config_path(self.config, os.environ)
         if path and not (agent.url or agent.sockets or "WA_AGENT_SOCKET" in os.environ):
             agent = replace(agent, sockets=(load_config(path, os.environ).api_socket,))
-        its = agent.get("/api/health")["agent"]["places"].get("config")
-        if path is None or its is None or path.resolve() != Path(its).resolve():
-            why = f"give --config {its}, which the agent reads" if its else NO_CONFIG
+        used = agent.get("/api/health")["agent"]["places"].get("config")
+        if path is None or used is None or path.resolve() != Path(used).resolve():
+            why = f"give --config {used}, which the agent reads" if used else NO_CONFIG
             raise errors.InvalidRequest(f"cannot {doing}: {why}", field="config")
         return path, agent
 

@@ -273,7 +273,7 @@ def _environment(here: Installation) -> Mapping[str, str]:
 
 def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:
     """The settings of each instance of that engine that is declared or has a folder."""
-    yield from (its.settings for its in here.config.instance if its.engine == engine)
+    yield from (row.settings for row in here.config.instance if row.engine == engine)
     with suppress(OSError, errors.WaError):
         kept = [it.identity.instance for it in scan(here.config.session_root) if it.identity]
         yield from (instance.settings for instance in kept if instance.engine == engine)
@@ -284,7 +284,7 @@ def browser(here: Installation) -> Iterator[Finding]:
     named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
     kinds = named & set(BINARIES)
     problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
-    if not kinds and {"browser_missing", "bundle_missing"} <= {its.code for its in problems}:
+    if not kinds and {"browser_missing", "bundle_missing"} <= {it.code for it in problems}:
         yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
@@ -309,7 +309,7 @@ def node(here: Installation) -> Iterator[Finding]:
 
 def backends(here: Installation) -> Iterator[Finding]:
     declared, views = here.config.backend, None
-    holders = [its.name for its in declared if hide_secrets(its) != its]
+    holders = [row.name for row in declared if hide_secrets(row) != row]
     if here.file is not None and holders and _open_to_all(here.file):
         sentence = f"{here.file} holds keys ({', '.join(holders)}) and is open to every user"
         advice = f"chmod o-rwx {here.file}, or use key_file and password_file"
@@ -317,10 +317,10 @@ def backends(here: Installation) -> Iterator[Finding]:
     if declared:
         with suppress(errors.WaError):  # the check `agent` says why
             views = {view["name"]: view for view in here.client.get("/api/backends")["backends"]}
-    for its in declared:
-        server = [] if views is None else [_server(its, views.get(its.name))]
-        for finding in (*server, *_secrets_and_redis(its)):
-            yield replace(finding, check=f"backend {its.name}")
+    for row in declared:
+        server = [] if views is None else [_server(row, views.get(row.name))]
+        for finding in (*server, *_secrets_and_redis(row)):
+            yield replace(finding, check=f"backend {row.name}")
 
 
 def _open_to_all(path: Path) -> int:

@@ -179,8 +179,8 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         status, sentence = instance["connection_status"], instance["sentence"]
         now, shows_code = time.monotonic(), status == "QR_REQUIRED"
         down, reason = status in ("DISCONNECTED", "AUTH_FAILURE"), instance["reason"]
-        its = client.get(f"/api/instance/{id}/details") if old else {}
-        if status == "CONNECTED" and (not old or (its["unit"]["run"] != old and its["proved"])):
+        shown = client.get(f"/api/instance/{id}/details") if old else {}
+        if status == "CONNECTED" and (not old or (shown["unit"]["run"] != old and shown["proved"])):
             return instance
         # Where it is down for a hopeless reason, only a person helps.
         if not shows_code and not (down and reason and reasons.reason_of(reason).hopeless):
@@ -430,9 +430,9 @@ def finish(options: Options, instance: dict[str, Any]) -> int:
 def print_plan(options: Options, plan: Sequence[Planned]) -> int:
     """4 if a session cannot be imported; an agent may refuse others, each with its cause."""
     copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
-    rows = [{name: getattr(its.session, name) for name in copied} for its in plan]
-    for row, its in zip(rows, plan, strict=True):
-        row |= {"left_out": its.session.left_out_sentence, "id": its.id, "result": its.result}
+    rows = [{name: getattr(each.session, name) for name in copied} for each in plan]
+    for row, each in zip(rows, plan, strict=True):
+        row |= {"left_out": each.session.left_out_sentence, "id": each.id, "result": each.result}
     columns = {"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age}
     more = {"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome}
     options.print_rows(rows, {**columns, **more}, nothing="no session")

@@ -123,7 +123,7 @@ def _look(options: Options) -> tuple[dict[str, Any], dict[str, list[str]], list[
     """The details of a session, and what they mean: by title, and as lines."""
     details = options.ask("GET details")
     events = options.ask("GET events", limit=4 * _LATELY, kind=_KINDS.split())["events"]
-    events = [its for its in events if its["detail"].get("verdict") not in _NOTHING_WRONG]
+    events = [event for event in events if event["detail"].get("verdict") not in _NOTHING_WRONG]
     parts = {
         "lately": [
             f"{moment(event['time'])}  {event['sentence']}" for event in reversed(events[:_LATELY])
@@ -243,7 +243,7 @@ def top(options: Options) -> int:
 
 def worst_first(client: Client) -> list[dict[str, Any]]:
     tones = [*_STYLES]
-    return sorted(client.instances(), key=lambda its: (tones.index(tone_of(its)), its["id"]))
+    return sorted(client.instances(), key=lambda row: (tones.index(tone_of(row)), row["id"]))
 
 
 def tone_of(instance: dict[str, Any]) -> str:

@@ -128,10 +128,10 @@ def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
 def hide_secrets(table: Any) -> Any:
     """The row with *** for keys and passwords."""
     hidden: dict[str, Any] = {}
-    for its, mark in settings_of(table):
-        value = getattr(table, its.name)
+    for key, mark in settings_of(table):
+        value = getattr(table, key.name)
         if value and (mark.secret or mark.credentials):
-            hidden[its.name] = HIDDEN if mark.secret else _shown_url(value)
+            hidden[key.name] = HIDDEN if mark.secret else _shown_url(value)
     if own := getattr(table, "own", None):
         hidden["own"] = hide_secrets(own)
     return replace(table, **hidden)
@@ -477,8 +477,8 @@ def check_declared(
         cause = f"{words}; declared: {names}"
         raise InvalidRequest(cause, field="settings.program", code="unknown_program")
     place = _place(config, instance)
-    others = (its for its in others if its.id != instance.id)
-    twins = (its.id for its in others if _place(config, its)[1:] == place[1:])
+    others = (other for other in others if other.id != instance.id)
+    twins = (other.id for other in others if _place(config, other)[1:] == place[1:])
     if place and (twin := min(twins, default="")):
         raise Refused(
             f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
@@ -563,13 +563,13 @@ def render_config(config: Config, only_changed: bool = True) -> str:
 def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -> Iterator[str]:
     """Each key below its meaning; what is as in `plain` is a comment. `first`: only those that
     stand above the line in `table`, or only the others."""
-    for its, mark in settings_of(chosen):
-        value = getattr(chosen, its.name)
-        comment = "# " if plain and value == getattr(plain, its.name) else ""
-        if first is None or first is (not comment or f"{table}.{its.name}" in FIRST):
+    for own, mark in settings_of(chosen):
+        value = getattr(chosen, own.name)
+        comment = "# " if plain and value == getattr(plain, own.name) else ""
+        if first is None or first is (not comment or f"{table}.{own.name}" in FIRST):
             range = "" if mark.high is None else f" ({mark.low:.12g} to {mark.high:.12g})"
             range = f" ({' | '.join(mark.choices)})" if mark.choices else range
-            yield f"# {mark.meaning}{range}\n{comment}{_line(its.name, value)}\n"
+            yield f"# {mark.meaning}{range}\n{comment}{_line(own.name, value)}\n"
 
 
 def _line(name: str, value: Any) -> str:
@@ -577,7 +577,7 @@ def _line(name: str, value: Any) -> str:
 
     if isinstance(value, tuple):
         # tomli_w writes a list over several lines, which a comment cannot hold.
-        return f"{name} = [{', '.join(_line('x', its).removeprefix('x = ') for its in value)}]"
+        return f"{name} = [{', '.join(_line('x', each).removeprefix('x = ') for each in value)}]"
     # TOML has no null, which is one key's default.
     plain = False if value is None else str(value) if isinstance(value, Path) else value
     return tomli_w.dumps({name: plain}).rstrip("\n")
@@ -586,10 +586,10 @@ def _line(name: str, value: Any) -> str:
 def _row(name: str, row: Any, only_changed: bool) -> str:
     lines = [f"[[{name}]]"]
     for holder in (row, getattr(row, "own", ())):
-        for its, _ in settings_of(holder) if holder else ():
-            value = getattr(holder, its.name)
-            if value is not None and not (only_changed and value == its.default):
-                lines.append(_line(its.name, value))
+        for own, _ in settings_of(holder) if holder else ():
+            value = getattr(holder, own.name)
+            if value is not None and not (only_changed and value == own.default):
+                lines.append(_line(own.name, value))
     return "\n".join(lines) + "\n"
 
 
@@ -606,7 +606,7 @@ def tables_of(config: Config) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     for name, table in all_tables().items():
         rows = table.rows(config)
-        keys = [] if table.example else [its.name for its, _ in settings_of(table.plain)]
+        keys = [] if table.example else [own.name for own, _ in settings_of(table.plain)]
         tables[name] = {key: getattr(rows[0], key) for key in keys} if keys else rows
     tables["instance"] = config.instance
     plain: dict[str, Any] = msgspec.to_builtins(tables, enc_hook=str)

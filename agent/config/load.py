@@ -28,12 +28,12 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
     changed = []
     for name, table in all_tables().items():
-        for its, mark in settings_of(table.plain):
-            values = {getattr(table.rows(it)[0], its.name) for it in (old, new) if mark.restart}
-            changed += [f"{name}.{its.name}"] * (len(values) > 1)
+        for own, mark in settings_of(table.plain):
+            values = {getattr(table.rows(it)[0], own.name) for it in (old, new) if mark.restart}
+            changed += [f"{name}.{own.name}"] * (len(values) > 1)
     # A new backend needs no restart.
     return changed + sorted(
-        f"[[backend]] {its.name}" for its in old.backend if its not in new.backend
+        f"[[backend]] {row.name}" for row in old.backend if row not in new.backend
     )
 
 
@@ -68,23 +68,23 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
     """Yield what would keep a declared instance from ever running."""
     kinds = {backend.name: backend.engine for backend in config.backend}
     taken: dict[tuple[Any, Any], str] = {}
-    for number, its in enumerate(config.instance):
+    for number, row in enumerate(config.instance):
         key = f"instance[{number}]"
         try:
-            remote = find_engine(its.engine).remote
-            check_settings(its.engine, its.settings)
+            remote = find_engine(row.engine).remote
+            check_settings(row.engine, row.settings)
         except ConfigError as error:
             named = f"{key}.settings.{error.field}", f"{key}.settings", key
             yield (f"{key}.engine",) if error.field == "engine" else named, str(error)
             continue
-        place = str(its.settings.get("backend", ""))
-        session = place, its.settings.get("remote") or its.id
-        if remote and kinds.get(place) != its.engine:
-            known = ", ".join(name for name, kind in kinds.items() if kind == its.engine)
-            cause = f"engine {its.engine} needs the name of a [[backend]] of its kind there"
+        place = str(row.settings.get("backend", ""))
+        session = place, row.settings.get("remote") or row.id
+        if remote and kinds.get(place) != row.engine:
+            known = ", ".join(name for name, kind in kinds.items() if kind == row.engine)
+            cause = f"engine {row.engine} needs the name of a [[backend]] of its kind there"
             named = f"{key}.settings.backend", f"{key}.settings", key
             yield named, f"{cause}; declared: {known or 'none'}"
-        if remote and (twin := taken.setdefault(session, its.id)) != its.id:
+        if remote and (twin := taken.setdefault(session, row.id)) != row.id:
             cause = f"{twin} already has that session of backend {place}"
             yield (f"{key}.settings.remote",), cause
 
@@ -200,7 +200,7 @@ class Source:
         """Names the place where one of the keys of an impossible pair was set."""
         keys, cause = fault
         places: tuple[Collection[str], ...] = (self.given, self.lines, keys)
-        return self.refuse(next(key for its in places for key in keys if key in its), cause)
+        return self.refuse(next(key for place in places for key in keys if key in place), cause)
 
 
 def _read_given(env: Mapping[str, str], overrides: Mapping[str, str]) -> Iterator[Given]:
@@ -350,7 +350,7 @@ def _build(source: Source) -> Config:
 
 
 def _read(source: Source, plain: T, table: Row, key: str) -> T:
-    marks = {its.name: mark for its, mark in settings_of(plain)}
+    marks = {own.name: mark for own, mark in settings_of(plain)}
     changes = {}
     for name, value in table.items():
         at = f"{key}.{name}"
@@ -372,7 +372,7 @@ def _backend(source: Source, table: Row, key: str) -> BackendDeclaration:
     if engine not in kinds:
         cause = f"it must be one of {', '.join(kinds)}, not {engine!r:.80}"
         raise source.refuse(f"{key}.engine", cause if engine else "every [[backend]] needs it")
-    known = {kind: {its.name for its, _ in settings_of(backend_settings(kind))} for kind in kinds}
+    known = {kind: {own.name for own, _ in settings_of(backend_settings(kind))} for kind in kinds}
     for kind in kinds:
         if foreign := set(table) & known[kind] - known[engine]:
             cause = f"it is only for engine {kind}, this one is {engine}"

@@ -138,30 +138,30 @@ class Queues:
         `ready` is asked once its turn has come, so that what it waits for costs it no place."""
         self._asked.add(instance)
         self._lane_of[instance] = lane
-        its = self._lanes.setdefault(lane, _Lane())
-        if instance in its.under_way:
+        own = self._lanes.setdefault(lane, _Lane())
+        if instance in own.under_way:
             return ready()
-        if reconnects and instance not in its.queue:
-            its.queue = {instance: now, **its.queue}
-        its.queue[instance] = now
-        if not its.is_next(instance, now):
+        if reconnects and instance not in own.queue:
+            own.queue = {instance: now, **own.queue}
+        own.queue[instance] = now
+        if not own.is_next(instance, now):
             return now + ASK_AGAIN
-        at = its.earliest(policy, now, reconnects=reconnects)
+        at = own.earliest(policy, now, reconnects=reconnects)
         if at <= now:
             at = self._budget.take(policy, now) or now
         if at > now:
-            its.queue[instance] = at  # until then it is not absent
+            own.queue[instance] = at  # until then it is not absent
             return at
         wait = ready()
         if wait is None:
             if not reconnects:
-                its.last = instance, now
-            its.under_way[instance] = False
-            its.queue.pop(instance)
+                own.last = instance, now
+            own.under_way[instance] = False
+            own.queue.pop(instance)
         else:
             self._budget.give_back()
-            its.queue[instance] = -math.inf  # it keeps its place, and the next ones go
-        self._wake_next(its)
+            own.queue[instance] = -math.inf  # it keeps its place, and the next ones go
+        self._wake_next(own)
         return wait
 
     def no_login(self) -> None:
@@ -175,28 +175,28 @@ class Queues:
 
     def free_place(self, instance: InstanceId) -> None:
         """The heavy part of a session's start is over: the next one may have its place."""
-        its = self._of(instance)
-        released = its.release(instance)
-        if its.under_way.get(instance) is False:
-            its.under_way[instance] = released = True
+        lane = self._of(instance)
+        released = lane.release(instance)
+        if lane.under_way.get(instance) is False:
+            lane.under_way[instance] = released = True
         if released:
-            self._wake_next(its)
+            self._wake_next(lane)
 
     def try_ended(self, instance: InstanceId) -> None:
         """A session's try has ended, and its turn with it: it is connected, waits for a scan,
         failed or is stuck."""
-        its = self._of(instance)
-        if its.under_way.pop(instance, None) is not None:
-            its.release(instance)
-            self._wake_next(its)
+        lane = self._of(instance)
+        if lane.under_way.pop(instance, None) is not None:
+            lane.release(instance)
+            self._wake_next(lane)
 
     def leave(self, instance: InstanceId) -> None:
         """The pass of a session is over: if it did not ask in this one, it waits for no turn."""
-        its = self._of(instance)
+        lane = self._of(instance)
         if instance in self._asked:
             self._asked.discard(instance)
-        elif its.queue.pop(instance, None) is not None:
-            self._wake_next(its)
+        elif lane.queue.pop(instance, None) is not None:
+            self._wake_next(lane)
 
     def withdraw(self, instance: InstanceId) -> None:
         """The instance was deleted: neither under way nor waiting."""
@@ -376,7 +376,7 @@ def find_incident(
             window = policy.outage_window if code in OUTAGE_CODES else policy.window
             if is_shared(code) and at > successes[id] and 0 <= now - at < window:
                 alike.setdefault(common_code(code), {})[id] = at
-    for code, members in sorted(alike.items(), key=lambda its: len(its[1]), reverse=True):
+    for code, members in sorted(alike.items(), key=lambda row: len(row[1]), reverse=True):
         share = policy.outage_share if code == LOST else policy.noise
         least = max(policy.instances, len(successes) * share)
         in_order = sorted(members, key=members.__getitem__)

@@ -136,14 +136,14 @@ def decide_memory(
     to free their caches. At most one restarts: first one over its own limit; when all together use
     too much, the largest. `restartable`: connected and settled, so that a restart costs seconds,
     not a login in the middle of a sync."""
-    used = {its.id: its.run.memory_bytes or 0 for its in sessions}
-    limits = {its.id: its.memory_limit for its in sessions}
+    used = {each.id: each.run.memory_bytes or 0 for each in sessions}
+    limits = {each.id: each.memory_limit for each in sessions}
     together = level_of(sum(used.values()), budget, policy)
     levels = {id: level_of(used[id], limits[id], policy) for id in used}
     able = [
-        its.id
-        for its in sessions
-        if its.id in restartable and _due(its.memory_restart_at, policy.restart_every, now)
+        each.id
+        for each in sessions
+        if each.id in restartable and _due(each.memory_restart_at, policy.restart_every, now)
     ]
     over = [id for id in able if levels[id] == "critical"]
     nothing: tuple[float, model.InstanceId | None] = (0.0, None)
@@ -151,14 +151,14 @@ def decide_memory(
     if worst is None and together == "critical":
         _, worst = max(((used[id], id) for id in able), default=nothing)
     reasons = {}
-    for its in sessions:
-        level, mib = levels[its.id], f"{used[its.id] / MIB:.0f}"
-        if its.id != worst and not _due(its.freed_at, policy.free_every, now):
+    for each in sessions:
+        level, mib = levels[each.id], f"{used[each.id] / MIB:.0f}"
+        if each.id != worst and not _due(each.freed_at, policy.free_every, now):
             continue
         if level:
-            reasons[its.id] = f"memory {level}: {mib} of {limits[its.id] / MIB:.0f} MiB"
+            reasons[each.id] = f"memory {level}: {mib} of {limits[each.id] / MIB:.0f} MiB"
         elif together:
-            reasons[its.id] = f"memory of all together {together}; this one uses {mib} MiB"
+            reasons[each.id] = f"memory of all together {together}; this one uses {mib} MiB"
     return reasons, worst
 
 

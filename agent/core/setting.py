@@ -47,7 +47,7 @@ def setting(default: T, meaning: str, **mark: Any) -> T:
 
 def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
     """The marked fields of a dataclass (or of one of its values), in their order."""
-    return [(its, its.metadata["setting"]) for its in fields(policy) if "setting" in its.metadata]
+    return [(own, own.metadata["setting"]) for own in fields(policy) if "setting" in own.metadata]
 
 
 def read_value(value: Any, default: Any, mark: Setting) -> Any:

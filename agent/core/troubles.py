@@ -94,7 +94,7 @@ class Windows:
     def note(self, counted: Mapping[str, Counted], now: float) -> None:
         """By whose they are; what is not named any more is forgotten."""
         before, self._last = self._last, counted
-        self._rose = {its: past for its, past in self._rose.items() if its[0] in counted}
+        self._rose = {key: past for key, past in self._rose.items() if key[0] in counted}
         for who, values in counted.items():
             last = before.get(who, values)
             for name in (name for name in values if values[name] != last[name]):
@@ -209,7 +209,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
     present.update((trouble.key, trouble) for trouble in began)
     for key in _covered(present):
         del present[key]
-    over = [its for key, its in before.items() if its.begun_wall and key not in present]
+    over = [trouble for key, trouble in before.items() if trouble.begun_wall and key not in present]
     return present, [one for one in began if one.key in present], over
 
 
@@ -251,12 +251,12 @@ _NOT_WELL = ("silent_inbound", "memory_leak")
 
 def counted_of(view: Session) -> dict[str, float]:
     """The counters of a session that conditions look back at."""
-    errors, keys, its = view.counters.errors, view.crypto_operations, view.counters.by_word
+    errors, keys, words = view.counters.errors, view.crypto_operations, view.counters.by_word
     return {
         # An outage of its server is not its own.
-        "reconnects": sum(its["reconnects"][word] for word in its["reconnects"].keys() - AWAY),
-        "hangs": its["restarts"].get("watchdog", 0),
-        "keys_failed": its["key_regenerations"].get("failed", 0),
+        "reconnects": sum(words["reconnects"][word] for word in words["reconnects"].keys() - AWAY),
+        "hangs": words["restarts"].get("watchdog", 0),
+        "keys_failed": words["key_regenerations"].get("failed", 0),
         "key_steps_failed": view.counters.repair_steps.get(_KEYS_FAILED, 0),
         "unreadable": keys.get("failed", 0),
         "decryptions": sum(keys.values()) if view.counts_messages else 0,
@@ -493,7 +493,7 @@ TABLE = (
     ),
     Row(
         "degraded",
-        lambda _, its: its.verdict.sentence if its.verdict.reason in _NOT_WELL else None,
+        lambda _, view: view.verdict.sentence if view.verdict.reason in _NOT_WELL else None,
         "{who} is connected and not well: {value}",
         "`wa-agent restart {who}` keeps the session and frees its memory. If no message comes, send"
         " it one from another phone first.",
@@ -516,7 +516,7 @@ TABLE = (
     ),
     _critical(
         "backend_down",
-        lambda _, its: None if its.claim.up else _because(its.claim.reason),
+        lambda _, view: None if view.claim.up else _because(view.claim.reason),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",
@@ -525,7 +525,7 @@ TABLE = (
     ),
     Row(
         "backend_logs",
-        lambda _, its: bool(its.warning),
+        lambda _, view: bool(view.warning),
         "the logs of backend {who} are unreadable, or hold errors that name no session",
         "`wa-agent backends show {who}` says which. Check the log's path and rights, or set"
         " `log_session` of its `[[backend]]`.",

@@ -173,8 +173,8 @@ class Daemon:
                 store = await Store.open(state / own.DATABASE)
                 store.on_append = self._bus.publish
                 try:
-                    known = {its.id for its, _ in await store.instances()}
-                    known |= {its.id for its in await asyncio.to_thread(scan, root)}
+                    known = {row.id for row, _ in await store.instances()}
+                    known |= {found.id for found in await asyncio.to_thread(scan, root)}
                     own.refuse_foreign_state(state, known, running)
                     older = await own.go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
                     return await self._run_on(store, host, older=older)
@@ -207,9 +207,9 @@ class Daemon:
             reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
             settings, upkeep = supervisor.settings, supervisor.upkeep
-            for its in supervisor.registry.facts.values():
-                if not its.instance.enabled:  # what waits there is asked for at no link
-                    reader.changed(its.id)
+            for facts in supervisor.registry.facts.values():
+                if not facts.instance.enabled:  # what waits there is asked for at no link
+                    reader.changed(facts.id)
             sending = Sending(state, supervisor, store, self._bus, reader)
             sending.take_on(self._config)
             webhooks = Webhooks(self._config, (store, self._bus, reader, supervisor.registry.facts))
@@ -364,7 +364,7 @@ async def stop_in_order(
     if leave:
         await save_records()
         facts = supervisor.registry.facts.values()
-        links = [its.link for its in facts if its.link and not its.instance.backend]
+        links = [each.link for each in facts if each.link and not each.instance.backend]
         await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
     else:
         await close_sessions(supervisor, save_records)

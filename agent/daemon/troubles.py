@@ -57,7 +57,7 @@ class Troubles:
             await asyncio.sleep(0.2)
         while True:
             await self.look()
-            rest = all(its.at_rest for its in self.supervisor.registry.facts.values())
+            rest = all(facts.at_rest for facts in self.supervisor.registry.facts.values())
             await asyncio.sleep(EVERY if self._present else AT_REST if rest else CALM)
 
     async def look(self) -> None:
@@ -79,7 +79,7 @@ class Troubles:
         config, status, now = self.supervisor.settings.config, self.supervisor.status(), boot_now()
         (done, bad), kept = self.exporter.http.counted(), self.reader.figures()
         registry = self.supervisor.registry
-        wanted = {str(id): its for id in registry.facts if is_wanted(its := registry.present(id))}
+        wanted = {str(id): view for id in registry.facts if is_wanted(view := registry.present(id))}
         counted: dict[str, Mapping[str, float]] = {"": {"requests": done, "requests_failed": bad}}
         for id in map(InstanceId, wanted):
             counted[id] = {
@@ -95,13 +95,13 @@ class Troubles:
             {backend.name: backend for backend in self.supervisor.backends.views()},
             {group: code for group, code in status["incidents"].items() if code},
             self.exporter.machine.values(),
-            {id: since for id, its in self.sending.senders.items() if (since := its.oldest())},
+            {id: since for id, it in self.sending.senders.items() if (since := it.oldest())},
             self.webhooks.oldest_wall(),
             config.troubles,
             config.health,
             config.memory,
             self.windows,
-            not_kept={id for id, its in kept.items() if its["refused"]},
+            not_kept={id for id, counts in kept.items() if counts["refused"]},
             outbox_lost=self.sending.lost,
         )
 

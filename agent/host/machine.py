@@ -107,7 +107,7 @@ class Usage:
 
     def completed(self, other: "Usage") -> "Usage":
         pairs = zip(astuple(self), astuple(other), strict=True)
-        return Usage(*(its if mine is None else mine for mine, its in pairs))
+        return Usage(*(other if mine is None else mine for mine, other in pairs))
 
 
 UNSEEN = Usage(None, None, None)

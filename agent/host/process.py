@@ -151,7 +151,7 @@ class ProcessChild:
 
     def read(self) -> None:
         text, sent, _, _ = self._sock.recvmsg(4096, _ROOM)
-        if self.pid not in [_CREDENTIALS.unpack(its)[0] for _level, _kind, its in sent]:
+        if self.pid not in [_CREDENTIALS.unpack(data)[0] for _level, _kind, data in sent]:
             return
         if text == b"WATCHDOG=1":  # nearly all of them
             self.worker.ping()
@@ -267,7 +267,7 @@ class ProcessHost(Host):
     def jobs_pending(self) -> int:
         """Workers on their way up or down."""
         all = self._workers.values()
-        return sum(its.status.runs and its.state is not UnitState.ACTIVE for its in all)
+        return sum(own.status.runs and own.state is not UnitState.ACTIVE for own in all)
 
     def link_path(self, instance: InstanceId) -> Path:
         return self.folder(instance) / "link.sock"
@@ -277,7 +277,7 @@ class ProcessHost(Host):
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         all = self._workers.items()
-        return {id: its.status for id, its in all if its.state is not UnitState.INACTIVE}
+        return {id: own.status for id, own in all if own.state is not UnitState.INACTIVE}
 
     async def status(self, instance: InstanceId) -> UnitStatus:
         return self._workers[instance].status if instance in self._workers else UNIT_ABSENT
@@ -404,9 +404,9 @@ def over_limit(limits: Mapping[int, int]) -> dict[int, int]:
     """Leader → bytes of its whole tree, for those above their limit."""
     trees = find_trees(frozenset(limits)).items()
     # Resident memory counts shared pages for each process, so it is an upper bound.
-    high = {it: tree for it, tree in trees if sum(its.rss_bytes for its in tree) > limits[it]}
-    used = {it: sum(proportional_bytes(its.pid) for its in tree) for it, tree in high.items()}
-    return {it: its for it, its in used.items() if its > limits[it]}
+    high = {it: tree for it, tree in trees if sum(one.rss_bytes for one in tree) > limits[it]}
+    used = {it: sum(proportional_bytes(one.pid) for one in tree) for it, tree in high.items()}
+    return {it: size for it, size in used.items() if size > limits[it]}
 
 
 def find_workers(run_dir: Path) -> Iterator[tuple[InstanceId, int]]:

@@ -73,13 +73,13 @@ PACKS = Kind("wa-pack@", Path("/run/wa-pack"), Path("/run/wa-pack"), ("--pack",)
 
 def object_path(unit: str) -> str:
     """The unit's D-Bus object, escaped as systemd does it."""
-    return _UNIT_PATHS + re.sub("[^A-Za-z0-9]", lambda its: f"_{ord(its[0]):02x}", unit)
+    return _UNIT_PATHS + re.sub("[^A-Za-z0-9]", lambda sign: f"_{ord(sign[0]):02x}", unit)
 
 
 def unit_of_path(path: str) -> str:
     """The unit behind a D-Bus object; no name of ours where it is no unit's object."""
     escaped = path.removeprefix(_UNIT_PATHS)
-    return re.sub("_([0-9a-f]{2})", lambda its: chr(int(its[1], 16)), escaped)
+    return re.sub("_([0-9a-f]{2})", lambda sign: chr(int(sign[1], 16)), escaped)
 
 
 def control_group(unit: str) -> Path:
@@ -215,7 +215,7 @@ def read_unit_files(folders: Iterable[Path] = FOLDERS, kind: Kind = INSTANCES) -
     for folder in folders:
         for path in _paths(folder):
             if path.suffix in (".wants", ".requires"):
-                enabled.update(id for its in _paths(path) if (id := kind.id_of(its.name)))
+                enabled.update(id for link in _paths(path) if (id := kind.id_of(link.name)))
             elif (id := kind.id_of(path.name)) and _target(path) == "/dev/null":
                 masked.add(id)
     return UnitFiles(frozenset(enabled), frozenset(masked))

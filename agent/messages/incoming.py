@@ -378,7 +378,7 @@ def _about(record: Mapping[str, Any]) -> Mapping[str, Any]:
 def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[dict[str, Any]]:
     found = db.execute(f"select cursor, kept, body from records where {rows}", given)
     whole = ((cursor, kept, read(body)) for cursor, kept, body in found)
-    return [{"cursor": cursor, **its, "kept": kept} for cursor, kept, its in whole if its]
+    return [{"cursor": cursor, **body, "kept": kept} for cursor, kept, body in whole if body]
 
 
 def _storable(value: Any) -> Any:

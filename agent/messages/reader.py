@@ -209,30 +209,30 @@ class Reader:
             self.end()
 
     async def _settle(self, id: InstanceId) -> None:
-        its = self._sessions[id]
-        cursors = {name: its.cursors.get(name, 0) for name in self._takers(id)}
+        session = self._sessions[id]
+        cursors = {name: session.cursors.get(name, 0) for name in self._takers(id)}
         asked: dict[str, Any] = {"cursors": cursors}
         try:
             runs = self._registry.get(id).link is not None
             if runs and (all(cursors.values()) or READER not in cursors):
                 asked["settled"] = min(cursors.values())
             raw = dict(await self.ask(id, "messages_state", asked))
-            its.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
-            told = its.figures | msgspec.convert(raw, dict[str, _Whole])
+            session.behind = msgspec.convert(raw.pop("behind", {}), dict[str, _Whole])
+            told = session.figures | msgspec.convert(raw, dict[str, _Whole])
             if READER not in cursors:  # a worker that does not run has no settled place
-                told["waiting"] = max(its.behind.values(), default=0)
-            its.figures = {name: told.get(name, 0) for name in FIGURES}
+                told["waiting"] = max(session.behind.values(), default=0)
+            session.figures = {name: told.get(name, 0) for name in FIGURES}
         except (errors.WaError, msgspec.ValidationError) as error:
             if isinstance(error, errors.TryLater):  # else the next change tells
                 self._own.add(id)
 
     def behind(self, consumer: str, id: InstanceId) -> int:
-        its = self._sessions[id]
-        newest = its.figures.get("newest", 0) <= its.cursors.get(consumer, 0)
-        return 0 if newest else its.behind.get(consumer, 0)
+        session = self._sessions[id]
+        newest = session.figures.get("newest", 0) <= session.cursors.get(consumer, 0)
+        return 0 if newest else session.behind.get(consumer, 0)
 
     def figures(self) -> Mapping[InstanceId, Mapping[str, int]]:
-        return {id: its.figures for id, its in self._sessions.items() if its.figures}
+        return {id: session.figures for id, session in self._sessions.items() if session.figures}
 
     # The agent tells
 
@@ -253,8 +253,8 @@ class Reader:
 
     def end(self) -> None:
         self.ending = True
-        for its in self._sessions.values():
-            its.tell()
+        for session in self._sessions.values():
+            session.tell()
 
     def _takers(self, id: InstanceId) -> list[str]:
         """The consumers that must have a record before it may go unread."""

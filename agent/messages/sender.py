@@ -110,8 +110,8 @@ class SessionSender:
 
     def oldest(self) -> float | None:
         """Unix time at which the one that waits longest was accepted."""
-        its = (each.row.accepted_wall + self._outbox.set_by for each in self.waiting.values())
-        return next(its, None)
+        times = (each.row.accepted_wall + self._outbox.set_by for each in self.waiting.values())
+        return next(times, None)
 
     def wake(self) -> None:
         """The session changed, perhaps for the better."""
@@ -342,23 +342,23 @@ async def complete(
     to, reacted to, edited, deleted."""
     kind = message["type"]
     about = kind in ("edit", "delete", "reaction")
-    its, writer = ("message_id", "sender") if about else ("quote", "quote_from")
-    if its not in message:
+    key, writer = ("message_id", "sender") if about else ("quote", "quote_from")
+    if key not in message:
         return message
     whole, chat = dict(message), chat_of(str(message["to"]))
-    row = await outbox.find(id, whole[its])
+    row = await outbox.find(id, whole[key])
     if row is not None and row.chat == chat and row.state in LEFT and row.type not in _CHANGES:
-        whole[its] = row.message_id
+        whole[key] = row.message_id
         whole.setdefault(writer, ME)
-    elif whole[its].startswith("out_"):
-        words = f"cannot send: {whole[its]!r:.80} is no message that was sent to this chat"
-        raise errors.Refused(words, field=its, code="message_not_found")
-    if kind != "edit" and (its == "quote" or writer not in whole):
+    elif whole[key].startswith("out_"):
+        words = f"cannot send: {whole[key]!r:.80} is no message that was sent to this chat"
+        raise errors.Refused(words, field=key, code="message_not_found")
+    if kind != "edit" and (key == "quote" or writer not in whole):
         jid = chat if "@" in chat else f"{chat}@s.whatsapp.net"
-        found = (await sessions.find(id, jid, [whole[its]])).get(whole[its])
+        found = (await sessions.find(id, jid, [whole[key]])).get(whole[key])
         if found is not None:
             whole.setdefault(writer, ME if found.get("from_me") else str(found.get("sender", "")))
-            if its == "quote":
+            if key == "quote":
                 whole |= {"quote_text": found.get("text", ""), "quote_type": found.get("type", "")}
     if kind == "delete":
         whole.setdefault(writer, ME)

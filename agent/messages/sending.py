@@ -212,17 +212,17 @@ class Sending:
         return ended[State.FAILED] + ended[State.UNKNOWN]
 
     def ended(self, id: InstanceId) -> Mapping[str, Any]:
-        its = self.counts.get(id, Counts())
+        counts = self.counts.get(id, Counts())
         return {
-            **{state.value: its.ended[state] for state in ENDS},
-            "reasons": dict(its.reasons),
-            "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
+            **{state.value: counts.ended[state] for state in ENDS},
+            "reasons": dict(counts.reasons),
+            "last_sent": None if counts.sent_wall is None else wall_text(counts.sent_wall),
         }
 
     def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
         """For /metrics, also of what sessions keep of what arrived."""
         kept = self._reader.figures().items()
-        unread: list[Row] = [({"session": id}, its["waiting"]) for id, its in kept]
+        unread: list[Row] = [({"session": id}, figures["waiting"]) for id, figures in kept]
         yield Family("wa_messages_waiting", "Kept records that wait for a reader.", unread)
         senders = ((id, self.senders.get(id)) for id in sessions)
         unsent: list[Row] = [({"session": id}, len(it.waiting) if it else 0) for id, it in senders]
@@ -374,7 +374,7 @@ class Sending:
         tidied = time.monotonic()
         while True:
             senders, now = list(self.senders.values()), outbox.now()
-            damaged = any(its.hold and its.hold.code == "damaged" for its in senders)
+            damaged = any(sender.hold and sender.hold.code == "damaged" for sender in senders)
             if damaged or not self._path.exists():
                 return
             for sender in senders:
@@ -398,8 +398,8 @@ class Sending:
                     await outbox.note_acks(id, [(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
-                elif (its := self.senders.get(id)) is not None:
-                    its.wake()
+                elif (sender := self.senders.get(id)) is not None:
+                    sender.wake()
 
     async def _acks(self, outbox: Outbox) -> None:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""

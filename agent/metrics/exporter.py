@@ -243,8 +243,8 @@ def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
     held: list[Row] = []
     for view in views:
         counts = {"held": view.held, "connected": view.connected, "seen": view.claim.sessions}
-        its = ((state, count) for state, count in counts.items() if count is not None)
-        held += [({"backend": view.name, "state": state}, count) for state, count in its]
+        known = ((state, count) for state, count in counts.items() if count is not None)
+        held += [({"backend": view.name, "state": state}, count) for state, count in known]
     yield Family("wa_backend_sessions", "Sessions by state: held, connected, seen.", held)
 
 

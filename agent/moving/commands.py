@@ -75,8 +75,8 @@ def _export_to(options: command.Options, engine: str) -> Path:
     with scratch() as folder:
         _download(options, folder / "archive")
         arrived = _unpack(folder / "archive", folder)
-        if (its := arrived.manifest.engine) != engine:
-            raise Refused(f"cannot export {options.id} to {options.to}: its engine is {its}")
+        if (own := arrived.manifest.engine) != engine:
+            raise Refused(f"cannot export {options.id} to {options.to}: its engine is {own}")
         session = folder / "session"
         return sources.export_folder(session, engine, options.id, options.file, force=options.force)
 
@@ -176,7 +176,7 @@ def _import_found(options: command.Options, engine: str) -> int:
             check_settings(engine, settings)
         except ConfigError as error:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
-    plan = [_planned(its, id_for(its, options.id)) for its in _find(options, engine)]
+    plan = [_planned(found, id_for(found, options.id)) for found in _find(options, engine)]
     if options.dry_run:
         return print_plan(options, plan)
     _refuse_unclear(options, plan)
@@ -252,7 +252,7 @@ def _packed(
         (place := folder / "session").mkdir(mode=0o700)
         if engine == WEB:
             profiles = sources.local_auths(Path(options.source))
-            profile = next(its for its in profiles if its.name == session.name)
+            profile = next(entry for entry in profiles if entry.name == session.name)
             sources.copy_local_auth(profile, place)
         else:
             sources.write_folder(session, place)

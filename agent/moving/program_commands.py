@@ -308,7 +308,7 @@ def _new_programs(
                 bot.refused = f"agent.toml has another [[program]] {row.name}; rename that one"
         if bot.refused:
             bot.programs.clear()
-    return [its for bot in bots for its in bot.programs if its.name not in rows]
+    return [own for bot in bots for own in bot.programs if own.name not in rows]
 
 
 def as_row(program: declaration.ProgramDeclaration) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _quoted(path: str) -> str:
 
 
 def _below(path: str, folders: Sequence[str]) -> bool:
-    return any(path == its or path.startswith(f"{its.rstrip('/')}/") for its in folders)
+    return any(path == own or path.startswith(f"{own.rstrip('/')}/") for own in folders)
 
 
 HEAD = """\

@@ -153,8 +153,8 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
 
 async def _look_at_files(means: Means, facts: Facts) -> None:
     """The files were replaced: what was found in the old ones must not stay."""
-    its = means.registry.root / facts.id, facts.instance.engine
-    facts.folder.files = (await asyncio.to_thread(tree.inspect, *its)).files
+    asked = means.registry.root / facts.id, facts.instance.engine
+    facts.folder.files = (await asyncio.to_thread(tree.inspect, *asked)).files
 
 
 async def _regenerate(means: Means, facts: Facts) -> None:

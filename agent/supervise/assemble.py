@@ -104,13 +104,13 @@ class Supervisor:
         age, settings = boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
-        self._pending = {its.id for its in there if not its.observed or its.unsettled}
+        self._pending = {facts.id for facts in there if not facts.observed or facts.unsettled}
         total, left = self._to_restore, len(self._pending)
         return {
             "version": VERSION,
             "host": self.host.name,
             "started": session.wall_text(self._started_wall),
-            "ready": all(its.observed for its in there),
+            "ready": all(facts.observed for facts in there),
             "restoring": {"done": total - left, "total": total},
             "passes": self.loop.passes,
             "pass_seconds_total": self.loop.pass_seconds,
@@ -199,9 +199,9 @@ async def _take_in_folders(registry: Registry) -> None:
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:
-            facts.saved.identity = its = folder.identity
+            facts.saved.identity = known = folder.identity
             if is_written(facts):  # what both say is kept once
-                facts.saved.identity = replace(its, instance=facts.instance)
+                facts.saved.identity = replace(known, instance=facts.instance)
 
 
 async def _take_in(registry: Registry, folder: files.Found) -> None:
@@ -225,7 +225,7 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
     facts.instance = identity.instance
     revived = not written.reason and reasons.reason_of(before.reason).final
     record = reconnect.forgive(before) if revived else before
-    newer = {its: getattr(written, its) for its in files.IN_RECORD}
+    newer = {name: getattr(written, name) for name in files.IN_RECORD}
     facts.record = replace(record, reason=written.reason or record.reason, **newer)
     facts.saved.identity = identity
     ahead = f"newer than the database (generation {identity.generation}, {before.generation})"
@@ -235,10 +235,10 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
-    for its in declared:
-        if its.id in registry.facts:
+    for row in declared:
+        if row.id in registry.facts:
             continue
-        instance = Instance(its.id, its.engine, its.enabled, dict(its.settings), time.time())
+        instance = Instance(row.id, row.engine, row.enabled, dict(row.settings), time.time())
         await registry.create(instance, "created because agent.toml declares it")
 
 

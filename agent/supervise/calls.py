@@ -187,7 +187,7 @@ class Calls:
                 words = f"cannot mark {missing[0]!r:.80} as read: {why}"
                 raise Refused(words, field="sender", code="message_not_found")
             kept = [(each, found.get(each, {})) for each in message_ids]
-            named = [(it, its.get("chat", chat), its.get("sender", sender)) for it, its in kept]
+            named = [(it, row.get("chat", chat), row.get("sender", sender)) for it, row in kept]
             await self._mark(id, named)
             return len(message_ids)
         try:

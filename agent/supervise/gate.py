@@ -69,7 +69,7 @@ class Incidents:
         longer."""
         if self._end_if_well(incident):
             return
-        able = [its.id for its in self._not_well(incident) if not self.reaching.of(its).away]
+        able = [each.id for each in self._not_well(incident) if not self.reaching.of(each).away]
         holder = self.all_facts.get(incident.canary) if incident.canary else None
         if incident.is_outage and (self.reaching.of(holder).away if holder else not able):
             incident.pass_turn(now)  # its try would prove nothing: due once an address is back
@@ -200,19 +200,19 @@ class Incidents:
         """An operator's order: its members try now. Unknown groups raise NotFound."""
         if (incident := self.active.get(group)) is None:
             raise NotFound(f"cannot release an incident of {group}: there is none")
-        for its in self._members(incident):
-            its.asked.try_at_once = True
+        for facts in self._members(incident):
+            facts.asked.try_at_once = True
         self.release(group, "an operator released it")
 
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns. Earlier failures prove
         nothing any more."""
         incident, self._released[group] = self.active.pop(group), time.time()
-        for its in self._of(group):
-            its.failures.clear()
+        for facts in self._of(group):
+            facts.failures.clear()
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
-        for its in self._members(incident):
-            self._hurry(its)
+        for facts in self._members(incident):
+            self._hurry(facts)
 
     def _end_if_well(self, incident: admission.Incident) -> bool:
         if over := not self._not_well(incident):
@@ -221,7 +221,7 @@ class Incidents:
 
     def _not_well(self, incident: admission.Incident) -> list[Facts]:
         members = self._members(incident)
-        return [its for its in members if its.should_run and not is_well(its.verdict)]
+        return [each for each in members if each.should_run and not is_well(each.verdict)]
 
     def _members(self, incident: admission.Incident) -> list[Facts]:
         return [self.all_facts[id] for id in incident.members if id in self.all_facts]
@@ -238,7 +238,7 @@ class Incidents:
         self.notes.write(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
 
     def _of(self, group: str) -> list[Facts]:
-        return [its for its in self.all_facts.values() if group_of(its) == group]
+        return [facts for facts in self.all_facts.values() if group_of(facts) == group]
 
     def _beside(self, facts: Facts) -> list[Facts]:
         """The others of its group that go out the same way. What the rest do proves nothing about
@@ -246,7 +246,7 @@ class Incidents:
         if (way := self._way_out(facts)) is None:
             return []
         others = self._of(group_of(facts))
-        return [its for its in others if its is not facts and self._way_out(its) == way]
+        return [other for other in others if other is not facts and self._way_out(other) == way]
 
     def _way_out(self, facts: Facts) -> str | None:
         """The way by which a session goes out; None = not known, so no other goes out the same."""

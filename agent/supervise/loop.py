@@ -88,7 +88,7 @@ class Loop:
     def _begin_passes(self, group: asyncio.TaskGroup, now: float) -> None:
         taken = Counter(self._running.values())
         for instance in list(self.wakes.woken):
-            lane = its.instance.backend if (its := self.facts.get(instance)) else ""
+            lane = facts.instance.backend if (facts := self.facts.get(instance)) else ""
             if taken[lane] >= (self.lane_parallel if lane else self.parallel):
                 if not lane:
                     self._full_since = self._full_since or now

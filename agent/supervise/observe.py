@@ -190,8 +190,8 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     compare_folder(facts, answer.get("folder"), here)
     if claim.reason in NOT_ITS_OWN:
         # The worker refused the files that lay there; they may be back.
-        its = means.registry.root / facts.id, facts.instance.engine, facts.record.account
-        if await asyncio.to_thread(may_log_in, *its):
+        asked = means.registry.root / facts.id, facts.instance.engine, facts.record.account
+        if await asyncio.to_thread(may_log_in, *asked):
             facts.asked.restart_for = "its own files are back"
     if deep:
         detail = it if isinstance(it := answer.get("detail"), Mapping) else {}

@@ -394,7 +394,7 @@ class Reaching:
         return reach
 
 
-def _wants(its: Facts) -> bool:
+def _wants(facts: Facts) -> bool:
     """True if it should run, is not connected, and may try by itself."""
-    over = its.gone or its.status == "CONNECTED" or its.ended_by.hopeless
-    return its.should_run and not over
+    over = facts.gone or facts.status == "CONNECTED" or facts.ended_by.hopeless
+    return facts.should_run and not over

@@ -33,7 +33,7 @@ def identity_of(facts: Facts) -> Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
     ends = reasons.reason_of(record.reason).final and not facts.instance.backend
-    same = {its: getattr(record, its) for its in IN_RECORD} | {"leased": facts.leased}
+    same = {name: getattr(record, name) for name in IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
     return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
 
@@ -253,18 +253,18 @@ class Registry:
 
     async def hold_copies(self, ids: Iterable[InstanceId]) -> None:
         """At the agent's start, of sessions that are one device the first one may run."""
-        paired = [its for its in map(self.get, ids) if its.should_run and its.record.paired]
+        paired = [facts for facts in map(self.get, ids) if facts.should_run and facts.record.paired]
         alike, first = dict[str, list[InstanceId]](), dict[str, InstanceId]()
-        for its in paired:
-            alike.setdefault(its.record.account, []).append(its.id)
-        for its in paired:
-            if len(alike[its.record.account]) == 1 and "" not in alike:
+        for facts in paired:
+            alike.setdefault(facts.record.account, []).append(facts.id)
+        for facts in paired:
+            if len(alike[facts.record.account]) == 1 and "" not in alike:
                 continue  # most sessions: not a file is read
-            what = self.root, its.id, its.instance.engine
+            what = self.root, facts.id, facts.instance.engine
             linked = await asyncio.to_thread(tree.read_linked, *what)
-            if linked.device and (twin := first.setdefault(linked.device, its.id)) != its.id:
-                its.held = str(_same_device(f"enable {its.id}", twin, "disable"))
-                bound(words.Category.SESSION, its.id).warning("%s", its.held)
+            if linked.device and (twin := first.setdefault(linked.device, facts.id)) != facts.id:
+                facts.held = str(_same_device(f"enable {facts.id}", twin, "disable"))
+                bound(words.Category.SESSION, facts.id).warning("%s", facts.held)
 
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self.facts.values()):
@@ -298,7 +298,7 @@ class Registry:
         except WaError:
             facts.instance = instance
             self.look_up(facts)
-            ordered = {its: getattr(record, its) for its in _ORDERED}
+            ordered = {name: getattr(record, name) for name in _ORDERED}
             facts.record = replace(facts.record, **ordered)
             if not is_written(facts):  # its file has the order, and would count as newer
                 await self._write_identity(facts)

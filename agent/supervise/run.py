@@ -155,8 +155,8 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-_ORDERS = (("restart_of", ""), ("start_asked", False), ("past_looks", False))
-"""And what stands there without one."""
+_ORDERS = {"restart_of": "", "start_asked": False, "past_looks": False}
+"""Fields of the record that hold an operator's order, with their values without one."""
 
 
 async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
@@ -168,17 +168,18 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
         facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
     else:
         count = _count_try(config.reconnect, facts, plan)
-    # Until they are carried out the record has an operator's orders: a kill loses none. A plain
-    # start or connect is no restart.
-    orders = () if plan.repair else _ORDERS[plan.logs_in and not plan.ordered :]
-    ordered: Any = {its: none for its, none in orders if getattr(facts.record, its)}
+    # Until they are carried out the record has an operator's orders: a kill loses none.
+    orders = {} if plan.repair else {**_ORDERS}
+    if plan.logs_in and not plan.ordered:
+        orders.pop("restart_of", "")  # a plain start or connect is no restart
+    ended: Any = {name: none for name, none in orders.items() if getattr(facts.record, name)}
     category = Category.RECONNECT if count else Category.RECOVERY
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
     failpoint("repair_begun" if plan.repair else "action_begun")
     outcome = await carry_out(means, facts, plan)
-    before = facts.record = replace(facts.record, **ordered)
+    before = facts.record = replace(facts.record, **ended)
     if plan.repair or plan.logs_in:
         facts.action.refusal = outcome.detail
         if not outcome.ok:

@@ -67,7 +67,7 @@ class Pack:
             how = {"result": self.unit.result, "exit_status": self.unit.exit_status}
             ended: dict[str, Any] = {"state": state, "main_pid": 0, "since": boot_now(), **how}
             members = self.members.items()
-            self._take({id: replace(its, **ended) if its.runs else its for id, its in members})
+            self._take({id: replace(unit, **ended) if unit.runs else unit for id, unit in members})
         with suppress(LinkError, HostError):
             if self.link is None and self.unit.state is UnitState.ACTIVE:
                 await self._attach()
@@ -86,7 +86,7 @@ class Pack:
             self.stale = True
             raise HostError(f"cannot {do} in pack {self.name}: {error}") from error
         pid = self.unit.main_pid
-        self._take({id: replace(its, main_pid=its.main_pid and pid) for id, its in told.items()})
+        self._take({id: replace(unit, main_pid=unit.main_pid and pid) for id, unit in told.items()})
 
     async def until_attached(self, within: float) -> None:
         deadline = boot_now() + within
@@ -147,7 +147,7 @@ class Seats:
     _host_of_packs: Host | None = field(init=False, default=None)
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        every = ((pack, *its) for pack in self.packs.values() for its in pack.members.items())
+        every = ((pack, *row) for pack in self.packs.values() for row in pack.members.items())
         members = {id: unit for pack, id, unit in every if self._holds(pack, id)}
         return {**await self._host.list(), **members, **self._gate.backends.units()}
 
@@ -241,7 +241,7 @@ class Seats:
             return
         self._host_of_packs = await self._open_packs()
         units = await self._host_of_packs.list()
-        found = [self._pack(id) for id, its in units.items() if its.runs]
+        found = [self._pack(id) for id, unit in units.items() if unit.runs]
         await asyncio.gather(*(pack.until_attached(TAKE_OVER) for pack in found))
         for pack in found:
             held = [id for id, unit in pack.members.items() if unit.runs and id in self._facts]
@@ -274,7 +274,7 @@ class Seats:
             await pack.look()
             starts = {it.pack for it in self._facts.values() if it.action.is_start}
             # One that failed has not been seen by its pass yet, or is tried again.
-            held = {its.state for its in pack.members.values()} - {UnitState.INACTIVE}
+            held = {unit.state for unit in pack.members.values()} - {UnitState.INACTIVE}
             if pack.link is not None and not (pack.stale or held or pack.name in starts):
                 await self._end(pack, "it holds no session")
                 return

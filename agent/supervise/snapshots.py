@@ -115,8 +115,8 @@ class Snapshots:
         for wait in WAITS:
             await asyncio.sleep(wait)
             saves = saves and await self._ask_to_save(facts, must_save=not backup)
-            its, own = facts.instance, facts.record
-            subject = copies.Subject(its, own.paired, own.account, why, backup, own.needs_passkey)
+            row, own = facts.instance, facts.record
+            subject = copies.Subject(row, own.paired, own.account, why, backup, own.needs_passkey)
             take = partial(copies.take_snapshot, self.root, subject)
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
@@ -236,11 +236,11 @@ class Snapshots:
         while True:
             interval = self.registry.settings.config.sessions.snapshot_interval
             pause, every = min(LOOK_EVERY, max(interval / 4, 0.25)), self.registry.facts.values()
-            due = [its for its in every if self._is_due(its, time.time())]
+            due = [each for each in every if self._is_due(each, time.time())]
             # Those that are due together, as after a start, are taken within half an interval, and
             # those that failed hold up no others.
             most = 1 + int(len(every) * 2 * pause / max(interval, pause))
-            for facts in sorted(due, key=lambda its: self._not_before.get(its.id, 0.0))[:most]:
+            for facts in sorted(due, key=lambda each: self._not_before.get(each.id, 0.0))[:most]:
                 await self._take_by_the_clock(facts)
             await asyncio.sleep(pause)
 

@@ -96,7 +96,7 @@ class Upkeep:
     async def keep(self) -> None:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
-        inbound = {its.id: its.inbound for its in all_facts if its.inbound != Inbound()}
+        inbound = {each.id: each.inbound for each in all_facts if each.inbound != Inbound()}
         kept = msgspec.json.encode(Kept(self.registry.statistics, inbound))
         with going_on("cannot write the learned statistics"):
             await self.registry.store.put_facts({LEARNED: kept.decode()})
@@ -279,7 +279,7 @@ class UsageSampler:
         """Workers that began since the last look, once each; all, while a client watches."""
         now = boot_now()
         since = now - WATCHED if now < self._watched_until else 0.0
-        unseen = [its for its in self.registry.facts.values() if its.run.measured_at <= since]
+        unseen = [facts for facts in self.registry.facts.values() if facts.run.measured_at <= since]
         return [it for it in unseen if it.unit.runs and (since or it.unit.since <= now - SETTLED)]
 
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
@@ -306,16 +306,16 @@ class UsageSampler:
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
         settings, now, every = self.registry.settings, boot_now(), self.registry.facts.values()
-        seen = [its for its in every if its.run.memory_bytes is not None and its.unit.runs]
-        for its in seen:
-            its.memory_limit = settings.memory_limit(its)
-        restarting = {its.id for its in seen if its.action.task or its.asked.restart_for}
+        seen = [each for each in every if each.run.memory_bytes is not None and each.unit.runs]
+        for facts in seen:
+            facts.memory_limit = settings.memory_limit(facts)
+        restarting = {each.id for each in seen if each.action.task or each.asked.restart_for}
         # A start of one member gives nothing of its pack's memory back, and in an incident a
         # restarted session would not connect.
         gate, budget = self.registry.gate, settings.memory_budget()
-        up = [its for its in seen if its.record.status is ConnectionStatus.CONNECTED]
-        own = [its for its in up if not (its.pack or restarting)]
-        restartable = {its.id for its in own if gate.incidents.well(its)}
+        up = [each for each in seen if each.record.status is ConnectionStatus.CONNECTED]
+        own = [each for each in up if not (each.pack or restarting)]
+        restartable = {each.id for each in own if gate.incidents.well(each)}
         reasons, worst = decide_memory(seen, restartable, budget, settings.config.memory, now)
         for id, reason in reasons.items():
             if (facts := self.registry.facts.get(id)) is None or id in restarting:

@@ -43,7 +43,7 @@ class Identity:
     @property
     def record(self) -> SessionRecord:
         """The part of a session's record that the file has."""
-        return SessionRecord(reason=self.ended, **{its: getattr(self, its) for its in IN_RECORD})
+        return SessionRecord(reason=self.ended, **{name: getattr(self, name) for name in IN_RECORD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     written = by_name(file)
     instance = Instance(**{own.name: written.pop(own.name) for own in fields(Instance)})
     # A word of another version is ignored.
-    written["override"] = Override(its if (its := file.override) in set(Override) else "none")
+    written["override"] = Override(word if (word := file.override) in set(Override) else "none")
     return Identity(instance, **written)
 
 

@@ -92,7 +92,7 @@ def _noted(root: Path, id: InstanceId) -> dict[str, set[str]]:
     noted: dict[str, set[str]] = {}
     garbled = suppress(ValueError, TypeError, RecursionError)
     with folders.open_own(root, folders.TRASH, shared=True) as (_, trash):
-        for name in (its.name for its in folders.list_trash(root) if its.id == id):
+        for name in (entry.name for entry in folders.list_trash(root) if entry.id == id):
             with unless_unusable(), garbled, trash.inner(name) as old:
                 noted[name] = set(json.loads(old.content(MARK)))
     return noted
@@ -195,7 +195,7 @@ def put_in_place(
                 except (OSError, errors.VaultError):
                     if replaces and not os.path.lexists(root / id):
                         with log.going_on(f"the session of {id} waits for the next start"):
-                            names = (its.name for its in folders.list_trash(root) if its.id == id)
+                            names = (it.name for it in folders.list_trash(root) if it.id == id)
                             folders.restore_trash(root, next(names))
                     raise
         finally:

@@ -139,13 +139,13 @@ def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
         names = sorted(filter(folders.is_name, shelf.names()), key=folders.age_order, reverse=True)
         snapshots = [_describe(shelf, name, id) for name in names]
         # One that was deleted after its name was read is no broken one.
-        return [its for its in snapshots if its.manifest or os.path.lexists(its.path)]
+        return [each for each in snapshots if each.manifest or os.path.lexists(each.path)]
     return []
 
 
 def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
     """The snapshot of that name, with a manifest that can be read."""
-    snapshot = next((its for its in list_snapshots(root, id) if its.name == name), None)
+    snapshot = next((each for each in list_snapshots(root, id) if each.name == name), None)
     if snapshot is None:
         raise NotFound(f"cannot find the snapshot {name!r:.80} of {id}: there is none of that name")
     if snapshot.manifest is None:
@@ -339,7 +339,7 @@ def _fill(
         failpoint("snapshot_copied")
         # The copy is checked, not the original: a restored session uses the copy.
         report = tree.inspect_session(files, instance.engine, subject.paired, OURS)
-        said |= {its: getattr(instance, its) for its in _OF_INSTANCE}
+        said |= {name: getattr(instance, name) for name in _OF_INSTANCE}
         lineage = identity.lineage_of(root / instance.id)
         manifest = Manifest(
             **said, taken_wall=at_wall, state=report.files, listing=listing, lineage=lineage
@@ -376,7 +376,7 @@ def _copy_unchanged(
                 if isinstance(error, VaultError) and error.code != "absent":
                     raise
                 raise _changing(id, f"something in {path} went away meanwhile") from error
-    changed = [its for its in before.keys() | after if before.get(its) != after.get(its)]
+    changed = [name for name in before.keys() | after if before.get(name) != after.get(name)]
     if moved or changed:
         raise _changing(id, f"{path if moved else path / min(changed)} changed meanwhile")
     if not listing.files:

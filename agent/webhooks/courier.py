@@ -298,8 +298,8 @@ class Courier:
     @property
     def messages(self) -> int:
         """How many records of messages stand behind the cursors."""
-        its = [it for it in self._sources.values() if it.id and it.loaded]
-        return sum(self._reader.behind(self.name, it.id) or it.tried is not None for it in its)
+        read = [it for it in self._sources.values() if it.id and it.loaded]
+        return sum(self._reader.behind(self.name, it.id) or it.tried is not None for it in read)
 
     @property
     def waiting(self) -> int:
@@ -312,10 +312,10 @@ class Courier:
         return min(tried, default=None)
 
     def view(self) -> dict[str, Any]:
-        waiting, failing, its = self.waiting, self._breaker.failures, self.declared
+        waiting, failing, settings = self.waiting, self._breaker.failures, self.declared
         return {
             "name": self.name,
-            "url": shown_target(its.url),
+            "url": shown_target(settings.url),
             "state": "failing" if failing else "sending" if waiting else "idle",
             "circuit": str(self._breaker.state(clock.boot_now(), CIRCUIT)),
             "cursor": self._journal.cursor,
@@ -325,7 +325,7 @@ class Courier:
             "next_try": wall_text(self._next_try_wall),
             "delivered": wall_text(self._delivered_wall),
             "dead": self._results[f"dead {self.name}"],
-            "messages": self.messages if its.message_kinds else None,
+            "messages": self.messages if settings.message_kinds else None,
         }
 
     async def run(self) -> None:
@@ -356,25 +356,25 @@ class Courier:
                     self._newest = max(entry.cursor, self._newest)
                     self._journal.news.set()
 
-    async def _journal_page(self, its: Source) -> Page:
-        if not its.loaded:
+    async def _journal_page(self, source: Source) -> Page:
+        if not source.loaded:
             newest = await self._store.history(limit=1)
             self._newest = newest[0].cursor if newest else 0
-            if not await self._load(its, its.fact):
-                its.cursor = self._newest
-                await self._save(its)
+            if not await self._load(source, source.fact):
+                source.cursor = self._newest
+                await self._save(source)
                 await self._report("webhook_begun", "it starts with the next event")
-            its.cursor = min(its.cursor, self._newest)
-        entries = await self._store.history(after=its.cursor, limit=PAGE)
-        missing = entries[0].cursor - its.cursor - 1 if entries and its.cursor else 0
+            source.cursor = min(source.cursor, self._newest)
+        entries = await self._store.history(after=source.cursor, limit=PAGE)
+        missing = entries[0].cursor - source.cursor - 1 if entries and source.cursor else 0
         # Without an older entry they have left; else these numbers were never given.
         if missing > 0 and not await self._store.history(before=entries[0].cursor, limit=1):
-            its.cursor += missing
+            source.cursor += missing
             self._results["expired"] += missing
             sentence = f"{missing} entries left the journal before they could be sent"
             await self._report("webhook_gap", sentence)
         if len(entries) == PAGE:
-            its.news.set()
+            source.news.set()
         return [(it.cursor, pack_event(it) if wants(self.declared, it) else None) for it in entries]
 
     # Sessions
@@ -398,29 +398,29 @@ class Courier:
                 self._sources[id].news.set()
             there = await changes.next()
 
-    async def _session_page(self, its: Source) -> Page:
-        if (session := self._sessions.get(its.id)) is None:
-            raise errors.NotFound(f"cannot read messages of {its.id}: it was deleted")
+    async def _session_page(self, source: Source) -> Page:
+        if (session := self._sessions.get(source.id)) is None:
+            raise errors.NotFound(f"cannot read messages of {source.id}: it was deleted")
         # Of each birth: another session of this name may come, and this one back from the trash.
-        fact = f"webhook_message.{self.name}.{its.id}.{session.instance.created_wall}"
-        if its.fact != fact:
-            await self._load(its, fact)
-        if not its.cursor:  # none of this session was sent, or came, yet
-            since = min(at for at, chosen in self._begun if matches(its.id, chosen))
-            found = await self._reader.ask(its.id, "messages_behind", {"since": since})
-            its.cursor = max(int(found["before"]), int(found["settled"])) if since else 0
-        await self._save(its)
-        page = await self._reader.page(its.id, its.cursor, limit=PAGE, by=self.name)
+        fact = f"webhook_message.{self.name}.{source.id}.{session.instance.created_wall}"
+        if source.fact != fact:
+            await self._load(source, fact)
+        if not source.cursor:  # none of this session was sent, or came, yet
+            since = min(at for at, chosen in self._begun if matches(source.id, chosen))
+            found = await self._reader.ask(source.id, "messages_behind", {"since": since})
+            source.cursor = max(int(found["before"]), int(found["settled"])) if since else 0
+        await self._save(source)
+        page = await self._reader.page(source.id, source.cursor, limit=PAGE, by=self.name)
         if page.more:
-            its.news.set()
-        if page.records and not its.cursor:
+            source.news.set()
+        if page.records and not source.cursor:
             # Noted before it is sent: a reader at 0 begins, and hears of nothing that others had.
-            its.cursor = int(page.records[0].get("first", page.records[0]["cursor"])) - 1
-            await self._save(its)
+            source.cursor = int(page.records[0].get("first", page.records[0]["cursor"])) - 1
+            await self._save(source)
         kinds = (*self.declared.message_kinds, GAP)
 
         def pack(it: dict[str, Any]) -> Parcel | None:
-            return pack_record(its.id, it) if matches(str(it.get("kind")), kinds) else None
+            return pack_record(source.id, it) if matches(str(it.get("kind")), kinds) else None
 
         return [*((int(it["cursor"]), pack(it)) for it in page.records), (page.next, None)]
 

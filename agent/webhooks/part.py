@@ -40,9 +40,9 @@ class Webhooks:
         """All begin again, each from its cursors, and read their files again."""
         before, declared = self._couriers, webhooks_of(config)
         # From now on nothing counts as taken by all that one of these has not taken.
-        self._reader.consumers = {its.name: its.chooses for its in declared if its.message_kinds}
-        self._couriers = {its.name: self._open(its) for its in declared}
-        self._gone += [its for name, its in before.items() if name not in self._couriers]
+        self._reader.consumers = {row.name: row.chooses for row in declared if row.message_kinds}
+        self._couriers = {row.name: self._open(row) for row in declared}
+        self._gone += [courier for name, courier in before.items() if name not in self._couriers]
         self._changed.set()
 
     def _open(self, declared: WebhookDeclaration) -> "Courier":
@@ -56,7 +56,7 @@ class Webhooks:
             while self._gone:
                 await self._gone.pop().say_gone()
             async with asyncio.TaskGroup() as group:
-                running = [group.create_task(its.run()) for its in self._couriers.values()]
+                running = [group.create_task(courier.run()) for courier in self._couriers.values()]
                 await self._changed.wait()
                 for task in running:
                     task.cancel()
@@ -66,13 +66,13 @@ class Webhooks:
 
     def oldest_wall(self) -> float | None:
         """When the oldest event that waits happened; None: none waits."""
-        oldest = [its.oldest_wall for its in self._couriers.values()]
+        oldest = [courier.oldest_wall for courier in self._couriers.values()]
         return min((wall for wall in oldest if wall is not None), default=None)
 
     def families(self) -> Iterator[Family]:
         tries = [({"result": result}, self._results[result]) for result in RESULTS]
         yield Family("wa_agent_webhook_deliveries_total", "Tries of webhooks by result.", tries)
-        waiting = sum(its.waiting for its in self._couriers.values())
+        waiting = sum(courier.waiting for courier in self._couriers.values())
         yield Family("wa_agent_outbox_length", "Events queued for webhooks.", [(_KIND, waiting)])
 
     def retry(self, name: str) -> None:

@@ -107,7 +107,7 @@ WEBHOOKS = Table(
     name="webhook",
     plain=WebhookDeclaration(),
     needed=("name", "url"),
-    hide=lambda its: replace(its, url=shown_target(its.url)),
+    hide=lambda row: replace(row, url=shown_target(row.url)),
     head=HEAD,
     example=WebhookDeclaration(
         "ops", "https://ops.example.com/wa-agent", secret_file="/etc/wa-agent/ops.secret"

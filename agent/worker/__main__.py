@@ -10,7 +10,7 @@ class Later(ModuleType):
     """Stands in for a module that asyncio, dataclasses and traceback import and hardly use, and
     loads it when it is asked for more. Together these are a tenth of a small worker."""
 
-    signature = unwrap = staticmethod(lambda its: its)
+    signature = unwrap = staticmethod(lambda function: function)
     isfunction = iscoroutinefunction = staticmethod(lambda _: False)
 
     def __getattr__(self, name: str) -> object:

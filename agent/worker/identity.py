@@ -120,6 +120,6 @@ def _shown(path: Path, error: OSError) -> str:
     if isinstance(error, PermissionError):
         with suppress(OSError):
             status = path.lstat()
-            its = f"owner {status.st_uid}:{status.st_gid}, mode {status.st_mode & 0o7777:04o}"
-            text += f" ({its}; this worker is {os.geteuid()}:{os.getegid()})"
+            rights = f"owner {status.st_uid}:{status.st_gid}, mode {status.st_mode & 0o7777:04o}"
+            text += f" ({rights}; this worker is {os.geteuid()}:{os.getegid()})"
     return text

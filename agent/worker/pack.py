@@ -221,7 +221,7 @@ class Members:
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """One that ends with its pack was stopped by no person: it begins again with it."""
         ends = {id: {"state": UnitState.DEACTIVATING} for id in self._closing}
-        return {id: asdict(its.status) | ends.get(id, {}) for id, its in self.all.items()}
+        return {id: asdict(member.status) | ends.get(id, {}) for id, member in self.all.items()}
 
     async def stop(self) -> bool:
         """All of them; whether each ended in order. Their folders stay, as the run folder of a unit
@@ -280,8 +280,8 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
     calls: dict[str, Work] = {"end": plain(life.stop)}
     server = await LinkServer.open(link_path, life.hello, partial(answer_with, calls), lambda: None)
-    its = (life.watchdog, broken, tell, life.notifier.send)
-    members = Members(root, links, shared.open_engine, *its)
+    shared_by = (life.watchdog, broken, tell, life.notifier.send)
+    members = Members(root, links, shared.open_engine, *shared_by)
     members.begin()
     calls |= members.works()
     alive = partial(life.notifier.send, "WATCHDOG=1")

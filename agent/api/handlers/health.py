@@ -113,11 +113,11 @@ async def list_troubles(call: Call) -> Json:
     )
     shown = [
         {
-            **present.part(its, "kind=row.name row.severity sentence since=begun_wall"),
-            **{word: its.who if its.row.of is of else None for word, of in _OF.items()},
-            "advice": its.row.advice.format(who=its.who),
+            **present.part(trouble, "kind=row.name row.severity sentence since=begun_wall"),
+            **{word: trouble.who if trouble.row.of is of else None for word, of in _OF.items()},
+            "advice": trouble.row.advice.format(who=trouble.who),
         }
-        for its in found
+        for trouble in found
     ]
     return {"troubles": shown}
 
@@ -314,7 +314,7 @@ def _place(
     engine, backend = body.get("engine"), place.get("backend")
     if existing is not None:
         return engine or existing.engine, still_placed(existing, place)
-    engines = {its.name: its.engine for its in call.supervisor.backends.views()}
+    engines = {view.name: view.engine for view in call.supervisor.backends.views()}
     names, code = ", ".join(sorted(engines)), ""
     if not (engine or backend) and engines:  # the only one
         place["backend"] = backend = names

@@ -116,7 +116,7 @@ class Connection(web.RequestHandler):
                 await asyncio.sleep(0)
             if self._over():
                 raise ConnectionResetError("the client left before its turn")
-        elif len(every) > share and sum(its._holder == holder for its in every) > share:
+        elif len(every) > share and sum(other._holder == holder for other in every) > share:
             self._ended = True  # its place is free again after this answer
             raise TooManyConnections(
                 f"cannot answer: more than {share} connections of this caller are open; close some"

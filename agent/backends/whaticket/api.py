@@ -93,11 +93,9 @@ class Whaticket:
     async def hold(self, seat: Seat) -> "Session":
         segment(remote := seat.remote)
         useless = () if self.own.hang_up is not None else ("reconnect",)
-        its, prove = seat.backend.shared.instances[seat.id], self.declared.prove
-        paired, account = its.record.paired, its.record.account
-        known = calls.WhaticketSession(
-            remote, its.instance.adopted, paired, account, prove, useless
-        )
+        own, prove = seat.backend.shared.instances[seat.id], self.declared.prove
+        paired, account, adopted = own.record.paired, own.record.account, own.instance.adopted
+        known = calls.WhaticketSession(remote, adopted, paired, account, prove, useless)
         self.held[remote] = session = Session(self, known, seat)
         return session
 

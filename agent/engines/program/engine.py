@@ -41,7 +41,7 @@ def declaration_of(row: object) -> ProgramDeclaration | None:
     """The row of agent.toml that the agent wrote down; None: there is none of that name."""
     if not isinstance(row, dict):
         return None
-    known = {its.name for its in fields(ProgramDeclaration)}
+    known = {own.name for own in fields(ProgramDeclaration)}
     values: dict[str, Any] = {name: row[name] for name in known & row.keys()}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     return ProgramDeclaration(**values)

@@ -192,7 +192,7 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
         return FilesReport(SessionFiles.WHOLE if elsewhere else SessionFiles.UNPAIRED)
     if stores := stores_in(folder):
         # Which of several the program uses it alone knows: damage in one is no damage of another.
-        reports = [rules.RULES.check(its, paired) for its in stores]
+        reports = [rules.RULES.check(store, paired) for store in stores]
         return min(reports, key=lambda report: _WORSE.index(report.files))
     if profile := profile_in(folder):
         return check_profile(folder, profile)
@@ -233,8 +233,8 @@ def _local_auth(folder: Path) -> Path | None:
     try:
         outer = [folder, *(entry for entry in sorted(folder.iterdir()) if entry.is_dir())]
         for place in outer:
-            found = (its for its in sorted(place.iterdir()) if _LOCAL_AUTH.fullmatch(its.name))
-            if profile := next((its for its in found if (its / "Default").is_dir()), None):
+            found = (it for it in sorted(place.iterdir()) if _LOCAL_AUTH.fullmatch(it.name))
+            if profile := next((entry for entry in found if (entry / "Default").is_dir()), None):
                 return profile
     except OSError:
         pass
@@ -276,7 +276,7 @@ def not_of(folder: SessionFolder, account: str) -> list[str]:
     stores = stores_in(folder)
     if rules.CREDS in names and stores[:1] == [folder]:
         return sorted(name for name in names if not _KEY_FILE.fullmatch(name))
-    places = [its.name for its in stores if isinstance(its, _Inner)]
+    places = [store.name for store in stores if isinstance(store, _Inner)]
     accounts = {place: rules.RULES.linked(_Inner(folder, place)).account for place in places}
     if len(places) > 1:
         places = [place for place in places if accounts[place] == account]
