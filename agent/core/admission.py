@@ -31,7 +31,7 @@ class StartPolicy:
     )
     logins: int = setting(
         30,
-        "logins that may begin in one burst, on this machine and on all backends together; so many"
+        "logins that may begin in one burst, on this machine and on all backends together; as many"
         " may be under way here at once",
         low=1,
     )
