@@ -398,8 +398,8 @@ class Sending:
                     await outbox.note_acks(id, [(str(message), str(word))])
                 elif entry.kind == "deleted":
                     await self._forget(outbox, id, entry.wall)
-                elif (sender := self.senders.get(id)) is not None:
-                    sender.wake()
+                elif (own := self.senders.get(id)) is not None:
+                    own.wake()
 
     async def _acks(self, outbox: Outbox) -> None:
         """Acknowledgements that sessions keep, also those that came while no agent ran."""

@@ -307,8 +307,8 @@ class UsageSampler:
         """First ask engines to free caches; then at most one graceful restart at a time."""
         settings, now, every = self.registry.settings, boot_now(), self.registry.facts.values()
         seen = [each for each in every if each.run.memory_bytes is not None and each.unit.runs]
-        for facts in seen:
-            facts.memory_limit = settings.memory_limit(facts)
+        for each in seen:
+            each.memory_limit = settings.memory_limit(each)
         restarting = {each.id for each in seen if each.action.task or each.asked.restart_for}
         # A start of one member gives nothing of its pack's memory back, and in an incident a
         # restarted session would not connect.
