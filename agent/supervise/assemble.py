@@ -235,11 +235,12 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
+    """One that cannot be created keeps no other session from running."""
     for row in declared:
-        if row.id in registry.facts:
-            continue
         instance = Instance(row.id, row.engine, row.enabled, dict(row.settings), time.time())
-        await registry.create(instance, "created because agent.toml declares it")
+        if row.id not in registry.facts:
+            with going_on("cannot create an instance that [[instance]] declares"):
+                await registry.create(instance, "created because agent.toml declares it")
 
 
 async def _lay_out_missing(registry: Registry) -> None:
@@ -281,8 +282,7 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
         if declared not in before.instance and declared.id in registry.facts:
             exists = "%s exists: [[instance]] applies at its creation only"
             log.warning(exists, declared.id, extra=about(declared.id))
-    with going_on("cannot create the instances that [[instance]] declares"):
-        await create_declared(registry, config.instance)
+    await create_declared(registry, config.instance)
     now, rules = boot_now(), config.health
     for facts in registry.facts.values():
         registry.look_up(facts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
-from agent.errors import InvalidRequest, VaultError
+from agent.errors import InvalidRequest, Refused, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
 from agent.instance_file import render_instance_file as render
@@ -60,7 +60,7 @@ class Found:
 
 def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> Path:
     """Make the folder of an instance, with its identity; return its path. A folder that a crash
-    left is taken over. One with another session is refused: retire it first."""
+    left is taken over. One with another session is refused."""
     id = parse_instance_id(instance.id)
     path = root / id
     kept, before = Identity(instance, of_wings=of_wings), None
@@ -73,8 +73,8 @@ def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> 
                 same = before is not None and before.instance.engine == instance.engine
                 if not same and not folder.is_empty(SESSION):
                     whose = f"of engine {before.instance.engine}" if before else "of unknown origin"
-                    cause = f"it holds a session {whose}; retire it first"
-                    raise VaultError(f"cannot create {path}: {cause}", code="session_exists")
+                    cause = f"it holds a session {whose}; move it away first"
+                    raise Refused(f"cannot create {path}: {cause}", code="session_exists")
             folder.make(SESSION, top.modes)
         top.sync()
     if before is not None:

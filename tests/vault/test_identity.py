@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import Instance, InstanceId
-from agent.errors import InvalidRequest, VaultError
+from agent.errors import InvalidRequest, Refused, VaultError
 from agent.vault.identity import create, parse_identity, read_identity, scan
 from tests.vault.written import write_identity
 
@@ -63,7 +63,7 @@ def test_a_session_of_something_else_is_not_taken_over(root, sales, other):
         write_identity(root, replace(sales, engine="web"), True, "")
     else:
         (folder / "instance.json").write_text("garbage")
-    with pytest.raises(VaultError, match="retire it first") as caught:
+    with pytest.raises(Refused, match="move it away first") as caught:
         create(root, sales)
     assert caught.value.code == "session_exists"
     assert (folder / "session" / "creds.json").exists()

@@ -39,7 +39,10 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     agent = make_agent("[[instance]]\nid = 'one'\nengine = 'sandbox'\n")
     await agent.start()
     text = agent.config.read_text().replace("'sandbox'\n", "'sandbox'\nenabled = false\n")
-    reload(agent, text + "[[instance]]\nid = 'two'\nengine = 'sandbox'\n")
+    # A folder that is another session's keeps no other one from running, at the next start as well.
+    (agent.state / "sessions" / "bad" / "session" / "more").mkdir(parents=True)
+    row = "[[instance]]\nid = '{}'\nengine = 'sandbox'\n"
+    reload(agent, text + row.format("bad") + row.format("two"))
 
     async def known() -> bool:
         return (await agent.ask("GET", "/api/instance/two"))[0] == 200
@@ -49,6 +52,9 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     said = "one exists: [[instance]] applies at its creation only"
     await eventually(lambda: said in caplog.text)
     assert (await agent.show("one"))["enabled"] is True
+    await agent.stop()
+    await agent.start()
+    await eventually(lambda: agent.status("two"), "CONNECTED")
 
 
 async def test_the_outbox_and_the_log_take_on_what_was_read(agent, eventually, monkeypatch):
