@@ -190,22 +190,22 @@ class Orders:
         id = InstanceId(name.partition(".")[0])
         async with self.registry.making(id, f"restore {id}"):
             await asyncio.to_thread(restore_trash, self.registry.root, name)
-            identity = await asyncio.to_thread(read_identity, self.registry.root / id)
-            instance = identity.instance
-            if not (self.registry.root / id / KEPT).exists():
-                # Its messages went on with what replaced it, and so did its readers' places.
-                instance = replace(instance, created_wall=time.time())
-            # Restored by an operator: a former stop or logout in its record is dropped, but a
-            # pairing that WhatsApp no longer knows stays ended.
-            kept = identity.paired and not reasons.reason_of(identity.ended).unpairs
-            record = replace(identity.record, override=Override.NONE, override_boot="", reason="")
-            record = replace(record, paired=kept, status_since_wall=time.time())
-            said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
             try:
+                identity = await asyncio.to_thread(read_identity, self.registry.root / id)
+                instance = identity.instance
+                if not (self.registry.root / id / KEPT).exists():
+                    # Its messages went on with what replaced it, and so did its readers' places.
+                    instance = replace(instance, created_wall=time.time())
+                # Restored by an operator: a former stop or logout in its record is dropped, but a
+                # pairing that WhatsApp no longer knows stays ended.
+                kept = identity.paired and not reasons.reason_of(identity.ended).unpairs
+                record = replace(identity.record, override=Override.NONE, override_boot="")
+                record = replace(record, reason="", paired=kept, status_since_wall=time.time())
+                said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
                 async with self.registry.alone(id, instance.engine, f"restore {id}", arrives=True):
                     await self.registry.store.add(instance, record, said)
                     self.registry.add(instance, record)
-            except (Refused, TryLater):
+            except WaError:
                 await asyncio.to_thread(retire, self.registry.root, id, "deleted")
                 raise
         self.registry.gate.wake(id)

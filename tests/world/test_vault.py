@@ -221,3 +221,14 @@ async def test_a_name_that_two_requests_make_at_once_is_given_to_one(agent, even
     assert (agent.state / "sessions" / "a" / "instance.json").exists()
     left = (await agent.do("GET", "/api/trash"))["trash"]
     assert left == ([] if first == "restore" else [retired])
+
+
+async def test_a_refused_restore_leaves_its_entry_in_the_trash(agent, eventually):
+    await agent.create("a")
+    await agent.do("DELETE", "/api/instance/a")
+    (retired,) = (await agent.do("GET", "/api/trash"))["trash"]
+    own = agent.state / "sessions" / ".trash" / retired["name"]
+    other = own.rename(own.with_name("b" + own.name[1:]))
+    assert (await agent.ask("POST", f"/api/trash/{other.name}/restore", {}))[0] >= 400
+    assert [it["id"] for it in (await agent.do("GET", "/api/trash"))["trash"]] == ["b"]
+    assert not (agent.state / "sessions" / "b").exists()
