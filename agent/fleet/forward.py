@@ -50,7 +50,7 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     if VIA in request or not there or copies is None:
         orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
         if orders and (not id or id in fleet.here()):
-            await fleet.be_sure("take an order")
+            await fleet.be_sure("take an order", id)
         return None
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
     epoch = fleet.view.sessions[id].record.epoch
@@ -109,7 +109,7 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
-        await fleet.be_sure("take what another machine forwards")
+        await fleet.be_sure("take what another machine forwards", id)
     return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))
 
 
@@ -132,7 +132,8 @@ async def _list(copies: "Copies | None", name: str) -> Rows:
 def _row(fleet: "Joined", id: str) -> dict[str, Any]:
     its = fleet.view.sessions[id].record
     row = show_instance(Session(Instance(InstanceId(id), its.engine, True, {}), SessionRecord()))
-    return {**row, "machine": its.machine, "sentence": explain(fleet.view, id)}
+    why = f"{its.machine} does not list it now: {explain(fleet.view, id)}"
+    return {**row, "machine": its.machine, "sentence": why}
 
 
 def own(fleet: "Joined") -> Rows:

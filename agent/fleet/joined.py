@@ -192,9 +192,16 @@ class Joined(running.Running):
         return "" if there == self.name else there
 
     def may_make(self, id: InstanceId, doing: str) -> None:
-        if there := self.elsewhere(id):
-            cause = f"machine {there} of this fleet has a session of that name"
+        own, there = self.view.owned(self.name).get(id), self.elsewhere(id)
+        # One that is on its way here has no cause yet why its files do not come.
+        if there or (own and not self.settled(id, own) and not self.unsettled.get(id)):
+            cause = f"machine {there or self.name} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
+        if self.drained:
+            cause = f"machine {self.name} is drained, and takes no session; ask another one"
+            raise Refused(f"cannot {doing}: {cause}", code="drained")
+        if id not in self.here():  # what a deleted session of that name had
+            self._orders = {it: known for it, known in self._orders.items() if it != id}
 
     async def made(self, id: InstanceId, doing: str) -> None:
         if (facts := self.here().get(id)) is None or self.keeper is None:  # of agent.toml
@@ -235,21 +242,27 @@ class Joined(running.Running):
             return self._newer(id, facts) is not None
         return its is not None and self.settled(id, its)
 
-    async def be_sure(self, doing: str) -> None:
-        """Return when this machine holds its lease: without it an order would not last."""
-        for _ in range(round(FLUSHES / LOOKS)):
-            if not self._is_cut_off():
-                return
+    async def be_sure(self, doing: str, id: str) -> None:
+        """Return when an order would last: this machine holds its lease, and keeps the session."""
+        ends = boot_now() + FLUSHES
+        while self._is_cut_off():
+            if self._registry.stopping or boot_now() > ends:
+                raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
-        raise self._not_sure(doing)
+        # The lease may be the first one after the loss of the session, as after a freeze.
+        if self.elsewhere(id) or (self.keeper is not None and id in self.keeper.leaving):
+            why = self.why(id) or "it changes its machine"
+            raise TryLater(f"cannot {doing} for {id}: {why}; try again", code="owner_changed")
 
     def _is_cut_off(self) -> bool:
         halted = self.keeper is not None and self.keeper.halted
-        return not halted and bool(self.problem or boot_now() >= self._until)
+        lacks = not halted and bool(self.problem or boot_now() >= self._until)
+        return lacks or self._registry.stopping
 
     def _not_sure(self, doing: str) -> TryLater:
-        why = f"machine {self.name} holds no lease of its fleet: {self.problem or 'it ended'}"
-        return TryLater(f"cannot {doing}: {why}", code="no_lease")
+        why = "the agent stops" if self._registry.stopping else self.problem or "it ended"
+        words = f"machine {self.name} holds no lease of its fleet: {why}"
+        return TryLater(f"cannot {doing}: {words}", code="no_lease")
 
     def why(self, id: str) -> str:
         if there := self.elsewhere(id):
@@ -332,11 +345,13 @@ class Joined(running.Running):
         """How the trash and the journal call it that the session went on without this folder;
         None: it did not, or no other machine has a copy of its newer files yet."""
         seen, known = self.view.sessions.get(id), self._orders.get(id)
-        if seen is None or known is None or seen.record.epoch <= known[1]:
+        if seen is None or known is None or seen.record.epoch < known[1]:
             return None
         its = seen.record
         if its.deleted:
             return "deleted", f"it was deleted on machine {its.machine}"
+        if its.epoch == known[1]:
+            return None
         newest = self.copies.standby.newest(id) if self.copies else None
         here = self.name not in its.copies or (newest is not None and newest[0] >= its.epoch)
         return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
@@ -384,9 +399,13 @@ class Joined(running.Running):
             raise TryLater(f"cannot move {id}: machine {self.name} has no part in it: {cause}")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
-        push = partial(self.copies.push, InstanceId(id), target)
+        push = partial(self._push, self.copies, InstanceId(id), target)
         if not await self.keeper.hand_over(id, target, push):
             raise TryLater(f"cannot move {id}: it stays on machine {self.name}; try again")
+
+    async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:
+        self._registry.get(id)  # it may be deleted by now
+        await copies.push(id, target)
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
@@ -425,7 +444,8 @@ class Joined(running.Running):
                 return
             if await keeper.change(due):
                 done = {id: (it.wanted, it.epoch) for id, it in due.items()}
-                await self._write({**self._orders, **done})
+                known = {**self._orders, **done}
+                await self._write({id: it for id, it in known.items() if id not in gone})
             keeper.wake()
 
     def _due(self) -> dict[str, records.Session]:
@@ -435,7 +455,8 @@ class Joined(running.Running):
 
     def _newer(self, id: str, facts: Facts) -> records.Session | None:
         record = self.view.sessions[id].record if id in self.view.sessions else None
-        if record is not None and record.epoch > self._orders.get(id, ("", record.epoch))[1]:
+        known = self._orders.get(id)
+        if record and known and record.epoch + record.deleted > known[1]:
             return None  # its folder is an older one
         wanted, engine = wanted_of(facts), facts.instance.engine
         if record is None or record.deleted:

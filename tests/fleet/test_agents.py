@@ -126,7 +126,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
         assert await wanted(store, "s") == "stopped"
-        await agent.do("DELETE", "/api/instance/s")
+        await a_deleted_session_stays_deleted_on_an_older_disk(agent, eventually)
         assert await is_deleted(store, "s")
         await agent.stop()
         assert (await record(store, KEYS.machine("a"), Machine)).released
@@ -155,6 +155,19 @@ async def is_deleted(store: Etcd, id: str) -> bool:
     return bool((await record(store, KEYS.session(id), Session)).deleted)
 
 
+async def a_deleted_session_stays_deleted_on_an_older_disk(
+    agent: RunningAgent, eventually: Eventually
+) -> None:
+    image = shutil.copytree(agent.state / "sessions/s", agent.state / "image")
+    before = (orders := agent.state / "fleet/orders.json").read_bytes()
+    await agent.do("DELETE", "/api/instance/s")
+    await agent.kill()
+    image.rename(agent.state / "sessions/s")
+    orders.write_bytes(before)
+    await agent.start()
+    await eventually(lambda: agent.knows("s"), False)
+
+
 async def test_a_session_of_another_machine_never_starts_here(
     make_agent: MakeAgent, etcd: Members, eventually: Eventually
 ) -> None:
@@ -181,8 +194,8 @@ async def test_a_session_of_another_machine_never_starts_here(
         await eventually(why)
         status, said = await fleet(b)
         assert (status, "lies on b" in said) == (1, True)
-        await b.do("POST", "/api/instance/s/start")
-        await b.do("POST", "/api/instance/s/restart")
+        status, told = await b.ask("POST", "/api/instance/s/start")
+        assert (status, "machine a; try" in told["message"]) == (503, True), told
         await asyncio.sleep(FLEET.ttl)
         assert await b.pid("s") == 0
         assert await a.status("s") == "CONNECTED"
@@ -260,6 +273,8 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)
         assert alive(pid)
+        status, told = await agent.ask("POST", "/api/instance", {"id": "t", "engine": "sandbox"})
+        assert (status, told["error"]) == (503, "no_lease"), told
         assert await stop == 0
         assert "lease of its machine ended" not in agent.log.read_text()
         assert (await record(store, KEYS.machine("a"), Machine)).released

@@ -5,22 +5,28 @@ import json
 import os
 import signal
 import sqlite3
-from asyncio import gather
+from asyncio import create_task, gather
 from collections.abc import Callable
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 from msgspec.structs import replace
+from pytest import raises
 
+from agent.core.model import InstanceId
+from agent.errors import Refused
 from agent.fleet.copies.change import Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
 from agent.fleet.etcd import Etcd
 from agent.fleet.forward import HEADER
+from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
 from agent.fleet.store import Put
+from agent.fleet.taking import Seen, View
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
@@ -135,7 +141,7 @@ async def test_a_machine_takes_over_and_gives_back(
         there = Standby(b.state / "fleet/standby", FleetKey(KEY))
         assert b'"stopped"' in there.build("s")["instance.json"]
         a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
-        await eventually(lambda: said(b), "it was stopped by an order")
+        await eventually(lambda: said(b), "a does not list it now: it was stopped by an order")
         status, told = await b.ask("DELETE", ONE)
         assert (status, told["error"], "machine a:" in told["message"]) == (503, "owner_away", True)
         await a.kill()
@@ -164,6 +170,37 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
+        make = "POST", "/api/instance", {"id": "t", "engine": "sandbox"}
+        assert (await a.ask(*make))[0] == 409, "it takes none"
+        assert (await cli(a, "fleet", "drain", "--off"))[0] == 0
+        await orders_while_it_changes_its_machine(b, a, eventually, account)
+
+
+async def orders_while_it_changes_its_machine(
+    a: RunningAgent, b: RunningAgent, eventually: Eventually, account: str
+) -> None:
+    # The agent of `a` is frozen until `b` has it; an order waits in the socket of `a`.
+    a.process.send_signal(signal.SIGSTOP)
+    order = create_task(a.ask("DELETE", ONE))
+    await eventually(lambda: is_up(b, account))
+    a.process.send_signal(signal.SIGCONT)
+    status, told = await order
+    assert (status, told["error"]) == (503, "owner_changed"), told
+    await eventually(fleet_is_well(a))
+    move = "POST", "/api/fleet/sessions/s/move", {"machine": a.state.name}
+    both = await gather(b.ask(*move), a.ask("DELETE", ONE))
+    assert [status for status, _ in both] in ([200, 503], [404, 200], [409, 200]), both
+
+
+def test_no_session_is_made_under_the_name_of_one_that_is_on_its_way_here() -> None:
+    view = View(sessions={"s": Seen(Session("b", 2), 1, 0.0)})
+    b: Any = SimpleNamespace(view=view, name="b", drained=False, here=dict, _orders={})
+    b.elsewhere = b.settled = lambda *_: ""
+    for b.unsettled in ({}, {"s": ""}):
+        with raises(Refused, match="machine b of this fleet has a session of that name"):
+            Joined.may_make(b, InstanceId("s"), "create s")
+    b.unsettled["s"] = "no copy of it is here"
+    Joined.may_make(b, InstanceId("s"), "import s")
 
 
 async def test_a_stop_without_store_and_other_machines_is_in_order(
