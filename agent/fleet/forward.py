@@ -50,7 +50,7 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     if VIA in request or not there or copies is None:
         orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
         if orders and (not id or id in fleet.here()):
-            await fleet.be_sure("take an order", id)
+            await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
         return None
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
     epoch = fleet.view.sessions[id].record.epoch
@@ -109,7 +109,8 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
-        await fleet.be_sure("take what another machine forwards", id)
+        doing = "take what another machine forwards"
+        await fleet.be_sure(doing, id, deletes=request.method == "DELETE")
     return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))
 
 

@@ -89,6 +89,10 @@ class Joined(running.Running):
         return self.keeper.problem if self.keeper else self._problem
 
     @property
+    def halted(self) -> bool:
+        return self.keeper is not None and self.keeper.halted
+
+    @property
     def view(self) -> taking.View:
         return self.keeper.view if self.keeper else taking.View()
 
@@ -197,6 +201,8 @@ class Joined(running.Running):
         if there or (own and not self.settled(id, own) and not self.unsettled.get(id)):
             cause = f"machine {there or self.name} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
+        if self.halted:
+            raise self._not_sure(doing)
         if self.drained:
             cause = f"machine {self.name} is drained, and takes no session; ask another one"
             raise Refused(f"cannot {doing}: {cause}", code="drained")
@@ -242,8 +248,10 @@ class Joined(running.Running):
             return self._newer(id, facts) is not None
         return its is not None and self.settled(id, its)
 
-    async def be_sure(self, doing: str, id: str) -> None:
+    async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
+        if deletes and self.halted:  # another machine that has a copy would bring it back
+            raise self._not_sure(doing)
         ends = boot_now() + FLUSHES
         while self._is_cut_off():
             if self._registry.stopping or boot_now() > ends:
@@ -255,8 +263,7 @@ class Joined(running.Running):
             raise TryLater(f"cannot {doing} for {id}: {why}; try again", code="owner_changed")
 
     def _is_cut_off(self) -> bool:
-        halted = self.keeper is not None and self.keeper.halted
-        lacks = not halted and bool(self.problem or boot_now() >= self._until)
+        lacks = not self.halted and bool(self.problem or boot_now() >= self._until)
         return lacks or self._registry.stopping
 
     def _not_sure(self, doing: str) -> TryLater:

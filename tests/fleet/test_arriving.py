@@ -194,7 +194,9 @@ async def orders_while_it_changes_its_machine(
 
 def test_no_session_is_made_under_the_name_of_one_that_is_on_its_way_here() -> None:
     view = View(sessions={"s": Seen(Session("b", 2), 1, 0.0)})
-    b: Any = SimpleNamespace(view=view, name="b", drained=False, here=dict, _orders={})
+    b: Any = SimpleNamespace(
+        view=view, name="b", drained=False, halted=False, here=dict, _orders={}
+    )
     b.elsewhere = b.settled = lambda *_: ""
     for b.unsettled in ({}, {"s": ""}):
         with raises(Refused, match="machine b of this fleet has a session of that name"):
