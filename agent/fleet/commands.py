@@ -88,12 +88,13 @@ def plan(options: command.Options) -> int:
     --out FOLDER: where they are written; the working folder otherwise
     --name FLEET: name of the fleet; "fleet" otherwise
     """
-    from agent.fleet.plan import plan
+    from agent.fleet.plan import machine_of, plan
 
-    addresses = dict(map(_named, options.machines))
-    if len(addresses) < len(options.machines):
-        raise InvalidRequest("cannot plan a fleet: each machine needs a name of its own")
-    files = [*map(str, plan(options.name or "fleet", addresses, Path(options.out or ".")))]
+    machines = dict(map(machine_of, options.machines))
+    if not 1 < len({*machines.values()}) == len(options.machines):
+        words = "name two machines or more, each with a name and an address of its own"
+        raise InvalidRequest(f"cannot plan a fleet: {words}")
+    files = [*map(str, plan(options.name or "fleet", machines, Path(options.out or ".")))]
     few = "Two members of etcd stop when one is away: let a third machine be a witness."
     return options.print(
         {"files": files},
@@ -144,9 +145,9 @@ def replace(options: command.Options) -> int:
 
     --plans FOLDER: where ca.key and the plans are; the working folder otherwise
     """
-    from agent.fleet.plan import replace
+    from agent.fleet.plan import machine_of, replace
 
-    name, address = _named(options.new)
+    name, address = machine_of(options.new)
     folder = Path(options.plans or ".")
     store = asyncio.run(replace(folder, options.old, name, address))
     return options.print(
@@ -163,13 +164,14 @@ def rename(options: command.Options) -> int:
     --yes: confirm that this machine is the clone
     """
     from agent.config.load import load_config
+    from agent.fleet.plan import machine_of
     from agent.fleet.rename import rename
 
     if not options.yes:
         raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
     path, _ = _changed(options)
     config = load_config(path, os.environ)
-    name, address = _named(options.new)
+    name, address = machine_of(options.new)
     its = rename(name, address, path, config.agent.state_path, config.session_root)
     member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
     return options.print({"machine": its}, f"this machine is {its}, and empty", member)
@@ -188,13 +190,6 @@ def _changed(options: command.Options) -> tuple[Path, bool]:
 def _content(path: Path) -> bytes:
     with client.open_source(path, "file") as file:
         return file.read(2 << 20)
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, _, address = text.partition("=")
-    if not (name and address):
-        raise InvalidRequest(f"cannot use {text!r:.80}: a machine is named as NAME=ADDRESS")
-    return name, address
 
 
 def why(options: command.Options) -> int:

@@ -97,12 +97,12 @@ class Etcd:
         asked = {"compare": compare, "success": success, "failure": [*map(_operation, otherwise)]}
         txn = await self._ask("kv/txn", asked, _Txn, writes=True)
         ranges = [it.response_range for it in txn.responses if it.response_range is not None]
-        found = [_pairs(it.kvs) for it in ranges]
+        found = [[*map(_pair, it.kvs)] for it in ranges]
         return Answer(txn.succeeded, txn.header.revision, txn.header.cluster_id, found)
 
     async def read(self, get: Get) -> Answer:
         one = await self._ask("kv/range", _range(get), _Range)
-        return Answer(True, one.header.revision, one.header.cluster_id, [_pairs(one.kvs)])
+        return Answer(True, one.header.revision, one.header.cluster_id, [[*map(_pair, one.kvs)]])
 
     async def watch(self, key: str) -> AsyncIterator[Pair]:
         asked = msgspec.json.encode({"create_request": _keys(key)})
@@ -189,10 +189,6 @@ def _operation(it: Step) -> dict[str, Any]:
 
 def _pair(kv: _Kv) -> Pair:
     return Pair(kv.key.decode(), kv.value, kv.mod_revision)
-
-
-def _pairs(kvs: list[_Kv]) -> list[Pair]:
-    return [_pair(kv) for kv in kvs]
 
 
 def _decoded(content: bytes, kind: type[T]) -> T:

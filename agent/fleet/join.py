@@ -10,17 +10,17 @@ import json
 import os
 import pwd
 import re
-import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from agent import other_user
 from agent.errors import HostError, Refused, WaError
-from agent.files import make_folder, write_whole
-from agent.fleet.plan import ETCD, FILES, KEYS, unpack
+from agent.files import make_folder
+from agent.fleet.plan import ETCD, FILES, KEYS, run, unpack, write
 
 SETTINGS = Path("/etc/default/etcd")
 HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
@@ -34,22 +34,27 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     path = config.resolve()
     text = path.read_text(encoding="utf-8")
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
-    if other_user.owner_of(path.parent) is not None:
-        raise Refused(f"cannot join as root: {path.parent} is another user's; join as that user")
     if os.geteuid() == 0 and not state.is_dir():
         raise Refused(f"cannot join: {state} is not there yet; start the agent once")
     if member:
         install_member(files)
     put_keys(state / "fleet", content)
     if changed != text:
-        status = path.stat()
-        write_whole(path, changed.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+        rewrite(path, changed)
     return str(fleet["name"])
+
+
+def rewrite(config: Path, text: str) -> None:
+    status = config.stat()
+    write(config, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
 
 
 def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> str:
     """agent.toml with these lines in its [fleet], and each other line as it is. Refused where one
     of them is there with another value, unless this one `replaces` it."""
+    if other_user.owner_of(path.parent) is not None:
+        verb, of = "rename" if replaces else "join", f"{path.parent} is another user's"
+        raise Refused(f"cannot {verb} as root: {of}; {verb} as that user")
     tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
     own: Mapping[str, Any] = tables.get("fleet", {})
     for key in () if replaces else own.keys() & fleet.keys():
@@ -79,19 +84,26 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
 
 def put_keys(folder: Path, content: bytes) -> None:
     """As the user of the state folder."""
-    if (owner := other_user.owner_of(folder.parent)) is None:
-        make_folder(folder)
-        files, ca = unpack(content), folder / "ca.pem"
-        if ca.exists() and not ca.is_symlink() and ca.read_bytes() != files["ca.pem"]:
-            raise Refused(f"cannot join: {folder} has keys of another fleet; move it away first")
-        for name, key in files.items():
-            if name in KEYS:
-                write_whole(folder / name, key)
+    doing = f"write the keys into {folder}"
+    if done_as_owner(folder.parent, doing, "agent.fleet.join", folder, feed=content):
         return
-    command = (sys.executable, "-I", "-m", "agent.fleet.join", folder)
-    answer = other_user.run_as(owner, command, within=60.0, feed=content)
+    make_folder(folder)
+    files, ca = unpack(content), folder / "ca.pem"
+    if ca.exists() and not ca.is_symlink() and ca.read_bytes() != files["ca.pem"]:
+        raise Refused(f"cannot join: {folder} has keys of another fleet; move it away first")
+    for name in KEYS:
+        write(folder / name, files[name])
+
+
+def done_as_owner(state: Path, doing: str, *command: str | Path, feed: bytes = b"") -> bool:
+    """Run a module as the user of the state folder. False: that is this user."""
+    if (owner := other_user.owner_of(state)) is None:
+        return False
+    command = (sys.executable, "-I", "-m", *command)
+    answer = other_user.run_as(owner, command, within=600.0, feed=feed)
     if answer.status:
-        raise HostError(f"cannot write the keys into {folder}: {answer.text[-300:]}")
+        raise HostError(f"cannot {doing}: {answer.text[-300:]}")
+    return True
 
 
 def install_member(files: Mapping[str, bytes]) -> None:
@@ -115,31 +127,22 @@ def install_member(files: Mapping[str, bytes]) -> None:
     folder = Path(ETCD)
     folder.mkdir(mode=0o755, exist_ok=True)
     for name in FILES[:3]:
-        write_whole(folder / name, files[name], mode=0o640, group=group)
+        write(folder / name, files[name], mode=0o640, group=group)
     if not present:
-        write_whole(SETTINGS, f"{text}{files['etcd'].decode()}".encode(), mode=0o644)
+        write(SETTINGS, f"{text}{files['etcd'].decode()}".encode(), mode=0o644)
     # The first member of a new cluster is ready when the second one has started.
     for words in ("enable",), ("start" if present else "restart", "--no-block"):
-        command = ["systemctl", *words, "etcd.service"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise HostError(f"cannot run systemctl: {error.strerror}") from error
-        if done.returncode:
-            raise HostError(f"cannot {words[0]} etcd.service: {done.stderr.strip()[-300:]}")
+        run(f"{words[0]} etcd.service", "systemctl", *words, "etcd.service")
 
 
 def _holds_keys() -> bool:
     """True if an etcd with Debian's own settings runs here and is used: without our settings."""
-    connection = http.client.HTTPConnection("127.0.0.1", 2379, timeout=2)
     every = {"key": "AA==", "range_end": "AA==", "count_only": True}
-    try:
-        connection.request("POST", "/v3/kv/range", json.dumps(every))
-        return bool(json.loads(connection.getresponse().read()).get("count", "0") != "0")
-    except (OSError, http.client.HTTPException, ValueError, AttributeError):
-        return False
-    finally:
-        connection.close()
+    none = OSError, http.client.HTTPException, ValueError, AttributeError
+    with suppress(*none), closing(http.client.HTTPConnection("127.0.0.1", 2379, timeout=2)) as it:
+        it.request("POST", "/v3/kv/range", json.dumps(every))
+        return bool(json.loads(it.getresponse().read()).get("count", "0") != "0")
+    return False
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import ssl
 import subprocess
 import tarfile
 import tempfile
@@ -22,7 +21,9 @@ from pathlib import Path
 
 from agent.core.model import parse_instance_id
 from agent.errors import HostError, InvalidRequest, NotFound, Refused
+from agent.files import write_whole
 from agent.fleet.etcd import Etcd
+from agent.fleet.peers import tls_of
 from agent.fleet.store import StoreAway
 
 CLIENTS, PEERS, AGENTS = 2379, 2380, 8475
@@ -44,11 +45,6 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
     """Write plan-MACHINE.tar for each machine, and ca.key, which a machine that is added later
     needs; returns their paths. Nothing is replaced."""
     parse_instance_id(fleet)
-    if len(addresses) < 2 or len({*addresses.values()}) < len(addresses):
-        raise InvalidRequest("cannot plan a fleet: name two machines or more, each as NAME=ADDRESS")
-    for name, address in addresses.items():
-        parse_instance_id(name)
-        _check_address(name, address)
     paths = [folder / f"plan-{name}.tar" for name in addresses]
     for path in (*paths, folder / "ca.key"):
         if path.exists():
@@ -62,7 +58,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
         for path, (name, address) in zip(paths, addresses.items(), strict=True):
             etcd = member_settings(name, address, members, token)
             _write(path, work, address, name=f"{fleet}/{name}", store=store, key=key, etcd=etcd)
-        _create(folder / "ca.key", (work / "ca.key").read_bytes())
+        write(folder / "ca.key", (work / "ca.key").read_bytes())
     return [*paths, folder / "ca.key"]
 
 
@@ -70,8 +66,6 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
     """The etcd of `folder`, where its plan was made, loses member `old` and gets member `new`, for
     which plan-NEW.tar is written; returns what `[fleet] store` is from now on. Cut off it can be
     done again."""
-    parse_instance_id(new)
-    _check_address(new, address)
     path, peer = folder / f"plan-{new}.tar", _url(address, PEERS)
     plans = [it for it in sorted(folder.glob("plan-*.tar")) if it.name != f"plan-{old}.tar"]
     if path.exists() or not (plans and (folder / "ca.key").exists()):
@@ -84,13 +78,14 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         for name in KEYS:
             (work / name).write_bytes(files[name])
         (work / "ca.key").write_bytes((folder / "ca.key").read_bytes())
-        tls = ssl.create_default_context(cafile=work / "ca.pem")
-        tls.load_cert_chain(work / "machine.pem", work / "machine.key")
-        etcd = Etcd(table["store"], tls)
+        etcd = Etcd(table["store"], tls_of(work))
         try:
             members = await etcd.members()
             gone = [it for it in members if it.name == old]
-            added = any(peer in it.peers and it.name in ("", new) for it in members)
+            holders = {it.name for it in members if peer in it.peers}
+            added = bool(holders & {"", new})
+            if others := ", ".join(holders - {"", old, new}):
+                raise Refused(f"cannot replace {old}: {address} is the address of {others}")
             if not (gone or added or (folder / f"plan-{old}.tar").exists()):
                 raise NotFound(f"cannot replace {old}: etcd has no member of that name")
             for it in gone:
@@ -103,9 +98,8 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         finally:
             await etcd.close()
         urls = ((it, url) for it in members for url in it.peers)
-        named = ((url, new if url == peer else it.name or it.id) for it, url in urls)
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
-        every = ",".join(f"{name}={url}" for url, name in named)
+        every = ",".join(f"{new if url == peer else it.name or it.id}={url}" for it, url in urls)
         settings = member_settings(new, address, every, "", "existing")
         known, key = f"{table['name'].partition('/')[0]}/{new}", files["fleet.key"]
         _write(path, work, address, name=known, store=store, key=key, etcd=settings)
@@ -166,18 +160,36 @@ def _url(address: str, port: int) -> str:
     return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
-def address_of(name: str, address: str) -> str:
-    """HOST:PORT of an agent; InvalidRequest where it is no address."""
-    _check_address(name, address)
+def machine_of(text: str) -> tuple[str, str]:
+    """Name and address of a machine, from NAME=ADDRESS."""
+    name, _, address = text.partition("=")
+    if fault := _address_fault(address):
+        cause = f"a machine is named as NAME=ADDRESS, and {address!r:.80} {fault}"
+        raise InvalidRequest(f"cannot use {text!r:.80}: {cause}")
+    return parse_instance_id(name), str(ipaddress.ip_address(address))
+
+
+def _address_fault(address: str) -> str:
+    try:
+        its = ipaddress.ip_address(address)
+    except ValueError:
+        return "is not an IP address"
+    odd = its.is_unspecified or its.is_loopback or its.is_multicast or its.is_reserved
+    odd = odd or its.is_link_local or "%" in address
+    return "is no address at which other machines reach it" if odd else ""
+
+
+def reached(address: str) -> str:
+    """HOST:PORT of an agent."""
     return _url(address, AGENTS).removeprefix("https://")
 
 
-def _check_address(name: str, address: str) -> None:
+def write(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
+    """Write a whole file or none; a refusal names it."""
     try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        cause = f"{address!r} is not an IP address"
-        raise InvalidRequest(f"cannot plan machine {name}: {cause}", field=name) from None
+        write_whole(path, content, mode=mode, group=group)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _with(*extensions: str) -> list[str]:
@@ -187,13 +199,18 @@ def _with(*extensions: str) -> list[str]:
 def _openssl(folder: Path, name: str, *options: str) -> None:
     """Make NAME.key and its certificate NAME.pem."""
     out = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    command = ["openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *options, *out]
+    command = ("openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *options, *out)
+    run("make a certificate", *command, cwd=folder)
+
+
+def run(doing: str, *command: str, cwd: Path | None = None) -> None:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise HostError(f"cannot run openssl: {error.strerror}; install it") from error
+        cause = f"{error.strerror}; install {command[0]}"
+        raise HostError(f"cannot run {command[0]}: {cause}") from error
     if done.returncode:
-        raise HostError(f"cannot make a certificate: {done.stderr.strip()[-300:]}")
+        raise HostError(f"cannot {doing}: {done.stderr.strip()[-300:]}")
 
 
 def _write(
@@ -205,8 +222,8 @@ def _write(
     at = f"subjectAltName=IP:{address},IP:127.0.0.1"
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={machine}")
     _openssl(work, "new", *_with(*uses, at), *signed)
-    reached = address_of(machine, address)
-    fleet = f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached}"\n'
+    lines = f'name = "{name}"\naddress = "{reached(address)}"\n'
+    fleet = f"[fleet]\nstore = {json.dumps(store)}\n{lines}"
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
     contents = (*certificates, key, fleet.encode(), etcd.encode())
     packed = io.BytesIO()
@@ -215,9 +232,4 @@ def _write(
             member = tarfile.TarInfo(part)
             member.size, member.mode = len(content), 0o600
             archive.addfile(member, io.BytesIO(content))
-    _create(path, packed.getvalue())
-
-
-def _create(path: Path, content: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
+    write(path, packed.getvalue())

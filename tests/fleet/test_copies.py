@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,19 +189,13 @@ def test_a_peer_names_no_path_outside_of_a_session(
     assert not [*(tmp_path / "there").iterdir()]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        Change({"a": File(5, {0: b"x"})}),
-        Change({"a": File(1, {1: b"x"})}),
-        Change({"a": File(1, {0: b"xy"})}),
-        Change({"a": File(-1, {})}),
-        Change({"a": File(1, {-1: b"x"})}),
-    ],
-)
-def test_blocks_that_make_no_file_are_refused(change: Change) -> None:
+NO_FILES = (5, {0: b"x"}), (1, {1: b"x"}), (1, {0: b"xy"}), (-1, {}), (1, {-1: b"x"})
+
+
+@pytest.mark.parametrize("file", NO_FILES)
+def test_blocks_that_make_no_file_are_refused(file: tuple[int, dict[int, bytes]]) -> None:
     with pytest.raises(VaultError):
-        apply({}, change)
+        apply({}, Change({"a": File(*file)}))
 
 
 def test_another_key_epoch_or_number_opens_nothing(
@@ -211,17 +204,12 @@ def test_another_key_epoch_or_number_opens_nothing(
     owner, there = Owner(key, session), Standby(tmp_path / "there", key)
     a_row(owner, there)
     change = Change({"a": File(1, {0: b"x"})})
-    other = FleetKey(os.urandom(32))
-    wrong: list[Callable[[], Sealed]] = [
-        lambda: sealed_as(other, change),
-        lambda: Sealed(ID, 2, 9, True, "", sealed_as(key, change).content),
-        lambda: Sealed(ID, 1, 10, True, "", sealed_as(key, change).content),
-        lambda: Sealed(ID, 1, 9, False, "", sealed_as(key, change).content),
-        lambda: Sealed(ID, 1, 9, True, "x", sealed_as(key, change).content),
-    ]
-    for make in wrong:
+    content = sealed_as(key, change).content
+    heads = (2, 9, True, ""), (1, 10, True, ""), (1, 9, False, ""), (1, 9, True, "x")
+    wrong = [Sealed(ID, *head, content) for head in heads]
+    for sealed in (sealed_as(FleetKey(os.urandom(32)), change), *wrong):
         with pytest.raises(VaultError):
-            there.take(make())
+            there.take(sealed)
     with pytest.raises(Refused, match="follows another"):
         there.take(sealed_as(key, change, number=5, base=False, row="of another agent"))
     there.take(sealed_as(key, change, epoch=2, number=1))

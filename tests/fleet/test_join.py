@@ -167,7 +167,7 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
         ran.append(command[1:])
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(join.subprocess, "run", note)
+    monkeypatch.setattr(plan.subprocess, "run", note)
     settings.write_text("# of Debian\nETCD_NAME=other\n")
     with pytest.raises(Refused, match="other settings"):
         join.install_member(files)

@@ -1,5 +1,6 @@
 """The plan of a fleet makes members of etcd that take the fleet's machines and no one else."""
 
+import errno
 import os
 import shutil
 import ssl
@@ -7,11 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from agent.cli.command import run
-from agent.errors import InvalidRequest, NotFound, Refused
+from agent.errors import HostError, NotFound, Refused
 from agent.fleet import plan
 from agent.fleet.etcd import Etcd
 from agent.fleet.store import Get, Put, StoreAway
@@ -74,9 +76,9 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         await eventually(lambda: written(etcd))
         with pytest.raises(StoreAway):
             await stranger.read(Get("wa/shops/x"))
-        for old, error in (("x", NotFound), ("b", Refused)):  # "b" runs
-            with pytest.raises(error, match=f"cannot replace {old}"):
-                await plan.replace(tmp_path, old, "d", machines.addresses["d"])
+        for old, at, cause in (("x", "d", "has no"), ("b", "d", "runs"), ("a", "w", "ress of w")):
+            with pytest.raises((NotFound, Refused), match=f"cannot replace {old}: .*{cause}"):
+                await plan.replace(tmp_path, old, "d", machines.addresses[at])
         machines.end("a")
         store = await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
         (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
@@ -91,12 +93,16 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         await stranger.close()
 
 
-def test_a_plan_replaces_nothing_and_names_what_it_cannot_take(tmp_path: Path) -> None:
-    two = {"a": "10.0.0.1", "b": "10.0.0.2"}
-    more = {"c": "10.0.0.2"}, {"c": "host"}, {"../c": "10.0.0.3"}
-    for bad in ({"a": "10.0.0.1"}, *({**two, **it} for it in more)):
-        with pytest.raises(InvalidRequest):
-            plan.plan("shops", bad, tmp_path)
+def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, full = {"a": "10.0.0.1", "b": "10.0.0.2"}, OSError(errno.ENOSPC, "No space left")
+    with monkeypatch.context() as it, pytest.raises(HostError, match=r"write .*/plan-a\.tar: No"):
+        it.setattr(os, "fsync", Mock(side_effect=full))
+        plan.plan("shops", two, tmp_path)
+    with monkeypatch.context() as it, pytest.raises(HostError, match="install openssl"):
+        it.setenv("PATH", "")
+        plan.plan("shops", two, tmp_path)
     assert not [*tmp_path.iterdir()]
     paths = plan.plan("shops", two, tmp_path)
     assert {path.name for path in paths} == {"plan-a.tar", "plan-b.tar", "ca.key"}
@@ -105,9 +111,16 @@ def test_a_plan_replaces_nothing_and_names_what_it_cannot_take(tmp_path: Path) -
         plan.plan("shops", two, tmp_path)
 
 
-def test_the_command_says_what_is_done_next(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for machines, status in ("a=10.0.0.1 a=10.0.0.2", 2), ("a 10.0.0.2", 2), ("a=::1 b=::2", 0):
-        assert run(["fleet", "plan", *machines.split(), "--out", str(tmp_path)]) == status
-    said = capsys.readouterr()
-    assert ("NAME=ADDRESS" in said.err, "plan-b.tar" in said.out) == (True, True)
-    assert "witness" in said.out.splitlines()[-1]
+def test_the_command_names_what_it_cannot_take_and_says_what_is_done_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bad = "b=10.0.0.1 a=10.0.0.2 ../a=10.0.0.1 a a=host a=0.0.0.0 a=:: a=::1 a=127.0.0.2 a=fe80::1"
+    for machine in f"{bad} a=fd00::1%lo a=224.0.0.1 a=255.255.255.255 a=::ffff:127.0.0.1".split():
+        machines = (machine, "b=10.0.0.2", "c=10.0.0.3")
+        assert run(["fleet", "plan", *machines, "--out", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert ("of its own" if "10.0.0." in machine else repr(machine)) in said or "../a" in said
+    assert run(["fleet", "plan", "a=10.0.0.1", "--out", str(tmp_path)]) == 2
+    assert run(["fleet", "plan", "a=fd00::1", "b=fd00::2", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert ("plan-b.tar" in said, "witness" in said.splitlines()[-1]) == (True, True)
