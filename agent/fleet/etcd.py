@@ -77,7 +77,8 @@ class _Members(Struct):
 
 
 class Etcd:
-    """One client. Made inside a running loop; `close` ends it."""
+    """One client. Made inside a running loop; `close` ends it. Every answer is linearizable, but
+    for `watch` and the members; each call raises StoreAway."""
 
     def __init__(self, members: Sequence[str], tls: ssl.SSLContext | None = None) -> None:
         """`members`: the addresses as "https://10.0.0.1:2379"."""
@@ -93,6 +94,8 @@ class Etcd:
     async def commit(
         self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
     ) -> Answer:
+        """One transaction: `then` if every Same holds, else `otherwise`. MayHaveHappened if it was
+        sent and not answered."""
         compare, success = [*map(_compare, same)], [*map(_operation, then)]
         asked = {"compare": compare, "success": success, "failure": [*map(_operation, otherwise)]}
         txn = await self._ask("kv/txn", asked, _Txn, writes=True)
@@ -105,6 +108,7 @@ class Etcd:
         return Answer(True, one.header.revision, one.header.cluster_id, [[*map(_pair, one.kvs)]])
 
     async def watch(self, key: str) -> AsyncIterator[Pair]:
+        """Pairs as they are written from now on; one may be left out."""
         asked = msgspec.json.encode({"create_request": _keys(key)})
         endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)
         member = self._members[0]
@@ -118,6 +122,7 @@ class Etcd:
             raise store.StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
 
     async def compact(self, revision: int) -> None:
+        """Forget the older values of keys, as of this revision."""
         await self._ask("kv/compaction", {"revision": str(revision)}, _Members)
 
     async def members(self) -> list[Member]:

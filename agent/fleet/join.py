@@ -30,7 +30,6 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
     last: until then the agent is in no fleet."""
     files = unpack(content)
-    fleet = tomllib.loads(files["fleet.toml"].decode())["fleet"]
     path = config.resolve()
     text = path.read_text(encoding="utf-8")
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
@@ -41,7 +40,7 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     put_keys(state / "fleet", content)
     if changed != text:
         rewrite(path, changed)
-    return str(fleet["name"])
+    return str(tomllib.loads(changed)["fleet"]["name"])
 
 
 def rewrite(config: Path, text: str) -> None:

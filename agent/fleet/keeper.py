@@ -25,8 +25,9 @@ from agent.clock import boot_now
 from agent.errors import NotFound, TryLater
 from agent.files import write_whole
 from agent.fleet import records
+from agent.fleet.etcd import Etcd
 from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
-from agent.fleet.store import Delete, Get, Pair, Put, Same, Store, StoreAway
+from agent.fleet.store import Delete, Get, Pair, Put, Same, StoreAway
 from agent.fleet.taking import Seen, View, read_halt
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class Keeper:
 
     def __init__(
         self,
-        store: Store,
+        store: Etcd,
         keys: Keys,
         name: str,
         *,

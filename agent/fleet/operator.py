@@ -19,14 +19,14 @@ from agent.errors import NotFound, Refused
 from agent.fleet import records
 from agent.fleet.etcd import Etcd
 from agent.fleet.records import Failover, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Delete, Get, Pair, Put, Same, Step, Store
+from agent.fleet.store import Delete, Get, Pair, Put, Same, Step
 from agent.fleet.taking import BATCH, View, in_order, read_halt
 
 SOON = 30
 """Days before the end of a certificate from which `fleet status` names it."""
 
 
-async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
+async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
     """End a halt. Each session goes to the machine whose files are of its highest epoch; one that
     no machine has comes back as stopped. Returns the sessions as they are now.
 
@@ -59,7 +59,7 @@ async def accept(store: Store, keys: Keys, without: Collection[str] = ()) -> Map
     return decided
 
 
-async def forget(store: Store, keys: Keys, name: str) -> Mapping[str, str]:
+async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
     """The operator has switched this machine off: its sessions may run elsewhere, and it is missed
     no more. Returns for each session that others do not take by themselves the machine that has it
     now; "" = none has a copy, so it waits for its machine."""
@@ -161,7 +161,7 @@ def _decide(record: Session | None, held: Mapping[str, records.Held]) -> Session
     return replace(decided, machine=max(sorted(held), key=lambda name: held[name]))
 
 
-async def _must(store: Store, same: list[Same], then: Sequence[Step]) -> int:
+async def _must(store: Etcd, same: list[Same], then: Sequence[Step]) -> int:
     answer = await store.commit(same, then)
     if not answer.committed:
         raise Refused("the fleet changed meanwhile; type the command again", code="fleet_changed")

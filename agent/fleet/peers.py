@@ -164,7 +164,7 @@ class Peers:
         id = InstanceId(request.match_info["id"])
         try:
             async with self.lock(id):
-                return _packed(await asyncio.to_thread(self._standby.whole, id))
+                return _packed(await asyncio.to_thread(list, self._standby.read(id)))
         except (VaultError, OSError):
             raise web.HTTPNotFound from None
 

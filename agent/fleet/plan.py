@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
             raise Refused(f"cannot plan a fleet: {path} exists; name another folder with --out")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        _openssl(work, "ca", *_with(*_CA_USE), "-subj", f"/CN=wa-agent fleet {fleet}")
+        _openssl(work, "ca", _CA_USE, "-subj", f"/CN=wa-agent fleet {fleet}")
         key, token = os.urandom(32), secrets.token_hex(16)
         members = ",".join(f"{name}={_url(it, PEERS)}" for name, it in addresses.items())
         store = [_url(it, CLIENTS) for it in addresses.values()]
@@ -192,14 +192,11 @@ def write(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = 
         raise HostError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _with(*extensions: str) -> list[str]:
-    return [word for it in extensions for word in ("-addext", it)]
-
-
-def _openssl(folder: Path, name: str, *options: str) -> None:
+def _openssl(folder: Path, name: str, extensions: Iterable[str], *options: str) -> None:
     """Make NAME.key and its certificate NAME.pem."""
-    out = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    command = ("openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *options, *out)
+    extended = [word for it in extensions for word in ("-addext", it)]
+    out = (*extended, *options, "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    command = ("openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *out)
     run("make a certificate", *command, cwd=folder)
 
 
@@ -207,8 +204,7 @@ def run(doing: str, *command: str, cwd: Path | None = None) -> None:
     try:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     except OSError as error:
-        cause = f"{error.strerror}; install {command[0]}"
-        raise HostError(f"cannot run {command[0]}: {cause}") from error
+        raise HostError(f"cannot run {command[0]}: {error.strerror}; install it") from error
     if done.returncode:
         raise HostError(f"cannot {doing}: {done.stderr.strip()[-300:]}")
 
@@ -221,7 +217,7 @@ def _write(
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
     at = f"subjectAltName=IP:{address},IP:127.0.0.1"
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={machine}")
-    _openssl(work, "new", *_with(*uses, at), *signed)
+    _openssl(work, "new", (*uses, at), *signed)
     lines = f'name = "{name}"\naddress = "{reached(address)}"\n'
     fleet = f"[fleet]\nstore = {json.dumps(store)}\n{lines}"
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]

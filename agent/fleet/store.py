@@ -1,12 +1,11 @@
-"""The fleet's store: the four calls that the fleet makes, and what they carry.
+"""The fleet's store: what its calls carry. `etcd.py` makes them.
 
 A key that ends with "/" means all keys below it. Each value has the revision of the write that
 made it; a key that is absent has revision 0.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from agent.errors import TryLater
 
@@ -71,21 +70,3 @@ class Answer:
     """Identity of the etcd cluster: another one after a restore under new addresses."""
     found: Sequence[Sequence[Pair]]
     """Answer to each Get, in their order."""
-
-
-class Store(Protocol):
-    """Every answer is linearizable. Each call raises StoreAway."""
-
-    async def commit(
-        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
-    ) -> Answer:
-        """One transaction: `then` if every Same holds, else `otherwise`. MayHaveHappened if it was
-        sent and not answered."""
-
-    async def read(self, get: Get) -> Answer: ...
-
-    def watch(self, key: str) -> AsyncIterator[Pair]:
-        """Pairs as they are written from now on; one may be left out."""
-
-    async def compact(self, revision: int) -> None:
-        """Forget the older values of keys, as of this revision."""

@@ -71,7 +71,7 @@ def _holds(key: str, one: str) -> bool:
 
 @dataclass
 class Line:
-    """A Store. Requests reach the memory at once, or after the caller gave up, or never."""
+    """In place of Etcd. Requests reach the memory at once, after the caller gave up, or never."""
 
     memory: Memory
     draw: random.Random

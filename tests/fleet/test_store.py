@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agent.fleet.etcd import Etcd
-from agent.fleet.store import Delete, Get, MayHaveHappened, Put, Same, Store, StoreAway
+from agent.fleet.store import Delete, Get, MayHaveHappened, Put, Same, StoreAway
 from tests.fleet.members import Members, members
 from tests.fleet.memory import Line, Memory
 
@@ -20,7 +20,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
 
 
 @pytest.fixture(params=["memory", "etcd"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Etcd | Line]:
     if request.param == "etcd":
         etcd = Etcd([*request.getfixturevalue("one").clients.values()])
         yield etcd
@@ -31,7 +31,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         yield Line(Memory(), random.Random(0), thawed)
 
 
-async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Store) -> None:
+async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Etcd | Line) -> None:
     assert (await store.read(Get("wa/t/k/"))).found == [[]]
     both = [Put("wa/t/k/a", b"1"), Put("wa/t/k/b", b"2")]
     first = await store.commit([Same("wa/t/k/a", 0)], [*both, Get("wa/t/k/")])
@@ -59,7 +59,7 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: St
     assert (await store.commit([Same("wa/t/k/a", 0)], [Put("wa/t/k/a", b"4")])).committed
 
 
-async def test_a_watch_sees_what_is_written_below_its_key(store: Store) -> None:
+async def test_a_watch_sees_what_is_written_below_its_key(store: Etcd | Line) -> None:
     seen = asyncio.Queue[tuple[str, bytes]]()
 
     async def watch() -> None:

@@ -41,7 +41,7 @@ class Standby:
         make_folder(root)
         for folder in root.iterdir():
             with suppress(VaultError, FileNotFoundError):
-                self.rows[folder.name] = [_head(it) for it in self._read(folder.name)]
+                self.rows[folder.name] = [_head(it) for it in self.read(folder.name)]
                 self.asked[folder.name] = (folder / LOG).stat().st_mtime
 
     def newest(self, id: str) -> tuple[int, int] | None:
@@ -84,7 +84,7 @@ class Standby:
         rows = self.rows.get(id)
         if not rows:
             raise damaged(f"there is none of {id}")
-        read = list(self._read(id))
+        read = list(self.read(id))
         if [_head(it) for it in read] != rows:
             raise damaged("it is not what was taken")
         for sealed in read:
@@ -110,10 +110,6 @@ class Standby:
         with suppress(FileNotFoundError):
             (self._root / id / LOG).unlink()
             (self._root / id).rmdir()
-
-    def whole(self, id: InstanceId) -> list[Sealed]:
-        """All of it, as another machine takes it."""
-        return list(self._read(id))
 
     def _fold(self, id: InstanceId) -> None:
         """A base of the same number; where there is no room for it the row goes on."""
@@ -145,7 +141,7 @@ class Standby:
             del self.rows[id]  # what the disk has is not known: a base comes next
             raise explain("write", path, error) from error
 
-    def _read(self, id: str) -> Iterator[Sealed]:
+    def read(self, id: str) -> Iterator[Sealed]:
         """A base and what follows it; a torn end is cut off."""
         path, at, last = self._root / id / LOG, 0, None
         with open_plain(path) as file:
