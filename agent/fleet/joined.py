@@ -531,17 +531,13 @@ class Joined(running.Running):
     def show(self) -> dict[str, Any]:
         view, now = self.view, boot_now()
         until = self.keeper.until if self.keeper else 0.0
-        machines = [
-            {
-                **{"name": name, "address": it.address, "version": it.version},
-                **{"used": it.used, "capacity": it.capacity},
-                "owned": len(view.owned(name)),
-                "state": (it.lost and "lost") or (it.drained and "drained") or "up",
-                "renewed_seconds": round(now - seen.since, 1),
-            }
-            for name, seen in sorted(view.machines.items())
-            for it in (seen.record,)
-        ]
+        machines = list[dict[str, Any]]()
+        for name, seen in sorted(view.machines.items()):
+            it = seen.record
+            state = (it.lost and "lost") or (it.drained and "drained") or "up"
+            row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
+            row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
+            machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})
         return {
             **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
             "halt": msgspec.to_builtins(view.halt),
