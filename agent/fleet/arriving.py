@@ -30,7 +30,6 @@ from agent.vault.identity import parse_identity
 
 KNOWN = 48 * 3600.0
 """Seconds for which each outbox knows a message that it sent, and more (72 h)."""
-_IN_FOLDER = (SESSION, restore.KEPT)
 Files = Mapping[str, bytes | bytearray]
 Rows = list[dict[str, Any]]
 
@@ -142,7 +141,7 @@ def _rows(files: Files) -> Rows:
 
 def _stage(root: Path, id: InstanceId, files: Files) -> None:
     """Write the session and its messages apart, and on the disk."""
-    lie = {it: content for it, content in files.items() if it.partition("/")[0] in _IN_FOLDER}
+    lie = {it: files[it] for it in files if it.partition("/")[0] in (SESSION, restore.KEPT)}
     inner = {str(above) for it in lie for above in PurePosixPath(it).parents} - {".", SESSION}
     folders.leave_room(root, f"bring in {id}", sum(map(len, lie.values())), len(lie))
     with (

@@ -46,14 +46,6 @@ class Members:
         self.signal(name, signal.SIGKILL)
         self._processes[name].wait()
 
-    def leader(self) -> str:
-        """Name of the member that leads now."""
-        for name, url in self.clients.items():
-            with urllib.request.urlopen(f"{url}/metrics", timeout=5) as reply:
-                if b"\netcd_server_is_leader 1" in reply.read():
-                    return name
-        raise AssertionError("no member leads")
-
     def wait_ready(self) -> None:
         end = time.monotonic() + READY_WITHIN
         for url in self.clients.values():

@@ -103,7 +103,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await asyncio.sleep(ENDS_WITHIN)
         assert (await agent.pid("s"), await agent.status("s")) == (pid, "CONNECTED")
         # etcd stops: the worker ends by itself, and begins again with the next lease.
-        await eventually(fleet_is_well(agent))
+        await eventually(lambda: is_well(agent))
         etcd.signal("m0", signal.SIGSTOP)
         stopped_at = time.monotonic()
         await eventually(lambda: not alive(pid), within=ENDS_WITHIN)
@@ -132,15 +132,13 @@ async def test_a_session_runs_with_its_machines_lease_only(
         assert (await record(store, KEYS.machine("a"), Machine)).released
 
 
-def fleet_is_well(agent: RunningAgent) -> Callable[[], Any]:
-    async def well() -> bool:
-        return (await fleet(agent))[0] == 0
-
-    return well
+async def is_well(agent: RunningAgent) -> bool:
+    return (await fleet(agent))[0] == 0
 
 
-async def says(agent: RunningAgent, words: str = "halted by a: the store went back") -> bool:
-    return words in (await fleet(agent))[1]
+async def says(agent: RunningAgent, *words: str) -> bool:
+    said = (await fleet(agent))[1]
+    return all(it in said for it in words)
 
 
 async def reason(agent: RunningAgent, id: str) -> str:
@@ -186,7 +184,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         await eventually(lambda: a.status("s"), "CONNECTED")
         # Its folder lies on the disk of b, too.
         await b.start()
-        await eventually(fleet_is_well(b))
+        await eventually(lambda: is_well(b))
         await b.stop()
         shutil.copytree(a.state / "sessions/s", b.state / "sessions/s")
         await b.start()
@@ -215,7 +213,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         await eventually(lambda: wanted(store, "t"), "stopped")
         halt = Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))
         await store.commit([], [halt, Put(KEYS.session("gone"), encoded(gone))])
-        await eventually(lambda: says(b))
+        await eventually(lambda: says(b, "halted by a: the store went back"))
         await makes_and_deletes_nothing(b)
         await b.do("POST", "/api/instance/t/start")
         await eventually(lambda: reason(b, "t"), "no_lease")

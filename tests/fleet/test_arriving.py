@@ -30,7 +30,7 @@ from agent.fleet.taking import Seen, View
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
-from tests.fleet.test_agents import KEYS, etcd, fleet_is_well, in_fleet, reason, record, store_of
+from tests.fleet.test_agents import KEYS, etcd, in_fleet, is_well, reason, record, says, store_of
 from tests.ports import free_port
 from tests.waiting import alive
 
@@ -158,14 +158,14 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: copied(store, "a"))
         await eventually(lambda: ids(a), [])
         await eventually(lambda: outbox(b), ["read", "read"])
-        await eventually(fleet_is_well(a))
+        await eventually(lambda: is_well(a))
         # An operator gives it back.
         assert (await cli(a, "fleet", "move", "s", "a"))[0] == 0
         await eventually(lambda: is_up(a, account))
         await eventually(lambda: copied(store, "b"))
         assert ((await of()).machine, (await of()).epoch) == ("a", 3)
         await eventually(lambda: ids(b), [])
-        await eventually(fleet_is_well(b))
+        await eventually(lambda: is_well(b))
         # Its machine is to be empty.
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
@@ -267,10 +267,6 @@ async def any_machine_is_asked(a: RunningAgent, b: RunningAgent) -> None:
     assert await code(f"{ONE}/stop", epoch="") == (400, "invalid_request")
     assert await code(f"{ONE}/logout", body=io.BytesIO(bytes(2 << 20))) == (413, "too_large")
     assert await code("/api/keys") == (404, "unknown_route")
-
-
-async def says(agent: RunningAgent, words: str) -> bool:
-    return words in (await cli(agent, "fleet", "status"))[1]
 
 
 async def is_up(agent: RunningAgent, account: str) -> bool:

@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -149,10 +150,6 @@ def test_bytes_that_were_changed_are_refused(tmp_path: Path, session: Path, key:
             there.build(ID)
 
 
-def full(_: int) -> None:
-    raise OSError(28, "No space left on device")
-
-
 def test_a_full_disk_takes_nothing_and_keeps_what_it_had(
     tmp_path: Path, session: Path, key: FleetKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +157,7 @@ def test_a_full_disk_takes_nothing_and_keeps_what_it_had(
     a_row(owner, there)
     (session / "more").write_bytes(b"more")
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fdatasync", full)
+        patched.setattr(os, "fdatasync", Mock(side_effect=OSError(28, "full")))
         with pytest.raises(WaError):
             there.take(sealed := owner.look())
     with pytest.raises(Refused, match="follows another"):

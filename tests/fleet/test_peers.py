@@ -4,7 +4,6 @@ import asyncio
 import os
 import socket
 import ssl
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +51,8 @@ def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
     plan.plan("shops", addresses, tmp_path)
     for name in addresses:
         (tmp_path / name).mkdir()
-        with tarfile.open(tmp_path / f"plan-{name}.tar") as archive:
-            for it in ("ca.pem", "machine.pem", "machine.key"):
-                (tmp_path / name / it).write_bytes(archive.extractfile(it).read())
+        for it, content in plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()).items():
+            (tmp_path / name / it).write_bytes(content)
     yield {name: Machine(tmp_path, name, address) for name, address in addresses.items()}
 
 

@@ -57,10 +57,7 @@ class Host:
         self.copies = Copies(self.state, self.root, self.world.key, self, self.address)
         self._send, self.copies.peers.send = self.copies.peers.send, self.send
         self._take, self.copies.standby.take = self.copies.standby.take, self.take
-        self.tasks = [
-            asyncio.create_task(self.copies.run()),
-            asyncio.create_task(self.copies.peers.run()),
-        ]
+        self.tasks = [*map(asyncio.create_task, (self.copies.run(), self.copies.peers.run()))]
 
     async def kill(self) -> None:
         """Its agent."""

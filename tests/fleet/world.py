@@ -82,9 +82,8 @@ class Host:
         self.world, self.name, self.disk, self.boot = world, name, disk, boot
         self.thawed = asyncio.Event()
         self.thawed.set()
-        self.clock = Clock(
-            1 + world.draw.uniform(-0.02, 0.02), world.draw.random() * 9e3, self.thawed
-        )
+        rate = 1 + world.draw.uniform(-0.02, 0.02)
+        self.clock = Clock(rate, world.draw.random() * 9e3, self.thawed)
         self.line: Any = Line(world.memory, world.draw, self.thawed, change=self.change)
         self.workers, self.ending = dict[str, int](), set[str]()
         self.files = dict[str, int]()

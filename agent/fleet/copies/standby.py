@@ -53,9 +53,12 @@ class Standby:
         """When this returns it is on the disk. Refused: `needs_base`, or `older` than `newest`;
         VaultError where it cannot be used, or there is no room."""
         self.asked[sealed.id] = time.time()
-        if not sealed.content:
-            self._confirm(sealed)
-            return
+        if not sealed.content:  # the question if this change is the newest here
+            rows = self.rows.get(sealed.id)
+            if rows and msgspec.structs.replace(rows[-1], base=False) == sealed:
+                return
+            cause = "another one is here, or none"
+            raise Refused(f"cannot confirm a copy of {sealed.id!r:.80}: {cause}", code="needs_base")
         id, change = unseal(self._key, sealed)
         known = self.newest(id)
         if known is not None and (sealed.epoch, sealed.number) <= known:
@@ -69,14 +72,9 @@ class Standby:
         self._append(id, sealed)
         self.rows[id].append(_head(sealed))
         if len(self.rows[id]) > FOLD_AT:
-            self._fold(id)
-
-    def _confirm(self, sealed: Sealed) -> None:
-        """The question if this change is the newest here."""
-        rows = self.rows.get(sealed.id)
-        if not rows or msgspec.structs.replace(rows[-1], base=False) != sealed:
-            cause = "another one is here, or none"
-            raise Refused(f"cannot confirm a copy of {sealed.id!r:.80}: {cause}", code="needs_base")
+            with suppress(VaultError):  # where there is no room for a base the row goes on
+                base = msgspec.structs.replace(self.rows[id][-1], base=True)
+                self._write(id, seal(self._key, base, whole(self.build(id))))
 
     def build(self, id: InstanceId) -> dict[str, bytearray]:
         """The session's files as of `newest`. VaultError where one is missing or wrong."""
@@ -110,12 +108,6 @@ class Standby:
         with suppress(FileNotFoundError):
             (self._root / id / LOG).unlink()
             (self._root / id).rmdir()
-
-    def _fold(self, id: InstanceId) -> None:
-        """A base of the same number; where there is no room for it the row goes on."""
-        with suppress(VaultError):
-            base = msgspec.structs.replace(self.rows[id][-1], base=True)
-            self._write(id, seal(self._key, base, whole(self.build(id))))
 
     def _write(self, id: InstanceId, base: Sealed) -> None:
         path = self._root / id / LOG
