@@ -10,12 +10,14 @@ import json
 import os
 import pwd
 import re
+import socket
 import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent import other_user
 from agent.errors import HostError, Refused, WaError
@@ -106,18 +108,26 @@ def done_as_owner(state: Path, doing: str, *command: str | Path, feed: bytes = b
 
 
 def install_member(files: Mapping[str, bytes]) -> None:
-    """etcd.service of this machine is this member from now on. Refused where it is another one."""
+    """etcd.service of this machine is this member from now on. Refused where it is another one, and
+    where the plan is another machine's."""
+    lines = files["etcd"].decode().splitlines()
+    wanted = dict(it.split("=", 1) for it in lines)
+    host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        cause = f"{host} is no address of this machine"
+        raise Refused(f"cannot use the plan of {wanted['ETCD_NAME']}: {cause}") from error
     try:
         group = pwd.getpwnam("etcd").pw_gid
     except KeyError:
         cure = "sudo apt install etcd-server, or join with --no-store where it has no member"
         raise Refused(f"cannot find etcd on this machine: {cure}") from None
     text = SETTINGS.read_text(encoding="utf-8") if SETTINGS.exists() else ""
-    wanted = files["etcd"].decode().splitlines()
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
-    data = next(it.partition("=")[2] for it in wanted if it.startswith("ETCD_DATA_DIR="))
-    cause = ""
-    if present and present != wanted:
+    data, cause = wanted["ETCD_DATA_DIR"], ""
+    if present and present != lines:
         cause = f"{SETTINGS} has other settings than the plan"
     elif not present and (os.path.lexists(data) or _holds_keys()):
         cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"

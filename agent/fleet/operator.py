@@ -40,6 +40,8 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
     machines = (await store.read(Get(keys.machines))).found[0]
     held = _held(claims, halt.id)
     every = {named(it.key): decoded(it.value, Machine) or Machine() for it in machines}
+    if unknown := ", ".join(sorted({*without} - every.keys())):
+        raise NotFound(f"cannot accept the store without {unknown}: the fleet has no such machine")
     if silent := {id for id, it in every.items() if not it.forgotten} - held.keys() - {*without}:
         words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
         words += " it has; start its agent, or name it with --without if it is off for good"
@@ -66,12 +68,14 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
     every = {named(it.key): it for it in (await store.read(Get(keys.machines))).found[0]}
     if name not in every:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
-    its = decoded(every[name].value, Machine) or Machine()
+    known = {name: decoded(it.value, Machine) for name, it in every.items()}
+    its = known[name] or Machine()
     if not its.lost:
         raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
     no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(its, forgotten=True)))
     revision = await _must(store, [no_halt, Same(put.key, every[name].revision)], [put])
-    living = {name for name, it in every.items() if _lives(it)}
+    there = {name: it for name, it in known.items() if it and not (it.lost or it.released)}
+    living = {name for name, it in there.items() if not it.drained}
     gone = dict[str, str]()
     for pair in (await store.read(Get(keys.sessions))).found[0]:
         record = decoded(pair.value, Session)
@@ -140,11 +144,6 @@ def _end_of(certificate: str) -> float:
     times = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)
     short, long = (it.decode() for it in times[1])
     return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))
-
-
-def _lives(pair: Pair) -> bool:
-    machine = decoded(pair.value, Machine)
-    return machine is not None and not (machine.lost or machine.released or machine.drained)
 
 
 def _held(claims: Iterable[Pair], halt: str) -> dict[str, Mapping[str, records.Held]]:

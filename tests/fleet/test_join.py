@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -18,6 +19,9 @@ from agent.cli.command import run
 from agent.config.load import load_config
 from agent.errors import HostError, InvalidRequest, Refused
 from agent.fleet import commands, join, plan
+from agent.fleet.etcd import Etcd
+from agent.fleet.records import Machine, encoded
+from agent.fleet.store import Answer, Pair
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
@@ -29,7 +33,7 @@ EXAMPLE = Path(__file__).parents[2] / "agent.toml.example"
 
 @pytest.fixture
 def content(tmp_path: Path) -> bytes:
-    plan.plan("shops", {"a": "10.0.0.1", "b": "10.0.0.2"}, tmp_path)
+    plan.plan("shops", {"a": "198.51.100.1", "b": "198.51.100.2"}, tmp_path)
     return (tmp_path / "plan-b.tar").read_bytes()
 
 
@@ -62,7 +66,7 @@ def test_a_machine_has_its_keys_and_its_table_once(
     monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(state))
     assert [run(command), run(command)] == [0, 0]
     fleet = tomllib.loads(config.read_text())["fleet"]
-    assert (fleet["name"], fleet["address"]) == ("shops/b", "10.0.0.2:8475")
+    assert (fleet["name"], fleet["address"]) == ("shops/b", "198.51.100.2:8475")
     assert config.stat().st_mode & 0o777 == 0o640
     left = [it for it in before.splitlines() if it not in config.read_text().splitlines()]
     assert not left, "all else is kept"
@@ -155,19 +159,17 @@ def test_root_writes_through_no_link_of_the_agents_user(
 def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, ran = plan.unpack(content), list[list[str]]()
+    files, ran = plan.unpack(content), Mock(return_value=SimpleNamespace(returncode=0))
     files["etcd"] = files["etcd"].replace(b"/var/lib/etcd", str(tmp_path).encode())
     settings, group = tmp_path / "default", os.getegid()
     monkeypatch.setattr(join, "SETTINGS", settings)
     monkeypatch.setattr(join, "ETCD", str(tmp_path / "certificates"))
     monkeypatch.setattr(join, "_holds_keys", lambda: False)
     monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_gid=group))
-
-    def note(command: list[str], **_: object) -> SimpleNamespace:
-        ran.append(command[1:])
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(plan.subprocess, "run", note)
+    monkeypatch.setattr(plan.subprocess, "run", ran)
+    with pytest.raises(Refused, match=r"plan of b: 198\.51\.100\.2 is no address of this machine"):
+        join.install_member(files)
+    files["etcd"] = files["etcd"].replace(b"198.51.100.2", b"127.0.0.1")
     settings.write_text("# of Debian\nETCD_NAME=other\n")
     with pytest.raises(Refused, match="other settings"):
         join.install_member(files)
@@ -175,15 +177,28 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     (tmp_path / "wa-agent").mkdir()
     with pytest.raises(Refused, match="data already"):
         join.install_member(files)
-    assert not ran
+    assert not ran.called
     (tmp_path / "wa-agent").rmdir()
     join.install_member(files)
     (tmp_path / "wa-agent").mkdir()
     join.install_member(files)
-    assert [it[0] for it in ran] == ["enable", "restart", "enable", "start"]
+    assert [it.args[0][1] for it in ran.call_args_list] == ["enable", "restart", "enable", "start"]
     assert settings.read_text() == "# of Debian\n" + files["etcd"].decode()
     key = (tmp_path / "certificates/machine.key").stat()
     assert (stat.S_IMODE(key.st_mode), key.st_gid) == (0o640, group)
+
+
+def test_a_machine_that_lives_keeps_its_name_and_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f'[agent]\nstate_path = "{tmp_path}/state"\n[fleet]\nname = "f/a"\nstore = ["http://[::1]:1"]'
+    config, _ = machine(tmp_path, text)
+    its = {"b": Machine(address="10.0.0.2:8475"), "x": Machine(address="10.0.0.3:8475", lost=True)}
+    found = [Pair(f"wa/f/machine/{name}", encoded(it), 1) for name, it in its.items()]
+    monkeypatch.setattr(Etcd, "read", AsyncMock(return_value=Answer(True, 1, "", [found])))
+    for new, status in (("b=10.0.0.9", 4), ("c=10.0.0.2", 4), ("x=10.0.0.3", 0)):
+        assert run(["fleet", "rename", new, "--yes", "--config", str(config)]) == status
+    assert tomllib.loads(config.read_text())["fleet"]["name"] == "f/x"
 
 
 async def test_a_clone_becomes_an_empty_machine(

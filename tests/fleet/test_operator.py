@@ -17,7 +17,7 @@ from tests.conftest import Eventually
 from tests.daemon.conftest import cli, make_agent
 from tests.fleet.members import Members
 from tests.fleet.nemesis import NAMES, Nemesis
-from tests.fleet.test_agents import KEYS, MakeAgent, etcd, in_fleet, record, store_of
+from tests.fleet.test_agents import KEYS, MakeAgent, etcd, in_fleet, record, says, store_of
 from tests.fleet.test_keeper import well, where
 from tests.fleet.world import TTL, World, play
 
@@ -74,6 +74,8 @@ def test_a_machine_that_said_nothing_must_be_left_out_by_name() -> None:
         line = world.hosts["a"].line
         with pytest.raises(Refused, match="c did not say"):
             await accept(line, world.keys)
+        with pytest.raises(NotFound, match="x: the fleet has no such machine"):
+            await accept(line, world.keys, without=["c", "x"])
         assert world.keys.halt in world.memory.pairs
         decided = await accept(line, world.keys, without=["c"])
         assert decided["s0"].machine == "b"
@@ -180,15 +182,10 @@ async def test_orders_about_the_fleet_reach_its_agent(
     async with store_of(etcd) as store:
         await store.commit([], [Put(KEYS.common, encoded(Fleet(ttl=6.0, margin=3.0, tables=9)))])
         await agent.start()
-
-        async def says(*words: str) -> bool:
-            said = (await cli(agent, "fleet", "status"))[1]
-            return all(it in said for it in words)
-
-        await eventually(lambda: says("needs a newer wa-agent"))
+        await eventually(lambda: says(agent, "needs a newer wa-agent"))
         z = Put(KEYS.session("s"), encoded(Session("z", 1, "sandbox")))
         await store.commit([], [Put(KEYS.common, encoded(Fleet(ttl=6.0, margin=3.0))), z])
-        await eventually(lambda: says("its machine is not known", "no fleet key"))
+        await eventually(lambda: says(agent, "its machine is not known", "no fleet key"))
         code, said = await cli(agent, "create", "s", "--engine", "sandbox")
         assert (code, "machine z of this fleet has a session of that name" in said) == (4, True)
         code, said = await cli(agent, "fleet", "why", "s")
@@ -206,4 +203,6 @@ async def test_orders_about_the_fleet_reach_its_agent(
         assert (await cli(agent, "fleet", "drain", "--off"))[0] == 0
         await eventually(drained, False)
         await store.add_member("http://127.0.0.1:1")
-        await eventually(lambda: says("http://127.0.0.1:1", "this member of etcd is missing"))
+        await eventually(
+            lambda: says(agent, "http://127.0.0.1:1", "this member of etcd is missing")
+        )
