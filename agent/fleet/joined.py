@@ -511,11 +511,9 @@ class Joined(running.Running):
 
     async def look(self) -> tuple[list[dict[str, str]], list[str]]:
         """Members of etcd that are missing, as troubles; and what else is worth a look."""
-        missing = list[str]()
+        rows = list[dict[str, str]]()
         with suppress(WaError):  # `problem` says it
-            missing = await operator.missing_members(self._reached())
-        cause = "this member of etcd is missing: the next loss may stop the fleet"
-        rows = [{"machine": name, "id": "", "cause": cause} for name in missing]
+            rows = await operator.missing_members(self._reached())
         notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
         whys = Counter(self.copies.causes.values() if self.copies else ())
         notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]

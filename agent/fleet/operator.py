@@ -116,11 +116,15 @@ def explain(view: View, id: str) -> str:
     return f"machine {machine} is lost: {in_order(id, living)[0]} takes it"
 
 
-async def missing_members(etcd: Etcd) -> list[str]:
-    """Members of etcd that do not answer, or have not started."""
+async def missing_members(etcd: Etcd) -> list[dict[str, str]]:
+    """As troubles: members of etcd that do not answer, have not started, or have no leader."""
     members = await etcd.members()
     well = await asyncio.gather(*map(etcd.is_well, members))
-    return [it.name or it.peers[0] for it, good in zip(members, well, strict=True) if not good]
+    missing = [it for it, good in zip(members, well, strict=True) if not good]
+    cause = "this member of etcd is missing: the next loss may stop the fleet"
+    if 2 * len(missing) >= len(members):
+        cause = "this member of etcd is missing, or has no majority: the fleet has stopped"
+    return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
 
 
 def note(folder: Path, view: View) -> Iterator[str]:

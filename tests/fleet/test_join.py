@@ -19,7 +19,6 @@ from agent.cli.command import run
 from agent.config.load import load_config
 from agent.errors import HostError, InvalidRequest, Refused
 from agent.fleet import commands, join, plan
-from agent.fleet.etcd import Etcd
 from agent.fleet.records import Machine, encoded
 from agent.fleet.store import Answer, Pair
 from tests.conftest import Eventually
@@ -195,7 +194,8 @@ def test_a_machine_that_lives_keeps_its_name_and_its_address(
     config, _ = machine(tmp_path, text)
     its = {"b": Machine(address="10.0.0.2:8475"), "x": Machine(address="10.0.0.3:8475", lost=True)}
     found = [Pair(f"wa/f/machine/{name}", encoded(it), 1) for name, it in its.items()]
-    monkeypatch.setattr(Etcd, "read", AsyncMock(return_value=Answer(True, 1, "", [found])))
+    read = AsyncMock(return_value=Answer(True, 1, "", [found]))
+    monkeypatch.setattr("agent.fleet.etcd.Etcd.read", read)
     for new, status in (("b=10.0.0.9", 4), ("c=10.0.0.2", 4), ("x=10.0.0.3", 0)):
         assert run(["fleet", "rename", new, "--yes", "--config", str(config)]) == status
     assert tomllib.loads(config.read_text())["fleet"]["name"] == "f/x"

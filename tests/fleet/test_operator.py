@@ -4,12 +4,14 @@ import asyncio
 import subprocess
 from collections import deque
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet.operator import accept, explain, forget, note
+from agent.fleet.etcd import Member
+from agent.fleet.operator import accept, explain, forget, missing_members, note
 from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
 from agent.fleet.store import MayHaveHappened, Put
 from agent.fleet.taking import Seen, View
@@ -166,12 +168,19 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
 
 def test_a_certificate_is_named_a_month_before_its_end(tmp_path: Path) -> None:
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    made += ["-nodes", "-subj", "/CN=a", "-keyout", str(tmp_path / "key"), "-days"]
-    for name, days in ("machine.pem", 20), ("ca.pem", 40000):
-        out = [str(days), "-out", str(tmp_path / name)]
-        subprocess.run([*made, *out], check=True, capture_output=True)
+    made += ["-nodes", "-subj", "/CN=a", "-keyout", "key", "-days"]
+    for name, days in ("machine.pem", "20"), ("ca.pem", "40000"):
+        subprocess.run([*made, days, "-out", name], cwd=tmp_path, check=True, capture_output=True)
     (tmp_path / "fleet.key").touch()
     assert [*note(tmp_path, View())] == ["certificate machine.pem of this machine ends in 20 days"]
+
+
+@pytest.mark.parametrize(("well", "words"), [("011", "the next loss may"), ("001", "has stopped")])
+async def test_a_missing_member_is_named_with_what_that_means(well: str, words: str) -> None:
+    members = AsyncMock(return_value=[Member(it, f"m{it}") for it in "123"])
+    etcd = Mock(members=members, is_well=AsyncMock(side_effect=[it == "1" for it in well]))
+    found = [(it["machine"], words in it["cause"]) for it in await missing_members(etcd)]
+    assert found == [("m1", True), ("m2", True)][: well.count("0")]
 
 
 async def test_orders_about_the_fleet_reach_its_agent(
@@ -203,6 +212,4 @@ async def test_orders_about_the_fleet_reach_its_agent(
         assert (await cli(agent, "fleet", "drain", "--off"))[0] == 0
         await eventually(drained, False)
         await store.add_member("http://127.0.0.1:1")
-        await eventually(
-            lambda: says(agent, "http://127.0.0.1:1", "this member of etcd is missing")
-        )
+        await eventually(lambda: says(agent, "http://127.0.0.1:1", "the fleet has stopped"))

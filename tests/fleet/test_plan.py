@@ -1,6 +1,5 @@
 """The plan of a fleet makes members of etcd that take the fleet's machines and no one else."""
 
-import errno
 import os
 import shutil
 import ssl
@@ -96,7 +95,7 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
 def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two, full = {"a": "10.0.0.1", "b": "10.0.0.2"}, OSError(errno.ENOSPC, "No space left")
+    two, full = {"a": "10.0.0.1", "b": "10.0.0.2"}, OSError(28, "No space left")
     with monkeypatch.context() as it, pytest.raises(HostError, match=r"write .*/plan-a\.tar: No"):
         it.setattr(os, "fsync", Mock(side_effect=full))
         plan.plan("shops", two, tmp_path)
