@@ -52,26 +52,24 @@ def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.soc
 
 def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
+    refusal: type[WaError] = TryLater
     try:
         host, port = split_address(listen)
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
-    try:
-        sock = socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
-        refusal: type[WaError] = TryLater
-        if error.errno == errno.EADDRINUSE:
+        number = getattr(error, "errno", None)
+        if number == errno.EADDRINUSE:
             holder = _holder(port) if name_holder else ""
             cause = f"the address is in use{holder}; stop that program or change api.listen"
-        elif error.errno == errno.EADDRNOTAVAIL:
+        elif number == errno.EADDRNOTAVAIL:
             cause = "no interface of this machine has that address; bring it up or change"
             cause += " api.listen"
         else:
-            refusal, cause = ConfigError, os.strerror(error.errno or 0)
+            cause = f"{getattr(error, 'strerror', None) or error}; change api.listen"
+            refusal = ConfigError
         raise refusal(f"cannot listen on {listen}: {cause}", field="api.listen") from error
-    return sock
 
 
 def _holder(port: int) -> str:

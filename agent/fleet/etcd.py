@@ -116,7 +116,8 @@ class Etcd:
             url = f"{member}/v3/watch"
             async with self._session.post(url, data=asked, timeout=endless) as reply:
                 async for line in reply.content:
-                    for event in _decoded(line, _Watched).result.events:
+                    heard = msgspec.json.decode(line, type=_Watched, strict=False)
+                    for event in heard.result.events:
                         yield _pair(event.kv)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise store.StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
@@ -150,7 +151,7 @@ class Etcd:
                 async with self._session.post(f"{member}/v3/{path}", data=body) as reply:
                     content = await reply.read()
                 if reply.status == 200:
-                    return _decoded(content, kind)
+                    return msgspec.json.decode(content, type=kind, strict=False)
                 cause, sent = content[:200].decode(errors="replace"), True
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 cause, sent = _cause(error), not isinstance(error, _NOT_MADE)
@@ -194,7 +195,3 @@ def _operation(it: Step) -> dict[str, Any]:
 
 def _pair(kv: _Kv) -> Pair:
     return Pair(kv.key.decode(), kv.value, kv.mod_revision)
-
-
-def _decoded(content: bytes, kind: type[T]) -> T:
-    return msgspec.json.decode(content, type=kind, strict=False)

@@ -46,8 +46,7 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
 
 
 def rewrite(config: Path, text: str) -> None:
-    status = config.stat()
-    write(config, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    write(config, text.encode(), mode=config.stat().st_mode & 0o777, group=config.stat().st_gid)
 
 
 def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> str:
@@ -96,12 +95,11 @@ def put_keys(folder: Path, content: bytes) -> None:
         write(folder / name, files[name])
 
 
-def done_as_owner(state: Path, doing: str, *command: str | Path, feed: bytes = b"") -> bool:
+def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b"") -> bool:
     """Run a module as the user of the state folder. False: that is this user."""
     if (owner := other_user.owner_of(state)) is None:
         return False
-    command = (sys.executable, "-I", "-m", *command)
-    answer = other_user.run_as(owner, command, within=600.0, feed=feed)
+    answer = other_user.run_as(owner, (sys.executable, "-I", "-m", *words), within=600.0, feed=feed)
     if answer.status:
         raise HostError(f"cannot {doing}: {answer.text[-300:]}")
     return True

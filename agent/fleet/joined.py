@@ -81,7 +81,8 @@ class Joined(running.Running):
         self._api = partial(api, partial(forward.enter, self))
         self._arriving = arriving.Arriving(self._supervisor, sending)
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
-        return {**tasks, "copies": self.keep_copies, "drain of this machine": self.keep_drained}
+        tasks |= {"copies": self.keep_copies, "listener for other machines": self.keep_listening}
+        return {**tasks, "drain of this machine": self.keep_drained}
 
     @property
     def problem(self) -> str:
@@ -157,13 +158,16 @@ class Joined(running.Running):
             self._copies_open.set()
 
     async def keep_copies(self) -> None:
-        """Send them, and take those of others."""
+        await self._copies_open.wait()
+        assert self.copies is not None
+        await self.copies.run()
+
+    async def keep_listening(self) -> None:
+        """Take the copies of other machines, and what they forward."""
         await self._copies_open.wait()
         assert self.copies is not None
         self.copies.peers.forwarded = self._api
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.copies.peers.run(), name="peers")
-            group.create_task(self.copies.run(), name="sender of copies")
+        await self.copies.peers.run()
 
     def engines(self) -> dict[InstanceId, str]:
         """Sessions that this machine owns and whose newest files are here, with their engine."""
@@ -444,21 +448,18 @@ class Joined(running.Running):
         self._orders = self._written = known
 
     async def _change(self, keeper: Keeper) -> None:
-        due, gone = self._due(), await self._deleted()
-        due = dict([*due.items(), *gone.items()][: taking.BATCH])
+        """Records that do not say what this machine knows of its sessions."""
+        found = {id: self._newer(id, facts) for id, facts in self.here().items()}
+        every = [*found.items(), *(await self._deleted()).items()]
+        due = dict([(id, it) for id, it in every if it is not None][: taking.BATCH])
+        if not due:
+            return
         with suppress(TryLater):  # the next renewal says what became of it
-            if not due:
-                return
             if await keeper.change(due):
                 done = {id: (it.wanted, it.epoch) for id, it in due.items()}
                 known = {**self._orders, **done}
                 await self._write({id: it for id, it in known.items() if id not in gone})
             keeper.wake()
-
-    def _due(self) -> dict[str, records.Session]:
-        """Records that do not say what this machine knows of its sessions."""
-        found = {id: self._newer(id, facts) for id, facts in self.here().items()}
-        return {id: record for id, record in found.items() if record}
 
     def _newer(self, id: str, facts: Facts) -> records.Session | None:
         record = self.view.sessions[id].record if id in self.view.sessions else None

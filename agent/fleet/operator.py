@@ -9,7 +9,7 @@ import calendar
 import re
 import ssl
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from agent.errors import NotFound, Refused
 from agent.fleet import records
 from agent.fleet.etcd import Etcd
 from agent.fleet.records import Failover, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Delete, Get, Pair, Put, Same, Step
+from agent.fleet.store import Delete, Get, Put, Same, Step
 from agent.fleet.taking import BATCH, View, in_order, read_halt
 
 SOON = 30
@@ -38,7 +38,8 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
     same = Same(keys.halt, halts[0].revision)
     claims = (await store.read(Get(keys.claims))).found[0]
     machines = (await store.read(Get(keys.machines))).found[0]
-    held = _held(claims, halt.id)
+    said = {named(it.key): decoded(it.value, records.Claim) for it in claims}
+    held = {name: it.sessions for name, it in said.items() if it and it.halt == halt.id}
     every = {named(it.key): decoded(it.value, Machine) or Machine() for it in machines}
     if unknown := ", ".join(sorted({*without} - every.keys())):
         raise NotFound(f"cannot accept the store without {unknown}: the fleet has no such machine")
@@ -148,12 +149,6 @@ def _end_of(certificate: str) -> float:
     times = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)
     short, long = (it.decode() for it in times[1])
     return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))
-
-
-def _held(claims: Iterable[Pair], halt: str) -> dict[str, Mapping[str, records.Held]]:
-    """Sessions of each machine that answered this halt."""
-    every = ((named(it.key), decoded(it.value, records.Claim)) for it in claims)
-    return {name: it.sessions for name, it in every if it is not None and it.halt == halt}
 
 
 def _decide(record: Session | None, held: Mapping[str, records.Held]) -> Session:

@@ -112,6 +112,9 @@ class Peers:
         try:
             await web.TCPSite(runner, host, port, ssl_context=tls).start()
             await asyncio.Event().wait()
+        except OSError as error:
+            cause = f"{error.strerror or error}; make it free, or change [fleet] address"
+            raise TryLater(f"cannot listen on {self._address}: {cause}") from error
         finally:
             await runner.cleanup()
 

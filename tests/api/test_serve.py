@@ -66,7 +66,7 @@ def test_f56_a_taken_port_names_its_holder() -> None:
 
 @pytest.mark.parametrize("listen", ["8470", "x:y", "1.2.3.4:99999"])
 def test_an_address_that_is_none_is_a_configuration_error(listen: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"change api\.listen"):
         bind_tcp(listen)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import signal
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,9 +104,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))
         etcd.signal("m0", signal.SIGSTOP)
-        stopped_at = time.monotonic()
         await eventually(lambda: not alive(pid), within=ENDS_WITHIN)
-        assert time.monotonic() - stopped_at <= ENDS_WITHIN
         await eventually(lambda: reason(agent, "s"), "no_lease")
         status, said = await fleet(agent)
         assert (status, "a " in said, "etcd" in said) == (1, True, True)

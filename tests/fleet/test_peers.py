@@ -99,6 +99,8 @@ async def test_without_certificates_it_serves_this_machine_alone(
 
         await eventually(lambda: listens(b))
         await a.peers.send(b.address, "b", [a.change(1)])
+        with pytest.raises(TryLater, match=r"in use; make it free, or change \[fleet\] address"):
+            await b.peers.run()
         for path in ("/..%2fshop", "/%2e%2e", "/shop%00", "/shop/whole/a", f"/{'a' * 999}/whole"):
             assert await status(path) == 404
         assert await status("", b"\xc1") == 400
