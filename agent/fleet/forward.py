@@ -59,6 +59,8 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     headers |= {"Host": OWNER, "X-Request-Id": request[REQUEST_ID]}
     body = request.content if request.can_read_body else None
     to = copies.address(there), there, request.method, request.rel_url.raw_path_qs
+    # A machine that is frozen takes a request and says nothing: here nothing was sent yet.
+    await copies.peers.send(*to[:2], ())
     await invite(request)
     asking = asyncio.create_task(copies.peers.ask(*to, TIMES, headers=headers, data=body))
     try:

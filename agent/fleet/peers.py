@@ -244,7 +244,7 @@ class Peers:
 
 
 def _unreached(address: str, name: str, error: Exception) -> TryLater:
-    cause = str(error) or type(error).__name__
+    cause = str(error) or "it does not answer"
     return TryLater(f"cannot reach machine {name} at {address}: {cause}", code="owner_away")
 
 
