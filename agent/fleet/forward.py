@@ -111,8 +111,7 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
-        doing = "take what another machine forwards"
-        await fleet.be_sure(doing, id, deletes=request.method == "DELETE")
+        await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
     return Caller(caller, right, frozenset({InstanceId(id)} if own else ()))
 
 

@@ -208,8 +208,7 @@ class Joined(running.Running):
         if self.halted:
             raise self._not_sure(doing)
         if self.drained:
-            cause = f"machine {self.name} is drained, and takes no session; ask another one"
-            raise Refused(f"cannot {doing}: {cause}", code="drained")
+            raise Refused(f"cannot {doing}: {self.name} is drained; ask another machine")
         if id not in self.here():  # what a deleted session of that name had
             self._orders = {it: known for it, known in self._orders.items() if it != id}
 
@@ -420,26 +419,21 @@ class Joined(running.Running):
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
-        do = list[tuple[Any, InstanceId]]()
+        do, orders = list[InstanceId](), self._supervisor.orders
         owned, here = self.view.owned(self.name), self.here()
         known = {id: it for id, it in self._orders.items() if id in owned or id in here}
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
             if not self.settled(id, record):
                 continue
-            wanted = known.get(id, ("", 0))[0]
-            orders = self._supervisor.orders
-            if record.wanted not in (wanted, wanted_of(facts)):
-                act = orders.start if record.wanted == "running" else orders.stop
-                do.append((act, facts.id))
+            if record.wanted not in (known.get(id, ("", 0))[0], wanted_of(facts)):
+                do.append(facts.id)
             known[id] = record.wanted, record.epoch
         await self._write(known)
-        await asyncio.gather(*(self._order(*each) for each in do))
-
-    async def _order(self, act: Any, id: InstanceId) -> None:
-        log.info("another machine's order: %s", act.__name__, extra=about(id))
-        with going_on():
-            await act(id)
+        for id in do:
+            log.info("another machine's order: %s", known[id][0], extra=about(id))
+            with going_on():
+                await (orders.start if known[id][0] == "running" else orders.stop)(id)
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:
@@ -456,9 +450,8 @@ class Joined(running.Running):
             return
         with suppress(TryLater):  # the next renewal says what became of it
             if await keeper.change(due):
-                done = {id: (it.wanted, it.epoch) for id, it in due.items()}
-                known = {**self._orders, **done}
-                await self._write({id: it for id, it in known.items() if id not in gone})
+                done = {id: (it.wanted, it.epoch) for id, it in due.items() if not it.deleted}
+                await self._write({**self._orders, **done})
             keeper.wake()
 
     def _newer(self, id: str, facts: Facts) -> records.Session | None:

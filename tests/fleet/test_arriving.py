@@ -171,8 +171,7 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
-        make = "POST", "/api/instance", {"id": "t", "engine": "sandbox"}
-        assert (await a.ask(*make))[0] == 409, "it takes none"
+        assert (await a.ask("POST", "/api/instance", {"id": "t", "engine": "sandbox"}))[0] == 409
         assert (await cli(a, "fleet", "drain", "--off"))[0] == 0
         await orders_while_it_changes_its_machine(b, a, eventually, account)
 
@@ -185,9 +184,8 @@ async def orders_while_it_changes_its_machine(
     order = create_task(a.ask("DELETE", ONE))
     await eventually(lambda: is_up(b, account))
     a.process.send_signal(signal.SIGCONT)
-    status, told = await order
-    assert (status, told["error"]) == (503, "owner_changed"), told
-    await eventually(fleet_is_well(a))
+    assert (await order)[1].get("error") == "owner_changed"
+    await eventually(lambda: is_well(a))
     move = "POST", "/api/fleet/sessions/s/move", {"machine": a.state.name}
     both = await gather(b.ask(*move), a.ask("DELETE", ONE))
     assert [status for status, _ in both] in ([200, 503], [404, 200], [409, 200]), both

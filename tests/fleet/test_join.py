@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import Mock
 
 import pytest
 
@@ -19,8 +19,6 @@ from agent.cli.command import run
 from agent.config.load import load_config
 from agent.errors import HostError, InvalidRequest, Refused
 from agent.fleet import commands, join, plan
-from agent.fleet.records import Machine, encoded
-from agent.fleet.store import Answer, Pair
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
@@ -185,20 +183,6 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     assert settings.read_text() == "# of Debian\n" + files["etcd"].decode()
     key = (tmp_path / "certificates/machine.key").stat()
     assert (stat.S_IMODE(key.st_mode), key.st_gid) == (0o640, group)
-
-
-def test_a_machine_that_lives_keeps_its_name_and_its_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = f'[agent]\nstate_path = "{tmp_path}/state"\n[fleet]\nname = "f/a"\nstore = ["http://[::1]:1"]'
-    config, _ = machine(tmp_path, text)
-    its = {"b": Machine(address="10.0.0.2:8475"), "x": Machine(address="10.0.0.3:8475", lost=True)}
-    found = [Pair(f"wa/f/machine/{name}", encoded(it), 1) for name, it in its.items()]
-    read = AsyncMock(return_value=Answer(True, 1, "", [found]))
-    monkeypatch.setattr("agent.fleet.etcd.Etcd.read", read)
-    for new, status in (("b=10.0.0.9", 4), ("c=10.0.0.2", 4), ("x=10.0.0.3", 0)):
-        assert run(["fleet", "rename", new, "--yes", "--config", str(config)]) == status
-    assert tomllib.loads(config.read_text())["fleet"]["name"] == "f/x"
 
 
 async def test_a_clone_becomes_an_empty_machine(

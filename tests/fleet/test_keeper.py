@@ -54,19 +54,6 @@ def test_sessions_of_a_dead_machine_are_connected_elsewhere_in_time() -> None:
     well(play(story))
 
 
-def test_workers_outlive_an_agent_that_is_back_within_its_lease() -> None:
-    async def story(world: World) -> None:
-        await world.begin("abc", 9)
-        for _ in range(5):
-            await world.hosts["a"].kill_agent()
-            await asyncio.sleep(8)
-            world.hosts["a"].start_agent()
-            await asyncio.sleep(6)
-        assert world.logins.count == 9
-
-    well(play(story))
-
-
 def test_an_ordered_stop_lets_the_next_agent_start_at_once() -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 4)
@@ -127,17 +114,6 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
         await asyncio.sleep(TTL)
         world.hosts["c"].start_agent()
         await world.all_up(TTL)
-
-    well(play(story))
-
-
-def test_a_hand_over_goes_to_its_target() -> None:
-    async def story(world: World) -> None:
-        await world.begin("ab", 2)
-        await asyncio.sleep(TTL)
-        await world.hosts["a"].move("s0", "b")
-        assert await world.all_up(5) < 1
-        assert set(where(world).values()) == {"b"}
 
     well(play(story))
 
@@ -502,25 +478,6 @@ def test_an_owner_changes_its_sessions_and_adds_new_ones() -> None:
         await world.until(lambda: where(world).get("new") == "b", TTL)
 
     well(play(story))
-
-
-@pytest.mark.parametrize("mutant", [False, True])
-def test_a_change_that_arrives_after_its_machine_was_lost_is_void(
-    mutant: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def story(world: World) -> None:
-        await world.begin("ab", 2)
-        a = world.hosts["a"]
-        hold_moves(a, 2 * TTL)
-        with pytest.raises(MayHaveHappened):
-            await a.keeper.change({"new": Session("a", 1)})
-        await a.kill()
-        await asyncio.sleep(3 * TTL)
-        assert ("new" in world.sessions()) is mutant
-
-    if mutant:
-        monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
-    play(story)
 
 
 def test_the_record_of_a_deleted_session_goes_and_its_name_is_free(
