@@ -383,7 +383,7 @@ class Sending:
             if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
                 self._untidy, tidied = False, time.monotonic()
                 await outbox.tidy()
-            await asyncio.sleep(clock.until_next(1.0 if senders else 2.0))
+            await asyncio.sleep(clock.until_next(1.0 if senders else 4.0))
 
     async def _events(self, outbox: Outbox) -> None:
         """Changes that may let a session send, acknowledgements, deletions."""

@@ -62,7 +62,7 @@ class Incidents:
         while True:
             for incident in list(self.active.values()):
                 self.give_turn(incident, boot_now())
-            await asyncio.sleep(until_next(1.0 if self.active else 5.0))
+            await asyncio.sleep(until_next(1.0 if self.active else 4.0))
 
     def give_turn(self, incident: admission.Incident, now: float) -> None:
         """Choose a canary when it is time: it tries for all, and its own delays and rounds wait no

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from agent.clock import boot_now
+from agent.clock import boot_now, until_next
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, going_on, log
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 WAITS = (0.0, 0.25, 0.5, 1.0)
 """Seconds before each try of one snapshot."""
-LOOK_EVERY = 30.0
+LOOK_EVERY = 28.0
 AFTER_FAILURE = 600.0
 
 
@@ -242,7 +242,7 @@ class Snapshots:
             most = 1 + int(len(every) * 2 * pause / max(interval, pause))
             for facts in sorted(due, key=lambda each: self._not_before.get(each.id, 0.0))[:most]:
                 await self._take_by_the_clock(facts)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(until_next(pause))
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
         chosen = self.registry.settings.config.sessions

@@ -169,7 +169,7 @@ LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
 
 
-UNASKED = 30.0
+UNASKED = 32.0
 """The time within which a manager wants a ping, where none says it."""
 BEAT_EVERY, WITHIN = 60.0, aiohttp.ClientTimeout(total=10.0)
 
@@ -195,7 +195,7 @@ class Watchdog:
             elif self._in_time:
                 log.error("the agent sends no watchdog ping: %s", late)
             self._in_time = late is None
-            await asyncio.sleep(interval / 2)
+            await asyncio.sleep(until_next(interval / 2))
 
     async def beat(self) -> None:
         """A GET each minute while passes complete in time. Its address is a secret."""
