@@ -69,17 +69,16 @@ class Wait:
     """Boot time at which to ask again at the latest."""
 
 
+_NONE_COUNTED = {name: Counter(dict.fromkeys(its, 0)) for name, its in figures.COUNTS.items()}
+
+
 @dataclass(slots=True)
 class Counters:
     """Counted since `since_wall`, the agent's start."""
 
     since_wall: float = 0.0
-    by_word: dict[str, Counter[str]] = field(
-        default_factory=lambda: {
-            name: Counter(dict.fromkeys(words, 0)) for name, words in figures.COUNTS.items()
-        }
-    )
-    """By name and word, the counts of COUNTS."""
+    by_word: dict[str, Counter[str]] = field(default_factory=_NONE_COUNTED.copy)
+    """By name and word, the counts of COUNTS. Those that never rose are shared: see `count`."""
     messages: Counter[str] = field(
         default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
     )
@@ -97,6 +96,10 @@ class Counters:
     """Answered probes and the sum of their answer times."""
     answers: tuple[tuple[float, float], ...] = ()
     """When the last ten probes were answered, and in how many seconds."""
+
+    def count(self, name: str, word: str, times: int = 1) -> None:
+        counts = self.by_word[name] = self.by_word[name].copy()
+        counts[word] += times
 
 
 STARTING = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)

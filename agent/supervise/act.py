@@ -163,13 +163,13 @@ async def _regenerate(means: Means, facts: Facts) -> None:
     if not peers and not entry_of(facts.instance.engine).finds_records:
         return  # what failed is read again: the new keys are not to be taken away
     limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
-    counts = facts.counters.by_word["key_regenerations"]
     try:
         await _call(facts, "regenerate_keys", limit, peers=list(peers))
     except errors.WaError as error:
-        counts["failed"] += error.code != ladder.NOTHING_TO_REMOVE  # else the keys are new already
+        if error.code != ladder.NOTHING_TO_REMOVE:  # else the keys are new already
+            facts.counters.count("key_regenerations", "failed")
         raise
-    counts["done"] += 1
+    facts.counters.count("key_regenerations", "done")
     # Without a peer the engine took out damaged records, on a server it always does: errors
     # that named no peer.
     unnamed = ("",) if facts.instance.backend or not peers else ()
@@ -282,7 +282,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
     if outcome.ok and kind in ladder.UNPAIRING:
-        counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
+        counters.count("cleanups", (repair.goal if repair else Goal.HEAL).value)
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
             # The same errors ask for no second step for a while. Of contacts this life knows

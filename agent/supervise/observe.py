@@ -83,7 +83,7 @@ def note_unit(facts: Facts, unit: UnitStatus) -> None:
     if facts.observed and times > 0 and unit.run:
         last_result = facts.unit.result if unit.result == "success" else unit.result
         reason = RESTART_REASON.get(last_result, "crash")
-        facts.counters.by_word["restarts"][reason] += times
+        facts.counters.count("restarts", reason, times)
         facts.lost_because = facts.lost_because or f"worker_{reason}"
         facts.note("restarted", f"its worker ended ({reason}), and the host started it again")
     if unit.run != facts.unit.run:

@@ -300,7 +300,7 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
         facts.noted_drop = ("", "", 0.0)
         gate.succeeded(facts)
         if facts.lost_because:
-            facts.counters.by_word["reconnects"][facts.lost_because] += 1
+            facts.counters.count("reconnects", facts.lost_because)
             facts.lost_because = ""
     else:
         facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)

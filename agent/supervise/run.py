@@ -165,7 +165,7 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     count, config = "", means.settings.config
     if plan.repair:
         facts.repair = plan.repair
-        facts.counters.by_word["restarts"].update(["agent"] if plan.starts else [])
+        facts.counters.count("restarts", "agent", int(plan.starts))
     else:
         count = _count_try(config.reconnect, facts, plan)
     # Until they are carried out the record has an operator's orders: a kill loses none.
@@ -210,17 +210,16 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
 
 def _count_try(rules: reconnect.ReconnectPolicy, facts: Facts, plan: Plan) -> str:
     """Count the attempt; its number in a phrase for people."""
-    asked, restarts = facts.asked, facts.counters.by_word["restarts"]
-    asked.try_at_once = False
+    facts.asked.try_at_once = False
     if plan.ordered:
-        restarts["operator"] += 1
+        facts.counters.count("restarts", "operator")
         # An operator's order outweighs the reason why its worker is down.
         facts.forgive()
         return ""
     if ActionKind.RESTART in plan.actions:
-        restarts["agent"] += 1
-        if asked.restart_for:
-            asked.restart_for = ""
+        facts.counters.count("restarts", "agent")
+        if facts.asked.restart_for:
+            facts.asked.restart_for = ""
             return ""
     if not plan.logs_in:
         return ""
