@@ -132,8 +132,7 @@ class Supervisor:
             # Its delay dates from before its server was away.
             facts.next_probe, facts.asked.try_at_once = 0.0, True
             if outage:
-                facts.run.claim, facts.run.probe = None, None
-                facts.run.linked_since = boot_now()
+                facts.run = replace(facts.run, claim=None, probe=None, linked_since=boot_now())
             self.wake(id)
 
 

@@ -3,10 +3,10 @@
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.model import ConnectionStatus, ProbeFact, SessionFiles, UnitState, UnitStatus
+from agent.core.model import ProbeFact, SessionFiles, UnitState, UnitStatus
 from agent.core.session import BACKEND_DOWN, STARTING, Run
 from agent.core.words import SUSPECT, Claim, Happening
 from agent.errors import EngineError, LinkError, Refused
@@ -17,16 +17,14 @@ from agent.supervise.record import Means, take_in
 from agent.vault.folders import why_no_start
 from agent.vault.tree import inspect, may_log_in
 
-SOONEST = 1.0
-"""Seconds to the first probe of a session that its server connects."""
-
 
 def probe_interval(facts: Facts, now: float, usual: float) -> float:
-    """A server need not report what becomes of a session that it connects: ask, ever less often."""
+    """A server need not report what becomes of a session that it connects: ask after a second, then
+    ever less often."""
     fact = facts.run.claim
     if not facts.instance.backend or fact is None or fact.claim.status not in STARTING:
         return usual
-    return min(max((now - fact.since) / 2, SOONEST), usual)
+    return min(max((now - fact.since) / 2, 1.0), usual)
 
 
 def ask_server_soon(facts: Facts) -> None:
@@ -73,16 +71,13 @@ def _look_at_disk(means: Means, facts: Facts) -> None:
     facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
 
 
-RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
-
-
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
     """Take in the unit's state; forget what an ended run had said. A restart by the host is counted
     under the reason why the last run ended."""
     times = unit.restarts - facts.unit.restarts
     if facts.observed and times > 0 and unit.run:
         last_result = facts.unit.result if unit.result == "success" else unit.result
-        reason = RESTART_REASON.get(last_result, "crash")
+        reason = {"watchdog": "watchdog", "oom-kill": "oom"}.get(last_result, "crash")
         facts.counters.count("restarts", reason, times)
         facts.lost_because = facts.lost_because or f"worker_{reason}"
         facts.note("restarted", f"its worker ended ({reason}), and the host started it again")
@@ -98,7 +93,8 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
     active = facts.unit.state is UnitState.ACTIVE
     if facts.link is not None or not active or boot_now() < facts.run.next_attach:
         return
-    run, pid, listener = facts.unit.run, facts.unit.main_pid, _listener(means, facts)
+    run, pid, ears = facts.unit.run, facts.unit.main_pid, _Ears(means, facts, facts.unit.run)
+    listener = Listener(ears.on_claim, ears.on_happening, ears.on_close)
     link: WorkerLink
     try:
         if facts.instance.backend:
@@ -132,11 +128,16 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
     facts.next_probe = max(facts.next_probe, first) if facts.observed else 0.0
 
 
-def _listener(means: Means, facts: Facts) -> Listener:
-    """Drops what the worker says of a run that is not the present one."""
-    opened_in = facts.unit.run
+@dataclass(slots=True, eq=False, repr=False)
+class _Ears:
+    """Hears a worker, and drops what it says of a run that is not the present one."""
 
-    def on_claim(run: str, claim: Claim) -> None:
+    means: Means
+    facts: Facts
+    opened_in: str
+
+    def on_claim(self, run: str, claim: Claim) -> None:
+        facts = self.facts
         if run != facts.unit.run:
             return
         if facts.heard(claim, boot_now()):
@@ -145,21 +146,19 @@ def _listener(means: Means, facts: Facts) -> Listener:
             facts.next_probe = 0.0
         else:
             return
-        means.gate.wake(facts.id)
+        self.means.gate.wake(facts.id)
 
-    def on_happening(run: str, happening: Happening) -> None:
-        if run == facts.unit.run:
-            take_in(means, facts, happening)
+    def on_happening(self, run: str, happening: Happening) -> None:
+        if run == self.facts.unit.run:
+            take_in(self.means, self.facts, happening)
 
-    def on_close(_why: str) -> None:
-        means.registry.kept_more(facts.id)  # its last word of that may have been lost
-        if facts.link is None or facts.link.hello.run != opened_in:
+    def on_close(self, _why: str) -> None:
+        facts = self.facts
+        self.means.registry.kept_more(facts.id)  # its last word of that may have been lost
+        if facts.link is None or facts.link.hello.run != self.opened_in:
             return  # the end of a link that was replaced
-        facts.link = None
-        facts.run.linked_since = None
-        means.gate.wake(facts.id)
-
-    return Listener(on_claim, on_happening, on_close)
+        facts.link = facts.run.linked_since = None
+        self.means.gate.wake(facts.id)
 
 
 async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
@@ -196,8 +195,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     if deep:
         detail = it if isinstance(it := answer.get("detail"), Mapping) else {}
         # Parts are missing while the page loads.
-        up = claim.status is ConnectionStatus.CONNECTED
-        facts.lacks = _names(detail.get("missing")) if up else ()
+        facts.lacks = _names(detail.get("missing")) if claim.status == "CONNECTED" else ()
     facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
