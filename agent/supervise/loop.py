@@ -19,9 +19,9 @@ from agent.supervise.facts import Facts, Settings
 
 TURN = 10.0
 """Longest sleep: the watchdog asks whether the loop turns."""
-TICKS = ((60.0, 4.0), (10.0, 2.0), (0.0, 0.001))
+TICKS = ((50.0, 8.0), (10.0, 2.0), (0.0, 0.001))
 """A deadline later than the first figure falls on a multiple of the second, so that many share one
-wake-up: after the longest time the one at which the process host hears its workers."""
+wake-up: after the longest time one at which the process host hears its workers."""
 
 
 class Wakes:

@@ -264,8 +264,6 @@ class Reaching:
     _all: dict[Address, Reach] = field(init=False, default_factory=dict)
     _of: dict[InstanceId, tuple[object, Reach]] = field(init=False, default_factory=dict)
     """By instance: the settings that this was found from, and what it needs."""
-    _lost: asyncio.Event = field(init=False, default_factory=asyncio.Event)
-    """Set when a look fails: without one nothing is looked at again."""
     _places: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, 32))
     """Looks at once."""
 
@@ -331,15 +329,12 @@ class Reaching:
         """Look again at addresses that are away while a session waits for them."""
         try:
             while True:
-                self._lost.clear()
-                for reach in self._all.values():
-                    if reach.away_since is not None:
-                        self._lost.set()
-                        reach.waiting = {id: it for id, it in reach.waiting.items() if _wants(it)}
-                        if reach.waiting:
-                            self._begin_look(reach)
-                await self._lost.wait()
-                await asyncio.sleep(until_next(LOOK_EVERY))
+                away = [it for it in self._all.values() if it.away_since is not None]
+                for reach in away:
+                    reach.waiting = {id: it for id, it in reach.waiting.items() if _wants(it)}
+                    if reach.waiting:
+                        self._begin_look(reach)
+                await asyncio.sleep(until_next(LOOK_EVERY if away else 2 * LOOK_EVERY))
         finally:
             for reach in self._all.values():
                 if reach.looking is not None:
@@ -362,7 +357,6 @@ class Reaching:
         reach.looking = None
         if cause:
             reach.look_failed(cause, reach.looked_at)
-            self._lost.set()
         else:
             reach.look_was_good(boot_now())
         if was_away is not bool(cause):

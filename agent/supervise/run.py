@@ -117,7 +117,7 @@ def _next_look(facts: Facts, verdict: HealthVerdict, policy: HealthPolicy) -> fl
     again; the loop's tick comes on top."""
     if not facts.at_rest:
         return next_deadline(facts, verdict, policy, boot_now())
-    rest = min(policy.deep, policy.proof_limit - 2 * policy.timeout) * random.uniform(0.88, 0.95)
+    rest = min(policy.deep, policy.proof_limit - 2 * policy.timeout) * random.uniform(0.78, 0.89)
     return boot_now() + min(rest, policy.proof_limit + 0.001 - (facts.proof_age or 0.0))
 
 
