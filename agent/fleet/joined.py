@@ -136,7 +136,7 @@ class Joined(running.Running):
                 fleet=await self._common(store),
                 runner=self,
                 path=self._folder / "agent.json",
-                boot=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
+                boot_and_folder=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
                 clock=BootClock(),
                 draw=random.SystemRandom(),
             )

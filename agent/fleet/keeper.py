@@ -84,7 +84,7 @@ class Past(Struct, frozen=True):
     """Last begin that this disk knows of: the file agent.json."""
 
     agent: str
-    boot: str
+    boot_and_folder: str
     cluster: str
     revision: int = 0
     """That the store had."""
@@ -98,17 +98,17 @@ class Begin(Enum):
 
 
 def how_to_begin(
-    past: Past | None, found: Machine | None, boot: str, stood: float, ttl: float
+    past: Past | None, found: Machine | None, here: str, stood: float, ttl: float
 ) -> Begin | None:
-    """None: wait. The record may be of a twin that lives. `stood`: seconds for which it did not
-    change."""
+    """None: wait. The record may be of a twin that lives. `here`: boot and folder. `stood`: seconds
+    for which it did not change."""
     if stood >= ttl or (past is None and found is None):
         return Begin.FRESH
     if past is None or found is None or found.agent != past.agent:
         return None
     if found.lost or (found.released and past.released):
         return Begin.FRESH
-    return Begin.CONTINUES if past.boot == boot and not found.released else None
+    return Begin.CONTINUES if past.boot_and_folder == here and not found.released else None
 
 
 class Keeper:
@@ -126,14 +126,14 @@ class Keeper:
         fleet: Fleet,
         runner: Runner,
         path: Path,
-        boot: str,
+        boot_and_folder: str,
         clock: BootClock,
         draw: random.Random,
     ) -> None:
-        """`path`: of agent.json. `boot`: id of this boot."""
+        """`path`: of agent.json. `boot_and_folder`: ids of both, as one text."""
         self.store, self.keys, self.name, self.fleet = store, keys, name, fleet
         self.runner, self.clock = runner, clock
-        self._path, self._boot, self._draw = path, boot, draw
+        self._path, self._here, self._draw = path, boot_and_folder, draw
         self.view = View()
         self.until = 0.0
         """Boot time until which this machine may run its sessions."""
@@ -246,7 +246,7 @@ class Keeper:
         if self._acknowledged or not self._agent:
             self._past = await asyncio.to_thread(self._read_past)
         if self._acknowledged and self._past:  # what has its agent's name now is its twin
-            self._past = replace(self._past, boot="")
+            self._past = replace(self._past, boot_and_folder="")
         past, stood = self._past, None
         while True:
             try:
@@ -256,7 +256,7 @@ class Keeper:
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
                 found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
-                how = how_to_begin(past, found, self._boot, now - stood[1], self.fleet.ttl)
+                how = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
                 if how is not None:
                     break
                 self._note(f"machine {self.name} may run elsewhere: `wa-agent fleet rename`")
@@ -496,7 +496,7 @@ class Keeper:
         return None
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:
-        past = Past(self._agent, self._boot, self._cluster, revision, released)
+        past = Past(self._agent, self._here, self._cluster, revision, released)
         write_whole(self._path, encoded(past))
 
     def _note(self, problem: str) -> None:

@@ -317,7 +317,7 @@ PAST = Past("me", "boot", "1")
         (None, replace(OTHER, lost=True), 0, None),
         (PAST, None, 0, None),
         (PAST, ME, 0, Begin.CONTINUES),
-        (replace(PAST, boot="before"), ME, 0, None),
+        (replace(PAST, boot_and_folder="before"), ME, 0, None),
         (PAST, replace(ME, lost=True), 0, Begin.FRESH),
         (replace(PAST, released=True), replace(ME, released=True), 0, Begin.FRESH),
         (PAST, replace(ME, released=True), TTL - 1, None),  # its disk is an older image

@@ -99,7 +99,7 @@ class Host:
         self.keeper = self.keeper_class(
             *(self.line, keys, self.name),
             **{"fleet": self.fleet, "runner": self, "path": self.disk / "agent.json"},
-            **{"boot": self.boot, "clock": self.clock, "draw": draw},
+            **{"boot_and_folder": self.boot, "clock": self.clock, "draw": draw},
         )
         self._agent = asyncio.create_task(self.keeper.run())
         self.tasks = [self._agent]

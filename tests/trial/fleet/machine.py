@@ -96,7 +96,7 @@ class Agent:
         keeper = Keeper(
             *(store, Keys("f"), self.name),
             **{"fleet": Fleet(), "runner": self, "path": Path(self._disk) / "agent.json"},
-            **{"boot": self._boot, "clock": BootClock(), "draw": random.SystemRandom()},
+            **{"boot_and_folder": self._boot, "clock": BootClock(), "draw": random.SystemRandom()},
         )
         running = asyncio.create_task(keeper.run())
         loop.add_signal_handler(signal.SIGTERM, running.cancel)
