@@ -523,7 +523,7 @@ async def test_a_damaged_outbox_is_set_aside_and_said(
         sqlite3.connect(agent.file).execute("create table other (a)")
     phone.show(status=CONNECTED)
     if what == "gone while it runs":
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)
     else:
         await agent.start()
     assert (await agent.ask(A, "new"))[0] == 200
