@@ -69,7 +69,7 @@ class Wait:
     """Boot time at which to ask again at the latest."""
 
 
-_NONE_COUNTED = {name: Counter(dict.fromkeys(its, 0)) for name, its in figures.COUNTS.items()}
+_NONE_COUNTED = {name: Counter(dict.fromkeys(words, 0)) for name, words in figures.COUNTS.items()}
 
 
 @dataclass(slots=True)
