@@ -277,9 +277,9 @@ class Daemon:
                 log.error("the agent ends, as its database is damaged", exc_info=failures)
             watchdog.say("STOPPING=1")
         finally:
-            # Whatever ended it, an order or a failure: sessions are saved and closed. In a task of
-            # its own: with Python 3.11.2 a timeout would end the one whose TaskGroup has failed.
-            stops = stop_in_order(supervisor, server, state)
+            # Whatever ended it: what it knows is written. In a task of its own: with Python 3.11.2 a
+            # timeout would end the one whose TaskGroup has failed.
+            stops = stop_in_order(supervisor, server, state, ordered=self._signals.stop.is_set())
             written = await asyncio.ensure_future(stops)
         return status if written else 1
 
@@ -335,15 +335,15 @@ class Daemon:
 
 
 async def stop_in_order(
-    supervisor: assemble.Supervisor, server: Server | None, state: Path
+    supervisor: assemble.Supervisor, server: Server | None, state: Path, *, ordered: bool
 ) -> bool:
     """Schedules have ended with the TaskGroup; what follows keeps this order. Where the agent is
-    restarting, the workers stay.
+    restarting, or a failure ended it, the workers stay.
 
     False when the disk took not all of it: that keeps no session from being closed.
     """
     written, store = True, supervisor.store
-    leave = await supervisor.host.agent_is_restarting()
+    leave = not ordered or await supervisor.host.agent_is_restarting()
     if server is not None:
         server.announce_end()
     supervisor.registry.stopping = True

@@ -3,6 +3,8 @@
 import asyncio
 import shutil
 
+import pytest
+
 from agent.clock import boot_now
 from agent.errors import LinkError
 from agent.link.client import Link
@@ -116,3 +118,17 @@ async def test_of_two_folders_with_one_device_one_logs_in(agent, eventually):
     await agent.do("DELETE", "/api/instance/a")
     await agent.do("POST", "/api/instance/b/enable")
     await eventually(lambda: agent.status("b"), "CONNECTED")
+
+
+async def test_a_start_that_fails_leaves_the_sessions_connected(agent, eventually):
+    await connected(agent, eventually, "a")
+    run = await agent.run_of("a")
+    await agent.kill()
+    (socket := agent.state / "api.sock").unlink()
+    socket.mkdir()
+    with pytest.raises(AssertionError):
+        await agent.start()
+    socket.rmdir()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await agent.run_of("a") == run
