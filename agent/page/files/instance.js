@@ -167,16 +167,16 @@ function factsOf(instance, details) {
   const outbox = details.outbox || {};
   const ended = details.outbox_ended || {};
   const answer = answers.figures[instance.id]?.averageResponseTime;
-  const process = details.unit.main_pid;
   return [
     ["Account", words.accountOf(instance) || (instance.paired ? "paired" : "")],
     ["Engine", words.placeOf(instance)],
+    ["Machine", instance.machine],
     ["In this state", { since: instance.since, after: "" }],
     ["Last answer", { since: instance.proved, after: " ago" }],
     ["Answers in", answer && Math.round(answer * 1000) + " ms"],
     ["Memory", memory && bytes(memory) + (limit ? " of " + bytes(limit) : "")],
     ["Processor used", seconds && words.duration(seconds)],
-    ["Process", process],
+    ["Process", details.unit.main_pid],
     ["Messages", counts({ in: details.messages.in, out: details.messages.out })],
     ["To be sent", outbox.waiting && outbox.waiting + ", the oldest for " + words.since(outbox.oldest)],
     ["Sent", counts({ sent: ended.sent, expired: ended.expired, cancelled: ended.cancelled })],

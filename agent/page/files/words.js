@@ -54,9 +54,9 @@ export function whyOf(instance) {
     : "it is the next to start";
 }
 
-// What stands beside its pill, which says of a healthy session that it is.
+// What stands beside its pill, which says of a healthy session that it is, and not on which machine.
 export const troubleOf = (instance) =>
-  (instance.health.healthy ? instance.snapshot_failure : whyOf(instance)) || "";
+  (instance.health.healthy && !instance.machine ? instance.snapshot_failure : whyOf(instance)) || "";
 
 // The tone and the words of its pill.
 export function stateOf(instance) {
