@@ -15,6 +15,7 @@ from agent.cli.command import run
 from agent.errors import HostError, NotFound, Refused
 from agent.fleet import plan
 from agent.fleet.etcd import Etcd
+from agent.fleet.peers import tls_of
 from agent.fleet.store import Get, Put, StoreAway
 from tests.conftest import Eventually
 from tests.lacking import lacks
@@ -63,14 +64,16 @@ async def written(etcd: Etcd) -> bool:
     return False
 
 
+async def names(etcd: Etcd) -> set[str]:
+    return {it.name for it in await etcd.members()}
+
+
 async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
     tmp_path: Path, machines: Planned, eventually: Eventually
 ) -> None:
     urls = [f"https://{machines.addresses[name]}:{plan.CLIENTS}" for name in "abw"]
-    tls = ssl.create_default_context(cafile=tmp_path / "a/ca.pem")
     stranger = Etcd(urls, ssl.create_default_context(cafile=tmp_path / "a/ca.pem"))
-    tls.load_cert_chain(tmp_path / "a/machine.pem", tmp_path / "a/machine.key")
-    etcd = Etcd(urls, tls)
+    etcd = Etcd(urls, tls_of(tmp_path / "a"))
     try:
         await eventually(lambda: written(etcd))
         with pytest.raises(StoreAway):
@@ -86,7 +89,7 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         machines.start("d")
         machines.end("b")
         await eventually(lambda: written(etcd))  # with w alone there would be no quorum
-        assert {it.name for it in await etcd.members()} == {"b", "w", "d"}
+        await eventually(lambda: names(etcd), {"b", "w", "d"})
     finally:
         await etcd.close()
         await stranger.close()
