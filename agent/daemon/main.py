@@ -277,7 +277,7 @@ class Daemon:
                 log.error("the agent ends, as its database is damaged", exc_info=failures)
             watchdog.say("STOPPING=1")
         finally:
-            # Whatever ended it: what it knows is written. In a task of its own: with Python 3.11.2 a
+            # Whatever ended it, records are written. In a task of its own: with Python 3.11.2 a
             # timeout would end the one whose TaskGroup has failed.
             stops = stop_in_order(supervisor, server, state, ordered=self._signals.stop.is_set())
             written = await asyncio.ensure_future(stops)
