@@ -3,18 +3,17 @@ the example file and the forms of the page use these marks."""
 
 import re
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, field, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from agent.core.words import ID_PATTERN
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     meaning: str
     """One line for people, with the unit where there is one."""
     low: float | None = None

@@ -4,7 +4,7 @@ the agent's own model: each worker has this module in its memory."""
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 from agent.errors import InvalidRequest
 
@@ -115,8 +115,7 @@ class Claim:
         return self.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
 
 
-@dataclass(frozen=True, slots=True)
-class ServerClaim:
+class ServerClaim(NamedTuple):
     """The state of a backend's server, by the last check."""
 
     up: bool
@@ -139,8 +138,7 @@ NO_PROOF = "no_proof"
 """The reason of a session whose server lacks what proves it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSession:
+class RemoteSession(NamedTuple):
     name: str
     """The server's name of it, or its number as text."""
     status: str = ""
@@ -151,8 +149,7 @@ class RemoteSession:
     """The name for people on the server, where `name` is a number; "" = there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """The server that a session must reach before it can log in."""
 
     url: str

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from agent.core.setting import read_value, settings_of
@@ -41,12 +41,11 @@ class Qr:
     """The how-manieth code of this login."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeAnswer:
+class ProbeAnswer(NamedTuple):
     """Answer of an engine that has really asked its session."""
 
     claim: Claim
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any]
 
 
 class Keeper(Protocol):
@@ -234,8 +233,7 @@ def _split(text: str) -> SplitResult | None:
     return parts
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A reason why an engine cannot work on this machine, and its cure."""
 
     code: str
@@ -295,8 +293,7 @@ def moment(raw: Any) -> float:
 # The rules of session files: what a whole session is, and what a copy needs.
 
 
-@dataclass(frozen=True, slots=True)
-class FilesReport:
+class FilesReport(NamedTuple):
     files: SessionFiles
     problem: str = ""
     """For people: what is wrong, and where."""
@@ -319,8 +316,7 @@ class SessionFolder(Protocol):
         a missing folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Linked:
+class Linked(NamedTuple):
     """The linked device that a session's files are."""
 
     account: str = ""
@@ -328,8 +324,7 @@ class Linked:
     """The same in each copy of the session and in no other one; "" = the files do not tell."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileRules:
+class FileRules(NamedTuple):
     """The rules of one engine's session folder."""
 
     check: Callable[[SessionFolder, bool], FilesReport]

@@ -1,10 +1,9 @@
 """The engines by name. An engine's module is imported only when it is asked for."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agent.core.setting import Fault, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from agent.config.config import BackendDeclaration
 
 
-@dataclass(frozen=True, slots=True)
-class EngineEntry:
+class EngineEntry(NamedTuple):
     name: str
     line: str
     """For people: what the engine is. The module `rules` in the package of a local engine imports

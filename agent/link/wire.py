@@ -8,9 +8,9 @@ import stat
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.core.words import InstanceId
 from agent.errors import LinkError, WaError
@@ -32,11 +32,10 @@ class Hello:
     pid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     number: int
     do: str
-    args: Mapping[str, Any] = field(default_factory=dict)
+    args: Mapping[str, Any]
 
 
 def reply(number: int, value: Mapping[str, Any] | WaError) -> dict[str, Any]:

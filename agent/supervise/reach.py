@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -277,7 +277,7 @@ class Reaching:
 
     def way_out(self, facts: Facts) -> str:
         """The session's server and proxy, to be compared and not shown: it may hold a password."""
-        url, proxy = astuple(self.of(facts).address)
+        url, proxy = self.of(facts).address
         return "" if not url or url.startswith("file:") else f"{url} {proxy}"
 
     def ask(self, facts: Facts, now: float) -> float | None:

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -318,7 +318,7 @@ def inspect(folder: Path, engine: str, paired: bool = True) -> FilesReport:
         if error.code not in ("absent", "damaged"):
             return FilesReport(_unusable(error, engine), str(error))
         fault = str(error)
-    return replace(report, identity_fault=fault)
+    return report._replace(identity_fault=fault)
 
 
 def _look_at_session(folder: Path, engine: str, paired: bool) -> FilesReport:

@@ -1,5 +1,6 @@
 """`python -m agent.worker ID`: the worker of an instance. `--pack NAME`: of a pack of sessions."""
 
+import gc
 import sys
 from types import ModuleType
 
@@ -39,6 +40,7 @@ def import_asyncio_in_small() -> None:
 
 
 def main(argv: list[str]) -> int:
+    gc.disable()  # until READY: what the imports leave is little, and looking for it is a tenth
     # The modules below import asyncio: each only where its worker is wanted.
     import_asyncio_in_small()
     if len(argv) == 2 and argv[0] == "--pack":

@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -124,6 +125,7 @@ class Life:
         return self._crash.result() if self._crash.done() else None
 
     async def _say_ready(self, status: Callable[[], str]) -> None:
+        gc.enable()
         # A full notify queue must not lose the one notice that a start waits for.
         while not self.notifier.send("READY=1", f"STATUS={status()}"):  # noqa: ASYNC110
             await asyncio.sleep(0.1)

@@ -7,8 +7,7 @@ short, never the saving.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.clock import boot_now
 from agent.engines.base import Engine
@@ -17,8 +16,7 @@ from agent.host.notify import Notifier
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StopLimits:
+class StopLimits(NamedTuple):
     """Seconds; together below the unit's own limit for stopping."""
 
     prepare: float = 3.0
@@ -27,12 +25,15 @@ class StopLimits:
     close: float = 5.0
 
 
+LIMITS = StopLimits()
+
+
 async def stop_in_order(
     engine: Engine,
     progressed: Callable[[], float],
     notifier: Notifier,
     hurry: asyncio.Event,
-    limits: StopLimits = StopLimits(),
+    limits: StopLimits = LIMITS,
 ) -> bool:
     """Return True when all was saved and closed. `progressed`: when a save last went on."""
     notifier.send("STOPPING=1", "STATUS=stopping: preparing")

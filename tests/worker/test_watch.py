@@ -67,7 +67,7 @@ class ScriptedEngine:
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         await self._do("probe")
-        return ProbeAnswer(self.how.get("finds", UP))
+        return ProbeAnswer(self.how.get("finds", UP), {})
 
     async def qr(self) -> Qr | None:
         return None

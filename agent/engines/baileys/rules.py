@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -281,7 +281,7 @@ def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
     if raw is None:
         if any(name.startswith(("pre-key-", "session-", "app-state-sync-")) for name in sizes):
             report = base.damaged(path, "it is missing, and its keys are there")
-            return replace(report, files=SessionFiles.ABSENT) if paired else report
+            return report._replace(files=SessionFiles.ABSENT) if paired else report
         return base.FilesReport(SessionFiles.UNPAIRED)
     try:
         creds = read_json(raw.decode("utf-8"))

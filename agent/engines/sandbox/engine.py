@@ -47,13 +47,13 @@ class SavedSession:
 
     def pair(self, account: str) -> None:
         """On the disk first: a pairing that the next run would not know is none."""
-        self._write(replace(self.now, paired=True, account=account))
+        self._write(self.now._replace(paired=True, account=account))
 
     def unpair(self) -> None:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
         if self.now is NOT_READ:
             raise EngineError("cannot use the session: its file was not read", code="no_session")
-        self.now = replace(self.now, paired=False, account="")
+        self.now = self.now._replace(paired=False, account="")
 
     def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""

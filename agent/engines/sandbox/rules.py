@@ -5,8 +5,9 @@ import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from agent import errors, files
 from agent.core.setting import setting
@@ -67,8 +68,7 @@ class SessionDamagedError(Exception):
     """The file is there and cannot be trusted; its message says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFile:
+class SessionFile(NamedTuple):
     """The pairing, as the phone and the session agreed on it."""
 
     device: str
@@ -121,7 +121,7 @@ def lost_store(folder: Path) -> str:
 
 def write_session(folder: Path, session: SessionFile) -> None:
     """Replace the file in one step; a folder that is gone is an OSError, never made again."""
-    write_shared(folder / NAME, json.dumps(asdict(session)).encode())
+    write_shared(folder / NAME, json.dumps(session._asdict()).encode())
 
 
 def write_shared(path: Path, content: bytes) -> None:

@@ -18,10 +18,9 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.clock import boot_now
 from agent.core.words import Happening
@@ -55,8 +54,7 @@ TEMPORARY_BAN = 3600.0
 """Seconds, where none are given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     name: str
     until_wall: float | None
     arguments: Mapping[str, Any]

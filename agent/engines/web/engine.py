@@ -328,7 +328,7 @@ class WebEngine:
         view, limit = self._view, base.probe_limit()
         if self._starts.working or not self._session.alive:
             told = self._reported if self._starts.takes_up() else None
-            return base.ProbeAnswer(told or view.claim_at(clock.boot_now()))
+            return base.ProbeAnswer(told or view.claim_at(clock.boot_now()), {})
         try:
             await self._look(limit)
             detail: dict[str, Any] = {}
