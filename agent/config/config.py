@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import msgspec
+import tomli_w
 
 from agent.core import admission, model
 from agent.core.crypto import CryptoPolicy
@@ -533,8 +534,6 @@ TAIL = """\
 
 def render_config(config: Config, only_changed: bool = True) -> str:
     """Every key with its meaning; defaults are comments if `only_changed`."""
-    import tomli_w  # for the commands that write a file
-
     first, others = [HEAD], [LINE]
     for name, table in all_tables().items():
         rows = table.rows(config)
@@ -573,8 +572,6 @@ def _keys(chosen: Any, plain: Any, table: str = "", first: bool | None = None) -
 
 
 def _line(name: str, value: Any) -> str:
-    import tomli_w
-
     if isinstance(value, tuple):
         # tomli_w writes a list over several lines, which a comment cannot hold.
         return f"{name} = [{', '.join(_line('x', each).removeprefix('x = ') for each in value)}]"

@@ -19,9 +19,6 @@ log = logging.getLogger(__name__)
 # agent decides what happens to it.
 
 
-Status = ConnectionStatus
-
-
 class Pairing:
     """Tracks if one session is paired, by its record and its engine's claims."""
 
@@ -38,10 +35,10 @@ class Pairing:
             self._paired = False
         elif claim.paired:
             self._paired = True
-        self.suspect = self._paired and claim.status is Status.QR_REQUIRED
+        self.suspect = self._paired and claim.status is ConnectionStatus.QR_REQUIRED
         if not self.suspect:
             return claim
-        return replace(claim, status=Status.AUTH_FAILURE, reason=SUSPECT, phase="")
+        return replace(claim, status=ConnectionStatus.AUTH_FAILURE, reason=SUSPECT, phase="")
 
 
 class Reports:
@@ -126,10 +123,8 @@ class Reports:
 
     def status_text(self) -> str:
         claim = self._claim
-        text = _words(claim)
-        if claim.progress is not None:
-            text += f" {claim.progress:.0%}"
-        return text
+        progress = "" if claim.progress is None else f" {claim.progress:.0%}"
+        return _words(claim) + progress
 
 
 def _moved(before: Claim, claim: Claim) -> bool:

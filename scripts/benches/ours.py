@@ -186,7 +186,7 @@ class Client:
                 if done and system["activeConnections"] >= wanted:
                     return
                 self._agent.check_alive()
-                await asyncio.sleep(0.025)
+                await asyncio.sleep(0.1)  # more often, the questions would be a load of their own
 
     async def connected_again(self, id: InstanceId, old_pid: int) -> None:
         async with asyncio.timeout(WITHIN):
