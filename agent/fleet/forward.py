@@ -23,7 +23,6 @@ from agent.fleet.operator import explain
 from agent.fleet.peers import CONNECTS, OWNER, Rows
 
 if TYPE_CHECKING:
-    from agent.fleet.copies.sender import Copies
     from agent.fleet.joined import Joined
 
 Asked = tuple[str, Right, bool, int]
@@ -46,12 +45,13 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     """The owner's answer; None if that is this machine, or the fleet has no such session."""
     if VIA not in request and id and id not in fleet.here() and not fleet.elsewhere(id):
         await fleet.find(id)
-    there, copies, caller = fleet.elsewhere(id), fleet.copies, request[CALLER]
-    if VIA in request or not there or copies is None:
+    there, caller = fleet.elsewhere(id), request[CALLER]
+    if VIA in request or not there or (fleet.copies is None and id in fleet.here()):
         orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
         if orders and (not id or id in fleet.here()):
             await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
         return None
+    copies = fleet.part(f"ask machine {there}")[1]
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
     epoch = fleet.view.sessions[id].record.epoch
     asked: Asked = caller.name, caller.level, id in caller.instances, epoch
@@ -93,8 +93,7 @@ def _plain(text: str) -> str:
 
 async def enter(fleet: "Joined", request: web.Request) -> Caller:
     """The caller of a request that another machine forwards to this one."""
-    assert fleet.copies is not None
-    peer, id = fleet.copies.peers.asks(request), request.match_info.get("id")
+    peer, id = fleet.part("answer")[1].peers.asks(request), request.match_info.get("id")
     request[VIA] = f"machine {peer}"
     if id is None:
         raise web.HTTPNotFound
@@ -118,16 +117,16 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
 async def others(fleet: "Joined") -> Rows:
     """Sessions of the other machines, as these show them; else what their records say."""
     ids = [id for id in fleet.view.sessions if fleet.elsewhere(id)]
-    lists = (_list(fleet.copies, name) for name in {*map(fleet.elsewhere, ids)})
+    lists = (_list(fleet, name) for name in {*map(fleet.elsewhere, ids)})
     rows = {id: row for its in await asyncio.gather(*lists) for id, row in its.items()}
     return {id: rows.get(id) or _row(fleet, id) for id in ids}
 
 
-async def _list(copies: "Copies | None", name: str) -> Rows:
+async def _list(fleet: "Joined", name: str) -> Rows:
     with suppress(WaError, TimeoutError):
         async with asyncio.timeout(_LISTED):
-            if copies is not None:
-                return await copies.peers.sessions(copies.address(name), name)
+            copies = fleet.part("list")[1]
+            return await copies.peers.sessions(copies.address(name), name)
     return {}
 
 

@@ -69,7 +69,7 @@ class Joined(running.Running):
         """Why the files of a session that this machine owns are not here."""
         self.copies: Copies | None = None
         """None: there is no key of the fleet, and nothing is copied."""
-        self._copies_open = asyncio.Event()
+        self._copies_open = asyncio.get_running_loop().create_future()
         self._store: etcd.Etcd | None = None
         self.views = supervisor.views
         supervisor.gate.fleet = self
@@ -155,19 +155,16 @@ class Joined(running.Running):
             self.copies = await asyncio.to_thread(Copies, *what)
             self.copies.peers.taken = self._take_messages
             self.copies.peers.own = partial(forward.own, self)
-            self._copies_open.set()
+            self._copies_open.set_result(self.copies)
 
     async def keep_copies(self) -> None:
-        await self._copies_open.wait()
-        assert self.copies is not None
-        await self.copies.run()
+        await (await asyncio.shield(self._copies_open)).run()
 
     async def keep_listening(self) -> None:
         """Take the copies of other machines, and what they forward."""
-        await self._copies_open.wait()
-        assert self.copies is not None
-        self.copies.peers.forwarded = self._api
-        await self.copies.peers.run()
+        peers = (await asyncio.shield(self._copies_open)).peers
+        peers.forwarded = self._api
+        await peers.run()
 
     def engines(self) -> dict[InstanceId, str]:
         """Sessions that this machine owns and whose newest files are here, with their engine."""
@@ -402,15 +399,21 @@ class Joined(running.Running):
         if self.keeper is not None:
             self.keeper.wake()
 
+    def part(self, doing: str) -> tuple[Keeper, Copies]:
+        """What this machine takes part with; TryLater: it cannot."""
+        if self.keeper is None or self.copies is None:
+            cause = self.problem or "it has no fleet.key, or no [fleet] address"
+            words = f"cannot {doing}: machine {self.name} has no part in the fleet: {cause}"
+            raise TryLater(words, code="no_part")
+        return self.keeper, self.copies
+
     async def move(self, id: str, target: str) -> None:
         """End it here and let `target` go on with it."""
-        if self.keeper is None or self.copies is None:
-            cause = self.problem or "it has no fleet.key, and makes no copies"
-            raise TryLater(f"cannot move {id}: machine {self.name} has no part in it: {cause}")
+        keeper, copies = self.part(f"move {id}")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
-        push = partial(self._push, self.copies, InstanceId(id), target)
-        if not await self.keeper.hand_over(id, target, push):
+        push = partial(self._push, copies, InstanceId(id), target)
+        if not await keeper.hand_over(id, target, push):
             raise TryLater(f"cannot move {id}: it stays on machine {self.name}; try again")
 
     async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:

@@ -181,6 +181,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         # Its folder lies on the disk of b, too.
         await b.start()
         await eventually(lambda: is_well(b))
+        assert (await b.ask("GET", "/api/instance/s"))[1]["error"] == "no_part", "it has no key"
         await b.stop()
         shutil.copytree(a.state / "sessions/s", b.state / "sessions/s")
         await b.start()
@@ -196,8 +197,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         assert (status, "lies on b" in said) == (1, True)
         assert "machine a; try" in (await b.ask("POST", "/api/instance/s/start"))[1]["message"]
         await asyncio.sleep(FLEET.ttl)
-        assert await b.pid("s") == 0
-        assert await a.status("s") == "CONNECTED"
+        assert (await b.pid("s"), await a.status("s")) == (0, "CONNECTED")
         assert (await record(store, KEYS.session("s"), Session)).machine == "a"
         # A store that went back has a session that was deleted since: it goes again.
         await b.create("gone")
