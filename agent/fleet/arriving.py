@@ -134,7 +134,7 @@ def _rows(files: Files) -> Rows:
         names, *rows = json.loads(files.get(ROWS, b"[[]]"))
         found = [dict(zip(names, row, strict=True)) for row in rows]
         columns = [*COLUMNS.split(", ")[1:], "content"]
-        return [{its: row[its] for its in columns} for row in found]
+        return [{column: row[column] for column in columns} for row in found]
     except (ValueError, TypeError, KeyError) as error:
         raise VaultError(f"cannot read the messages of a copy: {error}", code="damaged") from error
 
@@ -151,6 +151,6 @@ def _stage(root: Path, id: InstanceId, files: Files) -> None:
     ):
         for path in sorted(inner):
             made.make(path, top.modes)
-        its = lie.items()
-        written = [tree.add_file(made, at, [bytes(it)], top.modes, tree.no_tick) for at, it in its]
+        kept = lie.items()
+        written = [tree.add_file(made, at, [bytes(it)], top.modes, tree.no_tick) for at, it in kept]
         tree.read_back(made, tree.Listing(tuple(written), (SESSION, *inner)))

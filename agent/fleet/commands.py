@@ -172,9 +172,9 @@ def rename(options: command.Options) -> int:
     path, _ = _changed(options)
     config = load_config(path, os.environ)
     name, address = machine_of(options.new)
-    its = rename(name, address, path, config.agent.state_path, config.session_root)
+    new = rename(name, address, path, config.agent.state_path, config.session_root)
     member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
-    return options.print({"machine": its}, f"this machine is {its}, and empty", member)
+    return options.print({"machine": new}, f"this machine is {new}, and empty", member)
 
 
 def _changed(options: command.Options) -> tuple[Path, bool]:

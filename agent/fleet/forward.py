@@ -105,8 +105,8 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
     if peer not in fleet.view.machines:
         words = f"cannot answer machine {peer}: machine {fleet.name} does not know it"
         raise TryLater(words, code="unknown_machine")
-    its = fleet.view.owned(fleet.name).get(id)
-    if its is None or its.epoch != epoch or not fleet.settled(id, its):
+    record = fleet.view.owned(fleet.name).get(id)
+    if record is None or record.epoch != epoch or not fleet.settled(id, record):
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen
@@ -118,7 +118,7 @@ async def others(fleet: "Joined") -> Rows:
     """Sessions of the other machines, as these show them; else what their records say."""
     ids = [id for id in fleet.view.sessions if fleet.elsewhere(id)]
     lists = (_list(fleet, name) for name in {*map(fleet.elsewhere, ids)})
-    rows = {id: row for its in await asyncio.gather(*lists) for id, row in its.items()}
+    rows = {id: row for listed in await asyncio.gather(*lists) for id, row in listed.items()}
     return {id: rows.get(id) or _row(fleet, id) for id in ids}
 
 
@@ -131,10 +131,10 @@ async def _list(fleet: "Joined", name: str) -> Rows:
 
 
 def _row(fleet: "Joined", id: str) -> dict[str, Any]:
-    its = fleet.view.sessions[id].record
-    row = show_instance(Session(Instance(InstanceId(id), its.engine, True, {}), SessionRecord()))
-    why = f"{its.machine} does not list it now: {explain(fleet.view, id)}"
-    return {**row, "machine": its.machine, "sentence": why}
+    record = fleet.view.sessions[id].record
+    row = show_instance(Session(Instance(InstanceId(id), record.engine, True, {}), SessionRecord()))
+    why = f"{record.machine} does not list it now: {explain(fleet.view, id)}"
+    return {**row, "machine": record.machine, "sentence": why}
 
 
 def own(fleet: "Joined") -> Rows:

@@ -221,12 +221,12 @@ class Joined(running.Running):
         """It may be one of another machine's that this one has not heard of, or be on its way
         here."""
         pairs = (await self._reached().read(Get(self._keys.session(id)))).found[0]
-        its = records.decoded(pairs[0].value, records.Session) if pairs else None
-        if its is None or its.deleted:
+        record = records.decoded(pairs[0].value, records.Session) if pairs else None
+        if record is None or record.deleted:
             return
-        if its.machine != self.name:
-            self.view.sessions[id] = taking.Seen(its, pairs[0].revision, boot_now())
-        elif not self.settled(id, its):
+        if record.machine != self.name:
+            self.view.sessions[id] = taking.Seen(record, pairs[0].revision, boot_now())
+        elif not self.settled(id, record):
             cause = "its files are brought in; try again"
             raise TryLater(f"cannot find {id} yet: {cause}", code="owner_changed")
 
@@ -243,10 +243,10 @@ class Joined(running.Running):
 
     def _owes(self, id: InstanceId) -> bool:
         """True if the record does not have an order that was carried out here."""
-        its = self.view.owned(self.name).get(id)
+        record = self.view.owned(self.name).get(id)
         if (facts := self.here().get(id)) is not None:
             return self._newer(id, facts) is not None
-        return its is not None and self.settled(id, its)
+        return record is not None and self.settled(id, record)
 
     async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
@@ -354,14 +354,14 @@ class Joined(running.Running):
         seen, known = self.view.sessions.get(id), self._orders.get(id)
         if seen is None or known is None or seen.record.epoch < known[1]:
             return None
-        its = seen.record
-        if its.deleted:
-            return "deleted", f"it was deleted on machine {its.machine}"
-        if its.epoch == known[1]:
+        last = seen.record
+        if last.deleted:
+            return "deleted", f"it was deleted on machine {last.machine}"
+        if last.epoch == known[1]:
             return None
         newest = self.copies.standby.newest(id) if self.copies else None
-        here = self.name not in its.copies or (newest is not None and newest[0] >= its.epoch)
-        return ("moved", f"it goes on on machine {its.machine}") if its.copies and here else None
+        here = self.name not in last.copies or (newest is not None and newest[0] >= last.epoch)
+        return ("moved", f"it goes on on machine {last.machine}") if last.copies and here else None
 
     async def _pass_on(self, id: InstanceId) -> None:
         """Send the messages that were only accepted here to the machine that has the session
@@ -550,20 +550,20 @@ class Joined(running.Running):
             if (it := machine.record).lost and not (it.forgotten or name == self.name):
                 yield name, "", "it is lost: it renews nothing"
         for id, seen in view.sessions.items():
-            its, cause = seen.record, ""
-            if its.deleted:
+            record, cause = seen.record, ""
+            if record.deleted:
                 continue
-            if its.machine == self.name and not self.settled(id, its):
+            if record.machine == self.name and not self.settled(id, record):
                 cause = self.unsettled.get(id) or "its files are brought in"
-            elif its.machine == self.name and id not in here:
+            elif record.machine == self.name and id not in here:
                 cause = "its folder is not on this machine"
-            elif its.machine != self.name and id in here:
+            elif record.machine != self.name and id in here:
                 cause = f"its folder lies on {self.name}, too, and does not run there"
-            elif its.machine not in view.machines:
+            elif record.machine not in view.machines:
                 cause = "its machine is not known"
-            elif view.machines[its.machine].record.lost:
-                cause = f"its machine is lost (failover: {its.failover})"
+            elif view.machines[record.machine].record.lost:
+                cause = f"its machine is lost (failover: {record.failover})"
             if cause:
-                yield its.machine, id, cause
+                yield record.machine, id, cause
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
             yield self.name, id, "it has no record in the fleet yet"

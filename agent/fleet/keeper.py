@@ -203,7 +203,7 @@ class Keeper:
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
         if there is None:
             raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
-        if (its := there.record).lost or its.drained or its.released:
+        if (machine := there.record).lost or machine.drained or machine.released:
             raise TryLater(f"cannot hand over {id}: machine {target} is lost, or takes no session")
         seen = self.view.sessions[id]
         self.leaving.add(id)

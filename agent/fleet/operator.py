@@ -49,9 +49,9 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         raise Refused(words, code="machine_silent")
     known = {named(it.key): it for it in (await store.read(Get(keys.sessions))).found[0]}
     decided = dict[str, Session]()
-    for id in known.keys() | {id for its in held.values() for id in its}:
+    for id in known.keys() | {id for part in held.values() for id in part}:
         record = decoded(known[id].value, Session) if id in known else None
-        decided[id] = _decide(record, {name: its[id] for name, its in held.items() if id in its})
+        decided[id] = _decide(record, {name: part[id] for name, part in held.items() if id in part})
     ids = sorted(decided)
     for at in range(0, len(ids), BATCH):
         batch = ids[at : at + BATCH]
@@ -70,10 +70,10 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
     if name not in every:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
     known = {name: decoded(it.value, Machine) for name, it in every.items()}
-    its = known[name] or Machine()
-    if not its.lost:
+    host = known[name] or Machine()
+    if not host.lost:
         raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
-    no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(its, forgotten=True)))
+    no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(host, forgotten=True)))
     revision = await _must(store, [no_halt, Same(put.key, every[name].revision)], [put])
     there = {name: it for name, it in known.items() if it and not (it.lost or it.released)}
     living = {name for name, it in there.items() if not it.drained}
@@ -96,11 +96,11 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
 
 def explain(view: View, id: str) -> str:
     """Why a session of the fleet does not run, from the records; else where it does."""
-    its = view.sessions[id].record
-    owner, machine = view.machines.get(its.machine), its.machine
-    if its.deleted:
+    record = view.sessions[id].record
+    owner, machine = view.machines.get(record.machine), record.machine
+    if record.deleted:
         return "it was deleted"
-    if its.wanted != "running":
+    if record.wanted != "running":
         return "it was stopped by an order, or waits for a person after `fleet accept`"
     if owner is None:
         return f"its machine {machine} is not known"
@@ -108,10 +108,10 @@ def explain(view: View, id: str) -> str:
         if view.halt:
             return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
         return f"it is a session of {machine}; there: wa-agent why {id}"
-    living = {name for name, it in view.machines.items() if not it.record.lost} & {*its.copies}
+    living = {name for name, it in view.machines.items() if not it.record.lost} & {*record.copies}
     waits = f"machine {machine} is lost: it waits for it, or for `wa-agent fleet forget {machine}`"
-    if its.failover is not Failover.NEWEST:
-        return f"{waits} (failover: {its.failover})"
+    if record.failover is not Failover.NEWEST:
+        return f"{waits} (failover: {record.failover})"
     if not living:
         return f"{waits}, as no machine that is there has a copy in sync"
     return f"machine {machine} is lost: {in_order(id, living)[0]} takes it"

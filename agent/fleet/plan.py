@@ -171,11 +171,11 @@ def machine_of(text: str) -> tuple[str, str]:
 
 def _address_fault(address: str) -> str:
     try:
-        its = ipaddress.ip_address(address)
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return "is not an IP address"
-    odd = its.is_unspecified or its.is_loopback or its.is_multicast or its.is_reserved
-    odd = odd or its.is_link_local or "%" in address
+    odd = ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved
+    odd = odd or ip.is_link_local or "%" in address
     return "is no address at which other machines reach it" if odd else ""
 
 

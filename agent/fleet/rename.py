@@ -28,13 +28,13 @@ def rename(name: str, address: str, config: Path, state: Path, root: Path) -> st
     fleet = tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]
     if not fleet:
         raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
-    its = f"{fleet}/{name}"
-    lines = f'[fleet]\nname = "{its}"\naddress = "{plan.reached(address)}"\n'
+    new = f"{fleet}/{name}"
+    lines = f'[fleet]\nname = "{new}"\naddress = "{plan.reached(address)}"\n'
     made = join.with_fleet(text, lines, path, replaces=True)
     if not join.done_as_owner(state, "empty this machine", "agent.fleet.rename", state, root):
         empty(state, root)
     join.rewrite(path, made)
-    return its
+    return new
 
 
 def empty(state: Path, root: Path) -> None:
@@ -57,9 +57,9 @@ def empty(state: Path, root: Path) -> None:
 async def _forget(state: Path) -> None:
     store = await Store.open(state / "agent.db")
     try:
-        for its, _ in await store.instances():
+        for row, _ in await store.instances():
             words = "the machine was renamed; its session is in the trash"
-            await store.remove(its.id, JournalEntry("deleted", words, instance=its.id))
+            await store.remove(row.id, JournalEntry("deleted", words, instance=row.id))
     finally:
         await store.close()
 

@@ -32,10 +32,10 @@ async def why(call: Call) -> Json:
     id, view = call.request.match_info["id"], _fleet(call).view
     if (seen := view.sessions.get(id)) is None:
         raise NotFound(f"cannot find {id}: the fleet has no record of it", field="id")
-    its, known = seen.record, round(boot_now() - seen.since, 1)
+    row, known = seen.record, round(boot_now() - seen.since, 1)
     return {
-        **{"id": id, "machine": its.machine, "epoch": its.epoch, "copies": list(its.copies)},
-        **{"wanted": its.wanted, "failover": its.failover, "unchanged_seconds": known},
+        **{"id": id, "machine": row.machine, "epoch": row.epoch, "copies": list(row.copies)},
+        **{"wanted": row.wanted, "failover": row.failover, "unchanged_seconds": known},
         "sentence": explain(view, id),
     }
 

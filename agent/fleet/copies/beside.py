@@ -46,8 +46,8 @@ class Beside:
             return
         with suppress(sqlite3.Error, OSError), closing(self._open()) as db:
             self._rows = {
-                id: (tuple(its), tuple(filter(None, (files or "").split("/"))))
-                for id, *its, files in db.execute(_CHANGED)
+                id: (tuple(row), tuple(filter(None, (files or "").split("/"))))
+                for id, *row, files in db.execute(_CHANGED)
             }
             self._seen = stamp
 
@@ -93,7 +93,7 @@ class Beside:
     def _rows_of(self, id: InstanceId) -> bytes:
         with closing(self._open()) as db:
             found = db.execute("select * from messages where instance = ? order by number", [id])
-            return json.dumps([[its[0] for its in found.description], *found]).encode()
+            return json.dumps([[column[0] for column in found.description], *found]).encode()
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self._outbox.absolute().as_uri()}?mode=ro", uri=True)

@@ -93,7 +93,7 @@ def apply(files: dict[str, bytearray], change: Change) -> None:
 def whole(files: Mapping[str, bytes | bytearray]) -> Change:
     """All files, as a base has them."""
     blocks = {path: _blocks(content) for path, content in files.items()}
-    return Change({path: File(len(files[path]), its) for path, its in blocks.items()})
+    return Change({path: File(len(files[path]), them) for path, them in blocks.items()})
 
 
 def _blocks(content: bytes | bytearray) -> dict[int, bytes]:

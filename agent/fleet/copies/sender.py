@@ -355,11 +355,11 @@ class Copies:
         view, quiet = self._owner.view, time.time() - self.standby.asked.get(id, 0.0)
         if (seen := view.sessions.get(id)) is None:
             return False
-        its = seen.record
-        named = self._owner.name in (its.machine, *its.copies)
+        record = seen.record
+        named = self._owner.name in (record.machine, *record.copies)
         living = {name for name, it in view.machines.items() if not it.record.lost}
-        held = its.machine in living and bool(living & {*its.copies})
-        return its.deleted or (held and not named and quiet > FORGETS)
+        held = record.machine in living and bool(living & {*record.copies})
+        return record.deleted or (held and not named and quiet > FORGETS)
 
     # Stops, moves and takeovers.
 

@@ -93,8 +93,8 @@ class Standby:
         """By all that another machine has, if that is newer. What is here stays until then."""
         files, last = dict[str, bytearray](), changes[0] if changes else None
         for sealed in changes:
-            its, change = unseal(self._key, sealed)
-            if its != id or last is None or not (sealed.base or _follows(last, sealed)):
+            named, change = unseal(self._key, sealed)
+            if named != id or last is None or not (sealed.base or _follows(last, sealed)):
                 raise damaged("its parts do not follow each other")
             apply(files, change)
             last = sealed
