@@ -80,10 +80,10 @@ class Arriving:
             await self._store.remove(facts.id, entry(facts, kind, why))
             self._registry.drop(facts)
 
-    async def let_go(self, id: InstanceId) -> None:
+    async def let_go(self, id: InstanceId, *, moved: bool) -> None:
         """Delete the messages of a session that another machine has."""
         outbox = await self._sending.ready()
-        await self._sending.let_go(outbox, id, "is on another machine now")
+        await self._sending.let_go(outbox, id, 0.0, moved)
 
     def messages(self, id: InstanceId) -> Files:
         """As a copy has them. It uses the disk."""

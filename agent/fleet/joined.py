@@ -317,7 +317,7 @@ class Joined(running.Running):
         await self._pass_on(facts.id)
         await self._arriving.retire(facts, kind, why)
         await self._pass_on(facts.id)  # what came meanwhile
-        await self._arriving.let_go(facts.id)
+        await self._arriving.let_go(facts.id, moved=kind == "moved")
 
     def _done(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one

@@ -166,8 +166,9 @@ class Incoming:
                 given = (cursor, record["id"], kept, record["kind"], *words, body)
                 if db.execute(row, tuple(map(_storable, given))).rowcount:
                     cursor, size = cursor + 1, size + len(body) + BESIDE
-            state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
-            db.execute(state, (cursor - 1, cursor - self._next, size))
+            if cursor > self._next:
+                state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
+                db.execute(state, (cursor - 1, cursor - self._next, size))
             files.failpoint("before_commit")
         files.failpoint("after_commit")
         new, self._next = cursor > self._next, cursor

@@ -181,8 +181,7 @@ class Sending:
 
     async def cancel(self, id: InstanceId, message: str) -> dict[str, Any]:
         """A message that may be out is unknown, not cancelled: its client would send it again."""
-        outbox = await self.ready()
-        row = await self._find(outbox, id, message)
+        row = await self._find(await self.ready(), id, message)
         sender = self.senders.get(id)
         if sender is None or (waiting := sender.waiting.get(row.number)) is None:
             why = f"cannot cancel {message}: it is {row.state.value} already"
@@ -431,7 +430,7 @@ class Sending:
             made = self._sessions.view(id).instance.created_wall
             born = made if made > deleted_wall else 0.0
         self.counts.pop(id, None)
-        if not (count := await self.let_go(outbox, id, "was deleted", born)):
+        if not (count := await self.let_go(outbox, id, born, moved=False)):
             return
         self._untidy, self.dropped[id] = True, self.dropped.get(id, 0) + count
         words = f"{count} accepted messages are not sent: their instance was deleted"
@@ -439,13 +438,15 @@ class Sending:
         said = JournalEntry("outbox_dropped", words, instance=id, wall=time.time())
         await self._store.note(replace(said, detail={"count": count}))
 
-    async def let_go(self, outbox: Outbox, id: InstanceId, why: str, born: float = 0.0) -> int:
-        """Delete the rows of an instance; return the number of those that waited."""
+    async def let_go(self, outbox: Outbox, id: InstanceId, born: float, moved: bool) -> int:
+        """Delete the rows of an instance; return the number of those that waited. `moved`: another
+        machine sends them."""
         gone, sender = await outbox.forget_instance(id, born), self.senders.get(id)
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
-                waiting.tell(NotFound(f"cannot send {row.id}: {id} {why}", field="id"))
+                no = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
+                waiting.tell(row if moved else no)
         await asyncio.to_thread(self.files.remove, *(row.file for row in gone))
         return len(gone)
 

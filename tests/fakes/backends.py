@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def make_backend(name: str, engine: str = "evolution", **more: Any) -> BackendView:
     now = time.time()
     told = {it: more.pop(it) for it in ("up", "reason", "sessions") if it in more}
-    claim = replace(ServerClaim(True, version="2.3.7", seconds=0.02, sessions=2), **told)
+    claim = ServerClaim(True, version="2.3.7", seconds=0.02, sessions=2)._replace(**told)
     made: dict[str, Any] = {
         "sentence": "it answers",
         "since_wall": now - 600,

@@ -52,7 +52,10 @@ def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
     newest_one = newest(file)
     file.close()
     shutil.copytree(tmp_path / FOLDER, tmp_path / "copy")
+    time.sleep(0.01)
     again = file_at(tmp_path)
+    again.append(messages([1]))
+    assert page_of(again, newest(again), 10)["records"] == [], "what it knows takes no cursor"
     again.append(messages([2]))
     assert numbers_of(page_of(again, newest_one, 10)["records"]) == [2]
     reached = newest(again)

@@ -41,7 +41,7 @@ async def agent(tmp_path: Path, phone: Phone) -> AsyncIterator[Agent]:
 
 @pytest.fixture
 def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=False))
 
 
 async def test_a_message_is_kept_at_once_and_sent_when_the_session_can(
@@ -429,6 +429,17 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
         phone.show(status=CONNECTED)
         await asyncio.sleep(60)
     assert phone.texts() == ["of the new one"], "another instance sends none of it"
+
+
+async def test_a_client_is_told_that_a_message_waits_on_another_machine(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY)
+    await agent.ask(A, "a", wait=0, key="k")
+    waits = asyncio.create_task(agent.ask(A, "a", wait=30, key="k"))
+    await asyncio.sleep(1)
+    await agent.sending.let_go(await agent.sending.ready(), ID, 0.0, moved=True)
+    assert (await waits)[0] == 202
 
 
 async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone) -> None:

@@ -3,7 +3,6 @@ message once, in order; where an engine cannot repeat one, its outcome is said t
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -38,7 +37,7 @@ async def killed_at(agent, eventually, point: str, order=ORDER) -> None:
 
 @pytest.fixture
 def cannot_repeat(monkeypatch):
-    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=False))
 
 
 @pytest.mark.usefixtures("cannot_repeat")
