@@ -297,12 +297,11 @@ def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
 def _state(db: sqlite3.Connection, args: Answer) -> Answer:
     """`settled`: all up to that cursor were delivered to all consumers."""
     newest, _, bytes, lost, settled, settled_wall = state_of(db)
-    waiting, now, cursor = 0, time.time(), min(args.get("settled", 0), newest)
+    now, cursor = time.time(), min(args.get("settled", 0), newest)
     if "settled" in args and (settled < cursor or not 0 <= now - settled_wall < 3600):
         settled, settled_wall = max(cursor, settled), now
         db.execute("update state set settled = ?, settled_wall = ?", (settled, settled_wall))
-    if now - settled_wall < FORGOTTEN:
-        waiting = _behind(db, {"after": settled})["count"]
+    waiting = _behind(db, {"after": settled})["count"] if now - settled_wall < FORGOTTEN else 0
     cursors = args.get("cursors", {}).items()
     behind = {name: _behind(db, {"after": cursor})["count"] for name, cursor in cursors}
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost, "behind": behind}

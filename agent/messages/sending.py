@@ -445,8 +445,8 @@ class Sending:
         for row in gone:
             if sender is not None and (waiting := sender.waiting.get(row.number)) is not None:
                 sender.drop(waiting)
-                no = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
-                waiting.tell(row if moved else no)
+                gone_too = NotFound(f"cannot send {row.id}: {id} was deleted", field="id")
+                waiting.tell(row if moved else gone_too)
         await asyncio.to_thread(self.files.remove, *(row.file for row in gone))
         return len(gone)
 
