@@ -281,8 +281,8 @@ class _Unpacked:
     """Bytes that may still be read as heads, which come into memory whole."""
 
     def __init__(self, source: IO[bytes], limits: Limits) -> None:
-        self._stream = gzip.GzipFile(fileobj=_Packed(source, limits.packed))  # type: ignore[call-overload]
-        self._most = limits.unpacked
+        packed, self._most = _Packed(source, limits.packed), limits.unpacked
+        self._stream = gzip.GzipFile(fileobj=packed)  # type: ignore[call-overload]
         # Heads and filling are counted generously: a block or three for each file.
         self._left = limits.unpacked + 4 * BLOCK * limits.files
         self._at, self._last_head = 0, b""

@@ -248,6 +248,6 @@ def open_files(pid: int | str = "self") -> int:
         count = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - strings will do
     if pid == "self":
         pid, count = os.getpid(), count - 1  # the folder that was read is closed again
-    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as children:  # noqa: PTH123
-        count += sum(open_files(int(child)) for child in children.read().split())
+    with suppress(OSError):
+        count += sum(map(open_files, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
     return count

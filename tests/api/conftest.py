@@ -47,7 +47,7 @@ class House:
         running = asyncio.create_task(reader.run())
         try:
             async with asyncio.timeout(30):
-                while "messages_state" not in [do for do, _ in worker.asked[before:]]:  # noqa: ASYNC110
+                while "messages_state" not in dict(worker.asked[before:]):  # noqa: ASYNC110
                     await asyncio.sleep(0)
             yield
         finally:

@@ -268,7 +268,7 @@ async def test_events_are_listed_oldest_first_and_followed(house: House) -> None
     assert process.stdout is not None
 
     async def heard() -> str:
-        return str(json.loads(await process.stdout.readline())["sentence"])  # type: ignore[union-attr]
+        return json.loads(await process.stdout.readline())["sentence"]  # type: ignore[union-attr]
 
     assert [await heard(), await heard()] == ["number 1", "number 2"]
     house.supervisor.note(InstanceId("sales"), "status", "x" * 70_000)

@@ -102,7 +102,8 @@ async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Noti
     notices, reports = Notices(), made_reports()
     reports.claim(UP)
     reports.attach(SimpleNamespace(claim=notices.told.append))  # type: ignore[arg-type]
-    task = asyncio.create_task(watch_engine(engine, reports, notices, watchdog))  # type: ignore[arg-type]
+    watching = watch_engine(engine, reports, notices, watchdog)  # type: ignore[arg-type]
+    task = asyncio.create_task(watching)
     yield notices
     assert not task.done(), "the watch never ends by itself"
     task.cancel()
@@ -150,11 +151,11 @@ async def test_the_watch_pings_again_once_the_engine_answers_again(
     assert told == ["the engine does not answer: no ping", "the engine answers again"]
 
 
-async def stopped(engine: ScriptedEngine, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
-    notices = Notices()
+async def stopped(engine: Any, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
+    notices: Any = Notices()
     limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
     hurry = how.get("hurry", asyncio.Event())
-    return await stop_in_order(engine, reports.progressed, notices, hurry, limits), notices.sent  # type: ignore[arg-type]
+    return await stop_in_order(engine, reports.progressed, notices, hurry, limits), notices.sent
 
 
 async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:

@@ -94,8 +94,8 @@ def _children(pid: int) -> list[int]:
     children: list[int] = []
     with suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - strings will do
-            with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123
-                children += map(int, file.read().split())
+            with suppress(OSError):
+                children += map(int, Path(f"/proc/{pid}/task/{task}/children").read_bytes().split())
     return children
 
 

@@ -104,8 +104,8 @@ _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
 """Names of Baileys' key files, as they lie beside its credentials, begin so."""
 _KEY_FILE = re.compile(rf"(?:{rules.KEY_KINDS})\.json")
 _NO_STORE = re.compile(
-    r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav|mov|mkv|pdf"
-    r"|sock|fifo|pipe)$",
+    r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav"
+    r"|mov|mkv|pdf|sock|fifo|pipe)$",
     re.IGNORECASE,
 )
 _MADE_ANEW = "RemoteAuth"

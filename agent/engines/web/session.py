@@ -219,7 +219,7 @@ async def leave_page(page: Page, session: Path, *, within: float) -> None:
 
 
 async def _wait_for(mark: str, profile: Path) -> None:
-    while not await asyncio.to_thread(holds_mark, profile, mark):  # noqa: ASYNC110 - only to be read
+    while not await asyncio.to_thread(holds_mark, profile, mark):  # noqa: ASYNC110
         await asyncio.sleep(_EVERY)
 
 

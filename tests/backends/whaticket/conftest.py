@@ -117,7 +117,7 @@ def die_at(step: int, patched: pytest.MonkeyPatch, *names: str) -> list[int]:
         module, _, kind = place.partition(":")
         target = getattr(import_module(module), kind) if kind else import_module(module)
 
-        def call(*args: Any, _do: Any = getattr(target, function), **more: Any) -> Any:  # noqa: B008
+        def call(*args: Any, _do=getattr(target, function), **more: Any) -> Any:  # noqa: B008
             count[0] += 1
             if count[0] > step:
                 raise Killed

@@ -52,8 +52,7 @@ async def test_a_client_that_is_killed_at_the_scan_links_no_device_that_is_not_s
         assert code is not None
         disk.write_text(f"{room} kill")
         await asyncio.to_thread(bench.whatsapp.scan, code.text, ACCOUNT)
-        ended = lambda: bench.heard.last.reason in ("client_crashed", "restart_required")  # noqa: E731
-        await bench.until(ended)
+        await bench.until(lambda: bench.heard.last.reason in ("client_crashed", "restart_required"))
         killed += bench.heard.last.reason == "client_crashed"
         await bench.stop()
         disk.unlink()

@@ -152,9 +152,9 @@ async def _does_nothing_for_strangers(world: World, steps: list[Step]) -> None:
     logins = whatsapp.device(DESK)["logins"]
     for step in steps:
         await do(world.watched, step)
-    friends = await asyncio.to_thread(whatsapp.say, FRIEND, DESK, "is it there?")
+    theirs = await asyncio.to_thread(whatsapp.say, FRIEND, DESK, "is it there?")
     async with asyncio.timeout(READ):
-        while friends not in _read(await asyncio.to_thread(whatsapp.device, DESK)):  # noqa: ASYNC110
+        while theirs not in _read(await asyncio.to_thread(whatsapp.device, DESK)):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     await asyncio.sleep(FOLLOWS)
     shown, last = await agent.show(WATCHED), before["events"][0]["cursor"]
