@@ -1,6 +1,6 @@
 // A Baileys bot as its users write one: useMultiFileAuthState, reconnect, what comes is a line of
-// FOLDER/messages, and POST / {to, text} sends. Its phone scans each code at once; FOLDER/status has
-// a line for each login. Arguments: PACKAGES FOLDER SOCKET WHATSAPP ACCOUNT PORT.
+// FOLDER/messages, and POST / {to, text} sends. Its phone scans each code at once; FOLDER/status
+// has a line for each login. Arguments: PACKAGES FOLDER SOCKET WHATSAPP ACCOUNT PORT.
 import { appendFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";

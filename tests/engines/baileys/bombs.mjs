@@ -1,5 +1,5 @@
-// A history that inflates to more than a part of it may hold, inside a notification and as it comes from
-// a media server; and a frame that is large for a good reason: arguments NODE_MODULES FILE.
+// A history that inflates to more than a part of it may hold, inside a notification and as it comes
+// from a media server; and a frame that is large for a good reason: arguments NODE_MODULES FILE.
 import assert from "node:assert/strict";
 import { createReadStream, readFileSync } from "node:fs";
 import { pipeline } from "node:stream/promises";

@@ -1,9 +1,9 @@
 // Loaded before the client (`node --import`): a disk that is full from the N-th operation on.
 //
-// While the file FULL_DISK names exists, its number says how many operations on files still succeed;
-// each later one fails with ENOSPC, a write after half of its text; with "N once" only the next one;
-// with "N kill" the process is killed at it.
-// Beside it, FILE.count says how many there were. Without the file nothing is counted or fails.
+// While the file FULL_DISK names exists, its number says how many operations on files still
+// succeed; each later one fails with ENOSPC, a write after half of its text; with "N once" only the
+// next one; with "N kill" the process is killed at it. Beside it, FILE.count says how many there
+// were. Without the file nothing is counted or fails.
 import { appendFileSync, constants, readFileSync } from "node:fs";
 import promises from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";

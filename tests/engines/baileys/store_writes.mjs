@@ -1,7 +1,7 @@
-// The client's store alone, on a disk that fills up: arguments PACKAGES FOLDER CONTROL.
-// At every operation in turn: what was acknowledged is on the disk, each file is whole (old or new),
-// and once there is room again a new store goes on. Prints how many operations
-// it went through, once for an operation that fails alone, once for a disk that stays full.
+// The client's store alone, on a disk that fills up: arguments PACKAGES FOLDER CONTROL. At every
+// operation in turn: what was acknowledged is on the disk, each file is whole (old or new), and
+// once there is room again a new store goes on. Prints how many operations it went through, once
+// for an operation that fails alone, once for a disk that stays full.
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

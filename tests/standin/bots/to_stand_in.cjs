@@ -1,6 +1,6 @@
 "use strict";
-// Loaded into bots that have no setting for it: their way to WhatsApp's server ends at the stand-in at
-// WHATSAPP, and no name leads off this machine.
+// Loaded into bots that have no setting for it: their way to WhatsApp's server ends at the stand-in
+// at WHATSAPP, and no name leads off this machine.
 const dns = require("node:dns");
 const net = require("node:net");
 const tls = require("node:tls");

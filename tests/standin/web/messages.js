@@ -1,6 +1,6 @@
-// What the page does with messages: all of them are in a database of its own, and after a start it has
-// in memory the last one of each chat only, as the real page. An event comes once; who missed it can
-// ask the database.
+// What the page does with messages: all of them are in a database of its own, and after a start it
+// has in memory the last one of each chat only, as the real page. An event comes once; who missed
+// it can ask the database.
 'use strict';
 globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs, Chats, chatOf, own, tell }) => {
   let opened = null, count = 0;

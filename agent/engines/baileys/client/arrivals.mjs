@@ -1,9 +1,9 @@
 // Output commit: what arrives is on the worker's disk before WhatsApp hears that it was taken.
 //
-// A message's record is kept between its decryption and the use of its key (signal.mjs); only then the
-// library stores the key and sends receipt and ack. Receipts, calls and messages that are not encrypted
-// reach the library when their records are kept. Where they cannot be, the connection ends before the
-// library says anything, and WhatsApp gives them again at the next one.
+// A message's record is kept between its decryption and the use of its key (signal.mjs); only then
+// the library stores the key and sends receipt and ack. Receipts, calls and messages that are not
+// encrypted reach the library when their records are kept. Where they cannot be, the connection
+// ends before the library says anything, and WhatsApp gives them again at the next one.
 import { recordsOf } from "./incoming.mjs";
 import { Names } from "./names.mjs";
 import { acksOf, callsOf, serverAckOf } from "./notices.mjs";

@@ -1,6 +1,6 @@
-// Files of messages that came: fetched from WhatsApp's media servers and decrypted on the way, some at a
-// time, in pieces that the worker asks for. The sender of the message chose all of it: the address, the
-// keys, the size.
+// Files of messages that came: fetched from WhatsApp's media servers and decrypted on the way, some
+// at a time, in pieces that the worker asks for. The sender of the message chose all of it: the
+// address, the keys, the size.
 import { createDecipheriv, createHash, createHmac, hkdfSync } from "node:crypto";
 import { request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
@@ -18,8 +18,8 @@ const BLOCK = 16;
 const LARGEST = 2 ** 31;
 const KINDS = { image: "Image", sticker: "Image", video: "Video", audio: "Audio", document: "Document" };
 
-// Where the file is; only ever at WhatsApp, or at the server of `base` that stands in for it. A path may
-// hold what makes another host of it, so what counts is the address that comes out.
+// Where the file is; only ever at WhatsApp, or at the server of `base` that stands in for it. A
+// path may hold what makes another host of it, so what counts is the address that comes out.
 export function addressOf({ path, url }, base = "") {
   const home = new URL(base || HOME);
   let found;
@@ -67,8 +67,8 @@ function answerOf(address, agent, still) {
   });
 }
 
-// What comes, while it comes fast enough. Only the waiting for the server counts: a worker that is slow
-// to take a piece is not the server's fault.
+// What comes, while it comes fast enough. Only the waiting for the server counts: a worker that is
+// slow to take a piece is not the server's fault.
 async function* inTime(answer, still) {
   let [waited, bytes, since] = [0, 0, performance.now()];
   for await (const chunk of answer) {
@@ -119,8 +119,8 @@ export class Downloads {
     this.#still = still;
   }
 
-  // Begins with a file; `again` asks the phone for it where WhatsApp has it no more, and resolves with
-  // its new path.
+  // Begins with a file; `again` asks the phone for it where WhatsApp has it no more, and resolves
+  // with its new path.
   async open({ type, size, media }, agent, again) {
     if (this.#open.size >= AT_ONCE) throw refuse("busy", "too many files are fetched already");
     const name = String((this.#last += 1));

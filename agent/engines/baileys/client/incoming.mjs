@@ -1,5 +1,5 @@
-// A message of the protocol → the record that is kept of it. The contact chose everything in it: each
-// part is bounded, and the record leaves out what this module does not understand.
+// A message of the protocol → the record that is kept of it. The contact chose everything in it:
+// each part is bounded, and the record leaves out what this module does not understand.
 import { createHash } from "node:crypto";
 
 const LONGEST_TEXT = 65_536;
@@ -38,8 +38,8 @@ export function commonOf(lib, key, at, me = {}) {
   return { common, by: common.from_me ? "me" : common.sender };
 }
 
-// The records of a message, most often one; none of what WhatsApp's programs tell each other. `votes`
-// reads a vote in a poll. A message of a form that is not expected here is a message still.
+// The records of a message, most often one; none of what WhatsApp's programs tell each other.
+// `votes` reads a vote in a poll. A message of a form that is not expected here is a message still.
 export function recordsOf(lib, message, how) {
   try {
     return readRecords(lib, message, how);

@@ -28,8 +28,8 @@ export function kindOf(error) {
   return "undecryptable";
 }
 
-// An error's own words where they are ours; of the library's and WhatsApp's only its number and kind:
-// their texts may repeat a contact's number, a key or a message.
+// An error's own words where they are ours; of the library's and WhatsApp's only its number and
+// kind: their texts may repeat a contact's number, a key or a message.
 export function toldOf(error) {
   if (typeof error?.code === "string") return String(error.message).slice(0, 300);
   const status = error?.data?.attrs?.code ?? error?.data ?? error?.output?.statusCode;

@@ -1,5 +1,5 @@
-// The client's process: commands come as JSON lines on one inherited pipe, events go out on another.
-// It ends when its worker does: the end of the command pipe is the end of this process.
+// The client's process: commands come as JSON lines on one inherited pipe, events go out on
+// another. It ends when its worker does: the end of the command pipe is the end of this process.
 import async_hooks from "node:async_hooks";
 import { createReadStream, writeSync } from "node:fs";
 import { createInterface } from "node:readline";

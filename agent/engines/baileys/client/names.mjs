@@ -1,6 +1,6 @@
-// A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show the
-// number where it is known here, as WhatsApp told it with a message or before; their ids keep the name
-// of the stanza, which is the same when it comes again.
+// A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show
+// the number where it is known here, as WhatsApp told it with a message or before; their ids keep
+// the name of the stanza, which is the same when it comes again.
 const MOST = 10_000;
 const LID = /@lid$/;
 

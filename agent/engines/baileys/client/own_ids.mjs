@@ -1,6 +1,6 @@
-// WhatsApp's ids of the messages that this session sends. Each ends with a mark of its beginning, made
-// with the session's own secret: a contact may name any ids in a receipt, and only marked ones are
-// known as ours, also after a start and without a list of them.
+// WhatsApp's ids of the messages that this session sends. Each ends with a mark of its beginning,
+// made with the session's own secret: a contact may name any ids in a receipt, and only marked ones
+// are known as ours, also after a start and without a list of them.
 import { createHmac, randomBytes } from "node:crypto";
 
 // Hex digits before the mark: a million messages of a session differ in them. Of 65,000 ids that a

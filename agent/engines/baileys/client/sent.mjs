@@ -1,7 +1,7 @@
 // The messages that this session sent lately, for the one case that a receiver asks for one again.
 //
-// A contact that knows a message's id can ask for it again. The library looks the message up by that id
-// alone, and encrypts it for the contact that asks: here it goes only to its own receivers.
+// A contact that knows a message's id can ask for it again. The library looks the message up by
+// that id alone, and encrypts it for the contact that asks: here it goes only to its own receivers.
 import { Copies } from "./copies.mjs";
 
 const MOST_RECENT = 200;
@@ -67,8 +67,8 @@ export class Sent {
     return about;
   }
 
-  // How often a message was asked for, as the library counts it: before it sends one again it always
-  // looks here. For who was never sent it, that was often enough.
+  // How often a message was asked for, as the library counts it: before it sends one again it
+  // always looks here. For who was never sent it, that was often enough.
   get counts() {
     return {
       get: async (key) => ((await this.#mayAsk(key)) ? this.#counts.get(key) : this.#lib.DEFAULT_CONNECTION_CONFIG.maxMsgRetryCount),

@@ -272,8 +272,8 @@ export class Session {
     return part.directPath;
   }
 
-  // The library's own logout hangs up before WhatsApp has it. Here WhatsApp confirms it, or ends the
-  // connection because of it; what is neither was no logout.
+  // The library's own logout hangs up before WhatsApp has it. Here WhatsApp confirms it, or ends
+  // the connection because of it; what is neither was no logout.
   async logout() {
     const socket = this.#socket;
     if (!this.#open) throw refuse("not_connected", "not connected");
@@ -342,8 +342,8 @@ export class Session {
     else if (frame.attrs.type === "link_code_companion_reg") this.#emit({ event: "accepted" });
   }
 
-  // Two phones may scan one code at once. The credentials are of one account: the first one's. To the
-  // second nobody answers, so WhatsApp links no device of it that nobody has.
+  // Two phones may scan one code at once. The credentials are of one account: the first one's. To
+  // the second nobody answers, so WhatsApp links no device of it that nobody has.
   #scan() {
     if (!this.#scanned && !this.#wasPaired) this.#scanned = true;
     else {
@@ -369,8 +369,8 @@ export class Session {
     const { statusCode = null } = error?.output ?? {};
     const data = error?.data ?? {};
     const attrs = data.attrs ?? data;
-    // What ends a pairing is the refusal of a login, or the removal of the device: any other word on an
-    // open connection is answered by the next login.
+    // What ends a pairing is the refusal of a login, or the removal of the device: any other word
+    // on an open connection is answered by the next login.
     const proved = attrs.type === "device_removed" || (!this.#open && !data.tag);
     this.#endedWith = statusCode;
     this.#ended?.(statusCode);

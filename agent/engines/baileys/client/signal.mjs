@@ -24,8 +24,8 @@ export function repositoryOf(lib, stored) {
   };
 }
 
-// A contact's number and its LID are one record, and two queues: what is written to the number while a
-// message of the LID is read would be of an older step, and the contact could not read it.
+// A contact's number and its LID are one record, and two queues: what is written to the number
+// while a message of the LID is read would be of an older step, and the contact could not read it.
 function byOneName(repository) {
   for (const name of ["encryptMessage", "decryptMessage", "injectE2ESession"]) {
     const work = repository[name];

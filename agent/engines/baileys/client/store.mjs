@@ -63,8 +63,8 @@ export class Store {
     return this.#put(new Map([[CREDS, creds]]));
   }
 
-  // For a connected session: these are the credentials that WhatsApp took. Where the file is gone or
-  // cannot be read any more, it is written again; what stood there goes to the unreadable ones.
+  // For a connected session: these are the credentials that WhatsApp took. Where the file is gone
+  // or cannot be read any more, it is written again; what stood there goes to the unreadable ones.
   async mendCreds(creds) {
     if (this.#failed || this.#waiting.has(CREDS)) return;
     const found = await this.#look(CREDS).catch(() => undefined); // the disk, not the file
@@ -126,8 +126,8 @@ export class Store {
     return this.#put(files);
   }
 
-  // Also libsignal waits for it, with all that the session has for that contact. `allowed`: what must be
-  // done before this takes the place of what is there; it is written beside that meanwhile.
+  // Also libsignal waits for it, with all that the session has for that contact. `allowed`: what
+  // must be done before this takes the place of what is there; it is written beside that meanwhile.
   async #setNow(data, allowed) {
     const beside = allowed ? await this.#prepare(data, allowed) : [];
     for (const each of beside) this.#beside.set(each.file, each);

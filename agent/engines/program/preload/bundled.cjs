@@ -1,7 +1,7 @@
 "use strict";
 // A Baileys under a name of its own, or inside a file that a bundler made: no path tells that it is
-// there. Its socket is handed to us where it is made. Names of properties are what every version and
-// fork has, and what a minified file keeps.
+// there. Its socket is handed to us where it is made. Names of properties are what every version
+// and fork has, and what a minified file keeps.
 const BEGINS = /\{\s*type\s*:\s*(["'`])md\1\s*,\s*ws\b/g;
 const MARK = "sendRawMessage";
 

@@ -1,6 +1,6 @@
 "use strict";
-// Baileys as a module of ECMAScript: its index exports everything of the original, and a maker that tells.
-// In a thread of hooks (Node 20) nothing but this text can reach the program.
+// Baileys as a module of ECMAScript: its index exports everything of the original, and a maker that
+// tells. In a thread of hooks (Node 20) nothing but this text can reach the program.
 const { handing } = require("./bundled.cjs");
 
 const INDEX = /\/node_modules\/(?:@[^/]+\/)?[^/]*baileys[^/]*\/lib\/index\.js$/;

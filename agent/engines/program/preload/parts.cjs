@@ -1,6 +1,6 @@
 "use strict";
-// Parts of the program that may have the library: Node processes that it starts (as tsx, ts-node and
-// cluster do) and its threads. Each gets a stream to the process that has the worker's.
+// Parts of the program that may have the library: Node processes that it starts (as tsx, ts-node
+// and cluster do) and its threads. Each gets a stream to the process that has the worker's.
 const { ChildProcess } = require("node:child_process");
 const { subscribe } = require("node:diagnostics_channel");
 const { EventEmitter } = require("node:events");

@@ -1,7 +1,7 @@
 "use strict";
-// Hooks of modules on Node 20 run in a thread of their own, which costs 14 MiB and 60 ms of processor
-// time. Where the program has none itself, its modules are read by fs.promises.readFile: there Baileys'
-// index is answered instead.
+// Hooks of modules on Node 20 run in a thread of their own, which costs 14 MiB and 60 ms of
+// processor time. Where the program has none itself, its modules are read by fs.promises.readFile:
+// there Baileys' index is answered instead.
 const { promises, readFileSync } = require("node:fs");
 const Module = require("node:module");
 const { handing } = require("./bundled.cjs");

@@ -29,8 +29,8 @@ const __waRecords = (() => {
   const wid = (value) => or(() => (typeof value === 'string' ? WPP.whatsapp.WidFactory.createWid(value) : value));
   const me = () => jid(or(() => WPP.conn.getMyUserWid()));
   const is_me = (id) => id === me() || id === jid(or(() => WPP.conn.getMyUserLid()));
-  // A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show the
-  // number where the page knows it; their ids keep the name of the message's key.
+  // A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show
+  // the number where the page knows it; their ids keep the name of the message's key.
   const cached = (how, id) => jid(or(() => WPP.whatsapp.lidPnCache[how](wid(id.replace('@s.whatsapp.net', '@c.us')))));
   const number_of = (id) => (id.endsWith('@lid') ? cached('getPhoneNumber', id) || id : id);
   const person = (value) => number_of(jid(value));

@@ -1,5 +1,5 @@
-// Linked devices as those write to them that are no phones: their keys, and what comes for them. Each
-// gets a message encrypted for itself, which names the device that wrote it.
+// Linked devices as those write to them that are no phones: their keys, and what comes for them.
+// Each gets a message encrypted for itself, which names the device that wrote it.
 import { WHATSAPP, child, children, node, number, parts } from './stanza.js';
 
 const bare = (key) => Buffer.from(key).subarray(-32);

@@ -1,5 +1,5 @@
-// What these packages have, by `require`: an `import` reads CommonJS twice, to know its names before
-// it runs, and WhatsApp's messages are five megabytes of it.
+// What these packages have, by `require`: an `import` reads CommonJS twice, to know its names
+// before it runs, and WhatsApp's messages are five megabytes of it.
 import { createRequire } from 'node:module';
 
 const require = createRequire(import.meta.url);
