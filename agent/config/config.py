@@ -362,9 +362,6 @@ class Config:
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:
         return tuple(own_pattern(entry) for entry in self.crypto.patterns)
 
-    def start_policy(self, cores: int) -> admission.StartPolicy:
-        return replace(self.start, parallel=self.start.parallel or 2 * max(cores, 1))
-
     @property
     def session_root(self) -> Path:
         chosen = self.agent.session_storage_path

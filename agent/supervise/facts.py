@@ -203,8 +203,9 @@ class Settings:
 
     def start_policy(self, *, remote: bool) -> admission.StartPolicy:
         """A start on a backend begins no process here; the budget of logins is the machine's."""
-        here = self.config.start_policy(os.cpu_count() or 1)
-        return replace(here, stagger=0.0, parallel=REMOTE_STARTS) if remote else here
+        start = self.config.start
+        parallel = REMOTE_STARTS if remote else start.parallel or 2 * (os.cpu_count() or 1)
+        return replace(start, stagger=0.0 if remote else start.stagger, parallel=parallel)
 
     def memory_wall(self, facts: Facts) -> int:
         """Bytes at which a host without units kills it, 0 = none: more than memory_max where its
