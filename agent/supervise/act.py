@@ -74,10 +74,8 @@ async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
 async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
     """The name of the copy that it made; "" = none."""
     match kind:
-        case ActionKind.START:
-            await begin_run(means, facts, again=False)
-        case ActionKind.RESTART:
-            await begin_run(means, facts, again=facts.unit.runs)
+        case ActionKind.START | ActionKind.RESTART:
+            await begin_run(means, facts, again=kind is ActionKind.RESTART and facts.unit.runs)
         case ActionKind.STOP:
             # Saved first: the next agent must not take this stop for an operator's.
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
