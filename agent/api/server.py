@@ -421,7 +421,7 @@ async def run_in_time(call: Call) -> Answer:
         return await call.route.run(call)
     deadline = time.monotonic() + call.wait
     answer = await in_time(_to_the_end(call, deadline + GRACE), deadline)
-    return _going_on(call) if answer is None else answer
+    return await _going_on(call) if answer is None else answer
 
 
 async def _to_the_end(call: Call, answered_at: float) -> Answer:
@@ -434,14 +434,14 @@ async def _to_the_end(call: Call, answered_at: float) -> Answer:
         raise
 
 
-def _going_on(call: Call) -> Answer:
+async def _going_on(call: Call) -> Answer:
     if 202 not in call.route.answers:
-        raise TryLater(
-            f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300",
-            code="slow",
-        )
+        words = f"cannot answer within {call.wait:g} s: {_CAUSE}; to wait longer: ?wait=300"
+        raise TryLater(words, code="slow")
     given = call.request.match_info
     id, name = given.get("id", ""), given.get("name", "")
+    if id:  # it may have another machine by now
+        await call.supervisor.gate.fleet.kept(InstanceId(id))
     view = call.supervisor.views().get(InstanceId(id))
     look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
     goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_CAUSE}"}

@@ -119,8 +119,7 @@ def join(options: command.Options) -> int:
 
     path, installed = _changed(options)
     state = load_config(path, os.environ).agent.state_path
-    member = installed and not options.no_store
-    name = join(_content(options.file), path, state, member=member)
+    name = join(_content(options.file), path, state, member=installed and not options.no_store)
     restart = "sudo systemctl restart wa-agent" if installed else "restart its agent"
     done = f"this machine is {name}; next: {restart}, then wa-agent fleet status"
     return options.print({"machine": name}, done)
@@ -216,9 +215,8 @@ def drain(options: command.Options) -> int:
 
     --off: it takes sessions again
     """
-    on = not options.off
-    done = "this machine takes no session" if on else "this machine takes sessions again"
-    return options.do("POST /api/fleet/drain", done, {"on": on})
+    done = f"this machine takes {'sessions again' if options.off else 'no session'}"
+    return options.do("POST /api/fleet/drain", done, {"on": not options.off})
 
 
 def accept(options: command.Options) -> int:

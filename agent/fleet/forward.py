@@ -69,6 +69,9 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
                 raise ConnectionResetError("the client is gone")
             copies.address(there)
         reply = asking.result()
+    except TryLater as error:
+        code = error.code if request.method in ("GET", "HEAD") else "unsure"
+        raise TryLater(f"{error}; what became of it there is not known", code=code) from error
     finally:
         asking.cancel()
     async with reply:

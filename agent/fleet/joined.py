@@ -212,10 +212,11 @@ class Joined(running.Running):
     async def made(self, id: InstanceId, doing: str) -> None:
         if (facts := self.here().get(id)) is None or self.keeper is None:  # of agent.toml
             return
-        await self.kept(id)
+        await self._written_down(id)
         if self.elsewhere(id):  # it was first
             await self._give_up(facts, "deleted", "another machine made a session of that name")
-        self.may_make(id, doing)
+            self.may_make(id, doing)
+        await self.be_sure(doing, id, deletes=False)
 
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
@@ -226,11 +227,16 @@ class Joined(running.Running):
             return
         if record.machine != self.name:
             self.view.sessions[id] = taking.Seen(record, pairs[0].revision, boot_now())
-        elif not self.settled(id, record):
-            cause = "its files are brought in; try again"
-            raise TryLater(f"cannot find {id} yet: {cause}", code="owner_changed")
+        else:
+            cause = self.unsettled.get(id) or "its files are brought in, or its end is written down"
+            raise TryLater(f"cannot find {id} now: {cause}", code="owner_changed")
 
     async def kept(self, id: InstanceId) -> None:
+        await self._written_down(id)
+        if self._owes(id) or not self._registry.stopping:
+            await self.be_sure("say that this lasts", id, deletes=False)
+
+    async def _written_down(self, id: InstanceId) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(FLUSHES):
                 while self._owes(id):
@@ -238,8 +244,6 @@ class Joined(running.Running):
                     await asyncio.sleep(LOOKS)
                 if self.copies is not None:
                     await self.copies.flush(id)
-        if self._owes(id) and self._is_cut_off():
-            raise self._not_sure(f"say that this lasts for {id}")
 
     def _owes(self, id: InstanceId) -> bool:
         """True if the record does not have an order that was carried out here."""
@@ -250,10 +254,9 @@ class Joined(running.Running):
 
     async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
-        if deletes and self.halted:  # another machine that has a copy would bring it back
-            raise self._not_sure(doing)
         ends = boot_now() + FLUSHES
-        while self._is_cut_off():
+        # Until the store hears of a deletion another machine would bring the session back.
+        while self._is_cut_off() or (deletes and not (self.keeper and self.keeper.may_move())):
             if self._registry.stopping or boot_now() > ends:
                 raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
@@ -267,8 +270,8 @@ class Joined(running.Running):
         return lacks or self._registry.stopping
 
     def _not_sure(self, doing: str) -> TryLater:
-        why = "the agent stops" if self._registry.stopping else self.problem or "it ended"
-        words = f"machine {self.name} holds no lease of its fleet: {why}"
+        why = "the agent stops" if self._registry.stopping else self.problem or "it is too new"
+        words = f"machine {self.name} has no lease to write with: {why}"
         return TryLater(f"cannot {doing}: {words}", code="no_lease")
 
     def why(self, id: str) -> str:
@@ -525,7 +528,6 @@ class Joined(running.Running):
 
     def show(self) -> dict[str, Any]:
         view, now = self.view, boot_now()
-        until = self.keeper.until if self.keeper else 0.0
         machines = list[dict[str, Any]]()
         for name, seen in sorted(view.machines.items()):
             it = seen.record
@@ -536,7 +538,7 @@ class Joined(running.Running):
         return {
             **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
             "halt": msgspec.to_builtins(view.halt),
-            "lease_seconds": round(max(until - now, 0.0), 1),
+            "lease_seconds": round(max(self._until - now, 0.0), 1),
             "machines": machines,
             "troubles": [{"machine": m, "id": id, "cause": why} for m, id, why in self._troubles()],
         }

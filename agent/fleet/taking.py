@@ -1,9 +1,9 @@
 """View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Generic, TypeVar
 
 from agent.fleet.records import Failover, Halt, Machine, Session, decoded, named
@@ -119,11 +119,7 @@ class View:
 
 def in_order(id: str, names: Iterable[str]) -> list[str]:
     """The same order for a session on each machine (rendezvous hash)."""
-
-    def weight(name: str) -> bytes:
-        return hashlib.blake2b(f"{id}\0{name}".encode(), digest_size=8).digest()
-
-    return sorted(names, key=weight)
+    return sorted(names, key=lambda it: blake2b(f"{id}\0{it}".encode(), digest_size=8).digest())
 
 
 def read_halt(pairs: Sequence[Pair]) -> Halt | None:

@@ -271,7 +271,6 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
     box.execute("update messages set state = 'sent', changed_wall = 1 where id = 'm0'")
     (tmp_path / "outbox/media0").unlink()
     found = files()
-    assert b'"sent"' in found["outbox.json"]
-    assert "outbox/media0" not in found
+    assert (b'"sent"' in found["outbox.json"], "outbox/media0" in found) == (True, False)
     worker.close()
     box.close()

@@ -44,8 +44,7 @@ def test_sessions_of_a_dead_machine_are_connected_elsewhere_in_time() -> None:
         world.hosts["a"].start_agent()  # it renews between the renewals of the others
         await asyncio.sleep(31)
         await world.hosts["a"].kill()
-        assert len(world.down()) == 10
-        assert await world.all_up(60) <= TAKEN_WITHIN
+        assert (len(world.down()), await world.all_up(60) <= TAKEN_WITHIN) == (10, True)
         # The one that returns has none of them, and stays that way.
         world.hosts["a"].start_agent()
         await asyncio.sleep(2 * TTL)
@@ -126,8 +125,7 @@ def test_a_clone_starts_nothing_while_the_original_lives(reboots: bool) -> None:
         await asyncio.sleep(3 * TTL)
         assert not world.down()
         if reboots:
-            assert "rename" in twin.keeper.problem
-            assert world.logins.count == 4
+            assert ("rename" in twin.keeper.problem, world.logins.count) == (True, 4)
 
     well(play(story))
 
@@ -165,8 +163,7 @@ def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() 
             assert await twin.keeper._renew(group), "the first of them goes on"
             a.thawed.set()
             await asyncio.sleep(TTL / 6 + 2)
-            assert not a.workers, "the other sees a foreign word"
-            assert await twin.keeper._renew(group)
+            assert (len(a.workers), await twin.keeper._renew(group)) == (0, True), "a foreign word"
 
     play(story)
 
@@ -197,8 +194,7 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted:
         assert where(world)["s0"] == "b"
         await accept(world.hosts["a"].line, world.keys)
         assert await world.all_up(2 * TTL) > TTL
-        assert world.logins.count == count + 3
-        assert where(world)["s0"] == "b"
+        assert (world.logins.count, where(world)["s0"]) == (count + 3, "b")
         await asyncio.sleep(TTL)
         assert not any(host.keeper.problem for host in world.hosts.values())
 
@@ -290,8 +286,7 @@ def test_a_record_that_cannot_be_read_ends_and_moves_nothing() -> None:
         for key in (keys.session("s0"), keys.session("x"), keys.machine("x"), keys.all + "x/y"):
             world.memory.commit([], [Put(key, b'{"machine": 1')], [])
         await asyncio.sleep(2 * TTL)
-        assert where(world).keys() == {"s0", "s1", "s2", "s3"}
-        assert world.logins.count == 4
+        assert (where(world).keys(), world.logins.count) == ({"s0", "s1", "s2", "s3"}, 4)
 
     well(play(story))
 
@@ -441,8 +436,8 @@ def test_a_takeover_that_arrives_after_its_taker_was_lost_is_void(
         await world.until(lambda: b.line.faults, TAKEN_WITHIN)
         await b.kill()
         await asyncio.sleep(3 * TTL)
-        assert world.machine("b").lost
-        assert world.sessions()["s0"].machine == ("b" if mutant else "a")
+        owner = world.sessions()["s0"].machine
+        assert (world.machine("b").lost, owner) == (True, "b" if mutant else "a")
 
     if mutant:
         monkeypatch.setattr(Host, "change", staticmethod(no_own_key))
