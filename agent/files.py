@@ -10,7 +10,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import get_native_id
 from typing import IO
@@ -96,17 +96,23 @@ def short_path(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path | str, *, links: bool = False, within: int | None = None) -> IO[bytes]:
     """To read a file that another user may have put there: OSError for all but a plain file.
 
-    A link leads elsewhere, and a FIFO or a lease makes its reader wait.
+    A link leads elsewhere, and a FIFO or a lease makes its reader wait. `links`: the operator named
+    the file, and may have named a link to it. `within`: `path` is relative to this descriptor.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = os.fdopen(fd, "rb")
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        file.close()
+    fd = os.open(path, os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW), dir_fd=within)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # before fdopen, which leaves a folder's open
+        os.close(fd)
         raise OSError(errno.EINVAL, "it is no plain file", str(path))
-    return file
+    return os.fdopen(fd, "rb")
+
+
+def plain_path(path: str) -> str | None:
+    """None for "". OSError if it is no plain file: a library that opens a FIFO waits for ever."""
+    with open_plain(path, links=True) if path else nullcontext():
+        return path or None
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o600, group: int | None = None) -> None:
@@ -151,8 +157,7 @@ def put_in_place(ready: Path, target: Path) -> None:
 def replace_folder(ready: Path, target: Path) -> None:
     """`put_in_place`, after a folder of that name was moved to NAME.old-TIME."""
     if os.path.lexists(target):
-        old = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        target.rename(target.with_name(f"{target.name}.old-{old}"))
+        target.rename(f"{target}{time.strftime('.old-%Y%m%dT%H%M%SZ', time.gmtime())}")
     put_in_place(ready, target)
 
 
@@ -168,10 +173,9 @@ def folder_locked(folder: Path, *, within: int | None = None) -> Iterator[None]:
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
+        except OSError as error:
+            if isinstance(error, BlockingIOError):
+                raise
         yield
     finally:
         os.close(fd)

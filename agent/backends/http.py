@@ -22,6 +22,7 @@ from yarl import URL
 
 from agent.config.config import BackendDeclaration
 from agent.errors import ConfigError, EngineError, InvalidRequest
+from agent.files import plain_path
 
 CONNECT = 3.0
 """Seconds until the server must have taken a connection."""
@@ -145,7 +146,7 @@ def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
     if not declared.url.startswith("https:"):
         return True
     try:
-        context = ssl.create_default_context(cafile=declared.ca_file or None)
+        context = ssl.create_default_context(cafile=plain_path(declared.ca_file))
     except (OSError, ssl.SSLError) as error:
         cause = getattr(error, "strerror", None) or "no certificates in it"
         words = f"cannot use backend setting 'ca_file': {cause}"

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, WaError
-from agent.files import replacing, short_path
+from agent.files import open_plain, replacing, short_path
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -246,11 +246,7 @@ def open_source(path: Path, field: str) -> IO[bytes]:
     scheme, is_address, _ = str(path).partition(":/")
     shown = f"{scheme}://" if is_address else path
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if stat.S_ISREG(os.fstat(fd).st_mode):
-            return os.fdopen(fd, "rb")
-        os.close(fd)
-        why = "it is no regular file"
+        return open_plain(path, links=True)
     except OSError as error:
         why = error.strerror or str(error)
     raise InvalidRequest(f"cannot read {shown}: {why}", field=field, code="unreadable")

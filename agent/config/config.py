@@ -9,7 +9,6 @@ that other rooms bring are the others. A field without a meaning is no setting.
 import logging
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
@@ -32,6 +31,7 @@ from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, s
 from agent.core.troubles import TroublesPolicy
 from agent.engines.catalog import backend_faults, backend_settings, remote_engines
 from agent.errors import ConfigError, InvalidRequest, Refused
+from agent.files import open_plain
 
 log = logging.getLogger(__name__)
 
@@ -150,9 +150,9 @@ def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) 
     """The file's one line. `whose` is for the error, which never shows the content; `fault` says
     what is wrong with a text."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with open_plain(path, links=True) as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(LONGEST_SECRET + 1)
+            text = file.read(4 * LONGEST_SECRET + 4).decode()  # 4 bytes of a character at most
         if len(text) > LONGEST_SECRET:
             raise ValueError(f"it is longer than {LONGEST_SECRET} characters")
         text = text.removesuffix("\n").removesuffix("\r")
@@ -163,7 +163,7 @@ def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) 
         cause = "it is not UTF-8" if undecoded else getattr(error, "strerror", None) or str(error)
         origin = error if isinstance(error, OSError) else None
         raise ConfigError(f"cannot read {path} ({whose}): {cause}", field=field) from origin
-    if stat.S_IMODE(mode) & 0o004:
+    if mode & 0o004:
         log.warning("%s is open to every user: chmod o-rwx %s", path, path)
     return text
 

@@ -28,7 +28,7 @@ import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
 
-from agent import VERSION, clock, errors, log
+from agent import VERSION, clock, errors, files, log
 from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
 from agent.supervise.reach import Resolver, cause_of
@@ -119,7 +119,7 @@ def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | No
     """The key, and the trusted certificates. ConfigError: one of them cannot be read."""
     key, path = secret_of(declared), declared.ca_file
     try:
-        return key, ssl.create_default_context(cafile=path) if path else None
+        return key, ssl.create_default_context(cafile=files.plain_path(path)) if path else None
     except OSError as error:
         cause = error.strerror or "it holds no certificate"
         whose = f"ca_file of webhook {declared.name}"

@@ -42,7 +42,6 @@ Key = tuple[bool, str]
 """True if it is in Redis, and its name there or the file's."""
 SUFFIX = ".json"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LARGEST_KEY, LARGEST_LINE, LARGEST_ANSWER = 16 << 20, 4096, 64 << 20
 _BATCH = 100
 _GLOB = re.compile(r"([*?\[\]\\^-])")
@@ -244,10 +243,10 @@ def _opened(path: Path, verb: str) -> Iterator[int]:
 
 
 def _read_key(folder_fd: int, name: str) -> Record:
-    with os.fdopen(os.open(name, _READ, dir_fd=folder_fd), "rb") as file:
+    with files.open_plain(name, within=folder_fd) as file:
         status = os.fstat(file.fileno())
-        content = file.read(LARGEST_KEY + 1) if stat.S_ISREG(status.st_mode) else None
-    if content is None or len(content) > LARGEST_KEY:
+        content = file.read(LARGEST_KEY + 1)
+    if len(content) > LARGEST_KEY:
         raise OSError(EINVAL, "it is no file of keys")
     mode = stat.S_IMODE(status.st_mode)
     return Record(name, content, mode=mode, uid=status.st_uid, gid=status.st_gid)
@@ -346,7 +345,7 @@ class RedisKeys:
                     link = held.enter_context(socket.create_connection(place, self.timeout))
                     number = number or path[1:]
                 if parts.scheme == "rediss":
-                    tls = ssl.create_default_context(cafile=self.ca_file or None)
+                    tls = ssl.create_default_context(cafile=files.plain_path(self.ca_file))
                     link = held.enter_context(tls.wrap_socket(link, server_hostname=parts.hostname))
                 ask = partial(_ask, held.enter_context(link.makefile("rwb")))
                 if login:

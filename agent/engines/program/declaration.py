@@ -6,10 +6,8 @@ socket of the manager's, no setting.
 """
 
 import base64
-import errno
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from urllib.parse import quote
 from agent.core.setting import Fault, name_fault, path_fault, setting
 from agent.engines.base import in_path
 from agent.errors import EngineError
+from agent.files import open_plain
 
 RESERVED = frozenset(
     [
@@ -138,11 +137,7 @@ def read_environment_file(path: str) -> dict[str, str]:
     if not path:
         return {}
     try:
-        # O_NONBLOCK: a pipe would wait for its writer for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "it is no plain file")
+        with open_plain(path, links=True) as file:
             text = file.read(LONGEST_FILE + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
