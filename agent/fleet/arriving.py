@@ -19,8 +19,8 @@ from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.errors import VaultError
 from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
-from agent.messages.outbox import COLUMNS, LOST, NAME
-from agent.messages.outcomes import WAITING, State
+from agent.messages.outbox import COLUMNS, NAME
+from agent.messages.outcomes import WAITING
 from agent.messages.sending import Sending
 from agent.supervise import assemble
 from agent.supervise.facts import Facts, entry
@@ -106,13 +106,10 @@ class Arriving:
     async def _write_messages(
         self, id: InstanceId, rows: Rows, files: Files, *, instead: bool = False
     ) -> None:
-        """Take messages in. One that may have been sent becomes unknown; one that is here already
-        stays as it is."""
+        """Take messages in; one that is here already stays as it is. One that may have been sent
+        is sent again where WhatsApp's id of it is the same."""
         outbox = await self._sending.ready()
         for row in rows:
-            if row["state"] == State.SENDING:
-                row |= {"state": State.UNKNOWN, "reason": "unknown", "sentence": LOST}
-                row |= {"content": "", "file": "", "size": 0}
             if media := files.get(MEDIA + row["file"]) if row["file"] else None:
                 text = base64.b64encode(media).decode()
                 await asyncio.to_thread(self._sending.files.write, row["file"], text)

@@ -55,10 +55,9 @@ def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
 
 
 def accept_late(agent: RunningAgent, text: str) -> None:
-    """Its last message, as one that no copy has, for its machine died at once. It was tried, and
-    the session could not send."""
+    """Its last message, as one that no copy has, for its machine died as it was sent."""
     content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": text})
-    its = "id = 'out_late', state = 'accepted', message_id = '', repeats = ''"
+    its = "id = 'out_late', state = 'sending', message_id = '', repeats = ''"
     with closing(sqlite3.connect(agent.state / "outbox.db")) as db, db:
         db.execute(f"update messages set {its}, content = ?", [content])
 
