@@ -216,7 +216,8 @@ class Joined(running.Running):
         if self.elsewhere(id):  # it was first
             await self._give_up(facts, "deleted", "another machine made a session of that name")
             self.may_make(id, doing)
-        await self.be_sure(doing, id, deletes=False)
+        if self._owes(id) and self._is_cut_off():
+            raise self._not_sure(doing)
 
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
@@ -254,14 +255,16 @@ class Joined(running.Running):
 
     async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
-        ends = boot_now() + FLUSHES
-        # Until the store hears of a deletion another machine would bring the session back.
-        while self._is_cut_off() or (deletes and not (self.keeper and self.keeper.may_move())):
+        ends, keeper = boot_now() + FLUSHES, self.keeper
+        # Until the store hears of an order another machine would go on without it.
+        while self._is_cut_off() or (
+            deletes if self.halted else id and not (keeper and keeper.may_start())
+        ):
             if self._registry.stopping or boot_now() > ends:
                 raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
-        if self.elsewhere(id) or (self.keeper is not None and id in self.keeper.leaving):
+        if self.elsewhere(id) or (keeper and id in keeper.leaving):
             why = self.why(id) or "it changes its machine"
             raise TryLater(f"cannot {doing} for {id}: {why}; try again", code="owner_changed")
 

@@ -199,7 +199,7 @@ class Keeper:
         """End the session here and give it to `target`. True if it is the target's now; False if
         it stays and runs here again. `push`: called once it has ended, brings its files there."""
         there = self.view.machines.get(target)
-        if id not in self.view.owned(self.name) or id in self.leaving or not self.may_move():
+        if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
         if there is None:
             raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
@@ -232,7 +232,7 @@ class Keeper:
             fits = it.machine == self.name and it.epoch == known.epoch + free
             if not fits or not (mine or free) or id in self.leaving:
                 raise TryLater(f"cannot change {id}: this machine does not own it for sure now")
-        if not self.may_move():
+        if not self._may_move():
             raise TryLater("cannot change a session: this machine has no place in the fleet now")
         if await self._move(records):
             return True
@@ -349,7 +349,7 @@ class Keeper:
         strays = set(self.runner.running()) - owned.keys() - self.leaving
         if strays and (self._ending is None or self._ending.done()):
             self._ending = group.create_task(self.runner.end(strays), name="end strays")
-        if self._may_start():
+        if self.may_start():
             self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
 
     def _extend(self, until: float) -> None:
@@ -360,12 +360,12 @@ class Keeper:
         if self.clock.now() < self.until:
             self.runner.extend(self.until)
 
-    def may_move(self) -> bool:
+    def _may_move(self) -> bool:
         """A clone that has just won this machine's record may not even give a session away: the
         original runs it for up to a renewal more."""
-        return self._may_start() and not self.halted
+        return self.may_start() and not self.halted
 
-    def _may_start(self) -> bool:
+    def may_start(self) -> bool:
         return self._starts_at is not None and self._starts_at <= self.clock.now() < self.until
 
     async def _take_over(self) -> None:
@@ -376,7 +376,7 @@ class Keeper:
             for name in self.view.standing_still(self.name, self.clock.now(), self.fleet.ttl):
                 seen = self.view.machines[name]
                 lost = replace(seen.record, lost=True)
-                if not self.may_move():
+                if not self._may_move():
                     return
                 put = Put(self.keys.machine(name), encoded(lost))
                 same = [*self._mine(), Same(put.key, seen.revision)]
@@ -384,7 +384,7 @@ class Keeper:
                 if answer.committed:
                     log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
-            while self.may_move() and self.clock.now() < due:
+            while self._may_move() and self.clock.now() < due:
                 ids = self.view.to_take(self.name, self.clock.now(), self.fleet.ttl)
                 taken = {id: self._taken(self.view.sessions[id].record) for id in ids}
                 if self._last.drained or not ids or not await self._move(taken):

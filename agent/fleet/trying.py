@@ -12,8 +12,6 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from agent.files import write_whole
-
 MOST = 9
 Processes = list[subprocess.Popen[bytes]]
 
@@ -70,7 +68,8 @@ def _start(root: Path, names: str, agents: Processes, members: Processes) -> Non
         pid = run(f"etcd-{name}", ["etcd", *options.split()])
         print(f"etcd of {name}   {client}   kill -9 {pid}")
         (state / "fleet").mkdir(mode=0o700, parents=True)
-        write_whole(state / "fleet/fleet.key", key)
+        (state / "fleet/fleet.key").touch(0o600)
+        (state / "fleet/fleet.key").write_bytes(key)
         (root / f"{name}.toml").write_text(
             f'[agent]\nhost = "process"\nstate_path = "{state}"\n'
             f'[api]\ntrust_loopback = true\nlisten = "{urls[4 * at + 2]}"\n'

@@ -361,9 +361,9 @@ class Reads(Keeper):
 class StartsAtOnce(Keeper):
     """It starts sessions right after an agent of its boot, which may have been a twin's."""
 
-    def _may_start(self) -> bool:
+    def may_start(self) -> bool:
         self._starts_at = 0.0
-        return super()._may_start()
+        return super().may_start()
 
 
 MUTANTS = {

@@ -159,8 +159,7 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
     assert "a takes it" in why(copies=("a", "z"))
     assert "failover: wait" in why(copies=("a",), failover=Failover.WAIT)
     assert ("stopped" in why(wanted="stopped"), "deleted" in why(deleted=True)) == (True, True)
-    assert "x is not known" in why(machine="x")
-    assert "there: wa-agent why s" in why(machine="a")
+    assert ("x is not known" in why(machine="x"), why(machine="a")[-6:]) == (True, " why s")
     view.halt = Halt("b", "", "1")
     assert "halted by b" in why(machine="a")
 
