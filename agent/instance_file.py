@@ -39,7 +39,7 @@ class InstanceFile:
     needs_passkey: bool = False
     leased: bool = False
     """It connects with a lease of its machine only: `agent/worker/fence.py`."""
-    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    of_rooms: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, where they are not the usual ones."""
 
 

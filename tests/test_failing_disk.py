@@ -23,7 +23,7 @@ from agent.supervise import act
 from agent.vault import tree
 from agent.vault.folders import list_trash, restore_trash, retire
 from agent.vault.identity import create, lineage_of, read_identity, replace_identity
-from agent.vault.restore import KEPT, bring_back, finish, restore_snapshot
+from agent.vault.restore import MESSAGES, bring_back, finish, restore_snapshot
 from agent.vault.snapshots import (
     Snapshot,
     Subject,
@@ -157,7 +157,7 @@ def restoring(root: Path, failing: Failing, *, starts: bool = False) -> None:
     taken, lineage = take_snapshot(root, SUBJECT), read_identity(session.parent).lineage
     (session / "keys" / "one").write_bytes(b"newer")
     before = contents(session)
-    (session.parent / KEPT).mkdir()
+    (session.parent / MESSAGES).mkdir()
     with failing:
         restore_snapshot(root, SALES, taken, "a test")
     if starts:
@@ -171,7 +171,7 @@ def restoring(root: Path, failing: Failing, *, starts: bool = False) -> None:
     assert contents(session) == contents(taken.path / "files")
     now = read_identity(session.parent)
     assert (now.paired, now.account, now.lineage) == (True, "49151", lineage)
-    assert (session.parent / KEPT).is_dir()
+    assert (session.parent / MESSAGES).is_dir()
     assert before in [contents(its.path / "session") for its in list_trash(root)]
     assert names(root / ".staging") == names(root / ".carried") == []
 

@@ -346,7 +346,7 @@ class Config:
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
-    of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """The rows of each table that a room brings, by the table's name."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """A sentence for each environment variable that no backend takes. That is no error: on a
@@ -382,7 +382,7 @@ class Config:
 
 def sections() -> tuple[str, ...]:
     """The names of the base's tables that are written once: [NAME]."""
-    rows = ("backend", "instance", "of_wings", "warnings")
+    rows = ("backend", "instance", "rows", "warnings")
     return tuple(table.name for table in fields(Config) if table.name not in rows)
 
 
@@ -408,7 +408,7 @@ class Table:
     def rows(self, config: Config) -> tuple[Any, ...]:
         """The rows of the table; one row, the one in force, for a table that is written once."""
         usual = () if self.example else (self.plain,)
-        found = getattr(config, self.name, None) or config.of_wings.get(self.name, usual)
+        found = getattr(config, self.name, None) or config.rows.get(self.name, usual)
         return found if isinstance(found, tuple) else (found,)
 
 
@@ -469,7 +469,7 @@ def check_declared(
     if instance.engine != "program":
         return
     if (row := _program(config, instance)) is None:
-        names = ", ".join(it.name for it in config.of_wings.get("program", ())) or "none"
+        names = ", ".join(it.name for it in config.rows.get("program", ())) or "none"
         named = str(instance.settings.get("program", ""))
         words = f"cannot use program {named!r:.60}: agent.toml has no such [[program]]"
         cause = f"{words}; declared: {names}"
@@ -496,7 +496,7 @@ def _place(config: Config, instance: model.Instance) -> tuple[str, ...]:
 
 
 def _program(config: Config, instance: model.Instance) -> Any:
-    rows = config.of_wings.get("program", ()) if instance.engine == "program" else ()
+    rows = config.rows.get("program", ()) if instance.engine == "program" else ()
     return next((row for row in rows if row.name == instance.settings.get("program")), None)
 
 
@@ -590,9 +590,9 @@ def _row(name: str, row: Any, only_changed: bool) -> str:
 def without_secrets(config: Config) -> Config:
     """The config to be shown: *** for keys and passwords, URLs without query, rows as their
     tables show them."""
-    known, of_wings = all_tables(), config.of_wings.items()
-    shown = {name: tuple(map(known[name].hide, rows)) for name, rows in of_wings}
-    return replace(config, backend=tuple(map(hide_secrets, config.backend)), of_wings=shown)
+    known, others = all_tables(), config.rows.items()
+    shown = {name: tuple(map(known[name].hide, rows)) for name, rows in others}
+    return replace(config, backend=tuple(map(hide_secrets, config.backend)), rows=shown)
 
 
 def tables_of(config: Config) -> dict[str, Any]:

@@ -345,7 +345,7 @@ def _build(source: Source) -> Config:
         **{name: made.pop(name)[0] for name in sections() if name in made},
         backend=made.pop("backend"),
         instance=rows("instance", partial(_declaration, source), ("id", "engine")),
-        of_wings={name: own for name, own in made.items() if own},
+        rows={name: own for name, own in made.items() if own},
     )
 
 

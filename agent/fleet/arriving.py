@@ -138,7 +138,7 @@ def _rows(files: Files) -> Rows:
 
 def _stage(root: Path, id: InstanceId, files: Files) -> None:
     """Write the session and its messages apart, and on the disk."""
-    lie = {it: files[it] for it in files if it.partition("/")[0] in (SESSION, restore.KEPT)}
+    lie = {it: files[it] for it in files if it.partition("/")[0] in (SESSION, restore.MESSAGES)}
     inner = {str(above) for it in lie for above in PurePosixPath(it).parents} - {".", SESSION}
     folders.leave_room(root, f"bring in {id}", sum(map(len, lie.values())), len(lie))
     with (

@@ -20,7 +20,7 @@ _AGENTS = ("/etc/wa-agent", "/var/lib/wa-agent", "/run/wa-agent")
 
 
 def programs_of(config: Config) -> tuple[ProgramDeclaration, ...]:
-    return config.of_wings.get("program", ())
+    return config.rows.get("program", ())
 
 
 def hide_values(program: ProgramDeclaration) -> ProgramDeclaration:

@@ -61,7 +61,7 @@ async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
 
 async def _do_all(means: Means, facts: Facts, plan: Plan) -> str:
     if ActionKind.RESTORE in plan.actions:
-        await means.copies.must_have_room(facts)
+        await means.keeping.must_have_room(facts)
         # First, so that a copy that the next agent finds in place has no errors counted against
         # it.
         facts.forgive()
@@ -91,12 +91,12 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
         case ActionKind.SET_ASIDE:
             return await _set_aside(means, facts, plan)
         case ActionKind.RESTORE:
-            await means.copies.restore_newest(facts)
+            await means.keeping.restore_newest(facts)
             await _look_at_files(means, facts)
         case ActionKind.BACK_UP:
             if facts.instance.backend:
                 return "each removal of keys, beside it"  # it has no files here to copy
-            return await means.copies.back_up(facts, "before a repair")
+            return await means.keeping.back_up(facts, "before a repair")
         case ActionKind.REGENERATE_KEYS:
             await _regenerate(means, facts)
         case ActionKind.LOGOUT:
@@ -142,7 +142,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
     if facts.instance.backend:
         return ""  # its server took the keys away itself, and keeps nothing here
     why = "cleaned up" if plan.repair else f"the pairing ended: {facts.record.reason}"
-    async with means.copies.ending(facts):
+    async with means.keeping.ending(facts):
         name = await asyncio.to_thread(set_aside, means.registry.root, facts, why)
     facts.saved.identity = None  # the new folder's file knows less
     await _look_at_files(means, facts)
@@ -279,7 +279,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
             facts.begin_again(clock.boot_now())
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
-    if outcome.ok and kind in ladder.UNPAIRING:
+    if outcome.ok and kind in ladder.ENDS_PAIRING:
         counters.count("cleanups", (repair.goal if repair else Goal.HEAL).value)
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:

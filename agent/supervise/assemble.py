@@ -153,12 +153,12 @@ async def load_instances(
     await _lay_out_missing(registry)
 
 
-async def line_up(registry: Registry, host: seats.Seats) -> list[InstanceId]:
+async def line_up(registry: Registry, own: seats.Seats) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
-    running = {id for id, unit in (await host.list()).items() if unit.runs}
+    running = {id for id, unit in (await own.list()).items() if unit.runs}
     waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
-        facts.enabled_by_operator = host.enabled_by_operator(facts)
+        facts.enabled_by_operator = own.enabled_by_operator(facts)
         if facts.id in running:
             # Before the first pass: no other start may take its memory.
             registry.gate.promise(facts)

@@ -102,7 +102,7 @@ class Facts(session.Session):
     """False until the first pass since the agent's start."""
     rested: tuple[object, ...] = ()
     """Inputs of the last whole pass, if that found the session at rest and recorded."""
-    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    of_rooms: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
     leased: bool = False
     """True if its worker connects with a lease of its machine only."""
@@ -207,7 +207,7 @@ class Settings:
         parallel = REMOTE_STARTS if remote else start.parallel or 2 * (os.cpu_count() or 1)
         return replace(start, stagger=0.0 if remote else start.stagger, parallel=parallel)
 
-    def memory_wall(self, facts: Facts) -> int:
+    def killed_above(self, facts: Facts) -> int:
         """Bytes at which a host without units kills it, 0 = none: more than memory_max where its
         own setting grants more."""
         wall, own = self.config.worker.memory_max, _own_limit(facts)

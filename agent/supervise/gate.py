@@ -1,10 +1,10 @@
 """The gate before each login says why a session must wait, in one order and one set of words, and
 when to ask again.
 
-The order: its machine's lease in a fleet, the session's server, its address, its incident, room on
-this machine, a turn in the queue with the budget of logins, a good look at address and server, the
-trial of the server's circuit. Who asked first goes first; a person's `start` takes its place behind
-them.
+The order: its twin on this machine, the lease in a fleet, the session's server, its address, its
+incident, room on this machine, a turn in the queue with the budget of logins, a good look at
+address and server, the trial of the server's circuit. Who asked first goes first, also before a
+person's `start`; only a restart that a person orders waits for no turn.
 
 The incidents that hold sessions stand here as well, before the gate that asks them.
 """
@@ -318,7 +318,7 @@ class Gate:
 
     def ask(self, facts: Facts, plan: reconcile.Plan | None = None) -> Wait | None:
         """None: go. Without a plan: what holds the session, whatever it would do. A plan that logs
-        in takes its turn and has it until `try_ended`. An operator's order waits for no turn, and a
+        in takes its turn and has it until `try_ended`. An ordered restart waits for no turn, and a
         step of a repair for no incident: the ladder has asked for that."""
         if facts.held and (plan is None or plan.logs_in):
             return Wait(words.SAME_DEVICE, facts.held, boot_now() + admission.ASK_AGAIN)

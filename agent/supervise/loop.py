@@ -40,8 +40,8 @@ class Wakes:
 class Loop:
     """Runs passes side by side, bounded, one at a time for each instance.
 
-    `facts`: of each session, with the backend that a pass may wait for: its lane, "" = none. Each
-    lane has its own places, so that a slow server delays no others.
+    The sessions of a backend share a lane, and all that have none another one. Each lane has its
+    own places, so that a slow server delays no others.
     """
 
     wakes: Wakes

@@ -31,7 +31,7 @@ from agent.supervise.seats import Seats
 from agent.vault.folder import unless_absent
 from agent.vault.folders import Retired, list_trash, restore_trash, retire
 from agent.vault.identity import read_identity
-from agent.vault.restore import KEPT
+from agent.vault.restore import MESSAGES
 
 
 def check_settings_of(instance: Instance) -> None:
@@ -51,7 +51,7 @@ class Orders:
     for its answer is the result. Unknown ids raise NotFound."""
 
     registry: Registry
-    host: Seats
+    seats: Seats
     asking: Calls
 
     async def create(self, instance: Instance) -> Session:
@@ -121,7 +121,7 @@ class Orders:
         facts = self.registry.get(id)
         refuse_to_end(facts, "restart")
         # Right after the agent's start no pass has looked at it yet.
-        unit = facts.unit if facts.observed else await self.host.status(facts)
+        unit = facts.unit if facts.observed else await self.seats.status(facts)
         if not unit.runs:
             return await self.start(id)
         facts.forgive(restart_of=unit.run)
@@ -167,7 +167,7 @@ class Orders:
             self.registry.get(id)  # another request may have deleted it meanwhile
             facts.note("deleting", "an operator deletes it")
             await self.registry.save_order(facts)
-            await self.host.stop(facts)
+            await self.seats.stop(facts)
             failpoint("deletion_begun")
             if facts.instance.backend:
                 await self.registry.gate.backends.let_go(facts.instance)
@@ -193,7 +193,7 @@ class Orders:
             try:
                 identity = await asyncio.to_thread(read_identity, self.registry.root / id)
                 instance = identity.instance
-                if not (self.registry.root / id / KEPT).exists():
+                if not (self.registry.root / id / MESSAGES).exists():
                     # Its messages went on with what replaced it, and so did its readers' places.
                     instance = replace(instance, created_wall=time.time())
                 # Restored by an operator: a former stop or logout in its record is dropped, but a

@@ -38,7 +38,7 @@ class Means:
 
     registry: Registry
     seats: Seats
-    copies: Snapshots
+    keeping: Snapshots
     notes: Notes
     bus: EventBus
     gate: Gate

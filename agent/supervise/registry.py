@@ -35,7 +35,7 @@ def identity_of(facts: Facts) -> Identity:
     ends = reasons.reason_of(record.reason).final and not facts.instance.backend
     same = {name: getattr(record, name) for name in IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
-    return Identity(facts.instance, ended=ended, of_wings=facts.of_wings, **same)
+    return Identity(facts.instance, ended=ended, of_rooms=facts.of_rooms, **same)
 
 
 def is_written(facts: Facts) -> bool:
@@ -110,7 +110,7 @@ class Registry:
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=figures.StatusTime(record.status, boot_now()),
-            of_wings=self._of_wings(instance),
+            of_rooms=self._of_rooms(instance),
             leased=self.gate.fleet.leased and not instance.backend,
         )
         if last and resumed and resumed.goal is not last.goal:
@@ -139,7 +139,7 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, words.ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
-            await asyncio.to_thread(create_folder, self.root, instance, self._of_wings(instance))
+            await asyncio.to_thread(create_folder, self.root, instance, self._of_rooms(instance))
             now_wall = time.time()
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
@@ -161,12 +161,12 @@ class Registry:
     def look_up(self, facts: Facts) -> None:
         """The instance's settings or agent.toml changed: its worker's share is looked up again. Its
         file says so with its next pass, before a worker starts."""
-        if facts.of_wings != (own := self._of_wings(facts.instance)):
-            facts.of_wings = own
+        if facts.of_rooms != (own := self._of_rooms(facts.instance)):
+            facts.of_rooms = own
             if facts.verdict.reason in PROGRAM_FAILS:
                 facts.asked.restart_for = "agent.toml has another [[program]] for it"
 
-    def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
+    def _of_rooms(self, instance: Instance) -> Mapping[str, Any]:
         """The settings of each room's part in its worker, by the room's name."""
         config = self.settings.config
         own = {**worker_settings(config), **declared_for(config, instance)}

@@ -49,7 +49,7 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         registry.statistics.check_seconds += boot_now() - begun
         policy = allow_for(settings.config.health_policy, gate.backends.slack(facts))
         # A session that rests as in the pass before is judged as it was, or has a whole pass.
-        here = (settings.config, facts.instance, facts.record, facts.of_wings, facts.unit)
+        here = (settings.config, facts.instance, facts.record, facts.of_rooms, facts.unit)
         if facts.rested == here and (verdict := _judge(gate, facts, policy)) == facts.verdict:
             remember(gate, facts, verdict)
             if facts.record is before and facts.at_rest and not facts.unsaid:

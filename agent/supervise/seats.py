@@ -211,7 +211,7 @@ class Seats:
     def limit_memory(self, facts: Facts) -> None:
         """A member of a pack has none: the pack ends a Node that uses too much."""
         if not (facts.instance.backend or facts.pack):
-            self._host.limit_memory(facts.id, self._gate.settings.memory_wall(facts))
+            self._host.limit_memory(facts.id, self._gate.settings.killed_above(facts))
 
     def enabled_by_operator(self, facts: Facts) -> bool:
         return not facts.instance.backend and self._host.enabled_by_operator(facts.id)

@@ -50,7 +50,7 @@ class Snapshots:
     """All work with copies of sessions."""
 
     registry: Registry
-    host: Seats
+    seats: Seats
     _few: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, AT_ONCE))
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=partial(defaultdict, asyncio.Lock)
@@ -167,7 +167,7 @@ class Snapshots:
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.registry.save(facts)
             try:
-                await self.host.stop(facts)
+                await self.seats.stop(facts)
                 restored = await self._put_back(facts, snapshot)
                 manifest = restored.manifest
                 facts.forgive(paired=manifest.paired, account=manifest.account)

@@ -65,7 +65,7 @@ LEARNED = "learned"
 """The row in the database."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class Statistics(msgspec.Struct, frozen=True):
     statistics: RepairStatistics
     inbound: dict[InstanceId, Inbound]
     """By instance."""
@@ -84,7 +84,7 @@ class Upkeep:
         if (text := await self.registry.store.get_fact(LEARNED)) is None:
             return
         try:
-            kept = msgspec.json.decode(text, type=Kept)
+            kept = msgspec.json.decode(text, type=Statistics)
         except (msgspec.DecodeError, RecursionError) as error:
             log.warning("cannot read the kept statistics, they begin at 0: %s", error)
             return
@@ -97,7 +97,7 @@ class Upkeep:
         """Never raises: its loss is not worth a failed stop."""
         all_facts = list(self.registry.facts.values())
         inbound = {each.id: each.inbound for each in all_facts if each.inbound != Inbound()}
-        kept = msgspec.json.encode(Kept(self.registry.statistics, inbound))
+        kept = msgspec.json.encode(Statistics(self.registry.statistics, inbound))
         with going_on("cannot write the learned statistics"):
             await self.registry.store.put_facts({LEARNED: kept.decode()})
 

@@ -37,7 +37,7 @@ class Identity:
     needs_passkey: bool = False
     """True if the account needs a passkey to link a device."""
     leased: bool = False
-    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    of_rooms: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each room's part in its worker, by the room's name."""
 
     @property
@@ -58,12 +58,12 @@ class Found:
     """absent, damaged, OTHERS; with another one the file may be read another time."""
 
 
-def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> Path:
+def create(root: Path, instance: Instance, of_rooms: Mapping[str, Any] = {}) -> Path:
     """Make the folder of an instance, with its identity; return its path. A folder that a crash
     left is taken over. One with another session is refused."""
     id = parse_instance_id(instance.id)
     path = root / id
-    kept, before = Identity(instance, of_wings=of_wings), None
+    kept, before = Identity(instance, of_rooms=of_rooms), None
     with open_root(root, create=True) as top:
         new = top.make(id, top.modes)
         with top.inner(id) as folder:

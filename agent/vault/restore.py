@@ -23,20 +23,20 @@ from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, othe
 
 
 CARRIED = ".carried"
-KEPT = "messages"
+MESSAGES = "messages"
 """The folder beside the session's files."""
 
 
 @contextmanager
 def carried(root: Path, id: InstanceId) -> Iterator[None]:
     """Around all that replaces the folder of an instance. Its worker does not run."""
-    if (root / id / KEPT).is_dir():
+    if (root / id / MESSAGES).is_dir():
         with (
             folders.open_own(root, CARRIED, shared=True) as (_, place),
-            doing("lay by", root / id / KEPT),
+            doing("lay by", root / id / MESSAGES),
             suppress(FileNotFoundError),
         ):
-            os.rename(root / id / KEPT, f"{id}.{KEPT}", dst_dir_fd=place.fd)
+            os.rename(root / id / MESSAGES, f"{id}.{MESSAGES}", dst_dir_fd=place.fd)
             place.sync()
         files.failpoint("laid_by")
     try:
@@ -54,7 +54,7 @@ def bring_back(root: Path, wanted: InstanceId | None = None) -> None:
         for name in place.names():
             text, _, kept = name.partition(".")
             id = next(ids_in([text]), None)
-            if id is None or wanted not in (None, id) or kept != KEPT:
+            if id is None or wanted not in (None, id) or kept != MESSAGES:
                 continue
             folder = root / id / kept
             if not os.path.lexists(folder.parent) or os.path.lexists(folder):

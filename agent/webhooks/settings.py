@@ -66,7 +66,7 @@ class WebhookDeclaration:
 
 
 def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
-    return config.of_wings.get("webhook", ())
+    return config.rows.get("webhook", ())
 
 
 def secret_of(declared: WebhookDeclaration) -> bytes:

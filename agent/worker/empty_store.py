@@ -38,7 +38,7 @@ def open_engine(
     except EngineError as error:
         return StillEngine(error.code, str(error), reporter)
     settings = {name: value for name, value in identity.settings.items() if name != DECLARED}
-    if (declared := identity.of_wings.get(identity.engine)) is not None:
+    if (declared := identity.of_rooms.get(identity.engine)) is not None:
         settings[DECLARED] = declared
     return open_own(engine_folder(identity.folder, "session"), settings, reporter)
 

@@ -29,7 +29,7 @@ class Identity:
     account: str = ""
     """Whose phone; "" = not known."""
     leased: bool = False
-    of_wings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    of_rooms: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The settings of each room's part in a worker, by the room's name."""
 
 
@@ -49,7 +49,7 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     # Without what the agent reads itself.
     settings = {name: it for name, it in file.settings.items() if name not in AGENT_SETTINGS}
     own = (id, folder, file.engine, settings, file.ended, file.paired, file.account)
-    return Identity(*own, leased=file.leased, of_wings=file.of_wings)
+    return Identity(*own, leased=file.leased, of_rooms=file.of_rooms)
 
 
 def refuse_foreign_group(folder: Path) -> None:

@@ -186,7 +186,7 @@ async def run_session(
 
 def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
     """Return the intake that keeps messages; None where they are not kept."""
-    settings = identity.of_wings.get("messages", {})
+    settings = identity.of_rooms.get("messages", {})
     if settings.get("keep") is False:
         return None
     from agent.messages.intake import Intake  # with sqlite3

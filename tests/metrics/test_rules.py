@@ -104,7 +104,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
     families = Exporter(supervisor.views, supervisor.status, tmp_path).families()
     shown = render(families).decode()
     printed = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
-    # Of servers, requests and wings, which this agent has not.
+    # Of servers, requests and rooms, which this agent has not.
     sources = "".join(path.read_text() for path in FILES.parent.rglob("*.py"))
     for name in set(re.findall(r"\bwa_[a-z_]+", " ".join(queries))) - printed:
         assert not name.startswith("wa_session_"), name

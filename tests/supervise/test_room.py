@@ -116,7 +116,7 @@ def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
 def test_the_limit_and_the_wall_behind_it_are_in_step(one, limit, wall):
     settings = Settings(Config())
     assert settings.memory_limit(one) == limit * MIB
-    assert settings.memory_wall(one) == wall * MIB
+    assert settings.killed_above(one) == wall * MIB
 
 
 @pytest.mark.parametrize(

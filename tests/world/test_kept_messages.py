@@ -19,7 +19,7 @@ async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_a
     file = agent.state / "sessions" / "shop" / "instance.json"
 
     def told():
-        return json.loads(file.read_text())["of_wings"]
+        return json.loads(file.read_text())["of_rooms"]
 
     assert told()["messages"]["keep"] is False
     await eventually(lambda: agent.status("shop"), "CONNECTED")

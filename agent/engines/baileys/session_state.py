@@ -20,7 +20,7 @@ WAITING = frozenset({"qr_idle", words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED}
 """Reasons of a login that waits for a person."""
 MOST_PEERS = 1000
 MISSING, FAILING = "parts_missing", "worker_failed"
-"""Node ended more often than `client_starts` lets a connect start it again."""
+"""Node or the library is not there; Node ended more often than a connect may start it again."""
 REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
 STORE = REFUSED | {"storage_failed"}
 

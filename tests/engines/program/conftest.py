@@ -20,7 +20,7 @@ class ProgramBench(Bench):
 
     def run(self, *arguments: str, **declared: Any) -> subprocess.Popen[bytes]:
         row = {"name": "bot", "command": [sys.executable, str(BOT), *arguments], **declared}
-        self.identity(engine="program", settings={"program": "bot"}, of_wings={"program": row})
+        self.identity(engine="program", settings={"program": "bot"}, of_rooms={"program": row})
         return self.start(identity=False)
 
     async def is_now(self, status: str, reason: str = "") -> Any:

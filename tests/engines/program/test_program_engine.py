@@ -169,7 +169,7 @@ async def test_a_name_that_agent_toml_does_not_have_runs_nothing(bench: ProgramB
     assert not (bench.session / "ran").exists()
     # One that is declared and cannot be started says why, in the same way.
     row = {"name": "bot", "command": ["/nowhere/bot"]}
-    bench.identity(engine="program", settings={"program": "bot"}, of_wings={"program": row})
+    bench.identity(engine="program", settings={"program": "bot"}, of_rooms={"program": row})
     assert await bench.stop() == 0
     bench.start(identity=False)
     await bench.linked()

@@ -19,7 +19,7 @@ from tests.webhooks.receiver import Receiver
 
 
 def settings(*declared: WebhookDeclaration) -> Config:
-    return Config(of_wings={"webhook": declared})
+    return Config(rows={"webhook": declared})
 
 
 def hook(target: Receiver, name: str = "ops", **more: Any) -> WebhookDeclaration:
