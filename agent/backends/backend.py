@@ -88,7 +88,7 @@ class Circuit:
             return ""
         if state is BreakerState.HALF_OPEN:
             return f"its circuit is half open after {failures} failures: one session tries"
-        left = self.breaker.opens_in(boot_now(), self.backend.shared.breaker())
+        left = self.breaker.trial_in(boot_now(), self.backend.shared.breaker())
         return f"its circuit is open for at most {left:.0f} s more after {failures} failures"
 
     def lets(self, id: InstanceId) -> bool:

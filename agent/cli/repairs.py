@@ -75,13 +75,13 @@ def repair(options: command.Options) -> int:
 
 def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
     """The ladder for this instance; steps that end a pairing only where it has none."""
-    from agent.core.recovery.ladder import ENDS_PAIRING, LADDERS, trouble_of
+    from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 
     health = instance["health"]
     state = ConnectionStatus(health["state"])
     verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
     ladder = LADDERS[trouble_of(verdict)]
-    steps = [step.value for step in ladder if not (instance["paired"] and step in ENDS_PAIRING)]
+    steps = [step.value for step in ladder if not (instance["paired"] and step in ENDING_STEPS)]
     return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
 
 

@@ -32,17 +32,17 @@ class Breaker:
     def state(self, now: float, policy: BreakerPolicy) -> BreakerState:
         if self.opened_at is None:
             return BreakerState.CLOSED
-        if self.opens_in(now, policy) > 0:
+        if self.trial_in(now, policy) > 0:
             return BreakerState.OPEN
         return BreakerState.HALF_OPEN
 
-    def opens_in(self, now: float, policy: BreakerPolicy) -> float:
+    def trial_in(self, now: float, policy: BreakerPolicy) -> float:
         """Seconds until it lets one trial through; 0 when it does."""
         begun = self.opened_at if self.trial_at is None else self.trial_at
         return 0.0 if begun is None else remaining(begun + policy.pause, now, policy.pause)
 
     def may_try(self, now: float, policy: BreakerPolicy) -> bool:
-        return self.opens_in(now, policy) <= 0
+        return self.trial_in(now, policy) <= 0
 
     def after_try(self, now: float, policy: BreakerPolicy) -> "Breaker":
         """A try begins. A trial without a report is forgotten after one pause."""

@@ -214,7 +214,7 @@ def _is_slow_to_return(session: Session) -> bool:
 
 def _deadlines(session: Session, policy: health.HealthPolicy, now: float) -> list[float]:
     unit, fact, moments = session.unit, session.claim, [session.not_before]
-    if wait := session.record.breaker.opens_in(session.wall(now), policy.reconnect.breaker):
+    if wait := session.record.breaker.trial_in(session.wall(now), policy.reconnect.breaker):
         moments.append(now + wait)
     if unit.state is UnitState.ACTIVATING:
         moments.append(unit.since + PHASES["process"].limit)

@@ -36,7 +36,7 @@ async def why(call: Call) -> Json:
     return {
         **{"id": id, "machine": row.machine, "epoch": row.epoch, "copies": list(row.copies)},
         **{"wanted": row.wanted, "failover": row.failover, "unchanged_seconds": known},
-        "sentence": explain(view, id),
+        "sentence": _fleet(call).unsettled.get(id) or explain(view, id),
     }
 
 

@@ -105,7 +105,7 @@ _REGAINED = tuple(
 )
 _ERRORS = (*(row[0] for row in reasons.reasons_table()), *crypto_patterns.OF_KEYS)
 _SENT = {"sent": "out", "acknowledged": "ack", "failed": "failed"}
-_NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT, RecoveryKind.GIVE_UP)
+_NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT)
 _STEPS = [kind.value for kind in RecoveryKind if kind not in _NO_STEPS]
 
 Rows = Iterable[Row]

@@ -279,7 +279,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
             facts.begin_again(clock.boot_now())
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
-    if outcome.ok and kind in ladder.ENDS_PAIRING:
+    if outcome.ok and kind in ladder.ENDING_STEPS:
         counters.count("cleanups", (repair.goal if repair else Goal.HEAL).value)
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:

@@ -202,8 +202,8 @@ class Registry:
         facts.at, facts.at_wall = boot_now(), time.time()
         breaker, rules = facts.record.breaker, settings.config.reconnect.breaker
         facts.circuit = breaker.state(facts.at_wall, rules).value
-        opens_in = breaker.opens_in(facts.at_wall, rules)
-        facts.circuit_opens_wall = facts.at_wall + opens_in if opens_in else None
+        trial_in = breaker.trial_in(facts.at_wall, rules)
+        facts.circuit_opens_wall = facts.at_wall + trial_in if trial_in else None
         facts.turns_before = self.gate.queues.before(id)
         facts.in_incident = self.gate.incidents.incident_of(facts) is not None
         facts.memory_limit = settings.memory_limit(facts)

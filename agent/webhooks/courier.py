@@ -543,7 +543,7 @@ class Courier:
             now = clock.boot_now()
             self._breaker = self._breaker.after_failure(now, CIRCUIT)
             wait = next_wait(self._breaker.failures, reply.wait)
-            self._next_try = now + max(wait, self._breaker.opens_in(now, CIRCUIT))
+            self._next_try = now + max(wait, self._breaker.trial_in(now, CIRCUIT))
         return reply
 
     async def _give_up(self, parcel: Parcel, problem: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Health, SessionFiles, SessionRecord
-from agent.core.recovery.ladder import ENDS_PAIRING, after_action, begin_repair, step_repair
+from agent.core.recovery.ladder import ENDING_STEPS, after_action, begin_repair, step_repair
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
@@ -74,7 +74,7 @@ def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
     assert kept.code == code
     assert "the pairing is kept" in kept.sentence
     done, _ = run(observation, goal=Goal.WORKING_QR, circumstances=around, policy=policy)
-    assert ENDS_PAIRING.isdisjoint(done)
+    assert ENDING_STEPS.isdisjoint(done)
     words = {Consent.PAIRING, Consent.PASSKEY} - ({Consent.PAIRING} if "passkey" in code else set())
     for word in words:
         proof = answer(observation, around, policy=policy, consent=word)
@@ -105,7 +105,7 @@ def test_no_live_pairing_ends_unconfirmed_while_no_other_session_shows_that_what
     case = case_of(paired, around, policy)
     repair = replace(begin_repair(case.verdict, goal, WALL), backup="kept")
     _, action = step_repair(case, repair)
-    if action.kind in ENDS_PAIRING:
+    if action.kind in ENDING_STEPS:
         assert action.proof is not None
         assert around.well
         assert around.another_connected or case.verdict.health is not Health.STUCK
@@ -124,7 +124,7 @@ def test_the_agent_gives_damaged_files_up_at_once_where_no_copy_of_them_is_left(
 def test_files_that_are_not_there_may_come_back_and_no_round_gives_them_up(observation):
     for around in (CALM, COPY):
         done, repair = run(observation, circumstances=around)
-        assert ENDS_PAIRING.isdisjoint(done)
+        assert ENDING_STEPS.isdisjoint(done)
         assert repair.ending is Ending.GAVE_UP
         for goal in (Goal.HEAL, Goal.WORKING_QR):
             kept = answer(observation, around, goal=goal)
@@ -134,7 +134,7 @@ def test_files_that_are_not_there_may_come_back_and_no_round_gives_them_up(obser
 
 def test_the_agent_gives_no_files_up_while_a_copy_of_them_is_good():
     done, repair = run(DAMAGED, circumstances=COPY)
-    assert ENDS_PAIRING.isdisjoint(done)
+    assert ENDING_STEPS.isdisjoint(done)
     kept = answer(DAMAGED, COPY, goal=Goal.HEAL)
     assert isinstance(kept, Kept)
     assert "wa-agent restore sales" in kept.todo

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import PHASES, ConnectionStatus, Health, SessionFiles, SessionRecord
 from agent.core.reconcile import ActionKind, plan_actions, plan_asked
-from agent.core.recovery.ladder import ENDS_PAIRING, after_action, begin_repair, step_repair
+from agent.core.recovery.ladder import ENDING_STEPS, after_action, begin_repair, step_repair
 from agent.core.recovery.repair import Consent, Ending, Goal, RecoveryKind
 from agent.supervise.act import plan_step
 from agent.supervise.record import find_drop
@@ -50,7 +50,7 @@ def test_no_step_of_a_repair_ends_such_a_pairing(world, goal, joined, life, poli
         around = life[number % len(life)]
         observation = guarded(world[number // 20 % len(world)])
         repair, decision = step_repair(case_of(observation, around, policy, wall), repair)
-        assert decision.kind not in ENDS_PAIRING
+        assert decision.kind not in ENDING_STEPS
         if repair.over:
             return
         if decision.kind is RecoveryKind.WAIT:
@@ -106,7 +106,7 @@ def test_a_suspect_of_that_kind_is_never_published_as_unpaired():
     lost = without_worker(files=SessionFiles.UNPAIRED, record=GUARDED)
     for goal in (Goal.HEAL, Goal.RECOVER, Goal.WORKING_QR):
         done, repair = run(lost, goal=goal)
-        assert ENDS_PAIRING.isdisjoint(done)
+        assert ENDING_STEPS.isdisjoint(done)
         assert repair.ending is Ending.GAVE_UP
 
 

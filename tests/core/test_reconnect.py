@@ -91,7 +91,7 @@ def test_no_clock_holds_a_breaker_longer_than_its_pause(life, now):
             breaker = Breaker()
         elif breaker.may_try(at, BREAKER):
             breaker = breaker.after_try(at, BREAKER)
-    assert 0 <= breaker.opens_in(now, BREAKER) <= BREAKER.pause
+    assert 0 <= breaker.trial_in(now, BREAKER) <= BREAKER.pause
 
 
 def lose(record, code="connection_lost", at=WALL, **more):

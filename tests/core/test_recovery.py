@@ -55,7 +55,7 @@ KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),
 ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
 SNAPSHOT = surroundings(good_snapshot=True, may_roll_back=True)
 PEERS = surroundings(peers=("491511",))
-ACTS = set(K) - {K.NONE, K.WAIT, K.GIVE_UP}
+ACTS = set(K) - {K.NONE, K.WAIT}
 
 
 def saved(repair):
@@ -428,7 +428,7 @@ def test_a_repair_ends_by_itself(observation, ending):
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     repair, action = step_repair(case_of(observation), repair)
     assert repair.ending is ending
-    assert action.kind in (K.NONE, K.GIVE_UP)
+    assert action.kind is K.NONE
     again, action = step_repair(case_of(ZOMBIE), repair)
     assert (again, action.kind) == (repair, K.NONE)
 
@@ -729,7 +729,7 @@ def test_no_repair_of_its_own_touches_what_whatsapp_ended(observation, code, aro
     assert not needs_repair(verdict)
     for goal in (Goal.HEAL, Goal.RECOVER):
         repair, action = step_repair(case_of(ended, around), begin_repair(verdict, goal, WALL))
-        assert (action.kind, repair.ending) == (K.GIVE_UP, Ending.NEEDS_PERSON)
+        assert (action.kind, repair.ending) == (K.NONE, Ending.NEEDS_PERSON)
 
 
 @given(observations, circumstances, st.floats(0, 4 * WALL), st.floats(0, 4 * WALL))

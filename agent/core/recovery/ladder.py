@@ -23,7 +23,7 @@ from agent.core.recovery.repair import (
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
-ENDS_PAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
+ENDING_STEPS = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 
 _ALL = (
     RecoveryKind.RECONNECT,
@@ -129,7 +129,7 @@ def _makes_sense(case: Case, repair: Repair) -> bool:
     """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
-    if repair.step in ENDS_PAIRING and case.session.last_reason.scan_again:
+    if repair.step in ENDING_STEPS and case.session.last_reason.scan_again:
         return True
     if repair.trouble is Trouble.SUSPECT:
         return False
@@ -258,7 +258,7 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     reason = reasons.reason_of(case.verdict.reason)
     return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
         # Also where the step failed: it may have come as far as the logout.
-        (repair.unpaired or repair.step in ENDS_PAIRING) and reason.scan_again
+        (repair.unpaired or repair.step in ENDING_STEPS) and reason.scan_again
     )
 
 
@@ -367,13 +367,11 @@ def after_action(
         stage_wall=now_wall,
         done=True,
         cleaned=repair.cleaned or kind is RecoveryKind.CLEANUP,
-        unpaired=repair.unpaired or kind in ENDS_PAIRING,
+        unpaired=repair.unpaired or kind in ENDING_STEPS,
     )
 
 
 def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
-    good = ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NO_STEP)
-    kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
     idle = ending is Ending.GAVE_UP
     if ending is Ending.NO_STEP:
@@ -382,7 +380,7 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
         word = "over after the round that was asked for"
     else:
         word = ending.replace("_", " ")
-    return ended, Decision(kind, f"{word}: {sentence}", idle=idle)
+    return ended, Decision(RecoveryKind.NONE, f"{word}: {sentence}", idle=idle)
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -401,7 +399,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     # A step that keeps the pairing is possible, and none was in the round before: no pause. A pause
     # changes nothing about files that cannot be read.
     step = next_step(case, repair)
-    kept = step not in ENDS_PAIRING or repair.trouble is Trouble.FILES
+    kept = step not in ENDING_STEPS or repair.trouble is Trouble.FILES
     came_up = repair.nothing_tried and step is not None and kept
     if wait and not came_up:
         sentence = f"{verdict.sentence}; {repair.where}, next try in {wait:.0f} s"
@@ -432,7 +430,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         done=False,
         nothing_tried=False,
     )
-    found = may_repair_end_it(case, repair) if step in ENDS_PAIRING else None
+    found = may_repair_end_it(case, repair) if step in ENDING_STEPS else None
     proof = PUT_BACK if step is RecoveryKind.RESTORE else found
     assert proof is None or isinstance(proof, Proof), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {acting.where}", proof=proof)

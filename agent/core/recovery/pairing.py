@@ -1,4 +1,4 @@
-"""Decides if an act may end a pairing: by a proof or by a person's word. Each act that removes,
+"""Decides if an act may end a pairing: by a proof or by a person's word. Each plan that removes,
 replaces, renews or logs out what may be a pairing has its proof from here."""
 
 from dataclasses import dataclass, replace

@@ -104,7 +104,6 @@ class RecoveryKind(StrEnum):
     RESTORE = "restore"
     LOGOUT_RESTART = "logout_restart"
     CLEANUP = "cleanup"
-    GIVE_UP = "give_up"
 
 
 class Stage(StrEnum):

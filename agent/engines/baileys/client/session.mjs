@@ -285,7 +285,7 @@ export class Session {
     if (code !== 401) throw refuse("not_confirmed", `WhatsApp did not confirm the logout within ${LOGOUT / 1000} s`);
     if (this.#socket !== socket) return;
     this.#hangUp();
-    this.#emit({ event: "close", code: 401, raw: "logged out by the agent", ban: "", expire: null });
+    this.#emit({ event: "close", code: 401, raw: "logged out by the agent", expire: null });
   }
 
   async save() {
@@ -352,11 +352,10 @@ export class Session {
     }
   }
 
-  #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
+  #update({ connection, lastDisconnect, qr, isNewLogin, reachoutTimeLock }) {
     if (qr && !this.#wasPaired) this.#emit({ event: "qr", qr }); // a linked device shows none, whatever comes
     if (isNewLogin) Promise.resolve(this.#linked).then(() => this.#emit({ event: "paired", ...this.#identity() }), () => {});
     if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: secondsOf(reachoutTimeLock.timeEnforcementEnds) });
-    if (receivedPendingNotifications) this.#emit({ event: "synced" });
     if (connection === "connecting") this.#emit({ event: "connecting" });
     if (connection === "open") {
       this.#open = true;
@@ -380,7 +379,6 @@ export class Session {
       code: statusCode,
       raw: masked(error?.output?.payload?.message ?? error?.message ?? ""),
       proved,
-      ban: attrs.code ? String(attrs.code) : "",
       expire: secondsOf(attrs.expire),
     });
   }
