@@ -19,8 +19,8 @@ from agent.core.model import (
 from agent.core.reconcile import ActionKind, plan_actions
 from agent.core.recovery.ladder import (
     DESTRUCTIVE,
+    ENDING_STEPS,
     MOST_ACTS,
-    UNPAIRING,
     after_action,
     begin_repair,
     needs_repair,
@@ -652,7 +652,7 @@ def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
             acts += 1
             if action.kind in DESTRUCTIVE:
                 assert backed_up
-            if action.kind in UNPAIRING and goal in (Goal.HEAL, Goal.RECOVER):
+            if action.kind in ENDING_STEPS and goal in (Goal.HEAL, Goal.RECOVER):
                 nothing_to_lose = observation.no_pairing_to_lose
                 assert around.well or before.unpaired or (around.canary and nothing_to_lose)
                 assert repair.trouble is not Trouble.SUSPECT
@@ -700,7 +700,7 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
             calm = True  # a round begins, or one in bad weather is run again
         if repair.over:
             return
-        if action.kind in UNPAIRING:
+        if action.kind in ENDING_STEPS:
             assert goal is Goal.HEAL
             assert well_and_alone
             assert around.another_connected or sick is not ZOMBIE
@@ -754,7 +754,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
     repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
     repair = replace(repair, backup="kept")
     _, action = step_repair(case_of(paired, around), repair)
-    if action.kind in UNPAIRING:
+    if action.kind in ENDING_STEPS:
         # Nor is a pairing live whose files cannot be read and have no copy.
         dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
