@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,6 +178,3 @@ def envelope(raw: bytes) -> dict[str, Any]:
     found = json.loads(raw.partition(b"\r\n\r\n")[2])
     assert set(found) == {"error", "message", "field", "request"}, found
     return found
-
-
-__all__ = ["Awaitable", "KeyRing", "envelope"]

@@ -16,16 +16,14 @@ async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
         packed = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "gzip"})
         plain = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "identity"})
         small, whole = await packed.read(), await plain.read()
-    assert packed.headers["Content-Encoding"] == "gzip"
-    assert "Content-Encoding" not in plain.headers
+    said = [answer.headers.get("Content-Encoding") for answer in (packed, plain)]
+    assert said == ["gzip", None]
     assert b"wa_session_status{" in gzip.decompress(small)
     assert len(small) * 10 < len(whole)
     assert packed.headers["Content-Type"] == plain.headers["Content-Type"]
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/api/instances"])
-async def test_head_is_answered_without_a_body(house: House, path: str) -> None:
-    async with house.local() as local:
-        answer = await local.head(f"http://localhost{path}")
-        assert answer.status == 200
-        assert await answer.read() == b""
+async def test_head_is_answered_without_a_body(local, path: str) -> None:
+    answer = await local.head(path)
+    assert (answer.status, await answer.read()) == (200, b"")

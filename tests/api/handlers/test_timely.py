@@ -8,6 +8,7 @@ import pytest
 from agent.api.http import call
 from agent.core.model import ConnectionStatus, Instance, InstanceId
 from agent.engines.base import Qr
+from agent.errors import TryLater
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
 
@@ -74,8 +75,7 @@ async def test_an_order_goes_on_after_its_time_and_says_where_to_look(
     method, path, body, look = order
     answer = await local.request(method, _within(path, 0), json=body)
     found = await answer.json()
-    assert (answer.status, found["ending"]) == (202, "goes_on"), found
-    assert found["look"]["state"] == look
+    assert (answer.status, found["ending"], found["look"]["state"]) == (202, "goes_on", look), found
     assert found["sentence"] == "it goes on: its worker or its server has not finished"
     assert not slow.done
     slow.answers.set()
@@ -87,8 +87,17 @@ async def test_a_question_has_its_time_and_then_the_cause(local, slow, method, p
     answer = await local.request(method, _within(path, 0), json=body)
     found = await answer.json()
     assert (answer.status, found["error"]) == (503, "slow"), found
-    cause = "cannot answer within 0 s: its worker or its server has not finished"
-    assert found["message"] == f"{cause}; to wait longer: ?wait=300"
+    assert found["message"].startswith("cannot answer within 0 s: its worker or its server has")
+    assert found["message"].endswith("not finished; to wait longer: ?wait=300")
+
+
+async def test_an_order_goes_on_only_where_its_session_still_is(local, slow, house, monkeypatch):
+    async def kept(id):
+        raise TryLater(f"cannot find {id} now", code="owner_changed")
+
+    monkeypatch.setattr(house.supervisor.gate.fleet, "kept", kept)
+    answer = await local.delete(_within(SHOP, 0))
+    assert (answer.status, (await answer.json())["error"]) == (503, "owner_changed")
 
 
 async def test_without_a_time_of_its_own_it_has_ten_seconds(local, slow, monkeypatch):

@@ -342,8 +342,8 @@ export class Session {
     else if (frame.attrs.type === "link_code_companion_reg") this.#emit({ event: "accepted" });
   }
 
-  // Two phones may scan one code at once. The credentials are of one account: the first one's. To
-  // the second nobody answers, so WhatsApp links no device of it that nobody has.
+  // Two phones may scan one code at once. The credentials are of one account: the first one's. The
+  // second gets no answer, so WhatsApp links no device to it, whose keys would be lost.
   #scan() {
     if (!this.#scanned && !this.#wasPaired) this.#scanned = true;
     else {
