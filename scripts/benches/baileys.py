@@ -31,7 +31,6 @@ from scripts.benches.machine import TOP, this_machine
 from scripts.benches.packs import Member, PackProcess, cost_of_a_crash
 from scripts.benches.processes import cpu, launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
-from scripts.messages.plain import PROGRAM
 from tests.standin.baileys.run import WhatsApp, why_not
 from tests.standin.web.stand_in import StandIn
 
@@ -40,6 +39,7 @@ MEMORY, START, KILLED = 55.0, 1.5, 5.0
 """Goals: MiB that a session may use together with its worker, seconds that a paired one may start,
 and seconds until all are connected whose Nodes were killed at once."""
 KINDS = (OURS, BOT, WEB)
+PROGRAM = Path(__file__).with_name("plain_bot.mjs")
 PACKS = (20, 50)
 PACKED, SENT = 5.0, 200.0
 """Goals: MiB that a session may use in the largest of these packs, with its worker, and the median

@@ -1,1 +1,0 @@
-"""Messages in both directions under kills, freezes and cuts: which are lost, which are doubled."""
