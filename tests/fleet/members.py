@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,16 +15,19 @@ from tests.ports import free_port
 READY_WITHIN = 30.0
 
 
+Places = Mapping[str, tuple[str, Sequence[str]]]
+"""Name → its address, and a command that runs it there."""
+
+
 class Members:
-    def __init__(self, root: Path, count: int) -> None:
-        self._root = root
-        names = [f"m{n}" for n in range(count)]
-        self.clients = {name: f"http://127.0.0.1:{free_port()}" for name in names}
-        self._peers = {name: f"http://127.0.0.1:{free_port()}" for name in names}
+    def __init__(self, root: Path, places: Places) -> None:
+        self._root, self._places = root, places
+        hosts = {name: host for name, (host, _) in places.items()}
+        self.clients = {name: f"http://{host}:{free_port()}" for name, host in hosts.items()}
+        self._peers = {name: f"http://{host}:{free_port()}" for name, host in hosts.items()}
         self._processes = dict[str, subprocess.Popen[bytes]]()
 
     def start(self, name: str) -> None:
-        log = (self._root / f"{name}.log").open("ab")
         client, peer = self.clients[name], self._peers[name]
         options = {
             **{"name": name, "data-dir": self._root / name, "log-level": "error"},
@@ -33,11 +36,11 @@ class Members:
             "initial-cluster": ",".join(f"{it}={url}" for it, url in self._peers.items()),
             "unsafe-no-fsync": "",
         }
-        command = [f"--{option}={value}".rstrip("=") for option, value in options.items()]
-        self._processes[name] = subprocess.Popen(
-            ["etcd", *command], stdout=log, stderr=log, start_new_session=True
-        )
-        log.close()
+        words = [f"--{option}={value}".rstrip("=") for option, value in options.items()]
+        command = [*self._places[name][1], "etcd", *words]
+        with (self._root / f"{name}.log").open("ab") as log:
+            started = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._processes[name] = started
 
     def signal(self, name: str, number: signal.Signals) -> None:
         self._processes[name].send_signal(number)
@@ -60,10 +63,10 @@ class Members:
 
 
 @contextmanager
-def members(root: Path, count: int) -> Iterator[Members]:
+def members(root: Path, count: int, places: Places | None = None) -> Iterator[Members]:
     if shutil.which("etcd") is None:
         lacks("there is no etcd")
-    made = Members(root, count)
+    made = Members(root, places or {f"m{n}": ("127.0.0.1", ()) for n in range(count)})
     try:
         for name in made.clients:
             made.start(name)

@@ -1,47 +1,85 @@
-"""scripts/trial fleet [--minutes N] [--sessions N] [--seed S]
+"""scripts/trial fleet [--minutes N] [--sessions N] [--baileys N] [--seed S]
 
-Four machines and three members of etcd, as processes. Kills, freezes and stops them, cuts a machine
-from the store, delivers its requests up to 16 s late with the answer lost, runs twins, moves
-sessions. An oracle has the connection of each session: it prints logins, overlaps, and the longest
-time from the death of a machine until its sessions were connected elsewhere. Ends with 1 if two
-machines held one session, or if one is not back after the faults ended.
+Three machines, each a network namespace with an agent and a member of etcd, with sandbox sessions
+and real Baileys clients, while contacts get messages. Agents, machines, workers and members are
+killed, frozen and stopped; a machine is cut off, or only what it sends is lost; its writes to etcd
+come up to 16 s late with the answer lost; sessions are moved. It prints the longest time from the
+death of a machine until a session of it was connected elsewhere. Ends with 1 if two machines ran
+workers of one session at a time, if one is not back with its pairing after the faults ended, or if
+a message came twice. A message that was accepted within a second before its machine died may be
+lost: their number is printed. Needs root.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import shutil
 import signal
+import sqlite3
+import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
-from agent.fleet.etcd import Etcd
-from agent.fleet.records import Session, encoded
-from agent.fleet.store import Get, Put, Same, StoreAway
+from agent.errors import WaError
+from agent.fleet.records import Session, decoded, named
+from agent.fleet.store import Get, StoreAway
+from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
+from tests.engines.baileys.conftest import PEER, make_cache
 from tests.fleet.members import Members, members
-from tests.fleet.nemesis import Nemesis
-from tests.fleet.world import Logins, World, now
+from tests.fleet.test_agents import KEYS, in_fleet, store_of
 from tests.ports import free_port
+from tests.standin.baileys.run import WhatsApp
+from tests.waiting import alive
 
-GIVEN_UP = 5.0
-"""Seconds after which no client waits for an answer any more."""
-PROGRAM = "tests.trial.fleet.machine"
+BACK_WITHIN = 90.0
+HEARD_WITHIN = 15.0
+KINDS = (
+    *("agent", "agent", "machine", "frozen", "frozen agent"),
+    *("move", "move", "stop", "worker", "cut", "mute"),
+)
+PLACES = {
+    name: (f"10.91.0.{n}", ("ip", "netns", "exec", f"wa-{name}")) for n, name in enumerate("abc", 1)
+}
+HERE = "10.91.0.254"
+"""WhatsApp, and this program."""
+NOWHERE = "02:00:00:00:00:09"
+GIVEN_UP, LATE = 5.0, 16.0
+"""Seconds after which no client waits any more, and that a write may be late."""
+FORWARD = """
+import asyncio, sys
+async def pump(source, sink):
+    while data := await source.read(65536):
+        sink.write(data)
+    sink.close()
+async def carry(reader, writer):
+    there, back = await asyncio.open_connection(*sys.argv[1:])
+    await asyncio.gather(pump(reader, back), pump(there, writer))
+async def main():
+    await (await asyncio.start_server(carry, "127.0.0.1", sys.argv[2])).serve_forever()
+asyncio.run(main())
+"""
+"""A machine's way to WhatsApp: without TLS a session may have it on loopback only."""
 
 
 class Proxy:
-    """One machine's line to etcd."""
+    """One machine's line to etcd. What it holds back comes late, and its answer to no one."""
 
     def __init__(self, urls: list[str], draw: random.Random) -> None:
-        self.cut, self.bad, self.late = False, 0.0, 16.0
-        self._urls, self._draw, self.port = urls, draw, free_port()
-        self._late = set[asyncio.Task[Any]]()
+        self._urls, self._draw, self._late = urls, draw, set[asyncio.Task[Any]]()
+        self.bad, self.clients = 0.0, {"": f"http://{HERE}:{free_port()}"}
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -49,30 +87,23 @@ class Proxy:
         app.router.add_post("/{path:.*}", self._pass)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
+        await web.TCPSite(self._runner, HERE, urlsplit(self.clients[""]).port).start()
 
     async def close(self) -> None:
-        for task in self._late:
-            task.cancel()
         await self._session.close()
         await self._runner.cleanup()
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        writes = request.path == "/v3/kv/txn"
-        if writes and not self.cut and self._draw.random() < self.bad:
-            held = max(0.0, self._draw.uniform(-self.late, self.late))
+        if request.path == "/v3/watch":
+            return await self._watch(request, body)
+        if request.path == "/v3/kv/txn" and self._draw.random() < self.bad:
+            held = max(0.0, self._draw.uniform(-LATE, LATE))
             self._late.add(asyncio.create_task(self._deliver(request.path, body, held)))
             await asyncio.sleep(GIVEN_UP)
-        elif request.path == "/v3/watch":
-            return await self._watch(request, body)
-        elif not self.cut:
-            with suppress(aiohttp.ClientError, TimeoutError):
-                status, answer = await self._deliver(request.path, body, 0.0)
-                if not self.cut:
-                    return web.Response(status=status, body=answer)
-        await asyncio.sleep(GIVEN_UP)
-        return web.Response(status=503)
+            return web.Response(status=503)
+        status, answer = await self._deliver(request.path, body, 0.0)
+        return web.Response(status=status, body=answer)
 
     async def _watch(self, request: web.Request, body: bytes) -> web.StreamResponse:
         reply, endless = web.StreamResponse(), aiohttp.ClientTimeout(sock_connect=1)
@@ -81,15 +112,13 @@ class Proxy:
             url = self._urls[0] + request.path
             async with self._session.post(url, data=body, timeout=endless) as source:
                 async for chunk in source.content.iter_any():
-                    if self.cut:
-                        break
                     await reply.write(chunk)
         return reply
 
     async def _deliver(self, path: str, body: bytes, held: float) -> tuple[int, bytes]:
         await asyncio.sleep(held)
         for _ in self._urls:
-            with suppress(aiohttp.ClientConnectorError):
+            with suppress(aiohttp.ClientError, TimeoutError):
                 async with self._session.post(self._urls[0] + path, data=body) as reply:
                     if reply.status == 200:
                         return reply.status, await reply.read()
@@ -97,206 +126,287 @@ class Proxy:
         return 503, b"no member"
 
 
-class Frozen:
-    def __init__(self, host: "Process") -> None:
-        self._host = host
+class Trial:
+    def __init__(self, root: Path, etcd: Members, sessions: int, baileys: int, seed: int) -> None:
+        self.draw, self.done = random.Random(seed), Counter[str]()
+        self.whatsapp, self.etcd = WhatsApp(root / "whatsapp.log", host=HERE), etcd
+        self.ids = [f"s{n}" for n in range(sessions)] + [f"b{n}" for n in range(baileys)]
+        self.accounts, self.sent = dict[str, str](), list[str]()
+        self.wrong, self.away, self.leased = set[str](), set[str](), set[int]()
+        urls = [*etcd.clients.values()]
+        self.lines = [Proxy(urls[n:] + urls[:n], self.draw) for n in range(len(PLACES))]
+        self.agents = {
+            name: self._agent(root, line, name)
+            for name, line in zip(PLACES, self.lines, strict=True)
+        }
+        self.died, self.longest = dict[str, float](), 0.0
+        make_cache(root / "cache")
+        for agent in self.agents.values():
+            (agent.state / "cache").symlink_to(root / "cache")
 
-    def clear(self) -> None:
-        self._host.signal_all(signal.SIGSTOP)
+    def _agent(self, root: Path, etcd: Any, name: str) -> RunningAgent:
+        agent = RunningAgent(root / name, root / f"{name}.toml")
+        agent.config.write_text(SETTINGS)
+        agent.log = GrowingLog(root / f"{name}.log")
+        host, agent.inside = PLACES[name]
+        in_fleet(agent, etcd, name, f"{host}:{free_port()}")
+        return agent
 
-    def set(self) -> None:
-        self._host.signal_all(signal.SIGCONT)
+    async def play(self, etcd: Members, seconds: float) -> None:
+        async with store_of(etcd) as self.store:
+            port = str(urlsplit(self.whatsapp.url).port)
+            for line, (_, inside) in zip(self.lines, PLACES.values(), strict=True):
+                await line.open()
+                await asyncio.create_subprocess_exec(
+                    *inside, sys.executable, "-c", FORWARD, HERE, port, stderr=subprocess.DEVNULL
+                )
+            for n, agent in enumerate(self.agents.values()):
+                await agent.start()
+                for id in self.ids[n :: len(self.agents)]:
+                    await (self._scan(agent, id) if id[0] == "b" else agent.create(id))
+            await self._all_back()
+            self.accounts = {id: await self._shown(id, "account") for id in self.ids}
+            works = (self._watch(), self._talk(), self._late())
+            watching, talking, late = [asyncio.create_task(work) for work in works]
+            end = time.monotonic() + seconds
+            haunts = [self._haunt(name, end) for name in self.agents]
+            await asyncio.gather(*haunts, self._haunt_etcd(end))
+            late.cancel()
+            await self._all_back()
+            talking.cancel()
+            await asyncio.sleep(HEARD_WITHIN)
+            watching.cancel()
+            now = {id: await self._shown(id, "account") for id in self.ids}
+            self.wrong |= {
+                f"{id}: another account" for id, _ in now.items() ^ self.accounts.items()
+            }
 
+    async def _scan(self, agent: RunningAgent, id: str) -> None:
+        url = self.whatsapp.socket.replace(HERE, "127.0.0.1")
+        body = {"id": id, "engine": "baileys", "settings": {"url": url}}
+        await agent.do("POST", "/api/instance", body)
+        begun, code = time.monotonic(), dict[str, str]()
+        while "qr" not in code:
+            assert time.monotonic() < begun + BACK_WITHIN, code
+            await asyncio.sleep(0.1)
+            _, code = await agent.ask("GET", f"/api/instance/{id}/qr")
+        await asyncio.to_thread(self.whatsapp.scan, code["qr"], f"551191000{id[1:]:0>4}")
 
-class Process:
-    """A machine: what the nemesis does to a Host, done to processes."""
-
-    def __init__(self, world: "Real", name: str, disk: Path, boot: str) -> None:
-        self.world, self.name, self.disk, self.boot = world, name, disk, boot
-        self.id = f"{name}{len(world.processes)}"
-        world.processes[self.id] = self
-        self.thawed: Any = Frozen(self)
-        urls = [*world.etcd.clients.values()]
-        self.line = Proxy(urls[ord(name) % 3 :] + urls[: ord(name) % 3], world.draw)
-        self._groups, self.files = list[int](), dict[str, int]()
-        self._agent: asyncio.subprocess.Process | None = None
-        self._starting: asyncio.Task[None] | None = None
-
-    @property
-    def workers(self) -> list[str]:
-        return [id for id, there in self.world.logins.holders.items() if self in there]
-
-    def start_agent(self) -> None:
-        self._starting = asyncio.create_task(self._start())
-
-    async def _start(self) -> None:
-        if not self._groups:
-            await self.line.open()
-        options = (self.boot, f"http://127.0.0.1:{self.line.port}", str(self.world.port), self.id)
-        self._agent = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", PROGRAM, "agent", self.name, str(self.disk), *options),
-            stdin=asyncio.subprocess.PIPE,
-            stderr=(self.world.root / f"{self.id}.log").open("ab"),
-            start_new_session=True,
-        )
-        self._groups.append(self._agent.pid)
-
-    async def kill_agent(self, number: signal.Signals = signal.SIGKILL) -> None:
-        if self._starting is not None:
-            await self._starting
-        if self._agent is not None and self._agent.returncode is None:
-            self._agent.send_signal(number)
-            await self._agent.wait()
-        self._agent = None
-
-    async def kill(self) -> None:
-        self.world.logins.died.update(dict.fromkeys(self.workers, now()))
-        self.signal_all(signal.SIGKILL)
-        await self.kill_agent()
-        self.boot += "+"
-
-    async def stop(self) -> None:
-        try:
-            async with asyncio.timeout(30):
-                await self.kill_agent(signal.SIGTERM)
-        except TimeoutError:
-            print(f"{self.id} did not stop in order, with {len(self.workers)} sessions")
-        await self.kill()
-
-    async def move(self, id: str, target: str) -> None:
-        if self._agent is not None and self._agent.stdin is not None:
-            self._agent.stdin.write(f"{id} {target}\n".encode())
-            await asyncio.sleep(3)
-
-    def signal_all(self, number: signal.Signals) -> None:
-        for group in self._groups:
-            with suppress(ProcessLookupError):
-                os.killpg(group, number)
-
-    async def close(self) -> None:
-        await self.kill()
-        await self.line.close()
-
-
-class Seen(Logins):
-    """The oracle, and how long a takeover lasted."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.died = dict[str, float]()
-        self.longest = 0.0
-
-    def connect(self, id: str, host: Any) -> None:
-        super().connect(id, host)
-        if died := self.died.pop(id, 0.0):
-            self.longest = max(self.longest, now() - died)
-
-
-class Real(World):
-    """A World of processes. `memory` is a picture of etcd, half a second old."""
-
-    host_class = Process
-    logins: Seen
-
-    def __init__(self, root: Path, seed: int, etcd: Members) -> None:
-        super().__init__(root, seed)
-        self.etcd, self.logins = etcd, Seen()
-        self.processes = dict[str, Process]()
-        self.store = Etcd([*etcd.clients.values()])
-
-    async def open(self) -> None:
-        server = await asyncio.start_server(self._login, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self.tasks = [asyncio.create_task(it()) for it in (self._look, self._haunt_etcd)]
-        self.faults = False
-
-    async def write(self, id: str, record: Session, revision: int = 0) -> None:
-        key = self.keys.session(id)
-        with suppress(StoreAway):
-            await self.store.commit([Same(key, revision)], [Put(key, encoded(record))])
-
-    async def end(self) -> None:
-        self.faults = False
-        for task in (*self.tasks, *([self.copying] if self.copying else ())):
-            task.cancel()
-        for process in self.processes.values():
-            await process.close()
-        await self.store.close()
-
-    async def _login(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            id, name = (await reader.readline()).decode().split()
-            host: Any = self.processes[name]
-            self.logins.connect(id, host)
-            with suppress(OSError):
-                await reader.read()
-            self.logins.disconnect(id, host)
-            writer.close()
-
-    async def _look(self) -> None:
+    async def _records(self) -> dict[str, Session]:
         while True:
             with suppress(StoreAway):
-                pairs = (await self.store.read(Get(self.keys.all))).found[0]
-                self.memory.pairs = {it.key: it for it in pairs}
-            await asyncio.sleep(0.5)
+                pairs = (await self.store.read(Get(KEYS.sessions))).found[0]
+                found = {named(it.key): decoded(it.value, Session) for it in pairs}
+                return {id: record for id, record in found.items() if record}
+            await asyncio.sleep(1)
 
-    async def _haunt_etcd(self) -> None:
-        """The leader, or each of the members, is killed or frozen for some time."""
+    async def _shown(self, id: str, what: str) -> str:
+        """By the machine that owns it."""
+        record = (await self._records()).get(id)
+        return str((await self.agents[record.machine].show(id))[what]) if record else ""
+
+    async def _all_back(self) -> None:
+        begun, states = time.monotonic(), dict[str, str]()
+        while {*states.values()} != {"CONNECTED"}:
+            assert time.monotonic() < begun + BACK_WITHIN, states
+            await asyncio.sleep(0.5)
+            for id in self.ids:
+                states[id] = "?"
+                with suppress(AssertionError, KeyError, aiohttp.ClientError, OSError):
+                    states[id] = await self._shown(id, "connection_status")
+        print(f"all are connected after {time.monotonic() - begun:.1f} s", flush=True)
+
+    def _workers(self, agent: RunningAgent) -> dict[str, int]:
+        found = dict[str, int]()
+        for folder in agent.state.glob("run*"):
+            with suppress(OSError):
+                found |= {id: pid for id, pid in workers_in(folder).items() if alive(pid)}
+        return found
+
+    async def _watch(self) -> None:
+        """Oracle: a session has workers that may connect on one machine."""
         while True:
+            there = (each for it in self.agents.values() for each in self._workers(it).items())
+            every = Counter(id for id, pid in there if self._may_connect(pid))
+            self.wrong |= {f"{id}: on more than one machine" for id in every if every[id] > 1}
+            for id in self.died.keys() & every:
+                self.longest = max(self.longest, time.monotonic() - self.died.pop(id))
+            await asyncio.sleep(0.03)
+
+    def _may_connect(self, pid: int) -> bool:
+        """True once its fence has a lease: a timer on the boot clock is set."""
+        if pid not in self.leased:
+            with suppress(OSError):
+                timers = (it.read_text() for it in Path(f"/proc/{pid}/fdinfo").iterdir())
+                if any("clockid: 7" in it and "it_value: (0, 0)" not in it for it in timers):
+                    self.leased.add(pid)
+        return pid in self.leased
+
+    async def _talk(self) -> None:
+        for n in count():
+            await asyncio.sleep(self.draw.uniform(0.2, 1.0))
+            id, text = self.draw.choice(self.ids), f"m{n}"
+            body = {"to": PEER, "type": "text", "text": text}
+            for agent in self.agents.values():
+                with suppress(aiohttp.ClientError, OSError):
+                    path, key = f"/api/instance/{id}/messages", {"Idempotency-Key": text}
+                    if (await agent.ask("POST", path, body, key))[0] in (200, 202):
+                        self.sent.append(text)
+                        break
+
+    async def _late(self) -> None:
+        """One machine's line is bad, then another one's."""
+        while True:
+            line = self.draw.choice(self.lines)
+            line.bad = 0.5
+            await asyncio.sleep(self.draw.uniform(0, 20))
+            line.bad = 0.0
+            await asyncio.sleep(self.draw.uniform(0, 40))
+
+    async def _haunt_etcd(self, end: float) -> None:
+        """A member, or each of them, is frozen for some time."""
+        while time.monotonic() < end:
             await asyncio.sleep(self.draw.expovariate(1 / 45))
-            if not self.faults:
-                continue
-            names = [*self.etcd.clients]
-            hit = names if self.draw.random() < 0.2 else [self.draw.choice(names)]
-            frozen = self.draw.random() < 0.5
+            hit = [it for it in self.agents if it not in self.away]
+            hit = hit if self.draw.random() < 0.2 else [self.draw.choice(hit)]
+            self.done["members frozen"] += len(hit)
             for name in hit:
-                self.etcd.signal(name, signal.SIGSTOP) if frozen else self.etcd.kill(name)
+                self.etcd.signal(name, signal.SIGSTOP)
             await asyncio.sleep(self.draw.uniform(1, 25))
             for name in hit:
-                self.etcd.signal(name, signal.SIGCONT) if frozen else self.etcd.start(name)
+                self.etcd.signal(name, signal.SIGCONT)
+
+    async def _haunt(self, name: str, end: float) -> None:
+        while time.monotonic() < end:
+            await asyncio.sleep(self.draw.expovariate(1 / 10))
+            if len(self.away) > 1:
+                continue
+            kind = self.draw.choice(KINDS)
+            self.done[kind] += 1
+            self.away.add(name)
+            await self._hit(kind, name, self.agents[name])
+            self.away.discard(name)
+
+    async def _hit(self, kind: str, name: str, agent: RunningAgent) -> None:
+        pids = [*self._workers(agent).values()]
+        if kind == "worker" and pids:
+            _signal(signal.SIGKILL, self.draw.choice(pids))
+        elif kind == "move":
+            mine = [id for id, it in (await self._records()).items() if it.machine == name]
+            other = self.draw.choice([it for it in self.agents if it != name])
+            if mine:
+                status, _ = await cli(agent, "fleet", "move", self.draw.choice(mine), other)
+                self.done[f"move with status {status}"] += 1
+        elif kind.startswith("frozen"):
+            assert agent.process is not None
+            pids = [agent.process.pid, *(pids if kind == "frozen" else ())]
+            _signal(signal.SIGSTOP, *pids)
+            await asyncio.sleep(self.draw.choice([2, 5, 12]))
+            _signal(signal.SIGCONT, *pids)
+        elif kind in ("agent", "machine", "stop"):
+            await (agent.stop() if kind == "stop" else agent.kill())
+            if kind == "machine":
+                there = self._workers(agent)
+                self.died.update(dict.fromkeys(there, time.monotonic()))
+                _signal(signal.SIGKILL, *there.values())
+                self.etcd.kill(name)
+            await asyncio.sleep(self.draw.choice([0, 1, 4, 9, 15]))
+            if kind == "machine":
+                self.etcd.start(name)
+            await agent.start()
+        elif kind in ("cut", "mute"):
+            cut(name, kind, begins=True)
+            await asyncio.sleep(self.draw.choice([1, 5, 15, 30]))
+            cut(name, kind, begins=False)
+
+    def heard(self, root: Path) -> set[tuple[str, str]]:
+        """Texts that contacts got, with their ids: a phone shows an id once. A sandbox session's
+        WhatsApp lies beside it on each machine."""
+        every = [(it["id"], it["text"]) for it in self.whatsapp.person(PEER).get("heard", ())]
+        for path in root.rglob("whatsapp/*.db"):
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+                rows = db.execute("select * from heard").fetchall()
+                every += [(id, json.loads(body).get("text")) for *_, id, body in rows]
+        return {(text, id) for id, text in every if text in self.sent}
 
 
-async def trial(seconds: float, sessions: int, seed: int, root: Path, etcd: Members) -> int:
-    world = Real(root, seed, etcd)
-    await world.open()
-    nemesis, begun, status = Nemesis(world, sessions), now(), 0
-    playing = asyncio.create_task(nemesis.story(seconds))
+def ip(words: str, *, check: bool = True) -> str:
+    """What it prints."""
+    return subprocess.run(
+        ["ip", *words.split()], stdout=subprocess.PIPE, text=True, check=check
+    ).stdout
+
+
+@contextmanager
+def network() -> Iterator[None]:
+    """A namespace for each machine, on a bridge."""
     try:
-        while not playing.done():
-            await asyncio.wait([playing], timeout=15)
-            world.faults = 10 < now() - begun < seconds
-            faults = sum(nemesis.done.values())
-            print(
-                f"{now() - begun:.0f} s: {world.logins.count} logins, {faults} faults,"
-                f" overlaps {len(world.logins.wrong)},"
-                f" longest takeover {world.logins.longest:.1f} s",
-                flush=True,
-            )
-        await playing
-    except AssertionError as error:
-        print(error)
-        status = 1
+        ip("link add wa-fleet type bridge")
+        ip(f"address add {HERE}/24 dev wa-fleet")
+        ip("link set wa-fleet up")
+        for name, (host, _) in PLACES.items():
+            ip(f"netns add wa-{name}")
+            ip(f"link add wa-{name} type veth peer name eth0 netns wa-{name}")
+            ip(f"link set wa-{name} master wa-fleet up")
+            ip(f"-n wa-{name} address add {host}/24 dev eth0")
+            ip(f"-n wa-{name} link set eth0 up")
+            ip(f"-n wa-{name} link set lo up")
+        yield
     finally:
-        await world.end()
-    print(", ".join(f"{kind} {count}" for kind, count in sorted(nemesis.done.items())))
-    print(*world.logins.wrong, sep="\n")
-    return status or bool(world.logins.wrong)
+        for name in PLACES:
+            _signal(signal.SIGKILL, *map(int, ip(f"netns pids wa-{name}", check=False).split()))
+            ip(f"link del wa-{name}", check=False)  # a process may hold its namespace for a moment
+            ip(f"netns del wa-{name}", check=False)
+        ip("link del wa-fleet", check=False)
+
+
+def cut(name: str, kind: str, *, begins: bool) -> None:
+    """`mute`: what it sends goes to no machine's card."""
+    if kind == "cut":
+        ip(f"link set wa-{name} {'down' if begins else 'up'}")
+        return
+    for host in (HERE, *(host for host, _ in PLACES.values())):
+        how = f"replace {host} lladdr {NOWHERE} nud permanent" if begins else f"del {host}"
+        ip(f"-n wa-{name} neigh {how} dev eth0")
+
+
+def _signal(number: signal.Signals, *pids: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
+    try:
+        await it.play(etcd, seconds)
+        heard = dict(sorted(found := it.heard(root)))
+        it.wrong |= {f"{text}: came twice, {id}" for text, id in found if heard[text] != id}
+        print(f"{len(it.sent)} messages, {len(it.sent) - len(heard)} did not arrive")
+    except (AssertionError, WaError) as error:
+        it.wrong.add(f"{type(error).__name__}: {error}")
+    finally:
+        for agent, line in zip(it.agents.values(), it.lines, strict=True):
+            await agent.close()
+            await line.close()
+        it.whatsapp.end()
+    print(f"longest takeover {it.longest:.1f} s")
+    print(", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items())))
+    print(*sorted(it.wrong), sep="\n")
+    return bool(it.wrong)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("scripts/trial fleet", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--sessions", type=int, default=40)
+    parser.add_argument("--sessions", type=int, default=9)
+    parser.add_argument("--baileys", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args(argv)
-    root = Path(tempfile.mkdtemp(prefix="wa-fleet-"))
-    with members(root, 3) as etcd:
-        task = trial(60 * asked.minutes, asked.sessions, asked.seed, root, etcd)
-        status = asyncio.run(task)
-    if not status:
-        shutil.rmtree(root)
-    else:
-        print(f"what the processes said: {root}")
+    root = Path(tempfile.mkdtemp(prefix="wa-fleet-", dir="/dev/shm"))
+    with network(), members(root, 3, PLACES) as etcd:
+        it = Trial(root, etcd, asked.sessions, asked.baileys, asked.seed)
+        status = asyncio.run(trial(60 * asked.minutes, it, root, etcd))
+    print(f"what the agents said: {root}/*.log") if status else shutil.rmtree(root)
     return status
 
 
