@@ -210,8 +210,7 @@ def _planned(session: FoundSession, id: str) -> Planned:
 
 def _find(options: command.Options, engine: str) -> list[FoundSession]:
     if engine == WEB:
-        profiles = sources.local_auths(Path(options.source))
-        sessions = [sources.look_at_local_auth(profile) for profile in profiles]
+        sessions = [*map(sources.look_at_local_auth, sources.local_auths(Path(options.source)))]
     else:
         sessions = sources.find_sessions(options.source, keys=options.keys, stopped=options.stopped)
     if not sessions:

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from agent.cli import client, command
 from agent.config.load import add_rows, load_config
 from agent.engines.program import declaration
 from agent.moving.commands import only
-from agent.moving.programs import hide_values, programs_of, render_drop_in
+from agent.moving.programs import hide_values, place_of, programs_of, render_drop_in
 
 _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system")
 
@@ -152,7 +152,7 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         many = names.count(name) > 1
         id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
         program, notes = _program(row, id, shell, many=many)
-        faults = [f"its {key}: {cause}" for key, cause in declaration.find_faults(program)]
+        faults = [*_faults(program)]
         if not row.get("pm_exec_path"):
             faults = ["pm2's list names no script of it"]
         # `pm2 stop` takes some names for all bots, for a number or for an option.
@@ -165,6 +165,14 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         bot.programs.append(program)
         bot.notes, bot.memory_limit = notes, _bytes(row.get("max_memory_restart"))
     return list(bots.values())
+
+
+def _faults(program: declaration.ProgramDeclaration) -> Iterator[str]:
+    """Why the agent would not read its row; never with a value of the environment."""
+    try:
+        load_config(Path("agent.toml"), {}, text=render([program]))
+    except errors.ConfigError as error:
+        yield f"its {str(error.field).rpartition('.')[2]}: {str(error).partition(': ')[2]}"
 
 
 def _rows(raw: bytes) -> list[Mapping[str, Any]]:
@@ -233,7 +241,7 @@ def _words(value: object) -> list[str]:
 
 
 def _bytes(value: object) -> int:
-    return value if type(value) is int and value >= 32 << 20 else 0
+    return value if type(value) is int and 32 << 20 <= value <= 1 << 48 else 0
 
 
 def free_id(name: str, taken: Iterable[str]) -> str:
@@ -264,12 +272,22 @@ def import_pm2(options: command.Options) -> int:
     if path is None:
         raise errors.InvalidRequest(f"cannot import from pm2: {client.NO_CONFIG}", field="config")
     raw, source, pm2 = read_pm2(options.dump, os.environ)
-    bots = _wanted(options, read_list(raw, os.environ))
-    new = _new_programs(bots, programs_of(load_config(path, os.environ)))
+    bots = read_list(raw, os.environ)
+    if not (wanted := only(options, [bot.name for bot in bots], "pm2")):
+        raise errors.Refused("cannot import from pm2: it runs nothing", code="no_session")
+    bots = [bot for bot in bots if bot.name in wanted]
+    names = {program.name for bot in bots for program in bot.programs}
+    there: dict[str, object] = {}
+    with suppress(*[errors.WaError] * options.dry_run):  # which needs no agent
+        path, agent = options.reader("import from pm2")
+        for id in names & {it["id"] for it in agent.instances()}:
+            there[id] = None
+            with suppress(client.AgentSaidNo):  # another machine of a fleet has it
+                there[id] = agent.get(f"/api/instance/{id}/details")["settings"].get("program")
+    new = _new_programs(bots, programs_of(load_config(path, os.environ)), there)
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
     enable = "wa-agent enable"
     if not options.dry_run:
-        path, agent = options.reader("import from pm2")  # before anything is written
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
@@ -289,71 +307,57 @@ def import_pm2(options: command.Options) -> int:
     return options.print(answer, text, good=not any(bot.refused for bot in bots))
 
 
-def _wanted(options: command.Options, bots: list[Bot]) -> list[Bot]:
-    names = only(options, [bot.name for bot in bots], "pm2")
-    if not names:
-        raise errors.Refused("cannot import from pm2: it runs nothing", code="no_session")
-    return [bot for bot in bots if bot.name in names]
-
-
 def _new_programs(
-    bots: list[Bot], declared: tuple[declaration.ProgramDeclaration, ...]
+    bots: list[Bot], declared: Iterable[declaration.ProgramDeclaration], there: Mapping[str, object]
 ) -> list[declaration.ProgramDeclaration]:
-    """Those that agent.toml lacks: an import before this one may have added some."""
+    """Those that agent.toml lacks: an import before this one may have added some. Nothing of a bot
+    is written that the agent would refuse. `there`: by an instance's name the program it runs."""
     rows = {row.name: row for row in declared}
     for bot in bots:
-        for program in bot.programs:
-            row = rows.get(program.name, program)
+        for program in [] if bot.refused else bot.programs:
+            name, place = program.name, place_of(program)
+            row = rows.setdefault(name, program)
+            same = (it for it in rows.values() if it is not row and place_of(it)[1:] == place[1:])
             if (row.command, row.folder) != (program.command, program.folder):
-                bot.refused = f"agent.toml has another [[program]] {row.name}; rename that one"
+                bot.refused = f"agent.toml has another [[program]] {name}; rename that one"
+            elif place and (twin := next(same, None)):
+                bot.refused = f"{name} and {twin.name} have their sessions at the same place,"
+                bot.refused += f" {place[0]}; give each bot a folder of its own with pm2 first"
+            elif there.get(name, name) != name:
+                bot.refused = f"there is another instance {name}; rename the bot with pm2 first"
         if bot.refused:
             bot.programs.clear()
-    return [own for bot in bots for own in bot.programs if own.name not in rows]
-
-
-def as_row(program: declaration.ProgramDeclaration) -> dict[str, Any]:
-    """Return the values that differ from the defaults, in the words of TOML."""
-    plain, row = declaration.ProgramDeclaration(), {}
-    for key in ("name", "command", "folder", "environment", "pm2", "stop"):
-        if (value := getattr(program, key)) != getattr(plain, key):
-            row[key] = list(value) if isinstance(value, tuple) else value
-    return row
+    return [own for bot in bots for own in bot.programs if rows[own.name] is own]
 
 
 def render(programs: list[declaration.ProgramDeclaration]) -> str:
-    tables = (tomli_w.dumps({"program": [as_row(program)]}) for program in programs)
-    return "\n".join(f"# Of pm2.\n{table}" for table in tables)
+    """Without the values that are the defaults."""
+    rows = (
+        {it.name: value for it in fields(own) if (value := getattr(own, it.name)) != it.default}
+        for own in programs
+    )
+    return "\n".join(f"# Of pm2.\n{tomli_w.dumps({'program': [row]})}" for row in rows)
 
 
 def _create(agent: client.Client, bots: list[Bot]) -> None:
     """An instance for each program, of its name, where it is not there already."""
     agent.post("/api/reload")
+    deadline = time.monotonic() + _RELOADS
     for bot in bots:
         limit = {"memory_limit": bot.memory_limit} if bot.memory_limit else {}
-        for program in [*bot.programs]:
-            settings = {"program": program.name, **limit}
+        left = [*bot.programs]
+        while left:
+            body = {"id": (id := left[0].name), "engine": "program", "enabled": False}
             try:
-                _create_one(agent, program.name, settings)
+                agent.post("/api/instance", {**body, "settings": {"program": id, **limit}})
             except client.AgentSaidNo as error:
-                path = f"/api/instance/{program.name}/details"
-                there = agent.get(path)["settings"] if error.code == "exists" else {}
-                if there.get("program") == program.name:
+                if error.code == "unknown_program" and time.monotonic() < deadline:
+                    time.sleep(_EVERY)  # the agent reads its settings after it answered
                     continue
-                bot.refused = f"{program.name}: {error}"
-                bot.programs.remove(program)
-
-
-def _create_one(agent: client.Client, id: str, settings: Mapping[str, Any]) -> None:
-    body = {"id": id, "engine": "program", "enabled": False, "settings": settings}
-    deadline = time.monotonic() + _RELOADS
-    while True:  # the agent reads its settings after it answered
-        try:
-            agent.post("/api/instance", body)
-            return
-        except client.AgentSaidNo as error:
-            if error.code != "unknown_program" or time.monotonic() > deadline:
-                raise
-        time.sleep(_EVERY)
+                if error.code != "exists":
+                    bot.refused = f"{id}: {error}"
+                    bot.programs.remove(left[0])
+            del left[0]
 
 
 def _report(bot: Bot, pm2: str, enable: str) -> dict[str, Any]:

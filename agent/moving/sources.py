@@ -261,15 +261,10 @@ def _key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _in_json(path: Path, keys: str) -> FoundSession:
-    more: Keys = {}
-    if keys:
-        more = read_folder(Path(keys)) if Path(keys).is_dir() else read_json(Path(keys))
+    more = (read_folder if Path(keys).is_dir() else read_json)(Path(keys)) if keys else {}
+    written = path.stat().st_mtime
     return look_at(
-        "JSON",
-        path.stem,
-        lambda: {**more, **read_json(path)},
-        written=path.stat().st_mtime,
-        in_use=_JSON_IN_USE,
+        "JSON", path.stem, lambda: {**more, **read_json(path)}, written=written, in_use=_JSON_IN_USE
     )
 
 

@@ -9,11 +9,7 @@ S = ConnectionStatus
 
 
 @pytest.mark.parametrize("phase", ["", *PHASES])
-def test_a_start_is_light_once_it_logs_in(phase: str) -> None:
-    started = ClaimFact(Claim(S.INITIALIZING, phase=phase), 0.0, 0.0)
-    assert started.is_light is (phase in ("pairing", "login", "sync"))
-
-
-def test_a_session_that_starts_no_more_is_light() -> None:
-    for status in (S.CONNECTED, S.QR_REQUIRED):
-        assert ClaimFact(Claim(status), 0.0, 0.0).is_light
+def test_a_start_is_light_once_it_logs_in_or_is_over(phase: str) -> None:
+    for status in (S.INITIALIZING, S.CONNECTED, S.QR_REQUIRED):
+        light = status is not S.INITIALIZING or phase in ("pairing", "login", "sync")
+        assert ClaimFact(Claim(status, phase=phase), 0.0, 0.0).is_light is light

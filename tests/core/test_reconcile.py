@@ -6,20 +6,12 @@ from hypothesis import strategies as st
 
 from agent.core.breaker import Breaker
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import (
-    ConnectionStatus,
-    Instance,
-    InstanceId,
-    Override,
-    ProbeFact,
-    SessionFiles,
-    SessionRecord,
-    UnitState,
-)
+from agent.core.model import Instance, Override, ProbeFact, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, next_deadline, plan_actions
 from agent.core.recovery.ladder import needs_repair
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble
 from agent.core.session import Wait
+from agent.core.words import ConnectionStatus, InstanceId, SessionFiles
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 from tests.sessions import Desired, changed
 

@@ -3,6 +3,7 @@
 import json
 import os
 import tomllib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from agent.config.load import load_config
 from agent.errors import InvalidRequest
 from agent.moving.program_commands import read_list, read_pm2, render
 from agent.moving.programs import programs_of
-from tests.cli.conftest import Cli, House
+from tests.cli.conftest import Cli, House, Said
 
 SHELL = {"PIP_CERT": "/etc/ssl/ca.crt", "HOME": "/root"}
 
@@ -67,28 +68,34 @@ def test_names_and_processes_of_all_kinds() -> None:
     assert [table["name"] for table in tables["program"]] == ["many-1", "many-2", "many", "n-x"]
 
 
-@pytest.mark.parametrize("name", ["all", "-x", "/x/", "7", "3d", "", " ", "a\nb"])
-def test_a_bot_that_pm2_would_not_stop_alone_does_not_move(name: str) -> None:
-    (bot,) = bots(row(name=name))
-    assert (bot.programs, "give it another name" in bot.refused) == ([], True)
+_NAMES = ("all", "-x", "/x/", "7", "3d", "", " ", "a\nb")
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "cause"),
     [
-        ("cron_restart", "0 4 * * *"),
-        ("watch", True),
-        ("autorestart", False),
-        ("pm_out_log_path", "/var/log/shop.log"),
-        ("uid", "deploy"),
-        ("exec_mode", "cluster_mode"),
-        ("max_memory_restart", 1 << 20),
-        ("pm_exec_path", "/usr/bin/npm"),
+        *(("name", name, "give it another name") for name in _NAMES),
+        ("pm_cwd", "srv", "its folder: it must be an absolute path without .., not 'srv'"),
+        ("args", [""], "its command: it must be a list of texts"),
     ],
 )
-def test_what_has_no_counterpart_is_named(key: str, value: object) -> None:
+def test_a_bot_that_cannot_move_says_why(key: str, value: object, cause: str) -> None:
+    """`pm2 stop` would not stop it alone, or the agent would not read its row."""
+    (bot,) = bots(row(**{key: value}))
+    assert (bot.programs, cause in bot.refused) == ([], True)
+
+
+LEFT = {
+    **{"cron_restart": "0 4 * * *", "watch": True, "autorestart": False, "uid": "deploy"},
+    **{"pm_out_log_path": "/var/log/shop.log", "exec_mode": "cluster_mode"},
+    **{"max_memory_restart": 1 << 20, "pm_exec_path": "/usr/bin/npm"},
+}
+
+
+@pytest.mark.parametrize("key", LEFT)
+def test_what_has_no_counterpart_is_named(key: str) -> None:
     assert bots(row())[0].notes == []
-    assert len(bots(row(**{key: value}))[0].notes) == 1
+    assert len(bots(row(**{key: LEFT[key]}))[0].notes) == 1
 
 
 @pytest.mark.parametrize("raw", [b"", b"[1]", b"\xff", b"[" * 100_000])
@@ -106,29 +113,56 @@ def test_the_printed_command_is_the_owners(tmp_path: Path) -> None:
         assert read_pm2("", {"PM2_HOME": str(tmp_path)})[2].startswith("sudo -u ")
 
 
+MINE = "# Mine.\n[api]\nsocket = '{}'\n"
+Import = Callable[..., Awaitable[Said]]
+
+
+@pytest.fixture
+def move(house: House, cli: Cli, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Import:
+    """`import pm2` of these rows, into an agent.toml that names its agent."""
+    (elsewhere / "agent.toml").write_text(MINE.format(house.socket_path))
+    house.server._parts.places["config"] = str(elsewhere / "agent.toml")
+    monkeypatch.delenv("WA_AGENT_SOCKET")
+
+    async def call(rows: list[dict[str, Any]], *words: str) -> Said:
+        (elsewhere / "dump").write_text(json.dumps(rows))
+        return await cli("import", "pm2", "--dump", "dump", "--config", "agent.toml", *words)
+
+    return call
+
+
 async def test_a_dry_run_changes_nothing_and_a_second_import_adds_nothing(
-    house: House, cli: Cli, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    house: House, move: Import, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (elsewhere / "dump").write_text(json.dumps([row(env={"TOKEN": "s3cret"})]))
-    config = elsewhere / "agent.toml"
-    mine = f"# Mine.\n[api]\nsocket = '{house.socket_path}'\n"
-    config.write_text(mine)
-    house.server._parts.places["config"] = str(config)
-    monkeypatch.delenv("WA_AGENT_SOCKET")  # the file names its agent
-    words = ("import", "pm2", "--dump", "dump", "--config", "agent.toml")
-    shown = await cli(*words, "--dry-run")
+    config, rows = elsewhere / "agent.toml", [row(env={"TOKEN": "s3cret"})]
+    shown = await move(rows, "--dry-run")
     assert (shown.status, "TOKEN=***" in shown.out, "s3cret" in shown.out) == (0, True, False)
-    assert config.read_text() == mine
-    assert (await cli(*words, "--enable")).status == 2
-    assert (await cli(*words, "--only", "else")).status == 2
+    assert config.read_text() == (mine := MINE.format(house.socket_path))
+    assert (await move(rows, "--enable")).status == 2
+    assert (await move(rows, "--only", "else")).status == 2
     monkeypatch.setattr("agent.moving.program_commands._create", lambda *_: None)
-    done = await cli(*words)
+    done = await move(rows)
     assert (done.status, f"enable --socket {house.socket_path} shop" in done.out) == (0, True)
     once = config.read_text()
     assert once.startswith(mine) and "TOKEN=s3cret" in once
-    again = await cli(*words)
+    again = await move(rows)
     assert (again.status, config.read_text()) == (0, once), again.err
-    (elsewhere / "dump").write_text(json.dumps([row(pm_cwd="/srv/other")]))
-    other = await cli(*words, "--json")
+    other = await move([row(pm_cwd="/srv/other")], "--json")
     (bot,) = json.loads(other.out)["bots"]
     assert (other.status, bot["move"], "another [[program]]" in bot["refused"]) == (1, "", True)
+
+
+async def test_no_row_is_written_that_the_agent_would_refuse(
+    house: House, cli: Cli, move: Import, elsewhere: Path
+) -> None:
+    """Two bots have one session, and an instance of another engine has the name of a third."""
+    made = await cli("create", "till", "--engine", "sandbox", "--socket", house.socket_path)
+    assert made.status == 0, made.err
+    rows = [row(name="a"), row(name="b"), row(name="till", pm_cwd="/srv/till")]
+    for words in (["--dry-run"], []):
+        told = (await move(rows, *words, "--json")).json()["bots"]
+        assert [bot["instances"] for bot in told] == [["a"], [], []]
+        for bot, cause in zip(told, ("", "b and a have", "another instance till"), strict=True):
+            assert cause in bot["refused"]
+    (table,) = tomllib.loads((elsewhere / "agent.toml").read_text())["program"]
+    assert table["name"] == "a"

@@ -5,15 +5,9 @@ from dataclasses import replace
 import pytest
 
 from agent.api.present import shown_wait
-from agent.core.model import (
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
-    Instance,
-    InstanceId,
-    SessionRecord,
-)
+from agent.core.model import Health, HealthVerdict, Instance, SessionRecord
 from agent.core.session import Session, Wait
+from agent.core.words import ConnectionStatus, InstanceId
 
 WALL = 1_700_000_000.0
 

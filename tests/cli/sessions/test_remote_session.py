@@ -4,16 +4,7 @@ import re
 
 import pytest
 
-NAME = "20260115T103000Z"
-ASIDE = {
-    "name": NAME,
-    "at": 1768473000.0,
-    "why": "new keys with single peers",
-    "state": "done",
-    "files": 3,
-    "keys": 1,
-    "whole": False,
-}
+from tests.api.handlers.test_remote_session import ASIDE, NAME
 
 
 @pytest.fixture
@@ -21,7 +12,7 @@ async def knows(house, cli):
     """The answers of the engine of `shop` to each command."""
     house.supervisor.backends.declare("evo")
     assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
-    house.supervisor.answers = {"removed": {"removed": [ASIDE]}, "restore_removed": {"name": NAME}}
+    house.supervisor.answers = {"removed": {"removed": ASIDE[:1]}, "restore_removed": {"name": NAME}}
     return house.supervisor.answers
 
 
@@ -36,7 +27,7 @@ async def test_files_put_aside_are_listed_and_put_back(cli, house, knows):
     assert house.supervisor.commands[-1] == ("shop", "restore_removed", {"name": NAME})
     as_json = (await cli("removed", "restore", "shop", NAME, "--json")).json()
     assert as_json["instance"]["id"] == "shop"
-    knows["removed"] = {"removed": [{**ASIDE, "whole": True}]}
+    knows["removed"] = {"removed": [{**ASIDE[0], "whole": True}]}
     assert "the whole folder, 3 files" in (await cli("removed", "list", "shop")).out
     knows["removed"] = {"removed": []}
     assert (await cli("removed", "list", "shop")).out == "no repair removed files or keys of shop\n"
