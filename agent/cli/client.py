@@ -49,17 +49,14 @@ def socket_candidates(env: Mapping[str, str]) -> list[Path]:
             candidates.append(here)
     if (top := checkout()) is not None:
         candidates.append(top / ".state" / "api.sock")
-    candidates.append(INSTALLED_SOCKET)
-    return list(dict.fromkeys(candidates))
+    return list(dict.fromkeys([*candidates, INSTALLED_SOCKET]))
 
 
 def config_path(named: str | None, env: Mapping[str, str]) -> Path | None:
     """The file to read: the named one, else the installed one if it exists."""
     if named or env.get("WA_AGENT_CONFIG"):
         return Path(named or env["WA_AGENT_CONFIG"])
-    if checkout() is None and INSTALLED_CONFIG.exists():
-        return INSTALLED_CONFIG
-    return None
+    return INSTALLED_CONFIG if checkout() is None and INSTALLED_CONFIG.exists() else None
 
 
 _HELLO_SECONDS = 3.0

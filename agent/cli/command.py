@@ -239,9 +239,7 @@ def say(sentence: str) -> None:
 
 def moment(text: str | None) -> str:
     """A time of the API in this machine's zone."""
-    if not text:
-        return "-"
-    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT)
+    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT) if text else "-"
 
 
 def duration(seconds: float) -> str:
@@ -263,12 +261,16 @@ def shown(name: str, value: Any) -> object:
         return "-"
     if isinstance(value, list):
         return " ".join(map(str, value))
-    if name.endswith(("_seconds", "_bytes")):
-        return duration(value) if name.endswith("_seconds") else size(value)
+    if name.endswith("_bytes"):
+        return size(value)
+    if isinstance(value, int | float) and any(it in name for it in _SECONDS):
+        if 0 < value < 1:
+            return f"{round(value * 1000, 1):g} ms"
+        return duration(value) if name.endswith("_seconds") else f"{value:.1f} s"
     if isinstance(value, float):
         if name.endswith("_wall"):
             return datetime.fromtimestamp(value).strftime(_MOMENT)
-        return f"{value:.1f} s" if any(it in name for it in _SECONDS) else round(value, 3)
+        return round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
 

@@ -188,9 +188,12 @@ async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli
 
 def test_show_prints_no_raw_figures_and_no_lists_of_dicts() -> None:
     told = {"status_seconds": {"LOADING": 0.06}, "steps": [{"step": "restart", "count": 2}]}
-    found = dict(_flat({"claim": {"proof_age": 9.9e-06}, **told}))
-    assert found.pop("  steps.1") == "step restart, count 2"
-    assert found == {"  claim.proof_age": "0.0 s", "  status_seconds.LOADING": "0.1 s"}
+    told |= {"cpu_seconds": 0.0021, "idle_seconds": 61.2, "claim": {"proof_age": 9.9e-06}}
+    found = {name.strip(): value for name, value in _flat(told)}
+    assert found == {
+        **{"steps.1": "step restart, count 2", "status_seconds.LOADING": "60 ms"},
+        **{"cpu_seconds": "2.1 ms", "idle_seconds": "1 min 1 s", "claim.proof_age": "0 ms"},
+    }
 
 
 async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cli) -> None:

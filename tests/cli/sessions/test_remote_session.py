@@ -12,7 +12,10 @@ async def knows(house, cli):
     """The answers of the engine of `shop` to each command."""
     house.supervisor.backends.declare("evo")
     assert (await cli("create", "shop", "--engine", "evolution", "--backend", "evo")).status == 0
-    house.supervisor.answers = {"removed": {"removed": ASIDE[:1]}, "restore_removed": {"name": NAME}}
+    house.supervisor.answers = {
+        "removed": {"removed": ASIDE[:1]},
+        "restore_removed": {"name": NAME},
+    }
     return house.supervisor.answers
 
 
