@@ -41,6 +41,23 @@ def failpoint(name: str) -> None:
         raise FailpointHit(name)
 
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY
+
+
+@contextmanager
+def opened(path: Path | str, flags: int = _FOLDER, *, within: int | None = None) -> Iterator[int]:
+    """A descriptor, closed when the block ends. `within`: `path` is relative to this descriptor."""
+    fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=within)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+DEEPEST, MOST_ENTRIES = 32, 200_000
+"""Folders within folders of a session, and entries of it, that are looked at."""
+
+
 @contextmanager
 def replacement(
     folder_fd: int, name: str, *, mode: int = 0o600, group: int | None = None, points: bool = False
@@ -78,22 +95,15 @@ def replacement(
 @contextmanager
 def replacing(path: Path, *, mode: int = 0o600, group: int | None = None) -> Iterator[IO[bytes]]:
     """As `replacement`, by path; its folder must exist."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with replacement(folder, path.name, mode=mode, group=group) as file:
-            yield file
-    finally:
-        os.close(folder)
+    with opened(path.parent) as fd, replacement(fd, path.name, mode=mode, group=group) as file:
+        yield file
 
 
 @contextmanager
 def short_path(path: Path) -> Iterator[str]:
     """A name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(path.parent, os.O_PATH | os.O_DIRECTORY) as folder:
         yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def open_plain(path: Path | str, *, links: bool = False, within: int | None = None) -> IO[bytes]:
@@ -132,11 +142,8 @@ def remove_left_over(folder_fd: int, name: str) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file's content, or a folder's list of names, to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
+    with opened(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def make_folder(path: Path) -> None:
@@ -169,16 +176,13 @@ def replace_folder(ready: Path, target: Path) -> None:
 def folder_locked(folder: Path, *, within: int | None = None) -> Iterator[None]:
     """BlockingIOError: another process has it. `within`: `folder` is relative to this descriptor.
     A file system that locks no folders leaves the file `lock` alone to tell."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=within)
-    try:
+    with opened(folder, within=within) as fd:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if isinstance(error, BlockingIOError):
                 raise
         yield
-    finally:
-        os.close(fd)
 
 
 def refuses_writes(folder: Path) -> bool:

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 from agent.core.model import InstanceId, SessionFiles
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, TooLarge, VaultError
-from agent.files import failpoint
+from agent.files import failpoint, opened
 from agent.vault import restore, snapshots, tree
 from agent.vault.folder import OURS, Folder, Modes, open_root
 from agent.vault.folders import leave_room
@@ -178,14 +178,10 @@ def scratch() -> Iterator[Path]:
     holds a lock for as long as its process lives."""
     prefix = f"wa-agent-{os.geteuid()}-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        with suppress(OSError):  # in use, or of no wa-agent
-            fd = os.open(left, _FOLDER)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(fd).st_uid == os.geteuid():
-                    shutil.rmtree(left)
-            finally:
-                os.close(fd)
+        with suppress(OSError), opened(left, _FOLDER) as fd:  # in use, or of no wa-agent
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_uid == os.geteuid():
+                shutil.rmtree(left)
     while True:
         path = Path(tempfile.mkdtemp(prefix=prefix))
         held = os.open(path, _FOLDER)

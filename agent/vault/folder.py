@@ -156,14 +156,10 @@ class Folder:
     def opened(self, name: str) -> Iterator[int]:
         """A plain file for reading; a link, pipe or device in its place is refused."""
         path = self.path / name
-        with doing("read", path):
-            fd = os.open(name, _FILE, dir_fd=self.fd)
-            try:
-                if not stat.S_ISREG(os.fstat(fd).st_mode):
-                    raise planted("read", path)
-                yield fd
-            finally:
-                os.close(fd)
+        with doing("read", path), files.opened(name, _FILE, within=self.fd) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise planted("read", path)
+            yield fd
 
     def content(self, name: str) -> bytes:
         with self.opened(name) as fd, os.fdopen(fd, "rb", closefd=False) as file:

@@ -20,7 +20,7 @@ from msgspec import Meta, ValidationError, convert
 from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, NotFound, Refused, VaultError
-from agent.files import failpoint
+from agent.files import DEEPEST, failpoint
 from agent.log import going_on
 from agent.vault import folders, identity, tree
 from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
@@ -92,7 +92,7 @@ def check_path(path: str) -> str:
     if not 0 < len(path) <= LONGEST_PATH or "\0" in path:
         raise ValueError(f"a path is empty, too long or no text: {path!r:.80}")
     parts = path.split("/")
-    if len(parts) > tree.DEEPEST or any(part in ("", ".", "..") for part in parts):
+    if len(parts) > DEEPEST or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"a path leads out of its folder or nowhere: {path!r:.80}")
     try:
         longest = max(len(part.encode("utf-8", "surrogateescape")) for part in parts)

@@ -17,23 +17,13 @@ from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.engines.base import FileRules, FilesReport, Linked
 from agent.engines.catalog import file_rules
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
-from agent.vault.folder import (
-    SESSION,
-    Folder,
-    Modes,
-    doing,
-    explain,
-    open_root,
-    owner_of,
-    planted,
-)
+from agent.files import DEEPEST, MOST_ENTRIES, opened
+from agent.vault.folder import SESSION, Folder, Modes, doing, explain, open_root, owner_of, planted
 from agent.vault.identity import OTHERS, names_other_engine, read_identity
 
 # All entries of a session, each step down by an open folder and through no link.
 
 
-DEEPEST = 32
-MOST_ENTRIES = 200_000
 """Baileys keeps several files for each contact."""
 LARGEST_FILE = 256 << 20
 """Bytes: no engine writes a larger file. A stray one would fill the disk, copy by copy."""
@@ -279,14 +269,11 @@ def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterato
 
 
 def _sync(top: Folder, relative: str) -> None:
-    with doing("save", top.path / relative):
-        fd = os.open(relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top.fd)
-        try:
-            os.fsync(fd)
-            # So that reading it again asks the disk and not the memory, where it can.
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    with doing("save", top.path / relative), opened(relative, flags, within=top.fd) as fd:
+        os.fsync(fd)
+        # So that reading it again asks the disk and not the memory, where it can.
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # The one inspection of a session's folder: is there a session, and is it whole? It looks at the

@@ -104,9 +104,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise errors.FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        file = os.open(path.name, flags, dir_fd=parent)
-        with open(file, "rb") as stream:  # noqa: PTH123 - a descriptor
+        with files.open_plain(path.name, within=parent) as stream:
             return stream.read(_SIZE_LIMIT + 1)
     except OSError as error:
         raise errors.FolderUnusable(f"cannot open {_shown(path, error)}") from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
 from agent.errors import EngineError
+from agent.files import DEEPEST, MOST_ENTRIES, opened
 from agent.link.server import LinkServer
 from agent.link.wire import Call
 from agent.worker import empty_store, stop, watch
@@ -34,11 +35,8 @@ log = logging.getLogger(__name__)
 # session nor throw it away.
 
 
-DEEPEST = 32
-MOST_ENTRIES = 200_000
-
-_FOR_THE_GROUP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FOR_THE_GROUP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def share_session(folder: Path) -> int:
@@ -46,17 +44,10 @@ def share_session(folder: Path) -> int:
 
     Returns how many were changed. Follows no link; what cannot be changed stays as it is.
     """
-    try:
-        wanted = folder.stat().st_mode & stat.S_IRWXG
-        top = os.open(folder / "session", _FOR_THE_GROUP)
-    except OSError:
-        return 0
-    try:
-        if not wanted:
-            return 0
-        return sum(islice(_share(top, wanted, 1), MOST_ENTRIES))
-    finally:
-        os.close(top)
+    with suppress(OSError), opened(folder / "session", _FOR_THE_GROUP) as top:
+        if wanted := folder.stat().st_mode & stat.S_IRWXG:
+            return sum(islice(_share(top, wanted, 1), MOST_ENTRIES))
+    return 0
 
 
 def _share(folder: int, wanted: int, depth: int) -> Iterator[bool]:
@@ -66,21 +57,15 @@ def _share(folder: int, wanted: int, depth: int) -> Iterator[bool]:
             with suppress(OSError):  # gone since, or not ours
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode) and depth < DEEPEST:
-                    inner = os.open(entry.name, _FOR_THE_GROUP, dir_fd=folder)
-                    try:
+                    with opened(entry.name, _FOR_THE_GROUP, within=folder) as inner:
                         yield _open_up(inner, wanted)
                         yield from _share(inner, wanted, depth + 1)
-                    finally:
-                        os.close(inner)
                 elif stat.S_ISREG(status.st_mode):
                     if status.st_mode & wanted & ~stat.S_IXGRP == wanted & ~stat.S_IXGRP:
                         yield False
                         continue
-                    file = os.open(entry.name, _FILE, dir_fd=folder)
-                    try:
+                    with opened(entry.name, _FILE, within=folder) as file:
                         yield _open_up(file, wanted & ~stat.S_IXGRP)
-                    finally:
-                        os.close(file)
 
 
 def _open_up(fd: int, wanted: int) -> bool:

@@ -234,12 +234,8 @@ def naming(what: str) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path, verb: str) -> Iterator[int]:
     """A link in its place is refused."""
-    with naming(f"{verb} {path}"):
-        fd = os.open(path, _DIRECTORY)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+    with naming(f"{verb} {path}"), files.opened(path, _DIRECTORY) as fd:
+        yield fd
 
 
 def _read_key(folder_fd: int, name: str) -> Record:
