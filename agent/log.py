@@ -128,10 +128,7 @@ class LineWriter(logging.Handler):
         """`folder`: of the worker.log that `fd` is."""
         super().__init__()
         self.dropped = 0
-        self._fd = fd
-        self._form = form
-        self._journal_path = journal_path
-        self._folder = folder
+        self._fd, self._form, self._journal_path, self._folder = fd, form, journal_path, folder
         self._journal: socket.socket | None = None
         if to_journal:
             self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)

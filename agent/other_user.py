@@ -98,6 +98,17 @@ def run_as(
     return Answer(status if status >= 0 else 128 - status, text)
 
 
+def as_owner(folder: Path, words: Sequence[object], within: float, feed: bytes = b"") -> int | None:
+    """Run `python -m WORDS` as the user whose folder it is and print its answer; the exit status.
+    None: this process itself may write there."""
+    if (owner := owner_of(folder)) is None:
+        return None
+    command = [sys.executable, "-I", "-m", *map(str, words)]
+    answer = run_as(owner, command, within=within, feed=feed)
+    print(answer.text, file=sys.stderr if answer.status else sys.stdout)
+    return answer.status
+
+
 def _environment() -> dict[str, str]:
     """Other processes of the user can read it."""
     kept = {

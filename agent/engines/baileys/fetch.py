@@ -78,13 +78,9 @@ def main(argv: list[str]) -> int:
         return 2
     cache, *brought = (Path(name).absolute() for name in argv)
     try:
-        owner = other_user.owner_of(cache)
-        if owner is not None:
-            command: list[str | Path] = [sys.executable, "-I", "-m", node.FETCH, cache]
-            command += brought
-            answer = other_user.run_as(owner, command, within=_MOST + 60)
-            print(answer.text, file=sys.stderr if answer.status else sys.stdout)
-            return answer.status
+        words = [node.FETCH, cache, *brought]
+        if (status := other_user.as_owner(cache, words, _MOST + 60)) is not None:
+            return status
         path = fetch_packages(cache, *brought)
     except (errors.WaError, OSError) as error:
         print(error, file=sys.stderr)

@@ -125,19 +125,15 @@ def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
         print(f"usage: {sys.executable} -m {FETCH} CACHE [PACKAGE-FILE]", file=sys.stderr)
         return 2
-    from agent.other_user import owner_of, run_as
+    from agent.other_user import as_owner
 
     cache = Path(argv[0]).absolute()
     try:
         # Root reads the file that root brought; who may change the cache writes there.
         package = read_package(argv[1]) if len(argv) == 2 else None
-        owner = owner_of(cache)
-        if owner is not None:
-            command: list[str | Path] = [sys.executable, "-I", "-m", FETCH, cache]
-            command += [] if package is None else ["-"]
-            answer = run_as(owner, command, within=_MOST, feed=package or b"")
-            print(answer.text, file=sys.stderr if answer.status else sys.stdout)
-            return answer.status
+        words = [FETCH, cache, *(() if package is None else "-")]
+        if (status := as_owner(cache, words, _MOST, package or b"")) is not None:
+            return status
         path = fetch_bundle(cache) if package is None else keep_bundle(cache, _unpack(package))
     except (errors.WaError, OSError) as error:
         print(error, file=sys.stderr)
