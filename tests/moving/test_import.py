@@ -98,6 +98,7 @@ def local_auth(root: Path, name: str) -> Path:
     (profile / STORE).mkdir(parents=True)
     (profile / STORE / "CURRENT").write_bytes(b"keys")
     (profile / STORE / "MANIFEST-1").write_bytes(b"keys")
+    os.mkfifo(profile / STORE / "LOCK")  # which a reader of it would wait for
     (profile / "Default" / "Cache").mkdir()
     (profile / "Default" / "Cache" / "big").write_bytes(b"x" * 1000)
     (profile / "SingletonLock").symlink_to("old-host-17")

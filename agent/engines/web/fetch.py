@@ -115,8 +115,11 @@ def _unpack(package: bytes) -> bytes:
 
 def read_package(file: str) -> bytes:
     """A package file that was brought here; "-" is the standard input."""
+    if file == "-":
+        return sys.stdin.buffer.read()
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with files.open_plain(file, links=True) as package:
+            return package.read(_SIZE_LIMIT)
     except OSError as error:
         raise errors.EngineError(f"cannot read {file}: {error.strerror}") from error
 

@@ -47,17 +47,13 @@ def holder(profile: Path) -> int | None:
     with suppress(OSError):
         databases += sorted((profile / rules.STORES).iterdir())
     for database in databases:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         try:
-            fd = os.open(database / "LOCK", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with files.open_plain(database / "LOCK") as file:
+                told = fcntl.fcntl(file.fileno(), fcntl.F_GETLK, asked)
         except OSError:
             continue
-        try:
-            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, asked))
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
+        kind, _, _, _, pid = struct.unpack(_FLOCK, told)
         if kind != fcntl.F_UNLCK:
             return max(0, int(pid))
     return None

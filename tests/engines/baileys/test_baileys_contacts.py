@@ -45,29 +45,18 @@ async def test_a_receipt_for_twenty_thousand_ids_does_not_end_the_client(bench: 
     assert 0 < bench.heard.count("ack") < 1000
 
 
-def test_any_record_but_the_credentials_that_cannot_be_read_is_moved_aside_and_absent(
-    cache: Path, tmp_path: Path
-) -> None:
-    run_store("store_damage.mjs", cache, tmp_path)
+STORES = {
+    "store_damage": "any record but the credentials that cannot be read is moved aside and absent",
+    "store_mends": "credentials that broke under a connected session are written again",
+    # Where messages cross, and where Node is killed between a frame and its transaction's end.
+    "signal_sessions": "no message goes under a key that the contact has seen or cannot have",
+    "store_after": "a record is written beside the old one while what must come first goes on",
+}
 
 
-def test_credentials_that_broke_under_a_connected_session_are_written_again(
-    cache: Path, tmp_path: Path
-) -> None:
-    run_store("store_mends.mjs", cache, tmp_path)
-
-
-def test_no_message_goes_under_a_key_that_the_contact_has_seen_or_cannot_have(
-    cache: Path, tmp_path: Path
-) -> None:
-    """Where messages cross, and where Node is killed between a frame and its transaction's end."""
-    run_store("signal_sessions.mjs", cache, tmp_path)
-
-
-def test_a_record_is_written_beside_the_old_one_while_what_must_come_first_goes_on(
-    cache: Path, tmp_path: Path
-) -> None:
-    run_store("store_after.mjs", cache, tmp_path)
+@pytest.mark.parametrize("script", STORES, ids=STORES.values())
+def test_the_store_keeps_its_word(script: str, cache: Path, tmp_path: Path) -> None:
+    run_store(f"{script}.mjs", cache, tmp_path)
 
 
 @pytest.mark.parametrize(
