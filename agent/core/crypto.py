@@ -127,8 +127,6 @@ def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CryptoState:
-    errors: int
-    """Those that wait for an answer, too."""
     peers: tuple[str, ...]
     """Peers that need new keys now, worst first."""
     signal: Signal | None
@@ -143,7 +141,7 @@ def judge_crypto(
     messages and none that comes again: the share of errors is unknown, and not 100 %."""
     window = forget_old(window, policy, now)
     if not window.errors:
-        return CryptoState(0, (), None)
+        return CryptoState((), None)
     by_peer: Counter[str] = Counter()
     renewing: Counter[str] = Counter()
     """By peer, the errors that only new keys end."""
@@ -187,7 +185,7 @@ def judge_crypto(
         many = f"{len(peers)} {_plural('peer', len(peers))}"
         signal = Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {many}")
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
-    return CryptoState(len(window.errors), peers, signal, failing)
+    return CryptoState(peers, signal, failing)
 
 
 def _is_corrupted(
