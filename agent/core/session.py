@@ -117,7 +117,7 @@ class Session:
     wait: Wait = Wait()
     """Why it waits for something other than itself, as of the last pass."""
     held: str = ""
-    """Why it may not log in beside another instance of its device, as found at the agent's start;
+    """Why it may not log in beside another instance of its device, as found before its last try;
     until an operator's next order."""
     kept: Kept | None = None
     """Why its repair keeps the pairing, as of the last pass; None = it may end it."""

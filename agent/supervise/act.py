@@ -85,6 +85,8 @@ async def _do(means: Means, facts: Facts, kind: ActionKind, plan: Plan) -> str:
             if plan.repair:
                 files.failpoint("repair_stopped")
         case ActionKind.CONNECT | ActionKind.DISCONNECT:
+            if kind is ActionKind.CONNECT and facts.record.reason == "conflict":
+                await means.registry.hold_copy(facts)
             await _call(facts, kind, max(means.settings.config.health.timeout, CALL_TIMEOUT))
             if kind is ActionKind.DISCONNECT:
                 files.failpoint("repair_disconnected")
@@ -112,6 +114,7 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
     """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
     told, it reads from the file beside its session."""
     seats = means.seats
+    await means.registry.hold_copy(facts)
     if not is_written(facts):
         await means.registry.save(facts)
     seats.limit_memory(facts)

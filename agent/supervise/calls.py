@@ -53,10 +53,9 @@ AT_ONCE = 200
 MARKING = "mark messages as read"
 
 
-LOGOUT_TIMEOUT = 30.0
+LOGOUT_TIMEOUT, COMMAND_TIMEOUT = 30.0, 10.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
-COMMAND_TIMEOUT = 10.0
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
 

@@ -220,8 +220,7 @@ class Incidents:
         return over
 
     def _not_well(self, incident: admission.Incident) -> list[Facts]:
-        members = self._members(incident)
-        return [each for each in members if each.should_run and not is_well(each.verdict)]
+        return [it for it in self._members(incident) if it.should_run and not is_well(it.verdict)]
 
     def _members(self, incident: admission.Incident) -> list[Facts]:
         return [self.all_facts[id] for id in incident.members if id in self.all_facts]

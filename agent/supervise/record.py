@@ -295,8 +295,7 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
     if verdict.state is Status.CONNECTED:
         facts.record = after_connected(facts.record, now_wall, gate.settings.config.reconnect)
         facts.connected_since_wall = now_wall
-        facts.asked.try_at_once = False
-        facts.asked.logout = False
+        facts.asked.try_at_once = facts.asked.logout = False
         facts.noted_drop = ("", "", 0.0)
         gate.succeeded(facts)
         if facts.lost_because:

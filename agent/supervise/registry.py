@@ -254,17 +254,25 @@ class Registry:
     async def hold_copies(self, ids: Iterable[InstanceId]) -> None:
         """At the agent's start, of sessions that are one device the first one may run."""
         paired = [facts for facts in map(self.get, ids) if facts.should_run and facts.record.paired]
-        alike, first = dict[str, list[InstanceId]](), dict[str, InstanceId]()
-        for facts in paired:
-            alike.setdefault(facts.record.account, []).append(facts.id)
-        for facts in paired:
-            if len(alike[facts.record.account]) == 1 and "" not in alike:
-                continue  # most sessions: not a file is read
-            what = self.root, facts.id, facts.instance.engine
-            linked = await asyncio.to_thread(tree.read_linked, *what)
-            if linked.device and (twin := first.setdefault(linked.device, facts.id)) != facts.id:
-                facts.held = str(_same_device(f"enable {facts.id}", twin, "disable"))
-                bound(words.Category.SESSION, facts.id).warning("%s", facts.held)
+        accounts = [facts.record.account for facts in paired]
+        for facts in reversed(paired):
+            # Most sessions have an account of their own: not a file is read.
+            if accounts.count(facts.record.account) > 1 or "" in accounts:
+                with suppress(Refused):
+                    await self.hold_copy(facts)
+
+    async def hold_copy(self, facts: Facts) -> None:
+        """Refused where another session that should run is the same device: this one waits for an
+        order. Without the lock of `alone`: its holders wait for passes, and a pass asks this."""
+        what = self.root, facts.id, facts.instance.engine
+        linked = await asyncio.to_thread(tree.read_linked, *what)
+        twin = await self._twin_of(facts.id, linked, running=True) if linked.device else None
+        # Of two that ask at once the second finds the first one held.
+        if twin and (other := self.get(twin)).should_run and not other.held:
+            refused = _same_device(f"enable {facts.id}", twin, "disable")
+            facts.held = str(refused)
+            bound(words.Category.SESSION, facts.id).warning("%s", facts.held)
+            raise refused
 
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self.facts.values()):

@@ -32,8 +32,7 @@ T = TypeVar("T")
 
 WAITS = (0.0, 0.25, 0.5, 1.0)
 """Seconds before each try of one snapshot."""
-LOOK_EVERY = 28.0
-AFTER_FAILURE = 600.0
+LOOK_EVERY, AFTER_FAILURE = 28.0, 600.0
 
 
 def finish_cut_short(root: Path) -> None:

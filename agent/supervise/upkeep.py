@@ -31,9 +31,7 @@ from agent.supervise.registry import Registry
 from agent.vault.folders import list_trash, sweep
 from agent.vault.snapshots import sweep_snapshots
 
-SWEEP_EVERY = 3600.0
-FIRST_COPY = 300.0
-CHECK_EVERY = 86400.0
+SWEEP_EVERY, FIRST_COPY, CHECK_EVERY = 3600.0, 300.0, 86400.0
 
 
 # A table, kept apart from the agent's own log lines.

@@ -120,6 +120,25 @@ async def test_of_two_folders_with_one_device_one_logs_in(agent, eventually):
     await eventually(lambda: agent.status("b"), "CONNECTED")
 
 
+@pytest.mark.parametrize("how", ["restart", "conflict"])
+async def test_a_device_copied_over_a_session_that_runs_logs_in_once(agent, eventually, how):
+    async def state():
+        return (await agent.show("b"))["unit"]["state"]
+
+    await connected(agent, eventually, "a", "b")
+    before, sessions = await agent.run_of("a"), agent.state / "sessions"
+    shutil.copytree(sessions / "a/session", sessions / "b/session", dirs_exist_ok=True)
+    if how == "restart":
+        await agent.do("POST", "/api/instance/b/restart")
+    else:
+        await agent.fault("b", "conflict")
+    await eventually(lambda: reason(agent, "b"), "same_device")
+    await eventually(state, "inactive")
+    assert (await agent.run_of("a"), await agent.status("a")) == (before, "CONNECTED")
+    await agent.do("POST", "/api/instance/a/disable")
+    assert (await agent.ask("POST", "/api/instance/b/start"))[0] == 202
+
+
 async def test_a_start_that_fails_leaves_the_sessions_connected(agent, eventually):
     await connected(agent, eventually, "a")
     run = await agent.run_of("a")
