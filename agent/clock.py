@@ -3,8 +3,6 @@
 import time
 from pathlib import Path
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
 
 def boot_now() -> float:
     """Seconds since the machine booted, suspended time included."""
@@ -19,4 +17,4 @@ def until_next(every: float) -> float:
 
 def boot_id() -> str:
     """Another one after each boot: what was noted under it may be about processes of now."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

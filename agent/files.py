@@ -17,6 +17,8 @@ from typing import IO
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.tmp")
 
+INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
+"""Where an installed agent listens, and the command line asks."""
 VARIABLE = "WA_FAILPOINT"
 """As before_commit:kill, or retire_moved:raise:3 (the third time it is passed)."""
 

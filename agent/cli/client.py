@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, WaError
-from agent.files import open_plain, replacing, short_path
+from agent.files import INSTALLED_SOCKET, open_plain, replacing, short_path
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 # Places of the agent and its files, in a checkout or in an installation.
 
 
-INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
 INSTALLED_CONFIG = Path("/etc/wa-agent/agent.toml")
 _MAKE_ONE = "make one (wa-agent config init --config FILE), run the agent with it"
 NO_CONFIG = f"there is no agent.toml: {_MAKE_ONE}, and give --config FILE"

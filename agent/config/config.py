@@ -24,14 +24,14 @@ from agent.core import admission, model
 from agent.core.crypto import CryptoPolicy
 from agent.core.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.health import HealthPolicy
-from agent.core.memory import MemoryPolicy, limit_fault
+from agent.core.memory import MIB, MemoryPolicy, limit_fault
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.pairing import RecoveryPolicy
 from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, settings_of
 from agent.core.troubles import TroublesPolicy
 from agent.engines.catalog import backend_faults, backend_settings, remote_engines
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.files import open_plain
+from agent.files import INSTALLED_SOCKET, open_plain
 
 log = logging.getLogger(__name__)
 
@@ -169,9 +169,7 @@ def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) 
 
 
 INSTALLED_STATE = Path("/var/lib/wa-agent")
-INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
 USUAL_LISTEN = "127.0.0.1:8470"
-MIB = 1 << 20
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -51,9 +51,6 @@ def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
     return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
 
-FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED = 66, 77, 78
-"""The exit statuses of a worker whose folder or identity file is away or unreadable; whose lease
-ended; whose settings are wrong. A restart changes none of them."""
 NO_CODE_GUESS = "client_outdated"
 """The guess of an engine about a server that tries to connect without an end."""
 ENDED_WITH_PASSKEY = (
@@ -187,9 +184,9 @@ def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> Health
 
 def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
     unit = session.unit
-    if unit.exit_status == MISCONFIGURED:
+    if unit.exit_status == words.MISCONFIGURED:
         return _waits_for_person(session, reason_of("misconfigured"))
-    if unit.exit_status == FOLDER_UNUSABLE:
+    if unit.exit_status == words.FOLDER_UNUSABLE:
         # The folder was looked at before this.
         sentence = "its worker could not use its folder, which is whole again"
         return _not_running("not_running", sentence)

@@ -111,7 +111,7 @@ def plan_actions(
     if not unit.runs:
         corrupted = verdict.health is Health.CORRUPTED
         damaged = corrupted or session.folder.files is SessionFiles.DAMAGED
-        wrong = unit.state is UnitState.FAILED and unit.exit_status == health.MISCONFIGURED
+        wrong = unit.state is UnitState.FAILED and unit.exit_status == words.MISCONFIGURED
         return None if damaged or wrong else _plan(ActionKind.START, verdict)
     return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple, NewType
 
-from agent.errors import InvalidRequest
+from agent.errors import ConfigError, FolderUnusable, InvalidRequest
 
 InstanceId = NewType("InstanceId", str)
 
@@ -53,6 +53,9 @@ AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 """Settings of an instance that the agent reads itself; its engine does not get them."""
 
 
+FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED = FolderUnusable.exit_status, 77, ConfigError.exit_status
+"""The exit statuses of a worker whose folder or identity file is away or unreadable; whose lease
+ended; whose settings are wrong. A restart by its host alone changes none of them."""
 LEAST_MEMORY, MOST_MEMORY = 32 << 20, 1 << 48
 """Bytes: with less than the first no worker starts; 0 is no limit."""
 BEHIND = 1.25

@@ -13,7 +13,6 @@ from agent.clock import boot_now
 from agent.core import crypto, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
-from agent.core.health import FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED
 from agent.core.memory import judge_memory
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
@@ -206,11 +205,11 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    away = verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE
+    away = verdict.reason in FOLDER_AWAY or unit.exit_status == words.FOLDER_UNUSABLE
     if away or not session.should_run:  # that says nothing about the session
         return None
     if unit.state is UnitState.FAILED:
-        codes = {MISCONFIGURED: "misconfigured", LEASE_OVER: words.NO_LEASE}
+        codes = {words.MISCONFIGURED: "misconfigured", words.LEASE_OVER: words.NO_LEASE}
         code = codes.get(unit.exit_status, "worker_failed")
         return Drop(code, ("unit", unit.run, unit.since))
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:

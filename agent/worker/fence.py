@@ -16,15 +16,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent import clock, errors
-from agent.core.words import NO_LEASE, Claim, ConnectionStatus
+from agent.core.words import LEASE_OVER, NO_LEASE, Claim, ConnectionStatus
 from agent.engines.base import Engine
 from agent.host.notify import Notifier
 from agent.worker.reports import Reports
 
 log = logging.getLogger(__name__)
 
-EXIT_STATUS = 77
-"""A restart by its host alone changes nothing: the agent starts it with the next lease."""
 DISCONNECT, KERNEL = 1.0, 2.0
 """Seconds past the lease: until the engine must be disconnected and the process ends; until the
 kernel kills it, which needs no turn of a process that hangs or is frozen. What `[fleet] margin`
@@ -101,7 +99,7 @@ class Fence:
     async def _end(self, until: float) -> None:
         # A process host that adopted this process has no other way to learn how it ends.
         said = ("STOPPING=1", "STATUS=stopping: the lease of this machine ended")
-        self._notifier.send(*said, f"EXIT_STATUS={EXIT_STATUS}")
+        self._notifier.send(*said, f"EXIT_STATUS={LEASE_OVER}")
         # The first keeps the engine from connecting again, whatever it was at.
         last = (self._engine.prepare_stop(), self._engine.disconnect())
         try:
@@ -112,7 +110,7 @@ class Fence:
             cause = f"{type(error).__name__}: {error}"
             log.error("the lease of this machine ended, and it cannot disconnect: %s", cause)
         finally:
-            os._exit(EXIT_STATUS)
+            os._exit(LEASE_OVER)
 
 
 def _over(doing: str) -> errors.EngineError:

@@ -14,7 +14,7 @@ from agent.core.words import ConnectionStatus as Status
 from agent.errors import EngineError
 from agent.worker import fence
 
-BY_ITSELF, BY_THE_KERNEL = fence.EXIT_STATUS, -signal.SIGKILL
+BY_ITSELF, BY_THE_KERNEL = fence.LEASE_OVER, -signal.SIGKILL
 
 
 async def lease(bench: Any, seconds: float) -> float:
