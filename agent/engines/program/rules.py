@@ -222,7 +222,7 @@ def lost_store(folder: Path) -> str:
         lost = profile is not None and not has_pairing(profile)
         return f"{profile} holds nothing of WhatsApp" if lost else ""
     try:
-        raw = (folder / NOTE).read_bytes() if NOTE in names else None
+        raw = (folder / NOTE).read_bytes() if (folder / NOTE).is_file() else None
     except OSError:
         return ""
     return "" if lies_elsewhere(raw) else f"{folder} is empty"

@@ -24,7 +24,8 @@ def read_bundle(cache: Path) -> str:
     """The bundle's text; ConfigError when it is missing or not the one we know."""
     path = bundle_path(cache)
     try:
-        content = path.read_bytes()
+        with files.open_plain(path, links=True) as file:
+            content = file.read(_SIZE_LIMIT)
     except FileNotFoundError:
         raise errors.ConfigError(
             f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}",

@@ -67,9 +67,12 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "bundle_changed"
     with pytest.raises(EngineError, match="sha256"):
         fetch.keep_bundle(tmp_path, b"alert(1)")
-    os.mkfifo(tmp_path / "a pipe")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match="no plain file"):
+        fetch.read_bundle(tmp_path)
     with pytest.raises(EngineError, match="no plain file"):
-        fetch.read_package(str(tmp_path / "a pipe"))
+        fetch.read_package(str(path))
 
 
 # --- the browser's command line ----------------------------------------------------------------
