@@ -57,7 +57,8 @@ def opened(path: Path | str, flags: int = _FOLDER, *, within: int | None = None)
 
 
 DEEPEST, MOST_ENTRIES = 32, 200_000
-"""Folders within folders of a session, and entries of it, that are looked at."""
+"""Folders within folders of a session, and entries of it, that are looked at: Baileys keeps several
+files for each contact."""
 
 
 @contextmanager

@@ -143,9 +143,7 @@ def read_pm2(dump: str, env: Mapping[str, str]) -> tuple[bytes, str, str]:
 
 def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
     """`shell`: a variable that is the same here is none of the bot's."""
-    bots: dict[str, Bot] = {}
-    taken: set[str] = set()
-    rows = _rows(raw)
+    bots, taken, rows = dict[str, Bot](), set[str](), _rows(raw)
     names = [str(row.get("name", "")) for row in rows]
     for row, name in zip(rows, names, strict=True):
         bot = bots.setdefault(name, Bot(name))
@@ -178,9 +176,8 @@ def _faults(program: declaration.ProgramDeclaration) -> Iterator[str]:
 def _rows(raw: bytes) -> list[Mapping[str, Any]]:
     try:
         # No TOML can say half a character, which JavaScript makes by cutting within one.
-        told = json.dumps(json.loads(raw), ensure_ascii=False)
-        rows = json.loads(told.encode("utf-8", "replace"))
-        return [row for row in rows if not row.get("pmx_module")]
+        told = json.dumps(json.loads(raw), ensure_ascii=False).encode("utf-8", "replace")
+        return [row for row in json.loads(told) if not row.get("pmx_module")]
     except (ValueError, RecursionError, AttributeError, TypeError):
         words = "cannot read it: it is no list of pm2's (`pm2 save` writes one)"
         raise errors.InvalidRequest(words, field="dump") from None
@@ -268,8 +265,7 @@ def import_pm2(options: command.Options) -> int:
         if getattr(options, name):
             words = f"cannot use {name} for pm2: a bot becomes a disabled instance of its name"
             raise errors.InvalidRequest(words, field=name)
-    path = client.config_path(options.config, os.environ)
-    if path is None:
+    if (path := client.config_path(options.config, os.environ)) is None:
         raise errors.InvalidRequest(f"cannot import from pm2: {client.NO_CONFIG}", field="config")
     raw, source, pm2 = read_pm2(options.dump, os.environ)
     bots = read_list(raw, os.environ)
@@ -278,12 +274,15 @@ def import_pm2(options: command.Options) -> int:
     bots = [bot for bot in bots if bot.name in wanted]
     names = {program.name for bot in bots for program in bot.programs}
     there: dict[str, object] = {}
-    with suppress(*[errors.WaError] * options.dry_run):  # which needs no agent
+    try:
         path, agent = options.reader("import from pm2")
         for id in names & {it["id"] for it in agent.instances()}:
             there[id] = None
             with suppress(client.AgentSaidNo):  # another machine of a fleet has it
                 there[id] = agent.get(f"/api/instance/{id}/details")["settings"].get("program")
+    except errors.WaError:
+        if not options.dry_run:  # which needs no agent
+            raise
     new = _new_programs(bots, programs_of(load_config(path, os.environ)), there)
     done, tables = "nothing is changed", render([hide_values(program) for program in new])
     enable = "wa-agent enable"

@@ -24,7 +24,6 @@ from agent.vault.identity import OTHERS, names_other_engine, read_identity
 # All entries of a session, each step down by an open folder and through no link.
 
 
-"""Baileys keeps several files for each contact."""
 LARGEST_FILE = 256 << 20
 """Bytes: no engine writes a larger file. A stray one would fill the disk, copy by copy."""
 _COARSE = 0.05
