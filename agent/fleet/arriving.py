@@ -28,6 +28,7 @@ from agent.vault import folders, restore, tree
 from agent.vault.folder import SESSION, unless_absent
 from agent.vault.identity import parse_identity
 
+BRING_IN = "bring in"
 KNOWN = 48 * 3600.0
 """Seconds for which each outbox knows a message that it sent, and more (72 h)."""
 Files = Mapping[str, bytes | bytearray]
@@ -49,7 +50,7 @@ class Arriving:
         await asyncio.to_thread(_stage, self._root, id, files)
         if (old := self._registry.facts.get(id)) is not None:
             await self.retire(old, "replaced", f"a newer copy replaces it: {why}")
-        async with self._registry.making(id, f"bring in {id}"):
+        async with self._registry.making(id, f"{BRING_IN} {id}"):
             if (self._root / id).exists():  # no session of this agent's: damaged, or cut off here
                 await asyncio.to_thread(folders.retire, self._root, id, "replaced", follows=False)
             leased = replace(identity, leased=True)
@@ -140,7 +141,7 @@ def _stage(root: Path, id: InstanceId, files: Files) -> None:
     """Write the session and its messages apart, and on the disk."""
     lie = {it: files[it] for it in files if it.partition("/")[0] in (SESSION, restore.MESSAGES)}
     inner = {str(above) for it in lie for above in PurePosixPath(it).parents} - {".", SESSION}
-    folders.leave_room(root, f"bring in {id}", sum(map(len, lie.values())), len(lie))
+    folders.leave_room(root, f"{BRING_IN} {id}", sum(map(len, lie.values())), len(lie))
     with (
         folders.open_own(root, folders.STAGING) as (top, staging),
         restore.staged(root, id, "import"),

@@ -199,7 +199,8 @@ class Joined(running.Running):
     def may_make(self, id: InstanceId, doing: str) -> None:
         own, there = self.view.owned(self.name).get(id), self.elsewhere(id)
         # One that is on its way here has no cause yet why its files do not come.
-        if there or (own and not self.settled(id, own) and not self.unsettled.get(id)):
+        comes = own and not self.settled(id, own) and not self.unsettled.get(id)
+        if there or (comes and doing != f"{arriving.BRING_IN} {id}"):
             cause = f"machine {there or self.name} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
         if self.halted:
@@ -288,9 +289,7 @@ class Joined(running.Running):
 
     async def keep_records(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self.started.wait()
+            await BootClock().wait(self.started, LOOK_EVERY)
             self.started.clear()
             if self.keeper is not None and self.view.revision:
                 with going_on("cannot bring the records of the fleet up to date"):

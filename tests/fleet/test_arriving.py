@@ -167,6 +167,7 @@ async def test_a_machine_takes_over_and_gives_back(
         assert ((await of()).machine, (await of()).epoch) == ("a", 3)
         await eventually(lambda: ids(b), [])
         await eventually(lambda: is_well(b))
+        assert "cannot go on with it" not in a.log.read_text()
         # Its machine is to be empty.
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
@@ -200,6 +201,7 @@ async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
     for b.unsettled in ({}, {"s": ""}):
         with raises(Refused, match="machine b of this fleet has a session of that name"):
             Joined.may_make(b, InstanceId("s"), "create s")
+    Joined.may_make(b, InstanceId("s"), "bring in s")
     b.unsettled["s"] = "no copy of it is here"
     Joined.may_make(b, InstanceId("s"), "import s")
     # Made here: a write that the store was sent twice meets itself.

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agent.fleet.etcd import Etcd
-from agent.fleet.store import Delete, Get, MayHaveHappened, Put, Same, StoreAway
+from agent.fleet.store import Delete, Get, MayHaveHappened, Pair, Put, Same, StoreAway
 from tests.fleet.members import Members, members
 from tests.fleet.memory import Line, Memory
 
@@ -36,10 +36,7 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Et
     both = [Put("wa/t/k/a", b"1"), Put("wa/t/k/b", b"2")]
     first = await store.commit([Same("wa/t/k/a", 0)], [*both, Get("wa/t/k/")])
     assert first.committed
-    assert [(it.key, it.value, it.revision) for it in first.found[0]] == [
-        ("wa/t/k/a", b"1", first.revision),
-        ("wa/t/k/b", b"2", first.revision),
-    ]
+    assert first.found[0] == [Pair(it.key, it.value, first.revision) for it in both]
     late = await store.commit(
         [Same("wa/t/k/b", first.revision), Same("wa/t/k/a", 0)],
         [Put("wa/t/k/b", b"3")],

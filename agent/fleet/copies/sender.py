@@ -10,7 +10,6 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -23,7 +22,7 @@ from agent.errors import TryLater, VaultError, WaError
 from agent.fleet.copies import beside, standby
 from agent.fleet.copies.change import Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
-from agent.fleet.keeper import Keeper
+from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers, Taken, Whole, digest_of
 from agent.fleet.records import COPIED_LIVE, Session
@@ -150,9 +149,7 @@ class Copies:
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._tick(group)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(TICK):
-                        await self._hurried.wait()
+                await BootClock().wait(self._hurried, TICK)
                 self._hurried.clear()
 
     async def _tick(self, group: asyncio.TaskGroup) -> None:
