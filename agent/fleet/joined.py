@@ -80,6 +80,7 @@ class Joined(running.Running):
         """Return the fleet's tasks. `api` makes the server that answers other machines."""
         self._api = partial(api, partial(forward.enter, self))
         self._arriving = arriving.Arriving(self._supervisor, sending)
+        sending.limits.sure = self.is_sure_of
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
         tasks |= {"copies": self.keep_copies, "listener for other machines": self.keep_listening}
         return {**tasks, "drain of this machine": self.keep_drained}
@@ -265,9 +266,14 @@ class Joined(running.Running):
                 raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
-        if self.elsewhere(id) or (keeper and id in keeper.leaving):
+        if not self.is_sure_of(id):
             why = self.why(id) or "it changes its machine"
             raise TryLater(f"cannot {doing} for {id}: {why}; try again", code="owner_changed")
+
+    def is_sure_of(self, id: str) -> bool:
+        """False if another machine has the session, or may have it soon, with its messages."""
+        leaves = self.keeper is not None and id in self.keeper.leaving
+        return not (leaves or self.elsewhere(id)) and boot_now() < self._until
 
     def _is_cut_off(self) -> bool:
         lacks = not self.halted and bool(self.problem or boot_now() >= self._until)

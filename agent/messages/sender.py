@@ -40,6 +40,8 @@ class Limits:
 
     messages: MessagesSettings = field(default_factory=MessagesSettings)
     pace: PaceSettings = field(default_factory=PaceSettings)
+    sure: Callable[[InstanceId], object] = bool
+    """False while another machine may send what this one would refuse."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,10 +140,10 @@ class SessionSender:
             with suppress(errors.NotFound):
                 view = self._sessions.view(self.id)
             self.hold = self._holds.find(view, clock.boot_now(), time.time())
-            if self.hold is not None:
-                await self._refuse_impatient(self.hold)
-            elif view is not None:
+            if self.hold is None and view is not None:
                 await self._start_tries(view)
+            elif self.hold is not None and self._limits.sure(self.id):
+                await self._refuse_impatient(self.hold)
             if self.waiting or self._tries:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._patience()):
@@ -268,8 +270,7 @@ class SessionSender:
 
     async def _sent(self, waiting: Waiting, answer: Mapping[str, Any]) -> None:
         self._holds.sent()
-        id = answer.get("id")
-        message_id = id[:200] if isinstance(id, str) else ""
+        message_id = told[:200] if isinstance(told := answer.get("id"), str) else ""
         row = replace(waiting.row, state=State.SENT, message_id=message_id)
         row = replace(row, changed_wall=self._outbox.now())
         await self._end(waiting, State.SENT, row, "", "", message_id=message_id)
@@ -279,6 +280,7 @@ class SessionSender:
         shown, row = refusal_of(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
         wait, now = 0.0, clock.boot_now()
+        ends = not waiting.maybe_out and self._limits.sure(self.id)
         if found == "session":
             self._holds.refuse(shown.code, str(shown), now, random.random())
             waiting.refused = True
@@ -290,7 +292,7 @@ class SessionSender:
                 await self._unsure(waiting, str(shown))
                 return
             row = replace(row, state=State.SENDING)
-        elif found == "final" or (waiting.impatient and not waiting.maybe_out):
+        elif found == "final" or (waiting.impatient and ends):
             await self._fail(waiting, shown)
             return
         waiting.row, waiting.due = row, now + wait
@@ -371,5 +373,4 @@ def account_of(view: Session) -> str:
     claim = view.claim.claim if view.claim is not None else None
     connected = view.status is ConnectionStatus.CONNECTED
     told = claim.account if claim is not None and claim.paired and connected else ""
-    account = told or view.record.account
-    return chat_of(account) if account else ""
+    return chat_of(told or view.record.account)

@@ -17,6 +17,7 @@ import aiohttp
 from msgspec.structs import replace
 from pytest import raises
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
 from agent.fleet.copies.change import Sealed, seal, whole
@@ -207,8 +208,10 @@ async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
     # Made here: a write that the store was sent twice meets itself.
     b.unsettled, b.here, b._written_down = {}, lambda: {"s": b}, lambda _: sleep(0)
     b.be_sure, b._is_cut_off, b._registry = partial(Joined.be_sure, b), bool, Mock(stopping=False)
-    b.keeper, b.why, b.problem, b._owes = Mock(leaving=()), str, "", lambda _: False
+    b.keeper, b.why, b.problem, b._owes = Mock(leaving={"t"}), str, "", lambda _: False
+    b._until, b.is_sure_of = boot_now() + 99, partial(Joined.is_sure_of, b)
     await Joined.made(b, InstanceId("s"), "create s")
+    assert (b.is_sure_of("s"), b.is_sure_of("t")) == (True, False)
     # An order went on while the agent was frozen, and the session away.
     b.elsewhere = lambda _: "a"
     with raises(TryLater, match="for s: s; try again"):

@@ -42,9 +42,8 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Et
         [Put("wa/t/k/b", b"3")],
         [Get("wa/t/k/b"), Get("wa/t/k/none")],
     )
-    assert not late.committed
     assert [[it.value for it in found] for found in late.found] == [[b"2"], []]
-    assert (late.revision, late.cluster) == (first.revision, first.cluster)
+    assert (late.committed, late.revision, late.cluster) == (False, first.revision, first.cluster)
     second = await store.commit([Same("wa/t/k/b", first.revision)], [Put("wa/t/k/b", b"3")])
     assert (second.committed, second.found) == (True, [])
     changed = await store.read(Get("wa/t/k/", first.revision + 1))
