@@ -218,7 +218,7 @@ class Joined(running.Running):
         if self.elsewhere(id):  # it was first
             await self._give_up(facts, "deleted", "another machine made a session of that name")
             self.may_make(id, doing)
-        if self._owes(id) and self._is_cut_off():
+        if self._owes(id):
             raise self._not_sure(doing)
 
     async def find(self, id: str) -> None:
@@ -257,10 +257,10 @@ class Joined(running.Running):
 
     async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
-        ends, keeper = boot_now() + FLUSHES, self.keeper
+        ends = boot_now() + FLUSHES
         # Until the store hears of an order another machine would go on without it.
         while self._is_cut_off() or (
-            deletes if self.halted else id and not (keeper and keeper.may_start())
+            deletes if self.halted else not (self.keeper and self.keeper.may_start())
         ):
             if self._registry.stopping or boot_now() > ends:
                 raise self._not_sure(doing)

@@ -24,6 +24,7 @@ __all__ = ["make_agent"]
 FLEET = Fleet(ttl=8.0, margin=3.0)
 ENDS_WITHIN = FLEET.usable + 2.0
 KEYS = Keys("f")
+NEW = "POST", "/api/instance", {"id": "u", "engine": "sandbox"}
 SAVES_SLOWLY = f"""exec('''
 import asyncio
 import agent.daemon.main as it
@@ -69,8 +70,7 @@ def in_fleet(agent: RunningAgent, etcd: Members, name: str, address: str = "") -
 
 
 def leased(agent: RunningAgent, id: str) -> bool:
-    file = agent.state / "sessions" / id / "instance.json"
-    return bool(json.loads(file.read_text())["leased"])
+    return bool(json.loads((agent.state / f"sessions/{id}/instance.json").read_text())["leased"])
 
 
 async def fleet(agent: RunningAgent) -> tuple[int | None, str]:
@@ -163,8 +163,7 @@ async def a_deleted_session_stays_deleted_on_an_older_disk(
 
 
 async def makes_and_deletes_nothing(agent: RunningAgent) -> None:
-    new = {"id": "u", "engine": "sandbox"}
-    for order in (("DELETE", "/api/instance/t"), ("POST", "/api/instance", new)):
+    for order in (("DELETE", "/api/instance/t"), NEW):
         assert (await agent.ask(*order))[1]["error"] == "no_lease"
 
 
@@ -273,8 +272,7 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)
         assert alive(pid)
-        status, told = await agent.ask("POST", "/api/instance", {"id": "t", "engine": "sandbox"})
-        assert (status, told["error"]) == (503, "no_lease"), told
+        assert (await agent.ask(*NEW))[1]["error"] == "no_lease"
         assert (await stop, "lease of its machine ended" in agent.log.read_text()) == (0, False)
         assert (await record(store, KEYS.machine("a"), Machine)).released
         # The next one needs not wait.

@@ -97,8 +97,7 @@ async def test_a_session_goes_on_with_its_copy(
         assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
         put_copy(b, "s", 1, copy_of(a, "s"))
-        had = await record(store, KEYS.session("s"), Session)
-        moved = replace(had, machine="b", epoch=2)
+        moved = replace(await record(store, KEYS.session("s"), Session), machine="b", epoch=2)
         await store.commit([], [Put(KEYS.session("s"), encoded(moved))])
         await b.start({"WA_FAILPOINT": "staging_in_place:kill"}, ready=False)
         await eventually(lambda: b.process.returncode is not None)
@@ -216,10 +215,13 @@ async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
     b.elsewhere = lambda _: "a"
     with raises(TryLater, match="for s: s; try again"):
         await Joined.kept(b, InstanceId("s"))
-    # Its agent crashed and began again: the store would not hear of an order yet.
+    # Its agent crashed and began again: the store would not hear of an order or a new session.
     b.keeper.may_start, b._registry.stopping, b._not_sure = bool, True, partial(Joined._not_sure, b)
-    with raises(TryLater, match="the agent stops"):
-        await Joined.be_sure(b, "delete it", "s", deletes=True)
+    b.elsewhere, b._owes = lambda _: "", bool
+    orders = [Joined.be_sure(b, "order it", id, deletes=False) for id in ("s", "")]
+    for order in (*orders, Joined.made(b, InstanceId("s"), "create s")):
+        with raises(TryLater, match="the agent stops"):
+            await order
 
 
 async def test_a_stop_without_store_and_other_machines_is_in_order(
