@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
+from agent.core.model import InstanceId, JournalEntry
 from agent.errors import VaultError
 from agent.fleet.copies.beside import Beside
 from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
@@ -56,18 +56,15 @@ class Arriving:
             leased = replace(identity, leased=True)
             put = partial(restore.put_in_place, self._root, "import", leased, replace=False)
             await asyncio.to_thread(partial(put, lineage=identity.lineage, why="replaced"))
-            await self._admit(made, record, files, why)
-
-    async def _admit(self, made: Instance, record: SessionRecord, files: Files, why: str) -> None:
-        said = JournalEntry("arrived", why, instance=made.id, wall=time.time())
-        await self._store.add(made, record, said)
-        own = await asyncio.to_thread(self.messages, made.id)
-        rows = [*_rows(files), *self._unsent(own)]  # what was just accepted here stays
-        await self._write_messages(made.id, rows, {**own, **files}, instead=True)
-        facts = self._registry.add(made, record)
-        facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
-        await self._send(made.id)
-        self._wake(made.id)
+            said = JournalEntry("arrived", why, instance=id, wall=time.time())
+            await self._store.add(made, record, said)
+            own = await asyncio.to_thread(self.messages, id)
+            rows = [*_rows(files), *self._unsent(own)]  # what was just accepted here stays
+            await self._write_messages(id, rows, {**own, **files}, instead=True)
+            facts = self._registry.add(made, record)
+            facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
+            await self._send(id)
+            self._wake(id)
 
     async def retire(self, facts: Facts, kind: str, why: str) -> None:
         facts.action.interrupt_start()
@@ -76,8 +73,7 @@ class Arriving:
                 return
             await self._seats.stop(facts)
             with unless_absent():
-                work = partial(folders.retire, self._root, facts.id, kind, follows=False)
-                await asyncio.to_thread(work)
+                await asyncio.to_thread(folders.retire, self._root, facts.id, kind, follows=False)
             await self._store.remove(facts.id, entry(facts, kind, why))
             self._registry.drop(facts)
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from agent.api.http.auth import CALLER, REQUEST_ID, VIA, Caller, Right
 from agent.api.http.call import invite
-from agent.api.present import show_instance
+from agent.api.present import json_answer, show_instance
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.session import Session
 from agent.errors import InvalidRequest, TryLater, WaError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Asked = tuple[str, Right, bool, int]
 """The caller's name, its right, True if its key is for the session; and the epoch of the session's
 record, as the machine that was asked knows it."""
-HEADER = "X-Asked"
+HEADER, ONE = "X-Asked", "/api/instance"
 _SENT = ("Accept", "Content-Type", "Content-Encoding", "Content-Length", "Idempotency-Key")
 """Headers of a client that its session's owner gets."""
 _KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
@@ -43,6 +43,10 @@ TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0
 
 async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamResponse | None:
     """The owner's answer; None if that is this machine, or the fleet has no such session."""
+    if _drops(fleet, id, request):
+        await fleet.drop(id)
+        if id not in fleet.here():
+            return json_answer({"id": id, "trash": ""}, 200)
     if VIA not in request and id and id not in fleet.here() and not fleet.elsewhere(id):
         await fleet.find(id)
     there, caller = fleet.elsewhere(id), request[CALLER]
@@ -89,6 +93,11 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     return answer
 
 
+def _drops(fleet: "Joined", id: str, asked: web.Request) -> bool:
+    """True for the deletion of a session whose files do not come."""
+    return bool(fleet.unsettled.get(id)) and asked.method + asked.path == f"DELETE{ONE}/{id}"
+
+
 def _plain(text: str) -> str:
     """As the API reads a key that is no UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -109,7 +118,8 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
         words = f"cannot answer machine {peer}: machine {fleet.name} does not know it"
         raise TryLater(words, code="unknown_machine")
     record = fleet.view.owned(fleet.name).get(id)
-    if record is None or record.epoch != epoch or not fleet.settled(id, record):
+    knows = record and (fleet.settled(id, record) or _drops(fleet, id, request))
+    if not (record and knows and record.epoch == epoch):
         words = f"cannot find {id} on machine {fleet.name}: it changes its machine; try again"
         raise TryLater(words, code="owner_changed")
     if request.method not in ("GET", "HEAD"):  # one that waited while this machine was frozen

@@ -38,6 +38,8 @@ DRAINED = "drained"
 """File of an order that lasts."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
+SHOWN = 20
+"""Sessions at most that are not as they should be of which other machines hear the cause."""
 AT_ONCE = 16
 """Sessions whose files are brought in at the same time."""
 OWN = 1 << 53
@@ -88,7 +90,8 @@ class Joined(running.Running):
     @property
     def problem(self) -> str:
         """Why this machine has no place in the fleet; "" = it has one."""
-        return self.keeper.problem if self.keeper else self._problem
+        known = self.keeper.problem if self.keeper else ""
+        return known or ("" if self.view.revision else self._problem)
 
     @property
     def halted(self) -> bool:
@@ -259,9 +262,7 @@ class Joined(running.Running):
         """Return when an order would last: this machine holds its lease, and keeps the session."""
         ends = boot_now() + FLUSHES
         # Until the store hears of an order another machine would go on without it.
-        while self._is_cut_off() or (
-            deletes if self.halted else not (self.keeper and self.keeper.may_start())
-        ):
+        while self._registry.stopping or (deletes if self.halted else not self._may_write()):
             if self._registry.stopping or boot_now() > ends:
                 raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
@@ -275,9 +276,8 @@ class Joined(running.Running):
         leaves = self.keeper is not None and id in self.keeper.leaving
         return not (leaves or self.elsewhere(id)) and boot_now() < self._until
 
-    def _is_cut_off(self) -> bool:
-        lacks = not self.halted and bool(self.problem or boot_now() >= self._until)
-        return lacks or self._registry.stopping
+    def _may_write(self) -> bool:
+        return self.keeper is not None and self.keeper.may_start() and not self.problem
 
     def _not_sure(self, doing: str) -> TryLater:
         why = "the agent stops" if self._registry.stopping else self.problem or "it is too new"
@@ -341,9 +341,7 @@ class Joined(running.Running):
         epoch, copies, cause = self._orders.get(id, ("", 0))[1], self.copies, ""
         try:
             if copies is not None:
-                machines = self.view.machines
-                copied = {it for it in record.copies if it in machines}
-                await copies.fetch_newer(id, {it for it in copied if not machines[it].record.lost})
+                await copies.fetch_newer(id, record.copies)
                 newest = copies.standby.newest(id)
                 if newest is not None and newest[0] > epoch:
                     files = await copies.build(id)
@@ -351,7 +349,7 @@ class Joined(running.Running):
                     await self._arriving.bring_in(id, files, why)
             if id in self.here():
                 return id
-            cause = "its folder is not on this machine, and no copy of it is"
+            cause = f"its folder is not on {self.name}, and no copy of it is"
         except (WaError, OSError) as error:
             cause = str(error)
         if cause != self.unsettled[id]:
@@ -427,6 +425,17 @@ class Joined(running.Running):
         if not await keeper.hand_over(id, target, push):
             raise TryLater(f"cannot move {id}: it stays on machine {self.name}; try again")
 
+    async def drop(self, id: str) -> None:
+        """Delete a session whose files do not come, unless a copy may still be somewhere."""
+        keeper, copies = self.part(f"delete {id}")
+        record = self.view.owned(self.name).get(id, records.Session("", 0))
+        for name in record.copies:
+            if (seen := self.view.machines.get(name)) is None or not seen.record.forgotten:
+                copies.address(name)
+        deleted = {id: replace(record, deleted=True)}
+        if copies.standby.newest(id) or not await keeper.change(deleted):
+            raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")
+
     async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:
         self._registry.get(id)  # it may be deleted by now
         await copies.push(id, target)
@@ -501,7 +510,12 @@ class Joined(running.Running):
             return msgspec.json.decode((self._folder / "orders.json").read_bytes(), type=Orders)
         return {}
 
+    def describe(self) -> records.Machine:
+        mine = [(id, why) for machine, id, why in self._troubles() if id and machine == self.name]
+        return replace(super().describe(), lacks=dict(mine[:SHOWN]))
+
     def held(self) -> dict[str, records.Held]:
+        """Sessions whose files this machine has: as their owner, or as a copy."""
         runs = self.running()
         files = {id: self._orders[id][1] for id in self.here() if id in self._orders}
         held = {id: (epoch, int(id in runs), OWN) for id, epoch in files.items()}
@@ -517,16 +531,6 @@ class Joined(running.Running):
     async def forget(self, name: str) -> Mapping[str, str]:
         return await operator.forget(self._reached(), self._keys, name)
 
-    async def look(self) -> tuple[list[dict[str, str]], list[str]]:
-        """Members of etcd that are missing, as troubles; and what else is worth a look."""
-        rows = list[dict[str, str]]()
-        with suppress(WaError):  # `problem` says it
-            rows = await operator.missing_members(self._reached())
-        notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
-        whys = Counter(self.copies.causes.values() if self.copies else ())
-        notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
-        return rows, notes
-
     def _reached(self) -> etcd.Etcd:
         if self._store is None:
             raise TryLater(f"cannot reach the fleet: {self.problem}")
@@ -534,7 +538,15 @@ class Joined(running.Running):
 
     # What a person is shown.
 
-    def show(self) -> dict[str, Any]:
+    async def show(self) -> dict[str, Any]:
+        """The fleet as this machine knows it, and what else is worth a look."""
+        rows = list[dict[str, str]]()
+        with suppress(WaError):  # `problem` says it
+            rows = await operator.missing_members(self._reached())
+        notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
+        whys = Counter(self.copies.causes.values() if self.copies else ())
+        notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
+        rows += [{"machine": it, "id": id, "cause": why} for it, id, why in self._troubles()]
         view, now = self.view, boot_now()
         machines = list[dict[str, Any]]()
         for name, seen in sorted(view.machines.items()):
@@ -548,7 +560,7 @@ class Joined(running.Running):
             "halt": msgspec.to_builtins(view.halt),
             "lease_seconds": round(max(self._until - now, 0.0), 1),
             "machines": machines,
-            "troubles": [{"machine": m, "id": id, "cause": why} for m, id, why in self._troubles()],
+            **{"troubles": rows, "notes": notes},
         }
 
     def _troubles(self) -> Iterator[tuple[str, str, str]]:
@@ -560,18 +572,21 @@ class Joined(running.Running):
             if (it := machine.record).lost and not (it.forgotten or name == self.name):
                 yield name, "", "it is lost: it renews nothing"
         for id, seen in view.sessions.items():
-            record, cause = seen.record, ""
+            record, there = seen.record, view.machines.get(seen.record.machine)
+            cause, own = "", record.machine == self.name
             if record.deleted:
                 continue
-            if record.machine == self.name and not self.settled(id, record):
+            if own and not self.settled(id, record):
                 cause = self.unsettled.get(id) or "its files are brought in"
-            elif record.machine == self.name and id not in here:
-                cause = "its folder is not on this machine"
-            elif record.machine != self.name and id in here:
+            elif own and id not in here:
+                cause = f"its folder is not on {self.name}"
+            elif not own and id in here:
                 cause = f"its folder lies on {self.name}, too, and does not run there"
-            elif record.machine not in view.machines:
+            elif there is None:
                 cause = "its machine is not known"
-            elif view.machines[record.machine].record.lost:
+            elif not own and not there.record.lost:
+                cause = there.record.lacks.get(id, "")
+            elif not own:
                 cause = f"its machine is lost (failover: {record.failover})"
             if cause:
                 yield record.machine, id, cause

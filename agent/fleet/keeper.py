@@ -12,11 +12,11 @@ what is still on its way, and its answer says what became of it.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -24,11 +24,13 @@ from msgspec.structs import replace
 from agent.clock import boot_now
 from agent.errors import NotFound, TryLater
 from agent.files import write_whole
-from agent.fleet import records
 from agent.fleet.etcd import Etcd
-from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded
+from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Pair, Put, Same, StoreAway
 from agent.fleet.taking import Seen, View, read_halt
+
+if TYPE_CHECKING:
+    from agent.fleet.joined import Joined
 
 log = logging.getLogger(__name__)
 
@@ -52,32 +54,6 @@ class BootClock:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await woken.wait()
-
-
-class Runner(Protocol):
-    """The part of an agent that runs the sessions of this machine."""
-
-    def describe(self) -> Machine:
-        """Address, capacity and the like; the keeper adds agent, n and word."""
-
-    def running(self) -> Collection[str]:
-        """Ids of the sessions that have a worker."""
-
-    def extend(self, until: float) -> None:
-        """Workers may run until the boot clock shows `until`; each ends there by itself."""
-
-    def start(self, owned: Mapping[str, Session]) -> None:
-        """These sessions may run, until the moment of the last `extend`. Called again with each
-        renewal: a session that is not named is not started."""
-
-    async def end(self, ids: Collection[str]) -> None:
-        """End these workers; returns when they have ended."""
-
-    async def end_all(self) -> None:
-        """End every worker and start none before the next `start`; returns when all have ended."""
-
-    def held(self) -> Mapping[str, records.Held]:
-        """Sessions whose files this machine has: as their owner, or as a copy."""
 
 
 class Past(Struct, frozen=True):
@@ -124,7 +100,7 @@ class Keeper:
         name: str,
         *,
         fleet: Fleet,
-        runner: Runner,
+        runner: "Joined",
         path: Path,
         boot_and_folder: str,
         clock: BootClock,
@@ -433,7 +409,7 @@ class Keeper:
     async def _halt(self) -> bool:
         """True if the store has the halt that this machine's suspicion asks for."""
         if self._suspicion and self.view.halt is None:
-            halt = records.Halt(self.name, self._suspicion, f"{self._draw.getrandbits(64):016x}")
+            halt = Halt(self.name, self._suspicion, f"{self._draw.getrandbits(64):016x}")
             with suppress(StoreAway):
                 put = Put(self.keys.halt, encoded(halt))
                 answer = await self.store.commit([Same(put.key, 0)], [put], [Get(put.key)])
@@ -446,7 +422,7 @@ class Keeper:
         if halt is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
-            claim = records.Claim(halt.id, self.runner.held())
+            claim = Claim(halt.id, self.runner.held())
             put = Put(self.keys.claims + self.name, encoded(claim))
             if (await self.store.commit([Same(self._own, self._revision)], [put])).committed:
                 self._claimed = halt.id
@@ -465,7 +441,7 @@ class Keeper:
         if pair.key.startswith(self.keys.machines):
             return self.view.hear(pair, self.clock.now())
         if pair.key.startswith(self.keys.sessions):
-            known = self.view.sessions.get(records.named(pair.key))
+            known = self.view.sessions.get(named(pair.key))
             if known is not None and known.revision >= pair.revision:
                 return False
             session = decoded(pair.value, Session) or Session(self.name, 0)
@@ -491,9 +467,7 @@ class Keeper:
             await self.store.compact(old or 1)
 
     def _read_past(self) -> Past | None:
-        with suppress(FileNotFoundError):
-            return decoded(self._path.read_bytes(), Past)
-        return None
+        return decoded(self._path.read_bytes(), Past) if self._path.exists() else None
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:
         past = Past(self._agent, self._here, self._cluster, revision, released)

@@ -48,6 +48,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     """True if another machine saw this record stand still for a ttl: its sessions may be taken."""
     released: bool = False
     """True if the agent stopped in order, after its last worker had ended."""
+    lacks: dict[str, str] = {}
+    """Some of its sessions that are not as they should be there, and why."""
     forgotten: bool = False
     """True if an operator has switched it off for good."""
 

@@ -19,10 +19,7 @@ def _fleet(call: Call) -> Any:
 
 async def show(call: Call) -> Json:
     """Machines of the fleet, this machine's place in it, and what is not where it should be."""
-    fleet = _fleet(call)
-    missing, notes = await fleet.look()
-    shown = fleet.show()
-    return {**shown, "troubles": [*missing, *shown["troubles"]], "notes": notes}
+    return dict(await _fleet(call).show())
 
 
 async def why(call: Call) -> Json:

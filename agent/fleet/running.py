@@ -5,7 +5,7 @@ way, even if its folder lies on this disk.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -28,9 +28,13 @@ _HARMLESS = frozenset({reconcile.ActionKind.STOP, reconcile.ActionKind.DISCONNEC
 
 
 class Running(gate.Alone):
-    """A Runner. Sessions of backends have no worker here, and are no part of the fleet."""
+    """The sessions' workers. Those of backends have none here, and are no part of the fleet."""
 
     leased = True
+    settled: Callable[[str, records.Session], bool]
+    """True if the files here are those that the session goes on with."""
+    why: Callable[[str], str]
+    """Why the session may not start here; "" = there is nothing more to say."""
 
     def __init__(self, supervisor: assemble.Supervisor, address: str) -> None:
         self._supervisor, self._registry = supervisor, supervisor.registry
@@ -53,6 +57,7 @@ class Running(gate.Alone):
     # What the keeper asks.
 
     def describe(self) -> records.Machine:
+        """The keeper adds agent, n and word."""
         settings = self._supervisor.settings
         each = settings.config.memory.instance
         return records.Machine(
@@ -65,9 +70,11 @@ class Running(gate.Alone):
         )
 
     def running(self) -> Collection[InstanceId]:
+        """Those that have a worker."""
         return {it.id for it in self.here().values() if it.unit.runs or it.action.is_start}
 
     def extend(self, until: float) -> None:
+        """Workers may run until the boot clock shows `until`; each ends there by itself."""
         if self._until <= boot_now():  # its workers have ended: each may start at once again
             self._allowed = {}
         self._until = until
@@ -75,6 +82,8 @@ class Running(gate.Alone):
             self._lease(facts)
 
     def start(self, owned: Mapping[str, records.Session]) -> None:
+        """These sessions may run, until the moment of the last `extend`. Called again with each
+        renewal: a session that is not named is not started."""
         owned = {id: it for id, it in owned.items() if self.settled(id, it)}
         new, self._allowed = owned.keys() - self._allowed.keys(), owned
         for id in new & self._registry.facts.keys():
@@ -87,10 +96,12 @@ class Running(gate.Alone):
         self.started.set()
 
     async def end(self, ids: Collection[str]) -> None:
+        """Return when these workers have ended."""
         self._allowed = {id: it for id, it in self._allowed.items() if id not in ids}
         await asyncio.gather(*(self._end(InstanceId(id)) for id in ids))
 
     async def end_all(self) -> None:
+        """End every worker and start none before the next `start`."""
         self._allowed, self._until = {}, 0.0
         while True:
             try:
@@ -122,14 +133,6 @@ class Running(gate.Alone):
         if free or may or not (facts.leased and facts.should_run):
             return None
         return session.Wait(words.NO_LEASE, self.why(facts.id), boot_now() + admission.ASK_AGAIN)
-
-    def settled(self, id: str, record: records.Session) -> bool:
-        """True if the files here are those that the session goes on with."""
-        return True
-
-    def why(self, id: str) -> str:
-        """Why the session may not start here; "" = there is nothing more to say."""
-        return ""
 
     # Leases and ends.
 

@@ -26,8 +26,7 @@ ENDS_WITHIN = FLEET.usable + 2.0
 KEYS = Keys("f")
 NEW = "POST", "/api/instance", {"id": "u", "engine": "sandbox"}
 SAVES_SLOWLY = f"""exec('''
-import asyncio
-import agent.daemon.main as it
+import asyncio, agent.daemon.main as it
 close = it.close_sessions
 async def later(*parts):
     await asyncio.sleep({2 * FLEET.usable})

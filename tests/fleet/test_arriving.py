@@ -40,7 +40,7 @@ from tests.waiting import alive
 __all__ = ["etcd", "make_agent"]
 ONE = "/api/instance/s"
 
-PEER, KEY = "4915112345678", b"k" * 32
+PEER, KEY = "4915112345678", FleetKey(b"k" * 32)
 
 
 def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
@@ -65,8 +65,7 @@ def accept_late(agent: RunningAgent, text: str) -> None:
 
 def put_copy(agent: RunningAgent, id: str, epoch: int, files: dict[str, bytes]) -> None:
     head = Sealed(id, epoch, 7, True, "row", b"")
-    key = FleetKey(KEY)
-    Standby(agent.state / "fleet/standby", key).take(seal(key, head, whole(files)))
+    Standby(agent.state / "fleet/standby", KEY).take(seal(KEY, head, whole(files)))
 
 
 async def rows(agent: RunningAgent, *, others: bool = False) -> list[Any]:
@@ -128,8 +127,7 @@ async def test_a_machine_takes_over_and_gives_back(
         return await record(store, KEYS.session("s"), Session)
 
     async with store_of(etcd) as store:
-        await a.start()
-        await b.start()
+        await gather(a.start(), b.start())
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         account = (await a.show("s"))["account"]
@@ -139,7 +137,7 @@ async def test_a_machine_takes_over_and_gives_back(
         # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
         pid = await a.pid("s")
         await a.do("POST", "/api/instance/s/stop")
-        there = Standby(b.state / "fleet/standby", FleetKey(KEY))
+        there = Standby(b.state / "fleet/standby", KEY)
         assert b'"stopped"' in there.build("s")["instance.json"]
         a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
         await eventually(lambda: said(b), "a does not list it now: it was stopped by an order")
@@ -168,6 +166,11 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: ids(b), [])
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
+        # One of its sessions has no files, as on a disk that was put back.
+        await store.commit([], [Put(KEYS.session("x"), encoded(Session("a", 1, "sandbox")))])
+        await eventually(lambda: says(b, "its folder is not on a, and no copy of it is"))
+        await b.do("DELETE", "/api/instance/x")
+        await eventually(lambda: is_well(b))
         # Its machine is to be empty.
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
@@ -206,11 +209,14 @@ async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
     Joined.may_make(b, InstanceId("s"), "import s")
     # Made here: a write that the store was sent twice meets itself.
     b.unsettled, b.here, b._written_down = {}, lambda: {"s": b}, lambda _: sleep(0)
-    b.be_sure, b._is_cut_off, b._registry = partial(Joined.be_sure, b), bool, Mock(stopping=False)
+    b.be_sure, b._registry = partial(Joined.be_sure, b), Mock(stopping=False)
     b.keeper, b.why, b.problem, b._owes = Mock(leaving={"t"}), str, "", lambda _: False
     b._until, b.is_sure_of = boot_now() + 99, partial(Joined.is_sure_of, b)
+    b._may_write = partial(Joined._may_write, b)
     await Joined.made(b, InstanceId("s"), "create s")
     assert (b.is_sure_of("s"), b.is_sure_of("t")) == (True, False)
+    unread = SimpleNamespace(keeper=Mock(problem=""), view=View(), _problem="it begins")
+    assert Joined.problem.fget(unread) == "it begins"
     # An order went on while the agent was frozen, and the session away.
     b.elsewhere = lambda _: "a"
     with raises(TryLater, match="for s: s; try again"):
@@ -229,8 +235,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
 ) -> None:
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
-        await b.start()
-        await a.start()
+        await gather(a.start(), b.start())
         make = "POST", "/api/instance", {"id": "x", "engine": "sandbox"}
         both = await gather(a.ask(*make), b.ask(*make))
         assert sorted(status for status, _ in both) == [201, 409]

@@ -218,14 +218,6 @@ def test_another_key_epoch_or_number_opens_nothing(
         there.build(ID)
 
 
-def opened(content: bytes) -> sqlite3.Connection:
-    """A copied database."""
-    db = sqlite3.connect(":memory:")
-    # A file that no other program has open needs no journal; one in memory can have none.
-    db.deserialize(content[:18] + b"\1\1" + content[20:])
-    return db
-
-
 def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
     tmp_path: Path, session: Path, key: FleetKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,7 +237,9 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
         return there.build(ID)
 
     def arrived() -> list[int]:
-        db = opened(bytes(files()["messages/messages.db"]))
+        content, db = bytes(files()["messages/messages.db"]), sqlite3.connect(":memory:")
+        # A file that no other program has open needs no journal; one in memory can have none.
+        db.deserialize(content[:18] + b"\1\1" + content[20:])
         return [n for (n,) in db.execute("select * from it")]
 
     assert (arrived(), "outbox.json" in files()) == ([], False)

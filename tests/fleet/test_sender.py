@@ -34,7 +34,7 @@ SOON = 8.0
 
 
 class Host:
-    """A machine; `Owner` and `Keeper` of its copies. All share one view."""
+    """A machine; `Joined` and `Keeper` of its copies. All share one view."""
 
     halted, until, leaving = False, 1e9, frozenset[str]()
 
@@ -50,7 +50,6 @@ class Host:
         """Seconds after which a request to it fails; None: it answers."""
         self.lossy = 0.0
         self.late = list[tuple[str, str, Sequence[Sealed]]]()
-        self.tasks = list[asyncio.Task[None]]()
         self.start()
 
     def start(self) -> None:

@@ -72,7 +72,7 @@ class Clock(BootClock):
 
 
 class Host:
-    """A Runner. Workers of it share one lease, and each ends by its fence."""
+    """In place of Joined. Workers of it share one lease, and each ends by its fence."""
 
     fenced, fleet = True, FLEET
     keeper_class = Keeper

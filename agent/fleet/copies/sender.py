@@ -9,10 +9,10 @@ that got nothing for some seconds is asked if what it has is still the newest.
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -26,8 +26,11 @@ from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers, Taken, Whole, digest_of
 from agent.fleet.records import COPIED_LIVE, Session
-from agent.fleet.taking import BATCH, View, in_order
+from agent.fleet.taking import BATCH, in_order
 from agent.log import about, log
+
+if TYPE_CHECKING:
+    from agent.fleet.joined import Joined
 
 TICK = 0.5
 OLDEST, LEAVES = 15.0, 8.0
@@ -54,19 +57,6 @@ MOST_READ = 16 << 20
 
 JUMP = 1000
 """Changes of an agent before this one, or of a row that ended, that may still be on their way."""
-
-
-class Owner(Protocol):
-    """The machine whose sessions are copied."""
-
-    name: str
-    keeper: Keeper | None
-
-    @property
-    def view(self) -> View: ...
-
-    def engines(self) -> Mapping[InstanceId, str]:
-        """Sessions that this machine owns for sure and whose files are here, with their engine."""
 
 
 @dataclass(slots=True)
@@ -125,7 +115,9 @@ Found = tuple[Row, Sealed | None]
 
 
 class Copies:
-    def __init__(self, state: Path, root: Path, key: FleetKey, owner: Owner, address: str) -> None:
+    def __init__(
+        self, state: Path, root: Path, key: FleetKey, owner: "Joined", address: str
+    ) -> None:
         folder = state / "fleet"
         self._root, self._key, self._owner = root, key, owner
         self.standby = standby.Standby(folder / "standby", key)
@@ -420,7 +412,7 @@ class Copies:
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
-            log.info("no newer copy from machine %s: %s", name, error, extra=about(id))
+            log.debug("no newer copy from machine %s: %s", name, error, extra=about(id))
 
     async def build(self, id: InstanceId) -> dict[str, bytearray]:
         async with self.peers.lock(id):
