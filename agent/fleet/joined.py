@@ -34,7 +34,7 @@ FLUSHES, LOOKS = 5.0, 0.05
 machines with copies; and between two looks if they have."""
 MOVES_AGAIN = 300.0
 """Seconds between two tries to move a session from a machine that is drained."""
-DRAINED = "drained"
+DRAINED, LASTS = "drained", "say that this lasts"
 """File of an order that lasts."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
@@ -222,7 +222,7 @@ class Joined(running.Running):
             await self._give_up(facts, "deleted", "another machine made a session of that name")
             self.may_make(id, doing)
         if self._owes(id):
-            raise self._not_sure(doing)
+            raise self._not_sure(LASTS, "unsure")
 
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
@@ -240,7 +240,7 @@ class Joined(running.Running):
     async def kept(self, id: InstanceId) -> None:
         await self._written_down(id)
         if self._owes(id) or not self._registry.stopping:
-            await self.be_sure("say that this lasts", id, deletes=False)
+            await self.be_sure(LASTS, id, deletes=False, code="unsure")
 
     async def _written_down(self, id: InstanceId) -> None:
         with suppress(TimeoutError):
@@ -258,13 +258,13 @@ class Joined(running.Running):
             return self._newer(id, facts) is not None
         return record is not None and self.settled(id, record)
 
-    async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
+    async def be_sure(self, doing: str, id: str, *, deletes: bool, code: str = "no_lease") -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
         ends = boot_now() + FLUSHES
         # Until the store hears of an order another machine would go on without it.
         while self._registry.stopping or (deletes if self.halted else not self._may_write()):
             if self._registry.stopping or boot_now() > ends:
-                raise self._not_sure(doing)
+                raise self._not_sure(doing, code)
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
         if not self.is_sure_of(id):
@@ -279,10 +279,10 @@ class Joined(running.Running):
     def _may_write(self) -> bool:
         return self.keeper is not None and self.keeper.may_start() and not self.problem
 
-    def _not_sure(self, doing: str) -> TryLater:
+    def _not_sure(self, doing: str, code: str = "no_lease") -> TryLater:
         why = "the agent stops" if self._registry.stopping else self.problem or "it is too new"
         words = f"machine {self.name} has no lease to write with: {why}"
-        return TryLater(f"cannot {doing}: {words}", code="no_lease")
+        return TryLater(f"cannot {doing}: {words}", code=code)
 
     def why(self, id: str) -> str:
         if there := self.elsewhere(id):
@@ -422,8 +422,8 @@ class Joined(running.Running):
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
         push = partial(self._push, copies, InstanceId(id), target)
-        if not await keeper.hand_over(id, target, push):
-            raise TryLater(f"cannot move {id}: it stays on machine {self.name}; try again")
+        if (there := await keeper.hand_over(id, target, push)) != target:
+            raise TryLater(f"cannot move {id}: machine {there} has it; try again")
 
     async def drop(self, id: str) -> None:
         """Delete a session whose files do not come, unless a copy may still be somewhere."""

@@ -171,13 +171,13 @@ class Keeper:
 
     async def hand_over(
         self, id: str, target: str, push: Callable[[], Awaitable[object]] | None = None
-    ) -> bool:
-        """End the session here and give it to `target`. True if it is the target's now; False if
-        it stays and runs here again. `push`: called once it has ended, brings its files there."""
-        there = self.view.machines.get(target)
+    ) -> str:
+        """End the session here and give it to `target`. Return the machine whose it is then: it
+        runs here again, or this machine was lost meanwhile and another one took it. `push`: called
+        once it has ended, brings its files there."""
         if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
-        if there is None:
+        if (there := self.view.machines.get(target)) is None:
             raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
         if (machine := there.record).lost or machine.drained or machine.released:
             raise TryLater(f"cannot hand over {id}: machine {target} is lost, or takes no session")
@@ -189,13 +189,14 @@ class Keeper:
                 await push()
             more = seen.record.epoch + 1
             moved = replace(seen.record, machine=target, epoch=more, copies=(self.name,))
-            with suppress(StoreAway):
-                await self._move({id: moved})
+            if self.view.sessions.get(id, seen).revision == seen.revision:
+                with suppress(StoreAway):
+                    await self._move({id: moved})
         finally:
             self._settling.add(id)
             self.wake()
         await self._renewed.wait()
-        return id not in self.view.owned(self.name)
+        return self.view.sessions.get(id, seen).record.machine
 
     async def change(self, records: Mapping[str, Session]) -> bool:
         """Write sessions that stay or begin here, all or none, a BATCH at most. False: nothing is

@@ -6,14 +6,11 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.lacking import lacks
 from tests.ports import free_port
-
-READY_WITHIN = 30.0
-
 
 Places = Mapping[str, tuple[str, Sequence[str]]]
 """Name → its address, and a command that runs it there."""
@@ -34,9 +31,8 @@ class Members:
             **{"listen-client-urls": client, "advertise-client-urls": client},
             **{"listen-peer-urls": peer, "initial-advertise-peer-urls": peer},
             "initial-cluster": ",".join(f"{it}={url}" for it, url in self._peers.items()),
-            "unsafe-no-fsync": "",
         }
-        words = [f"--{option}={value}".rstrip("=") for option, value in options.items()]
+        words = ["--unsafe-no-fsync", *(f"--{it}={value}" for it, value in options.items())]
         command = [*self._places[name][1], "etcd", *words]
         with (self._root / f"{name}.log").open("ab") as log:
             started = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -50,16 +46,17 @@ class Members:
         self._processes[name].wait()
 
     def wait_ready(self) -> None:
-        end = time.monotonic() + READY_WITHIN
+        end = time.monotonic() + 30
         for url in self.clients.values():
-            while True:
-                try:
-                    with urllib.request.urlopen(f"{url}/health", timeout=5) as reply:
-                        if b'"true"' in reply.read():
-                            break
-                except OSError:
-                    assert time.monotonic() < end, f"no etcd at {url}"
+            while not is_ready(url):
+                assert time.monotonic() < end, f"no etcd at {url}"
                 time.sleep(0.05)
+
+
+def is_ready(url: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5) as reply:
+        return b'"true"' in reply.read()
+    return False
 
 
 @contextmanager

@@ -196,10 +196,8 @@ async def orders_while_it_changes_its_machine(
 
 
 async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
-    view = View(sessions={"s": Seen(Session("b", 2), 1, 0.0)})
-    b: Any = SimpleNamespace(
-        view=view, name="b", drained=False, halted=False, here=dict, _orders={}
-    )
+    b: Any = SimpleNamespace(name="b", drained=False, halted=False, here=dict, _orders={})
+    b.view = View(sessions={"s": Seen(Session("b", 2), 1, 0.0)})
     b.elsewhere = b.settled = lambda *_: ""
     for b.unsettled in ({}, {"s": ""}):
         with raises(Refused, match="machine b of this fleet has a session of that name"):
@@ -225,9 +223,11 @@ async def test_what_is_answered_of_a_session_that_comes_or_went() -> None:
     b.keeper.may_start, b._registry.stopping, b._not_sure = bool, True, partial(Joined._not_sure, b)
     b.elsewhere, b._owes = lambda _: "", bool
     orders = [Joined.be_sure(b, "order it", id, deletes=False) for id in ("s", "")]
-    for order in (*orders, Joined.made(b, InstanceId("s"), "create s")):
-        with raises(TryLater, match="the agent stops"):
+    orders += Joined.made(b, InstanceId("s"), "create s"), Joined.kept(b, InstanceId("s"))
+    for order, code in zip(orders, ("no_lease", "no_lease", "unsure", "unsure"), strict=True):
+        with raises(TryLater, match="the agent stops") as refused:
             await order
+        assert refused.value.code == code
 
 
 async def test_a_stop_without_store_and_other_machines_is_in_order(

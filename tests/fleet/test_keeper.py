@@ -189,9 +189,8 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted:
         await world.hosts["c"].kill()
         world.hosts["c"].start_agent()
         await asyncio.sleep(3 * TTL)
-        assert world.logins.count == count
-        assert len(world.down()) == 3, "those of c wait; the others stayed up"
-        assert where(world)["s0"] == "b"
+        found = (world.logins.count, len(world.down()), where(world)["s0"])
+        assert found == (count, 3, "b"), "those of c wait; the others stayed up"
         await accept(world.hosts["a"].line, world.keys)
         assert await world.all_up(2 * TTL) > TTL
         assert (world.logins.count, where(world)["s0"]) == (count + 3, "b")
@@ -226,8 +225,7 @@ def test_a_store_is_older_if_it_lacks_what_this_machine_wrote_or_knows() -> None
         return [Pair("wa/f/session/s0", encoded(Session("a", epoch)), revision)]
 
     view = View()
-    assert view.learn([[], pairs(2, 7), []], 7, 0.0) == ""
-    assert view.learn([[], pairs(3, 8), []], 9, 0.0) == ""
+    assert [view.learn([[], pairs(*it), []], it[1], 0.0) for it in ((2, 7), (3, 8))] == ["", ""]
     view.written.add("s0")
     assert view.learn([[], pairs(4, 10), []], 10, 0.0) == ""
     view.written.add("s0")
@@ -422,6 +420,25 @@ def test_a_hand_over_without_an_answer_is_undone_by_writing(
     if mutant:
         monkeypatch.setattr(Host, "keeper_class", Reads)
     assert any(play(story, seed).logins.wrong for seed in range(5)) is mutant
+
+
+def test_a_hand_over_is_void_once_another_machine_took_the_session() -> None:
+    """Its owner was cut off, and lost, while it sent the files."""
+
+    async def story(world: World) -> None:
+        await world.begin("abc", 3, copies=1)
+        await asyncio.sleep(TTL + 1)
+        a, taker = world.hosts["a"], world.sessions()["s0"].copies[0]
+
+        async def push() -> None:
+            a.line.cut = True
+            await world.until(lambda: where(world).get("s0") == taker, 2 * TAKEN_WITHIN)
+            a.line.cut = False
+            await asyncio.sleep(TTL)
+
+        assert await a.keeper.hand_over("s0", *{*"bc"} - {taker}, push) == taker
+
+    well(play(story))
 
 
 @pytest.mark.parametrize("mutant", [False, True])

@@ -143,8 +143,7 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
         view.sessions["s"] = Seen(Session("a", 1, engine="baileys", **more), 1, 0.0)
         return view.place_for("s")
 
-    assert place() == "d", "the most room"
-    assert place(copies=("c", "b", "e", "g")) == "b"
+    assert (place(), place(copies=("c", "b", "e", "g"))) == ("d", "b"), "the most room"
 
 
 def test_one_sentence_says_why_a_session_does_not_run() -> None:
@@ -197,8 +196,7 @@ async def test_orders_about_the_fleet_reach_its_agent(
         assert (code, "machine z of this fleet has a session of that name" in said) == (4, True)
         code, said = await cli(agent, "fleet", "why", "s")
         assert (code, "its machine z is not known" in said) == (0, True)
-        assert (await cli(agent, "fleet", "why", "t"))[0] == 3
-        assert (await cli(agent, "fleet", "drain"))[0] == 0
+        assert [(await cli(agent, "fleet", *it))[0] for it in (("why", "t"), ("drain",))] == [3, 0]
 
         async def drained() -> bool:
             return bool((await record(store, KEYS.machine("a"), Machine)).drained)

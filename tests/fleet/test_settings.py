@@ -28,12 +28,11 @@ def load(tmp_path: Path, text: str) -> FleetSettings:
 
 
 def test_a_fleet_has_a_store_a_name_and_an_address(tmp_path: Path) -> None:
-    assert not load(tmp_path, "").store
+    assert not (bare := load(tmp_path, "")).store
     members = '["https://etcd.example:2379", "http://10.0.0.1:2379", "http://[::1]:2379"]'
     found = load(tmp_path, f'store = {members}\nname = "shop/a"\naddress = "10.0.0.1:8470"')
     assert (len(found.store), found.names) == (3, ("shop", "a"))
-    assert load(tmp_path, 'name = "a"').names == ("fleet", "a")
-    assert load(tmp_path, "").names[0] == "fleet"
+    assert (load(tmp_path, 'name = "a"').names, bare.names[0]) == (("fleet", "a"), "fleet")
     odd = patch("socket.gethostname", lambda: "-.example")
     with odd, pytest.raises(ConfigError, match="this host's name"):
         _ = FleetSettings().names

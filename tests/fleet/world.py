@@ -192,8 +192,6 @@ class Host:
 
 
 class World:
-    host_class: Any = Host
-
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.draw = root, random.Random(seed)
         self.memory, self.keys, self.logins = Memory(), Keys("f"), Logins()
@@ -205,7 +203,7 @@ class World:
     def add(self, name: str) -> Host:
         disk = self.root / name
         disk.mkdir()
-        self.hosts[name] = host = self.host_class(self, name, disk, f"boot of {name}")
+        self.hosts[name] = host = Host(self, name, disk, f"boot of {name}")
         host.start_agent()
         return host
 
@@ -230,7 +228,7 @@ class World:
         disk = Path(tempfile.mkdtemp(dir=self.root))
         with suppress(FileNotFoundError):
             shutil.copy(self.root / name / "agent.json", disk)
-        twin = self.host_class(self, name, disk, self.hosts[name].boot + "~" * reboots)
+        twin = Host(self, name, disk, self.hosts[name].boot + "~" * reboots)
         twin.files.update(self.hosts[name].files)
         twin.start_agent()
         self.twins.append(twin)
