@@ -366,11 +366,10 @@ class Joined(running.Running):
         last = seen.record
         if last.deleted:
             return "deleted", f"it was deleted on machine {last.machine}"
-        if last.epoch == known[1]:
-            return None
         newest = self.copies.standby.newest(id) if self.copies else None
         here = self.name not in last.copies or (newest is not None and newest[0] >= last.epoch)
-        return ("moved", f"it goes on on machine {last.machine}") if last.copies and here else None
+        safe = here and last.epoch > known[1] and (last.copies or last.failover == "wait")
+        return ("moved", f"it goes on on machine {last.machine}") if safe else None
 
     async def _pass_on(self, id: InstanceId) -> None:
         """Send the messages that were only accepted here to the machine that has the session
@@ -487,8 +486,9 @@ class Joined(running.Running):
             epoch = record.epoch + 1 if record else 1
             how = records.Failover("newest" if engine in records.COPIED_LIVE else "wait")
             return records.Session(self.name, epoch, engine, how, wanted)
-        due = record.machine == self.name and record.wanted != wanted
-        return replace(record, wanted=wanted) if due else None
+        copies = record.copies if engine in records.COPIED_LIVE else ()  # it has its files itself
+        now = replace(record, wanted=wanted, copies=copies)
+        return now if record.machine == self.name and now != record else None
 
     async def _deleted(self) -> dict[str, records.Session]:
         """Sessions that were here and are in the trash now. One whose folder has not come yet was

@@ -240,8 +240,7 @@ async def is_accepted(
     await eventually(lambda: is_deleted(store, "gone"))
     await eventually(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
     await eventually(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
-    epoch = (await record(store, KEYS.session("s"), Session)).epoch
-    assert (await b.pid("s"), epoch) == (0, 2)
+    assert (await b.pid("s"), (await record(store, KEYS.session("s"), Session)).epoch) == (0, 2)
     await a.kill()
 
     async def forget() -> int | None:
