@@ -157,9 +157,8 @@ class Trial:
             port = str(urlsplit(self.whatsapp.url).port)
             for line, (_, inside) in zip(self.lines, PLACES.values(), strict=True):
                 await line.open()
-                await asyncio.create_subprocess_exec(
-                    *inside, sys.executable, "-c", FORWARD, HERE, port, stderr=subprocess.DEVNULL
-                )
+                way = [*inside, sys.executable, "-c", FORWARD, HERE, port]
+                subprocess.Popen(way, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - at once
             for n, agent in enumerate(self.agents.values()):
                 await agent.start()
                 for id in self.ids[n :: len(self.agents)]:
