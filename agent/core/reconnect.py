@@ -164,8 +164,8 @@ def after_connected(record: SessionRecord, wall: float, policy: ReconnectPolicy)
     connection ends no attempts, but shows that a try can succeed, however often the agent itself
     starts."""
     attempts = min(record.attempts, policy.attempts // 2)
-    record = replace(record, status=ConnectionStatus.CONNECTED, status_since_wall=wall)
-    return replace(record, attempts=attempts, reason="", not_before_wall=0.0, breaker=CLOSED)
+    record = replace(record, status=ConnectionStatus.CONNECTED, status_since_wall=wall, reason="")
+    return replace(record, attempts=attempts, not_before_wall=0.0, past_looks=False, breaker=CLOSED)
 
 
 def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:

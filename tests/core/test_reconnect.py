@@ -134,11 +134,14 @@ def test_attempts_end_after_a_minute_of_connection_and_not_before():
     assert record.attempts > POLICY.attempts, "without any connection it is"
     assert attempt(connect(record, WALL + 302)).attempts == POLICY.attempts // 2 + 1, "it can"
     connected = connect(replace(record, attempts=3), WALL + 400)
-    assert after_lasting(connected, WALL + 459).attempts == 3
-    assert after_lasting(connected, WALL + 460).attempts == 0
+    assert [after_lasting(connected, WALL + at).attempts for at in (459, 460)] == [3, 0]
     assert lose(connected, at=WALL + 460).attempts == 0
     down = replace(connected, status=ConnectionStatus.RECONNECTING)
     assert after_lasting(down, WALL + 9999).attempts == 3
+
+
+def test_an_order_to_try_past_the_looks_ends_with_the_connection():
+    assert not connect(SessionRecord(past_looks=True), WALL).past_looks
 
 
 def test_a_temporary_ban_waits_for_its_own_end():
@@ -157,8 +160,7 @@ def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(
 
 @pytest.mark.parametrize(("code", "first"), [("restart_required", 0), ("connection_lost", 1)])
 def test_the_first_drop_of_a_short_connection_waits_as_its_reason_says(code, first):
-    record = connect(attempt(lose(SessionRecord())), WALL + 5)
-    record = lose(record, code, WALL + 20)
+    record = lose(connect(attempt(lose(SessionRecord())), WALL + 5), code, WALL + 20)
     assert record.not_before_wall == WALL + 20 + first
     record = lose(connect(attempt(record), WALL + 60), code, WALL + 70)
     assert record.not_before_wall > WALL + 70 + first, "the second one in a row waits longer"
