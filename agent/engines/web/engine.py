@@ -166,11 +166,11 @@ class Intake:
     async def _drain(self, page: Page) -> None:
         """All records of events that the page has now."""
         while True:
-            given = self._document, self._done
-            answer = await _ask(page, "take", *given, within=_WITHIN)
+            answer = await _ask(page, "take", self._document, self._done, within=_WITHIN)
             if answer["document"] != self._document:
                 # What the last one still had, a comparison finds.
-                self._document, self._compared, self._due_at = answer["document"], None, 0.0
+                self._document, self._done = answer["document"], 0
+                self._compared, self._due_at = None, 0.0
             if lost := _count(answer.get("lost")):
                 log.warning("%d records were too many for the page: comparing", lost)
                 self._due_at = 0.0
