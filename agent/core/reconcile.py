@@ -1,5 +1,5 @@
 """Plan what to do about one instance: what is wanted against what is there, and when to look again.
-Nothing here counts a try or a drop: the pass does (supervise/run.py, record.py)."""
+Nothing here counts a try or a drop: the pass does (supervise/passes.py, record.py)."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -32,7 +32,7 @@ from agent.moving.archives import Archives
 from agent.store.database import Store
 from agent.supervise import assemble, snapshots
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Wakes
+from agent.supervise.passes import Wakes
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks

@@ -18,7 +18,7 @@ from agent.deliver.bus import EventBus
 from agent.host.life import Host
 from agent.log import about, bound, going_on, log
 from agent.store.database import Store
-from agent.supervise import calls, gate, loop, orders, reach, run, seats, snapshots, upkeep
+from agent.supervise import calls, gate, orders, passes, reach, seats, snapshots, upkeep
 from agent.supervise.facts import Facts, Notes, Settings, entry
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry, is_written
@@ -36,7 +36,7 @@ class Supervisor:
         store: Store,
         host: Host,
         bus: EventBus,
-        wakes: loop.Wakes,
+        wakes: passes.Wakes,
         *,
         open_packs: Callable[[], Awaitable[Host]],
     ) -> None:
@@ -76,7 +76,7 @@ class Supervisor:
             first_probe=boot_now() + config.start.first_check,
             operators_act_past_us=host.name == "systemd",
         )
-        self.loop = loop.Loop(wakes, self._run_pass, settings, self._facts)
+        self.loop = passes.Loop(wakes, self._run_pass, settings, self._facts)
 
         # What runs on a clock, and what goes on in the next agent.
         self._started_wall, self._to_restore = time.time(), 0
@@ -125,7 +125,7 @@ class Supervisor:
 
     async def _run_pass(self, id: InstanceId) -> float | None:
         facts = self._facts.get(id)
-        return None if facts is None else await run.run_pass(self.means, facts)
+        return None if facts is None else await passes.run_pass(self.means, facts)
 
     def _look_again(self, id: InstanceId, outage: bool) -> None:
         if (facts := self._facts.get(id)) is not None:

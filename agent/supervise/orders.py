@@ -24,9 +24,9 @@ from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts, entry
 from agent.supervise.gate import MEMORY_FULL
 from agent.supervise.observe import refuse_to_end
+from agent.supervise.passes import run_pass
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry
-from agent.supervise.run import run_pass
 from agent.supervise.seats import Seats
 from agent.vault.folder import unless_absent
 from agent.vault.folders import Retired, list_trash, restore_trash, retire

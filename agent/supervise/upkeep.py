@@ -25,7 +25,7 @@ from agent.log import bound, going_on, log
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.loop import TURN, Loop
+from agent.supervise.passes import TURN, Loop
 from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.folders import list_trash, sweep

@@ -9,7 +9,7 @@ from agent.config.config import Config, sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
 from agent.supervise.assemble import Supervisor
-from agent.supervise.loop import Wakes
+from agent.supervise.passes import Wakes
 
 
 class Watched:

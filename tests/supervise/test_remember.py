@@ -27,11 +27,11 @@ from agent.core.model import (
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.words import Claim
+from agent.supervise import passes
 from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.observe import note_unit
 from agent.supervise.record import note_operator, remember
 from agent.supervise.registry import Registry
-from agent.supervise.run import carry_through, note_circuit
 
 BOOT = "boot-1"
 NOW = 1000.0
@@ -206,10 +206,10 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
 
 
 async def test_a_reconnect_and_how_it_ended_stand_under_one_category(monkeypatch) -> None:
-    monkeypatch.setattr("agent.supervise.run.carry_out", AsyncMock(return_value=Outcome(True, 1.0)))
+    monkeypatch.setattr(passes, "carry_out", AsyncMock(return_value=Outcome(True, 1.0)))
     it, means = facts(reason="connection_lost"), AsyncMock(settings=Settings(Config()))
     it.lost_because = "connection_lost"
-    await carry_through(means, it, Plan("start", (ActionKind.START,), "it should run"))
+    await passes.carry_through(means, it, Plan("start", (ActionKind.START,), "it should run"))
     assert [one.category for one in said(it)] == ["RECONNECT", "RECONNECT"]
 
 
@@ -218,16 +218,16 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     closed = it.record
     opened = Breaker(5, WALL)
     it.record = replace(closed, breaker=opened)
-    note_circuit(it, closed, policy)
+    passes.note_circuit(it, closed, policy)
     (told,) = said(it)
     assert is_trouble(told), "the log tells it as a warning"
     assert "600 s" in told.sentence and "wa-agent recover a" in told.sentence
     before, it.record = it.record, replace(closed, breaker=Breaker(6, WALL + 600))
-    note_circuit(it, before, policy)
+    passes.note_circuit(it, before, policy)
     assert not it.unsaid, "a trial failed: it stays open"
     before, it.record = it.record, closed
-    note_circuit(it, before, policy)
-    note_circuit(it, closed, policy)
+    passes.note_circuit(it, before, policy)
+    passes.note_circuit(it, closed, policy)
     assert [one.kind for one in said(it)] == ["session_circuit_closed"]
 
 

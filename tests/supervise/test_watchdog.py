@@ -15,7 +15,7 @@ from agent.core.health import HealthPolicy
 from agent.core.model import InstanceId
 from agent.supervise import upkeep as subject
 from agent.supervise.facts import Settings
-from agent.supervise.loop import Loop, Wakes
+from agent.supervise.passes import Loop, Wakes
 from agent.supervise.upkeep import Watchdog
 from tests.conftest import Eventually
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.supervise.loop import Loop
+from agent.supervise.passes import Loop
 
 
 async def test_it_beats_while_passes_complete_in_time(make_agent, eventually, monkeypatch, caplog):

@@ -12,7 +12,7 @@ from agent.config.config import Config
 from agent.core.health import HealthPolicy
 from agent.core.model import InstanceId
 from agent.supervise.facts import Settings
-from agent.supervise.loop import Loop, Wakes
+from agent.supervise.passes import Loop, Wakes
 
 A, B = InstanceId("a"), InstanceId("b")
 SOON = Settings(Config(health=HealthPolicy(interval=0.05)))
