@@ -4,7 +4,6 @@ A read goes to the next member on any error. A write goes to the next one only i
 was not made: a write that was sent and not answered may have happened.
 """
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from msgspec import Struct
 
 from agent.fleet import store
 from agent.fleet.store import Answer, Delete, Get, Pair, Same, Step
+from agent.supervise.reach import cause_of
 
 T = TypeVar("T")
 EACH, CONNECT = 1.0, 0.7
@@ -120,7 +120,7 @@ class Etcd:
                     for event in heard.result.events:
                         yield _pair(event.kv)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise store.StoreAway(f"cannot watch etcd at {member}: {_cause(error)}") from error
+            raise store.StoreAway(f"cannot watch etcd at {member}: {cause_of(error)}") from error
 
     async def compact(self, revision: int) -> None:
         """Forget the older values of keys, as of this revision."""
@@ -154,21 +154,15 @@ class Etcd:
                     return msgspec.json.decode(content, type=kind, strict=False)
                 cause, sent = content[:200].decode(errors="replace"), True
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                cause, sent = _cause(error), not isinstance(error, _NOT_MADE)
+                cause, sent = cause_of(error), not isinstance(error, _NOT_MADE)
             self._members.append(self._members.pop(0))
             if writes and sent:
                 raise store.MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
             causes.append(f"{member}: {cause}")
-        raise store.StoreAway(f"cannot reach etcd: {'; '.join(causes)}")
+        raise store.StoreAway(f"cannot reach etcd: {'; '.join(sorted(causes))}")
 
 
 _NOT_MADE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, asyncio.TimeoutError):
-        return f"no answer within {EACH:g} s"
-    return str(error) or type(error).__name__
 
 
 def _keys(key: str) -> dict[str, bytes]:

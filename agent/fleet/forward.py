@@ -146,7 +146,7 @@ async def _list(fleet: "Joined", name: str) -> Rows:
 def _row(fleet: "Joined", id: str) -> dict[str, Any]:
     record = fleet.view.sessions[id].record
     row = show_instance(Session(Instance(InstanceId(id), record.engine, True, {}), SessionRecord()))
-    why = f"{record.machine} does not list it now: {explain(fleet.view, id)}"
+    why = f"{record.machine} says nothing of it now: {explain(fleet.view, id)}"
     return {**row, "machine": record.machine, "sentence": why}
 
 

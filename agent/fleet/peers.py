@@ -23,6 +23,7 @@ from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
 from agent.fleet.copies.change import LARGEST, Sealed
 from agent.fleet.copies.standby import Standby
 from agent.log import log
+from agent.supervise.reach import cause_of
 
 T = TypeVar("T")
 Rows = dict[str, dict[str, Any]]
@@ -244,8 +245,8 @@ class Peers:
 
 
 def _unreached(address: str, name: str, error: Exception) -> TryLater:
-    cause = str(error) or "it does not answer"
-    return TryLater(f"cannot reach machine {name} at {address}: {cause}", code="owner_away")
+    words = f"cannot reach machine {name} at {address}: {cause_of(error)}"
+    return TryLater(words, code="owner_away")
 
 
 def digest_of(files: Any) -> bytes:

@@ -98,6 +98,8 @@ _CAUSES = {
     aiohttp.ServerDisconnectedError: "it closed the connection without an answer",
     aiohttp.ClientResponseError: "it does not speak HTTP",
     ConnectionResetError: "the connection was cut",
+    TimeoutError: "no answer in time",
+    ValueError: "its answer cannot be read",
 }
 
 

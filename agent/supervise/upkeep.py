@@ -26,6 +26,7 @@ from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings
 from agent.supervise.passes import TURN, Loop
+from agent.supervise.reach import cause_of
 from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.folders import list_trash, sweep
@@ -206,7 +207,7 @@ class Watchdog:
                 async with aiohttp.request("GET", url, timeout=WITHIN) as answer:
                     cause = "" if answer.ok else f"HTTP {answer.status}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                cause = type(error).__name__
+                cause = cause_of(error)
             if cause and not failed:
                 log.warning("the address of [heartbeat] url does not take the heartbeat: %s", cause)
             failed = bool(cause)

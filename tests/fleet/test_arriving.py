@@ -140,9 +140,9 @@ async def test_a_machine_takes_over_and_gives_back(
         there = Standby(b.state / "fleet/standby", KEY)
         assert b'"stopped"' in there.build("s")["instance.json"]
         a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
-        await eventually(lambda: said(b), "a does not list it now: it was stopped by an order")
+        await eventually(lambda: said(b), "a says nothing of it now: it was stopped by an order")
         told = (await b.ask("DELETE", ONE))[1]
-        assert (told["error"], told["message"][-18:]) == ("owner_away", "it does not answer")
+        assert (told["error"], told["message"][-17:]) == ("owner_away", "no answer in time")
         await a.kill()
         await eventually(lambda: not alive(pid))
         await eventually(lambda: ids(b), ["s"])

@@ -85,7 +85,7 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
             await etcd.commit([], [put, put])
         await etcd.close()
         etcd = Etcd([silent, real])
-        with pytest.raises(MayHaveHappened, match=r"no answer within 0\.3 s"):
+        with pytest.raises(MayHaveHappened, match="no answer in time"):
             await etcd.commit([], [put])
         assert (await etcd.commit([], [put])).committed, "the next member's turn"
         await etcd.close()
@@ -93,7 +93,7 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
         assert (await etcd.read(Get("wa/n/k"))).found[0][0].value == b"1"
         await etcd.close()
         etcd = Etcd([closed, silent])
-        with pytest.raises(StoreAway, match="cannot reach etcd") as away:
+        with pytest.raises(StoreAway, match="connection refused") as away:
             await etcd.read(Get("wa/n/k"))
         assert not isinstance(away.value, MayHaveHappened)
         with pytest.raises(StoreAway, match="cannot watch"):
