@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import StoreError, VaultError
@@ -24,7 +25,7 @@ select instance, count(*), max(changed_wall), total(tries), max(begun_wall),
 group_concat(case when state in ('accepted', 'sending') then file end, '/')
 from messages group by instance
 """
-Stamp = tuple[object, ...]
+Stamp = tuple[Any, ...]
 
 
 class Beside:

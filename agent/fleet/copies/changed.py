@@ -3,11 +3,14 @@ so one `stat` of each folder shows that nothing changed."""
 
 import os
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+
+import msgspec
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -24,12 +27,14 @@ Folders = tuple[int, ...]
 """Stamp of a folder; () = it is gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True, array_like=True):
     stamp: Stamp
     size: int
-    hashes: tuple[bytes, ...]
-    """Hash of each block."""
+    hashes: tuple[bytes, ...] = ()
+    """Hash of each block, where it has several."""
+
+
+_SEEN, _NONE = msgspec.msgpack.Decoder(dict[str, Seen]), Seen((None,), -1)
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +47,8 @@ class Changed:
     beside: Beside
     as_of: float = field(init=False, default=0.0)
     """Begin of the last look that saw all, by the boot clock."""
-    _seen: dict[str, Seen] = field(init=False, default_factory=dict)
+    _seen: bytes = field(init=False, default=zlib.compress(msgspec.msgpack.encode({})))
+    """By path, packed: a Baileys session has 800 files, and a machine 200 sessions."""
     _folders: dict[str, Folders] = field(init=False, default_factory=dict)
     _others: Mapping[str, Stamp] = field(init=False, default_factory=dict)
     _skipped: int = field(init=False, default=FULL)
@@ -56,23 +62,23 @@ class Changed:
             if self._skipped < FULL and same:
                 self._skipped, self.as_of = self._skipped + 1, begun
                 return None
+            seen = _SEEN.decode(zlib.decompress(self._seen))
             for _ in range(TRIES):
-                folders, files, found = self._read(top, others)
+                folders, files, found = self._read(top, others, seen)
                 if _stamps(top, folders) == folders:
                     break
             else:
                 return None
-        gone = tuple(sorted(self._seen.keys() - files.keys()))
+        gone = tuple(sorted(seen.keys() - files.keys()))
         # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.
         newest = max(stamp[-1] for stamp in folders.values() if stamp)
         self._folders, self._skipped = folders, 0 if newest < time.time_ns() - TICK else FULL
-        had = {path: it.size for path, it in self._seen.items()}
-        changes = {path: it for path, it in found.items() if it.blocks or had.get(path) != it.size}
-        self._seen, self._others, self.as_of = files, others, begun
-        return Change(changes, gone) if changes or gone else None
+        self._seen = zlib.compress(msgspec.msgpack.encode(files), 1)
+        self._others, self.as_of = others, begun
+        return Change(found, gone) if found or gone else None
 
     def _read(
-        self, top: Folder, others: Mapping[str, Stamp]
+        self, top: Folder, others: Mapping[str, Stamp], seen: Mapping[str, Seen]
     ) -> tuple[dict[str, Folders], dict[str, Seen], dict[str, File]]:
         """Stamps of the folders, and the files; of those that may differ the blocks that do."""
         folders, files, found = dict[str, Folders](), dict[str, Seen](), dict[str, File]()
@@ -80,10 +86,10 @@ class Changed:
 
         def take(path: str, stamp: Stamp, read: Callable[[], bytes]) -> None:
             nonlocal left
-            before = self._seen.get(path)
-            if before is not None and before.stamp == stamp:
-                files[path] = before
-                left -= before.size
+            had = seen.get(path, _NONE)
+            if had.stamp == stamp:
+                files[path] = had
+                left -= had.size
                 return
             content = read()
             left -= len(content)
@@ -91,11 +97,11 @@ class Changed:
                 most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
                 raise VaultError(f"cannot copy {self.id}: more than {most}", code="too_large")
             blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
-            hashes = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
-            old = before.hashes if before else ()
-            new = {n: it for n, it in enumerate(blocks) if old[n : n + 1] != hashes[n : n + 1]}
-            files[path] = Seen(stamp, len(content), hashes)
-            found[path] = File(len(content), new)
+            now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
+            new = {n: it for n, it in enumerate(blocks) if had.hashes[n : n + 1] != now[n : n + 1]}
+            files[path] = Seen(stamp, len(content), now * (len(blocks) > 1))
+            if new or len(content) != had.size:
+                found[path] = File(len(content), new)
 
         for path, stamp in others.items():
             with unless_absent():  # it was sent meanwhile, say
