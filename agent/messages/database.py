@@ -14,7 +14,7 @@ from typing import NamedTuple
 from agent.errors import SchemaTooNew, StoreError
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_BESIDE = ("-wal", "-shm", "-journal")
+_BESIDE, _HEAD = ("-wal", "-shm", "-journal"), 32
 
 
 class Form(NamedTuple):
@@ -57,11 +57,17 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
 
 def open_to_read(path: Path) -> sqlite3.Connection:
     """For another process of the file's group while no worker runs. Nothing is made beside the
-    file: a companion of this user might keep the worker out."""
+    file: a companion of this user might keep the worker out.
+
+    A killed worker leaves its log. SQLite has emptied one whose index is gone; one that has no more
+    than its head it reads for 10 s in vain."""
     if not stat.S_ISREG(path.lstat().st_mode) or path.parent.is_symlink():
         raise FileNotFoundError(2, "it is no file", str(path))
-    killed = path.with_name(path.name + "-wal").exists()
-    how = "mode=ro&readonly_shm=1" if killed else "immutable=1"
+    log, index = (path.with_name(path.name + it) for it in _BESIDE[:2])
+    how = "immutable=1"
+    with suppress(FileNotFoundError):
+        if log.stat().st_size > _HEAD and index.exists():
+            how = "mode=ro&readonly_shm=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 

@@ -444,8 +444,7 @@ class MediaLoader:
             await asyncio.to_thread(_make_room, self._folder, self._most)
 
     async def close(self) -> None:
-        tasks = list(self._tasks.values())
-        for task in tasks:
+        for task in (tasks := list(self._tasks.values())):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -461,19 +460,17 @@ class MediaLoader:
         return task
 
     async def _load(self, name: str, record: Mapping[str, Any]) -> None:
-        said = record["media"]
-        size = int(max(said.get("size", 0), 0))
+        size = int(max(record["media"].get("size", 0), 0))
         if size > self._largest:
             raise self._too_large(size)
-        load = getattr(self.engine, "load_media", None)
-        if load is None:
+        if (load := getattr(self.engine, "load_media", None)) is None:
             raise _no("the engine of this session loads none", "not_supported")
         async with self._turns:
             part = self._folder / (name + _PART_ENDS)
             try:
                 with await asyncio.to_thread(_begin_file, self._folder, part) as file:
                     async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
-                        await self._fill(file, pieces, size, said["sha256"])
+                        await self._fill(file, pieces, size, record["media"]["sha256"])
                 await asyncio.to_thread(_make_room, self._folder, self._most, part)
                 part.rename(self._folder / name)
             except TimeoutError as error:
