@@ -169,9 +169,7 @@ class Keeper:
             put = Put(self._own, encoded(replace(self._last, released=True)))
             await self.store.commit([Same(self._own, self._revision)], [put])
 
-    async def hand_over(
-        self, id: str, target: str, push: Callable[[], Awaitable[object]] | None = None
-    ) -> str:
+    async def hand_over(self, id: str, target: str, push: Callable[[], Awaitable[object]]) -> str:
         """End the session here and give it to `target`. Return the machine whose it is then: it
         runs here again, or this machine was lost meanwhile and another one took it. `push`: called
         once it has ended, brings its files there."""
@@ -185,8 +183,7 @@ class Keeper:
         self.leaving.add(id)
         try:
             await self.runner.end({id})
-            if push is not None:
-                await push()
+            await push()
             more = seen.record.epoch + 1
             moved = replace(seen.record, machine=target, epoch=more, copies=(self.name,))
             if self.view.sessions.get(id, seen).revision == seen.revision:

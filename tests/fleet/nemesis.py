@@ -14,7 +14,6 @@ copy, and a start."""
 class Nemesis:
     def __init__(self, world: World, sessions: int = 24) -> None:
         self.world, self.draw, self.sessions = world, world.draw, sessions
-        self.done = dict[str, int]()
 
     async def story(self, seconds: float) -> None:
         """Faults for so long, each machine's own at one time; then all must be well."""
@@ -34,9 +33,7 @@ class Nemesis:
             await asyncio.sleep(self.draw.expovariate(1 / 12))
             if asyncio.get_running_loop().time() > end:
                 return
-            kind = self.draw.choice(kinds)
-            self.done[kind.__name__] = self.done.get(kind.__name__, 0) + 1
-            await kind(self.world.hosts[name])
+            await self.draw.choice(kinds)(self.world.hosts[name])
 
     def _some_time(self, most: float = 45.0) -> Awaitable[None]:
         return asyncio.sleep(self.draw.uniform(0, most) * self.draw.random())

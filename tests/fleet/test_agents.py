@@ -260,13 +260,6 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         await agent.create("s")
         await eventually(lambda: agent.status("s"), "CONNECTED")
         pid = await agent.pid("s")
-        # A copy of its folder that begins in the same boot waits.
-        twin = make_agent(name="twin")
-        in_fleet(twin, etcd, "a")
-        shutil.copytree(agent.state / "fleet", twin.state / "fleet")
-        await twin.start()
-        await eventually(lambda: says(twin, "machine a may run elsewhere"))
-        await twin.kill()
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)
         assert alive(pid)

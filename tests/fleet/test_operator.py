@@ -20,8 +20,8 @@ from tests.daemon.conftest import cli, make_agent
 from tests.fleet.members import Members
 from tests.fleet.nemesis import NAMES, Nemesis
 from tests.fleet.test_agents import KEYS, MakeAgent, etcd, in_fleet, record, says, store_of
-from tests.fleet.test_keeper import well, where
-from tests.fleet.world import TTL, World, play
+from tests.fleet.test_keeper import where
+from tests.fleet.world import TTL, World, play, played, well
 
 __all__ = ["etcd", "make_agent"]
 OFF = 1.5 * TTL
@@ -70,23 +70,21 @@ async def halted(world: World) -> None:
     assert world.keys.halt in world.memory.pairs
 
 
-def test_a_machine_that_said_nothing_must_be_left_out_by_name() -> None:
-    async def story(world: World) -> None:
-        await halted(world)
-        line = world.hosts["a"].line
-        with pytest.raises(Refused, match="c did not say"):
-            await accept(line, world.keys)
-        with pytest.raises(NotFound, match="x: the fleet has no such machine"):
-            await accept(line, world.keys, without=["c", "x"])
-        assert world.keys.halt in world.memory.pairs
-        decided = await accept(line, world.keys, without=["c"])
-        assert decided["s0"].machine == "b"
-        assert {id for id, it in decided.items() if it.wanted == "stopped"} == {"s2", "s5"}
-        assert await accept(line, world.keys) == {}, "once"
-        await asyncio.sleep(3 * TTL)
-        assert where(world) == {"s0": "b", "s1": "b", "s3": "a", "s4": "b"}
-
-    well(play(story))
+@played
+async def test_a_machine_that_said_nothing_must_be_left_out_by_name(world: World) -> None:
+    await halted(world)
+    line = world.hosts["a"].line
+    with pytest.raises(Refused, match="c did not say"):
+        await accept(line, world.keys)
+    with pytest.raises(NotFound, match="x: the fleet has no such machine"):
+        await accept(line, world.keys, without=["c", "x"])
+    assert world.keys.halt in world.memory.pairs
+    decided = await accept(line, world.keys, without=["c"])
+    assert decided["s0"].machine == "b"
+    assert {id for id, it in decided.items() if it.wanted == "stopped"} == {"s2", "s5"}
+    assert await accept(line, world.keys) == {}, "once"
+    await asyncio.sleep(3 * TTL)
+    assert where(world) == {"s0": "b", "s1": "b", "s3": "a", "s4": "b"}
 
 
 @pytest.mark.parametrize("write", [1, 2])
@@ -107,27 +105,24 @@ def test_an_acceptance_that_was_cut_off_is_done_again(write: int) -> None:
     well(play(story))
 
 
-def test_a_machine_that_was_switched_off_is_forgotten() -> None:
-    async def story(world: World) -> None:
-        await world.begin("abc", 6, copies=1)
-        for id in ("s0", "s3"):
-            record = replace(world.sessions()[id], failover=Failover.WAIT)
-            await world.write(id, record, world.memory.revision_of(world.keys.session(id)))
-        world.copying.cancel()
-        await world.write("s9", Session("a", 1))
-        await world.hosts["a"].kill()
-        line = world.hosts["b"].line
-        with pytest.raises(Refused, match="not lost yet"):
-            await forget(line, world.keys, "a")
-        await world.until(lambda: world.machine("a").lost, 2 * TTL)
-        with pytest.raises(NotFound, match="machine x"):
-            await forget(line, world.keys, "x")
-        world.memory.written = lambda _: None  # sessions that no machine may take by itself
-        assert await forget(line, world.keys, "a") == {"s0": "b", "s3": "b", "s9": ""}
-        assert world.machine("a").forgotten
-        await world.until(lambda: world.down() == ["s9"], TTL)
-
-    well(play(story))
+@played
+async def test_a_machine_that_was_switched_off_is_forgotten(world: World) -> None:
+    await world.begin("abc", 6, copies=1)
+    for id in ("s0", "s3"):
+        world.write(id, replace(world.sessions()[id], failover=Failover.WAIT))
+    world.copying.cancel()
+    world.write("s9", Session("a", 1))
+    await world.hosts["a"].kill()
+    line = world.hosts["b"].line
+    with pytest.raises(Refused, match="not lost yet"):
+        await forget(line, world.keys, "a")
+    await world.until(lambda: world.machine("a").lost, 2 * TTL)
+    with pytest.raises(NotFound, match="machine x"):
+        await forget(line, world.keys, "x")
+    world.memory.written = lambda _: None  # sessions that no machine may take by itself
+    assert await forget(line, world.keys, "a") == {"s0": "b", "s3": "b", "s9": ""}
+    assert world.machine("a").forgotten
+    await world.until(lambda: world.down() == ["s9"], TTL)
 
 
 def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:

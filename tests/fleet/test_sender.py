@@ -4,9 +4,9 @@ lacks more than may be lacking. Virtual time, real HTTP, real files."""
 import asyncio
 import random
 import shutil
-import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from agent.fleet.records import Machine, Session
 from agent.fleet.store import StoreAway
 from agent.fleet.taking import Seen, View
 from agent.vault.identity import create
-from tests.clocks import stopped
+from tests.fleet import world as worlds
 from tests.ports import free_port
-from tests.world.virtual import PatientLoop, virtual_time
+from tests.world.virtual import PatientLoop
 
 ID = InstanceId("shop")
 SOON = 8.0
@@ -112,6 +112,8 @@ class Host:
 
 
 class World:
+    loop, logins = PatientLoop, worlds.Logins()
+
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.draw, self.view = root, random.Random(seed), View()
         self.key = FleetKey(b"k" * 32)
@@ -166,6 +168,10 @@ class World:
             assert boot_now() < end, (self.record, self.hosts["a"].copies._rows)
             await self.sleep(0.1)
 
+    async def end(self) -> None:
+        for host in self.hosts.values():
+            await host.kill()
+
     async def sleep(self, seconds: float) -> None:
         end = boot_now() + seconds
         while boot_now() < end:
@@ -176,19 +182,7 @@ class World:
         return lambda: {*self.record.copies} == {*names} and not any(map(self.lacks, names))
 
 
-def play(story: Callable[[World], Coroutine[Any, Any, None]], seed: int = 0) -> None:
-    async def whole(root: Path) -> None:
-        world = World(root, seed)
-        try:
-            await story(world)
-        finally:
-            for host in world.hosts.values():
-                await host.kill()
-
-    with tempfile.TemporaryDirectory() as root, virtual_time(seed):
-        stopped().most = 3600.0
-        with asyncio.Runner(loop_factory=PatientLoop) as runner:
-            runner.run(whole(Path(root)))
+play, played = (partial(it, kind=World) for it in (worlds.play, worlds.played))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -245,160 +239,147 @@ def test_a_machine_that_answers_nothing_leaves_in_time_and_holds_up_no_other(aft
     play(story)
 
 
-def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes() -> None:
-    async def story(world: World) -> None:
-        await world.until(world.in_sync())
-        await world.sleep(3)
-        b = world.hosts["b"]
-        await b.kill()
-        b.wipe()
-        b.start()
-        await world.until(world.in_sync())
-
-    play(story)
+@played
+async def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes(world: World) -> None:
+    await world.until(world.in_sync())
+    await world.sleep(3)
+    b = world.hosts["b"]
+    await b.kill()
+    b.wipe()
+    b.start()
+    await world.until(world.in_sync())
 
 
-def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease_and_no_longer() -> None:
-    async def story(world: World) -> None:
-        a = world.hosts["a"]
-        await world.until(world.in_sync())
-        a.etcd_away, a.until = True, boot_now() + 10
-        await world.sleep(5)
+@played
+async def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease_only(
+    world: World,
+) -> None:
+    a = world.hosts["a"]
+    await world.until(world.in_sync())
+    a.etcd_away, a.until = True, boot_now() + 10
+    await world.sleep(5)
+    world.write()
+    await world.until(lambda: not any(map(world.lacks, "bc")), within=2)
+    await world.sleep(6)
+    world.write()
+    await world.sleep(5)
+    assert all(map(world.lacks, "bc"))
+    # It took over: what the old owner says does not count any more.
+    world.own(Session("b", 2, "sandbox"))
+    a.until = 1e9
+    old = Sealed(ID, 1, 10**6, True, "x", b"?")
+    [answer] = await a.copies.peers.send(world.hosts["c"].address, "c", [old])
+    assert answer.code == "not_owner"
+
+
+@played
+async def test_a_flush_waits_for_the_machines_with_copies(world: World) -> None:
+    a = world.hosts["a"]
+    await world.until(world.in_sync())
+    for _ in range(3):
         world.write()
-        await world.until(lambda: not any(map(world.lacks, "bc")), within=2)
-        await world.sleep(6)
-        world.write()
-        await world.sleep(5)
-        assert all(map(world.lacks, "bc"))
-        # It took over: what the old owner says does not count any more.
-        world.own(Session("b", 2, "sandbox"))
-        a.until = 1e9
-        old = Sealed(ID, 1, 10**6, True, "x", b"?")
-        [answer] = await a.copies.peers.send(world.hosts["c"].address, "c", [old])
-        assert answer.code == "not_owner"
-
-    play(story)
-
-
-def test_a_flush_waits_for_the_machines_with_copies() -> None:
-    async def story(world: World) -> None:
-        a = world.hosts["a"]
-        await world.until(world.in_sync())
-        for _ in range(3):
-            world.write()
-            await a.copies.flush(ID)
-            assert not any(map(world.lacks, "bc"))
-        # Its run ends in the middle of a look, as at a stop.
-        look = a.copies._look
-
-        def cancelled(*given: Any) -> Any:
-            a.tasks[0].cancel()
-            a.copies._look = look
-            return look(*given)
-
-        a.copies._look = cancelled
-        world.write()
-        await asyncio.sleep(2)
-        assert all(map(world.lacks, "bc"))
-        a.tasks[0] = asyncio.create_task(a.copies.run())
-        await a.copies.flush()
+        await a.copies.flush(ID)
         assert not any(map(world.lacks, "bc"))
-        a.cut = True
-        world.write()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3):
-                await a.copies.flush(ID)
+    # Its run ends in the middle of a look, as at a stop.
+    look = a.copies._look
 
-    play(story)
+    def cancelled(*given: Any) -> Any:
+        a.tasks[0].cancel()
+        a.copies._look = look
+        return look(*given)
+
+    a.copies._look = cancelled
+    world.write()
+    await asyncio.sleep(2)
+    assert all(map(world.lacks, "bc"))
+    a.tasks[0] = asyncio.create_task(a.copies.run())
+    await a.copies.flush()
+    assert not any(map(world.lacks, "bc"))
+    a.cut = True
+    world.write()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await a.copies.flush(ID)
 
 
-def test_a_push_ends_with_the_same_bytes_there_or_an_error() -> None:
-    async def story(world: World) -> None:
-        a = world.hosts["a"]
-        await world.until(world.in_sync())
-        for name in "bcbc":
-            world.write()
-            await a.copies.push(ID, name)
-            assert not world.lacks(name)
-            await world.sleep(world.draw.random())
-        # What was still on its way does not come in its place.
-        await world.until(world.in_sync())
-        a.lossy = 1.0
+@played
+async def test_a_push_ends_with_the_same_bytes_there_or_an_error(world: World) -> None:
+    a = world.hosts["a"]
+    await world.until(world.in_sync())
+    for name in "bcbc":
         world.write()
-        await world.sleep(2)
-        a.lossy = 0.0
-        world.write()
+        await a.copies.push(ID, name)
+        assert not world.lacks(name)
+        await world.sleep(world.draw.random())
+    # What was still on its way does not come in its place.
+    await world.until(world.in_sync())
+    a.lossy = 1.0
+    world.write()
+    await world.sleep(2)
+    a.lossy = 0.0
+    world.write()
+    await a.copies.push(ID, "b")
+    assert any(it.content for _, _, changes in a.late for it in changes)
+    while a.late:
+        await a.deliver_late()
+    assert not world.lacks("b")
+    a.lossy = 1.0
+    with pytest.raises(TryLater):
         await a.copies.push(ID, "b")
-        assert any(it.content for _, _, changes in a.late for it in changes)
-        while a.late:
-            await a.deliver_late()
-        assert not world.lacks("b")
-        a.lossy = 1.0
-        with pytest.raises(TryLater):
-            await a.copies.push(ID, "b")
-        a.lossy = 0.0
-        await world.until(world.in_sync())
-        world.hosts["b"].full = True
-        with pytest.raises(TryLater, match="disk_full"):
-            await a.copies.push(ID, "b")
-
-    play(story)
+    a.lossy = 0.0
+    await world.until(world.in_sync())
+    world.hosts["b"].full = True
+    with pytest.raises(TryLater, match="disk_full"):
+        await a.copies.push(ID, "b")
 
 
-def test_a_session_that_is_too_large_keeps_no_other_from_its_copies() -> None:
-    async def story(world: World) -> None:
-        a, other = world.hosts["a"], InstanceId("other")
-        create(a.root, Instance(other, "sandbox", True))
-        world.view.sessions[other] = Seen(Session("a", 1, "sandbox"), 1, 0)
-        with (a.root / other / "session/large").open("wb") as file:
-            file.truncate(LARGEST + 1)
-        await world.until(world.in_sync())
-        copies, why = world.view.sessions[other].record.copies, a.copies.causes[other]
-        assert (copies, "more than" in why) == ((), True)
-        (a.root / other / "session/large").unlink()
-        await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
-        assert not a.copies.causes
-
-    play(story)
+@played
+async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world: World) -> None:
+    a, other = world.hosts["a"], InstanceId("other")
+    create(a.root, Instance(other, "sandbox", True))
+    world.view.sessions[other] = Seen(Session("a", 1, "sandbox"), 1, 0)
+    with (a.root / other / "session/large").open("wb") as file:
+        file.truncate(LARGEST + 1)
+    await world.until(world.in_sync())
+    copies, why = world.view.sessions[other].record.copies, a.copies.causes[other]
+    assert (copies, "more than" in why) == ((), True)
+    (a.root / other / "session/large").unlink()
+    await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
+    assert not a.copies.causes
 
 
-def test_a_copy_goes_once_its_session_is_deleted_or_has_others_for_sure() -> None:
-    async def story(world: World) -> None:
-        await world.until(world.in_sync())
-        b, c = (world.hosts[name].copies.standby for name in "bc")
-        await world.sleep(3 * FORGETS)
-        world.hosts["a"].until = 0.0
-        world.view.machines["x"] = Seen(Machine(lost=True), 1, 0)
-        for machine, copies, has in (
-            *(("a", ("b", "c"), True), ("a", (), True), ("x", ("c",), True)),
-            *(("a", ("x",), True), ("a", ("c",), False)),
-        ):
-            world.own(Session(machine, 1, copies=copies))
-            await asyncio.sleep(3 * FORGETS)
-            assert (b.newest(ID) is not None) is has, (machine, copies)
-        del world.view.sessions[ID]
-        world.view.revision = 9
+@played
+async def test_a_copy_goes_once_its_session_is_deleted_or_has_others_for_sure(world: World) -> None:
+    await world.until(world.in_sync())
+    b, c = (world.hosts[name].copies.standby for name in "bc")
+    await world.sleep(3 * FORGETS)
+    world.hosts["a"].until = 0.0
+    world.view.machines["x"] = Seen(Machine(lost=True), 1, 0)
+    for machine, copies, has in (
+        *(("a", ("b", "c"), True), ("a", (), True), ("x", ("c",), True)),
+        *(("a", ("x",), True), ("a", ("c",), False)),
+    ):
+        world.own(Session(machine, 1, copies=copies))
         await asyncio.sleep(3 * FORGETS)
-        assert c.newest(ID), "its record cannot have gone so soon"
-        world.own(Session("a", 1, deleted=True))
-        await asyncio.sleep(3 * FORGETS)
-        assert c.newest(ID) is None
+        assert (b.newest(ID) is not None) is has, (machine, copies)
+    del world.view.sessions[ID]
+    await asyncio.sleep(3 * FORGETS)
+    assert c.newest(ID), "its record cannot have gone so soon"
+    world.own(Session("a", 1, deleted=True))
+    await asyncio.sleep(3 * FORGETS)
+    assert c.newest(ID) is None
 
-    play(story)
 
-
-def test_a_taker_gets_the_newer_copy_of_another_machine() -> None:
-    async def story(world: World) -> None:
-        a, b = world.hosts["a"], world.hosts["b"]
-        await world.until(world.in_sync())
-        b.cut = True
-        world.write()
-        await world.until(world.in_sync("c"), within=20)
-        await a.kill()
-        a.tasks, b.cut = [], False
-        assert world.lacks("b") and not world.lacks("c")
-        await b.copies.fetch_newer(ID, ["b", "c", "not known"])
-        assert not world.lacks("b")
-        assert b.copies.standby.newest(ID) == world.hosts["c"].copies.standby.newest(ID)
-
-    play(story)
+@played
+async def test_a_taker_gets_the_newer_copy_of_another_machine(world: World) -> None:
+    a, b = world.hosts["a"], world.hosts["b"]
+    await world.until(world.in_sync())
+    b.cut = True
+    world.write()
+    await world.until(world.in_sync("c"), within=20)
+    await a.kill()
+    a.tasks, b.cut = [], False
+    assert world.lacks("b") and not world.lacks("c")
+    await b.copies.fetch_newer(ID, ["b", "c", "not known"])
+    assert not world.lacks("b")
+    assert b.copies.standby.newest(ID) == world.hosts["c"].copies.standby.newest(ID)

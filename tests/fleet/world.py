@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 from agent.fleet import records
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.records import Failover, Fleet, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Pair, Put, Same
+from agent.fleet.store import Pair, Put
 from tests.clocks import stopped
 from tests.fleet.memory import Line, Memory
 from tests.world.virtual import Loop, virtual_time
@@ -136,14 +137,16 @@ class Host:
         """As a task of the agent."""
         assert self.keeper is not None
         with suppress(Exception):
-            task = asyncio.create_task(self.keeper.hand_over(id, target))
+            task = asyncio.create_task(
+                self.keeper.hand_over(id, target, partial(self.clock.sleep, 0))
+            )
             self.tasks.append(task)
             await task
 
     # What the keeper asks of it.
 
     def describe(self) -> Machine:
-        return Machine(address=self.name, capacity=1000, used=len(self.workers))
+        return Machine(address="127.0.0.1:9", capacity=1000, used=len(self.workers))
 
     def running(self) -> Collection[str]:
         return self.workers.keys()
@@ -207,10 +210,8 @@ class World:
         host.start_agent()
         return host
 
-    async def write(self, id: str, record: Session, revision: int = 0) -> None:
-        """A session, if it is as of that revision."""
-        key = self.keys.session(id)
-        self.memory.commit([Same(key, revision)], [Put(key, encoded(record))], [])
+    def write(self, id: str, record: Session) -> None:
+        self.memory.commit([], [Put(self.keys.session(id), encoded(record))], [])
 
     async def begin(self, names: str, sessions: int, copies: int = 2) -> None:
         """Machines of these names, with sessions in turn."""
@@ -219,7 +220,7 @@ class World:
         for n in range(sessions):
             others = [names[(n + at) % len(names)] for at in range(len(names))]
             record = Session(others[0], 1, engine="baileys", copies=(*others[1 : 1 + copies],))
-            await self.write(f"s{n}", record)
+            self.write(f"s{n}", record)
         self.copying = asyncio.create_task(self._copy(copies))
         await self.all_up(within=TTL)
 
@@ -244,7 +245,8 @@ class World:
         return decoded(pair.value, Machine) if pair else None
 
     def down(self) -> list[str]:
-        return [id for id in self.sessions() if not self.logins.holders.get(id)]
+        lives = (id for id, it in self.sessions().items() if not it.deleted)
+        return [id for id in lives if not self.logins.holders.get(id)]
 
     async def all_up(self, within: float) -> float:
         """Seconds until each session is connected somewhere."""
@@ -272,8 +274,7 @@ class World:
                 lacks = len(record.copies) < min(copies, len(living) - 1)
                 if lacks and record.machine in living and self.logins.holders.get(id):
                     others = tuple(it for it in living if it != record.machine)[:copies]
-                    revision = self.memory.revision_of(self.keys.session(id))
-                    await self.write(id, replace(record, copies=others), revision)
+                    self.write(id, replace(record, copies=others))
 
     def _check(self, pair: Pair) -> None:
         """Oracle: an epoch never falls, and a machine that is lost takes nothing over."""
@@ -289,18 +290,27 @@ class World:
             self.logins.wrong.append(f"{now():.1f}: {after.machine}, lost itself, took {pair.key}")
 
 
-def play(story: Callable[[World], Coroutine[Any, Any, Any]], seed: int = 0) -> World:
+def play(story: Callable[[Any], Coroutine[Any, Any, Any]], seed: int = 0, kind: Any = World) -> Any:
     """The world after the story, which is the same for each seed."""
+
+    async def whole(root: Path) -> Any:
+        world = kind(root, seed)
+        try:
+            await story(world)
+        finally:
+            await world.end()
+        return world
+
     with tempfile.TemporaryDirectory() as root, virtual_time(seed):
         stopped().most = 4 * 3600.0
-        world = World(Path(root), seed)
+        with asyncio.Runner(loop_factory=getattr(kind, "loop", Loop)) as runner:
+            return runner.run(whole(Path(root)))
 
-        async def whole() -> None:
-            try:
-                await story(world)
-            finally:
-                await world.end()
 
-        with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(whole())
-    return world
+def well(world: Any) -> None:
+    assert not world.logins.wrong, world.logins.wrong
+
+
+def played(story: Callable[[Any], Coroutine[Any, Any, Any]], kind: Any = World) -> Any:
+    """A test, from its story, at the end of which all was well."""
+    return lambda: well(play(story, kind=kind))

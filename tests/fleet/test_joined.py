@@ -1,0 +1,144 @@
+"""One machine of a fleet as it answers requests, in virtual time, over a store in memory."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+from aiohttp.test_utils import make_mocked_request
+from pytest import raises
+
+from agent.api.http.auth import CALLER, Caller
+from agent.config.load import load_config
+from agent.core.model import InstanceId
+from agent.errors import Refused, TryLater
+from agent.fleet.copies.change import Change, Sealed, seal
+from agent.fleet.forward import forward
+from agent.fleet.joined import Joined
+from agent.fleet.key import FleetKey
+from agent.fleet.records import Failover, Session
+from agent.fleet.taking import Seen
+from tests.fleet import world as worlds
+from tests.fleet.memory import Line
+from tests.fleet.test_agents import in_fleet
+from tests.fleet.world import TTL, World
+
+S, T, KEY = InstanceId("s"), InstanceId("t"), FleetKey(b"k" * 32)
+
+
+class Store(Line):
+    members, is_well, close = AsyncMock(return_value=[]), AsyncMock(), AsyncMock()
+
+
+class Real(World):
+    """Machine `b` is no Host. It has no worker."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        super().__init__(root, seed)
+        base, config, at = Mock(root=root / "b/sessions"), root / "b.toml", "127.0.0.1:1"
+        base.root.mkdir(parents=True)
+        config.touch()
+        in_fleet(Mock(config=config, state=root / "b"), Mock(clients={"": f"http://{at}"}), "b", at)
+        base.settings.config = load_config(config, {})
+        base.settings.memory_budget.return_value = 1 << 40
+        base.seats.list = AsyncMock(return_value={})
+        self.registry, self.b = base.registry, Joined(base, root / "b")
+        self.registry.facts, self.registry.stopping = {}, False
+        self.b._store = Store(self.memory, self.draw, self.add("a").thawed)
+        works = self.b.begin(Mock(), Mock())
+        self.tasks = [asyncio.create_task(works[it]()) for it in ("fleet", "records of the fleet")]
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await self.b.close(leave=True)
+        await super().end()
+
+    async def ask(self, method: str, id: str = "s") -> Any:
+        """None: this machine does it."""
+        request = make_mocked_request(method, f"/api/instance/{id}")
+        request[CALLER] = Caller("x")
+        return await forward(self.b, id, request)
+
+    async def has(self, id: str = "s", engine: str = "sandbox") -> Mock:
+        """Its folder."""
+        facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
+        facts.unit.runs = facts.action.is_start = False
+        self.registry.facts[id] = facts
+        await self.until(lambda: id in self.b.engines(), TTL)
+        return facts
+
+
+played = partial(worlds.played, kind=Real)
+
+
+def code_is(code: str) -> Any:
+    return raises(TryLater, check=lambda error: error.code == code)
+
+
+@played
+async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: Real) -> None:
+    for id, copies in ("there", ("a",)), ("here", ()), ("s", ("b",)):
+        it.write(id, Session("b", 1, copies=copies))
+    await it.until(lambda: len(it.b.unsettled) == 3, TTL)
+    await it.hosts["a"].kill()
+    it.b.copies.standby.take(seal(KEY, Sealed("here", 1, 7, True, "", b""), Change()))
+    await it.until(lambda: it.machine("a").lost, 2 * TTL)
+    assert "no instance.json" in it.b.unsettled["here"]
+    for id, code in ("there", "owner_away"), ("here", "owner_changed"):
+        with code_is(code):
+            await it.ask("DELETE", id)
+    assert (await it.ask("DELETE")).status == 200
+    assert [id for id, record in it.sessions().items() if record.deleted] == ["s"]
+
+
+@played
+async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(it: Real) -> None:
+    await it.until(lambda: it.b.view.revision, TTL)
+    for id, machine in (S, "b"), (T, "a"):
+        it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
+        with raises(Refused, match=f"machine {machine} of this fleet has a session of that"):
+            it.b.may_make(id, f"create {id}")
+    it.b.may_make(S, "bring in s")
+    it.b.unsettled["s"] = "no copy of it is here"
+    it.b.may_make(S, "create s")
+
+
+@played
+async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) -> None:
+    facts = await it.has()
+    await it.b.made(S, "create s")
+    assert (await it.ask("POST"), await it.b.kept(S)) == (None, None)
+    it.b.keeper.leaving.add("s")
+    for order in it.ask("DELETE"), it.b.kept(S):
+        with code_is("owner_changed"):
+            await order
+    it.b.keeper.leaving.clear()
+    # Its agent stops, or etcd is away.
+    it.memory.off, facts.should_run = True, False
+    for it.registry.stopping in (True, False):
+        for order, code in (it.b.kept(S), "unsure"), (it.ask("POST"), "no_lease"):
+            with code_is(code):
+                await order
+        await asyncio.sleep(TTL)
+    it.registry.facts["t"] = facts
+    with code_is("unsure"):
+        await it.b.made(T, "create t")
+    # Its session went on elsewhere while the agent was frozen.
+    it.write("s", Session("a", 2))
+    order = asyncio.create_task(it.ask("DELETE"))
+    await asyncio.sleep(0)
+    it.memory.off = False
+    with code_is("owner_changed"):
+        await order
+
+
+@played
+async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(it: Real) -> None:
+    await it.has(engine="web")
+    it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(), AsyncMock()
+    it.write("s", Session("b", 1, "web", Failover.WAIT, copies=("a",)))
+    await it.until(lambda: not it.sessions()["s"].copies, TTL)
+    it.write("s", Session("a", 2, "web", Failover.WAIT))
+    await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
