@@ -159,6 +159,7 @@ class Joined(running.Running):
             self.copies = await asyncio.to_thread(Copies, *what)
             self.copies.peers.taken = self._take_messages
             self.copies.peers.own = partial(forward.own, self)
+            self.copies.peers.forwarded = self._api
             self._copies_open.set_result(self.copies)
 
     async def keep_copies(self) -> None:
@@ -166,9 +167,7 @@ class Joined(running.Running):
 
     async def keep_listening(self) -> None:
         """Take the copies of other machines, and what they forward."""
-        peers = (await asyncio.shield(self._copies_open)).peers
-        peers.forwarded = self._api
-        await peers.run()
+        await (await asyncio.shield(self._copies_open)).peers.run()
 
     def engines(self) -> dict[InstanceId, str]:
         """Sessions that this machine owns and whose newest files are here, with their engine."""
@@ -344,7 +343,8 @@ class Joined(running.Running):
                 await copies.fetch_newer(id, record.copies)
                 newest = copies.standby.newest(id)
                 if newest is not None and newest[0] > epoch:
-                    files = await copies.build(id)
+                    async with copies.peers.lock(id):
+                        files = await asyncio.to_thread(copies.standby.build, id)
                     why = f"machine {self.name} goes on with it, with copy {newest}"
                     await self._arriving.bring_in(id, files, why)
             if id in self.here():
@@ -389,11 +389,10 @@ class Joined(running.Running):
         tried = dict[str, float]()
         while True:
             await asyncio.sleep(LOOK_EVERY)
-            if not self.drained or self.problem or self._registry.stopping:
-                continue
-            for id in sorted(self.engines()):
-                due = boot_now() >= tried.get(id, 0.0)
-                if self.drained and due and (target := self.view.place_for(id)):
+            for id in sorted(self.engines()) if self.drained else ():
+                may = self.drained and not (self.problem or self._registry.stopping)
+                due = may and boot_now() >= tried.get(id, 0.0)
+                if due and (target := self.view.place_for(id)):
                     tried[id] = boot_now() + MOVES_AGAIN
                     with going_on(f"{id} stays on this machine"):
                         await self.move(id, target)
@@ -512,7 +511,8 @@ class Joined(running.Running):
 
     def describe(self) -> records.Machine:
         mine = [(id, why) for machine, id, why in self._troubles() if id and machine == self.name]
-        return replace(super().describe(), lacks=dict(mine[:SHOWN]))
+        mark = self.copies.mark if self.copies else ""
+        return replace(super().describe(), lacks=dict(mine[:SHOWN]), key=mark)
 
     def held(self) -> dict[str, records.Held]:
         """Sessions whose files this machine has: as their owner, or as a copy."""
@@ -568,14 +568,17 @@ class Joined(running.Running):
         view, here = self.view, self.here()
         if self.problem:
             yield self.name, "", self.problem
+        marks = [it.record.key for it in view.machines.values() if not it.record.lost]
+        most = max(filter(None, marks), key=marks.count, default="")
         for name, machine in view.machines.items():
             if (it := machine.record).lost and not (it.forgotten or name == self.name):
                 yield name, "", "it is lost: it renews nothing"
+            elif it.key != most and not it.lost:
+                other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
+                yield name, "", other if it.key else "it has no fleet.key, or no [fleet] address"
         for id, seen in view.sessions.items():
             record, there = seen.record, view.machines.get(seen.record.machine)
             cause, own = "", record.machine == self.name
-            if record.deleted:
-                continue
             if own and not self.settled(id, record):
                 cause = self.unsettled.get(id) or "its files are brought in"
             elif own and id not in here:
@@ -588,7 +591,7 @@ class Joined(running.Running):
                 cause = there.record.lacks.get(id, "")
             elif not own:
                 cause = f"its machine is lost (failover: {record.failover})"
-            if cause:
+            if cause and not record.deleted:
                 yield record.machine, id, cause
         for id in here.keys() - view.sessions.keys() if not self.problem else ():
             yield self.name, id, "it has no record in the fleet yet"

@@ -103,7 +103,6 @@ class Peers:
         app = web.Application(client_max_size=LARGEST_BODY)
         app.router.add_post("/copies", self._take)
         app.router.add_get(f"/copies/{_ID}", self._show)
-        app.router.add_get(f"/copies/{_ID}/whole", self._whole)
         app.router.add_post(f"/messages/{_ID}", self._messages)
         app.router.add_get("/sessions", self._sessions)
         if self.forwarded is not None:
@@ -152,10 +151,12 @@ class Peers:
             return Taken(code, *(self._standby.newest(sealed.id) or (0, 0)))
 
     async def _show(self, request: web.Request) -> web.Response:
-        """With `?digest=1` as it is built."""
+        """With `?digest=1` as it is built, with `?whole=1` all of it."""
         id, digest = InstanceId(request.match_info["id"]), b""
         try:
             async with self.lock(id):
+                if request.query.get("whole"):
+                    return _packed(await asyncio.to_thread(list, self._standby.read(id)))
                 if request.query.get("digest"):
                     digest = digest_of(await asyncio.to_thread(self._standby.build, id))
                 if (newest := self._standby.newest(id)) is not None:
@@ -163,14 +164,6 @@ class Peers:
         except (VaultError, OSError) as error:
             log.warning("cannot show a copy: %s", error)
         raise web.HTTPNotFound
-
-    async def _whole(self, request: web.Request) -> web.Response:
-        id = InstanceId(request.match_info["id"])
-        try:
-            async with self.lock(id):
-                return _packed(await asyncio.to_thread(list, self._standby.read(id)))
-        except (VaultError, OSError):
-            raise web.HTTPNotFound from None
 
     async def _messages(self, request: web.Request) -> web.Response:
         """Taken, or not for now: it is brought again."""
@@ -202,7 +195,7 @@ class Peers:
         return await self._ask(address, name, "/sessions", Rows)
 
     async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
-        return await self._ask(address, name, f"/copies/{id}/whole", list[Sealed])
+        return await self._ask(address, name, f"/copies/{id}?whole=1", list[Sealed])
 
     async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
         if code := await self._ask(address, name, f"/messages/{id}", str, files):

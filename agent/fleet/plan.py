@@ -10,7 +10,6 @@ import ipaddress
 import json
 import os
 import re
-import secrets
 import subprocess
 import tarfile
 import tempfile
@@ -52,7 +51,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         _openssl(work, "ca", _CA_USE, "-subj", f"/CN=wa-agent fleet {fleet}")
-        key, token = os.urandom(32), secrets.token_hex(16)
+        key, token = os.urandom(32), os.urandom(16).hex()
         members = ",".join(f"{name}={_url(it, PEERS)}" for name, it in addresses.items())
         store = [_url(it, CLIENTS) for it in addresses.values()]
         for path, (name, address) in zip(paths, addresses.items(), strict=True):

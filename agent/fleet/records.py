@@ -52,6 +52,8 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     """Some of its sessions that are not as they should be there, and why."""
     forgotten: bool = False
     """True if an operator has switched it off for good."""
+    key: str = ""
+    """Mark of its fleet.key; "" = it makes and takes no copies."""
 
 
 class Session(Struct, frozen=True, omit_defaults=True):

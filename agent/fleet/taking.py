@@ -107,12 +107,13 @@ class View:
 
     def place_for(self, id: str) -> str:
         """The machine that this session may go to: one with a copy, else one with the most room;
-        "" = none has room and its engine."""
+        "" = none has room, its engine and its machine's key."""
         it, found = self.sessions[id].record, dict[str, tuple[int, int]]()
+        key = self.machines[it.machine].record.key
         for name, seen in self.machines.items():
             there, room = seen.record, seen.record.capacity - seen.record.used
             away = there.lost or there.released or there.drained or name == it.machine
-            if not away and room > 0 and it.engine in there.engines:
+            if not away and room > 0 and it.engine in there.engines and there.key == key:
                 found[name] = (name in it.copies, room)
         return max(in_order(id, found), key=lambda name: found[name], default="")
 

@@ -17,7 +17,7 @@ from agent.fleet.copies.change import Change, Sealed, seal
 from agent.fleet.forward import forward
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
-from agent.fleet.records import Failover, Session
+from agent.fleet.records import Failover, Machine, Session
 from agent.fleet.taking import Seen
 from tests.fleet import world as worlds
 from tests.fleet.memory import Line
@@ -142,3 +142,17 @@ async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(
     await it.until(lambda: not it.sessions()["s"].copies, TTL)
     it.write("s", Session("a", 2, "web", Failover.WAIT))
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
+
+
+@played
+async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
+    it.add("c")
+    for mine, theirs, named in (
+        *(("", "", {"a", "c"}), ("x", "", {"b", "c"}), ("x", "x", {"b"})),
+        *((KEY.mark, "x", {"c"}), (KEY.mark, KEY.mark, set())),
+    ):
+        for name, key in ("a", mine), ("c", theirs):
+            it.hosts[name].describe = lambda key=key: Machine(key=key)
+        await asyncio.sleep(TTL)
+        rows = (await it.b.show())["troubles"]
+        assert {row["machine"] for row in rows if "fleet.key" in row["cause"]} == named

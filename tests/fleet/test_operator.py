@@ -131,6 +131,7 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
         **{"a": room, "b": room, "c": replace(room, used=5), "d": replace(room, used=0)},
         **{"e": replace(room, drained=True), "f": replace(room, engines=("web",))},
         **{"g": replace(room, lost=True), "h": replace(room, released=True)},
+        "i": replace(room, used=0, key="x"),
     }
     view = View(machines={name: Seen(it, 1, 0.0) for name, it in machines.items()})
 

@@ -44,7 +44,8 @@ class Host:
         self.root = self.state / "sessions"
         self.root.mkdir(parents=True)
         self.address = f"127.0.0.1:{free_port()}"
-        self.view.machines[name] = Seen(Machine(address=self.address, engines=("sandbox",)), 1, 0)
+        it = Machine(address=self.address, engines=("sandbox",), key=world.key.mark)
+        self.view.machines[name] = Seen(it, 1, 0)
         self.etcd_away = self.cut = self.full = False
         self.silent: float | None = None
         """Seconds after which a request to it fails; None: it answers."""
@@ -118,6 +119,7 @@ class World:
         self.root, self.draw, self.view = root, random.Random(seed), View()
         self.key = FleetKey(b"k" * 32)
         self.hosts = {name: Host(self, name) for name in "abc"}
+        self.view.machines["d"] = Seen(Machine(engines=("sandbox",), key="another"), 1, 0)
         self.wiped = set[str]()
         """Machines whose disk has lost the copy: their owner hears of it with the next question."""
         self.back = 0.0

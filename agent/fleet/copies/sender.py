@@ -119,7 +119,7 @@ class Copies:
         self, state: Path, root: Path, key: FleetKey, owner: "Joined", address: str
     ) -> None:
         folder = state / "fleet"
-        self._root, self._key, self._owner = root, key, owner
+        self._root, self._key, self._owner, self.mark = root, key, owner, key.mark
         self.standby = standby.Standby(folder / "standby", key)
         self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
         self._beside = beside.Beside(root, state / "outbox.db")
@@ -194,7 +194,8 @@ class Copies:
         for name, seen in machines.items():
             it, line = seen.record, self._lines.get(name)
             away = it.lost or it.released or it.drained or (line and line.away_until > now)
-            if name != self._owner.name and it.address and engine in it.engines and not away:
+            away = away or it.key != self.mark
+            if name != self._owner.name and engine in it.engines and not away:
                 found.append(name)
         return tuple(in_order(id, found)[: 1 if len(machines) < 3 else 2])
 
@@ -413,7 +414,3 @@ class Copies:
                     await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
             log.debug("no newer copy from machine %s: %s", name, error, extra=about(id))
-
-    async def build(self, id: InstanceId) -> dict[str, bytearray]:
-        async with self.peers.lock(id):
-            return await asyncio.to_thread(self.standby.build, id)
