@@ -28,7 +28,7 @@ SOON = 30
 
 async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
     """End a halt. Each session goes to the machine whose files are of its highest epoch; one that
-    no machine has comes back as stopped. Returns the sessions as they are now.
+    no machine has comes back as stopped. Returns the sessions as they are now, without the deleted.
 
     `without`: machines that are off and whose files do not count.
     """
@@ -59,7 +59,7 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         puts = [Put(keys.session(id), encoded(decided[id])) for id in batch]
         await _must(store, [same, *as_read], puts)
     await _must(store, [same], [Delete(keys.halt), Delete(keys.claims)])
-    return decided
+    return {id: it for id, it in decided.items() if not it.deleted}
 
 
 async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:

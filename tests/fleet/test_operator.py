@@ -66,6 +66,7 @@ async def halted(world: World) -> None:
     world.copying.cancel()
     await world.hosts["c"].kill()
     world.memory.restore(old)
+    world.write("gone", Session("c", 1, deleted=True))
     await asyncio.sleep(TTL)
     assert world.keys.halt in world.memory.pairs
 
