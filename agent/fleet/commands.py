@@ -211,12 +211,14 @@ def move(options: command.Options) -> int:
 
 
 def drain(options: command.Options) -> int:
-    """Move all sessions away from this machine, which takes none from now on.
+    """Move all sessions away from this machine, which takes none from now on; exit status 1 if some
+    stay, as no other machine can take them.
 
     --off: it takes sessions again
     """
+    found = options.ask("POST /api/fleet/drain", {"on": not options.off})
     done = f"this machine takes {'sessions again' if options.off else 'no session'}"
-    return options.do("POST /api/fleet/drain", done, {"on": not options.off})
+    return options.print(found, done, _table(found, "STAYS"), good=not found["sessions"])
 
 
 def accept(options: command.Options) -> int:
@@ -225,9 +227,7 @@ def accept(options: command.Options) -> int:
     --without MACHINE…: it is off for good, and its files do not count; repeatable
     """
     found = options.ask("POST /api/fleet/accept", {"without": options.without})
-    rows = [{"id": id, "machine": it} for id, it in found["sessions"].items()]
-    table = command.Table(rows, {"SESSION": "id", "MACHINE": "machine"})
-    return options.print(found, table if rows else "there is no halt to end")
+    return options.print(found, _table(found, "MACHINE") or "there is no halt, or no session")
 
 
 def forget(options: command.Options) -> int:
@@ -239,6 +239,9 @@ def forget(options: command.Options) -> int:
     if not options.yes:
         raise Refused(f"cannot forget {options.machine}: switch it off, then add --yes")
     found = options.ask(f"POST /api/fleet/machines/{options.machine}/forget")
-    moved = [{"id": id, "machine": it or "-"} for id, it in found["sessions"].items()]
-    table = command.Table(moved, {"SESSION": "id", "RUNS ON": "machine"})
-    return options.print(found, f"{options.machine} is forgotten", table if moved else "")
+    return options.print(found, f"{options.machine} is forgotten", _table(found, "RUNS ON"))
+
+
+def _table(found: dict[str, dict[str, str]], what: str) -> command.Table | str:
+    rows = [{"id": id, "is": it or "-"} for id, it in found["sessions"].items()]
+    return command.Table(rows, {"SESSION": "id", what: "is"}) if rows else ""

@@ -397,14 +397,17 @@ class Joined(running.Running):
                     with going_on(f"{id} stays on this machine"):
                         await self.move(id, target)
 
-    async def drain(self, on: bool) -> None:
-        """An order that lasts, whatever becomes of the agent."""
+    async def drain(self, on: bool) -> dict[str, str]:
+        """An order that lasts, whatever becomes of the agent. Returns sessions that stay, and why,
+        until a machine can take them."""
         path = self._folder / DRAINED
         work = partial(write_whole, path, b"") if on else partial(path.unlink, missing_ok=True)
         await asyncio.to_thread(work)
         self.drained = on
         if self.keeper is not None:
             self.keeper.wake()
+        stay = [id for id in self.view.owned(self.name) if on and not self.view.place_for(id)]
+        return dict.fromkeys(stay, "no other machine that takes sessions has its engine and room")
 
     def part(self, doing: str) -> tuple[Keeper, Copies]:
         """What this machine takes part with; TryLater: it cannot."""

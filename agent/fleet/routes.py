@@ -45,9 +45,11 @@ async def move(call: Call) -> Json:
 
 
 async def drain(call: Call) -> Json:
-    """Move all sessions away from this machine, which takes none until `on` is false."""
-    await _fleet(call).drain(call.body["on"])
-    return {"on": call.body["on"]}
+    """Move all sessions away from this machine, which takes none until `on` is false.
+
+    The answer has the sessions that stay until another machine can take them, each with the cause.
+    """
+    return {"on": call.body["on"], "sessions": await _fleet(call).drain(call.body["on"])}
 
 
 async def accept(call: Call) -> Json:

@@ -145,6 +145,15 @@ async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(
 
 
 @played
+async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
+    it.hosts["a"].describe = lambda: Machine(capacity=5, engines=("sandbox",), key=KEY.mark)
+    for id, engine in ("s", "sandbox"), ("w", "web"):
+        await it.has(id, engine)
+    await it.until(lambda: it.b.view.machines["a"].record.engines, TTL)
+    assert [(await it.b.drain(on)).keys() for on in (True, False)] == [{"w"}, set()]
+
+
+@played
 async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
     it.add("c")
     for mine, theirs, named in (
