@@ -35,7 +35,7 @@ machines with copies; and between two looks if they have."""
 MOVES_AGAIN = 300.0
 """Seconds between two tries to move a session from a machine that is drained."""
 DRAINED, LASTS = "drained", "say that this lasts"
-"""File of an order that lasts."""
+"""File of an order that lasts; what cannot be said of an order that was carried out."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
 SHOWN = 20
@@ -221,7 +221,7 @@ class Joined(running.Running):
             await self._give_up(facts, "deleted", "another machine made a session of that name")
             self.may_make(id, doing)
         if self._owes(id):
-            raise self._not_sure(LASTS, "unsure")
+            raise self._not_sure(LASTS)
 
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
@@ -239,7 +239,7 @@ class Joined(running.Running):
     async def kept(self, id: InstanceId) -> None:
         await self._written_down(id)
         if self._owes(id) or not self._registry.stopping:
-            await self.be_sure(LASTS, id, deletes=False, code="unsure")
+            await self.be_sure(LASTS, id, deletes=False)
 
     async def _written_down(self, id: InstanceId) -> None:
         with suppress(TimeoutError):
@@ -257,13 +257,13 @@ class Joined(running.Running):
             return self._newer(id, facts) is not None
         return record is not None and self.settled(id, record)
 
-    async def be_sure(self, doing: str, id: str, *, deletes: bool, code: str = "no_lease") -> None:
+    async def be_sure(self, doing: str, id: str, *, deletes: bool) -> None:
         """Return when an order would last: this machine holds its lease, and keeps the session."""
         ends = boot_now() + FLUSHES
         # Until the store hears of an order another machine would go on without it.
         while self._registry.stopping or (deletes if self.halted else not self._may_write()):
             if self._registry.stopping or boot_now() > ends:
-                raise self._not_sure(doing, code)
+                raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
         if not self.is_sure_of(id):
@@ -278,10 +278,10 @@ class Joined(running.Running):
     def _may_write(self) -> bool:
         return self.keeper is not None and self.keeper.may_start() and not self.problem
 
-    def _not_sure(self, doing: str, code: str = "no_lease") -> TryLater:
+    def _not_sure(self, doing: str) -> TryLater:
         why = "the agent stops" if self._registry.stopping else self.problem or "it is too new"
         words = f"machine {self.name} has no lease to write with: {why}"
-        return TryLater(f"cannot {doing}: {words}", code=code)
+        return TryLater(f"cannot {doing}: {words}", code="unsure" if doing is LASTS else "no_lease")
 
     def why(self, id: str) -> str:
         if there := self.elsewhere(id):
