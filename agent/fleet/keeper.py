@@ -443,7 +443,8 @@ class Keeper:
             if known is not None and known.revision >= pair.revision:
                 return False
             session = decoded(pair.value, Session) or Session(self.name, 0)
-            return self.name in (session.machine, known.record.machine if known else "")
+            mine = self.name in (session.machine, known.record.machine if known else "")
+            return mine or session.deleted  # its name is free
         return pair.key == self.keys.halt
 
     async def _compact(self) -> None:

@@ -398,7 +398,7 @@ async def test_an_owner_changes_its_sessions_and_adds_new_ones(world: World) -> 
     # A name that is free again belongs to the next session of it.
     await world.hosts["a"].end({"new"})
     assert await a.change({"new": Session("a", 1, deleted=True)})
-    await asyncio.sleep(TTL / 3)
+    await world.until(lambda: b.view.sessions.get("new", Seen(s0, 0, 0)).record.deleted, 1)
     assert await b.change({"new": Session("b", 2)})
     await world.until(lambda: where(world).get("new") == "b", TTL)
 
