@@ -157,9 +157,7 @@ def must_renew(session: Session) -> bool:
 
 def may_try_now(session: Session, policy: health.HealthPolicy, now: float) -> bool:
     """True if reason, attempts, delay and its own circuit let the agent start or reconnect it."""
-    if session.wait.reason or now < session.not_before:
-        return False
-    if session.gave_up(policy.reconnect):
+    if session.wait.reason or now < session.not_before or session.gave_up(policy.reconnect):
         return False
     return session.record.breaker.may_try(session.wall(now), policy.reconnect.breaker)
 
@@ -171,7 +169,9 @@ def next_deadline(
     if not session.should_run and not session.unit.runs:
         return None
     within = LOOK_AGAIN if verdict.reason in FOLDER_AWAY else policy.interval
-    moments = [now + within, *_deadlines(session, policy, now)]
+    # Why a machine has no lease changes, and wakes nothing.
+    again = session.wait.again if session.wait.reason == words.NO_LEASE else 0.0
+    moments = [now + within, again, *_deadlines(session, policy, now)]
     return min(moment for moment in moments if moment > now)
 
 

@@ -17,12 +17,8 @@ from tests.sessions import Desired, changed
 
 POLICY = HealthPolicy()
 S = ConnectionStatus
-START, STOP, RESTART, CONNECT = (
-    ActionKind.START,
-    ActionKind.STOP,
-    ActionKind.RESTART,
-    ActionKind.CONNECT,
-)
+START, STOP = ActionKind.START, ActionKind.STOP
+RESTART, CONNECT = ActionKind.RESTART, ActionKind.CONNECT
 ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
 LOST = said(S.DISCONNECTED, reason="connection_lost")
@@ -194,6 +190,11 @@ def test_the_next_look_is_in_the_future_and_not_far(observation):
         assert NOW < at <= NOW + POLICY.interval
     else:
         assert (at is None) == (not observation.unit.runs)
+
+
+def test_a_session_without_a_lease_is_asked_for_why_soon():
+    it = without_worker(wait=Wait("no_lease", again=NOW + 5))
+    assert next_deadline(it, judge_health(it, POLICY, NOW), POLICY, NOW) == NOW + 5
 
 
 @pytest.mark.parametrize(
