@@ -315,7 +315,8 @@ class Keeper:
         return True
 
     def _hold(self, until: float, group: asyncio.TaskGroup) -> None:
-        self._note(f"halted: {self.view.halt.why}" if self.view.halt else self._suspicion)
+        halt = self.view.halt
+        self._note(f"halted until `wa-agent fleet accept`: {halt.why}" if halt else self._suspicion)
         self._extend(until)
         if self.halted:
             return
