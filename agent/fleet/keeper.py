@@ -348,8 +348,8 @@ class Keeper:
         batches until the next renewal is due."""
         due = self.clock.now() + self.fleet.renew_every
         with suppress(StoreAway):
-            for name in self.view.standing_still(self.name, self.clock.now(), self.fleet.ttl):
-                seen = self.view.machines[name]
+            still = self.view.standing_still(self.name, self.clock.now(), self.fleet.ttl)
+            for name, seen in still.items():  # the view may have a newer one by its turn
                 lost = replace(seen.record, lost=True)
                 if not self._may_move():
                     return

@@ -73,16 +73,16 @@ class View:
         found = ((id, seen.record) for id, seen in self.sessions.items())
         return {id: it for id, it in found if it.machine == name and not it.deleted}
 
-    def standing_still(self, me: str, now: float, ttl: float) -> list[str]:
-        """Machines whose record stood still for a ttl: their workers have ended."""
+    def standing_still(self, me: str, now: float, ttl: float) -> dict[str, Seen[Machine]]:
+        """Machines whose record, as it is here, stood still for a ttl: their workers have ended."""
         still = ((name, it) for name, it in self.machines.items() if now - it.since >= ttl)
-        return [name for name, it in still if name != me and not it.record.lost]
+        return {name: it for name, it in still if name != me and not it.record.lost}
 
     def to_take(self, me: str, now: float, ttl: float) -> list[str]:
         """At most a BATCH of sessions, of one lost machine, that `me` may take now: the first of
         the living machines with a copy at once, the second a third of a ttl later, and so on."""
-        living = {name for name, it in self.machines.items() if not it.record.lost}
-        living -= {it for it in living if self.machines[it].record.drained} - {me}
+        every = ((name, it.record) for name, it in self.machines.items())
+        living = {me, *(name for name, it in every if not (it.lost or it.drained))}
         found = list[str]()
         for id, seen in self.sessions.items():
             it, owner = seen.record, self.machines.get(seen.record.machine)

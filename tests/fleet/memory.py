@@ -9,7 +9,6 @@ from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Put, S
 
 MOST_OPERATIONS = 128
 """As in etcd."""
-PATIENCE = 1.0
 
 
 @dataclass
@@ -134,6 +133,6 @@ class Line:
         await self.thawed.wait()
 
     async def _gone(self, error: StoreAway) -> None:
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(1.0)
         await self.thawed.wait()
         raise error

@@ -24,8 +24,6 @@ from tests.fleet.test_keeper import where
 from tests.fleet.world import TTL, World, play, played, well
 
 __all__ = ["etcd", "make_agent"]
-OFF = 1.5 * TTL
-"""A restored store begins when all leases have ended: so README says it."""
 
 
 class Restore(Nemesis):
@@ -41,7 +39,7 @@ class Restore(Nemesis):
             older.append(world.memory.snapshot())
         world.copying.cancel()
         world.memory.off = True
-        await asyncio.sleep(OFF)
+        await asyncio.sleep(1.5 * TTL)  # until all leases have ended, as README says it
         world.memory.restore(self.draw.choice(older))
         world.memory.off = False
         await asyncio.gather(*haunts)
@@ -152,12 +150,14 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
         return explain(view, "s")
 
     assert "waits for it, or for `wa-agent fleet forget z`, as no machine" in why()
-    assert "a takes it" in why(copies=("a", "z"))
     assert "failover: wait" in why(copies=("a",), failover=Failover.WAIT)
     assert ("stopped" in why(wanted="stopped"), "deleted" in why(deleted=True)) == (True, True)
     assert ("x is not known" in why(machine="x"), why(machine="a")[-6:]) == (True, " why s")
     view.halt = Halt("b", "", "1")
     assert "halted by b" in why(machine="a")
+    assert "a takes it" in why(copies=("a", "z"))
+    view.machines["a"] = Seen(lost, 2, 0.0)
+    assert view.to_take("a", TTL, TTL) == ["s"], "void: it names its own record"
 
 
 def test_a_certificate_is_named_a_month_before_its_end(tmp_path: Path) -> None:

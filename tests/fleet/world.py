@@ -76,7 +76,6 @@ class Host:
     """In place of Joined. Workers of it share one lease, and each ends by its fence."""
 
     fenced, fleet = True, FLEET
-    keeper_class = Keeper
     change: Callable[..., Any] = staticmethod(lambda same, _: same)
 
     def __init__(self, world: "World", name: str, disk: Path, boot: str) -> None:
@@ -97,7 +96,7 @@ class Host:
     def start_agent(self) -> None:
         assert self._agent is None
         keys, draw = self.world.keys, random.Random(self.world.draw.random())
-        self.keeper = self.keeper_class(
+        self.keeper = Keeper(
             *(self.line, keys, self.name),
             **{"fleet": self.fleet, "runner": self, "path": self.disk / "agent.json"},
             **{"boot_and_folder": self.boot, "clock": self.clock, "draw": draw},
