@@ -25,7 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from itertools import count
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +34,8 @@ import aiohttp
 from aiohttp import web
 
 from agent.errors import WaError
+from agent.files import write_whole
+from agent.fleet import plan
 from agent.fleet.records import Session, decoded, named
 from agent.fleet.store import Get, StoreAway
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
@@ -53,9 +55,8 @@ KINDS = (
 PLACES = {
     name: (f"10.91.0.{n}", ("ip", "netns", "exec", f"wa-{name}")) for n, name in enumerate("abc", 1)
 }
-HERE = "10.91.0.254"
-"""WhatsApp, and this program."""
-NOWHERE = "02:00:00:00:00:09"
+HERE, NOWHERE = "10.91.0.254", "02:00:00:00:00:09"
+"""WhatsApp, and this program; a card that no machine has."""
 GIVEN_UP, LATE = 5.0, 16.0
 """Seconds after which no client waits any more, and that a write may be late."""
 FORWARD = """
@@ -135,10 +136,9 @@ class Trial:
         self.wrong, self.away, self.leased = set[str](), set[str](), set[int]()
         urls = [*etcd.clients.values()]
         self.lines = [Proxy(urls[n:] + urls[:n], self.draw) for n in range(len(PLACES))]
-        self.agents = {
-            name: self._agent(root, line, name)
-            for name, line in zip(PLACES, self.lines, strict=True)
-        }
+        plan.plan("f", {name: host for name, (host, _) in PLACES.items()}, root)
+        lines = zip(PLACES, self.lines, strict=True)
+        self.agents = {name: self._agent(root, line, name) for name, line in lines}
         self.died, self.longest = dict[str, float](), 0.0
         make_cache(root / "cache")
         for agent in self.agents.values():
@@ -150,6 +150,9 @@ class Trial:
         agent.log = GrowingLog(root / f"{name}.log")
         host, agent.inside = PLACES[name]
         in_fleet(agent, etcd, name, f"{host}:{free_port()}")
+        keys = plan.unpack((root / f"plan-{name}.tar").read_bytes())
+        for key in plan.KEYS:
+            write_whole(agent.state / "fleet" / key, keys[key])
         return agent
 
     async def play(self, etcd: Members, seconds: float) -> None:
@@ -168,17 +171,16 @@ class Trial:
             works = (self._watch(), self._talk(), self._late())
             watching, talking, late = [asyncio.create_task(work) for work in works]
             end = time.monotonic() + seconds
-            haunts = [self._haunt(name, end) for name in self.agents]
-            await asyncio.gather(*haunts, self._haunt_etcd(end))
+            await asyncio.gather(self._haunt_etcd(end), *map(self._haunt, self.agents, repeat(end)))
             late.cancel()
             await self._all_back()
             talking.cancel()
             await asyncio.sleep(HEARD_WITHIN)
             watching.cancel()
             now = {id: await self._shown(id, "account") for id in self.ids}
-            self.wrong |= {
-                f"{id}: another account" for id, _ in now.items() ^ self.accounts.items()
-            }
+            self.wrong |= {f"{id}: another account" for id in now if now[id] != self.accounts[id]}
+            if not self.done["move with status 0"]:
+                self.wrong.add("no session was moved")
 
     async def _scan(self, agent: RunningAgent, id: str) -> None:
         url = self.whatsapp.socket.replace(HERE, "127.0.0.1")
@@ -269,11 +271,10 @@ class Trial:
             hit = [it for it in self.agents if it not in self.away]
             hit = hit if self.draw.random() < 0.2 else [self.draw.choice(hit)]
             self.done["members frozen"] += len(hit)
-            for name in hit:
-                self.etcd.signal(name, signal.SIGSTOP)
-            await asyncio.sleep(self.draw.uniform(1, 25))
-            for name in hit:
-                self.etcd.signal(name, signal.SIGCONT)
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for name in hit:
+                    self.etcd.signal(name, number)
+                await asyncio.sleep(self.draw.uniform(1, 25))
 
     async def _haunt(self, name: str, end: float) -> None:
         while time.monotonic() < end:
@@ -331,9 +332,8 @@ class Trial:
 
 def ip(words: str, *, check: bool = True) -> str:
     """What it prints."""
-    return subprocess.run(
-        ["ip", *words.split()], stdout=subprocess.PIPE, text=True, check=check
-    ).stdout
+    command = ["ip", *words.split()]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
 
 
 @contextmanager
