@@ -214,7 +214,7 @@ class Peers:
         how |= {"allow_redirects": False, "server_hostname": name, "timeout": times}
         try:
             return await self._session.request(method, url, **how)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise _unreached(address, name, error) from error
 
     async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:

@@ -18,8 +18,7 @@ from agent.fleet.taking import Seen, View
 from tests.fleet.nemesis import Nemesis
 from tests.fleet.world import TTL, Host, World, play, played, well
 
-TAKEN_WITHIN = TTL + 1
-SEEDS, MUTANT_SEEDS = range(5), range(20)
+TAKEN_WITHIN, SEEDS, MUTANT_SEEDS = TTL + 1, range(5), range(20)
 
 
 def where(world: World) -> dict[str, str]:
