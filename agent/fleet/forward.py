@@ -105,13 +105,13 @@ def _plain(text: str) -> str:
 
 async def enter(fleet: "Joined", request: web.Request) -> Caller:
     """The caller of a request that another machine forwards to this one."""
+    request[VIA] = "another machine"  # a refusal is written down, too
     peer, id = fleet.part("answer")[1].peers.asks(request), request.match_info.get("id")
     request[VIA] = f"machine {peer}"
     if id is None:
         raise web.HTTPNotFound
     try:
-        asked = request.headers.get(HEADER, "")
-        caller, right, own, epoch = msgspec.json.decode(asked, type=Asked)
+        caller, right, own, epoch = msgspec.json.decode(request.headers.get(HEADER, ""), type=Asked)
     except ValueError:
         raise InvalidRequest(f"cannot read {HEADER}", field=HEADER) from None
     if peer not in fleet.view.machines:

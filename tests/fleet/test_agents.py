@@ -262,8 +262,7 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         pid = await agent.pid("s")
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)
-        assert alive(pid)
-        assert (await agent.ask(*NEW))[1]["error"] == "no_lease"
+        assert (alive(pid), (await agent.ask(*NEW))[1]["error"]) == (True, "no_lease")
         assert (await stop, "lease of its machine ended" in agent.log.read_text()) == (0, False)
         assert (await record(store, KEYS.machine("a"), Machine)).released
         # The next one needs not wait.

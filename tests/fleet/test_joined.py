@@ -9,20 +9,19 @@ from unittest.mock import AsyncMock, Mock
 from aiohttp.test_utils import make_mocked_request
 from pytest import raises
 
-from agent.api.http.auth import CALLER, Caller
+from agent.api.http.auth import CALLER, VIA, Caller
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
 from agent.fleet.copies.change import Change, Sealed, seal
-from agent.fleet.forward import forward
+from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
 from agent.fleet.records import Failover, Machine, Session
 from agent.fleet.taking import Seen
-from tests.fleet import world as worlds
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet
-from tests.fleet.world import TTL, World
+from tests.fleet.world import TTL, World, played
 
 S, T, KEY = InstanceId("s"), InstanceId("t"), FleetKey(b"k" * 32)
 
@@ -70,14 +69,14 @@ class Real(World):
         return facts
 
 
-played = partial(worlds.played, kind=Real)
+real = partial(played, kind=Real)
 
 
 def code_is(code: str) -> Any:
     return raises(TryLater, check=lambda error: error.code == code)
 
 
-@played
+@real
 async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: Real) -> None:
     for id, copies in ("there", ("a",)), ("here", ()), ("s", ("b",)):
         it.write(id, Session("b", 1, copies=copies))
@@ -93,7 +92,7 @@ async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: 
     assert [id for id, record in it.sessions().items() if record.deleted] == ["s"]
 
 
-@played
+@real
 async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(it: Real) -> None:
     await it.until(lambda: it.b.view.revision, TTL)
     for id, machine in (S, "b"), (T, "a"):
@@ -105,7 +104,7 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
     it.b.may_make(S, "create s")
 
 
-@played
+@real
 async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) -> None:
     facts = await it.has()
     await it.b.made(S, "create s")
@@ -132,9 +131,14 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     it.memory.off = False
     with code_is("owner_changed"):
         await order
+    # Another machine's request, before this one's first renewal.
+    it.b.keeper, request = None, make_mocked_request("POST", "/")
+    with code_is("no_part"):
+        await enter(it.b, request)
+    assert VIA in request
 
 
-@played
+@real
 async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(it: Real) -> None:
     await it.has(engine="web")
     it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(), AsyncMock()
@@ -144,7 +148,7 @@ async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
 
 
-@played
+@real
 async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     it.hosts["a"].describe = lambda: Machine(capacity=5, engines=("sandbox",), key=KEY.mark)
     for id, engine in ("s", "sandbox"), ("w", "web"):
@@ -153,7 +157,7 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     assert [(await it.b.drain(on)).keys() for on in (True, False)] == [{"w"}, set()]
 
 
-@played
+@real
 async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
     it.add("c")
     for mine, theirs, named in (

@@ -193,8 +193,7 @@ async def test_another_cluster_extends_nothing(world: World) -> None:
     await asyncio.sleep(TTL)
     world.memory.cluster = "2"
     await asyncio.sleep(TTL)
-    assert world.down() == ["s0", "s1"]
-    assert "another cluster" in world.hosts["a"].keeper.problem
+    assert world.down() == ["s0", "s1"] and "another cluster" in world.hosts["a"].keeper.problem
     await world.hosts["a"].kill_agent()
     world.hosts["a"].start_agent()
     await asyncio.sleep(2 * TTL)
