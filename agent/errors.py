@@ -5,9 +5,7 @@ stable in the API, its `http` status and its `exit_status` are what the two fron
 class WaError(Exception):
     """Something that we can name. The message says "cannot <verb> <thing>: <cause>"."""
 
-    code = "internal"
-    http = 500
-    exit_status = 1
+    code, http, exit_status = "internal", 500, 1
 
     def __init__(self, message: str, *, field: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -19,47 +17,35 @@ class WaError(Exception):
 class InvalidRequest(WaError):
     """A request that cannot be understood."""
 
-    code = "invalid_request"
-    http = 400
-    exit_status = 2
+    code, http, exit_status = "invalid_request", 400, 2
 
 
 class Unauthorized(WaError):
-    code = "unauthorized"
-    http = 401
+    code, http = "unauthorized", 401
 
 
 class Forbidden(WaError):
-    code = "forbidden"
-    http = 403
+    code, http = "forbidden", 403
 
 
 class NotFound(WaError):
-    code = "not_found"
-    http = 404
-    exit_status = 3
+    code, http, exit_status = "not_found", 404, 3
 
 
 class Refused(WaError):
     """Understood, but the present state does not allow it."""
 
-    code = "refused"
-    http = 409
-    exit_status = 4
+    code, http, exit_status = "refused", 409, 4
 
 
 class TooLarge(WaError):
-    code = "too_large"
-    http = 413
-    exit_status = 2
+    code, http, exit_status = "too_large", 413, 2
 
 
 class TryLater(WaError):
     """Would work at another moment: busy, starting, locked by another process."""
 
-    code = "try_later"
-    http = 503
-    exit_status = 75
+    code, http, exit_status = "try_later", 503, 75
 
 
 class NotYet(TryLater):
@@ -69,15 +55,13 @@ class NotYet(TryLater):
 class AgentUnreachable(WaError):
     """The command line found no agent to talk to."""
 
-    code = "agent_unreachable"
-    exit_status = 5
+    code, exit_status = "agent_unreachable", 5
 
 
 class ConfigError(WaError):
     """A person must edit a file (or run another version) before a start makes sense."""
 
-    code = "config"
-    exit_status = 78
+    code, exit_status = "config", 78
 
 
 class FolderUnusable(WaError):
@@ -86,15 +70,13 @@ class FolderUnusable(WaError):
     The agent looks after the folder and starts the worker again: a restart alone changes nothing.
     """
 
-    code = "bad_identity"
-    exit_status = 66
+    code, exit_status = "bad_identity", 66
 
 
 class StoreError(WaError):
     """The database cannot be read or written now; its code says why (full, read-only, ...)."""
 
-    code = "store"
-    http = 507
+    code, http = "store", 507
 
 
 class SchemaTooNew(ConfigError):
@@ -106,22 +88,19 @@ class SchemaTooNew(ConfigError):
 class VaultError(WaError):
     """Session files cannot be read or written; its code says why (full, damaged, a link, ...)."""
 
-    code = "vault"
-    http = 507
+    code, http = "vault", 507
 
 
 class HostError(WaError):
     """The machine did not start, stop or describe a worker."""
 
-    code = "host"
-    http = 502
+    code, http = "host", 502
 
 
 class LinkError(WaError):
     """A worker cannot be reached, or what it says cannot be accepted."""
 
-    code = "link"
-    http = 502
+    code, http = "link", 502
 
 
 class EngineError(WaError):
@@ -129,5 +108,4 @@ class EngineError(WaError):
 
     reached = True
     """False where the request surely never got to the server that it was for."""
-    code = "engine"
-    http = 502
+    code, http = "engine", 502

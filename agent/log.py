@@ -50,12 +50,20 @@ def clean(text: str) -> str:
 
 
 @contextmanager
-def going_on(cannot: str = "the agent goes on without it") -> Iterator[None]:
-    """Around what no session needs to run: its failure is logged, and the agent goes on."""
+def going_on(
+    cannot: str = "the agent goes on without it", told: dict[str, str] | None = None
+) -> Iterator[None]:
+    """Around what no session needs to run: its failure is logged, and the agent goes on. `told`:
+    the causes that were logged of what is tried each second, which are not logged again."""
+    cause = ""
     try:
         yield
     except (errors.WaError, OSError) as error:
-        log.error("%s: %s", cannot, error)
+        cause = str(error)
+        if told is None or told.get(cannot) != cause:
+            log.error("%s: %s", cannot, cause)
+    if told is not None:
+        told[cannot] = cause
 
 
 def bound(

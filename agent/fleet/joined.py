@@ -64,6 +64,7 @@ class Joined(running.Running):
         self._folder, self._keys = state / "fleet", records.Keys(self.fleet)
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
+        self._told = dict[str, str]()
         self._orders: Orders = {}
         self._written: Orders = {}
         """Those of them that are on the disk: the next agent carries no order out again."""
@@ -297,7 +298,7 @@ class Joined(running.Running):
             await BootClock().wait(self.started, LOOK_EVERY)
             self.started.clear()
             if self.keeper is not None and self.view.revision:
-                with going_on("cannot bring the records of the fleet up to date"):
+                with going_on("cannot bring the records of the fleet up to date", self._told):
                     await self._settle(self.keeper)
                     await self._carry_out()
                     await self._change(self.keeper)
@@ -320,7 +321,7 @@ class Joined(running.Running):
                 keeper.wake()
         for id, facts in here.items():
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
-                with going_on(f"the old folder of {id} stays"):
+                with going_on(f"the old folder of {id} stays", self._told):
                     await self._give_up(facts, *why)
 
     async def _give_up(self, facts: Facts, kind: str, why: str) -> None:
@@ -519,9 +520,8 @@ class Joined(running.Running):
 
     def held(self) -> dict[str, records.Held]:
         """Sessions whose files this machine has: as their owner, or as a copy."""
-        runs = self.running()
-        files = {id: self._orders[id][1] for id in self.here() if id in self._orders}
-        held = {id: (epoch, int(id in runs), OWN) for id, epoch in files.items()}
+        runs, known = self.running(), self._orders
+        held = {id: (known[id][1], int(id in runs), OWN) for id in self.here() if id in known}
         for id, rows in self.copies.standby.rows.items() if self.copies else ():
             held[id] = max(held.get(id, (0, 0, 0)), (rows[-1].epoch, 0, rows[-1].number))
         return held
