@@ -303,7 +303,7 @@ class Worker:
                 return self._enter(_INACTIVE if self.status.result == "success" else _FAILED)
             if status in NEVER_RESTARTED:
                 level = NEVER_RESTARTED[status]
-                self._log(level, f"ended ({words(self.status)}); it is not started again")
+                self._log(level, f"ended ({words(self.status)}); the agent may start it later")
                 return self._enter(_FAILED)
             self._log(logging.WARNING, f"ended ({words(self.status)}); starting it again")
             self._enter(_ACTIVATING)

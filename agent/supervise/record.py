@@ -313,7 +313,7 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
     why = "logged out as asked" if asked else verdict.sentence
     more = {"asked": True} if asked else {}
     lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
-    goes_on = "; it reconnects" if lost else ""
+    goes_on = "; it reconnects" if lost and "reconnects" not in why else ""
     told: dict[str, Any] = {"status": verdict.state, "before": before.status, **more}
     told |= {"reason": verdict.reason, "after": verdict.after, "why": why}
     facts.note("status", f"{before.status} → {verdict.state}: {why}{goes_on}", **told)
