@@ -113,9 +113,8 @@ class Etcd:
         endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)
         member = self._members[0]
         try:
-            url = f"{member}/v3/watch"
-            async with self._session.post(url, data=asked, timeout=endless) as reply:
-                async for line in reply.content:
+            async with self._session.post(f"{member}/v3/watch", data=asked, timeout=endless) as it:
+                async for line in it.content:
                     heard = msgspec.json.decode(line, type=_Watched, strict=False)
                     for event in heard.result.events:
                         yield _pair(event.kv)
@@ -176,6 +175,8 @@ def _range(get: Get) -> dict[str, Any]:
 
 
 def _compare(same: Same) -> dict[str, Any]:
+    if same.value:
+        return {"key": same.key.encode(), "target": "VALUE", "value": same.value}
     return {"key": same.key.encode(), "target": "MOD", "mod_revision": str(same.revision)}
 
 

@@ -115,13 +115,12 @@ class Keeper:
         """Boot time until which this machine may run its sessions."""
         self.problem = ""
         """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
-        self._own = keys.machine(name)
+        self._own = Pair(keys.machine(name), b"", 0)
+        """The own record, as far as it is known."""
         self._agent, self._cluster = "", ""
         self._past: Past | None = None
         self._n = self._acknowledged = 0
         self._last = Machine()
-        self._revision = 0
-        """Revision of the own record, as far as it is known."""
         self._unanswered = dict[str, float]()
         """Begin of each renewal without an answer, by its word."""
         self._begin = Begin.FRESH
@@ -164,10 +163,10 @@ class Keeper:
         wait."""
         if not self._acknowledged:
             return
-        await asyncio.to_thread(self._write_past, self._revision, released=True)
+        await asyncio.to_thread(self._write_past, self._own.revision, released=True)
         with suppress(StoreAway):
-            put = Put(self._own, encoded(replace(self._last, released=True)))
-            await self.store.commit([Same(self._own, self._revision)], [put])
+            put = Put(self._own.key, encoded(replace(self._last, released=True)))
+            await self.store.commit([self._unchanged()], [put])
 
     async def hand_over(self, id: str, target: str, push: Callable[[], Awaitable[object]]) -> str:
         """End the session here and give it to `target`. Return the machine whose it is then: it
@@ -224,8 +223,8 @@ class Keeper:
         past, stood = self._past, None
         while True:
             try:
-                answer = await self.store.read(Get(self._own))
-                pair = next(iter(answer.found[0]), Pair(self._own, b"", 0))
+                answer = await self.store.read(Get(self._own.key))
+                pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 now = self.clock.now()
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
@@ -242,7 +241,7 @@ class Keeper:
         self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
-        self._revision, self._cluster = pair.revision, past.cluster if past else answer.cluster
+        self._own, self._cluster = pair, past.cluster if past else answer.cluster
         if past and answer.revision < past.revision:
             self._suspect(f"it is older than the last begin of {self.name}")
         await asyncio.to_thread(self._write_past, answer.revision)
@@ -256,11 +255,11 @@ class Keeper:
         mine = replace(self.runner.describe(), agent=self._agent, n=self._n, word=word)
         self._unanswered = dict([*self._unanswered.items(), (word, begun)][-MOST_UNANSWERED:])
         since = self.view.revision + 1 if self.view.revision else 0
-        own, keys = self._own, self.keys
+        put, keys = Put(self._own.key, encoded(mine)), self.keys
         reads = (Get(keys.machines), Get(keys.sessions, since), Get(keys.halt))
-        then, refused = (Put(own, encoded(mine)), *reads), (Get(own), Get(keys.halt))
+        refused = (Get(put.key), Get(keys.halt))
         try:
-            answer = await self.store.commit([Same(own, self._revision)], then, refused)
+            answer = await self.store.commit([self._unchanged()], (put, *reads), refused)
         except StoreAway as error:
             self._note(str(error))
             return True
@@ -269,8 +268,9 @@ class Keeper:
             self._suspect("etcd is another cluster")
         if not answer.committed:
             self.view.halt = read_halt(answer.found[1]) or self.view.halt
-            return await self._refused(next(iter(answer.found[0]), None))
-        self._last, self._revision, self._acknowledged = mine, answer.revision, self._n
+            return await self._refused(next(iter(answer.found[0]), Pair(put.key, b"", 0)))
+        self._own = Pair(put.key, put.value, answer.revision)
+        self._last, self._acknowledged = mine, self._n
         self._unanswered.clear()  # those before it name an older revision: they are void
         now, halted = self.clock.now(), self.view.halt is not None
         if self._starts_at is None:
@@ -296,19 +296,18 @@ class Keeper:
         self._renewed = asyncio.Event()
         return True
 
-    async def _refused(self, pair: Pair | None) -> bool:
+    async def _refused(self, pair: Pair) -> bool:
         """The own record is not the one that this machine knew."""
-        found = decoded(pair.value, Machine) if pair else None
+        found = decoded(pair.value, Machine)
         begun = self._unanswered.get(found.word) if found and not found.lost else None
-        revision = pair.revision if pair else 0
         if found and found.agent == self._agent and begun is not None:
-            self._revision, self._acknowledged = revision, found.n
+            self._own, self._acknowledged = pair, found.n
             self._unanswered.clear()
             self._extend(begun + self.fleet.usable)
-        elif self._acknowledged and revision < self._revision:
+        elif self._acknowledged and pair.revision < self._own.revision:
             self._suspect(f"the record of {self.name} is older than its last renewal")
             if await self._halt():
-                self._revision = revision
+                self._own = pair
         else:
             return False  # lost, or a twin's
         self.wake()
@@ -391,7 +390,10 @@ class Keeper:
 
     def _mine(self) -> list[Same]:
         """The own record is as of the last renewal, and the fleet is not halted."""
-        return [Same(self._own, self._revision), Same(self.keys.halt, 0)]
+        return [self._unchanged(), Same(self.keys.halt, 0)]
+
+    def _unchanged(self) -> Same:
+        return Same(self._own.key, self._own.revision, self._own.value)
 
     def _rest(self) -> float:
         """Seconds until the next renewal, or until a machine has stood still for a ttl."""
@@ -421,9 +423,9 @@ class Keeper:
         if halt is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
-            claim = Claim(halt.id, self.runner.held())
-            put = Put(self.keys.claims + self.name, encoded(claim))
-            if (await self.store.commit([Same(self._own, self._revision)], [put])).committed:
+            claim = encoded(Claim(halt.id, self.runner.held()))
+            put = Put(self.keys.claims + self.name, claim)
+            if (await self.store.commit([self._unchanged()], [put])).committed:
                 self._claimed = halt.id
 
     async def _watch(self) -> None:

@@ -75,8 +75,8 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
         raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
     no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(host, forgotten=True)))
     revision = await _must(store, [no_halt, Same(put.key, every[name].revision)], [put])
-    there = {name: it for name, it in known.items() if it and not (it.lost or it.released)}
-    living = {name for name, it in there.items() if not it.drained}
+    there = ((name, it) for name, it in known.items() if it)
+    living = {name for name, it in there if not (it.lost or it.released or it.drained)}
     gone = dict[str, str]()
     for pair in (await store.read(Get(keys.sessions))).found[0]:
         record = decoded(pair.value, Session)

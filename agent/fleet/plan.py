@@ -36,7 +36,7 @@ PATIENCE = 20
 """Seconds in which etcd must take a change of its members."""
 LARGEST = 1 << 20
 """Bytes of a plan, and of each file in it."""
-_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650")
 _CA_USE = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
 
 
@@ -195,8 +195,7 @@ def _openssl(folder: Path, name: str, extensions: Iterable[str], *options: str) 
     """Make NAME.key and its certificate NAME.pem."""
     extended = [word for it in extensions for word in ("-addext", it)]
     out = (*extended, *options, "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    command = ("openssl", "req", "-x509", *_NEW_KEY, "-days", "3650", *out)
-    run("make a certificate", *command, cwd=folder)
+    run("make a certificate", "openssl", "req", "-x509", *_NEW_KEY, *out, cwd=folder)
 
 
 def run(doing: str, *command: str, cwd: Path | None = None) -> None:
@@ -212,13 +211,12 @@ def _write(
     path: Path, work: Path, address: str, *, name: str, store: list[str], key: bytes, etcd: str
 ) -> None:
     """One machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
-    machine = name.partition("/")[2]
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
     at = f"subjectAltName=IP:{address},IP:127.0.0.1"
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={machine}")
+    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name.partition('/')[2]}")
     _openssl(work, "new", (*uses, at), *signed)
-    lines = f'name = "{name}"\naddress = "{reached(address)}"\n'
-    fleet = f"[fleet]\nstore = {json.dumps(store)}\n{lines}"
+    head = f"[fleet]\nstore = {json.dumps(store)}\n"
+    fleet = f'{head}name = "{name}"\naddress = "{reached(address)}"\n'
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
     contents = (*certificates, key, fleet.encode(), etcd.encode())
     packed = io.BytesIO()

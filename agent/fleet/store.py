@@ -32,10 +32,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Same:
-    """True if `key` still has the value that `revision` wrote; 0: if it is absent."""
+    """True if `key` still has the value that `revision` wrote; 0: if it is absent. With a `value`,
+    which one write alone makes: if it has that. A store that went back counts revisions anew."""
 
     key: str
     revision: int
+    value: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Memory:
         self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get]
     ) -> Answer:
         assert max(len(same), len(then), len(otherwise)) <= MOST_OPERATIONS
-        holds = all(self.revision_of(it.key) == it.revision for it in same)
+        holds = all(self.holds(it) for it in same)
         chosen = then if holds else otherwise
         gone = [it for it in chosen if isinstance(it, Delete)]
         if (puts := [it for it in chosen if isinstance(it, Put)]) or gone:
@@ -54,8 +54,9 @@ class Memory:
         found = (it for it in self.pairs.values() if _holds(get.key, it.key))
         return sorted((it for it in found if it.revision >= get.since), key=lambda it: it.key)
 
-    def revision_of(self, key: str) -> int:
-        return self.pairs[key].revision if key in self.pairs else 0
+    def holds(self, it: Same) -> bool:
+        pair = self.pairs.get(it.key, Pair(it.key, b"", 0))
+        return pair.value == it.value if it.value else pair.revision == it.revision
 
     def snapshot(self) -> tuple[dict[str, Pair], int]:
         return dict(self.pairs), self.revision

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from tests.fleet.world import TTL, Host, World
 
@@ -25,9 +26,10 @@ class Nemesis:
         assert not self.world.down()
 
     async def _haunt(self, name: str, end: float) -> None:
+        ends = (Host.kill_agent, 45), (Host.kill_agent, 45), (Host.kill, 90), (Host.stop, 90)
         kinds: list[Callable[[Host], Awaitable[None]]] = [
-            *(self.agent, self.agent, self.machine, self.stopped, self.frozen, self.cut),
-            *(self.late, self.late, self.moves, self.moves, self.twin),
+            *(partial(self._ends, *it) for it in ends),
+            *(self.frozen, self.cut, self.late, self.late, self.moves, self.moves, self.twin),
         ]
         while True:
             await asyncio.sleep(self.draw.expovariate(1 / 12))
@@ -38,19 +40,9 @@ class Nemesis:
     def _some_time(self, most: float = 45.0) -> Awaitable[None]:
         return asyncio.sleep(self.draw.uniform(0, most) * self.draw.random())
 
-    async def agent(self, host: Host) -> None:
-        await host.kill_agent()
-        await self._some_time()
-        host.start_agent()
-
-    async def machine(self, host: Host) -> None:
-        await host.kill()
-        await self._some_time(90)
-        host.start_agent()
-
-    async def stopped(self, host: Host) -> None:
-        await host.stop()
-        await self._some_time(90)
+    async def _ends(self, how: Callable[[Host], Awaitable[None]], most: float, host: Host) -> None:
+        await how(host)
+        await self._some_time(most)
         host.start_agent()
 
     async def frozen(self, host: Host) -> None:

@@ -123,6 +123,15 @@ def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() 
     play(story)
 
 
+@played
+async def test_a_clones_record_of_the_same_revision_is_not_ones_own(world: World) -> None:
+    """As after the store was put back."""
+    await world.begin("ab", 2)
+    own = world.memory.pairs[world.keys.machine("a")]
+    world.memory.put(Pair(own.key, encoded(Machine(agent="clone")), own.revision))
+    await world.until(lambda: not world.hosts["a"].workers, TTL / 6 + 1)
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted: bool) -> None:
     """`restarted`: the agents, since the store was as it is now again."""
