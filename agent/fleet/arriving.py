@@ -79,13 +79,11 @@ class Arriving:
 
     async def let_go(self, id: InstanceId, *, moved: bool) -> None:
         """Delete the messages of a session that another machine has."""
-        outbox = await self._sending.ready()
-        await self._sending.let_go(outbox, id, 0.0, moved)
+        await self._sending.let_go(await self._sending.ready(), id, 0.0, moved)
 
     def messages(self, id: InstanceId) -> Files:
         """As a copy has them. It uses the disk."""
-        folder = self._sending.files.folder
-        beside = Beside(self._root, folder.with_name(NAME))
+        beside = Beside(self._root, self._sending.files.folder.with_name(NAME))
         beside.look()
         paths = [it for it in beside.stamps(id) if it == ROWS or it.startswith(MEDIA)]
         return {it: beside.read(id, it) for it in paths}

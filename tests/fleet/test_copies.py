@@ -200,11 +200,12 @@ def test_another_key_epoch_or_number_opens_nothing(
 ) -> None:
     owner, there = Owner(key, session), Standby(tmp_path / "there", key)
     a_row(owner, there)
+    stranger = FleetKey(os.urandom(32))
+    assert Standby(tmp_path / "there", stranger).newest(ID) is None
     change = Change({"a": File(1, {0: b"x"})})
-    content = sealed_as(key, change).content
     heads = (2, 9, True, ""), (1, 10, True, ""), (1, 9, False, ""), (1, 9, True, "x")
-    wrong = [Sealed(ID, *head, content) for head in heads]
-    for sealed in (sealed_as(FleetKey(os.urandom(32)), change), *wrong):
+    wrong = [Sealed(ID, *head, sealed_as(key, change).content) for head in heads]
+    for sealed in (sealed_as(stranger, change), *wrong):
         with pytest.raises(VaultError):
             there.take(sealed)
     with pytest.raises(Refused, match="follows another"):

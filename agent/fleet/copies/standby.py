@@ -35,13 +35,15 @@ class Standby:
     def __init__(self, root: Path, key: FleetKey) -> None:
         self._root, self._key = root, key
         self.rows = dict[str, list[Sealed]]()
-        """The base of each session and what follows it, without their content."""
+        """The base of each session and what follows it, without their content. One that this key
+        does not open, as it was replaced, is none."""
         self.asked = dict[str, float]()
         """Unix time of the last change or question of each session's owner."""
         make_folder(root)
         for folder in root.iterdir():
             with suppress(VaultError, FileNotFoundError):
-                self.rows[folder.name] = [_head(it) for it in self.read(folder.name)]
+                each = (it for it in self.read(folder.name) if key.open(it.context, it.content))
+                self.rows[folder.name] = [*map(_head, each)]
                 self.asked[folder.name] = (folder / LOG).stat().st_mtime
 
     def newest(self, id: str) -> tuple[int, int] | None:
