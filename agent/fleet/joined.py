@@ -581,12 +581,13 @@ class Joined(running.Running):
                 yield name, "", other if it.key else "it has no fleet.key, or no [fleet] address"
         for id, seen in view.sessions.items():
             record, there = seen.record, view.machines.get(seen.record.machine)
-            cause, own = "", record.machine == self.name
+            # Where it has just come from its folder goes, and where it goes it comes.
+            cause, own, late = "", record.machine == self.name, boot_now() - seen.since > FLUSHES
             if own and not self.settled(id, record):
-                cause = self.unsettled.get(id) or "its files are brought in"
+                cause = self.unsettled.get(id) or "its files are brought in" * late
             elif own and id not in here:
                 cause = f"its folder is not on {self.name}"
-            elif not own and id in here:
+            elif not own and id in here and late:
                 cause = f"its folder lies on {self.name}, too, and does not run there"
             elif there is None:
                 cause = "its machine is not known"

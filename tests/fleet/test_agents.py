@@ -161,11 +161,6 @@ async def a_deleted_session_stays_deleted_on_an_older_disk(
     await eventually(lambda: agent.knows("s"), False)
 
 
-async def makes_and_deletes_nothing(agent: RunningAgent) -> None:
-    for order in (("DELETE", "/api/instance/t"), NEW):
-        assert (await agent.ask(*order))[1]["error"] == "no_lease"
-
-
 async def test_a_session_of_another_machine_never_starts_here(
     make_agent: MakeAgent, etcd: Members, eventually: Eventually
 ) -> None:
@@ -191,8 +186,8 @@ async def test_a_session_of_another_machine_never_starts_here(
             return "session of machine a" in (await b.show("s"))["health"]["sentence"]
 
         await eventually(why)
-        status, said = await fleet(b)
-        assert (status, "lies on b" in said) == (1, True)
+        await eventually(lambda: says(b, "lies on b"))
+        assert not await is_well(b)
         assert "machine a; try" in (await b.ask("POST", "/api/instance/s/start"))[1]["message"]
         await asyncio.sleep(FLEET.ttl)
         assert (await b.pid("s"), await a.status("s")) == (0, "CONNECTED")
@@ -208,7 +203,8 @@ async def test_a_session_of_another_machine_never_starts_here(
         halt = Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))
         await store.commit([], [halt, Put(KEYS.session("gone"), encoded(gone))])
         await eventually(lambda: says(b, "halted by a: the store went back"))
-        await makes_and_deletes_nothing(b)
+        for order in (("DELETE", "/api/instance/t"), NEW):
+            assert (await b.ask(*order))[1]["error"] == "no_lease"
         await b.do("POST", "/api/instance/t/start")
         await eventually(lambda: reason(b, "t"), "no_lease")
         await asyncio.sleep(FLEET.ttl)
