@@ -458,7 +458,7 @@ async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
             return await work()
         except Exception as error:
             known = isinstance(error, WaError | OSError)  # the disk is full, or cannot be read
-            log.error("the outbox goes on: %s", error, exc_info=None if known else error)
+            log.error("the outbox goes on after: %s", error, exc_info=None if known else error)
             if isinstance(error, StoreError) and error.code == "damaged":
                 return None
         await asyncio.sleep(OPEN_AGAIN)

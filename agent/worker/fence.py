@@ -66,7 +66,7 @@ class Fence:
         """Refuse a call that the lease does not allow."""
         self._must_hold()
         if not self._opened.is_set() and do not in WITHOUT_LEASE:
-            raise errors.EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
+            raise errors.EngineError(f"cannot answer {do}: it is {WAITING.raw}", code=NO_LEASE)
 
     async def lease(self, args: Mapping[str, Any]) -> Mapping[str, Any]:
         """A new lease, `until` a moment of the boot clock. `extend`: only for a worker that has
@@ -89,7 +89,7 @@ class Fence:
         """A lease that ended stays so, even where a newer one waits in the link: what happened
         meanwhile is not known here."""
         if self._until is not None and clock.boot_now() >= self._until:
-            raise _over("go on: the lease of this machine ended")
+            raise _over("answer: the lease of this machine ended")
 
     def _rang(self) -> None:
         if self._ending is None and self._until is not None and clock.boot_now() >= self._until:
