@@ -5,9 +5,9 @@ and real Baileys clients, while contacts get messages. Agents, machines, workers
 killed, frozen and stopped; a machine is cut off, or only what it sends is lost; its writes to etcd
 come up to 16 s late with the answer lost; sessions are moved. It prints the longest time from the
 death of a machine until a session of it was connected elsewhere. Ends with 1 if two machines ran
-workers of one session at a time, if one is not back with its pairing after the faults ended, or if
-a message came twice. A message that was accepted within a second before its machine died may be
-lost: their number is printed. Needs root.
+workers of one session at a time, if one is not back with its pairing after the faults ended, if a
+message came twice, or if an older copy took a copy's place. A message that was accepted within a
+second before its machine died may be lost: their number is printed. Needs root.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import msgspec
 from aiohttp import web
 
 from agent.errors import WaError
 from agent.files import write_whole
 from agent.fleet import plan
+from agent.fleet.copies.change import Sealed
+from agent.fleet.copies.standby import _HEAD as HEAD
 from agent.fleet.records import Session, decoded, named
 from agent.fleet.store import Get, StoreAway
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
@@ -46,12 +50,9 @@ from tests.ports import free_port
 from tests.standin.baileys.run import WhatsApp
 from tests.waiting import alive
 
-BACK_WITHIN = 90.0
-HEARD_WITHIN = 15.0
-KINDS = (
-    *("agent", "agent", "machine", "frozen", "frozen agent"),
-    *("move", "move", "stop", "worker", "cut", "mute"),
-)
+BACK_WITHIN, HEARD_WITHIN = 90.0, 15.0
+ENDED = ("agent", "agent", "machine", "stop", "worker", "frozen", "frozen agent")
+KINDS = (*ENDED, "move", "move", "cut", "mute")
 PLACES = {
     name: (f"10.91.0.{n}", ("ip", "netns", "exec", f"wa-{name}")) for n, name in enumerate("abc", 1)
 }
@@ -59,20 +60,6 @@ HERE, NOWHERE = "10.91.0.254", "02:00:00:00:00:09"
 """WhatsApp, and this program; a card that no machine has."""
 GIVEN_UP, LATE = 5.0, 16.0
 """Seconds after which no client waits any more, and that a write may be late."""
-FORWARD = """
-import asyncio, sys
-async def pump(source, sink):
-    while data := await source.read(65536):
-        sink.write(data)
-    sink.close()
-async def carry(reader, writer):
-    there, back = await asyncio.open_connection(*sys.argv[1:])
-    await asyncio.gather(pump(reader, back), pump(there, writer))
-async def main():
-    await (await asyncio.start_server(carry, "127.0.0.1", sys.argv[2])).serve_forever()
-asyncio.run(main())
-"""
-"""A machine's way to WhatsApp: without TLS a session may have it on loopback only."""
 
 
 class Proxy:
@@ -129,7 +116,7 @@ class Proxy:
 
 class Trial:
     def __init__(self, root: Path, etcd: Members, sessions: int, baileys: int, seed: int) -> None:
-        self.draw, self.done = random.Random(seed), Counter[str]()
+        self.draw, self.done, self.root = random.Random(seed), Counter[str](), root
         self.whatsapp, self.etcd = WhatsApp(root / "whatsapp.log", host=HERE), etcd
         self.ids = [f"s{n}" for n in range(sessions)] + [f"b{n}" for n in range(baileys)]
         self.accounts, self.sent = dict[str, str](), list[str]()
@@ -141,8 +128,6 @@ class Trial:
         self.agents = {name: self._agent(root, line, name) for name, line in lines}
         self.died, self.longest = dict[str, float](), 0.0
         make_cache(root / "cache")
-        for agent in self.agents.values():
-            (agent.state / "cache").symlink_to(root / "cache")
 
     def _agent(self, root: Path, etcd: Any, name: str) -> RunningAgent:
         agent = RunningAgent(root / name, root / f"{name}.toml")
@@ -150,6 +135,7 @@ class Trial:
         agent.log = GrowingLog(root / f"{name}.log")
         host, agent.inside = PLACES[name]
         in_fleet(agent, etcd, name, f"{host}:{free_port()}")
+        (agent.state / "cache").symlink_to(root / "cache")
         keys = plan.unpack((root / f"plan-{name}.tar").read_bytes())
         for key in plan.KEYS:
             write_whole(agent.state / "fleet" / key, keys[key])
@@ -160,23 +146,24 @@ class Trial:
             port = str(urlsplit(self.whatsapp.url).port)
             for line, (_, inside) in zip(self.lines, PLACES.values(), strict=True):
                 await line.open()
-                way = [*inside, sys.executable, "-c", FORWARD, HERE, port]
-                subprocess.Popen(way, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - at once
+                # Without TLS a session may have WhatsApp on loopback only.
+                way = f"socat TCP-LISTEN:{port},bind=127.0.0.1,fork TCP:{HERE}:{port}".split()
+                subprocess.Popen([*inside, *way])  # noqa: ASYNC220 - at once
             for n, agent in enumerate(self.agents.values()):
                 await agent.start()
                 for id in self.ids[n :: len(self.agents)]:
                     await (self._scan(agent, id) if id[0] == "b" else agent.create(id))
             await self._all_back()
             self.accounts = {id: await self._shown(id, "account") for id in self.ids}
-            works = (self._watch(), self._talk(), self._late())
-            watching, talking, late = [asyncio.create_task(work) for work in works]
+            works = (self._watch(), self._look_at_copies(), self._talk(), self._late())
+            *looking, talking, late = [asyncio.create_task(work) for work in works]
             end = time.monotonic() + seconds
             await asyncio.gather(self._haunt_etcd(end), *map(self._haunt, self.agents, repeat(end)))
             late.cancel()
             await self._all_back()
             talking.cancel()
             await asyncio.sleep(HEARD_WITHIN)
-            watching.cancel()
+            _ = [task.cancel() for task in looking]
             now = {id: await self._shown(id, "account") for id in self.ids}
             self.wrong |= {f"{id}: another account" for id in now if now[id] != self.accounts[id]}
             if not self.done["move with status 0"]:
@@ -233,6 +220,17 @@ class Trial:
             for id in self.died.keys() & every:
                 self.longest = max(self.longest, time.monotonic() - self.died.pop(id))
             await asyncio.sleep(0.03)
+
+    async def _look_at_copies(self) -> None:
+        """Oracle: a copy that a machine has is followed by no older one."""
+        before = dict[Path, tuple[int, int]]()
+        while True:
+            logs = self.root.glob("?/fleet/standby/*/log")
+            now = {log: last for log in logs if (last := last_of(log))}
+            older = [log for log in before.keys() & now if now[log] < before[log]]
+            self.wrong |= {f"{it}: {now[it]} after {before[it]}" for it in older}
+            before = now
+            await asyncio.sleep(0.3)
 
     def _may_connect(self, pid: int) -> bool:
         """True once its fence has a lease: a timer on the boot clock is set."""
@@ -330,6 +328,16 @@ class Trial:
         return {(text, id) for id, text in every if text in self.sent}
 
 
+def last_of(log: Path) -> tuple[int, int] | None:
+    """Epoch and number of the last change in a copy; None: it is gone."""
+    found = None
+    with suppress(OSError, msgspec.MsgspecError, struct.error), log.open("rb") as file:
+        while head := file.read(HEAD.size):
+            last = msgspec.msgpack.decode(file.read(HEAD.unpack(head)[0]), type=Sealed)
+            found = last.epoch, last.number
+    return found
+
+
 def ip(words: str, *, check: bool = True) -> str:
     """What it prints."""
     command = ["ip", *words.split()]
@@ -388,18 +396,15 @@ async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
             await agent.close()
             await line.close()
         it.whatsapp.end()
-    print(f"longest takeover {it.longest:.1f} s")
-    print(", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items())))
-    print(*sorted(it.wrong), sep="\n")
+    done = ", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items()))
+    print(f"longest takeover {it.longest:.1f} s", done, *sorted(it.wrong), sep="\n")
     return bool(it.wrong)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("scripts/trial fleet", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--sessions", type=int, default=9)
-    parser.add_argument("--baileys", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=1)
+    for name, usual in {"minutes": 10.0, "sessions": 9, "baileys": 3, "seed": 1}.items():
+        parser.add_argument(f"--{name}", type=type(usual), default=usual)
     asked = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="wa-fleet-", dir="/dev/shm"))
     with network(), members(root, 3, PLACES) as etcd:
