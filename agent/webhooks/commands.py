@@ -56,7 +56,7 @@ def _examine(webhook: WebhookDeclaration, here: client.Installation) -> Iterator
         open_files(webhook)
         views = here.client.get("/api/webhooks")["webhooks"]
     except ConfigError as error:
-        advice = "it sends nothing without that file; give the user wa-agent the right to read it"
+        advice = "it sends nothing until its file is right, and the user wa-agent may read it"
         yield client.wrong(str(error), advice)
         return
     except WaError:
