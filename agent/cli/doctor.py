@@ -55,9 +55,8 @@ def doctor(options: Options) -> int:
         findings.append(ok(f"{path or 'the defaults'}: good", check="config"))
     except errors.ConfigError as error:  # the other checks run on the defaults
         findings.append(wrong(str(error), "correct it: wa-agent config check", check="config"))
-    for sentence in config.warnings:
-        advice = "unset it if it belongs to another program"
-        findings.append(note(sentence, advice, check="environment"))
+    unset = "unset it if it belongs to another program"
+    findings += [note(it, unset, check="environment") for it in config.warnings]
     if not (client.url or named):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
@@ -90,7 +89,8 @@ def examine(here: Installation) -> Iterator[Finding]:
         ("webhook", webhooks.examine, ""),
         ("fleet", fleet.examine, "wa-agent fleet status; then agent/fleet/README.md"),
     ):
-        if here.installed or name not in ("units", "polkit", "memory limits"):
+        units_serve = here.installed and here.config.agent.host != "process"
+        if units_serve or name not in ("units", "polkit", "memory limits"):
             for finding in check(here):
                 advice = finding.advice or ("" if finding.level == "ok" else cure)
                 yield replace(finding, check=finding.check or name, advice=advice)

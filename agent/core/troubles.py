@@ -422,8 +422,8 @@ TABLE = (
     _critical(
         "given_up",
         _given_up,
-        "the agent cannot bring {who} back by itself; a person must act{value}",
-        "`wa-agent why {who}` says what to do, and the command that tries again. Do not scan again"
+        "the agent alone does not bring {who} back; a person should act{value}",
+        "`wa-agent why {who}` says what to do, and when or how it is tried again. Do not scan again"
         " before you read it.",
         covers=("down", "circuit_open", "needs_scan", "unstable"),
         of_incident=True,

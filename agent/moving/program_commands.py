@@ -37,12 +37,11 @@ def add(commands: command.Commands) -> None:
 def list_programs(options: command.Options) -> int:
     """List the programs that may run as instances."""
     keys = ("name", "folder", "library", "environment")
-    programs = [hide_values(program) for program in _declared(options)]
-    rows = [{key: getattr(program, key) for key in keys} for program in programs]
-    for row, program in zip(rows, programs, strict=True):
-        row["command"] = shlex.join(program.command)
+    each = [(it, shlex.join(it.command)) for it in map(hide_values, _declared(options))]
+    rows = [{key: getattr(it, key) for key in keys} | {"command": line} for it, line in each]
     columns = {"NAME": "name", "COMMAND": "command", "FOLDER": "folder", "LIBRARY": "library"}
-    return options.print_rows(rows, columns, "no programs: [[program]] in agent.toml names them")
+    path = client.config_path(options.config, os.environ) or "agent.toml (--config FILE)"
+    return options.print_rows(rows, columns, f"no programs: [[program]] in {path} names them")
 
 
 def drop_in(options: command.Options) -> int:
@@ -71,9 +70,8 @@ def examine(here: client.Installation) -> Iterator[client.Finding]:
 
 def _examine(program: declaration.ProgramDeclaration, here: client.Installation) -> client.Finding:
     if program.environment and here.file and here.file.stat().st_mode & 0o004:
-        return client.wrong(
-            "its variables are in a file open to all users", f"chmod o-rwx {here.file}"
-        )
+        words = "its variables are in a file open to all users"
+        return client.wrong(words, f"chmod o-rwx {here.file}")
     cure = f"correct [[program]] {program.name} in agent.toml, or put back what it names"
     given = dict(entry.split("=", 1) for entry in program.environment)
     try:
@@ -290,13 +288,15 @@ def import_pm2(options: command.Options) -> int:
         if new:
             add_rows(path, render(new), env=os.environ, what="add programs to")
         done, tables = f"{len(new)} [[program]] added to {path}", ""
+        if path.stat().st_mode & 0o004:
+            done += "; every user may read their variables there: chmod o-rwx it"
         _create(agent, bots)
         enable += f" --socket {shlex.quote(str(agent.sockets[0]))}" if agent.sockets else ""
     shown = [_report(bot, pm2, enable) for bot in bots]
     lines = [f"read from {log.clean(source)}; {done}"]
     for report in shown:
-        made = f"{', '.join(report['instances']) or 'none'}, disabled"
-        lines += ["", f"{log.clean(report['pm2'])}: {made}"]
+        made = ", ".join(report["instances"]) or "none"
+        lines += ["", f"{log.clean(report['pm2'])}: {made}, disabled"]
         lines += [f"  not taken over: {log.clean(left)}" for left in report["not_taken_over"]]
         if cause := report["refused"]:
             lines.append(f"  it does not move: {log.clean(cause)}")

@@ -224,7 +224,7 @@ async def test_the_route_and_the_command_name_what_is_wrong(
     assert said.status == 1
     first, advice, second, _ = said.out.splitlines()
     assert first.startswith("critical given_up since ")
-    assert first.endswith("a person must act: WhatsApp banned the account for a time")
+    assert first.endswith("a person should act: WhatsApp banned the account for a time")
     assert "`wa-agent why sales` says what to do" in advice
     assert second.startswith("warning down since ")
     assert [(one["kind"], one["instance"]) for one in found] == [

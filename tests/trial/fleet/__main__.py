@@ -147,8 +147,8 @@ class Trial:
             for line, (_, inside) in zip(self.lines, PLACES.values(), strict=True):
                 await line.open()
                 # Without TLS a session may have WhatsApp on loopback only.
-                way = f"socat TCP-LISTEN:{port},bind=127.0.0.1,fork TCP:{HERE}:{port}".split()
-                subprocess.Popen([*inside, *way])  # noqa: ASYNC220 - at once
+                way = f"TCP-LISTEN:{port},bind=127.0.0.1,fork TCP:{HERE}:{port}".split()
+                subprocess.Popen([*inside, "socat", "-lf/dev/null", *way])  # noqa: ASYNC220
             for n, agent in enumerate(self.agents.values()):
                 await agent.start()
                 for id in self.ids[n :: len(self.agents)]:
