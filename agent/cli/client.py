@@ -172,8 +172,7 @@ class Client:
         if self.url:
             parts = urlsplit(self.url)
             try:
-                address = (parts.hostname, parts.port or 80)
-                return socket.create_connection(address, _HELLO_SECONDS)
+                return socket.create_connection((parts.hostname, parts.port or 80), _HELLO_SECONDS)
             except (OSError, ValueError) as error:
                 problems.append(f"{self.url}: {error}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
@@ -185,7 +184,8 @@ class Client:
                 return sock
             except OSError as error:
                 sock.close()
-                problems.append(f"{path}: {error.strerror or error}")
+                who = "; it is for root and the group wa-agent" * isinstance(error, PermissionError)
+                problems.append(f"{path}: {error.strerror or error}{who}")
         raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
 
 

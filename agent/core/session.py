@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.core import figures, model, reasons, reconnect
+from agent.core import figures, model, reasons, reconnect, words
 from agent.core.crypto import CryptoWindow
 from agent.core.recovery.repair import Kept, Repair
 from agent.core.words import NO_LEASE, ConnectionStatus, InstanceId, ServerClaim, SessionFiles
@@ -231,8 +231,8 @@ class Session:
         """None also where the agent makes no try by itself, as after bans or while stopped."""
         next_wall, reason = self.record.not_before_wall, self.ended_by
         over = reason.hopeless or (reason.tries is not None and self.record.strikes > reason.tries)
-        due = self.should_run and not over and next_wall > self.at_wall
-        return next_wall if due else None
+        over = over or self.reason == words.NOT_TOLD  # it runs
+        return next_wall if self.should_run and not over and next_wall > self.at_wall else None
 
     @property
     def proof_age(self) -> float | None:

@@ -45,6 +45,7 @@ AT_ONCE = 16
 OWN = 1 << 53
 """Number of the last change of a session's own folder: no copy of its epoch is newer."""
 
+NO_PART = "its agent began without a good fleet.key, or it has no [fleet] address"
 Orders = dict[str, tuple[str, int]]
 """For each session of this machine `wanted` of its record, as carried out here, and the epoch of
 its files."""
@@ -413,9 +414,8 @@ class Joined(running.Running):
     def part(self, doing: str) -> tuple[Keeper, Copies]:
         """What this machine takes part with; TryLater: it cannot."""
         if self.keeper is None or self.copies is None:
-            cause = self.problem or "it has no fleet.key, or no [fleet] address"
-            words = f"cannot {doing}: machine {self.name} has no part in the fleet: {cause}"
-            raise TryLater(words, code="no_part")
+            words = f"machine {self.name} has no part in the fleet: {self.problem or NO_PART}"
+            raise TryLater(f"cannot {doing}: {words}", code="no_part")
         return self.keeper, self.copies
 
     async def move(self, id: str, target: str) -> None:
@@ -578,7 +578,7 @@ class Joined(running.Running):
                 yield name, "", "it is lost: it renews nothing"
             elif it.key != most and not it.lost:
                 other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
-                yield name, "", other if it.key else "it has no fleet.key, or no [fleet] address"
+                yield name, "", other if it.key else NO_PART
         for id, seen in view.sessions.items():
             record, there = seen.record, view.machines.get(seen.record.machine)
             # Where it has just come from its folder goes, and where it goes it comes.

@@ -199,7 +199,7 @@ class Peers:
 
     async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
         if code := await self._ask(address, name, f"/messages/{id}", str, files):
-            raise TryLater(f"machine {name} does not take the messages of {id}: {code}")
+            raise TryLater(f"cannot bring the messages of {id} to machine {name} now: {code}")
 
     async def ask(
         self, address: str, name: str, method: str, path: str, times: Any, **how: Any

@@ -49,10 +49,8 @@ async def test_a_program_runs_as_an_instance_and_is_named_by_who_creates_it(
     await eventually(lambda: reason("quiet"), "not_told")
     await eventually(lambda: says("quiet", "listens at the till"), True)
     quiet = await agent.show("quiet")
-    assert (quiet["connection_status"], quiet["health"]["verdict"]) == (
-        "INITIALIZING",
-        "disconnected",
-    )
+    found = quiet["connection_status"], quiet["health"]["verdict"], quiet["next_attempt"]
+    assert found == ("INITIALIZING", "disconnected", None)
     await eventually(lambda: reason("fails"), "program_failing")
     assert await says("fails", "Cannot find module 'left-pad'")
     refused, answer = await agent.ask(
