@@ -134,7 +134,7 @@ class Sight:
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
     outbox_lost: str = ""
-    """The fault that the opening of the outbox found; "" = it was whole."""
+    """What the outbox lost before it was opened, or why it cannot be; "" = it is whole."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)
@@ -390,7 +390,7 @@ def _messages(sight: Sight, view: Session) -> str | None:
 
 def _not_delivered(sight: Sight, _: None) -> str | None:
     if sight.outbox_lost:
-        return f"the outbox is lost: {sight.outbox_lost}"
+        return sight.outbox_lost
     age = _age(sight.webhooks_oldest, sight.wall)
     return age and f"a webhook has not taken an event for {age}"
 

@@ -102,7 +102,7 @@ class Troubles:
             config.memory,
             self.windows,
             not_kept={id for id, counts in kept.items() if counts["refused"]},
-            outbox_lost=self.sending.lost,
+            outbox_lost=self.sending.refused or self.sending.lost,
         )
 
     async def _keep(self) -> None:

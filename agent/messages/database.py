@@ -39,6 +39,8 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     sqlite3.Error or OSError: the disk does not allow it now. SchemaTooNew: nothing was touched.
     """
     aside = ""
+    if path.is_symlink():
+        raise StoreError(f"cannot open {path}: it is a link, which is not followed; put it there")
     # SQLite calls a file malformed also where one read of it failed: damage shows twice.
     if os.path.lexists(path) and all(fault := _find_fault(path, form) for _look in range(2)):
         aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"

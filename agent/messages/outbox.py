@@ -274,13 +274,11 @@ class Outbox:
         rows = f"select {{}} from messages where instance = ?1 and {either} limit 1"
         return next(iter(await self._rows(rows, instance, id)), None)
 
-    async def page(
-        self, instance: model.InstanceId, state: str, before: int, limit: int
-    ) -> list[OutMessage]:
+    async def page(self, id: str, state: str, before: int, limit: int) -> list[OutMessage]:
         """Newest first; `before`: a number, or 0."""
         rows = "select {} from messages where instance = ?1 and (?2 = '' or state = ?2)"
         page = f"{rows} and (?3 = 0 or number < ?3) order by number desc limit ?4"
-        return await self._rows(page, instance, state, before, limit)
+        return await self._rows(page, id, state, before, limit)
 
     async def last_begun(self, instance: model.InstanceId) -> float:
         """Unix time of the session's last try; 0 = none is known."""
@@ -325,17 +323,15 @@ class Outbox:
         rows = f"{rows} using (instance) where {_FOLLOWED}"
         return await self.writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
-    async def forget_instance(
-        self, instance: model.InstanceId, born: float = 0.0
-    ) -> list[OutMessage]:
+    async def forget_instance(self, id: model.InstanceId, born: float = 0.0) -> list[OutMessage]:
         """Delete the rows of an instance, but for those of the instance of that name that was made
         at `born`. Return those that waited."""
         mine = "where instance = ? and born <> ?"
 
         def write(db: Database) -> list[OutMessage]:
-            waited = _find(db, f"select {{}} from messages {mine} and {_WAITS}", instance, born)
-            db.execute(f"delete from messages {mine}", [instance, born])
-            db.execute("delete from cursors where instance = ?", [instance])
+            waited = _find(db, f"select {{}} from messages {mine} and {_WAITS}", id, born)
+            db.execute(f"delete from messages {mine}", [id, born])
+            db.execute("delete from cursors where instance = ?", [id])
             return waited
 
         return await self.writer.write(write)

@@ -79,8 +79,9 @@ class Sending:
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
         self.dropped: dict[InstanceId, int] = {}
         """Messages that a deletion ended, until it was answered."""
-        self.lost = ""
-        """The part of the outbox that was lost before this agent opened it, for people."""
+        self.lost = self.refused = ""
+        """For people: the part of the outbox that was lost before this agent opened it; why none
+        is opened."""
         self._untidy = True
         """True if a message ended since the journal was emptied of what it said."""
 
@@ -300,14 +301,15 @@ class Sending:
                     await outbox.close()
                     raise
             except WaError as error:
-                if str(error) != str(self._trouble):
-                    log.error("messages to send are refused: %s", error)
+                if (said := f"messages to send are refused: {error}") != self.refused:
+                    self.refused = said
+                    log.error("%s", said)
                 refused = StoreError(str(error), code=error.code)
                 self._trouble = error if error.http >= 503 else refused
                 self._opened.set()
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
-            self._outbox, outbox.fits = outbox, self._must_fit
+            self._outbox, self.refused, outbox.fits = outbox, "", self._must_fit
             for row in rows:
                 self.add(outbox, row, impatient=False)
             self._opened.set()
@@ -316,7 +318,7 @@ class Sending:
     async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
         """Take over the messages that the agent before this one left to be sent."""
         if said := outbox.opened_so:
-            self.lost = said
+            self.lost = f"the outbox is lost: {said}"
             log.error("%s", said)
             now = time.time()
             await self._store.note(JournalEntry("store_repaired", said, Category.SYSTEM, wall=now))

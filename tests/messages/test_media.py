@@ -70,8 +70,7 @@ class Bench:
 async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Path) -> None:
     at = Bench(tmp_path)
     id = await at.bring()
-    found = await asyncio.gather(at.read(id), at.read("000001", CHAT), at.read(id))
-    assert set(found) == {CONTENT}
+    assert set(await asyncio.gather(at.read(id), at.read("000001", CHAT), at.read(id))) == {CONTENT}
     assert at.engine.asked == ["https://1"]
     (file,) = (at.folder / "messages" / "media").iterdir()
     assert file.stat().st_mode & 0o777 == 0o660

@@ -536,14 +536,15 @@ async def test_a_damaged_outbox_is_set_aside_and_said(
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
     agent: Agent, phone: Phone
 ) -> None:
-    await agent.ask(A, "earlier")
-    with sqlite3.connect(agent.file) as db:
-        db.execute("pragma user_version = 9")
-    await agent.restart()
-    assert await code_of(agent.say(A, "no")) == "schema_too_new"
-    agent.file.unlink()
+    earlier = await agent.say(A, "earlier")
+    await agent.stop()
+    agent.file.symlink_to(agent.file.rename(agent.folder / "on another disk"))
+    await agent.start()
+    assert (await code_of(agent.say(A, "no")), "a link" in agent.sending.refused) == ("store", True)
+    (agent.folder / "on another disk").rename(agent.file)
     await asyncio.sleep(15)
-    assert (await agent.ask(A, "yes"))[0] == 200
+    assert ((await agent.ask(A, "yes"))[0], agent.sending.refused) == (200, "")
+    assert await agent.state(earlier) == "sent"
 
 
 async def test_a_full_disk_loses_no_message_that_was_answered(
