@@ -60,10 +60,6 @@ class _Events(Struct):
     events: list[_Event] = []
 
 
-class _Watched(Struct):
-    result: _Events
-
-
 class Member(Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
     id: str
     name: str = ""
@@ -115,10 +111,10 @@ class Etcd:
         try:
             async with self._session.post(f"{member}/v3/watch", data=asked, timeout=endless) as it:
                 async for line in it.content:
-                    heard = msgspec.json.decode(line, type=_Watched, strict=False)
-                    for event in heard.result.events:
+                    heard = msgspec.json.decode(line, type=dict[str, _Events], strict=False)
+                    for event in heard["result"].events:
                         yield _pair(event.kv)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
             raise store.StoreAway(f"cannot watch etcd at {member}: {cause_of(error)}") from error
 
     async def compact(self, revision: int) -> None:

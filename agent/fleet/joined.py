@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
-from agent.core.model import InstanceId
+from agent.core.words import NO_LEASE, InstanceId
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, operator, peers, records, running, settings, taking
@@ -568,7 +568,7 @@ class Joined(running.Running):
 
     def _troubles(self) -> Iterator[tuple[str, str, str]]:
         """Machine, session and cause of what is not as it should be."""
-        view, here = self.view, self.here()
+        view, here, lines = self.view, self.here(), self.copies.lines if self.copies else {}
         if self.problem:
             yield self.name, "", self.problem
         marks = [it.record.key for it in view.machines.values() if not it.record.lost]
@@ -579,6 +579,8 @@ class Joined(running.Running):
             elif it.key != most and not it.lost:
                 other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
                 yield name, "", other if it.key else NO_PART
+            elif not (it.lost or it.drained) and (line := lines.get(name)) and line.cause:
+                yield name, "", f"it gets no copies from {self.name}: {line.cause}"
         for id, seen in view.sessions.items():
             record, there = seen.record, view.machines.get(seen.record.machine)
             # Where it has just come from its folder goes, and where it goes it comes.
@@ -587,6 +589,8 @@ class Joined(running.Running):
                 cause = self.unsettled.get(id) or "its files are brought in" * late
             elif own and id not in here:
                 cause = f"its folder is not on {self.name}"
+            elif own and here[id].wait.reason == NO_LEASE and not self.problem:
+                cause = f"it waits for a lease of {self.name} under which it may start"
             elif not own and id in here and late:
                 cause = f"its folder lies on {self.name}, too, and does not run there"
             elif there is None:

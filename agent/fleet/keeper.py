@@ -232,7 +232,7 @@ class Keeper:
                 how = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
                 if how is not None:
                     break
-                self._note(f"machine {self.name} may run elsewhere: `wa-agent fleet rename`")
+                self._note(f"{self.name} may run elsewhere: wait; a clone: `wa-agent fleet rename`")
             except StoreAway as error:
                 self._note(str(error))
             await self.clock.sleep(self.fleet.renew_every)
@@ -423,8 +423,7 @@ class Keeper:
         if halt is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
-            claim = encoded(Claim(halt.id, self.runner.held()))
-            put = Put(self.keys.claims + self.name, claim)
+            put = Put(self.keys.claims + self.name, encoded(Claim(halt.id, self.runner.held())))
             if (await self.store.commit([self._unchanged()], [put])).committed:
                 self._claimed = halt.id
 

@@ -109,8 +109,7 @@ class Calls:
         if name == PAIRING_CODE and not facts.no_pairing_to_lose:
             why = "it has a pairing, or may have one; the pairing is kept"
             how = f"To end it and get a new code: `wa-agent cleanup {id} --yes`"
-            words = f"cannot get a pairing code for {id}: {why}. {how}"
-            raise Refused(words, code="not_waiting")
+            raise Refused(f"cannot get a pairing code for {id}: {why}. {how}", code="not_waiting")
         if not alone:
             arguments = await in_parts(self._linked(id, f"{name} with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}

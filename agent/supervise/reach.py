@@ -115,7 +115,8 @@ def cause_of(error: Exception) -> str:
     number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(cause, socket.gaierror):
         return "no name server answers" if number == socket.EAI_AGAIN else "its name is not known"
-    return os.strerror(number).lower() if number else "no connection"
+    tls = str(cause).partition("[SSL: ")[2].partition("]")[0].replace("_", " ").lower()
+    return f"TLS: {tls}" if tls else os.strerror(number).lower() if number else "no connection"
 
 
 def _look_at_file(path: str) -> str:

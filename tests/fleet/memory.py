@@ -101,8 +101,7 @@ class Line:
             answer = self.memory.commit(same, then, otherwise)
             await self._travel(MayHaveHappened)
             return answer
-        deliver = self.memory.commit, same, then, otherwise
-        asyncio.get_running_loop().call_later(held, *deliver)
+        asyncio.get_running_loop().call_later(held, self.memory.commit, same, then, otherwise)
         await self._gone(MayHaveHappened("no answer"))
         raise AssertionError
 

@@ -64,6 +64,7 @@ class Real(World):
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
         facts.unit.runs = facts.action.is_start = False
+        facts.wait.reason = "no_lease"
         self.registry.facts[id] = facts
         await self.until(lambda: id in self.b.engines(), TTL)
         return facts
@@ -108,7 +109,8 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
 async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) -> None:
     facts = await it.has()
     await it.b.made(S, "create s")
-    assert (await it.ask("POST"), await it.b.kept(S)) == (None, None)
+    found = await it.ask("POST"), await it.b.kept(S), *it.b.describe().lacks
+    assert found == (None, None, "s"), "it does not run: all machines say so"
     it.b.keeper.leaving.add("s")
     for order in it.ask("DELETE"), it.b.kept(S):
         with code_is("owner_changed"):

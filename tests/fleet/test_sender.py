@@ -235,8 +235,10 @@ def test_a_machine_that_answers_nothing_leaves_in_time_and_holds_up_no_other(aft
             await world.sleep(1)
             assert (world.lacks("c") <= 1, "c" in world.record.copies) == (True, True)
         assert world.record.copies == ("c",)
+        assert after or world.hosts["a"].copies.lines["b"].cause == "cut off"
         world.hosts["b"].silent = None
         await world.until(world.in_sync(), within=60 + AWAY + SOON)
+        assert not world.hosts["a"].copies.lines["b"].cause
 
     play(story)
 

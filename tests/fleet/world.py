@@ -136,9 +136,8 @@ class Host:
         """As a task of the agent."""
         assert self.keeper is not None
         with suppress(Exception):
-            task = asyncio.create_task(
-                self.keeper.hand_over(id, target, partial(self.clock.sleep, 0))
-            )
+            work = self.keeper.hand_over(id, target, partial(self.clock.sleep, 0))
+            task = asyncio.create_task(work)
             self.tasks.append(task)
             await task
 

@@ -109,6 +109,8 @@ class Line:
     failing_since: float = 0.0
     not_before: float = 0.0
     away_until: float = 0.0
+    cause: str = ""
+    """Why it is away; "" once it has answered."""
 
 
 Found = tuple[Row, Sealed | None]
@@ -124,7 +126,7 @@ class Copies:
         self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
         self._beside = beside.Beside(root, state / "outbox.db")
         self._rows = dict[InstanceId, Row]()
-        self._lines = dict[str, Line]()
+        self.lines = dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
         self._forgets_at = boot_now() + FORGETS
@@ -163,7 +165,7 @@ class Copies:
         self._looking = None
         for row, sealed in found:
             self._queue(row, sealed, begun)
-        for name, line in self._lines.items():
+        for name, line in self.lines.items():
             if line.queue and (line.sending is None or line.sending.done()):
                 line.sending = group.create_task(self._send(name, line), name=f"copies to {name}")
         await self._record(keeper)
@@ -181,7 +183,7 @@ class Copies:
             row.cause = "no other machine can hold its copy"
         for name in {*row.targets, *record.copies}:
             row.places.setdefault(name, Place(since))
-            self._lines.setdefault(name, Line())
+            self.lines.setdefault(name, Line())
         for name in row.places.keys() - {*row.targets, *record.copies}:
             del row.places[name]
         if not row.base and any(it.ready and not it.sent for it in row.places.values()):
@@ -192,7 +194,7 @@ class Copies:
         found, now = list[str](), boot_now()
         machines = self._owner.view.machines
         for name, seen in machines.items():
-            it, line = seen.record, self._lines.get(name)
+            it, line = seen.record, self.lines.get(name)
             away = it.lost or it.released or it.drained or (line and line.away_until > now)
             away = away or it.key != self.mark
             if name != self._owner.name and engine in it.engines and not away:
@@ -223,7 +225,7 @@ class Copies:
         return found
 
     def _takes(self, place: tuple[str, Place]) -> bool:
-        queue = self._lines[place[0]].queue
+        queue = self.lines[place[0]].queue
         return place[1].ready and sum(len(it.content) for it, _, _ in queue) <= MOST_READ
 
     def _queue(self, row: Row, sealed: Sealed | None, begun: float) -> None:
@@ -236,7 +238,7 @@ class Copies:
             row.number, row.base = sealed.number, False
         head = Sealed(row.changed.id, row.epoch, row.number, False, row.name, b"")
         for name, place in row.places.items():
-            line = self._lines[name]
+            line = self.lines[name]
             fits = place.ready if sealed and sealed.base else place.sent == before > 0
             if begun < line.not_before:
                 if sealed is not None:  # it misses this one
@@ -268,7 +270,7 @@ class Copies:
                 if line.not_before - line.failing_since > LEAVES / 2:
                     self._is_away(name, str(error))
                 return
-            line.failing_since = 0.0
+            line.failing_since, line.cause = 0.0, ""
             for (sealed, row, as_of), answer in zip(batch, answers, strict=False):
                 self._answered(name, row, sealed, as_of, answer)
 
@@ -293,10 +295,10 @@ class Copies:
             place.asked_at = boot_now() + AWAY
 
     def _is_away(self, name: str, cause: str) -> None:
-        line = self._lines[name]
+        line = self.lines[name]
         if line.away_until < boot_now():
             log.warning("machine %s gets no copies for %g s: %s", name, AWAY, cause)
-        line.away_until = boot_now() + AWAY
+        line.away_until, line.cause = boot_now() + AWAY, cause
 
     async def _record(self, keeper: Keeper) -> None:
         """Machines that lack changes leave, and those that have all of them enter."""

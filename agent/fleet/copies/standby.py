@@ -150,8 +150,7 @@ class Standby:
                     sealed = msgspec.msgpack.decode(content, type=Sealed)
                 except (msgspec.MsgspecError, ValueError) as error:
                     raise damaged(str(error)) from error
-                fits = sealed.base if last is None else _follows(last, sealed)
-                if sealed.id != id or not fits:
+                if sealed.id != id or not (sealed.base if last is None else _follows(last, sealed)):
                     raise damaged("its parts do not follow each other")
                 at, last = file.tell(), sealed
                 yield sealed
@@ -172,5 +171,4 @@ def _head(sealed: Sealed) -> Sealed:
 
 def _framed(sealed: Sealed) -> bytes:
     content = msgspec.msgpack.encode(sealed)
-    length = len(content).to_bytes(4, "big")
-    return _HEAD.pack(len(content), crc32(length)) + content
+    return _HEAD.pack(len(content), crc32(len(content).to_bytes(4, "big"))) + content
