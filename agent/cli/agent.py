@@ -183,7 +183,8 @@ def init_config(options: Options) -> int:
 def add_key(options: Options) -> int:
     """Make a key and print it, once.
 
-    --scope SCOPE…!: read, operate, admin or instance:ID; may be repeated
+    --scope SCOPE…!: read, operate, admin (each for every session), or instance:ID (operate, for
+        that one); may be repeated
     """
     return options.do("POST /api/keys", "{token}", {"name": options.name, "scopes": options.scope})
 

@@ -16,7 +16,7 @@ from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import AWAY, BackendView, Session
 from agent.core.setting import setting
-from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
+from agent.core.words import NOT_TOLD, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 MINUTE = 60.0
 LONGEST = 1800.0
@@ -275,7 +275,7 @@ def _share(part: float, whole: float, limit: float) -> str | None:
 
 
 def _down(_: Sight, view: Session) -> Found:
-    if view.status is CS.CONNECTED:
+    if view.status is CS.CONNECTED or view.reason == NOT_TOLD:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
     return None if view.status is CS.QR_REQUIRED else _because(view.reason)

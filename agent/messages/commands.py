@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     option = commands.one("messages", messages, "-f").add_argument
     option("-f", "--follow", action="store_true", help="keep printing what arrives")
     option("--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest")
-    option("--media", metavar="ID", help="fetch the file of this record instead")
+    option("--media", metavar="ID", help="fetch the file of a record (its id: --json)")
     option("--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat")
     option("--out", metavar="FILE", type=Path, help="where the file goes")
     option("--force", action="store_true", help="replace a FILE that is there")

@@ -217,8 +217,7 @@ def test_a_session_that_never_paired_is_given_up_after_one_round():
 @pytest.mark.parametrize("consent", [Consent.NONE, Consent.PAIRING])
 def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
     """A phone scanned the code, and the session hangs: the clean-up was the pairing before."""
-    silent = Server(NEVER_PAIRED, heals=None)
-    repair, at = play(silent, limit=40.0)
+    repair, at = play(Server(NEVER_PAIRED, heals=None), limit=40.0)
     assert repair.cleaned
     repair = replace(repair, consent=Consent.PAIRING).join(Goal.WORKING_QR, consent)
     assert repair.consent is consent, "the word of before was for what is cleaned up"
@@ -252,8 +251,7 @@ def test_a_logout_that_fails_goes_on_to_the_clean_up():
 
 def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again():
     stuck = connecting(PAIRED, ago=99.0)
-    verdict = judge_health(stuck, HEALTH, NOW)
-    repair = begin_repair(verdict, Goal.WORKING_QR, WALL)
+    repair = begin_repair(judge_health(stuck, HEALTH, NOW), Goal.WORKING_QR, WALL)
     repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
     for refusal, expected in (("no_effect", K.CLEANUP), ("", K.LOGOUT_RESTART)):
         reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, refusal=refusal)

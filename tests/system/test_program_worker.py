@@ -45,9 +45,11 @@ def fleet(bed: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     before = bed.path(CONFIG).read_text()
     bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "-m", "0750", FOLDER)
     text = PROGRAM.format(node=node, bot=bot, folder=FOLDER, url=whatsapp.socket)
-    bed.path(CONFIG).write_text(before + text)
     fleet = Fleet(bed, (ID,))
     bed.run("systemctl", "start", "wa-agent.socket", AGENT)
+    bed.path(CONFIG).write_text(f"{before}{text}[agent]\nx = 1\n")
+    assert bed.try_run("systemctl", "reload", AGENT).returncode == 1
+    bed.path(CONFIG).write_text(before + text)
     bed.run("systemctl", "reload", AGENT)
     fleet.until_it_answers()
     yield fleet

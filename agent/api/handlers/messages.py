@@ -191,9 +191,8 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
     if key is None:
         return (), ""
     if not 1 <= len(key) <= 255:
-        raise InvalidRequest(
-            "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
-        )
+        words = "cannot use this Idempotency-Key: 1 to 255 characters"
+        raise InvalidRequest(words, field="Idempotency-Key")
     # One that is no UTF-8 is a key as well.
     readable = key.encode(errors="surrogateescape").decode(errors="backslashreplace")
     whose = (call.caller.name, call.id, readable)

@@ -21,7 +21,7 @@ from agent import log, logfiles
 from agent.api.http.connection import connection_of
 from agent.config.config import ApiSection, is_loopback
 from agent.core.model import Category, InstanceId
-from agent.errors import Forbidden, NotFound, Unauthorized, WaError
+from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized, WaError
 from agent.store.database import Store
 from agent.store.rows import KeyRow
 
@@ -80,6 +80,10 @@ class KeyRing:
 
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
         """The new row and its token, which is not stored."""
+        wide = [it for it in scopes if it in ("operate", "admin")]
+        if wide and any(it.startswith("instance:") for it in scopes):
+            cause = f"{wide[0]} is for every session; for some of them name instance:ID without it"
+            raise InvalidRequest(f"cannot make this key: {cause}", field="scopes")
         id = "".join(secrets.choice(ascii_lowercase + digits) for _ in range(8))
         token = f"wak_{id}_{secrets.token_urlsafe(32)}"
         row = KeyRow(id=id, hash=_digest(token), scopes=scopes, name=name, created_wall=time.time())

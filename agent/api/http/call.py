@@ -158,9 +158,8 @@ async def read_json(request: web.Request, limit: int, seconds: float) -> dict[st
     raw = await _read(request, limit, seconds)
     # A browser sends other types to foreign servers without a preflight request.
     if raw.strip() and request.content_type != "application/json":
-        raise UnsupportedType(
-            "cannot read the body: its Content-Type must be application/json", field="body"
-        )
+        cause = "its Content-Type must be application/json"
+        raise UnsupportedType(f"cannot read the body: {cause}", field="body")
     return parse_object(raw) if raw.strip() else {}
 
 
@@ -173,9 +172,8 @@ async def invite(request: web.Request) -> None:
 
 async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise UnsupportedType(
-            "cannot read the body: the agent reads no compressed bodies", field="body"
-        )
+        cause = "the agent reads no compressed bodies"
+        raise UnsupportedType(f"cannot read the body: {cause}", field="body")
     too_large = TooLarge(f"cannot read the body: it may have at most {limit} bytes", field="body")
     if (request.content_length or 0) > limit:
         raise too_large
@@ -386,9 +384,8 @@ async def read_call(request: web.Request, route: Route, parts: Parts) -> Call:
 async def archive_of(call: Call) -> AsyncIterator[bytes]:
     """The body, where it says that it is an archive, in pieces, each within `body_timeout`."""
     if call.request.content_type not in ARCHIVES:
-        raise UnsupportedType(
-            f"cannot read the archive: its Content-Type must be {ARCHIVES[0]}", field="body"
-        )
+        cause = f"its Content-Type must be {ARCHIVES[0]}"
+        raise UnsupportedType(f"cannot read the archive: {cause}", field="body")
     if call.request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType("cannot read the archive: it has a Content-Encoding", field="body")
     seconds = call.parts.section.body_timeout

@@ -88,8 +88,7 @@ async def test_files_open_to_everybody_are_named(doctor: Doctor) -> None:
 
 
 async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_path: Path) -> None:
-    doctor = Doctor(cli, state, tmp_path / "nobody.sock")
-    found = await doctor.wrong()
+    found = await Doctor(cli, state, tmp_path / "nobody.sock").wrong()
     assert set(found) == {"agent"}
     assert "nobody.sock" in found["agent"]
 

@@ -386,5 +386,4 @@ def test_what_a_step_did_not_heal_asks_for_none_until_regenerate_every_is_over()
     assert of_log(made).signal.level is Health.DEGRADED
     later = NOW + POLICY.regenerate_every
     made = of_prekeys(*[""] * 5, made=made, at=later)
-    again = judge_crypto(made, POLICY, later, counts_messages=False)
-    assert again.signal.level is Health.CORRUPTED
+    assert judge_crypto(made, POLICY, later, counts_messages=False).signal.level is Health.CORRUPTED

@@ -80,6 +80,8 @@ def test_none_begins_while_it_is_well() -> None:
     assert world.run(400) == set()
     world.put(reconnects={"backend_down": 11})
     assert world.run(20) == world.run(900) == set()
+    world.put(status=S.INITIALIZING, reason="not_told")
+    assert world.run(900) == set(), "its program tells nothing, and runs"
 
 
 STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
