@@ -19,33 +19,9 @@ const repair = (what, body) => async (id, more) => {
   return id + (found.healthy ? " is healthy" : " is not healthy yet") + ending;
 };
 
-async function checkNow(id) {
-  const found = await post(pathOf(id) + "/health?wait=60", {}, 90);
-  return id + " is " + found.verdict + ": " + found.sentence;
-}
-
-async function snapshot(id) {
-  const made = await post(pathOf(id) + "/snapshots", {}, 300);
-  return "snapshot " + (made.name || "") + " of " + id + " was made and verified";
-}
-
-async function tryNow(id) {
-  await post("/force-reconnection/" + id, {});
-  return id + " tries now";
-}
-
-async function closeCircuit(id) {
-  await post("/reset-circuit-breaker/" + id, {});
-  return "the pause of " + id + " is over: it may try again";
-}
-
-async function logOut(id, more) {
-  await post(pathOf(id) + "/logout", { confirm: true, ...more });
-  return id + " asked to log out";
-}
-
 async function download(id) {
-  const answer = await send("POST", pathOf(id) + "/export", { body: {}, accept: "*/*", seconds: LONG });
+  const how = { body: {}, accept: "*/*", seconds: LONG };
+  const answer = await send("POST", pathOf(id) + "/export", how);
   const [, name] = /filename="([^"]+)"/.exec(answer.headers.get("Content-Disposition")) || ["", id];
   const url = URL.createObjectURL(await answer.blob());
   make("a", { href: url, download: name }).click();
@@ -73,14 +49,20 @@ export const ACTIONS = [
     label: "Try now",
     line: "Connects at once, without waiting for its next try.",
     fits: mayTry,
-    run: tryNow,
+    run: async (id) => {
+      await post("/force-reconnection/" + id, {});
+      return id + " tries now";
+    },
   },
   {
     key: "close-circuit",
     label: "End the pause",
     line: "After repeated failures the agent pauses; this lets it try again.",
     fits: isPaused,
-    run: closeCircuit,
+    run: async (id) => {
+      await post("/reset-circuit-breaker/" + id, {});
+      return "the pause of " + id + " is over: it may try again";
+    },
   },
   {
     key: "start",
@@ -129,7 +111,10 @@ export const ACTIONS = [
     label: "Check now",
     line: "Checks the session without changing it.",
     calm: true,
-    run: checkNow,
+    run: async (id) => {
+      const found = await post(pathOf(id) + "/health?wait=60", {}, 90);
+      return id + " is " + found.verdict + ": " + found.sentence;
+    },
     bulk: true,
   },
   {
@@ -146,7 +131,10 @@ export const ACTIONS = [
     line: "Makes a verified copy of its files, one of its snapshots.",
     fits: (instance) => !instance.backend,
     calm: true,
-    run: snapshot,
+    run: async (id) => {
+      const made = await post(pathOf(id) + "/snapshots", {}, 300);
+      return "snapshot " + (made.name || "") + " of " + id + " was made and verified";
+    },
     bulk: true,
   },
   {
@@ -159,8 +147,9 @@ export const ACTIONS = [
     run: download,
     ask: (id) => ({
       title: "Export " + id + "?",
-      text: "A person who gets the archive can use the account. Stop the session here before another machine runs it: two copies end the pairing.",
-      yes: "Export",
+      text:
+        "A person who gets the archive can use the account. " +
+        "Stop the session here before another machine runs it: two copies end the pairing.",
     }),
   },
   {
@@ -171,8 +160,9 @@ export const ACTIONS = [
     run: repair("ensure-healthy", {}),
     ask: (id) => ({
       title: "Repair " + id + " to the end?",
-      text: "Milder repairs come first. If none helps, the agent makes a backup, moves the session to the trash and shows a new code.",
-      yes: "Ensure healthy",
+      text:
+        "Milder repairs come first. If none helps, the agent makes a backup, " +
+        "moves the session to the trash and shows a new code.",
     }),
   },
   {
@@ -181,11 +171,15 @@ export const ACTIONS = [
     line: "Ends the pairing; a person must scan a new code.",
     fits: (instance) => instance.paired,
     harsh: true,
-    run: logOut,
+    run: async (id, more) => {
+      await post(pathOf(id) + "/logout", { confirm: true, ...more });
+      return id + " asked to log out";
+    },
     ask: (id) => ({
       title: "Log " + id + " out?",
-      text: "This ends the pairing. Its files go to the trash, and a person must scan a new code with the phone.",
-      yes: "Log out",
+      text:
+        "This ends the pairing. Its files go to the trash, " +
+        "and a person must scan a new code with the phone.",
     }),
   },
   {
@@ -196,8 +190,9 @@ export const ACTIONS = [
     run: repair("cleanup", { confirm: true }),
     ask: (id) => ({
       title: "Clean " + id + " up?",
-      text: "The agent makes a backup, moves the session to the trash and shows a new code. If the session is paired, its pairing ends.",
-      yes: "Clean up",
+      text:
+        "The agent makes a backup, moves the session to the trash and shows a new code. " +
+        "If the session is paired, its pairing ends.",
     }),
   },
   {
@@ -208,14 +203,17 @@ export const ACTIONS = [
     run: remove,
     ask: (id) => ({
       title: "Delete " + id + "?",
-      text: "The agent moves the session to the trash, keeps it there for a while, and removes the instance. If agent.toml declares the instance, the agent creates it again at its next start.",
-      yes: "Delete",
+      text:
+        "The agent moves the session to the trash, keeps it there for a while, and removes " +
+        "the instance. If agent.toml declares the instance, the agent creates it again " +
+        "at its next start.",
       typed: id,
     }),
   },
 ];
 
 const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
+const AILING = ["stuck", "corrupted", "degraded"];
 const LOST = ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"];
 
 // The action that helps now, or null: then the sentence has the advice. No login helps a ban.
@@ -225,9 +223,10 @@ export function helpful(instance) {
   if (!instance.enabled) return NAMED.get("enable");
   if (!instance.should_run) return NAMED.get("start");
   if (isBanned(instance)) return null;
-  if (isPaused(instance) || (instance.next_attempt && mayTry(instance))) return NAMED.get("try-now");
+  const waits = instance.next_attempt && mayTry(instance);
+  if (isPaused(instance) || waits) return NAMED.get("try-now");
   if (LOST.includes(instance.reason)) return NAMED.get("ensure-healthy");
-  if (["stuck", "corrupted", "degraded"].includes(instance.health.verdict)) return NAMED.get("recover");
+  if (AILING.includes(instance.health.verdict)) return NAMED.get("recover");
   return null;
 }
 
@@ -237,7 +236,7 @@ export const isFit = (action, instance) => !action.fits || action.fits(instance)
 export const prolongsBan = (action, instance) => !action.calm && isBanned(instance);
 
 function questionOf(action, id) {
-  const question = action.ask?.(id);
+  const question = action.ask && { yes: action.label, ...action.ask(id) };
   const instance = answers.instances.get(id);
   if (!instance || !prolongsBan(action, instance)) return question;
   const end =
@@ -272,7 +271,10 @@ export function perform(control, action, id) {
 
 const lastQuestion = (id, label) => ({
   title: "Lose the pairing of " + id + "?",
-  text: "WhatsApp wants a passkey before it links this account again. No server can show one: its owner must link it at a desk. Once this pairing is gone, only a link at a desk brings it back.",
+  text:
+    "WhatsApp wants a passkey before it links this account again. No server can show one: " +
+    "its owner must link it at a desk. Once this pairing is gone, only a link at a desk " +
+    "brings it back.",
   yes: label + " all the same",
   typed: id,
 });

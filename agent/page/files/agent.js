@@ -45,15 +45,14 @@ export async function send(method, path, { body, raw, accept, seconds = 30 } = {
     });
     await answer.clone().arrayBuffer(); // whole: one that breaks off later is no answer
   } catch (error) {
-    throw new Refused(
-      0,
-      error.name === "TimeoutError" ? "the agent did not answer in time" : "the agent is unreachable",
-    );
+    const late = error.name === "TimeoutError";
+    throw new Refused(0, late ? "the agent did not answer in time" : "the agent is unreachable");
   }
   setClock(answer.headers.get("Date"));
   if (!answer.ok) {
-    const body = await answer.json().catch(() => ({}));
-    throw new Refused(answer.status, body.message || "the agent answered " + answer.status, body.error);
+    const { status } = answer;
+    const { message, error } = await answer.json().catch(() => ({}));
+    throw new Refused(status, message || "the agent answered " + status, error);
   }
   return answer;
 }
@@ -68,7 +67,8 @@ export async function getOrNull(path) {
     return null;
   }
 }
-export const post = async (path, body, seconds) => (await send("POST", path, { body, seconds })).json();
+export const post = async (path, body, seconds) =>
+  (await send("POST", path, { body, seconds })).json();
 
 function setClock(date) {
   const theirs = Date.parse(date || "");
@@ -92,7 +92,8 @@ export class Live {
   }
 
   open(cursor) {
-    if (cursor !== undefined && (this.cursor === null || cursor > this.cursor)) this.cursor = cursor;
+    const isNewer = this.cursor === null || cursor > this.cursor;
+    if (cursor !== undefined && isNewer) this.cursor = cursor;
     this.wanted = true;
     this.connect();
   }

@@ -2,6 +2,14 @@
 import { Live, Refused, get } from "/page/agent.js";
 
 const STORY = 400;
+const READS = [
+  "troubles",
+  "incidents",
+  "backends",
+  "health",
+  "memory/report",
+  "repairs/statistics",
+];
 const NOTHING = {
   caller: null,
   instances: new Map(),
@@ -67,13 +75,11 @@ export function leave() {
 }
 
 async function loadStory() {
+  const eventsOf = (id) =>
+    get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] }));
   const pages = reads()
     ? [await get("/api/events?limit=100")]
-    : await Promise.all(
-        answers.caller.instances.map((id) =>
-          get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] })),
-        ),
-      );
+    : await Promise.all(answers.caller.instances.map(eventsOf));
   answers.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
   answers.olderStory = reads() ? pages[0].next : null;
   state.tell("story");
@@ -99,13 +105,11 @@ function hear(event) {
 // Events come in bursts; one look afterwards is enough, and never two at a time.
 // A look that took long (thousands of instances) gives the agent a longer rest before the next.
 export function refreshSoon() {
-  state.soon ??= setTimeout(
-    () => {
-      state.soon = null;
-      refresh();
-    },
-    Math.max(150, state.cost * 4),
-  );
+  const look = () => {
+    state.soon = null;
+    refresh();
+  };
+  state.soon ??= setTimeout(look, Math.max(150, state.cost * 4));
 }
 
 export async function refresh() {
@@ -138,16 +142,8 @@ async function look() {
   Object.assign(answers, { instances, loaded: Date.now() });
   answers.figures = (await get("/performance-metrics")).instances;
   if (reads()) {
-    const [{ troubles }, { incidents }, { backends }, health, system, repairs] = await Promise.all(
-      [
-        "/api/troubles",
-        "/api/incidents",
-        "/api/backends",
-        "/api/health",
-        "/api/memory/report",
-        "/api/repairs/statistics",
-      ].map(get),
-    );
+    const found = await Promise.all(READS.map((path) => get("/api/" + path)));
+    const [{ troubles }, { incidents }, { backends }, health, system, repairs] = found;
     Object.assign(answers, { troubles, incidents, backends, health, system, repairs });
   }
   state.cost = Date.now() - begun;

@@ -3,7 +3,7 @@ import { post } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { actButton } from "/page/dialogs.js";
 import { keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
-import { counted, setSince } from "/page/words.js";
+import { counted, joined, setSince } from "/page/words.js";
 
 const NARROW = matchMedia("(max-width: 48rem)"); // closed there: the sessions come first
 
@@ -14,11 +14,7 @@ export function makeAttention(label, whole = true) {
   const place = whole
     ? make("details.panel.attention", { open: !NARROW.matches, "aria-label": label }, summary, list)
     : make("section.panel.attention", { "aria-label": label }, list);
-  const drawRows = keyed(
-    list,
-    ({ key }) => key,
-    (entry) => makeRow(entry, whole),
-  );
+  const drawRows = keyed(list, "key", (entry) => makeRow(entry, whole));
   return {
     place,
     draw(id = "") {
@@ -27,8 +23,8 @@ export function makeAttention(label, whole = true) {
       place.hidden = !entries.length;
       const critical = entries.filter(({ tone }) => tone === "bad").length;
       const others = entries.length - critical;
-      const counts = [critical && critical + " critical", others && counted(others, "warning", "warnings")];
-      setText(summary, counts.filter(Boolean).join(", "));
+      const mild = others && counted(others, "warning", "warnings");
+      setText(summary, joined([critical && critical + " critical", mild]));
       drawRows(entries);
     },
   };
@@ -46,7 +42,7 @@ function troublesOf(id) {
     id ? trouble.instance === id && !shownByCode(trouble) : !shownByIncident(trouble),
   );
   const alike = new Map();
-  for (const trouble of found) alike.set(trouble.kind, [...(alike.get(trouble.kind) || []), trouble]);
+  for (const one of found) alike.set(one.kind, [...(alike.get(one.kind) || []), one]);
   return [...alike.values()].map(troubleEntry); // the agent names the worst first
 }
 
@@ -98,14 +94,8 @@ function makeRow({ group, label, tone, kind }, whole) {
     : make("div.advice", advice);
   const acts = make("div.attention-acts", links);
   if (group && may("operate")) acts.prepend(actButton("Let all try", release(group)));
-  const item = make(
-    "li.attention-row",
-    { "data-trouble": kind },
-    pill,
-    make("p.attention-text", text, make("span.soft.small", held, since)),
-    acts,
-    folded,
-  );
+  const said = make("p.attention-text", text, make("span.soft.small", held, since));
+  const item = make("li.attention-row", { "data-trouble": kind }, pill, said, acts, folded);
   return {
     item,
     draw(entry) {
@@ -128,9 +118,8 @@ function makeRow({ group, label, tone, kind }, whole) {
 
 // The commands as they stand in the advice, for no instance in particular.
 const ofAny = (text, instance) =>
-  text
-    .split("`")
-    .map((part, place) => (place % 2 ? part.split(instance).join("ID") : part))
-    .join("`");
+  mapCode(text, (command) => command.split(instance).join("ID")).join("`");
 
-const withCode = (text) => text.split("`").map((part, place) => (place % 2 ? make("code", part) : part));
+const withCode = (text) => mapCode(text, (command) => make("code", command));
+const mapCode = (text, change) =>
+  text.split("`").map((part, place) => (place % 2 ? change(part) : part));

@@ -53,7 +53,8 @@ export function makeCode() {
       setText(hint, error.message);
       setUntil(left, null);
     }
-    if (wanted === state.id && state.timer !== null) state.timer = setTimeout(fetchCode, pause * 1000);
+    if (wanted !== state.id || state.timer === null) return;
+    state.timer = setTimeout(fetchCode, pause * 1000);
   }
 
   return {
@@ -70,7 +71,8 @@ export function makeCode() {
       place.hidden = !wanted;
       const passkey = instance?.reason === "passkey_required";
       setText(title, "Scan with WhatsApp" + (passkey ? PHONE_WITHOUT : ""));
-      pairing.place.hidden = !wanted || instance.engine === "sandbox"; // its phone has no keys to type on
+      // A sandbox's phone has no keys to type on.
+      pairing.place.hidden = !wanted || instance.engine === "sandbox";
       if (!wanted) stop();
       else if (state.timer === null) state.timer = setTimeout(fetchCode, 0);
     },
@@ -78,13 +80,8 @@ export function makeCode() {
 }
 
 function makePairing(current) {
-  const phone = input({
-    type: "tel",
-    placeholder: "+49 151 2345678",
-    required: true,
-    minlength: 7,
-    maxlength: 32,
-  });
+  const sizes = { minlength: 7, maxlength: 32 };
+  const phone = input({ type: "tel", placeholder: "+49 151 2345678", required: true, ...sizes });
   const code = make("output.pairing-code");
   const copy = copyButton(() => code.textContent, "Copy the pairing code");
   const show = (text) => {
@@ -93,7 +90,8 @@ function makePairing(current) {
   };
   const submit = async () => {
     const asked = current();
-    const answer = await post(pathOf(asked) + "/pairing-code?wait=80", { phone: phone.value.trim() }, 90);
+    const body = { phone: phone.value.trim() };
+    const answer = await post(pathOf(asked) + "/pairing-code?wait=80", body, 90);
     if (asked !== current()) return;
     show(answer.code);
     note("type the code on the phone: Linked devices, Link with phone number");

@@ -3,13 +3,15 @@ import { get, getOrNull, post, send } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
 import { may } from "/page/answers.js";
 import { act, confirm, makeForm, note } from "/page/dialogs.js";
-import { button, checkbox, field, fill, folded, input, make, panel, row, setText } from "/page/dom.js";
+import { ID, button, checkbox, field, fill, folded, input } from "/page/dom.js";
+import { make, panel, row, setText } from "/page/dom.js";
 import { bytes, moment } from "/page/words.js";
 
 const LONG = 3600; // seconds that a large archive may take
 
 function copyRow(name, words, allowed, question, work) {
-  const restore = button("Restore", () => confirm({ ...question, yes: "Restore" }, () => act(restore, work)));
+  const ask = () => confirm({ ...question, yes: "Restore" }, () => act(restore, work));
+  const restore = button("Restore", ask);
   restore.hidden = !allowed;
   return row({}, [make("strong", name), make("span.soft.small", words)], restore);
 }
@@ -25,24 +27,20 @@ export function makeSnapshots() {
     const found = await getOrNull(pathOf(id) + "/snapshots");
     if (!found || id !== state.id) return;
     const rows = found.snapshots.map((one) => {
-      const words = one.good
-        ? moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes)
-        : "damaged: " + one.problem;
+      const known = moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes);
+      const words = one.good ? known : "damaged: " + one.problem;
       const question = {
         title: "Restore " + id + " from " + one.name + "?",
-        text: "The agent stops the session, moves its present files to the trash and goes on with this copy.",
+        text:
+          "The agent stops the session, moves its present files to the trash " +
+          "and goes on with this copy.",
       };
-      return copyRow(
-        one.name,
-        words + (one.backup ? ", a backup" : ""),
-        one.good && may("operate", id),
-        question,
-        async () => {
-          const answer = await post(pathOf(id) + "/snapshots/" + one.name + "/restore", {}, 300);
-          const trash = answer.trash ? "; its files are in the trash: " + answer.trash : "";
-          return id + " runs on " + one.name + trash;
-        },
-      );
+      const said = words + (one.backup ? ", a backup" : "");
+      return copyRow(one.name, said, one.good && may("operate", id), question, async () => {
+        const answer = await post(pathOf(id) + "/snapshots/" + one.name + "/restore", {}, 300);
+        const trash = answer.trash ? "; its files are in the trash: " + answer.trash : "";
+        return id + " runs on " + one.name + trash;
+      });
     });
     fill(list, rows, "No snapshot yet", "The agent takes one when a session is stable.");
   }
@@ -66,10 +64,10 @@ export function makeTrash() {
   async function draw() {
     const { trash } = await get("/api/trash");
     const rows = trash.map((entry) => {
+      const left = "The agent takes " + entry.name + " out of the trash. ";
       const question = {
         title: "Bring " + entry.id + " back?",
-        text:
-          "The agent takes " + entry.name + " out of the trash. The session runs again if it was enabled.",
+        text: left + "The session runs again if it was enabled.",
       };
       const words = "of " + entry.id + ", since " + moment(entry.retired);
       return copyRow(entry.name, words, may("operate"), question, async () => {
@@ -85,25 +83,22 @@ export function makeTrash() {
 
 export function makeImport() {
   const file = make("input", { type: "file", accept: ".gz,application/gzip", required: true });
-  const id = input({
-    maxlength: 48,
-    pattern: "[a-z0-9][a-z0-9_\\-]{0,47}",
-    placeholder: "the one in the archive",
-  });
+  const id = input({ placeholder: "the one in the archive", ...ID });
   const replace = make("input", { type: "checkbox" });
   const enable = make("input", { type: "checkbox" });
   const go = make("button", "Import");
   const submit = async () => {
-    const query = new URLSearchParams({ replace: String(replace.checked), enable: String(enable.checked) });
+    const query = new URLSearchParams({ replace: String(replace.checked) });
+    query.set("enable", String(enable.checked));
     if (id.value) query.set("id", id.value);
     setText(go, "Sending…");
     try {
-      const answer = await send("POST", "/api/import?" + query, { raw: file.files[0], seconds: LONG });
+      const how = { raw: file.files[0], seconds: LONG };
+      const answer = await send("POST", "/api/import?" + query, how);
       const made = await answer.json();
       form.reset();
-      note(
-        made.id + " is imported" + (made.trash ? "; what it replaced is in the trash: " + made.trash : ""),
-      );
+      const trash = made.trash ? "; what it replaced is in the trash: " + made.trash : "";
+      note(made.id + " is imported" + trash);
       location.hash = "#/instance/" + made.id;
     } finally {
       setText(go, "Import");
@@ -116,6 +111,6 @@ export function makeImport() {
     checkbox("Run it at once", enable),
   ];
   const form = makeForm(fields, go, submit);
-  const words = "An archive of an export. Its session must not run elsewhere: two copies end the pairing.";
-  return panel("Import", make("p.soft", words), form);
+  const hint = "Its session must not run elsewhere: two copies end the pairing.";
+  return panel("Import", make("p.soft", "An archive of an export. " + hint), form);
 }

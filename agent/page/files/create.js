@@ -3,7 +3,7 @@ import { get, getOrNull, post, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { pathOf } from "/page/actions.js";
 import { askForm, closeDialog, makeForm, note } from "/page/dialogs.js";
-import { at, checkbox, field, folded, input, make, select, setText } from "/page/dom.js";
+import { ID, at, checkbox, field, folded, input, make, select, setText } from "/page/dom.js";
 
 const FIXED = ["backend", "remote"]; // where its session lives: another place is another session
 const backendsOf = (engine) => answers.backends.filter((backend) => backend.engine === engine);
@@ -27,21 +27,21 @@ function settingFields(known, own) {
   for (const name of Object.keys(own)) if (!named.has(name)) named.set(name, null);
   const fields = [...named].map(([name, setting]) => {
     const standard = asText(setting?.default ?? undefined) || "not set";
-    const choices = setting?.choices.length
-      ? setting.choices
-      : typeof setting?.default === "boolean"
-        ? [true, false]
-        : [];
+    const given = setting?.choices ?? [];
+    const isFlag = !given.length && typeof setting?.default === "boolean";
+    const choices = (isFlag ? [true, false] : given).map((each) => [asText(each), asText(each)]);
     const more = { id: "setting-" + name, placeholder: standard, disabled: FIXED.includes(name) };
     const control = choices.length
-      ? select([["", standard + " (default)"], ...choices.map((each) => [asText(each), asText(each)])], more)
+      ? select([["", standard + " (default)"], ...choices], more)
       : input(more);
     control.value = asText(own[name]);
     const before = control.value;
     const place = field(make("code", name), make("span.soft.small", setting?.meaning), control);
     // One that was not touched keeps its value as it is, an empty text too.
-    const read = () =>
-      control.value === before ? own[name] : control.value ? valueOf(control.value, setting) : undefined;
+    const read = () => {
+      if (control.value === before) return own[name];
+      return control.value ? valueOf(control.value, setting) : undefined;
+    };
     return { name, place, read, changed: () => control.value !== before };
   });
   return {
@@ -56,10 +56,11 @@ function settingFields(known, own) {
 
 export async function createInstance() {
   const { engines } = await get("/api/engines");
-  const id = input({ id: "new-id", required: true, pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48 });
+  const id = input({ id: "new-id", required: true, ...ID });
   const backend = select([], { id: "new-backend" });
   const remote = input({ id: "new-remote", maxlength: 128, placeholder: "the same as its id" });
-  const elsewhere = make("div.fields", field("Backend", backend), field("Its name on the backend", remote));
+  const there = [field("Backend", backend), field("Its name on the backend", remote)];
+  const elsewhere = make("div.fields", there);
   const enabled = make("input", { type: "checkbox", checked: true });
   const settings = make("details", make("summary", "Engine settings"));
   let fields;
@@ -69,43 +70,36 @@ export async function createInstance() {
     settings.hidden = entry.remote;
     fields = settingFields(entry.remote ? [] : entry.settings, {});
     settings.replaceChildren(settings.firstChild, ...fields.places);
-    backend.replaceChildren(
-      ...backendsOf(engine.value).map(({ name, up }) =>
-        make("option", { value: name }, name + (up ? "" : " (down)")),
-      ),
-    );
+    const optionOf = ({ name, up }) =>
+      make("option", { value: name }, name + (up ? "" : " (down)"));
+    backend.replaceChildren(...backendsOf(engine.value).map(optionOf));
   };
   const engine = select([], { id: "new-engine", change: choose });
   for (const { name, about, remote } of engines) {
     const lacking = remote && !backendsOf(name).length;
-    const words = lacking ? "agent.toml declares no [[backend]]" : about;
-    engine.append(make("option", { value: name, disabled: lacking }, name + (words ? " – " + words : "")));
+    const more = lacking ? "agent.toml declares no [[backend]]" : about;
+    const words = name + (more ? " – " + more : "");
+    engine.append(make("option", { value: name, disabled: lacking }, words));
   }
   // In a trial there are sandboxes and nothing else: one more of them is meant.
   const used = new Set([...answers.instances.values()].map((instance) => instance.engine));
   const trial = used.size === 1 && used.has("sandbox");
   engine.value = trial ? "sandbox" : (engines.find(({ remote }) => !remote) || engines[0]).name;
   choose();
-  askForm(
-    "New instance",
-    "Create",
-    [
-      field("Id", id, make("span.soft.small", "Small letters, digits, - and _; you cannot change it later.")),
-      field("Engine", engine),
-      elsewhere,
-      checkbox("Run it at once", enabled),
-      settings,
-    ],
-    async () => {
-      const place = elsewhere.hidden ? {} : { backend: backend.value };
-      if (!elsewhere.hidden && remote.value.trim()) place.remote = remote.value.trim();
-      const body = { id: id.value, engine: engine.value, enabled: enabled.checked, settings: fields.read() };
-      await post("/api/instance", { ...body, ...place });
-      closeDialog();
-      note(id.value + " was created");
-      location.hash = "#/instance/" + id.value;
-    },
-  );
+  const create = async () => {
+    const place = elsewhere.hidden ? {} : { backend: backend.value };
+    if (!elsewhere.hidden && remote.value.trim()) place.remote = remote.value.trim();
+    const body = { id: id.value, engine: engine.value, ...place };
+    await post("/api/instance", { ...body, enabled: enabled.checked, settings: fields.read() });
+    closeDialog();
+    note(id.value + " was created");
+    location.hash = "#/instance/" + id.value;
+  };
+  const hint = "Small letters, digits, - and _; you cannot change it later.";
+  const named = field("Id", id, make("span.soft.small", hint));
+  const once = checkbox("Run it at once", enabled);
+  const parts = [named, field("Engine", engine), elsewhere, once, settings];
+  askForm("New instance", "Create", parts, create);
   at("new-id").focus();
 }
 
@@ -114,14 +108,9 @@ export function makeSettings(saved) {
   const state = { shown: "", fields: null, engines: null };
   const summary = make("span.soft.small");
   const holder = make("div");
-  const place = folded(
-    "Settings",
-    make(
-      "p.soft",
-      "This session's own values; an empty field takes the default. They apply from its next start.",
-    ),
-    holder,
-  );
+  const hint =
+    "This session's own values; an empty field takes the default. They apply from its next start.";
+  const place = folded("Settings", make("p.soft", hint), holder);
   place.firstChild.append(" ", summary);
 
   function draw(details) {

@@ -65,7 +65,8 @@ function drawLive(reason) {
 }
 
 function drawBanner() {
-  setText(at("banner-age"), answers.loaded ? duration((Date.now() - answers.loaded) / 1000) : "some time");
+  const seconds = (Date.now() - answers.loaded) / 1000;
+  setText(at("banner-age"), answers.loaded ? duration(seconds) : "some time");
 }
 
 function showEntrance(wrong) {

@@ -70,12 +70,13 @@ export function askForm(title, yes, fields, submit) {
 }
 
 /** `typed`: what must be typed first, for what cannot simply be done again.
- * @param {{title: string, text: string, yes: string, typed?: string}} question @param {() => void} work */
+ * @param {{title: string, text: string, yes: string, typed?: string}} question
+ * @param {() => void} work */
 export function confirm({ title, text, yes, typed }, work) {
   const sure = make("button.danger", { disabled: Boolean(typed) }, yes);
   const cancel = button("Cancel", closeDialog);
   const word = input({ id: "dialog-typed", input: () => (sure.disabled = word.value !== typed) });
-  const fields = [make("p", text), typed && field("Type " + typed + " to go on", word)].filter(Boolean);
+  const fields = [make("p", text), typed && field("Type " + typed + " to go on", word)];
   const submit = () => {
     closeDialog();
     work();

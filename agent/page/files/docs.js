@@ -8,13 +8,26 @@ const AREAS = [
   ["Messages", /\/(messages|outbox)\b/],
   ["Events to other programs", /\/webhooks\b/],
   ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],
-  ["Repairing", /reconnect|reset-circuit|recover|cleanup|ensure-healthy|\/setup|incidents|\/repairs/],
+  [
+    "Repairing",
+    /reconnect|reset-circuit|recover|cleanup|ensure-healthy|\/setup|incidents|\/repairs/,
+  ],
   ["Instances", /^\/(api\/instance|whatsapp)/],
   ["Keys", /^\/api\/(keys|caller)/],
   ["Watching", /^\/(api|metrics|healthz|readyz|performance)/],
   ["Pages", /./],
 ];
 
+// The most used first, the others last; the order above is the order of asking.
+const TOP = [
+  "Instances",
+  "Watching",
+  "Repairing",
+  "Copies of sessions",
+  "Backends",
+  "Keys",
+  "Pages",
+];
 const TONES = { get: "busy", post: "good", put: "warn", patch: "warn", delete: "bad" };
 
 function fieldTable(rows) {
@@ -37,9 +50,10 @@ function fieldsOf(route) {
   const content = route.requestBody?.content["application/json"];
   // Some bodies are any object at all: those name no properties.
   const { properties = {}, required = [] } = content?.schema || {};
+  const needs = (name) => required.includes(name);
   return [
     ...(route.parameters || []).map((each) => [each.name, each.schema, each.required, each.in]),
-    ...Object.entries(properties).map(([name, schema]) => [name, schema, required.includes(name), "body"]),
+    ...Object.keys(properties).map((name) => [name, properties[name], needs(name), "body"]),
   ];
 }
 
@@ -61,13 +75,12 @@ function draw(api) {
   for (const [path, methods] of Object.entries(api.paths)) {
     if (path.startsWith("/page/")) continue;
     const [usual] = AREAS.find(([, fits]) => fits.test(path));
-    for (const [method, route] of Object.entries(methods)) areas.get(usual).push([path, method, route]);
+    const routes = areas.get(usual);
+    for (const [method, route] of Object.entries(methods)) routes.push([path, method, route]);
   }
   const all = at("routes");
   all.replaceChildren();
-  // The most used first, the others last; the order above is the order of asking.
-  const first = ["Instances", "Watching", "Repairing", "Copies of sessions", "Backends", "Keys", "Pages"];
-  for (const name of new Set([...first, ...areas.keys()])) {
+  for (const name of new Set([...TOP, ...areas.keys()])) {
     const group = make("div", make("h3", name));
     for (const [path, method, route] of areas.get(name)) {
       const part = section(path, method, route);
@@ -88,7 +101,9 @@ at("filter").addEventListener("input", () => {
   const words = at("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   /** @type {NodeListOf<HTMLElement>} */
   const entries = document.querySelectorAll("[data-words]");
-  for (const entry of entries) entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
+  for (const entry of entries) {
+    entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
+  }
   for (const group of at("index").children) group.hidden = !group.querySelector("a:not([hidden])");
 });
 get("/openapi.json")

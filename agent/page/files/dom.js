@@ -1,5 +1,8 @@
 // The parts that every view is made of. Foreign text goes in as text, nothing else.
 
+/** How the field of an instance's id is bounded. */
+export const ID = { pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48 };
+
 /** @param {string} id @returns {any} an element of the page's own frame */
 export const at = (id) => document.getElementById(id);
 
@@ -18,8 +21,11 @@ export function make(what, ...inside) {
   return element;
 }
 
-export const button = (text, click, more = {}) => make("button", { type: "button", click, ...more }, text);
+export const button = (text, click, more = {}) =>
+  make("button", { type: "button", click, ...more }, text);
 export const panel = (title, ...inside) => make("section.panel", make("h2", title), ...inside);
+export const headed = (title, act, ...inside) =>
+  make("section.panel", make("div.panel-head", make("h2", title), act), ...inside);
 export const folded = (title, ...inside) =>
   make("details.panel.folded", make("summary", make("h2", title)), ...inside);
 export const field = (label, ...inside) => make("label.field", make("span", label), ...inside);
@@ -57,18 +63,19 @@ export function setPill(pill, tone, word) {
 }
 
 /** A list that is drawn again and again, and moves as few rows as possible: a reader's focus stays.
- * `makeRow(entry)` gives a row with its `item` and, where it changes, its `draw(entry)`.
- * @param {any} list @param {(entry: any) => any} keyOf @param {(entry: any) => any} makeRow
+ * `key`: the entries' field that tells them apart. `makeRow(entry)` gives a row with its `item`
+ * and, where it changes, its `draw(entry)`.
+ * @param {any} list @param {string | number} key @param {(entry: any) => any} makeRow
  * @param {() => any} [none] what an empty list shows */
-export function keyed(list, keyOf, makeRow, none) {
+export function keyed(list, key, makeRow, none) {
   const rows = new Map();
   return (entries) => {
-    const wanted = new Map(entries.map((entry) => [keyOf(entry), entry]));
-    for (const key of rows.keys()) if (!wanted.has(key)) rows.delete(key);
-    const items = [...wanted].map(([key, entry]) => {
-      if (!rows.has(key)) rows.set(key, makeRow(entry));
-      rows.get(key).draw?.(entry);
-      return rows.get(key).item;
+    const wanted = new Map(entries.map((entry) => [entry[key], entry]));
+    for (const name of rows.keys()) if (!wanted.has(name)) rows.delete(name);
+    const items = [...wanted].map(([name, entry]) => {
+      if (!rows.has(name)) rows.set(name, makeRow(entry));
+      rows.get(name).draw?.(entry);
+      return rows.get(name).item;
     });
     if (!items.length && none) return void list.replaceChildren(none());
     const focused = /** @type {any} */ (document.activeElement);

@@ -20,10 +20,8 @@ export function makeEvidence() {
   const read = actButton("Its worker's last lines", showLines);
   const look = actButton("Picture of its page", async () => {
     const image = await pictureOf("/screenshot", "The page of " + state.id);
-    picture.replaceChildren(
-      image,
-      make("p.soft.small", "As of " + clock(Date.now()) + "; codes are hidden in it."),
-    );
+    const words = "As of " + clock(Date.now()) + "; codes are hidden in it.";
+    picture.replaceChildren(image, make("p.soft.small", words));
   });
   const place = panel("Look closer", make("div.actions", read, look), output, picture, starts);
 
@@ -31,8 +29,11 @@ export function makeEvidence() {
     const answer = await get(pathOf(state.id) + "/worker-lines");
     const known = answer.lines || [];
     output.hidden = false;
-    const here = known.length ? "The same on the agent's machine:" : "Its worker wrote nothing yet.";
-    setText(hint, answer.lines ? here : "The system's journal has the lines. On the agent's machine:");
+    const same = known.length
+      ? "The same on the agent's machine:"
+      : "Its worker wrote nothing yet.";
+    const there = "The system's journal has the lines. On the agent's machine:";
+    setText(hint, answer.lines ? same : there);
     setText(command, answer.command);
     lines.hidden = !known.length;
     setText(lines, known.join("\n"));
@@ -48,15 +49,15 @@ export function makeEvidence() {
 
   async function loadStarts(wanted) {
     const answer = await getOrNull(pathOf(wanted) + "/failed-starts");
-    if (answer && wanted === state.id) starts.replaceChildren(...answer.failed_starts.map(startRow));
+    if (!answer || wanted !== state.id) return;
+    starts.replaceChildren(...answer.failed_starts.map(startRow));
   }
 
   function startRow(start) {
     const holder = make("div");
     const show = actButton("Picture", async () => {
-      holder.replaceChildren(
-        await pictureOf("/failed-starts/" + start.name + "/picture", "The page at the failed start"),
-      );
+      const path = "/failed-starts/" + start.name + "/picture";
+      holder.replaceChildren(await pictureOf(path, "The page at the failed start"));
     });
     show.hidden = !start.picture || !may("admin");
     const seen = make("pre.lines", JSON.stringify(start.seen, null, 1));

@@ -25,23 +25,19 @@ function draw(kind, options, ...inside) {
 export function makeHistory() {
   const state = { id: null, range: RANGES[1], events: [], asked: 0 };
   const uptime = makeUptime();
-  const buttons = RANGES.map((range) =>
-    button(
-      range[0],
-      () => {
-        state.range = range;
-        load();
-      },
-      { class: "chip" },
-    ),
-  );
+  const choose = (range) => {
+    state.range = range;
+    load();
+  };
+  const buttons = RANGES.map((range) => button(range[0], () => choose(range), { class: "chip" }));
   const chips = make("div.chips", { role: "group", "aria-label": "How far back" }, buttons);
   const head = make("div.panel-head", make("h2", "History"), chips);
   const place = make("section.panel.history", head, uptime.place);
 
   // The last thousand changes of status.
   async function load() {
-    RANGES.forEach((range, place) => setAttribute(buttons[place], "aria-pressed", range === state.range));
+    const chosen = RANGES.indexOf(state.range);
+    buttons.forEach((each, place) => setAttribute(each, "aria-pressed", place === chosen));
     drawUptime();
     if (state.id === null || Date.now() - state.asked < AGAIN) return;
     state.asked = Date.now();

@@ -7,7 +7,8 @@ import { makeCode } from "/page/code.js";
 import { makeSnapshots } from "/page/copies.js";
 import { makeSettings } from "/page/create.js";
 import { actButton, makeForm, note } from "/page/dialogs.js";
-import { button, field, folded, input, make, panel, select, setPill, setText } from "/page/dom.js";
+import { button, field, folded, headed, input, make } from "/page/dom.js";
+import { panel, select, setPill, setText } from "/page/dom.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
 import { choose, makeChoice, makeStory } from "/page/story.js";
@@ -40,7 +41,10 @@ export function makeInstance(place) {
     sandbox = makeSandbox(() => state.id),
     story = makeStory(false);
   const choice = makeChoice("Which events of its story", drawEvents);
-  const told = make("section.panel", make("div.panel-head", make("h2", "Its story"), choice), story.place);
+  const told = headed("Its story", choice, story.place);
+  const parts = [history, sandbox, trial, snapshots, settings].map((part) => part.place);
+  const left = make("div", code.place, panel("State", repair, facts.place, held), parts);
+  const right = make("div", actions.place, told, evidence.place);
   const shown = make(
     "div",
     make("div.title", title, pill),
@@ -48,26 +52,10 @@ export function makeInstance(place) {
     make("p.next", next, nextTime),
     make("p.actions", help, helpLine),
     attention.place,
-    make(
-      "div.columns.halves",
-      make(
-        "div",
-        code.place,
-        panel("State", repair, facts.place, held),
-        history.place,
-        sandbox.place,
-        trial.place,
-        snapshots.place,
-        settings.place,
-      ),
-      make("div", actions.place, told, evidence.place),
-    ),
+    make("div.columns.halves", left, right),
   );
-  place.append(
-    make("nav", { "aria-label": "Back" }, make("a.back", { href: "#/" }, "All sessions")),
-    gone,
-    shown,
-  );
+  const back = make("a.back", { href: "#/" }, "All sessions");
+  place.append(make("nav", { "aria-label": "Back" }, back), gone, shown);
 
   async function show(wanted) {
     hide();
@@ -125,7 +113,7 @@ export function makeInstance(place) {
     setText(why, words.whyOf(instance));
     why.hidden = instance.health.healthy; // the pill says so
     const [waits, when] = words.nextOf(instance);
-    setText(next, [waits, when && "next try "].filter(Boolean).join(", "));
+    setText(next, words.joined([waits, when && "next try "]));
     words.setUntil(nextTime, when);
     const action = may("operate", state.id) ? helpful(instance) : null;
     help.parentElement.hidden = !action;
@@ -166,6 +154,7 @@ function factsOf(instance, details) {
   const { memory_bytes: memory, memory_limit_bytes: limit, cpu_seconds: seconds } = details;
   const outbox = details.outbox || {};
   const ended = details.outbox_ended || {};
+  const waited = ", the oldest for " + words.since(outbox.oldest);
   const answer = answers.figures[instance.id]?.averageResponseTime;
   return [
     ["Account", words.accountOf(instance) || (instance.paired ? "paired" : "")],
@@ -178,7 +167,7 @@ function factsOf(instance, details) {
     ["Processor used", seconds && words.duration(seconds)],
     ["Process", details.unit.main_pid],
     ["Messages", counts({ in: details.messages.in, out: details.messages.out })],
-    ["To be sent", outbox.waiting && outbox.waiting + ", the oldest for " + words.since(outbox.oldest)],
+    ["To be sent", outbox.waiting && outbox.waiting + waited],
     ["Sent", counts({ sent: ended.sent, expired: ended.expired, cancelled: ended.cancelled })],
     ["Not sent", counts(ended.reasons)],
     ["Errors", counts(details.errors)],
@@ -201,12 +190,8 @@ function makeActions(current) {
       "ul.action-list",
       rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item),
     );
-  const place = folded(
-    "Actions",
-    list(false),
-    make("h3", "Actions that end the pairing or remove the session"),
-    list(true),
-  );
+  const title = make("h3", "Actions that end the pairing or remove the session");
+  const place = folded("Actions", list(false), title, list(true));
   place.classList.add("actions-panel");
   place.open = !matchMedia("(max-width: 48rem)").matches;
   return {
@@ -221,14 +206,11 @@ function makeActions(current) {
 
 function makeSandbox(current) {
   const chosen = select([], { "aria-label": "Fault" });
-  const scan = actButton(
-    "Scan",
-    async () => {
-      await post(pathOf(current()) + "/sandbox/scan", {});
-      return "the sandbox's phone scanned";
-    },
-    { "data-do": "scan" },
-  );
+  const letScan = async () => {
+    await post(pathOf(current()) + "/sandbox/scan", {});
+    return "the sandbox's phone scanned";
+  };
+  const scan = actButton("Scan", letScan, { "data-do": "scan" });
   const fault = (chosenName) => async () => {
     const [id, name] = [current(), chosenName()];
     await post(pathOf(id) + "/sandbox/fault", { fault: name });
@@ -236,16 +218,16 @@ function makeSandbox(current) {
   };
   const cause = fault(() => chosen.value);
   const end = fault(() => "clear");
-  const place = panel(
-    "Sandbox",
-    make("p.soft", "This session is simulated: you let its phone scan and cause its faults."),
-    make("div.actions", scan, chosen, actButton("Cause fault", cause), actButton("End faults", end)),
-  );
+  const buttons = [actButton("Cause fault", cause), actButton("End faults", end)];
+  const hint = "This session is simulated: you let its phone scan and cause its faults.";
+  const acts = make("div.actions", scan, chosen, buttons);
+  const place = panel("Sandbox", make("p.soft", hint), acts);
   async function fill() {
     const described = await getOrNull("/openapi.json");
     if (!described) return;
-    const [, route] = Object.entries(described.paths).find(([path]) => path.endsWith("/sandbox/fault"));
-    const { fault } = route["post"].requestBody.content["application/json"].schema.properties;
+    const isIt = (path) => path.endsWith("/sandbox/fault");
+    const { post: route } = described.paths[Object.keys(described.paths).find(isIt)];
+    const { fault } = route.requestBody.content["application/json"].schema.properties;
     const names = fault.enum.filter((name) => name !== "clear");
     chosen.replaceChildren(...names.map((name) => make("option", { value: name }, name)));
   }
@@ -262,11 +244,13 @@ function makeSandbox(current) {
 }
 
 function makeTrial(current) {
-  const to = input({ type: "tel", required: true, minlength: 5, maxlength: 64, placeholder: "Number" });
+  const sizes = { minlength: 5, maxlength: 64 };
+  const to = input({ type: "tel", required: true, placeholder: "Number", ...sizes });
   const text = input({ required: true, maxlength: 1000, value: "A test message" });
   const submit = async () => {
     const body = { to: to.value.trim().replace(/^\+/, ""), text: text.value };
-    const answer = await send("POST", pathOf(current()) + "/messages?wait=30", { body, seconds: 60 });
+    const path = pathOf(current()) + "/messages?wait=30";
+    const answer = await send("POST", path, { body, seconds: 60 });
     note("the message is " + ((await answer.json()).state || "sent"));
   };
   const fields = [field("To (with country code)", to), field("Text", text)];

@@ -2,22 +2,11 @@
 import { Refused, get, keyId, post, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { makeImport, makeTrash } from "/page/copies.js";
-import { act, actButton, askForm, closeDialog, confirm, copyButton, openDialog } from "/page/dialogs.js";
-import {
-  button,
-  empty,
-  field,
-  fill,
-  input,
-  keyed,
-  make,
-  panel,
-  row,
-  select,
-  setPill,
-  setText,
-} from "/page/dom.js";
-import { counted, moment, since } from "/page/words.js";
+import { act, actButton, askForm, confirm, copyButton } from "/page/dialogs.js";
+import { closeDialog, openDialog } from "/page/dialogs.js";
+import { button, empty, field, fill, headed, input, keyed } from "/page/dom.js";
+import { make, panel, row, select, setPill, setText } from "/page/dom.js";
+import { counted, joined, moment, since } from "/page/words.js";
 
 export function makeManage(place) {
   const keys = makeKeys(),
@@ -25,17 +14,21 @@ export function makeManage(place) {
     trash = makeTrash(),
     archive = makeImport();
   const wrong = make("p.wrong", { role: "alert" });
+  const back = make("a.back", { href: "#/" }, "All sessions");
+  const left = make("div", keys.place, webhooks.place);
+  const right = make("div", trash.place, archive);
   place.append(
-    make("nav", { "aria-label": "Back" }, make("a.back", { href: "#/" }, "All sessions")),
+    make("nav", { "aria-label": "Back" }, back),
     make("h1", { tabindex: "-1" }, "Agent"),
     wrong,
-    make("div.columns.halves", make("div", keys.place, webhooks.place), make("div", trash.place, archive)),
+    make("div.columns.halves", left, right),
   );
 
   async function draw(...parts) {
+    const lacks = "Keys, exports and imports need a key with the scope admin.";
     try {
       for (const part of parts) await part.draw();
-      setText(wrong, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
+      setText(wrong, may("admin") ? "" : lacks);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       setText(wrong, error.message);
@@ -61,17 +54,10 @@ const SCOPES = [
 // The keys of this interface: list, make one and show it once, revoke.
 function makeKeys() {
   const list = make("ul");
-  const place = make(
-    "section.panel",
-    { id: "keys" },
-    make(
-      "div.panel-head",
-      make("h2", "Keys"),
-      button("New key", () => askKey(draw), { "data-do": "new-key" }),
-    ),
-    make("p.soft", "A program or a person without a way to this machine needs a key."),
-    list,
-  );
+  const add = button("New key", () => askKey(draw), { "data-do": "new-key" });
+  const hint = "A program or a person without a way to this machine needs a key.";
+  const place = headed("Keys", add, make("p.soft", hint), list);
+  place.id = "keys";
 
   function makeRow(key) {
     const own = key.id === keyId();
@@ -87,10 +73,10 @@ function makeKeys() {
       if (!own) await draw();
       return "the key " + key.name + " is revoked";
     };
-    const revoke = button("Revoke", () => confirm(question, () => act(revoke, work)), {
-      "aria-label": "Revoke " + key.name,
-    });
-    const used = key.last_used ? "last used " + moment(key.last_used) : "not used since the agent started";
+    const ask = () => confirm(question, () => act(revoke, work));
+    const revoke = button("Revoke", ask, { "aria-label": "Revoke " + key.name });
+    const unused = "not used since the agent started";
+    const used = key.last_used ? "last used " + moment(key.last_used) : unused;
     const words = [
       make("strong", key.name + (own ? " (this page)" : "")),
       make("span.soft.small", key.scopes.join(", ")),
@@ -109,13 +95,12 @@ function makeKeys() {
 function askKey(made) {
   const name = input({ id: "key-name", required: true, maxlength: 64 });
   const ids = [...answers.instances.keys()].sort();
-  const some = select(
-    ids.map((id) => [id, id]),
-    { id: "key-sessions", multiple: true, size: 6 },
-  );
+  const choices = ids.map((id) => [id, id]);
+  const some = select(choices, { id: "key-sessions", multiple: true, size: 6 });
   const which = field("Sessions", some);
   which.hidden = true;
-  const scope = select(SCOPES, { id: "key-scope", change: () => (which.hidden = scope.value !== "some") });
+  const change = () => (which.hidden = scope.value !== "some");
+  const scope = select(SCOPES, { id: "key-scope", change });
   const fields = [field("Name, such as its program", name), field("What it may do", scope), which];
   askForm("New key", "Make the key", fields, async () => {
     const chosen = [...some.selectedOptions].map(({ value }) => "instance:" + value);
@@ -129,16 +114,10 @@ function askKey(made) {
 // The agent keeps a hash of the key only: the page shows the key this once.
 function showOnce(key) {
   const close = button("Done", closeDialog, { class: "primary" });
-  openDialog(
-    "The key " + key.name,
-    make("p", "Copy it now: the agent keeps only its hash and shows it this once."),
-    make("code.command", { id: "new-key" }, key.token),
-    make(
-      "div.actions",
-      copyButton(() => key.token, "Copy the key"),
-      close,
-    ),
-  );
+  const copy = copyButton(() => key.token, "Copy the key");
+  const hint = make("p", "Copy it now: the agent keeps only its hash and shows it this once.");
+  const token = make("code.command", { id: "new-key" }, key.token);
+  openDialog("The key " + key.name, hint, token, make("div.actions", copy, close));
   close.focus();
 }
 
@@ -152,12 +131,9 @@ const STATES = {
 function makeWebhooks() {
   const list = make("ul");
   const place = make("section.panel", { id: "webhooks" }, make("h2", "Webhooks"), list);
-  const drawRows = keyed(
-    list,
-    ({ name }) => name,
-    ({ name }) => makeWebhook(name),
-    () => make("li", empty("No webhook", "[[webhook]] in agent.toml names the targets of events.")),
-  );
+  const words = "[[webhook]] in agent.toml names the targets of events.";
+  const none = () => make("li", empty("No webhook", words));
+  const drawRows = keyed(list, "name", ({ name }) => makeWebhook(name), none);
   return { place, draw: async () => drawRows((await get("/api/webhooks")).webhooks) };
 }
 
@@ -192,13 +168,13 @@ function makeWebhook(name) {
 }
 
 function stateOf({ delivered, waiting, oldest, dead, circuit, next_try: next }) {
-  return [
+  const first = oldest ? ", the oldest since " + moment(oldest) : "";
+  const parts = [
     delivered ? "last delivered " + since(delivered) + " ago" : "nothing delivered yet",
-    waiting && counted(waiting, "waits", "wait") + (oldest ? ", the oldest since " + moment(oldest) : ""),
+    waiting && counted(waiting, "waits", "wait") + first,
     dead && dead + " refused and given up",
     circuit !== "closed" && "it pauses after failures",
     next && "next try " + moment(next),
-  ]
-    .filter(Boolean)
-    .join("; ");
+  ];
+  return joined(parts, "; ");
 }

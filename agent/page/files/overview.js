@@ -3,10 +3,11 @@ import { post } from "/page/agent.js";
 import { answers, may, older, reads } from "/page/answers.js";
 import { makeAttention } from "/page/attention.js";
 import { actButton } from "/page/dialogs.js";
-import { button, keyed, make, panel, row, setPill, setText } from "/page/dom.js";
+import { button, headed, keyed, make, panel, row, setPill, setText } from "/page/dom.js";
 import { makeSessions } from "/page/sessions.js";
 import { choose, makeChoice, makeStory } from "/page/story.js";
-import { bytes, counted, duration, makeFacts, percent, plain, since, setUntil } from "/page/words.js";
+import { bytes, counted, duration, joined, makeFacts, percent } from "/page/words.js";
+import { plain, setUntil, since } from "/page/words.js";
 
 const FIRST = 40; // entries of the story
 
@@ -20,26 +21,18 @@ export function makeOverview(place) {
   const story = makeStory();
   const olderButton = actButton("Show older", async () => {
     state.most += FIRST;
-    if (choose(answers.story, choice.value).length < state.most && answers.olderStory) await older();
+    const { length } = choose(answers.story, choice.value);
+    if (length < state.most && answers.olderStory) await older();
     drawStory();
   });
   const choice = makeChoice("Which events of the story", () => {
     state.most = FIRST;
     drawStory();
   });
-  const told = make(
-    "section.panel",
-    make("div.panel-head", make("h2", "What happened"), choice),
-    story.place,
-    olderButton,
-  );
+  const told = headed("What happened", choice, story.place, olderButton);
   const columns = make("div.columns", told, make("div", backends.place, machine));
-  place.append(
-    make("h1.unseen", { tabindex: "-1" }, "All sessions"),
-    attention.place,
-    sessions.place,
-    columns,
-  );
+  const title = make("h1.unseen", { tabindex: "-1" }, "All sessions");
+  place.append(title, attention.place, sessions.place, columns);
 
   function drawStory() {
     const chosen = choose(answers.story, choice.value);
@@ -65,11 +58,7 @@ export function makeOverview(place) {
 function makeBackends(show) {
   const list = make("ul");
   const place = make("section.panel", { "aria-label": "Backends" }, make("h2", "Backends"), list);
-  const draw = keyed(
-    list,
-    ({ name }) => name,
-    ({ name }) => makeBackend(name, show),
-  );
+  const draw = keyed(list, "name", ({ name }) => makeBackend(name, show));
   return {
     place,
     draw() {
@@ -85,10 +74,12 @@ function makeBackend(name, show) {
     why = make("span.wrong"),
     figures = make("span.small"),
     next = make("span.next.small");
-  const sessions = button("Sessions", () => show(name), { "aria-label": "Show the sessions on " + name });
+  const label = { "aria-label": "Show the sessions on " + name };
+  const sessions = button("Sessions", () => show(name), label);
   const check = actButton("Check now", async () => {
-    const found = await post("/api/backends/" + encodeURIComponent(name) + "/check?wait=60", {}, 90);
-    return name + (found.up ? " answers" : " does not answer: " + (found.sentence || plain(found.reason)));
+    const path = "/api/backends/" + encodeURIComponent(name) + "/check?wait=60";
+    const { up, sentence, reason } = await post(path, {}, 90);
+    return name + (up ? " answers" : " does not answer: " + (sentence || plain(reason)));
   });
   const head = make("div.row-head", make("strong", name), pill);
   return {
@@ -97,21 +88,17 @@ function makeBackend(name, show) {
       const checked = backend.up || backend.checked || backend.reason;
       const [tone, word] = backend.up ? ["good", "Answers"] : ["bad", "Down"];
       setPill(pill, checked ? tone : "busy", checked ? word : "Not checked yet");
-      setText(what, [backend.engine, backend.version, "at", backend.url].filter(Boolean).join(" "));
+      setText(what, joined([backend.engine, backend.version, "at", backend.url], " "));
       setText(why, backend.up ? backend.warning : backend.sentence || plain(backend.reason));
       const seconds = backend.answer_seconds;
-      setText(
-        figures,
-        [
-          backend.connected + " of " + backend.held + " connected",
-          backend.sessions !== null && "it has " + counted(backend.sessions, "session", "sessions"),
-          backend.up &&
-            "answers in " + (seconds < 1 ? Math.round(seconds * 1000) + " ms" : duration(seconds)),
-          backend.since && (backend.up ? "up" : "down") + " for " + since(backend.since),
-        ]
-          .filter(Boolean)
-          .join(", "),
-      );
+      const time = seconds < 1 ? Math.round(seconds * 1000) + " ms" : duration(seconds);
+      const known = [
+        backend.connected + " of " + backend.held + " connected",
+        backend.sessions !== null && "it has " + counted(backend.sessions, "session", "sessions"),
+        backend.up && "answers in " + time,
+        backend.since && (backend.up ? "up" : "down") + " for " + since(backend.since),
+      ];
+      setText(figures, joined(known));
       setUntil(next, backend.circuit === "closed" ? null : backend.next_check, "next check in ");
       sessions.hidden = backend.held === 0;
       check.hidden = !may("operate");
@@ -122,13 +109,14 @@ function makeBackend(name, show) {
 function machineFacts() {
   const { agent } = answers.health;
   const { system, sessionsMemory } = answers.system;
-  const { restoring, last_pass_age_seconds: checked } = agent;
-  const repairs = answers.repairs;
-  const mean = repairs.mean_seconds_to_repair;
+  const { last_pass_age_seconds: checked } = agent;
+  const { done, total } = agent.restoring;
+  const { repaired, cleaned, failed, mean_seconds_to_repair: seconds } = answers.repairs;
+  const mean = seconds ? ", " + duration(seconds) + " on average" : "";
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", { since: agent.started, after: " ago" }],
-    ["Sessions restored", restoring.done < restoring.total && restoring.done + " of " + restoring.total],
+    ["Sessions restored", done < total && done + " of " + total],
     ["Last check of a session", checked !== null && duration(checked) + " ago"],
     ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
     ["Sessions use", sessionsMemory !== null && bytes(sessionsMemory)],
@@ -137,8 +125,8 @@ function machineFacts() {
     ["Connections", system.activeConnections],
     ["Failed operations", system.errorRate && percent(system.errorRate)],
     ["Workers run by", agent.host + (agent.dbus_connected === false ? ", D-Bus lost" : "")],
-    ["Repairs", repairs.repaired && repairs.repaired + (mean ? ", " + duration(mean) + " on average" : "")],
-    ["Cleaned up", repairs.cleaned],
-    ["Failed repairs", repairs.failed],
+    ["Repairs", repaired && repaired + mean],
+    ["Cleaned up", cleaned],
+    ["Failed repairs", failed],
   ];
 }

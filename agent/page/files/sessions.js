@@ -59,38 +59,18 @@ export function makeSessions() {
     change({ chosen: new Set(pickAll.checked ? shown().map(({ id }) => id) : []) });
   });
   const body = make("tbody");
-  const drawRows = keyed(
-    body,
-    ({ id }) => id,
-    ({ id }) => makeRow(id, state, () => draw()),
-  );
+  const drawRows = keyed(body, "id", ({ id }) => makeRow(id, state, () => draw()));
   const many = makeBulk(state);
-  const table = make(
-    "div.table-scroll",
-    make(
-      "table.sessions",
-      make(
-        "thead",
-        make("tr", make("th.pick", pickAll), heads, make("th.cell-help", make("span.unseen", "Help"))),
-      ),
-      body,
-    ),
-  );
+  const helps = make("th.cell-help", make("span.unseen", "Help"));
+  const head = make("thead", make("tr", make("th.pick", pickAll), heads, helps));
+  const table = make("div.table-scroll", make("table.sessions", head, body));
   const more = button("", () => change({ all: true }));
-  const first = empty("No instance yet", "Create the first one. Its page shows the code to scan.", newOne());
+  const hint = "Create the first one. Its page shows the code to scan.";
+  const first = empty("No instance yet", hint, newOne());
   const unseen = empty("No session", "Your key may see no session.");
   const unfit = empty("Nothing fits", "No session matches your search and filters.");
-  const place = make(
-    "section",
-    { "aria-label": "Sessions" },
-    tools,
-    many.place,
-    table,
-    more,
-    first,
-    unseen,
-    unfit,
-  );
+  const parts = [tools, many.place, table, more, first, unseen, unfit];
+  const place = make("section", { "aria-label": "Sessions" }, parts);
 
   function shown() {
     const key = COLUMNS[state.column][2];
@@ -158,25 +138,18 @@ function makeRow(id, state, changed) {
     memory = make("td.cell-figure"),
     rate = make("td.cell-figure");
   const help = button("", () => perform(help, helpful(answers.instances.get(id)), id));
-  const scan = make("a.button", { href: "#/instance/" + id, "aria-label": "Scan the code of " + id }, "Scan");
-  const item = make(
-    "tr",
-    { "data-id": id },
-    make("td.pick", pick),
-    make("td.cell-name", make("a.row-name", { href: "#/instance/" + id, title: id }, id), place),
-    make("td.cell-state", pill),
-    whyCell,
-    since,
-    memory,
-    rate,
-    make("td.cell-help", scan, help),
-  );
+  const href = "#/instance/" + id;
+  const scan = make("a.button", { href, "aria-label": "Scan the code of " + id }, "Scan");
+  const name = make("td.cell-name", make("a.row-name", { href, title: id }, id), place);
+  const item = make("tr", { "data-id": id }, make("td.pick", pick), name);
+  item.append(make("td.cell-state", pill), whyCell, since, memory, rate);
+  item.append(make("td.cell-help", scan, help));
   return {
     item,
     draw(instance) {
       const operates = may("operate", id);
       setPill(pill, ...words.stateOf(instance));
-      setText(place, [words.placeOf(instance), words.accountOf(instance)].filter(Boolean).join(" · "));
+      setText(place, words.joined([words.placeOf(instance), words.accountOf(instance)], " · "));
       setText(why, words.troubleOf(instance));
       setAttribute(whyCell, "title", words.troubleOf(instance));
       words.setUntil(next, words.nextOf(instance)[1], "· next try in ");
@@ -190,7 +163,8 @@ function makeRow(id, state, changed) {
       setText(help, action ? action.label : "");
       setAttribute(help, "title", action ? action.line : null);
       setAttribute(help, "data-helps", action ? action.key : null);
-      scan.hidden = !operates || !instance.should_run || instance.connection_status !== "QR_REQUIRED";
+      const waits = instance.should_run && instance.connection_status === "QR_REQUIRED";
+      scan.hidden = !operates || !waits;
     },
   };
 }
@@ -201,34 +175,23 @@ function makeBulk(state) {
   const buttons = ACTIONS.filter(({ bulk }) => bulk).map((action) =>
     button(action.label, () => ask(action), { title: action.line, "data-bulk": action.key }),
   );
-  const place = make(
-    "div.bulk.panel",
-    { hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" },
-    count,
-    buttons,
-    progress,
-  );
+  const more = { hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" };
+  const place = make("div.bulk.panel", more, count, buttons, progress);
 
   function ask(action) {
     const fits = (instance) => isFit(action, instance) && !prolongsBan(action, instance);
     const ids = [...state.chosen].filter((id) => fits(answers.instances.get(id)));
     if (!ids.length) return note(action.label + " fits none of the chosen sessions", true);
     const names = ids.slice(0, 12).join(", ") + (ids.length > 12 ? ", …" : "");
-    return confirm(
-      {
-        title: action.label + ": " + words.counted(ids.length, "session?", "sessions?"),
-        text: action.line + " One after another: " + names,
-        yes: action.label,
-      },
-      () => run(action, ids),
-    );
+    const title = action.label + ": " + words.counted(ids.length, "session?", "sessions?");
+    const text = action.line + " One after another: " + names;
+    return confirm({ title, text, yes: action.label }, () => run(action, ids));
   }
 
   async function run(action, ids) {
     for (const each of buttons) each.disabled = true;
-    const failed = await performAll(action, ids, (done) =>
-      setText(progress, done + " of " + ids.length + " done"),
-    );
+    const tell = (done) => setText(progress, done + " of " + ids.length + " done");
+    const failed = await performAll(action, ids, tell);
     for (const each of buttons) each.disabled = false;
     setText(progress, "");
     const said = failed.length + " of " + ids.length + " failed: " + failed.slice(0, 3).join("; ");

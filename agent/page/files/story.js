@@ -1,6 +1,6 @@
 // The journal as a story, newest first, in the words of the page.
 import { at, empty, keyed, make, select, setText } from "/page/dom.js";
-import { clock, moment, plain, statusOf, zone } from "/page/words.js";
+import { clock, joined, moment, plain, statusOf, zone } from "/page/words.js";
 
 const TONES = {
   trouble: "bad",
@@ -24,11 +24,14 @@ export function makeChoice(label, changed) {
   return select(choices, { "aria-label": label, title: "Times in " + zone(), change: changed });
 }
 
+const isByTheWay = ({ kind, detail }) =>
+  BY_THE_WAY.includes(kind) || PASSING.includes(detail?.status);
+
 // The events to draw: all, or without those of which another one says more.
 export const choose = (events, chosen) =>
   events
-    .filter(({ kind, detail }) => !chosen || !(BY_THE_WAY.includes(kind) || PASSING.includes(detail?.status)))
-    .map((event) => ({ event, whole: !chosen }));
+    .filter((event) => !chosen || !isByTheWay(event))
+    .map((event) => ({ event, whole: !chosen, key: event.cursor + (chosen ? "" : "-whole") }));
 
 // The words of an event: [in bold, the rest].
 function words({ kind, detail, sentence }) {
@@ -53,31 +56,20 @@ function toneOf(event) {
 // `named`: each entry says of which session it is.
 export function makeStory(named = true) {
   const place = make("ol.story");
-  const draw = keyed(
-    place,
-    ({ event, whole }) => event.cursor + (whole ? "-whole" : ""),
-    (entry) => ({ item: makeEntry(entry, named) }),
-    () => make("li", empty("Nothing yet", "New events appear here.")),
-  );
+  const none = () => make("li", empty("Nothing yet", "New events appear here."));
+  const draw = keyed(place, "key", (entry) => ({ item: makeEntry(entry, named) }), none);
   return { place, draw };
 }
 
 function makeEntry(entry, named) {
-  const { event } = entry;
-  const [bold, rest] = words(event);
-  return make(
-    "li.story-entry." + toneOf(event),
-    { "data-cursor": event.cursor },
-    make("time", { datetime: event.time, title: moment(event.time) }, clock(event.time)),
-    make(
-      "div.story-text",
-      named && event.instance && make("a", { href: "#/instance/" + event.instance }, event.instance),
-      bold && make("strong", bold),
-      bold && rest ? ": " : "",
-      rest,
-    ),
-    entry.whole && make("span.story-kind", plain(event.kind)),
-  );
+  const { cursor, time: when, instance, kind } = entry.event;
+  const [bold, rest] = words(entry.event);
+  const time = make("time", { datetime: when, title: moment(when) }, clock(when));
+  const who = named && instance && make("a", { href: "#/instance/" + instance }, instance);
+  const parts = [who, bold && make("strong", bold), bold && rest ? ": " : "", rest];
+  const text = make("div.story-text", parts);
+  const name = entry.whole && make("span.story-kind", plain(kind));
+  return make("li.story-entry." + toneOf(entry.event), { "data-cursor": cursor }, time, text, name);
 }
 
 // For screen readers: only events about an instance's status, and few at a time.
@@ -85,10 +77,11 @@ const ALOUD = ["status", "repaired", "trouble", "trouble_over", "incident", "del
 let waiting = [];
 export function announce(event) {
   if (!ALOUD.includes(event.kind)) return;
-  waiting.push([event.instance, ...words(event)].filter(Boolean).join(": "));
+  waiting.push(joined([event.instance, ...words(event)], ": "));
   if (waiting.length > 1) return;
   setTimeout(() => {
-    setText(at("announce"), waiting.length > 3 ? waiting.length + " new events" : waiting.join(". "));
+    const many = waiting.length > 3;
+    setText(at("announce"), many ? waiting.length + " new events" : waiting.join(". "));
     waiting = [];
   }, 1500);
 }

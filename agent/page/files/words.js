@@ -21,6 +21,7 @@ const UNWELL = { degraded: "failing", stuck: "stuck", corrupted: "damaged" };
 const CIRCUITS = { open: "pausing after failures", half_open: "one trial under way" };
 const BANS = ["temporary_ban", "banned"];
 
+export const joined = (parts, by = ", ") => parts.filter(Boolean).join(by);
 export const plain = (code) => (code || "").replaceAll("_", " ");
 export const statusOf = (status) => STATUS[status] || ["off", status];
 export const isBanned = (instance) => BANS.includes(instance.reason);
@@ -32,8 +33,8 @@ const isDown = (instance) =>
   instance.reason !== "not_looked_yet" &&
   instance.reason !== "masked";
 // It waits for the network, its backend, the canary of an incident, or memory.
-const isHeld = (instance) =>
-  Boolean(instance.wait_reason) && instance.should_run && statusOf(instance.connection_status)[0] === "busy";
+const isHeld = ({ wait_reason: reason, should_run: wanted, connection_status: status }) =>
+  Boolean(reason) && wanted && statusOf(status)[0] === "busy";
 export const isUnwell = (instance) =>
   instance.health.verdict in UNWELL ||
   instance.connection_status === "AUTH_FAILURE" ||
@@ -47,25 +48,28 @@ const isQueued = (instance) =>
 
 // The sentence of a session; of one in the queue its place, which changes with each start.
 export function whyOf(instance) {
-  if (!isQueued(instance)) return [instance.sentence, instance.snapshot_failure].filter(Boolean).join("; ");
+  if (!isQueued(instance)) return joined([instance.sentence, instance.snapshot_failure], "; ");
   const before = instance.turns_before;
   return before
     ? counted(before, "session starts", "sessions start") + " before it"
     : "it is the next to start";
 }
 
-// What stands beside its pill, which says of a healthy session that it is, and not on which machine.
+// What stands beside its pill, which says that a session is healthy, and not on which machine.
 export const troubleOf = (instance) =>
-  (instance.health.healthy && !instance.machine ? instance.snapshot_failure : whyOf(instance)) || "";
+  (instance.health.healthy && !instance.machine ? instance.snapshot_failure : whyOf(instance)) ||
+  "";
 
 // The tone and the words of its pill.
 export function stateOf(instance) {
   const status = instance.connection_status;
   if (isQueued(instance)) return ["wait", "Waits for its turn"];
   if (instance.should_run && REASONS[instance.reason]) return REASONS[instance.reason];
-  if (isDown(instance)) return instance.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
+  if (isDown(instance))
+    return instance.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
   if (status === "DISCONNECTED") {
-    if (instance.should_run) return instance.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
+    if (instance.should_run)
+      return instance.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
     return ["off", instance.enabled ? "Stopped" : "Disabled"];
   }
   if (isHeld(instance)) return ["warn", "Held back"];
@@ -84,7 +88,7 @@ export function placeOf({ id, engine, backend, remote }) {
   return engine + " on " + backend + (remote && remote !== id ? " as " + remote : "");
 }
 export const accountOf = (instance) =>
-  [instance.account, instance.needs_passkey && "needs a passkey to link"].filter(Boolean).join(" · ");
+  joined([instance.account, instance.needs_passkey && "needs a passkey to link"], " · ");
 
 // What it waits for, and the time of its next try or null.
 export function nextOf(instance) {
@@ -92,9 +96,9 @@ export function nextOf(instance) {
     instance.attempts && counted(instance.attempts, "try", "tries") + " so far",
     CIRCUITS[instance.circuit],
     instance.wait_reason !== instance.reason && plain(instance.wait_reason),
-  ].filter(Boolean);
+  ];
   const opens = instance.circuit === "open" && instance.circuit_opens;
-  return [parts.join(", "), opens || instance.next_attempt];
+  return [joined(parts), opens || instance.next_attempt];
 }
 
 export const counted = (count, one, many) => count + " " + (count === 1 ? one : many);
@@ -104,7 +108,8 @@ export function duration(seconds) {
   if (whole < 60) return whole + " s";
   if (whole < 600) return Math.floor(whole / 60) + " min " + (whole % 60) + " s";
   if (whole < 3600) return Math.floor(whole / 60) + " min";
-  if (whole < 86400) return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
+  if (whole < 86400)
+    return Math.floor(whole / 3600) + " h " + Math.floor((whole % 3600) / 60) + " min";
   return Math.floor(whole / 86400) + " d " + Math.floor((whole % 86400) / 3600) + " h";
 }
 
@@ -136,7 +141,7 @@ export const zone = () =>
 
 export const since = (text) => duration((now() - Date.parse(text)) / 1000);
 
-// A text that moves with the clock: the time since `text`, or until it. tick() draws it each second.
+// A text that moves with the clock: the time since `text`, or until it. tick() redraws it.
 export function setSince(element, text, after = "") {
   setAttribute(element, "data-since", text || null);
   setAttribute(element, "data-after", after);
@@ -165,22 +170,19 @@ export function tick() {
 // Facts as [label, value]; a value may be { since, after }. What is not known or 0 is left out.
 export function makeFacts() {
   const place = make("dl.facts");
-  const drawRows = keyed(
-    place,
-    ([label]) => label,
-    ([label]) => {
-      const value = make("dd");
-      return {
-        item: make("div", make("dt", label), value),
-        draw([, said]) {
-          if (said.since) setSince(value, said.since, said.after);
-          else setText(value, said);
-        },
-      };
-    },
-  );
+  const drawRows = keyed(place, 0, ([label]) => {
+    const value = make("dd");
+    return {
+      item: make("div", make("dt", label), value),
+      draw([, said]) {
+        if (said.since) setSince(value, said.since, said.after);
+        else setText(value, said);
+      },
+    };
+  });
   return {
     place,
-    draw: (rows) => drawRows(rows.filter(([, value]) => (value?.since === undefined ? value : value.since))),
+    draw: (rows) =>
+      drawRows(rows.filter(([, value]) => (value?.since === undefined ? value : value.since))),
   };
 }
