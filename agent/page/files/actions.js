@@ -5,6 +5,7 @@ import { act, confirm } from "/page/dialogs.js";
 import { make } from "/page/dom.js";
 import { isBanned, plain } from "/page/words.js";
 
+const CLEANS = "makes a backup, moves the session to the trash and shows a new code.";
 const LONG = 3600; // seconds that a large archive may take
 export const pathOf = (id) => "/api/instance/" + encodeURIComponent(id);
 
@@ -41,8 +42,8 @@ const mayTry = (instance) =>
   instance.connection_status !== "CONNECTED" &&
   Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
-// `line`: what it does; `fits`: is it offered for this session (absent: for each); `ask`: what to
-// confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
+// `line`: what it does; `fits`: is it offered for this session (absent: for each); `asks`, `warns`:
+// what to confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
 export const ACTIONS = [
   {
     key: "try-now",
@@ -145,12 +146,10 @@ export const ACTIONS = [
     right: "admin",
     calm: true,
     run: download,
-    ask: (id) => ({
-      title: "Export " + id + "?",
-      text:
-        "A person who gets the archive can use the account. " +
-        "Stop the session here before another machine runs it: two copies end the pairing.",
-    }),
+    asks: (id) => "Export " + id + "?",
+    warns:
+      "A person who gets the archive can use the account. " +
+      "Stop the session here before another machine runs it: two copies end the pairing.",
   },
   {
     key: "ensure-healthy",
@@ -158,12 +157,8 @@ export const ACTIONS = [
     line: "Repairs until it is connected or shows a code; may end the pairing.",
     harsh: true,
     run: repair("ensure-healthy", {}),
-    ask: (id) => ({
-      title: "Repair " + id + " to the end?",
-      text:
-        "Milder repairs come first. If none helps, the agent makes a backup, " +
-        "moves the session to the trash and shows a new code.",
-    }),
+    asks: (id) => "Repair " + id + " to the end?",
+    warns: "Milder repairs come first. If none helps, the agent " + CLEANS,
   },
   {
     key: "log-out",
@@ -175,12 +170,10 @@ export const ACTIONS = [
       await post(pathOf(id) + "/logout", { confirm: true, ...more });
       return id + " asked to log out";
     },
-    ask: (id) => ({
-      title: "Log " + id + " out?",
-      text:
-        "This ends the pairing. Its files go to the trash, " +
-        "and a person must scan a new code with the phone.",
-    }),
+    asks: (id) => "Log " + id + " out?",
+    warns:
+      "This ends the pairing. Its files go to the trash, " +
+      "and a person must scan a new code with the phone.",
   },
   {
     key: "clean-up",
@@ -188,12 +181,8 @@ export const ACTIONS = [
     line: "Retires its files after a backup and shows a new code.",
     harsh: true,
     run: repair("cleanup", { confirm: true }),
-    ask: (id) => ({
-      title: "Clean " + id + " up?",
-      text:
-        "The agent makes a backup, moves the session to the trash and shows a new code. " +
-        "If the session is paired, its pairing ends.",
-    }),
+    asks: (id) => "Clean " + id + " up?",
+    warns: "The agent " + CLEANS + " If the session is paired, its pairing ends.",
   },
   {
     key: "delete",
@@ -201,14 +190,12 @@ export const ACTIONS = [
     line: "Removes it here; its files stay in the trash for a while.",
     harsh: true,
     run: remove,
-    ask: (id) => ({
-      title: "Delete " + id + "?",
-      text:
-        "The agent moves the session to the trash, keeps it there for a while, and removes " +
-        "the instance. If agent.toml declares the instance, the agent creates it again " +
-        "at its next start.",
-      typed: id,
-    }),
+    asks: (id) => "Delete " + id + "?",
+    warns:
+      "The agent moves the session to the trash, keeps it there for a while, and removes " +
+      "the instance. If agent.toml declares the instance, the agent creates it again " +
+      "at its next start.",
+    typed: true,
   },
 ];
 
@@ -236,19 +223,20 @@ export const isFit = (action, instance) => !action.fits || action.fits(instance)
 export const prolongsBan = (action, instance) => !action.calm && isBanned(instance);
 
 function questionOf(action, id) {
-  const question = action.ask && { yes: action.label, ...action.ask(id) };
+  const { label: yes, asks, warns: text, typed } = action;
+  const question = asks && { title: asks(id), text, yes, typed: typed && id };
   const instance = answers.instances.get(id);
   if (!instance || !prolongsBan(action, instance)) return question;
   const end =
     instance.reason === "temporary_ban"
       ? "each login makes the ban longer, and the agent tries once when it is over."
       : "a login does not end that; the owner settles it with WhatsApp on the phone.";
-  const text = instance.sentence[0].toUpperCase() + instance.sentence.slice(1) + ": " + end;
+  const ban = instance.sentence[0].toUpperCase() + instance.sentence.slice(1) + ": " + end;
   return {
     title: "Log in to a banned account?",
-    yes: action.label + " all the same",
+    yes: yes + " all the same",
     ...question,
-    text: text + (question ? " " + question.text : ""),
+    text: ban + (question ? " " + text : ""),
   };
 }
 

@@ -2,14 +2,8 @@
 import { Live, Refused, get } from "/page/agent.js";
 
 const STORY = 400;
-const READS = [
-  "troubles",
-  "incidents",
-  "backends",
-  "health",
-  "memory/report",
-  "repairs/statistics",
-];
+const LISTS = ["troubles", "incidents", "backends"];
+const REPORTS = ["health", "memory/report", "repairs/statistics"];
 const NOTHING = {
   caller: null,
   instances: new Map(),
@@ -142,7 +136,8 @@ async function look() {
   Object.assign(answers, { instances, loaded: Date.now() });
   answers.figures = (await get("/performance-metrics")).instances;
   if (reads()) {
-    const found = await Promise.all(READS.map((path) => get("/api/" + path)));
+    const read = (path) => get("/api/" + path);
+    const found = await Promise.all([...LISTS, ...REPORTS].map(read));
     const [{ troubles }, { incidents }, { backends }, health, system, repairs] = found;
     Object.assign(answers, { troubles, incidents, backends, health, system, repairs });
   }

@@ -2,7 +2,7 @@
 import { post } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { actButton } from "/page/dialogs.js";
-import { keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
+import { keyed, linkTo, make, makeEach, setAttribute, setPill, setText } from "/page/dom.js";
 import { counted, joined, setSince } from "/page/words.js";
 
 const NARROW = matchMedia("(max-width: 48rem)"); // closed there: the sessions come first
@@ -82,12 +82,8 @@ const release = (group) => async () => {
 };
 
 function makeRow({ group, label, tone, kind }, whole) {
-  const pill = make("span.pill"),
-    text = make("span"),
-    held = make("span"),
-    since = make("span"),
-    links = make("p.attention-links"),
-    advice = make("p");
+  const [pill, text, held, since] = makeEach("span.pill", "span", "span", "span");
+  const [links, advice] = makeEach("p.attention-links", "p");
   setPill(pill, tone, label);
   const folded = whole
     ? make("details.advice", make("summary", "Advice"), advice)
@@ -108,10 +104,7 @@ function makeRow({ group, label, tone, kind }, whole) {
       setAttribute(item, "data-drawn", drawn);
       advice.replaceChildren(...withCode(entry.advice || ""));
       const shown = whole ? entry.instances : [];
-      links.replaceChildren(
-        ...shown.slice(0, 3).map((id) => make("a", { href: "#/instance/" + id }, id)),
-        shown.length > 3 ? "…" : "",
-      );
+      links.replaceChildren(...shown.slice(0, 3).map(linkTo), shown.length > 3 ? "…" : "");
     },
   };
 }

@@ -11,9 +11,9 @@ const PHONE_WITHOUT = ", if it asks your phone for no passkey";
 export function makeCode() {
   const state = { id: null, timer: null, url: null };
   const image = make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 });
-  const hint = make("p.soft", { role: "status" }),
-    left = make("p.soft.small", { "aria-hidden": "true" }),
-    title = make("h2");
+  const hint = make("p.soft", { role: "status" });
+  const left = make("p.soft.small", { "aria-hidden": "true" });
+  const title = make("h2");
   const pairing = makePairing(() => state.id);
   const place = make("section.panel.qr", { hidden: true }, title, image, hint, left, pairing.place);
 
@@ -63,11 +63,8 @@ export function makeCode() {
     watch(instance) {
       if (!instance || instance.id !== state.id) stop();
       state.id = instance ? instance.id : null;
-      const wanted =
-        Boolean(instance) &&
-        instance.connection_status === "QR_REQUIRED" &&
-        instance.should_run &&
-        may("operate", instance.id);
+      const waits = instance?.connection_status === "QR_REQUIRED" && instance.should_run;
+      const wanted = Boolean(waits) && may("operate", instance.id);
       place.hidden = !wanted;
       const passkey = instance?.reason === "passkey_required";
       setText(title, "Scan with WhatsApp" + (passkey ? PHONE_WITHOUT : ""));

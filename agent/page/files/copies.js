@@ -104,12 +104,9 @@ export function makeImport() {
       setText(go, "Import");
     }
   };
-  const fields = [
-    field("Archive", file),
-    field("Id", id),
-    checkbox("Replace a session of that id; its files go to the trash", replace),
-    checkbox("Run it at once", enable),
-  ];
+  const over = checkbox("Replace a session of that id; its files go to the trash", replace);
+  const once = checkbox("Run it at once", enable);
+  const fields = [field("Archive", file), field("Id", id), over, once];
   const form = makeForm(fields, go, submit);
   const hint = "Its session must not run elsewhere: two copies end the pairing.";
   return panel("Import", make("p.soft", "An archive of an export. " + hint), form);

@@ -47,10 +47,8 @@ function settingFields(known, own) {
   return {
     places: fields.map(({ place }) => place),
     changed: () => fields.some((each) => each.changed()),
-    read: () =>
-      Object.fromEntries(
-        fields.map(({ name, read }) => [name, read()]).filter(([, value]) => value !== undefined),
-      ),
+    // What is undefined is left out of the JSON that it becomes.
+    read: () => Object.fromEntries(fields.map(({ name, read }) => [name, read()])),
   };
 }
 

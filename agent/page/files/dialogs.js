@@ -4,12 +4,11 @@ import { refreshSoon } from "/page/answers.js";
 import { at, button, field, input, make, setText } from "/page/dom.js";
 
 export function note(text, bad = false) {
-  const toast = make(
-    bad ? "div.toast.bad" : "div.toast",
-    { role: bad ? "alert" : null },
-    make("span", bad ? "Not done: " + text : text),
-    button("Close", () => toast.remove(), { class: "quiet", "aria-label": "Close this note" }),
-  );
+  const more = { class: "quiet", "aria-label": "Close this note" };
+  const close = button("Close", () => toast.remove(), more);
+  const words = make("span", bad ? "Not done: " + text : text);
+  const kind = bad ? "div.toast.bad" : "div.toast";
+  const toast = make(kind, { role: bad ? "alert" : null }, words, close);
   at("toasts").append(toast);
   while (at("toasts").children.length > 4) at("toasts").firstElementChild.remove();
   setTimeout(() => toast.remove(), bad ? 15000 : 6000);

@@ -2,32 +2,22 @@
 import { get } from "/page/agent.js";
 import { at, make } from "/page/dom.js";
 
-/** @type {[string, RegExp][]} */
+const REPAIRING =
+  /re(connect|set-circuit|cover)|cleanup|ensure-healthy|incidents|\/(setup|repairs)/;
+// In the order of asking, each with its place in the index: the most used first, the others last.
+/** @type {[string, number, RegExp][]} */
 const AREAS = [
-  ["Backends", /\/(backends|hooks|removed)\b/],
-  ["Messages", /\/(messages|outbox)\b/],
-  ["Events to other programs", /\/webhooks\b/],
-  ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],
-  [
-    "Repairing",
-    /reconnect|reset-circuit|recover|cleanup|ensure-healthy|\/setup|incidents|\/repairs/,
-  ],
-  ["Instances", /^\/(api\/instance|whatsapp)/],
-  ["Keys", /^\/api\/(keys|caller)/],
-  ["Watching", /^\/(api|metrics|healthz|readyz|performance)/],
-  ["Pages", /./],
+  ["Backends", 5, /\/(backends|hooks|removed)\b/],
+  ["Messages", 8, /\/(messages|outbox)\b/],
+  ["Events to other programs", 9, /\/webhooks\b/],
+  ["Copies of sessions", 4, /\/(snapshots|export|import|trash)\b/],
+  ["Repairing", 3, REPAIRING],
+  ["Instances", 1, /^\/(api\/instance|whatsapp)/],
+  ["Keys", 6, /^\/api\/(keys|caller)/],
+  ["Watching", 2, /^\/(api|metrics|healthz|readyz|performance)/],
+  ["Pages", 7, /./],
 ];
 
-// The most used first, the others last; the order above is the order of asking.
-const TOP = [
-  "Instances",
-  "Watching",
-  "Repairing",
-  "Copies of sessions",
-  "Backends",
-  "Keys",
-  "Pages",
-];
 const TONES = { get: "busy", post: "good", put: "warn", patch: "warn", delete: "bad" };
 
 function fieldTable(rows) {
@@ -35,13 +25,10 @@ function fieldTable(rows) {
   const lines = rows.map(([name, schema, required, where]) => {
     const choices = schema.enum || schema.items?.enum;
     const meaning = schema.description || schema.pattern || "";
-    return make(
-      "tr",
-      make("td", make("code", name)),
-      make("td", where + (required ? ", required" : "")),
-      make("td", [schema.type].flat().join(" or ")),
-      make("td", meaning + (choices ? ": " + choices.join(", ") : "")),
-    );
+    const place = where + (required ? ", required" : "");
+    const words = meaning + (choices ? ": " + choices.join(", ") : "");
+    const cells = [make("code", name), place, [schema.type].flat().join(" or "), words];
+    return make("tr", ...cells.map((cell) => make("td", cell)));
   });
   return make("table", make("thead", make("tr", heads)), make("tbody", lines));
 }
@@ -60,27 +47,23 @@ function fieldsOf(route) {
 function section(path, method, route) {
   const id = (method + path).replace(/[^a-z0-9]+/gi, "-").replace(/-$/, "");
   const rows = fieldsOf(route);
-  return make(
-    "section",
-    { id: id.toLowerCase() },
-    make("h2", make("span.pill." + TONES[method], method.toUpperCase()), make("code", path)),
-    make("p", route.summary + "."),
-    make("p.soft.small", route.description),
-    rows.length > 0 && fieldTable(rows),
-  );
+  const pill = make("span.pill." + TONES[method], method.toUpperCase());
+  const words = [make("p", route.summary + "."), make("p.soft.small", route.description)];
+  const inside = [make("h2", pill, make("code", path)), ...words];
+  return make("section", { id: id.toLowerCase() }, inside, rows.length > 0 && fieldTable(rows));
 }
 
 function draw(api) {
   const areas = new Map(AREAS.map(([name]) => [name, []]));
   for (const [path, methods] of Object.entries(api.paths)) {
     if (path.startsWith("/page/")) continue;
-    const [usual] = AREAS.find(([, fits]) => fits.test(path));
+    const [usual] = AREAS.find(([, , fits]) => fits.test(path));
     const routes = areas.get(usual);
     for (const [method, route] of Object.entries(methods)) routes.push([path, method, route]);
   }
   const all = at("routes");
   all.replaceChildren();
-  for (const name of new Set([...TOP, ...areas.keys()])) {
+  for (const [name] of [...AREAS].sort(([, one], [, other]) => one - other)) {
     const group = make("div", make("h3", name));
     for (const [path, method, route] of areas.get(name)) {
       const part = section(path, method, route);

@@ -1,6 +1,5 @@
 // The parts that every view is made of. Foreign text goes in as text, nothing else.
 
-/** How the field of an instance's id is bounded. */
 export const ID = { pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48 };
 
 /** @param {string} id @returns {any} an element of the page's own frame */
@@ -21,6 +20,8 @@ export function make(what, ...inside) {
   return element;
 }
 
+export const makeEach = (...kinds) => kinds.map((kind) => make(kind));
+export const linkTo = (id) => make("a", { href: "#/instance/" + id }, id);
 export const button = (text, click, more = {}) =>
   make("button", { type: "button", click, ...more }, text);
 export const panel = (title, ...inside) => make("section.panel", make("h2", title), ...inside);
@@ -32,12 +33,10 @@ export const field = (label, ...inside) => make("label.field", make("span", labe
 export const checkbox = (label, box) => make("label.check", box, make("span", label));
 export const input = (more) =>
   make("input", { autocomplete: "off", spellcheck: "false", autocapitalize: "off", ...more });
-export const select = (choices, more = {}) =>
-  make(
-    "select",
-    more,
-    choices.map(([value, text]) => make("option", { value }, text)),
-  );
+export const select = (choices, more = {}) => {
+  const options = choices.map(([value, text]) => make("option", { value }, text));
+  return make("select", more, options);
+};
 export const row = (more, words, ...acts) =>
   make("li.row", more, make("div.row-what", words), make("div.actions", acts));
 export const empty = (title, text, ...more) =>

@@ -3,7 +3,7 @@ import { get, getOrNull, send } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
 import { answers, may } from "/page/answers.js";
 import { actButton, copyButton } from "/page/dialogs.js";
-import { make, panel, row, setText } from "/page/dom.js";
+import { make, makeEach, panel, row, setText } from "/page/dom.js";
 import { clock } from "/page/words.js";
 
 const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$3T$4:$5:$6Z");
@@ -11,12 +11,10 @@ const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$
 export function makeEvidence() {
   const state = { id: null, urls: [] };
   const lines = make("pre.lines", { tabindex: "0", "aria-label": "The last lines of its worker" });
-  const hint = make("p.soft.small"),
-    command = make("code.command");
+  const [hint, command] = makeEach("p.soft.small", "code.command");
   const copy = copyButton(() => command.textContent, "Copy the command");
   const output = make("div", hint, make("div.actions", command, copy), lines);
-  const picture = make("div");
-  const starts = make("ul");
+  const [picture, starts] = makeEach("div", "ul");
   const read = actButton("Its worker's last lines", showLines);
   const look = actButton("Picture of its page", async () => {
     const image = await pictureOf("/screenshot", "The page of " + state.id);
@@ -29,9 +27,8 @@ export function makeEvidence() {
     const answer = await get(pathOf(state.id) + "/worker-lines");
     const known = answer.lines || [];
     output.hidden = false;
-    const same = known.length
-      ? "The same on the agent's machine:"
-      : "Its worker wrote nothing yet.";
+    const here = "The same on the agent's machine:";
+    const same = known.length ? here : "Its worker wrote nothing yet.";
     const there = "The system's journal has the lines. On the agent's machine:";
     setText(hint, answer.lines ? same : there);
     setText(command, answer.command);
@@ -61,13 +58,10 @@ export function makeEvidence() {
     });
     show.hidden = !start.picture || !may("admin");
     const seen = make("pre.lines", JSON.stringify(start.seen, null, 1));
-    const words = [
-      make("strong", "Failed start, " + clock(timeOf(start.name))),
-      make("span", start.seen.why || "no cause recorded"),
-      make("details", make("summary", "Diagnostics"), seen),
-      holder,
-    ];
-    return row({}, words, show);
+    const title = make("strong", "Failed start, " + clock(timeOf(start.name)));
+    const cause = make("span", start.seen.why || "no cause recorded");
+    const details = make("details", make("summary", "Diagnostics"), seen);
+    return row({}, [title, cause, details, holder], show);
   }
 
   return {

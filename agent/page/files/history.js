@@ -1,17 +1,12 @@
 // A session's past: the times of its service.
 import { getOrNull, now } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
-import { button, make, setAttribute, setText } from "/page/dom.js";
+import { button, make, makeEach, setAttribute, setText } from "/page/dom.js";
 import { clock, duration, statusOf } from "/page/words.js";
 
 const HOUR = 3600000;
-/** @type {[string, number][]} */
-const RANGES = [
-  ["1 h", HOUR],
-  ["24 h", 24 * HOUR],
-  ["7 d", 168 * HOUR],
-  ["30 d", 720 * HOUR],
-];
+const DAY = 24 * HOUR;
+const RANGES = Object.entries({ "1 h": HOUR, "24 h": DAY, "7 d": 7 * DAY, "30 d": 30 * DAY });
 const AGAIN = 60000; // ms after which the events are asked for again
 
 const SVG = document.querySelector("svg.mark").namespaceURI; // no address stands in a page's files
@@ -70,21 +65,19 @@ export function makeHistory() {
 // The times of each status, and how much of them it was connected.
 function makeUptime() {
   const bar = draw("svg", { class: "uptime", viewBox: "0 0 1000 24", preserveAspectRatio: "none" });
-  const said = make("p.soft.small"),
-    from = make("span");
+  const [said, from] = makeEach("p.soft.small", "span");
   return {
     place: make("div", said, bar, make("div.uptime-axis.soft.small", from, make("span", "now"))),
     draw(parts, begin, end, label) {
       const across = (when) => (1000 * (when - begin)) / (end - begin);
-      bar.replaceChildren(
-        ...parts.map(([from, to, status]) => {
-          const [tone, word] = statusOf(status);
-          const width = Math.max(across(to) - across(from), 0.8);
-          const shape = { class: tone, x: across(from), y: 0, height: 24, width };
-          const words = clock(from) + ", for " + duration((to - from) / 1000) + ": " + word;
-          return draw("rect", shape, draw("title", {}, words));
-        }),
-      );
+      const drawPart = ([from, to, status]) => {
+        const [tone, word] = statusOf(status);
+        const width = Math.max(across(to) - across(from), 0.8);
+        const shape = { class: tone, x: across(from), y: 0, height: 24, width };
+        const words = clock(from) + ", for " + duration((to - from) / 1000) + ": " + word;
+        return draw("rect", shape, draw("title", {}, words));
+      };
+      bar.replaceChildren(...parts.map(drawPart));
       const sum = (some) => some.reduce((all, [from, to]) => all + to - from, 0);
       const total = sum(parts);
       const served = sum(parts.filter(([, , status]) => status === "CONNECTED"));

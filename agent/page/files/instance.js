@@ -7,7 +7,7 @@ import { makeCode } from "/page/code.js";
 import { makeSnapshots } from "/page/copies.js";
 import { makeSettings } from "/page/create.js";
 import { actButton, makeForm, note } from "/page/dialogs.js";
-import { button, field, folded, headed, input, make } from "/page/dom.js";
+import { button, field, folded, headed, input, make, makeEach } from "/page/dom.js";
 import { panel, select, setPill, setText } from "/page/dom.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
@@ -19,18 +19,13 @@ const { bytes, plain } = words;
 export function makeInstance(place) {
   const state = { id: null, details: null, events: [], eventsOf: "" };
   const current = () => answers.instances.get(state.id);
-  const title = make("h1", { tabindex: "-1" }),
-    pill = make("span.pill"),
-    why = make("p.why"),
-    next = make("span"),
-    nextTime = make("strong");
+  const title = make("h1", { tabindex: "-1" });
+  const [pill, why, next, nextTime] = makeEach("span.pill", "p.why", "span", "strong");
   const help = button("", () => perform(help, helpful(current()), state.id), { class: "primary" });
-  const helpLine = make("span.soft.small");
   const attention = makeAttention("Troubles of this session", false);
   const gone = make("p.panel", { hidden: true }, "The agent has no session of this name.");
-  const repair = make("p.notice-line");
+  const [helpLine, repair, held] = makeEach("span.soft.small", "p.notice-line", "p.soft.small");
   const facts = words.makeFacts();
-  const held = make("p.soft.small");
   const code = makeCode(),
     history = makeHistory(),
     evidence = makeEvidence(),
@@ -45,15 +40,10 @@ export function makeInstance(place) {
   const parts = [history, sandbox, trial, snapshots, settings].map((part) => part.place);
   const left = make("div", code.place, panel("State", repair, facts.place, held), parts);
   const right = make("div", actions.place, told, evidence.place);
-  const shown = make(
-    "div",
-    make("div.title", title, pill),
-    why,
-    make("p.next", next, nextTime),
-    make("p.actions", help, helpLine),
-    attention.place,
-    make("div.columns.halves", left, right),
-  );
+  const heading = [make("div.title", title, pill), why, make("p.next", next, nextTime)];
+  const acts = make("p.actions", help, helpLine);
+  const columns = make("div.columns.halves", left, right);
+  const shown = make("div", heading, acts, attention.place, columns);
   const back = make("a.back", { href: "#/" }, "All sessions");
   place.append(make("nav", { "aria-label": "Back" }, back), gone, shown);
 
@@ -144,11 +134,10 @@ export function makeInstance(place) {
   return { draw, hear, hide, refresh, show, shown: () => state.id };
 }
 
-const counts = (numbers) =>
-  Object.entries(numbers || {})
-    .filter(([, count]) => count)
-    .map(([name, count]) => count + " " + plain(name))
-    .join(", ");
+const counts = (numbers) => {
+  const said = ([name, count]) => count && count + " " + plain(name);
+  return words.joined(Object.entries(numbers || {}).map(said));
+};
 
 function factsOf(instance, details) {
   const { memory_bytes: memory, memory_limit_bytes: limit, cpu_seconds: seconds } = details;
@@ -185,11 +174,10 @@ function makeActions(current) {
     const control = button(action.label, () => perform(control, action, current()), style);
     return { action, item: make("li.action-row", control, make("span.soft.small", action.line)) };
   });
-  const list = (harsh) =>
-    make(
-      "ul.action-list",
-      rows.filter(({ action }) => Boolean(action.harsh) === harsh).map(({ item }) => item),
-    );
+  const list = (harsh) => {
+    const some = rows.filter(({ action }) => Boolean(action.harsh) === harsh);
+    return make("ul.action-list", ...some.map(({ item }) => item));
+  };
   const title = make("h3", "Actions that end the pairing or remove the session");
   const place = folded("Actions", list(false), title, list(true));
   place.classList.add("actions-panel");
@@ -260,10 +248,9 @@ function makeTrial(current) {
     draw(instance) {
       if (place.dataset.of !== instance.id) to.value = "";
       place.dataset.of = instance.id;
-      place.hidden =
-        !may("operate", instance.id) ||
-        instance.connection_status !== "CONNECTED" ||
-        instance.engine === "evolution"; // its server's own API sends
+      const sends = instance.engine !== "evolution"; // there its server's own API does
+      const connected = instance.connection_status === "CONNECTED";
+      place.hidden = !may("operate", instance.id) || !connected || !sends;
     },
   };
 }

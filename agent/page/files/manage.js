@@ -5,7 +5,7 @@ import { makeImport, makeTrash } from "/page/copies.js";
 import { act, actButton, askForm, confirm, copyButton } from "/page/dialogs.js";
 import { closeDialog, openDialog } from "/page/dialogs.js";
 import { button, empty, field, fill, headed, input, keyed } from "/page/dom.js";
-import { make, panel, row, select, setPill, setText } from "/page/dom.js";
+import { make, makeEach, panel, row, select, setPill, setText } from "/page/dom.js";
 import { counted, joined, moment, since } from "/page/words.js";
 
 export function makeManage(place) {
@@ -20,9 +20,8 @@ export function makeManage(place) {
   place.append(
     make("nav", { "aria-label": "Back" }, back),
     make("h1", { tabindex: "-1" }, "Agent"),
-    wrong,
-    make("div.columns.halves", left, right),
   );
+  place.append(wrong, make("div.columns.halves", left, right));
 
   async function draw(...parts) {
     const lacks = "Keys, exports and imports need a key with the scope admin.";
@@ -77,12 +76,10 @@ function makeKeys() {
     const revoke = button("Revoke", ask, { "aria-label": "Revoke " + key.name });
     const unused = "not used since the agent started";
     const used = key.last_used ? "last used " + moment(key.last_used) : unused;
-    const words = [
-      make("strong", key.name + (own ? " (this page)" : "")),
-      make("span.soft.small", key.scopes.join(", ")),
-      make("span.soft.small", "made " + moment(key.created) + "; " + used),
-    ];
-    return row({ "data-key": key.id }, words, revoke);
+    const name = make("strong", key.name + (own ? " (this page)" : ""));
+    const said = [key.scopes.join(", "), "made " + moment(key.created) + "; " + used];
+    const words = said.map((text) => make("span.soft.small", text));
+    return row({ "data-key": key.id }, [name, ...words], revoke);
   }
 
   async function draw() {
@@ -139,10 +136,8 @@ function makeWebhooks() {
 
 function makeWebhook(name) {
   const path = "/api/webhooks/" + encodeURIComponent(name) + "/";
-  const pill = make("span.pill"),
-    url = make("span.soft.small"),
-    state = make("span.small"),
-    problem = make("span.wrong.small");
+  const [pill, url] = makeEach("span.pill", "span.soft.small");
+  const [state, problem] = makeEach("span.small", "span.wrong.small");
   const retry = actButton("Send now", async () => {
     await post(path + "retry", {});
     return name + " is tried now";

@@ -3,7 +3,7 @@ import { post } from "/page/agent.js";
 import { answers, may, older, reads } from "/page/answers.js";
 import { makeAttention } from "/page/attention.js";
 import { actButton } from "/page/dialogs.js";
-import { button, headed, keyed, make, panel, row, setPill, setText } from "/page/dom.js";
+import { button, headed, keyed, make, makeEach, panel, row, setPill, setText } from "/page/dom.js";
 import { makeSessions } from "/page/sessions.js";
 import { choose, makeChoice, makeStory } from "/page/story.js";
 import { bytes, counted, duration, joined, makeFacts, percent } from "/page/words.js";
@@ -69,11 +69,8 @@ function makeBackends(show) {
 }
 
 function makeBackend(name, show) {
-  const pill = make("span.pill"),
-    what = make("span.soft.small"),
-    why = make("span.wrong"),
-    figures = make("span.small"),
-    next = make("span.next.small");
+  const [pill, what, why] = makeEach("span.pill", "span.soft.small", "span.wrong");
+  const [figures, next] = makeEach("span.small", "span.next.small");
   const label = { "aria-label": "Show the sessions on " + name };
   const sessions = button("Sessions", () => show(name), label);
   const check = actButton("Check now", async () => {

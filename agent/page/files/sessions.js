@@ -3,7 +3,8 @@ import { answers, may } from "/page/answers.js";
 import { ACTIONS, helpful, isFit, perform, performAll, prolongsBan } from "/page/actions.js";
 import { createInstance } from "/page/create.js";
 import { actButton, confirm, note } from "/page/dialogs.js";
-import { button, empty, input, keyed, make, setAttribute, setPill, setText } from "/page/dom.js";
+import { button, empty, input, keyed, make, makeEach } from "/page/dom.js";
+import { setAttribute, setPill, setText } from "/page/dom.js";
 import * as words from "/page/words.js";
 
 const MOST = matchMedia("(max-width: 48rem)").matches ? 30 : 300; // rows, until all are asked for
@@ -34,22 +35,15 @@ export function makeSessions() {
     Object.assign(state, how);
     draw();
   };
-  const chips = Object.keys(FILTERS).map((filter) =>
-    button("", () => change({ filter, all: false }), { class: "chip" }),
-  );
-  const search = input({
-    type: "search",
-    placeholder: "Search",
-    "aria-label": "Search the sessions",
-    input: () => change({ words: search.value.trim().toLowerCase(), all: false }),
-  });
+  const chipOf = (filter) => button("", () => change({ filter, all: false }), { class: "chip" });
+  const chips = Object.keys(FILTERS).map(chipOf);
+  const find = () => change({ words: search.value.trim().toLowerCase(), all: false });
+  const label = { placeholder: "Search", "aria-label": "Search the sessions" };
+  const search = input({ type: "search", ...label, input: find });
   const newOne = () => actButton("New instance", createInstance, { class: "primary" });
   const add = newOne();
-  const tools = make(
-    "div.tools",
-    make("div.chips", { role: "group", "aria-label": "Which sessions" }, chips),
-    make("div.tools-end", search, add),
-  );
+  const filters = make("div.chips", { role: "group", "aria-label": "Which sessions" }, chips);
+  const tools = make("div.tools", filters, make("div.tools-end", search, add));
   const heads = COLUMNS.map(([label, width], column) => {
     const sort = () => change({ back: state.column === column && !state.back, column });
     return make("th." + width, { scope: "col" }, button(label, sort, { class: "quiet sort" }));
@@ -129,14 +123,9 @@ function makeRow(id, state, changed) {
     state.chosen[pick.checked ? "add" : "delete"](id);
     changed();
   });
-  const place = make("span.soft.small"),
-    pill = make("span.pill"),
-    why = make("span"),
-    next = make("span.next"),
-    whyCell = make("td.cell-why", why, " ", next),
-    since = make("td.cell-time"),
-    memory = make("td.cell-figure"),
-    rate = make("td.cell-figure");
+  const [place, pill, why, next] = makeEach("span.soft.small", "span.pill", "span", "span.next");
+  const [since, memory, rate] = makeEach("td.cell-time", "td.cell-figure", "td.cell-figure");
+  const whyCell = make("td.cell-why", why, " ", next);
   const help = button("", () => perform(help, helpful(answers.instances.get(id)), id));
   const href = "#/instance/" + id;
   const scan = make("a.button", { href, "aria-label": "Scan the code of " + id }, "Scan");

@@ -1,5 +1,5 @@
 // The journal as a story, newest first, in the words of the page.
-import { at, empty, keyed, make, select, setText } from "/page/dom.js";
+import { at, empty, keyed, linkTo, make, select, setText } from "/page/dom.js";
 import { clock, joined, moment, plain, statusOf, zone } from "/page/words.js";
 
 const TONES = {
@@ -17,10 +17,7 @@ const BY_THE_WAY = ["verdict", "action", "outcome"]; // a status says the same o
 const PASSING = ["INITIALIZING", "LOADING"];
 
 export function makeChoice(label, changed) {
-  const choices = [
-    ["main", "Main events"],
-    ["", "Everything"],
-  ];
+  const choices = Object.entries({ main: "Main events", "": "Everything" });
   return select(choices, { "aria-label": label, title: "Times in " + zone(), change: changed });
 }
 
@@ -65,7 +62,7 @@ function makeEntry(entry, named) {
   const { cursor, time: when, instance, kind } = entry.event;
   const [bold, rest] = words(entry.event);
   const time = make("time", { datetime: when, title: moment(when) }, clock(when));
-  const who = named && instance && make("a", { href: "#/instance/" + instance }, instance);
+  const who = named && instance && linkTo(instance);
   const parts = [who, bold && make("strong", bold), bold && rest ? ": " : "", rest];
   const text = make("div.story-text", parts);
   const name = entry.whole && make("span.story-kind", plain(kind));

@@ -27,11 +27,8 @@ export const statusOf = (status) => STATUS[status] || ["off", status];
 export const isBanned = (instance) => BANS.includes(instance.reason);
 
 // It should run and does not, and neither is that new nor did an operator want it so.
-const isDown = (instance) =>
-  instance.connection_status === "DISCONNECTED" &&
-  instance.should_run &&
-  instance.reason !== "not_looked_yet" &&
-  instance.reason !== "masked";
+const isDown = ({ connection_status: status, should_run: wanted, reason }) =>
+  status === "DISCONNECTED" && wanted && !["not_looked_yet", "masked"].includes(reason);
 // It waits for the network, its backend, the canary of an incident, or memory.
 const isHeld = ({ wait_reason: reason, should_run: wanted, connection_status: status }) =>
   Boolean(reason) && wanted && statusOf(status)[0] === "busy";
@@ -41,10 +38,8 @@ export const isUnwell = (instance) =>
   isDown(instance) ||
   isHeld(instance);
 // It waits for its turn in the agent's queue of starts.
-const isQueued = (instance) =>
-  instance.should_run &&
-  Number.isInteger(instance.turns_before) &&
-  instance.connection_status !== "CONNECTED";
+const isQueued = ({ connection_status: status, should_run: wanted, turns_before: turns }) =>
+  wanted && Number.isInteger(turns) && status !== "CONNECTED";
 
 // The sentence of a session; of one in the queue its place, which changes with each start.
 export function whyOf(instance) {
