@@ -13,7 +13,10 @@ import { beforeItsKeyIsUsed } from "./signal.mjs";
 const MOST_KNOWN = 2000;
 const HISTORY_AT_ONCE = 100;
 
-const inside = (node, tag) => (Array.isArray(node.content) ? node.content.filter((child) => child?.tag === tag && child.content instanceof Uint8Array) : []);
+const inside = (node, tag) => {
+  const isIt = (child) => child?.tag === tag && child.content instanceof Uint8Array;
+  return Array.isArray(node.content) ? node.content.filter(isIt) : [];
+};
 
 export class Arrivals {
   #lib;
@@ -52,31 +55,33 @@ export class Arrivals {
     before("receipt", (node) => acksOf(this.#lib, node, this.#creds));
     before("call", (node) => callsOf(this.#lib, node, this.#creds));
     before("message", (node) => {
-      for (const { content } of inside(node, "enc")) beforeItsKeyIsUsed(content, (plain) => this.#decrypted(node, plain, current));
+      const keep = (plain) => this.#decrypted(node, plain, current);
+      for (const { content } of inside(node, "enc")) beforeItsKeyIsUsed(content, keep);
       return inside(node, "plaintext").flatMap(({ content }) => this.#read(node, content));
     });
   }
 
   // Frames that need no word of ours.
   frame(frame) {
-    if (frame?.tag === "ack") this.#later(this.#guarded(() => serverAckOf(this.#lib, frame, this.#creds)));
+    if (frame?.tag === "ack") this.#later(() => serverAckOf(this.#lib, frame, this.#creds));
   }
 
   // A message that the library tells of: most were kept before.
   told(message) {
-    if (!this.#known.delete(message.key.id)) this.#later(this.#guarded(() => this.#recordsOf(message, true)));
+    if (!this.#known.delete(message.key.id)) this.#later(() => this.#recordsOf(message, true));
   }
 
   async history(messages) {
     for (let at = 0; at < messages.length; at += HISTORY_AT_ONCE) {
       const part = messages.slice(at, at + HISTORY_AT_ONCE);
-      const records = part.flatMap((message) => this.#guarded(() => this.#recordsOf(message, false)));
+      const read = (message) => this.#guarded(() => this.#recordsOf(message, false));
+      const records = part.flatMap(read);
       if (records.length) await this.#keep(records);
     }
   }
 
   async #decrypted(node, padded, current) {
-    // Its connection is gone: undecrypted it comes again as it is, while a used key costs a retry.
+    // Its connection is gone: undecrypted it comes again, while a used key costs a retry.
     if (!current()) throw new Error("the connection of this message ended");
     const records = this.#guarded(() => this.#read(node, this.#lib.unpadRandomMax16(padded)));
     if (!records.length) return;
@@ -88,7 +93,8 @@ export class Arrivals {
   #read(node, bytes) {
     const { me } = this.#creds;
     const { fullMessage } = this.#lib.decodeMessageNode(node, me.id, me.lid ?? "");
-    return this.#recordsOf({ ...fullMessage, message: this.#lib.proto.Message.decode(bytes) }, true);
+    const message = this.#lib.proto.Message.decode(bytes);
+    return this.#recordsOf({ ...fullMessage, message }, true);
   }
 
   #recordsOf(message, fresh) {
@@ -107,7 +113,8 @@ export class Arrivals {
     }
   }
 
-  #later(records) {
+  #later(read) {
+    const records = this.#guarded(read);
     if (records.length) this.#keep(records).catch(() => {});
   }
 

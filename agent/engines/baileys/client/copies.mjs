@@ -1,7 +1,8 @@
-// Copies of the messages that were sent lately, beside the session's folder: a contact that could not
-// read one asks for it again, maybe after this process ended. They are no part of the session: no
-// snapshot and no archive has them. What is older than a day goes with the next message or start.
-import { appendFileSync, closeSync, constants, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+// Copies of the messages that were sent lately, beside the session's folder: a contact that could
+// not read one asks for it again, maybe after this process ended. They are no part of the session:
+// no snapshot and no archive has them. One older than a day goes with the next message or start.
+import { appendFileSync, closeSync, constants, openSync } from "node:fs";
+import { readFileSync, renameSync, writeFileSync } from "node:fs";
 
 const LASTS = 24 * 3600 * 1000;
 const LARGEST = 8 << 20; // of the file; the copies that count take a third of it
@@ -35,11 +36,13 @@ export class Copies {
   }
 
   // On a full disk there is none, as there was none before.
-  add({ id, to, bytes }) {
-    const line = JSON.stringify({ id, at: Date.now(), account: this.#account(), to, bytes: Buffer.from(bytes).toString("base64") });
+  add({ id, to, bytes: plain }) {
+    const bytes = Buffer.from(plain).toString("base64");
+    const line = JSON.stringify({ id, at: Date.now(), account: this.#account(), to, bytes });
     this.#kept.set(id, line);
     while (this.#kept.size > this.#most) this.#kept.delete(this.#kept.keys().next().value);
-    if (this.#size + line.length > LARGEST || Date.now() - this.#writtenAt > LOOK) return this.#rewrite();
+    const isOld = Date.now() - this.#writtenAt > LOOK;
+    if (this.#size + line.length > LARGEST || isOld) return this.#rewrite();
     try {
       appendFileSync(this.#path, line + "\n", { mode: 0o600 });
       this.#size += line.length + 1;
@@ -76,7 +79,8 @@ export class Copies {
 function read(line) {
   try {
     const copy = JSON.parse(line);
-    const whole = typeof copy.id === "string" && typeof copy.bytes === "string" && Array.isArray(copy.to);
+    const { id, bytes, to } = copy;
+    const whole = typeof id === "string" && typeof bytes === "string" && Array.isArray(to);
     return whole ? copy : null;
   } catch {
     return null; // a kill tore it

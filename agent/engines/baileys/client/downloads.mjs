@@ -16,7 +16,8 @@ const PIECE = 192 << 10;
 const MAC = 10;
 const BLOCK = 16;
 const LARGEST = 2 ** 31;
-const KINDS = { image: "Image", sticker: "Image", video: "Video", audio: "Audio", document: "Document" };
+const PICTURES = { image: "Image", sticker: "Image" };
+const KINDS = { ...PICTURES, video: "Video", audio: "Audio", document: "Document" };
 
 // Where the file is; only ever at WhatsApp, or at the server of `base` that stands in for it. A
 // path may hold what makes another host of it, so what counts is the address that comes out.
@@ -28,9 +29,12 @@ export function addressOf({ path, url }, base = "") {
   } catch {
     throw refuse("media_refused", "the address of the file is none");
   }
-  const plain = !found.username && !found.password;
-  const ours = found.origin === home.origin || (!base && found.protocol === "https:" && !found.port && found.hostname.endsWith(".whatsapp.net"));
-  if (!plain || !ours) throw refuse("media_refused", "the address of the file is not WhatsApp's");
+  const { origin, protocol, port, hostname, username, password } = found;
+  const isWhatsApp = protocol === "https:" && !port && hostname.endsWith(".whatsapp.net");
+  const ours = origin === home.origin || (!base && isWhatsApp);
+  if (username || password || !ours) {
+    throw refuse("media_refused", "the address of the file is not WhatsApp's");
+  }
   return found;
 }
 
@@ -38,8 +42,18 @@ function keysOf({ key }, type) {
   const secret = Buffer.from(key ?? "", "base64");
   const kind = KINDS[type];
   if (secret.length !== 32 || !kind) throw refuse("no_media", "the message has no key of its file");
-  const all = Buffer.from(hkdfSync("sha256", secret, Buffer.alloc(0), `WhatsApp ${kind} Keys`, 112));
+  const use = `WhatsApp ${kind} Keys`;
+  const all = Buffer.from(hkdfSync("sha256", secret, Buffer.alloc(0), use, 112));
   return { iv: all.subarray(0, 16), cipher: all.subarray(16, 48), mac: all.subarray(48, 80) };
+}
+
+function refusalOf(status) {
+  const isGone = [404, 410].includes(status);
+  if (isGone) return refuse("media_gone", "WhatsApp does not have the file any more");
+  // Where it would lead, WhatsApp's own servers are no more.
+  const leads = "WhatsApp's media server leads to another address";
+  if (status >= 300 && status < 400) return refuse("media_refused", leads);
+  return refuse("media_unreachable", `WhatsApp's media server answered ${status}`);
 }
 
 function answerOf(address, agent, still) {
@@ -47,13 +61,9 @@ function answerOf(address, agent, still) {
     const ask = address.protocol === "http:" ? requestHttp : requestHttps;
     const asked = ask(address, { agent, headers: { Origin: ORIGIN }, timeout: still }, (answer) => {
       clearTimeout(late);
-      const { statusCode: status } = answer;
-      if (status === 200) return resolve(answer);
+      if (answer.statusCode === 200) return resolve(answer);
       asked.destroy();
-      if ([404, 410].includes(status)) return reject(refuse("media_gone", "WhatsApp does not have the file any more"));
-      // Where it would lead, WhatsApp's own servers are no more.
-      if (status >= 300 && status < 400) return reject(refuse("media_refused", "WhatsApp's media server leads to another address"));
-      reject(refuse("media_unreachable", `WhatsApp's media server answered ${status}`));
+      reject(refusalOf(answer.statusCode));
     });
     const giveUp = () => asked.destroy(refuse("ETIMEDOUT", "nothing came"));
     // A head that comes byte by byte, or informational answers without an end, are never silent.
@@ -75,7 +85,8 @@ async function* inTime(answer, still) {
     waited += performance.now() - since;
     bytes += chunk.length;
     if (waited > still) {
-      if (bytes < (LEAST * waited) / 1000) throw refuse("media_unreachable", "WhatsApp's media server gives the file too slowly");
+      const words = "WhatsApp's media server gives the file too slowly";
+      if (bytes < (LEAST * waited) / 1000) throw refuse("media_unreachable", words);
       [waited, bytes] = [0, 0];
     }
     yield chunk;
@@ -100,7 +111,8 @@ async function* plainOf(answer, keys, sealed, most) {
     yield cipher.update(body);
   }
   if (sealed && hash.digest("base64") !== sealed) throw damaged("the file was changed on its way");
-  if (!mac.digest().subarray(0, MAC).equals(tail)) throw damaged("the file was changed or cut on its way");
+  const isWhole = mac.digest().subarray(0, MAC).equals(tail);
+  if (!isWhole) throw damaged("the file was changed or cut on its way");
   try {
     yield cipher.final();
   } catch {
@@ -128,9 +140,10 @@ export class Downloads {
     this.#open.set(name, file);
     try {
       const keys = keysOf(media, type);
-      file.answer = await answerOf(addressOf(media, this.#base), agent, this.#still).catch(async (error) => {
+      const answerAt = (place) => answerOf(addressOf(place, this.#base), agent, this.#still);
+      file.answer = await answerAt(media).catch(async (error) => {
         if (error.code !== "media_gone") throw error;
-        return answerOf(addressOf({ path: await again() }, this.#base), agent, this.#still);
+        return answerAt({ path: await again() });
       });
       // Decrypted it is shorter by the rest of its last block and the checksum.
       const most = size > 0 ? Math.min(size, LARGEST) + BLOCK + MAC : LARGEST;
@@ -161,7 +174,9 @@ export class Downloads {
       }
     } catch (error) {
       this.close(name);
-      throw error.code?.startsWith("media_") ? error : refuse("media_unreachable", `the file did not come whole: ${error.code ?? "no answer"}`);
+      if (error.code?.startsWith("media_")) throw error;
+      const words = `the file did not come whole: ${error.code ?? "no answer"}`;
+      throw refuse("media_unreachable", words);
     }
     if (done) this.close(name);
     return { data: Buffer.concat(parts).toString("base64"), done };

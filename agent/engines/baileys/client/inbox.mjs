@@ -60,8 +60,9 @@ export class Inbox {
   #next() {
     if (this.#under || !this.#waiting.length) return;
     let [count, length] = [0, 0];
-    while (count < this.#waiting.length && (!count || length + this.#waiting[count].length <= LONGEST)) {
-      length += this.#waiting[count].length;
+    for (const each of this.#waiting) {
+      if (count && length + each.length > LONGEST) break;
+      length += each.length;
       count += 1;
     }
     const entries = this.#waiting.splice(0, count);

@@ -1,4 +1,4 @@
-// What the library inflates, in bounds: it has no setting for them, and a few KiB may hold gigabytes.
+// What the library inflates, in bounds: it has none of its own, and a few KiB may hold gigabytes.
 import { syncBuiltinESMExports } from "node:module";
 import { Transform } from "node:stream";
 import zlib from "node:zlib";
@@ -21,7 +21,8 @@ function inflate(compressed, done) {
   try {
     whole = zlib.inflateSync(compressed, { maxOutputLength: MOST_OF_A_FRAME });
   } catch (error) {
-    return done(error.code === "ERR_BUFFER_TOO_LARGE" ? new TooLarge("frame", MOST_OF_A_FRAME) : error);
+    const isLarge = error.code === "ERR_BUFFER_TOO_LARGE";
+    return done(isLarge ? new TooLarge("frame", MOST_OF_A_FRAME) : error);
   }
   done(null, whole);
 }

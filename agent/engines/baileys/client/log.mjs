@@ -13,8 +13,7 @@ export function silenceConsole() {
   };
 }
 
-const FAILED = "failed to decrypt message";
-
+const REFUSALS = [{ words: "error 463", code: 463 }, { words: "smax-invalid (479)", code: 479 }];
 // The kind of a decryption failure, by the error's own words; nothing of the message itself.
 export function kindOf(error) {
   const words = String(error?.message ?? "");
@@ -33,32 +32,35 @@ export function kindOf(error) {
 export function toldOf(error) {
   if (typeof error?.code === "string") return String(error.message).slice(0, 300);
   const status = error?.data?.attrs?.code ?? error?.data ?? error?.output?.statusCode;
-  if (error?.isBoom) return `WhatsApp or the library refused it (error ${Number(status) || error.output.statusCode})`;
+  const number = error?.isBoom && (Number(status) || error.output.statusCode);
+  if (error?.isBoom) return `WhatsApp or the library refused it (error ${number})`;
   return `the library failed (${error?.name ?? "Error"})`;
 }
 
 // A text of WhatsApp without what may be a number or a key.
-export const masked = (text) => String(text).replace(/\S{25,}|\S*@\S*|\d{5,}/g, "…").slice(0, 200);
+const SECRET = /\S{25,}|\S*@\S*|\d{5,}/g;
+export const masked = (text) => String(text).replace(SECRET, "…").slice(0, 200);
 
 // A logger as the library wants one: what says something about the session becomes an event.
 export function makeLogger(emit) {
   let lastKey = null;
   const seen = (context, message) => {
-    if (message === FAILED) {
-      // A message to a group comes with two encrypted parts: together they are one that cannot be read.
+    if (message === "failed to decrypt message") {
+      // A message to a group comes in two encrypted parts: they are one that cannot be read.
       if (context.key && context.key === lastKey) return;
       lastKey = context.key;
       const summary = /No matching sessions/i.test(String(context.err?.message));
       const kind = summary && lastError.kind ? lastError.kind : kindOf(context.err);
       lastError.kind = "";
       const sender = senderOf(context.key ?? {});
-      emit({ event: "undecryptable", kind, ...sender, peer: context.author ?? sender.peer, id: String(context.key?.id ?? "") });
-    } else if (typeof message === "string" && message.startsWith("error 463")) {
-      emit({ event: "refused", code: 463, id: String(context.msgId ?? "") });
-    } else if (typeof message === "string" && message.startsWith("smax-invalid (479)")) {
-      emit({ event: "refused", code: 479, id: String(context.msgId ?? "") });
+      const [peer, id] = [context.author ?? sender.peer, String(context.key?.id ?? "")];
+      return emit({ event: "undecryptable", kind, ...sender, peer, id });
     }
+    const isIt = ({ words }) => typeof message === "string" && message.startsWith(words);
+    const refusal = REFUSALS.find(isIt);
+    if (refusal) emit({ event: "refused", code: refusal.code, id: String(context.msgId ?? "") });
   };
-  const logger = { level: "warn", child: () => logger, trace() {}, debug() {}, info() {}, warn: seen, error: seen, fatal: seen };
+  const quiet = { level: "warn", child: () => logger, trace() {}, debug() {}, info() {} };
+  const logger = { ...quiet, warn: seen, error: seen, fatal: seen };
   return logger;
 }

@@ -9,13 +9,15 @@ import { silenceConsole, toldOf } from "./log.mjs";
 import { Session } from "./session.mjs";
 import { keepUntriedSessions, queueEachSession, waitBeforeKeys } from "./signal.mjs";
 
-const [commands, events, packages] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
+const [commands, events] = process.argv.slice(2, 4).map(Number);
+const packages = process.argv[4];
 const LONGEST = 2048; // characters of one text in a line: a contact chooses some of them
 
 // libsignal prints its sessions, private keys included, with console.*: nothing of it leaves here.
 silenceConsole();
 
-const short = (_, value) => (typeof value === "string" ? value.slice(0, LONGEST).toWellFormed() : value);
+const short = (_, value) =>
+  typeof value === "string" ? value.slice(0, LONGEST).toWellFormed() : value;
 
 function emit(line) {
   // Records are bounded where they are made, and pieces of files: their texts are kept whole.
@@ -31,19 +33,21 @@ function emit(line) {
   }
 }
 
+const kindOf = (error) => ({ name: error?.name ?? "Error", code: error?.code ?? "" });
 // Names and places of an error, without what it quotes: a key or a text may stand in its message.
 function fatal(error) {
-  const stack = String(error?.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)).slice(0, 8);
-  emit({ event: "fatal", name: error?.name ?? "Error", code: error?.code ?? "", stack: stack.join("\n") });
+  const lines = String(error?.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+  emit({ event: "fatal", ...kindOf(error), stack: lines.slice(0, 8).join("\n") });
   process.exit(70);
 }
 process.on("uncaughtException", fatal);
 process.on("unhandledRejection", (error) => {
-  emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words: error instanceof TooLarge ? error.message : "" });
+  const words = error instanceof TooLarge ? error.message : "";
+  emit({ event: "stray", ...kindOf(error), words });
 });
 
-// The library has a storage for each connection, and Node hands each on with every promise: with fifty
-// of them that was most of a message's cost. One carries them all; a run hides what is not its own.
+// The library has a storage for each connection, and Node hands each on with every promise: with
+// fifty of them that was most of a message's cost. One carries them all; a run hides the others'.
 const storage = new async_hooks.AsyncLocalStorage();
 class Storage {
   run = (store, work) => storage.run({ of: this, store }, work);
@@ -54,7 +58,8 @@ boundInflation(); // and what imports a builtin module from here on has both
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 // Not its index: that would read names of telemetry as well, a tenth of all that a start reads.
-const parts = ["lib/Socket", "lib/Utils", "lib/WABinary", "lib/Defaults", "WAProto"].map((part) => load(`baileys/${part}/index.js`));
+const PARTS = ["lib/Socket", "lib/Utils", "lib/WABinary", "lib/Defaults", "WAProto"];
+const parts = PARTS.map((part) => load(`baileys/${part}/index.js`));
 const [socket] = await Promise.all(parts);
 const library = Object.assign({ makeWASocket: socket.default }, ...(await Promise.all(parts)));
 const libsignal = (await load("libsignal")).default;
@@ -68,14 +73,16 @@ const markOf = ({ session }) => (session ? { session } : {});
 
 function sessionOf(order) {
   const { session: name = "" } = order;
-  if (!sessions.has(name)) sessions.set(name, new Session(library, load, (event) => emit({ ...event, ...markOf(order) })));
+  const tell = (event) => emit({ ...event, ...markOf(order) });
+  if (!sessions.has(name)) sessions.set(name, new Session(library, load, tell));
   return sessions.get(name);
 }
 
 // A session's methods, which orders name with _.
-const WORKS = new Set(
-  "open connect disconnect look pairingCode uploadPreKeys send read presence filePart fileOpen fileNext fileClose kept logout save".split(" "),
-);
+const WORKS = new Set([
+  ...["open", "connect", "disconnect", "look", "pairingCode", "uploadPreKeys", "logout", "save"],
+  ...["send", "read", "presence", "filePart", "fileOpen", "fileNext", "fileClose", "kept"],
+]);
 
 // About the whole process: nothing here begins a session.
 const OWN_WORKS = {
@@ -90,7 +97,8 @@ const OWN_WORKS = {
   },
 };
 
-setInterval(OWN_WORKS.free, 600_000); // a quiet session fills its first heap in hours: it would look like a leak
+// A quiet session fills its first heap in hours: it would look like a leak.
+setInterval(OWN_WORKS.free, 600_000);
 
 async function work(order) {
   if (Object.hasOwn(OWN_WORKS, order.do)) return OWN_WORKS[order.do](order);
@@ -104,11 +112,13 @@ async function take(line) {
   try {
     emit({ answer: order.id, ok: (await work(order)) ?? {}, ...markOf(order) });
   } catch (error) {
-    emit({ answer: order.id, ...markOf(order), error: { code: error.code ?? "engine", message: toldOf(error) } });
+    const told = { code: error.code ?? "engine", message: toldOf(error) };
+    emit({ answer: order.id, ...markOf(order), error: told });
   }
 }
 
-const lines = createInterface({ input: createReadStream(null, { fd: commands, encoding: "utf8" }) });
+const input = createReadStream(null, { fd: commands, encoding: "utf8" });
+const lines = createInterface({ input });
 lines.on("line", (line) => void take(line));
 lines.on("close", () => process.exit(0));
 emit({ event: "ready", node: process.version });

@@ -6,11 +6,10 @@ export const refuse = (code, words) => Object.assign(new Error(words), { code })
 export function jidOf(to) {
   const text = String(to).trim().replace(/^\+/, "");
   if (/^[0-9]{5,20}$/.test(text)) return text + "@s.whatsapp.net";
-  if (/^[0-9-]{5,40}@(s\.whatsapp\.net|g\.us|lid|c\.us)$/.test(text)) return text.replace("@c.us", "@s.whatsapp.net");
+  const isId = /^[0-9-]{5,40}@(s\.whatsapp\.net|g\.us|lid|c\.us)$/.test(text);
+  if (isId) return text.replace("@c.us", "@s.whatsapp.net");
   throw refuse("invalid_wid", "the receiver is neither a number nor a chat's id");
 }
-
-const MEDIA = [["image/", "image"], ["video/", "video"], ["audio/", "audio"]];
 
 // The library would read any other address from this machine's disk: its own keys, too.
 function fileOf(message, uploads) {
@@ -22,17 +21,27 @@ function fileOf(message, uploads) {
 
 function media(message, uploads) {
   const content = fileOf(message, uploads);
-  const [, kind = "document"] = MEDIA.find(([start]) => message.mimetype.startsWith(start)) ?? [];
+  const { mimetype, caption } = message;
+  const [, kind = "document"] = /^(image|video|audio)\//.exec(mimetype) ?? [];
   const named = kind === "document" ? { fileName: message.filename ?? "file" } : {};
-  return { [kind]: content, mimetype: message.mimetype, ...named, ...(message.caption ? { caption: message.caption } : {}) };
+  return { [kind]: content, mimetype, ...named, ...(caption ? { caption } : {}) };
 }
 
 function contact({ name, phone }) {
   const plain = name.replace(/[\r\n]/g, " ");
   const digits = phone.replace(/\D/g, "");
-  const vcard = `BEGIN:VCARD\nVERSION:3.0\nFN:${plain}\nTEL;type=CELL;waid=${digits}:+${digits}\nEND:VCARD`;
+  const number = `TEL;type=CELL;waid=${digits}:+${digits}`;
+  const vcard = `BEGIN:VCARD\nVERSION:3.0\nFN:${plain}\n${number}\nEND:VCARD`;
   return { contacts: { displayName: plain, contacts: [{ displayName: plain, vcard }] } };
 }
+
+const placeOf = ({ latitude, longitude, name, address }) => {
+  return { degreesLatitude: latitude, degreesLongitude: longitude, name, address };
+};
+
+const reactionOf = (jid, { emoji, message_id: id, sender }) => {
+  return { react: { text: emoji, key: keyOf(jid, id, sender) } };
+};
 
 const ME = "me";
 
@@ -41,7 +50,8 @@ const ME = "me";
 function keyOf(jid, id, writer) {
   if (writer === ME) return { remoteJid: jid, id, fromMe: true };
   if (!jid.endsWith("@g.us")) return { remoteJid: jid, id, fromMe: false };
-  if (!writer) throw refuse("message_not_found", "who wrote the message that this one is about is not known here");
+  const unknown = "who wrote the message that this one is about is not known here";
+  if (!writer) throw refuse("message_not_found", unknown);
   return { remoteJid: jid, id, fromMe: false, participant: jidOf(writer) };
 }
 
@@ -74,23 +84,22 @@ export function contentOf(message, jid, uploads) {
     case "delete":
       return { delete: keyOf(jid, message.message_id, message.sender ?? ME) };
     case "location":
-      return { location: { degreesLatitude: message.latitude, degreesLongitude: message.longitude, name: message.name, address: message.address } };
+      return { location: placeOf(message) };
     case "contact":
       return contact(message);
     case "reaction":
-      return { react: { text: message.emoji, key: keyOf(jid, message.message_id, message.sender) } };
+      return reactionOf(jid, message);
     default:
       throw refuse("invalid_request", "no such type of message");
   }
 }
 
-const TYPES = [["imageMessage", "image"], ["videoMessage", "video"], ["audioMessage", "audio"], ["documentMessage", "document"], ["stickerMessage", "sticker"], ["locationMessage", "location"], ["contactMessage", "contact"], ["reactionMessage", "reaction"]];
+const FILES = ["image", "video", "audio", "document", "sticker"];
+const TYPES = [...FILES, "location", "contact", "reaction"];
 
-export function typeOf(message) {
-  return (TYPES.find(([name]) => message?.[name]) ?? [null, "text"])[1];
-}
+export const typeOf = (message) => TYPES.find((type) => message?.[`${type}Message`]) ?? "text";
 
-// Who wrote a message, and where: in a group its keys are others than those to this session alone.
+// Who wrote a message, and where: in a group its keys are others than those to this session.
 export function senderOf(key, self = {}) {
   const { remoteJid = "", remoteJidAlt, participant, participantAlt, fromMe } = key;
   const group = /@(g\.us|broadcast)$/.test(remoteJid) ? remoteJid : "";

@@ -7,7 +7,7 @@ const WIRE = { typing: "composing", recording: "recording", paused: "paused" };
 export class Moments {
   #shown = new Map(); // chat → the timer of what is shown there
 
-  // The receipts say what the account's privacy allows: with read receipts off, only its own devices hear.
+  // The receipts say what the account's privacy allows: maybe only its own devices hear.
   async read(socket, { chat, message_ids: ids, sender = "" }) {
     const remoteJid = jidOf(chat);
     const participant = remoteJid.endsWith("@g.us") ? jidOf(sender) : undefined;
@@ -21,7 +21,8 @@ export class Moments {
     clearTimeout(this.#shown.get(jid));
     this.#shown.delete(jid);
     await socket.sendPresenceUpdate(WIRE[state], jid);
-    if (state !== "paused" && seconds > 0) this.#goOn(socket, jid, WIRE[state], Date.now() + seconds * 1000, current);
+    const until = Date.now() + seconds * 1000;
+    if (state !== "paused" && seconds > 0) this.#goOn(socket, jid, WIRE[state], until, current);
   }
 
   #goOn(socket, jid, word, until, current) {
@@ -39,7 +40,8 @@ export class Moments {
 
   // Without the account's name the library would say nothing, and call that done.
   async #showAll(socket, state) {
-    if (!socket.authState.creds.me?.name) throw refuse("not_ready", "WhatsApp has not told the account's own name yet");
+    const nameless = "WhatsApp has not told the account's own name yet";
+    if (!socket.authState.creds.me?.name) throw refuse("not_ready", nameless);
     await socket.sendPresenceUpdate(state);
   }
 }

@@ -15,18 +15,18 @@ export class Names {
   }
 
   async show(record) {
-    const { chat, sender, alias } = record;
+    const { chat, sender, alias, quote, mentions } = record;
     if (LID.test(sender) && /@s\.whatsapp\.net$/.test(alias)) this.#note(sender, alias);
-    if (LID.test(sender)) {
-      const number = await this.#numberOf(sender);
-      if (number !== sender) Object.assign(record, { sender: number, alias: sender });
+    const number = await this.#numberOf(sender);
+    if (number !== sender) Object.assign(record, { sender: number, alias: sender });
+    for (const [of, name] of [[record, "chat"], [record, "participant"], [quote, "sender"]]) {
+      if (LID.test(of?.[name])) of[name] = await this.#numberOf(of[name]);
     }
-    if (LID.test(record.chat)) record.chat = await this.#numberOf(record.chat);
-    if (LID.test(record.participant)) record.participant = await this.#numberOf(record.participant);
-    if (LID.test(record.quote?.sender)) record.quote.sender = await this.#numberOf(record.quote.sender);
-    if (record.mentions) record.mentions = await Promise.all(record.mentions.map((jid) => (LID.test(jid) ? this.#numberOf(jid) : jid)));
+    const shown = mentions?.map((jid) => this.#numberOf(jid));
+    if (shown) record.mentions = await Promise.all(shown);
     // What answers the message names both as its stanza did.
-    if (record.kind === "message" && (record.chat !== chat || record.sender !== sender)) record._raw = { chat, sender };
+    const isOther = record.chat !== chat || record.sender !== sender;
+    if (record.kind === "message" && isOther) record._raw = { chat, sender };
     return record;
   }
 
@@ -37,6 +37,7 @@ export class Names {
   }
 
   async #numberOf(lid) {
+    if (!LID.test(lid)) return lid;
     if (this.#numbers.has(lid)) return this.#numbers.get(lid);
     const { user } = this.#lib.jidDecode(lid) ?? {};
     const name = `${user}_reverse`;

@@ -16,13 +16,20 @@ export class Polls {
 
   // Of each message that comes or goes.
   note({ key, message }) {
-    const content = this.#lib.normalizeMessageContent(message?.deviceSentMessage?.message ?? message);
-    const secret = content?.messageContextInfo?.messageSecret ?? message?.messageContextInfo?.messageSecret;
-    const poll = content && Object.entries(content).find(([name, value]) => /^pollCreationMessage/.test(name) && value?.options)?.[1];
+    const sent = message?.deviceSentMessage?.message ?? message;
+    const content = this.#lib.normalizeMessageContent(sent);
+    const [inner, outer] = [content?.messageContextInfo, message?.messageContextInfo];
+    const secret = inner?.messageSecret ?? outer?.messageSecret;
+    const isPoll = ([name, value]) => /^pollCreationMessage/.test(name) && value?.options;
+    const poll = Object.entries(content ?? {}).find(isPoll)?.[1];
     if (!poll || !secret?.length || typeof key.id !== "string") return;
     const options = poll.options.slice(0, MOST_OPTIONS).map(({ optionName }) => optionName ?? "");
-    const names = new Map(options.map((name) => [createHash("sha256").update(name).digest("hex"), name.slice(0, 1024).toWellFormed()]));
-    const creators = key.fromMe ? this.#own() : [key.participant || key.remoteJid, key.participantAlt ?? key.remoteJidAlt];
+    const hashOf = (name) => createHash("sha256").update(name).digest("hex");
+    const shown = (name) => name.slice(0, 1024).toWellFormed();
+    const names = new Map(options.map((name) => [hashOf(name), shown(name)]));
+    const { participant, participantAlt, remoteJid, remoteJidAlt } = key;
+    const theirs = [participant || remoteJid, participantAlt ?? remoteJidAlt];
+    const creators = key.fromMe ? this.#own() : theirs;
     this.#seen.delete(key.id);
     this.#seen.set(key.id, { secret, names, creators: this.#named(creators) });
     if (this.#seen.size > MOST) this.#seen.delete(this.#seen.keys().next().value);
@@ -30,15 +37,17 @@ export class Polls {
 
   // The chosen options; undefined where the poll is not known here.
   read({ pollCreationMessageKey, vote }, { from_me, sender, alias }) {
-    const poll = this.#seen.get(pollCreationMessageKey.id);
+    const { id: pollMsgId } = pollCreationMessageKey;
+    const poll = this.#seen.get(pollMsgId);
     if (!poll || !vote?.encPayload) return undefined;
     const voters = this.#named(from_me ? this.#own() : [sender, alias]);
     for (const pollCreatorJid of poll.creators) {
       for (const voterJid of voters) {
         try {
-          const told = { pollCreatorJid, pollMsgId: pollCreationMessageKey.id, pollEncKey: poll.secret, voterJid };
+          const told = { pollCreatorJid, pollMsgId, pollEncKey: poll.secret, voterJid };
           const { selectedOptions } = this.#lib.decryptPollVote(vote, told);
-          const hashes = selectedOptions.slice(0, MOST_OPTIONS).map((hash) => Buffer.from(hash).toString("hex").slice(0, 64));
+          const hexOf = (hash) => Buffer.from(hash).toString("hex").slice(0, 64);
+          const hashes = selectedOptions.slice(0, MOST_OPTIONS).map(hexOf);
           return hashes.map((hash) => poll.names.get(hash) ?? hash);
         } catch {} // sealed under another name of theirs
       }

@@ -5,7 +5,8 @@ export const CREDS = "creds.json";
 const ORDINARY = /^[\x20-\x7e]{1,200}$/; // every name of WhatsApp's own
 const MOST_READ = 64 << 20; // bytes of any record: a larger one is none, and would fill the memory
 export const NOT_PLAIN = "NOT_PLAIN";
-const KIND = /^(pre-key|session|sender-key-memory|sender-key|app-state-sync-key|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-/;
+const KINDS = "pre-key|session|sender-key-memory|sender-key|app-state-sync-(?:key|version)";
+const KIND = new RegExp(`^(${KINDS}|lid-mapping|device-list|tctoken|identity-key)-`);
 
 export class StoreError extends Error {
   constructor(code, file, cause) {
@@ -23,12 +24,13 @@ export function fileOf(name) {
   return ORDINARY.test(file) ? file : null;
 }
 
-// A link leads to another session's file, and a pipe would be waited for. A thread would cost far more.
+// A link leads to another session's file, and a pipe would be waited for. A thread costs far more.
 export function readPlain(path) {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
     const found = fstatSync(fd);
-    if (!found.isFile() || found.size > MOST_READ) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
+    const isPlain = found.isFile() && found.size <= MOST_READ;
+    if (!isPlain) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
     return readFileSync(fd, "utf8");
   } finally {
     closeSync(fd);
@@ -40,6 +42,8 @@ export function isWhole(file, value) {
   const [, kind] = KIND.exec(file) ?? [];
   if (kind === "lid-mapping") return typeof value === "string";
   if (kind === "device-list") return Array.isArray(value);
-  if (kind === "sender-key" && value !== null) return Array.isArray(JSON.parse(Buffer.from(value).toString()));
+  if (kind === "sender-key" && value !== null) {
+    return Array.isArray(JSON.parse(Buffer.from(value).toString()));
+  }
   return typeof value === "object" && value !== null && !(file === CREDS && Array.isArray(value));
 }

@@ -27,8 +27,10 @@ export class Sent {
   constructor(lib, state, path = "") {
     this.#lib = lib;
     this.#state = state;
-    this.#copies = path && new Copies(path, () => this.#accountOf(state.creds.me?.id ?? ""), MOST_RECENT);
-    for (const { id, to, bytes } of this.#copies ? this.#copies.load() : []) this.#take(id, new Set(to), bytes);
+    const account = () => this.#accountOf(state.creds.me?.id ?? "");
+    this.#copies = path && new Copies(path, account, MOST_RECENT);
+    const copies = this.#copies ? this.#copies.load() : [];
+    for (const { id, to, bytes } of copies) this.#take(id, new Set(to), bytes);
   }
 
   remember(message) {
@@ -37,7 +39,8 @@ export class Sent {
     const receivers = this.#members.get(remoteJid) ?? new Set([this.#accountOf(remoteJid)]);
     const bytes = this.#lib.proto.Message.encode(message.message).finish();
     this.#take(id, receivers, bytes);
-    if (this.#copies && bytes.length <= MOST_RECENT_BYTES) this.#copies.add({ id, to: [...receivers], bytes });
+    const fits = this.#copies && bytes.length <= MOST_RECENT_BYTES;
+    if (fits) this.#copies.add({ id, to: [...receivers], bytes });
   }
 
   #take(id, receivers, bytes) {
@@ -70,8 +73,9 @@ export class Sent {
   // How often a message was asked for, as the library counts it: before it sends one again it
   // always looks here. For who was never sent it, that was often enough.
   get counts() {
+    const { maxMsgRetryCount: most } = this.#lib.DEFAULT_CONNECTION_CONFIG;
     return {
-      get: async (key) => ((await this.#mayAsk(key)) ? this.#counts.get(key) : this.#lib.DEFAULT_CONNECTION_CONFIG.maxMsgRetryCount),
+      get: async (key) => ((await this.#mayAsk(key)) ? this.#counts.get(key) : most),
       set: async (key, count) => {
         this.#counts.set(key, count);
         trim(this.#counts, MOST_COUNTS);

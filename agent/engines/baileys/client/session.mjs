@@ -1,4 +1,4 @@
-// One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
+// One session on the unmodified library: one socket at a time; what happens becomes plain events.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Arrivals } from "./arrivals.mjs";
 import { Downloads } from "./downloads.mjs";
@@ -20,13 +20,19 @@ const LOGOUT = 10_000;
 const TELLING = 2000; // for a message under way when a disk or a network hangs
 const NEW_PRE_KEYS = 30;
 const AGAIN = 30_000; // for a phone to give a file again
-const IN_MESSAGE = { image: "imageMessage", sticker: "stickerMessage", video: "videoMessage", audio: "audioMessage", document: "documentMessage" };
 
 const now = () => performance.now() / 1000;
 // Seconds that WhatsApp names; null where the number is no time that a clock can reach.
 const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
-// What a linked device is never changes: a stanza of a pairing that comes later changes nothing of it.
+// What a linked device is never changes, whatever stanza of a pairing comes later.
 const FIXED = ["noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account"];
+const pauseOf = (ms) => sleep(ms, undefined, { ref: false });
+const queryOf = (socket, type, xmlns, child) => ({
+  tag: "iq",
+  attrs: { id: socket.generateMessageTag(), to: "s.whatsapp.net", type, xmlns },
+  content: [child],
+});
+const tagsIn = ({ content }) => (Array.isArray(content) ? content.map(({ tag }) => tag) : []);
 const keepFixed = (creds) => {
   for (const name of FIXED) {
     const value = creds[name];
@@ -69,8 +75,9 @@ export class Session {
     this.#settings = settings;
     this.#downloads = new Downloads(settings.media_url ?? "");
     const broken = (error) => {
-      const lost = this.#linked ? "; the scan was not stored, and WhatsApp linked no device: scan again" : "";
-      this.#emit({ event: "store", code: error.code, raw: error.message + lost });
+      const lost = "; the scan was not stored, and WhatsApp linked no device: scan again";
+      const raw = this.#linked ? error.message + lost : error.message;
+      this.#emit({ event: "store", code: error.code, raw });
       this.#hangUp();
     };
     this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
@@ -78,7 +85,8 @@ export class Session {
     this.#sent = new Sent(this.#lib, this.#state, settings.copies);
     if (settings.keeps) {
       this.#inbox = new Inbox(this.#emit);
-      this.#arrivals = new Arrivals(this.#lib, this.#state, this.#inbox, (error) => this.#notKept(error));
+      const failed = (error) => this.#notKept(error);
+      this.#arrivals = new Arrivals(this.#lib, this.#state, this.#inbox, failed);
     }
     this.#wasPaired = this.#identity().paired;
     if (this.#wasPaired) keepFixed(this.#state.creds);
@@ -93,7 +101,9 @@ export class Session {
     // A pairing code that led to no device: the library would log in with its number, and WhatsApp
     // would call that a logout.
     const { creds } = this.#state;
-    if (creds.me && !creds.account && creds.pairingCode) Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
+    if (creds.me && !creds.account && creds.pairingCode) {
+      Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
+    }
     const { url, version, browser, proxy } = this.#settings;
     const agents = proxy ? await this.#agents(proxy) : {};
     this.#agent = agents.agent;
@@ -116,28 +126,30 @@ export class Session {
       ...agents,
     });
     this.#socket = socket;
+    const isMine = () => this.#socket === socket;
     const wire = socket.ws.socket;
     const send = wire.send.bind(wire);
     wire.send = (...frame) => {
       if (!this.#linked) return send(...frame);
-      // What confirms a scan leaves when the scan is on the disk: before, WhatsApp has linked nothing.
-      this.#linked.then(() => this.#socket === socket && send(...frame), () => {});
+      // What confirms a scan leaves when it is on the disk: before, WhatsApp has linked nothing.
+      this.#linked.then(() => isMine() && send(...frame), () => {});
     };
-    // Peers' data reaches these: an error of one event ends neither this process nor its other sessions.
+    // Peers' data reaches these: an error of one event ends no session of this process.
     const mine = (work) => (...data) => {
-      if (this.#socket !== socket) return;
+      if (!isMine()) return;
       try {
         work(...data);
       } catch (error) {
         this.#emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" });
       }
     };
-    this.#arrivals?.watch(socket, () => this.#socket === socket);
+    this.#arrivals?.watch(socket, isMine);
     socket.ws.on("frame", mine((frame) => this.#frame(frame)));
     socket.ev.on("connection.update", mine((update) => this.#update(update)));
     socket.ev.on("creds.update", mine((update) => this.#keepCreds(update)));
     socket.ev.on("messages.upsert", mine((batch) => this.#messages(batch)));
-    socket.ev.on("messaging-history.set", mine(({ messages }) => void this.#arrivals?.history(messages).catch(() => {})));
+    const keepOld = ({ messages }) => void this.#arrivals?.history(messages).catch(() => {});
+    socket.ev.on("messaging-history.set", mine(keepOld));
     socket.ev.on("messages.update", mine((updates) => this.#acks(updates)));
     socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
   }
@@ -146,7 +158,7 @@ export class Session {
   async disconnect() {
     const socket = this.#socket;
     const told = socket?.messageMutex.mutex(() => this.#socket === socket && this.#hangUp());
-    await Promise.race([told, sleep(TELLING, undefined, { ref: false })]);
+    await Promise.race([told, pauseOf(TELLING)]);
     this.#hangUp();
     await this.#kept();
     await this.#store?.settled();
@@ -164,7 +176,7 @@ export class Session {
 
   // A worker that stands still holds up no stop.
   async #kept() {
-    if (this.#inbox) await Promise.race([this.#inbox.settled(), sleep(TELLING, undefined, { ref: false })]);
+    if (this.#inbox) await Promise.race([this.#inbox.settled(), pauseOf(TELLING)]);
   }
 
   // Before the library hears of it: it says nothing to WhatsApp, which gives the messages again.
@@ -180,7 +192,7 @@ export class Session {
     const answer = { open: this.#open, frame_age: this.#age() };
     if (!ask || !this.#open) return answer;
     const begun = now();
-    const ping = { tag: "iq", attrs: { id: this.#socket.generateMessageTag(), to: "s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
+    const ping = queryOf(this.#socket, "get", "w:p", { tag: "ping", attrs: {} });
     try {
       // The library gives nothing, or throws, where no answer came.
       if (!(await this.#socket.query(ping, seconds * 1000))) throw refuse("no_answer", "");
@@ -191,18 +203,18 @@ export class Session {
   }
 
   async pairingCode({ phone }) {
-    if (!this.#socket || this.#state.creds.me?.lid) throw refuse("not_ready", "no login is waiting for a code");
+    const waits = this.#socket && !this.#state.creds.me?.lid;
+    if (!waits) throw refuse("not_ready", "no login is waiting for a code");
     return { code: await this.#socket.requestPairingCode(phone.replace(/\D/g, "")) };
   }
 
-  // For contacts that were given one of those that are lost: WhatsApp hands out new ones in the end.
+  // For contacts that were given one of the lost ones: WhatsApp hands out new ones in the end.
   async uploadPreKeys() {
-    if (!this.#open) throw refuse("not_connected", "not connected");
-    await this.#socket.uploadPreKeys(NEW_PRE_KEYS);
+    await this.#connected().uploadPreKeys(NEW_PRE_KEYS);
   }
 
   async send(order) {
-    if (!this.#open) throw refuse("not_connected", "not connected");
+    const socket = this.#connected();
     const { message } = order;
     const jid = jidOf(message.to);
     const options = optionsOf(message, jid);
@@ -211,9 +223,9 @@ export class Session {
     const id = message.key ? idOf(secret, message.key) : newId(secret);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
-    const { upload, named } = namingSides(this.#socket, message.url);
+    const { upload, named } = namingSides(socket, message.url);
     try {
-      const sent = this.#socket.sendMessage(jid, content, { ...options, upload, messageId: id });
+      const sent = socket.sendMessage(jid, content, { ...options, upload, messageId: id });
       this.#sent.remember(await sent.catch((error) => Promise.reject(named(error))));
       return { id, ...(await answered) };
     } finally {
@@ -224,18 +236,18 @@ export class Session {
 
   // The server has it, or says why it will not; silence is neither.
   #acked({ id, error = "", silent = false }) {
-    this.#unanswered.get(id)?.(silent ? { outcome: "unknown" } : { outcome: error ? "refused" : "sent", error: String(error) });
-    if (!silent) this.#emit({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
+    const [outcome, ack] = error ? ["refused", "error"] : ["sent", "server"];
+    const refused = String(error);
+    this.#unanswered.get(id)?.(silent ? { outcome: "unknown" } : { outcome, error: refused });
+    if (!silent) this.#emit({ event: "ack", id, ack, refused });
   }
 
   async read({ asked }) {
-    if (!this.#open) throw refuse("not_connected", "not connected");
-    await this.#moments.read(this.#socket, asked);
+    await this.#moments.read(this.#connected(), asked);
   }
 
   async presence({ asked }) {
-    const socket = this.#socket;
-    if (!this.#open) throw refuse("not_connected", "not connected");
+    const socket = this.#connected();
     await this.#moments.show(socket, asked, () => this.#socket === socket && this.#open);
   }
 
@@ -244,7 +256,7 @@ export class Session {
   }
 
   async fileOpen({ file }) {
-    if (!this.#open) throw refuse("not_connected", "not connected");
+    this.#connected();
     return this.#downloads.open(file, this.#agent, () => this.#fileAgain(file));
   }
 
@@ -259,15 +271,18 @@ export class Session {
   // Asks the phone that has the message to upload its file anew; returns the path of the upload.
   async #fileAgain({ type, media, chat, message_id, from_me }) {
     const part = { mediaKey: Buffer.from(media.key, "base64") };
-    const key = { remoteJid: media.chat ?? chat, id: message_id, fromMe: from_me === true, participant: media.by };
-    const late = sleep(AGAIN, undefined, { ref: false }).then(() => Promise.reject(refuse("late", "")));
+    const fromMe = from_me === true;
+    const key = { remoteJid: media.chat ?? chat, id: message_id, fromMe, participant: media.by };
+    const late = pauseOf(AGAIN).then(() => Promise.reject(refuse("late", "")));
     late.catch(() => {});
     try {
-      const asked = this.#socket.updateMediaMessage({ key, message: { [IN_MESSAGE[type]]: part } });
+      const message = { [`${type}Message`]: part };
+      const asked = this.#socket.updateMediaMessage({ key, message });
       asked.catch(() => {});
       await Promise.race([asked, late]);
     } catch {
-      throw refuse("media_gone", "WhatsApp does not have the file any more, and the phone did not give it again");
+      const words = "WhatsApp does not have the file any more, and the phone did not give it again";
+      throw refuse("media_gone", words);
     }
     return part.directPath;
   }
@@ -275,14 +290,16 @@ export class Session {
   // The library's own logout hangs up before WhatsApp has it. Here WhatsApp confirms it, or ends
   // the connection because of it; what is neither was no logout.
   async logout() {
-    const socket = this.#socket;
-    if (!this.#open) throw refuse("not_connected", "not connected");
+    const socket = this.#connected();
     const { id: jid } = this.#state.creds.me;
-    const query = { tag: "iq", attrs: { id: socket.generateMessageTag(), to: "s.whatsapp.net", type: "set", xmlns: "md" }, content: [{ tag: "remove-companion-device", attrs: { jid, reason: "user_initiated" } }] };
+    const removal = { tag: "remove-companion-device", attrs: { jid, reason: "user_initiated" } };
+    const query = queryOf(socket, "set", "md", removal);
     const ended = new Promise((resolve) => (this.#ended = resolve));
-    const confirmed = socket.query(query, LOGOUT).then((answer) => (answer ? 401 : null), () => null);
+    const answered = socket.query(query, LOGOUT).catch(() => null);
+    const confirmed = answered.then((answer) => (answer ? 401 : null));
     const code = (await Promise.race([ended, confirmed])) ?? this.#endedWith;
-    if (code !== 401) throw refuse("not_confirmed", `WhatsApp did not confirm the logout within ${LOGOUT / 1000} s`);
+    const late = `WhatsApp did not confirm the logout within ${LOGOUT / 1000} s`;
+    if (code !== 401) throw refuse("not_confirmed", late);
     if (this.#socket !== socket) return;
     this.#hangUp();
     this.#emit({ event: "close", code: 401, raw: "logged out by the agent", expire: null });
@@ -297,14 +314,21 @@ export class Session {
   async #mend() {
     if (!this.#open) return;
     // The store reports a failure itself.
-    this.#mending ??= this.#store.mendCreds(this.#state.creds).catch(() => {}).finally(() => (this.#mending = null));
+    const mend = () => this.#store.mendCreds(this.#state.creds).catch(() => {});
+    this.#mending ??= mend().finally(() => (this.#mending = null));
     await this.#mending;
   }
 
   #identity() {
     const { me, account, registered, pairingCode } = this.#state.creds;
     // With a pairing code the library says `registered` before WhatsApp has linked the device.
-    return { paired: Boolean(me?.id && (account || (registered && !pairingCode))), account: (me?.id ?? "").split(/[:@]/)[0] };
+    const paired = Boolean(me?.id && (account || (registered && !pairingCode)));
+    return { paired, account: (me?.id ?? "").split(/[:@]/)[0] };
+  }
+
+  #connected() {
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    return this.#socket;
   }
 
   #age() {
@@ -335,9 +359,9 @@ export class Session {
     this.#arrivals?.frame(frame);
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
     if (frame?.tag === "success") this.#emit({ event: "welcomed" });
-    if (frame?.tag === "iq" && Array.isArray(frame.content) && frame.content.some(({ tag }) => tag === "pair-success")) this.#scan();
+    if (frame?.tag === "iq" && tagsIn(frame).includes("pair-success")) this.#scan();
     if (frame?.tag !== "notification") return;
-    const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
+    const words = [frame.attrs.type, ...tagsIn(frame)];
     if (words.some((word) => /^passkey/.test(word))) this.#emit({ event: "passkey" });
     else if (frame.attrs.type === "link_code_companion_reg") this.#emit({ event: "accepted" });
   }
@@ -353,13 +377,18 @@ export class Session {
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, reachoutTimeLock }) {
-    if (qr && !this.#wasPaired) this.#emit({ event: "qr", qr }); // a linked device shows none, whatever comes
-    if (isNewLogin) Promise.resolve(this.#linked).then(() => this.#emit({ event: "paired", ...this.#identity() }), () => {});
-    if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: secondsOf(reachoutTimeLock.timeEnforcementEnds) });
+    if (qr && !this.#wasPaired) this.#emit({ event: "qr", qr }); // a linked device shows none
+    const tellPaired = () => this.#emit({ event: "paired", ...this.#identity() });
+    if (isNewLogin) Promise.resolve(this.#linked).then(tellPaired, () => {});
+    if (reachoutTimeLock) {
+      const { isActive, timeEnforcementEnds: ends } = reachoutTimeLock;
+      this.#emit({ event: "restricted", active: isActive === true, until: secondsOf(ends) });
+    }
     if (connection === "connecting") this.#emit({ event: "connecting" });
     if (connection === "open") {
       this.#open = true;
-      this.#emit({ event: "open", version: (this.#settings.version ?? this.#lib.DEFAULT_CONNECTION_CONFIG.version).join("."), ...this.#identity() });
+      const version = this.#settings.version ?? this.#lib.DEFAULT_CONNECTION_CONFIG.version;
+      this.#emit({ event: "open", version: version.join("."), ...this.#identity() });
     }
     if (connection === "close") this.#closed(lastDisconnect?.error);
   }
@@ -374,13 +403,9 @@ export class Session {
     this.#endedWith = statusCode;
     this.#ended?.(statusCode);
     this.#hangUp();
-    this.#emit({
-      event: "close",
-      code: statusCode,
-      raw: masked(error?.output?.payload?.message ?? error?.message ?? ""),
-      proved,
-      expire: secondsOf(attrs.expire),
-    });
+    const raw = masked(error?.output?.payload?.message ?? error?.message ?? "");
+    const expire = secondsOf(attrs.expire);
+    this.#emit({ event: "close", code: statusCode, raw, proved, expire });
   }
 
   #keepCreds(update) {
@@ -410,20 +435,17 @@ export class Session {
         continue;
       }
       if (out) this.#sent.remember(message);
-      this.#emit({
-        event: "message",
-        direction: out ? "out" : "in",
-        type: typeOf(message.message),
-        id,
-        fresh,
-        ...sender,
-      });
+      const direction = out ? "out" : "in";
+      const kind = typeOf(message.message);
+      this.#emit({ event: "message", direction, type: kind, id, fresh, ...sender });
     }
   }
 
   #acks(updates) {
     for (const { key, update } of updates.slice(0, MOST_ACKS)) {
-      if (update.status !== undefined && key.fromMe) this.#emit({ event: "ack", id: key.id, ack: ackOf(update.status), refused: update.messageStubParameters?.[0] ?? "" });
+      if (update.status === undefined || !key.fromMe) continue;
+      const refused = update.messageStubParameters?.[0] ?? "";
+      this.#emit({ event: "ack", id: key.id, ack: ackOf(update.status), refused });
     }
   }
 

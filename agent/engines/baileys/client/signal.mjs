@@ -1,11 +1,9 @@
 // Signal's sessions with contacts, where the library would lose messages of this session's own.
 //
-// A chain's key is used once: a contact drops what comes under a used one. So what a message changes
-// in its session is on the disk before the message leaves, and nothing older is written over it.
+// A chain's key is used once: a contact drops what comes under a used one. So what a message
+// changes in its session is on the disk before it leaves, and nothing older is written over it.
 
 const OWN_QUEUE = ["session", "sender-key"]; // libsignal works on one record at a time
-
-const partOf = (data, wanted) => Object.fromEntries(Object.entries(data).filter(([type]) => OWN_QUEUE.includes(type) === wanted));
 
 // The library writes at the end of a transaction, which is after the frame, and then writes what it
 // had read before: also over what came of another message meanwhile. `stored`: the store itself.
@@ -15,12 +13,15 @@ export function repositoryOf(lib, stored) {
       ...keys,
       get: (type, ids) => (OWN_QUEUE.includes(type) ? stored.get(type, ids) : keys.get(type, ids)),
       async set(data) {
-        const [now, later] = [partOf(data, true), partOf(data, false)];
+        const all = Object.entries(data);
+        const now = Object.fromEntries(all.filter(([type]) => OWN_QUEUE.includes(type)));
+        const later = Object.fromEntries(all.filter(([type]) => !OWN_QUEUE.includes(type)));
         if (Object.keys(now).length) await stored.setNow(now, allowedBy(now));
         if (Object.keys(later).length) await keys.set(later);
       },
     };
-    return byOneName(lib.DEFAULT_CONNECTION_CONFIG.makeSignalRepository({ creds, keys: through }, ...more));
+    const { makeSignalRepository } = lib.DEFAULT_CONNECTION_CONFIG;
+    return byOneName(makeSignalRepository({ creds, keys: through }, ...more));
   };
 }
 
@@ -29,7 +30,10 @@ export function repositoryOf(lib, stored) {
 function byOneName(repository) {
   for (const name of ["encryptMessage", "decryptMessage", "injectE2ESession"]) {
     const work = repository[name];
-    repository[name] = async ({ jid, ...more }) => work.call(repository, { jid: (await repository.lidMapping.getLIDForPN(jid)) ?? jid, ...more });
+    repository[name] = async ({ jid, ...more }) => {
+      const lid = await repository.lidMapping.getLIDForPN(jid);
+      return work.call(repository, { jid: lid ?? jid, ...more });
+    };
   }
   return repository;
 }
@@ -39,13 +43,14 @@ const waiting = new WeakMap();
 // What a session's record is stored as → that work, which is under way by then.
 const working = new WeakMap();
 
-const allowedBy = ({ session = {} }) => Object.values(session).map((content) => working.get(content)).find(Boolean);
+const allowedBy = ({ session = {} }) =>
+  Object.values(session).map((content) => working.get(content)).find(Boolean);
 
 // `keep` gets the padded plaintext; where it fails, the message stays as if it had not been read.
 export const beforeItsKeyIsUsed = (ciphertext, keep) => waiting.set(ciphertext, keep);
 
-// Both ciphers store what a message changed after they read it. A cipher is made for one message, so it
-// knows by the bytes that it was given which one it reads, whoever else reads at the same time.
+// Both ciphers store what a message changed after they read it. A cipher is made for one message,
+// so it knows by the bytes that it was given which one it reads.
 export function waitBeforeKeys({ SessionCipher }, { GroupCipher }) {
   const remember = (prototype, name) => {
     const decrypt = prototype[name];
@@ -92,7 +97,10 @@ export function waitBeforeKeys({ SessionCipher }, { GroupCipher }) {
 // would wait for each other's disk, and for a worker that stands still.
 export function queueEachSession({ SessionCipher, SessionBuilder }) {
   const { queueJob } = SessionCipher.prototype;
-  const queue = ({ storage, addr }, job) => queueJob.call({ addr: `${storage.getOurIdentity().pubKey.toString("base64")} ${addr}` }, job);
+  const queue = ({ storage, addr }, job) => {
+    const own = storage.getOurIdentity().pubKey.toString("base64");
+    return queueJob.call({ addr: `${own} ${addr}` }, job);
+  };
   SessionCipher.prototype.queueJob = function (job) {
     return queue(this, job);
   };
@@ -102,11 +110,11 @@ export function queueEachSession({ SessionCipher, SessionBuilder }) {
   };
 }
 
-// libsignal tries a message in each session with its sender, and steps a session's ratchet before it
-// knows that the message is of that session. Kept like this, it writes what the contact cannot read.
+// libsignal tries a message in each session with its sender, and steps a session's ratchet before
+// it knows whose message it is. Kept like this, it writes what the contact cannot read.
 //
-// The library drops a first message under a used key, told by the error's text. Its key is used before
-// its receipt leaves, so what ends between the two would lose it: by another text, it is asked for again.
+// The library drops a first message under a used key, told by the error's text. Its key is used
+// before its receipt leaves: an end between the two would lose it; by another text it comes again.
 export function keepUntriedSessions({ SessionCipher }) {
   const { doDecryptWhisperMessage: read } = SessionCipher.prototype;
   SessionCipher.prototype.doDecryptWhisperMessage = async function (bytes, session) {

@@ -10,6 +10,7 @@ import { link, lstat, mkdir, open, readdir, rename, stat, unlink } from "node:fs
 import { join } from "node:path";
 import { CREDS, NOT_PLAIN, StoreError, fileOf, isWhole, readPlain } from "./record.mjs";
 
+const NEW = constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW;
 const AT_ONCE = 8;
 const GROWING = /^(session|sender-key)-/; // records that grow with what a contact sends
 const LARGEST = 2 << 20; // characters of such a record
@@ -19,6 +20,23 @@ const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: on
 const ASIDE = "removed-keys/unreadable";
 const AWAY = Symbol("a file that cannot be read");
 
+const contentsOf = (data) => {
+  const filesOf = ([type, values]) =>
+    Object.entries(values).map(([id, value]) => [fileOf(`${type}-${id}`), value]);
+  return Object.entries(data).flatMap(filesOf);
+};
+// Puts a file on the disk, with this text if there is one; or a folder's names.
+async function flush(path, flags, text) {
+  const handle = await open(path, flags, 0o600);
+  try {
+    if (text !== undefined) await handle.writeFile(text);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+const isRejected = ({ status }) => status === "rejected";
 const isThere = (path) => lstat(path).then(() => true, () => false);
 
 export class Store {
@@ -51,12 +69,15 @@ export class Store {
     this.#inode = await this.#inodeNow();
     const stored = await this.#read(CREDS);
     if (stored === null) {
-      const others = (await readdir(this.#folder)).filter((name) => /^(session|pre-key|sender-key|app-state)/.test(name));
-      if (paired || others.length) throw new StoreError("session_missing", CREDS, "it is gone");
+      const ours = /^(session|pre-key|sender-key|app-state)/;
+      const others = (await readdir(this.#folder)).some((name) => ours.test(name));
+      if (paired || others) throw new StoreError("session_missing", CREDS, "it is gone");
     }
     const creds = stored ?? this.#lib.initAuthCreds();
-    const keys = { get: (type, ids) => this.#get(type, ids), set: (data) => this.#set(data), setNow: (data, allowed) => this.#setNow(data, allowed) };
-    return { creds, keys };
+    const get = (type, ids) => this.#get(type, ids);
+    const set = (data) => this.#set(data);
+    const setNow = (data, allowed) => this.#setNow(data, allowed);
+    return { creds, keys: { get, set, setNow } };
   }
 
   saveCreds(creds) {
@@ -68,7 +89,8 @@ export class Store {
   async mendCreds(creds) {
     if (this.#failed || this.#waiting.has(CREDS)) return;
     const found = await this.#look(CREDS).catch(() => undefined); // the disk, not the file
-    if (found === undefined || (await this.#inodeNow()) !== this.#inode || this.#waiting.has(CREDS)) return;
+    if (found === undefined || (await this.#inodeNow()) !== this.#inode) return;
+    if (this.#waiting.has(CREDS)) return;
     if (found !== AWAY && found !== null) return this.#compare(found, creds);
     try {
       if (found === AWAY) await this.#keepAside(CREDS);
@@ -82,12 +104,15 @@ export class Store {
   // A file stays in its place until another replaces it; a folder cannot be replaced.
   async #keepAside(file) {
     const [from, to] = [join(this.#folder, file), await this.#shelfFor(file)];
-    await link(from, to).catch((error) => (error.code === "EPERM" ? rename(from, to) : Promise.reject(error)));
+    await link(from, to).catch((error) => {
+      if (error.code !== "EPERM") throw error;
+      return rename(from, to);
+    });
   }
 
   // Whole ones stay as they are: an operator may have put them there. Said once for each change.
   #compare(found, creds) {
-    const deviceOf = ({ noiseKey, me }) => JSON.stringify([noiseKey?.private, me?.id], this.#lib.BufferJSON.replacer);
+    const deviceOf = ({ noiseKey, me }) => this.#textOf([noiseKey?.private, me?.id]);
     const others = deviceOf(found) !== deviceOf(creds);
     if (others && !this.#othersTold) this.#told({ event: "creds_replaced" });
     this.#othersTold = others;
@@ -108,7 +133,9 @@ export class Store {
     for (const id of ids) {
       const file = fileOf(`${type}-${id}`);
       let value = file && (await this.#read(file));
-      if (type === "app-state-sync-key" && value) value = this.#lib.proto.Message.AppStateSyncKeyData.fromObject(value);
+      if (type === "app-state-sync-key" && value) {
+        value = this.#lib.proto.Message.AppStateSyncKeyData.fromObject(value);
+      }
       found[id] = value;
     }
     return found;
@@ -116,12 +143,9 @@ export class Store {
 
   #set(data) {
     const files = new Map();
-    for (const [type, values] of Object.entries(data)) {
-      for (const [id, value] of Object.entries(values)) {
-        const file = fileOf(`${type}-${id}`);
-        if (file) files.set(file, value ?? null);
-        else if (value) this.#refuse();
-      }
+    for (const [file, value] of contentsOf(data)) {
+      if (file) files.set(file, value ?? null);
+      else if (value) this.#refuse();
     }
     return this.#put(files);
   }
@@ -135,14 +159,15 @@ export class Store {
   }
 
   async #prepare(data, allowed) {
-    const contents = Object.entries(data).flatMap(([type, values]) => Object.entries(values).map(([id, value]) => [fileOf(`${type}-${id}`), value]));
-    const writes = contents.filter(([file, value]) => file && value).map(async ([file, value]) => {
+    const contents = contentsOf(data).filter(([file, value]) => file && value);
+    const writes = contents.map(async ([file, value]) => {
       const text = this.#textOf(value);
       return { file, text, temporary: await this.#writeBeside(file, text) };
     });
-    const [done, refused] = await Promise.all([Promise.allSettled(writes), allowed.then(() => null, (error) => ({ error }))]);
+    const answer = allowed.then(() => null, (error) => ({ error }));
+    const [done, refused] = await Promise.all([Promise.allSettled(writes), answer]);
     const beside = done.flatMap(({ value }) => value ?? []);
-    const failed = done.find(({ status }) => status === "rejected");
+    const failed = done.find(isRejected);
     if (!refused && !failed) return beside;
     await this.#drop(beside);
     throw refused?.error ?? this.#fail(failed.reason);
@@ -155,7 +180,8 @@ export class Store {
   // Said at the first, the tenth, the hundredth...: a contact may go on for ever.
   #refuse() {
     this.#refused += 1;
-    if (/^10*$/.test(String(this.#refused))) this.#told({ event: "key_refused", count: this.#refused });
+    const count = this.#refused;
+    if (/^10*$/.test(String(count))) this.#told({ event: "key_refused", count });
   }
 
   async #read(file) {
@@ -164,7 +190,9 @@ export class Store {
     // Meanwhile a newer value may have come, or another reader may have found the same.
     if (value === AWAY && this.#waiting.has(file)) return this.#awaited(file);
     if (value !== AWAY) return value;
-    if (file === CREDS) throw this.#fail(new StoreError("session_damaged", CREDS, "it is no JSON object"));
+    if (file === CREDS) {
+      throw this.#fail(new StoreError("session_damaged", CREDS, "it is no JSON object"));
+    }
     await this.#put(new Map([[file, AWAY]]));
     return null;
   }
@@ -176,9 +204,10 @@ export class Store {
 
   // Older versions of the library, and other programs, write bytes as a list.
   #parse(text) {
-    return JSON.parse(text, (key, value) =>
-      value?.type === "Buffer" && Array.isArray(value.data) ? Buffer.from(value.data) : this.#lib.BufferJSON.reviver(key, value),
-    );
+    return JSON.parse(text, (key, value) => {
+      const isList = value?.type === "Buffer" && Array.isArray(value.data);
+      return isList ? Buffer.from(value.data) : this.#lib.BufferJSON.reviver(key, value);
+    });
   }
 
   async #stored(file) {
@@ -230,17 +259,22 @@ export class Store {
       const [files, waiting] = [[...this.#waiting], this.#resolvers.splice(0)];
       try {
         for (let at = 0; at < files.length; at += AT_ONCE) {
-          const commits = files.slice(at, at + AT_ONCE).map(([file, text]) => this.#commit(file, text));
+          const group = files.slice(at, at + AT_ONCE);
+          const commits = group.map(([file, text]) => this.#commit(file, text));
           // Reject only after the other writes of this group have ended, too.
-          const failed = (await Promise.allSettled(commits)).find(({ status }) => status === "rejected");
+          const failed = (await Promise.allSettled(commits)).find(isRejected);
           if (failed) throw failed.reason;
         }
-        await this.#flushFolder();
+        await flush(this.#folder, constants.O_RDONLY | constants.O_DIRECTORY);
         // A newer value that came meanwhile is the next round's.
-        for (const [file, text] of files) if (this.#waiting.get(file) === text) this.#waiting.delete(file);
+        for (const [file, text] of files) {
+          if (this.#waiting.get(file) === text) this.#waiting.delete(file);
+        }
         for (const { resolve } of waiting) resolve();
       } catch (error) {
-        const failure = this.#fail(error instanceof StoreError ? error : new StoreError("storage_failed", "the session's folder", error.code ?? "write"));
+        const word = error.code ?? "write";
+        const own = new StoreError("storage_failed", "the session's folder", word);
+        const failure = this.#fail(error instanceof StoreError ? error : own);
         for (const { reject } of [...waiting, ...this.#resolvers.splice(0)]) reject(failure);
       }
     }
@@ -274,17 +308,11 @@ export class Store {
     }
   }
 
-  // The name of a file that has this content on the disk, and takes the place of the other one next.
+  // The name of a file that has this content on the disk, and replaces the other one next.
   async #writeBeside(file, text) {
     const temporary = join(this.#folder, `.${file}.${process.pid}.${(this.#count += 1)}.tmp`);
     try {
-      const handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
-      try {
-        await handle.writeFile(text);
-        await handle.sync();
-      } finally {
-        await handle.close();
-      }
+      await flush(temporary, NEW, text);
     } catch (error) {
       await unlink(temporary).catch(() => {});
       throw new StoreError("storage_failed", file, error.code ?? "write");
@@ -328,15 +356,6 @@ export class Store {
     if (count >= MOST_SENDER_KEYS) return true;
     counts.set(author, count + 1);
     return false;
-  }
-
-  async #flushFolder() {
-    const handle = await open(this.#folder, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
   }
 
   #fail(error) {

@@ -17,7 +17,10 @@ export function namingSides(socket, url) {
       throw refuse("media_not_taken", "WhatsApp's media server did not take the file");
     }
   };
-  const named = (error) => (loaded || error?.code ? error : refuse("url_unreachable", "the file cannot be loaded from its url"));
+  const named = (error) => {
+    if (loaded || error?.code) return error;
+    return refuse("url_unreachable", "the file cannot be loaded from its url");
+  };
   return { upload, named };
 }
 
@@ -27,11 +30,12 @@ export class Uploads {
   take({ upload, index, data }) {
     const now = Date.now();
     for (const [name, { at }] of this.#files) if (now - at > KEPT) this.#files.delete(name);
-    if (typeof upload !== "string" || !/^[0-9a-f]{16,64}$/.test(upload) || !Number.isInteger(index) || typeof data !== "string") {
-      throw refuse("invalid_request", "this is no part of a file");
-    }
+    const isName = typeof upload === "string" && /^[0-9a-f]{16,64}$/.test(upload);
+    const isPart = isName && Number.isInteger(index) && typeof data === "string";
+    if (!isPart) throw refuse("invalid_request", "this is no part of a file");
     const file = this.#files.get(upload) ?? { parts: [], size: 0 };
-    if (!file.parts.length && this.#files.size >= AT_ONCE) throw refuse("busy", "too many files at once");
+    const isNew = !file.parts.length;
+    if (isNew && this.#files.size >= AT_ONCE) throw refuse("busy", "too many files at once");
     if (index !== file.parts.length) throw refuse("file_lost", "a part of the file is missing");
     const part = Buffer.from(data, "base64");
     file.at = now;
@@ -49,7 +53,8 @@ export class Uploads {
   whole({ upload, size }) {
     const file = this.#files.get(upload);
     this.#files.delete(upload);
-    if (!file || file.size !== size) throw refuse("file_lost", "the file is not whole here any more");
+    const isWhole = file && file.size === size;
+    if (!isWhole) throw refuse("file_lost", "the file is not whole here any more");
     return { stream: Readable.from(file.parts) };
   }
 }
