@@ -1,6 +1,7 @@
 "use strict";
 // What a socket of Baileys tells by its events, and how it is asked.
 const { createHash } = require("node:crypto");
+const { OTHER_ACCOUNT, quietly } = require("./channel.cjs");
 let current;
 /** Those whose connection has not ended: a program may have several accounts, each with a store. */
 const sockets = new Set();
@@ -25,16 +26,18 @@ function watch(socket, channel) {
     }
     if (!followsAnother(seen, update, channel)) noteConnection(seen, update, tell);
   });
-  on(socket, "messages.upsert", ({ messages }) => messages.forEach((its) => noteMessage(its, tell)));
-  on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
-  on(socket, "message-receipt.update", (updates) => updates.forEach((its) => noteReceipt(its, tell)));
+  const forEach = (note) => (all) => all.forEach((its) => note(its, tell));
+  const noteMessages = forEach(noteMessage);
+  on(socket, "messages.upsert", ({ messages }) => noteMessages(messages));
+  on(socket, "messages.update", forEach(noteAck));
+  on(socket, "message-receipt.update", forEach(noteReceipt));
   const works = { look, stop, save: quiet, logout: () => current.socket.logout() };
   seen.serve = () => channel.serve(works);
   if (current === seen) seen.serve();
 }
 
-/** A program that reconnects has a second socket: the newest counts. One of another store does not, as
- *  long as this one's is connected, or is paired and on its way while the new one waits for a scan. */
+/** A program that reconnects has a second socket: the newest counts. One of another store does not
+ *  while this one is connected, or is paired and on its way while the new one waits for a scan. */
 function counts(seen) {
   if (!current || storeOf(current) === storeOf(seen)) return true;
   return !current.open && (isPaired(seen) || !isPaired(current) || !sockets.has(current));
@@ -43,9 +46,12 @@ function counts(seen) {
 const isPaired = ({ socket }) => Boolean(socket.authState?.creds?.me);
 
 /** Its keys' own mark: a program reads its store again for each socket. */
-const storeOf = ({ socket }) => Buffer.from(socket.authState?.creds?.noiseKey?.public ?? []).toString("base64");
+const storeOf = ({ socket }) => {
+  const key = socket.authState?.creds?.noiseKey?.public ?? [];
+  return Buffer.from(key).toString("base64");
+};
 
-/** The logout of one account is none of another that the program has: that one counts from now on. */
+/** The logout of one account is none of another that the program has: that one counts then. */
 function followsAnother(seen, { connection, lastDisconnect }, channel) {
   if (connection !== "close") return false;
   sockets.delete(seen);
@@ -53,25 +59,17 @@ function followsAnother(seen, { connection, lastDisconnect }, channel) {
   const other = [...sockets].find((its) => isPaired(its) && storeOf(its) !== storeOf(seen));
   if (!other) return false;
   seen.open = false;
-  channel.tell("close", { reason: "connection_lost", raw: "one of several accounts of this program was logged out" });
+  channel.tell("close", OTHER_ACCOUNT);
   current = other;
   other.serve();
   if (other.open) channel.tell("open", { account: accountOf(other.socket) });
   return true;
 }
 
-function on(socket, event, hear) {
-  socket.ev.on(event, (its) => {
-    try {
-      hear(its);
-    } catch {
-      // The program's own handlers come after this one.
-    }
-  });
-}
+// The program's own handlers come after this one.
+const on = (socket, event, hear) => socket.ev.on(event, (its) => quietly(() => hear(its)));
 
-function noteConnection(seen, update, tell) {
-  const { connection, qr, isNewLogin, lastDisconnect } = update;
+function noteConnection(seen, { connection, qr, isNewLogin, lastDisconnect }, tell) {
   if (connection === "connecting") tell("connecting", {});
   if (qr) tell("qr", { qr, expires: seen.codes++ ? NEXT_CODE : FIRST_CODE });
   if (isNewLogin) tell("paired", whoIs(seen.socket));
@@ -96,7 +94,8 @@ function whoIs(socket) {
   return { account: accountOf(socket), device };
 }
 
-const accountOf = (socket) => String(socket.user?.id ?? socket.authState?.creds?.me?.id ?? "").split(/[:@]/)[0];
+const accountOf = ({ user, authState }) =>
+  String(user?.id ?? authState?.creds?.me?.id ?? "").split(/[:@]/)[0];
 
 function noteMessage({ key, message, messageStubType, messageStubParameters }, tell) {
   const peer = key?.participantPn || key?.participantAlt || key?.participant || key?.remoteJid;
@@ -130,14 +129,15 @@ function noteReceipt({ key, receipt }, tell) {
 async function look({ ask, seconds }) {
   const seen = current;
   if (ask && seen.open) {
-    const ping = { tag: "iq", attrs: { to: "@s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
+    const attrs = { to: "@s.whatsapp.net", type: "get", xmlns: "w:p" };
+    const ping = { tag: "iq", attrs, content: [{ tag: "ping", attrs: {} }] };
     await seen.socket.query(ping, seconds * 1000).catch(() => {});
   }
   const age = seen.frameAt ? (performance.now() - seen.frameAt) / 1000 : null;
   return { open: seen.open, frame_age: age };
 }
 
-/** The connections end, what is under way is written, and the program hears nothing that it would answer. */
+/** The connections end, what is under way is written; the program hears nothing to answer. */
 async function stop() {
   for (const { socket } of new Set([current, ...sockets])) {
     socket.ev.removeAllListeners("connection.update");
@@ -149,8 +149,9 @@ async function stop() {
 /** Until no write to the disk is under way, or for two seconds. */
 async function quiet() {
   const until = performance.now() + 2000;
+  const isWriting = () => process.getActiveResourcesInfo().some((its) => its.startsWith("FSReq"));
   do await new Promise((then) => setTimeout(then, 50));
-  while (performance.now() < until && process.getActiveResourcesInfo().some((its) => its.startsWith("FSReq")));
+  while (performance.now() < until && isWriting());
 }
 
 module.exports = { watch };

@@ -5,11 +5,14 @@
 const BEGINS = /\{\s*type\s*:\s*(["'`])md\1\s*,\s*ws\b/g;
 const MARK = "sendRawMessage";
 
-/** The module's text, changed so that it hands its socket over; null for a module that makes none. */
+/** The module's text, changed so that it hands its socket over; null for one that makes none. */
 function handing(source) {
-  if (!source || !(typeof source === "string" ? source : Buffer.from(source)).includes(MARK)) return null;
-  const text = typeof source === "string" ? source : Buffer.from(source).toString();
-  const changed = text.replace(BEGINS, (words, quote) => `(globalThis[Symbol.for(${quote}wa-agent.makers${quote})]??{}).socket=${words}`);
+  const read = typeof source === "string" ? source : Buffer.from(source ?? "");
+  if (!read.includes(MARK)) return null;
+  const text = read.toString();
+  const symbol = (quote) => `Symbol.for(${quote}wa-agent.makers${quote})`;
+  const toUs = (words, quote) => `(globalThis[${symbol(quote)}]??{}).socket=${words}`;
+  const changed = text.replace(BEGINS, toUs);
   return changed === text ? null : changed;
 }
 

@@ -1,7 +1,9 @@
 "use strict";
-// Lines of JSON to the worker, and its questions. It never keeps the program alive, and never fails it.
+// Lines of JSON to the worker, and its questions. It neither keeps the program alive nor fails it.
 const MOST_WAITING = 1 << 20;
 // What is left where the thread or process ended that had the library.
+const lost = (raw) => ({ reason: "connection_lost", raw });
+const OTHER_ACCOUNT = lost("one of several accounts of this program was logged out");
 const GONE = { look: () => ({ open: false, frame_age: null }) };
 
 class Channel {
@@ -29,7 +31,7 @@ class Channel {
     this.#write(this.#stream, { event, ...more });
   }
 
-  /** A thread or a process of the program, which may have the library: the newest that has it counts. */
+  /** A thread or a process of the program: the newest that has the library counts. */
   relay(stream) {
     readLines(stream, (line) => {
       if (line.event === "ready") {
@@ -42,7 +44,7 @@ class Channel {
       if (this.#teller !== stream) return;
       this.#teller = undefined;
       this.#works = GONE;
-      this.tell("close", { reason: "connection_lost", raw: "the part of the program that had the library ended" });
+      this.tell("close", lost("the part of the program that had the library ended"));
     });
   }
 
@@ -60,7 +62,8 @@ class Channel {
       this.#write(this.#stream, { answer: call.id, ok: (await work(call)) ?? {} });
     } catch (error) {
       const message = String(error?.message ?? error).slice(0, 200);
-      this.#write(this.#stream, { answer: call.id, error: { code: String(error?.code ?? "program"), message } });
+      const told = { code: String(error?.code ?? "program"), message };
+      this.#write(this.#stream, { answer: call.id, error: told });
     }
   }
 }
@@ -73,19 +76,20 @@ function readLines(stream, take) {
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     for (const line of lines) {
-      const said = parsed(line);
+      // What a part of the program itself wrote there is none of ours.
+      const said = quietly(() => JSON.parse(line));
       if (said) take(said);
     }
   });
 }
 
-/** What a part of the program itself wrote there is none of ours. */
-function parsed(line) {
+/** The program goes on, whatever becomes of our part. */
+function quietly(work) {
   try {
-    return JSON.parse(line);
+    return work();
   } catch {
-    return null;
+    return undefined;
   }
 }
 
-module.exports = { Channel };
+module.exports = { Channel, OTHER_ACCOUNT, quietly };

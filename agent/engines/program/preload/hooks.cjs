@@ -11,7 +11,8 @@ const isIndex = (url) => INDEX.test(url);
 function load(url, context, next) {
   if (url.endsWith(MARK)) return next(url.slice(0, -MARK.length), context);
   const found = next(url, context);
-  return typeof found?.then === "function" ? found.then((its) => answer(url, its)) : answer(url, found);
+  const isPromise = typeof found?.then === "function";
+  return isPromise ? found.then((its) => answer(url, its)) : answer(url, found);
 }
 
 function answer(url, found) {

@@ -1,12 +1,15 @@
 "use strict";
 // What is wrapped of a library, so that its sessions are noticed when they are made.
+const { quietly } = require("./channel.cjs");
+
 const BAILEYS = /(?:^|[\\/])[^\\/]*baileys[^\\/]*(?:[\\/]lib[\\/]index\.js)?$/;
 const WWEBJS = /(?:^|[\\/])whatsapp-web\.js(?:[\\/]index\.js)?$/;
 
 const isBaileys = (request) => BAILEYS.test(request);
 const isWwebjs = (request) => WWEBJS.test(request);
 /** As programs beside the library require it: the examples of its own package do. */
-const mayBeWwebjs = (request, parent) => /^\.{1,2}(?:[\\/]|$)/.test(request) && /whatsapp-web\.js/.test(parent?.filename);
+const mayBeWwebjs = (request, parent) =>
+  /^\.{1,2}(?:[\\/]|$)/.test(request) && /whatsapp-web\.js/.test(parent?.filename);
 
 class Libraries {
   #channel;
@@ -20,7 +23,8 @@ class Libraries {
 
   /** The same function for everybody who looks at it; what it makes is watched. */
   wrapMaker(maker) {
-    if (typeof maker !== "function" || this.#wrapped.has(maker)) return this.#wrapped.get(maker) ?? maker;
+    const known = typeof maker !== "function" || this.#wrapped.has(maker);
+    if (known) return this.#wrapped.get(maker) ?? maker;
     const [channel, making] = [this.#channel, this.#making];
     const wrapped = new Proxy(maker, {
       apply(target, self, args) {
@@ -44,14 +48,16 @@ class Libraries {
     if (!this.#making.count) watch(made, this.#channel);
   }
 
-  /** Baileys 6 is CommonJS; some of its exports cannot be changed, so that they are exported anew. */
+  /** Baileys 6 is CommonJS; some of its exports cannot be changed: they are exported anew. */
   noteBaileys(exports, name) {
     if (this.#noted.has(exports)) return this.#noted.get(exports);
-    if (typeof exports?.makeWASocket !== "function" || exports[Symbol.toStringTag] === "Module") return exports;
+    if (typeof exports?.makeWASocket !== "function") return exports;
+    if (exports[Symbol.toStringTag] === "Module") return exports;
     const all = Object.getOwnPropertyDescriptors(exports);
     for (const key of ["makeWASocket", "default"]) {
       if (typeof exports[key] !== "function") continue;
-      all[key] = { value: this.wrapMaker(exports[key]), enumerable: true, configurable: true, writable: true };
+      const value = this.wrapMaker(exports[key]);
+      all[key] = { value, enumerable: true, configurable: true, writable: true };
     }
     const anew = Object.create(Object.getPrototypeOf(exports), all);
     this.#noted.set(exports, anew).set(anew, anew);
@@ -60,17 +66,11 @@ class Libraries {
   }
 
   noteWwebjs(exports) {
-    const { Client } = exports ?? {};
-    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(exports, this.#channel);
+    const isIt = typeof exports?.Client?.prototype?.initialize === "function";
+    if (isIt) require("./wwebjs.cjs").note(exports, this.#channel);
   }
 }
 
-function watch(made, channel) {
-  try {
-    require("./baileys.cjs").watch(made, channel);
-  } catch {
-    // The program has its socket, whatever becomes of ours.
-  }
-}
+const watch = (made, channel) => quietly(() => require("./baileys.cjs").watch(made, channel));
 
 module.exports = { Libraries, isBaileys, isWwebjs, mayBeWwebjs };

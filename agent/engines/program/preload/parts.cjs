@@ -5,12 +5,14 @@ const { ChildProcess } = require("node:child_process");
 const { subscribe } = require("node:diagnostics_channel");
 const { EventEmitter } = require("node:events");
 const { basename, join } = require("node:path");
-const { BroadcastChannel, getEnvironmentData, parentPort, setEnvironmentData, threadId } = require("node:worker_threads");
+const { BroadcastChannel, parentPort, threadId } = require("node:worker_threads");
+const { getEnvironmentData, setEnvironmentData } = require("node:worker_threads");
 
 const CHILD = "child";
 const NAME = "wa-agent";
+const OURS = /^(?:NODE_OPTIONS|WA_PROGRAM_FD_IS|WA_PROGRAM_NODE_OPTIONS)=/;
 
-/** Every Node process that the program starts gets an open socket more, which only our module sees. */
+/** Every Node process that the program starts gets a socket more, which only our module sees. */
 function watchChildren(channel) {
   const spawn = ChildProcess.prototype.spawn;
   const wrapped = function (options) {
@@ -45,7 +47,7 @@ function withSocket(options, place) {
   while (streams.length < place) streams.push("ignore");
   streams[place] = "pipe";
   const given = options.envPairs.find((pair) => pair.startsWith("NODE_OPTIONS="))?.slice(13) ?? "";
-  const envPairs = options.envPairs.filter((pair) => !/^(?:NODE_OPTIONS|WA_PROGRAM_FD_IS|WA_PROGRAM_NODE_OPTIONS)=/.test(pair));
+  const envPairs = options.envPairs.filter((pair) => !OURS.test(pair));
   if (given) envPairs.push(`WA_PROGRAM_NODE_OPTIONS=${given}`);
   const own = `--require ${JSON.stringify(join(__dirname, "preload.cjs"))}`;
   envPairs.push(`NODE_OPTIONS=${`${given} ${own}`.trim()}`, `WA_PROGRAM_FD_IS=${place} ${CHILD}`);
@@ -64,9 +66,10 @@ function watchThreads(channel) {
 
 /** This thread's stream to the program's main thread; undefined where that one has no worker, and
  *  in Node's own thread of hooks, which has no port to the program. */
-const streamOfThread = () => (getEnvironmentData(NAME) && parentPort ? new ThreadStream(threadId, 1) : undefined);
+const streamOfThread = () =>
+  getEnvironmentData(NAME) && parentPort ? new ThreadStream(threadId, 1) : undefined;
 
-/** Texts between the main thread (side 0) and another one, with what the channel uses of a socket. */
+/** Texts between the main thread (side 0) and another one, as the channel uses a socket. */
 class ThreadStream extends EventEmitter {
   destroyed = false;
   writableLength = 0;

@@ -9,7 +9,7 @@ const { pathToFileURL } = require("node:url");
 const { isMainThread } = require("node:worker_threads");
 const { CHILD, watchChildren, watchThreads, streamOfThread } = require("./parts.cjs");
 
-// Which descriptor leads to the worker, and which socket that is: a child may have another under its number.
+// Which descriptor leads to the worker, and which socket that is: a child may have another there.
 const [number, socket] = (process.env.WA_PROGRAM_FD_IS ?? "").split(" ");
 const given = process.env.WA_PROGRAM_NODE_OPTIONS;
 const options = given ?? (isMainThread ? "" : (process.env.NODE_OPTIONS ?? ""));
@@ -28,7 +28,7 @@ function findStream() {
   return isOurs() ? new Socket({ fd: Number(number), readable: true, writable: true }) : undefined;
 }
 
-// What the program starts is not to load our module by itself, and finds the environment as it was meant for them.
+// What the program starts does not load our module by itself, and finds the environment as meant.
 function forgetIn(environment) {
   delete environment.WA_PROGRAM_FD_IS;
   delete environment.WA_PROGRAM_NODE_OPTIONS;
@@ -61,7 +61,8 @@ if (stream) {
     const exports = Reflect.apply(load, this, arguments);
     try {
       if (isBaileys(request)) return libraries.noteBaileys(exports, nameOf(request, parent));
-      if (isWwebjs(request) || (mayBeWwebjs(request, parent) && isWwebjs(nameOf(request, parent)))) libraries.noteWwebjs(exports);
+      const isNamed = () => mayBeWwebjs(request, parent) && isWwebjs(nameOf(request, parent));
+      if (isWwebjs(request) || isNamed()) libraries.noteWwebjs(exports);
     } catch {
       // What is not as expected stays as it is.
     }

@@ -9,20 +9,24 @@ const { isIndex, sourceOf } = require("./hooks.cjs");
 
 const LOADERS = /--(?:import|loader|experimental-loader)\b/;
 
-const isModule = (url) => JSON.parse(readFileSync(new URL("../package.json", url))).type === "module";
+const isModule = (url) =>
+  JSON.parse(readFileSync(new URL("../package.json", url))).type === "module";
 
-/** False where it cannot be done so: on another Node, and where the program has hooks of its own. */
+/** False where it cannot be done so: on another Node, or where the program has its own hooks. */
 function answerReads(options, registerOurs) {
-  if (!process.version.startsWith("v20.") || LOADERS.test([...process.execArgv, options].join(" "))) return false;
+  const hasOwn = LOADERS.test([...process.execArgv, options].join(" "));
+  if (!process.version.startsWith("v20.") || hasOwn) return false;
   const [read, register] = [promises.readFile, Module.register];
   const readFile = async (path, ...more) => {
     try {
-      if (path instanceof URL && isIndex(path.href) && isModule(path)) return Buffer.from(sourceOf(path.href));
+      const isIt = path instanceof URL && isIndex(path.href) && isModule(path);
+      if (isIt) return Buffer.from(sourceOf(path.href));
     } catch {
       // It is read as it is.
     }
     const found = await Reflect.apply(read, promises, [path, ...more]);
-    return path instanceof URL && Buffer.isBuffer(found) ? (withSocket(found) ?? found) : found;
+    const text = path instanceof URL && Buffer.isBuffer(found) ? handing(found) : null;
+    return text === null ? found : Buffer.from(text);
   };
   // Hooks that the program makes later are asked after ours, as they would be from the start.
   const registerAfterOurs = (...its) => {
@@ -35,11 +39,6 @@ function answerReads(options, registerOurs) {
   Module.register = Object.defineProperty(registerAfterOurs, "name", { value: register.name });
   Module.syncBuiltinESMExports();
   return true;
-}
-
-function withSocket(found) {
-  const text = handing(found);
-  return text === null ? null : Buffer.from(text);
 }
 
 module.exports = { answerReads };

@@ -1,13 +1,13 @@
 "use strict";
-// A key file of Baileys' own store is whole at any instant: who is killed while it writes one leaves the former
-// content, and not a file that it takes for no pairing at its next start. Who ends by process.exit while one is
-// under way, as bots do when WhatsApp asks for a new connection right after a scan, leaves the new content.
+// A key file of Baileys' own store is whole at any instant: a program killed while it writes one
+// leaves the former content, and no file that looks like no pairing at its next start. One that
+// ends by process.exit meanwhile, as bots do right after a scan, leaves the new content.
 const { chmodSync, lstatSync, promises, renameSync, rmSync, writeFileSync } = require("node:fs");
 const Module = require("node:module");
 const { basename } = require("node:path");
 
-const KEY_FILE =
-  /^(?:creds|(?:pre-key|session|identity-key|sender-key|app-state-sync-(?:key|version)|lid-mapping|device-list|tctoken)-.+)\.json$/;
+const KINDS = "pre-key|session|identity-key|sender-key|app-state-sync-(?:key|version)";
+const KEY_FILE = new RegExp(`^(?:creds|(?:${KINDS}|lid-mapping|device-list|tctoken)-.+)\\.json$`);
 const BESIDE = ".wa-agent-new";
 const AT_THE_END = ".wa-agent-end";
 // The folder takes no new file or no name of that length: the program's own way is left.
@@ -17,11 +17,16 @@ function keepWhole() {
   const write = promises.writeFile;
   const last = new Map();
   const wanted = new Map();
-  process.on("exit", () => wanted.forEach(({ data, options }, file) => replaceNow(file, data, options)));
+  process.on("exit", () => {
+    for (const [file, { data, options }] of wanted) replaceNow(file, data, options);
+  });
   promises.writeFile = function writeFile(file, data, options) {
     if (!isKeyFile(file, options)) return Reflect.apply(write, this, arguments);
-    const written = (last.get(file) ?? Promise.resolve()).then(() => replace(write, file, data, options));
-    const done = written.catch(() => {}).then(() => last.get(file) === done && [last, wanted].forEach((its) => its.delete(file)));
+    const before = last.get(file) ?? Promise.resolve();
+    const written = before.then(() => replace(write, file, data, options));
+    const done = written.catch(() => {}).then(() => {
+      if (last.get(file) === done) [last, wanted].forEach((its) => its.delete(file));
+    });
     last.set(file, done);
     if (typeof data === "string" || ArrayBuffer.isView(data)) wanted.set(file, { data, options });
     return written;
@@ -29,8 +34,10 @@ function keepWhole() {
   Module.syncBuiltinESMExports();
 }
 
-const isKeyFile = (file, options) =>
-  typeof file === "string" && KEY_FILE.test(basename(file)) && (typeof options !== "object" || !(options?.flag ?? options?.signal));
+const isKeyFile = (file, options) => {
+  const isPlain = typeof options !== "object" || !(options?.flag ?? options?.signal);
+  return isPlain && typeof file === "string" && KEY_FILE.test(basename(file));
+};
 
 async function replace(write, file, data, options) {
   const before = await promises.lstat(file).catch(() => null);
@@ -48,7 +55,7 @@ async function replace(write, file, data, options) {
   }
 }
 
-/** Another thread of Node's may still write what `replace` began: that file goes, and its rename fails. */
+/** A thread of Node's may still write what `replace` began: that file goes, its rename fails. */
 function replaceNow(file, data, options) {
   const beside = file + AT_THE_END;
   try {

@@ -1,33 +1,34 @@
 "use strict";
 // What a Client of whatsapp-web.js tells by its events, and how it is asked.
+const { OTHER_ACCOUNT, quietly } = require("./channel.cjs");
+
 const FIRST_CODE = 60;
 const NEXT_CODE = 20;
 const ACKS = { "-1": "error", 0: "pending", 1: "server", 2: "delivered", 3: "read", 4: "played" };
-const ENDS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout", CONFLICT: "conflict" };
-const REFUSED = { TOS_BLOCK: "banned", SMB_TOS_BLOCK: "banned", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
+const LOGOUTS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout" };
+const ENDS = { ...LOGOUTS, CONFLICT: "conflict" };
+const BANS = { TOS_BLOCK: "banned", SMB_TOS_BLOCK: "banned" };
+const REFUSED = { ...BANS, PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
 let current;
 
-/** Each client is watched from its first `initialize` on; the class itself stays the program's own. */
+/** Each client is watched from its first `initialize` on; the class stays the program's own. */
 function note({ Client }, channel) {
   const initialize = Client.prototype.initialize;
   if (initialize.noted) return;
   const wrapped = function (...args) {
-    try {
-      watch(this, channel);
-    } catch {
-      // The program has its client, whatever becomes of our part.
-    }
+    quietly(() => watch(this, channel));
     return Reflect.apply(initialize, this, args);
   };
   Object.defineProperty(wrapped, "name", { value: initialize.name });
   Object.defineProperty(wrapped, "noted", { value: true });
-  Object.defineProperty(Client.prototype, "initialize", { value: wrapped, writable: true, configurable: true });
+  const as = { value: wrapped, writable: true, configurable: true };
+  Object.defineProperty(Client.prototype, "initialize", as);
 }
 
-const watched = new WeakSet();
 /** A program may have several accounts, each with a client and a store. */
 const clients = new Set();
-const storeOf = ({ authStrategy: its }) => JSON.stringify([its?.constructor?.name, its?.dataPath, its?.clientId]);
+const storeOf = ({ authStrategy: its }) =>
+  JSON.stringify([its?.constructor?.name, its?.dataPath, its?.clientId]);
 
 function watch(client, channel) {
   const seen = { client, codes: 0, open: false, provedAt: 0 };
@@ -40,23 +41,17 @@ function watch(client, channel) {
     seen.serve();
     channel.tell("connecting", {});
   }
-  if (watched.has(client)) {
-    seenOf.set(client, seen);
-    return;
-  }
-  watched.add(client);
+  const isKnown = seenOf.has(client);
   seenOf.set(client, seen);
+  if (isKnown) return;
   const on = (event, hear) =>
     client.prependListener(event, (...its) => {
       const now = seenOf.get(client);
-      try {
-        if (now === current) hear(now, ...its);
-      } catch {
-        // The program's own handlers come after this one.
-      }
+      // The program's own handlers come after this one.
+      if (now === current) quietly(() => hear(now, ...its));
     });
   on("qr", (now, qr) => channel.tell("qr", { qr, expires: now.codes++ ? NEXT_CODE : FIRST_CODE }));
-  on("loading_screen", (_now, percent) => channel.tell("sync", { progress: Number(percent) / 100 }));
+  on("loading_screen", (_now, part) => channel.tell("sync", { progress: Number(part) / 100 }));
   on("authenticated", () => {
     const { userDataDir } = client.authStrategy ?? {}; // of LocalAuth
     if (typeof userDataDir === "string") channel.tell("session", { path: userDataDir });
@@ -73,19 +68,20 @@ function watch(client, channel) {
   on("change_state", (now, state) => {
     if (REFUSED[state]) close(now, channel, { reason: REFUSED[state], raw: String(state) });
   });
-  on("disconnected", (now, why) =>
-    close(now, channel, { reason: ENDS[why] ?? REFUSED[why] ?? "connection_lost", raw: String(why).slice(0, 60) }),
-  );
+  on("disconnected", (now, why) => {
+    const reason = ENDS[why] ?? REFUSED[why] ?? "connection_lost";
+    close(now, channel, { reason, raw: String(why).slice(0, 60) });
+  });
   client.prependListener("disconnected", (why) => noteEnd(seenOf.get(client), why, channel));
-  on("message_create", (_now, message) =>
-    channel.tell("message", {
-      direction: message.fromMe ? "out" : "in",
-      type: String(message.type),
-      id: String(message.id?.id ?? ""),
-      peer: String(message.fromMe ? message.to : message.from),
-    }),
-  );
-  on("message_ack", (_now, message, ack) => channel.tell("ack", { id: String(message.id?.id ?? ""), ack: ACKS[ack] ?? "" }));
+  const idOf = ({ id }) => String(id?.id ?? "");
+  on("message_create", (_now, message) => {
+    const [direction, peer] = message.fromMe ? ["out", message.to] : ["in", message.from];
+    const told = { direction, type: String(message.type), id: idOf(message), peer: String(peer) };
+    channel.tell("message", told);
+  });
+  on("message_ack", (_now, message, ack) => {
+    channel.tell("ack", { id: idOf(message), ack: ACKS[ack] ?? "" });
+  });
 }
 
 const seenOf = new WeakMap();
@@ -96,7 +92,7 @@ function noteEnd(now, why, channel) {
   if (now !== current || ENDS[why] !== "logout") return;
   const other = [...clients].map((its) => seenOf.get(its)).find((its) => its.open);
   if (!other) return;
-  channel.tell("close", { reason: "connection_lost", raw: "one of several accounts of this program was logged out" });
+  channel.tell("close", OTHER_ACCOUNT);
   current = other;
   other.serve();
   channel.tell("open", { account: accountOf(other.client) });
@@ -118,11 +114,13 @@ async function look({ seconds }) {
   const seen = current;
   if (seen.open) {
     const late = new Promise((then) => setTimeout(then, seconds * 1000, "late").unref());
-    const state = await Promise.race([Promise.resolve(seen.client.getState()).catch(() => "gone"), late]);
+    const told = Promise.resolve(seen.client.getState()).catch(() => "gone");
+    const state = await Promise.race([told, late]);
     if (state === "CONNECTED") seen.provedAt = performance.now();
     else if (state !== "late" && state !== "gone") return { open: false, frame_age: null };
   }
-  return { open: seen.open, frame_age: seen.open ? (performance.now() - seen.provedAt) / 1000 : null };
+  const age = (performance.now() - seen.provedAt) / 1000;
+  return { open: seen.open, frame_age: seen.open ? age : null };
 }
 
 module.exports = { note };
