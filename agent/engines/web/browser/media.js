@@ -1,14 +1,9 @@
-// Files of messages: the page loads and decrypts one, as for a person who opens it, and asks the phone
-// again for what WhatsApp's servers have no more; the worker takes it in pieces. Runs after observer.js.
+// Files of messages: the page loads and decrypts one, as for a person who opens it, and asks the
+// phone again for a lost one; the worker takes it in pieces. Runs after observer.js.
 const __waMedia = (() => {
   const AT_ONCE = 4, KEPT = 120000;
   const files = new Map();
   let last = 0;
-  // A worker that is gone, or forgets, leaves nothing in the page's memory.
-  const look = () => {
-    const now = performance.now();
-    for (const [name, each] of files) if (now - each.at > KEPT) files.delete(name);
-  };
   const file_of = (name) => {
     const file = files.get(name);
     if (!file) refuse('file_lost', 'the page does not load this file any more');
@@ -23,11 +18,13 @@ const __waMedia = (() => {
   };
 
   const begin = (key) => tried(async () => {
-    look();
+    // A worker that is gone, or forgets, leaves nothing in the page's memory.
+    const now = performance.now();
+    for (const [name, each] of files) if (now - each.at > KEPT) files.delete(name);
     if (files.size >= AT_ONCE) refuse('busy', 'too many files at once');
-    const name = text((last += 1)), file = { at: performance.now(), blob: null, error: null };
-    file.loaded = WPP.chat.downloadMedia(key).then(
-      (blob) => { file.blob = blob }, (error) => { file.error = error || new Error('media_not_found') });
+    const name = text((last += 1)), file = { at: now, blob: null, error: null };
+    file.loaded = WPP.chat.downloadMedia(key).then((blob) => { file.blob = blob },
+      (error) => { file.error = error || new Error('media_not_found') });
     files.set(name, file);
     return { name };
   });

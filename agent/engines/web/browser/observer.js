@@ -1,7 +1,9 @@
 // What the worker sees of the page: snapshots of WhatsApp's own state, and its events as words.
 // Runs before every script of the page; the wa-js bundle follows, then watch().
 const or = (read, other = null) => {
-  try { const found = read(); return found === undefined ? other : found } catch (_) { return other }
+  let found;
+  try { found = read() } catch (_) { return other }
+  return found === undefined ? other : found;
 };
 const text = (value) => (value === null || value === undefined ? '' : String(value));
 const refuse = (code, message) => { throw Object.assign(new Error(message), { code }) };
@@ -60,7 +62,7 @@ const __waAgent = (() => {
       online: or(() => W.loader.isInjected && W.conn.isOnline()) !== false,
       update: or(() => W.loader.isInjected && W.conn.needsUpdate(), false) === true,
       main: or(() => W.loader.isInjected && W.conn.isMainLoaded(), false) === true,
-      account: or(() => W.isReady ? text(W.conn.getMyUserId() && W.conn.getMyUserId().user) : '', ''),
+      account: or(() => (W.isReady ? text(W.conn.getMyUserId().user) : ''), ''),
       version: or(() => text(globalThis.Debug.VERSION), ''),
       progress: or(() => Number(
         require('WAWebOfflineHandler').OfflineMessageHandler.getOfflineDeliveryProgress())),
@@ -109,10 +111,6 @@ const __waAgent = (() => {
   };
 
   const unread = new Set();
-  const remember = (id) => {
-    unread.add(id);
-    if (unread.size > 200) unread.delete(unread.values().next().value);
-  };
 
   const watch = () => {
     mark('');
@@ -124,7 +122,7 @@ const __waAgent = (() => {
       'conn.stream_info_changed', 'conn.logout', 'conn.link_code_expired']) {
       W.on(name, () => changed(name));
     }
-    W.on('conn.logout_reason', (reason) => changed('conn.logout_reason', text(reason).slice(0, 64)));
+    W.on('conn.logout_reason', (why) => changed('conn.logout_reason', text(why).slice(0, 64)));
     W.on('conn.auth_code_change', (code) => { take(code); changed('conn.auth_code_change') });
     const backend = ['account_temporarily_banned', 'unexpected_logout_modal',
       'storage_initialization_error', 'service_unavailable_503', 'socket_stream_disconnected'];
@@ -141,9 +139,10 @@ const __waAgent = (() => {
     });
     W.on('chat.new_message', (m) => {
       const id = text(or(() => m.id)), type = text(or(() => m.type)).slice(0, 32);
-      // A message that could not be read at first comes once more when it can: it is reported already.
+      // A message that could not be read at first comes once more when it can: it is reported.
       const known = unread.delete(id);
-      if (type === 'ciphertext') remember(id);
+      if (type === 'ciphertext') unread.add(id);
+      if (unread.size > 200) unread.delete(unread.values().next().value);
       if (known && type !== 'ciphertext') tell('read_later', { id: short(id) });
       if (known) return;
       tell('message', { direction: or(() => m.id.fromMe) ? 'out' : 'in', type, id: short(id) });
@@ -196,7 +195,7 @@ const __waAgent = (() => {
   // leaves something that a later ack can be matched with.
   // An id that is `given` may have been used before: then the page knows how far that message is.
   const message_id = (to, given, seconds) => tried(async () => {
-    // The chat with a number may be one by another name (…@lid), which is then in the message's key.
+    // The chat with a number may have another name (…@lid), which is then in the message's key.
     const drawn = await WPP.chat.generateMessageID(await WPP.chat.find(to));
     const parts = text(drawn._serialized || drawn).split('_');
     if (!given) return { whole: parts.join('_'), id: parts[2], ack: null };
@@ -234,11 +233,12 @@ const __waAgent = (() => {
     return new Blob(file.parts);
   };
 
-  // The names that a message of this chat may have in the page; in a group its writer is part of it.
+  // The names that a message of this chat may have in the page; in a group with its writer.
   const names_of = (chat, id, by) => {
-    const own = [() => WPP.conn.getMyUserWid(), () => WPP.conn.getMyUserLid()].map((read) => text(or(read)));
+    const own = ['getMyUserWid', 'getMyUserLid'].map((name) => text(or(() => WPP.conn[name]())));
     const key = (mine, writer) => `${mine}_${chat}_${id}${writer && `_${writer}`}`;
-    const mine = ['', ...(/@g\.us$/.test(chat) ? own.filter(Boolean) : [])].map((writer) => key(true, writer));
+    const named = /@g\.us$/.test(chat) ? own.filter(Boolean) : [];
+    const mine = ['', ...named].map((writer) => key(true, writer));
     if (by === 'me') return mine;
     const theirs = [...new Set(['', by || ''])].map((writer) => key(false, writer));
     return by ? theirs : [...theirs, ...mine];
@@ -305,7 +305,8 @@ const __waAgent = (() => {
   }, seconds);
 
   const kinds = {
-    text: async (to, { text: said }, options) => WPP.chat.sendTextMessage(to, said, await answering(to, options)),
+    text: async (to, { text: said }, options) =>
+      WPP.chat.sendTextMessage(to, said, await answering(to, options)),
     file: async (to, { whole, ...rest }, options) =>
       WPP.chat.sendFileMessage(to, whole ?? whole_file(rest), await answering(to, options)),
     edit,
@@ -322,7 +323,8 @@ const __waAgent = (() => {
 
   // The newest change of local storage: once it is on the disk, all changes before it are.
   const mark = (words) => or(() => {
-    if (words) localStorage.setItem('wa-agent-mark', words); else localStorage.removeItem('wa-agent-mark');
+    if (words) localStorage.setItem('wa-agent-mark', words);
+    else localStorage.removeItem('wa-agent-mark');
     return true;
   }, false);
 
