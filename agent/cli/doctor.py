@@ -91,9 +91,13 @@ def examine(here: Installation) -> Iterator[Finding]:
     ):
         units_serve = here.installed and here.config.agent.host != "process"
         if units_serve or name not in ("units", "polkit", "memory limits"):
-            for finding in check(here):
-                advice = finding.advice or ("" if finding.level == "ok" else cure)
-                yield replace(finding, check=finding.check or name, advice=advice)
+            try:
+                for finding in check(here):
+                    advice = finding.advice or ("" if finding.level == "ok" else cure)
+                    yield replace(finding, check=finding.check or name, advice=advice)
+            except PermissionError as error:
+                words = f"not checked: {error.filename} is closed to this user"
+                yield replace(note(words, "sudo wa-agent doctor"), check=name)
 
 
 UNITS = (
@@ -288,8 +292,7 @@ def browser(here: Installation) -> Iterator[Finding]:
         yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
-        make = wrong if problem.serious and kinds else note
-        yield make(problem.sentence, problem.cure)
+        yield (wrong if problem.serious and kinds else note)(problem.sentence, problem.cure)
     if not problems:
         yield ok("the web engine can run")
 
@@ -297,8 +300,7 @@ def browser(here: Installation) -> Iterator[Finding]:
 def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
     wanted = any(True for _ in _settings_of(here, "baileys"))
-    env = _environment(here)
-    problems = baileys.examine(here.config.cache_root, env, installed=here.installed)
+    problems = baileys.examine(here.config.cache_root, _environment(here), installed=here.installed)
     if problems and wanted:
         yield from (wrong(problem.sentence, problem.cure) for problem in problems)
     elif problems:

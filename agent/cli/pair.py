@@ -78,8 +78,7 @@ def pair(options: command.Options) -> int:
         )
         raise
     command.say(_WARNING)
-    written = {"file": str(out), "sha256": packed.sha256}
-    return options.print(written, f"{packed.sha256}  {out}")
+    return options.print({"file": str(out), "sha256": packed.sha256}, f"{packed.sha256}  {out}")
 
 
 # In the window

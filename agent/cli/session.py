@@ -28,9 +28,7 @@ WAIT: Words = {
     " scan"
 }
 SET: Words = {"--set NAME=VALUE…": "an engine's setting; the value is JSON or plain text"}
-CONFIRM: Words = {
-    "--confirm-passkey ID": "the id once more, where the account needs a passkey to link again"
-}
+CONFIRM: Words = {"--confirm-passkey ID": "the id once more, where the account needs a passkey"}
 _YES: Words = {"--yes=confirm": "confirm that the pairing ends"}
 _LOGOUT = "end an instance's pairing; a person must scan again"
 _INTENTS: tuple[tuple[str, str, str, Words], ...] = (

@@ -64,11 +64,14 @@ def tls_of(folder: Path, purpose: ssl.Purpose = _SERVER) -> ssl.SSLContext | Non
     ca, own = folder / "ca.pem", folder / "machine.pem"
     if not (ca.exists() or own.exists()):
         return None
-    made = ssl.create_default_context(purpose, cafile=ca if ca.exists() else None)
-    made.verify_mode = ssl.CERT_REQUIRED
-    if own.exists():
-        made.load_cert_chain(own, own.with_suffix(".key"))
-    return made
+    try:
+        made = ssl.create_default_context(purpose, cafile=ca if ca.exists() else None)
+        made.verify_mode = ssl.CERT_REQUIRED
+        if own.exists():
+            made.load_cert_chain(own, own.with_suffix(".key"))
+        return made
+    except OSError as error:
+        raise ConfigError(f"cannot use the certificates in {folder}: {error}") from error
 
 
 class Peers:

@@ -90,11 +90,10 @@ class View:
                 continue
             if found and it.machine != self.sessions[found[0]].record.machine:
                 continue
-            if it.failover is Failover.NEWEST and len(found) < BATCH:
-                before = in_order(id, living & {*it.copies}).index(me)
-                if now >= owner.since + before * ttl / 3:
-                    found.append(id)
-        return found
+            before = in_order(id, living & {*it.copies}).index(me)
+            if it.failover is Failover.NEWEST and now >= owner.since + before * ttl / 3:
+                found.append(id)
+        return found[:BATCH]
 
     def to_forget(self, now: float) -> list[str]:
         """At most a BATCH of sessions that were deleted long ago."""

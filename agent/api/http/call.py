@@ -182,7 +182,7 @@ async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
             await invite(request)
             # A clone: client_max_size belongs to the application.
             return await request.clone(client_max_size=limit).read()
-    except TimeoutError as error:
+    except (TimeoutError, ConnectionError) as error:
         raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise too_large from error

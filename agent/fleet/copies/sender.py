@@ -315,9 +315,8 @@ class Copies:
             copies = (*stay, *sorted(enter - {*stay}))
             if copies != seen.record.copies:
                 due[id] = replace(seen.record, copies=copies)
-        every = [*due.items()]
-        for at in range(0, len(every), BATCH):
-            batch = dict(every[at : at + BATCH])
+        for at in range(0, len(due), BATCH):
+            batch = dict([*due.items()][at : at + BATCH])
             try:
                 if not await keeper.change(batch):
                     keeper.wake()

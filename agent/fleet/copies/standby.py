@@ -59,8 +59,7 @@ class Standby:
             rows = self.rows.get(sealed.id)
             if rows and msgspec.structs.replace(rows[-1], base=False) == sealed:
                 return
-            cause = "another one is here, or none"
-            raise Refused(f"cannot confirm a copy of {sealed.id!r:.80}: {cause}", code="needs_base")
+            raise Refused(f"cannot confirm {sealed.id!r:.80}: it is not here", code="needs_base")
         id, change = unseal(self._key, sealed)
         known = self.newest(id)
         if known is not None and (sealed.epoch, sealed.number) <= known:
