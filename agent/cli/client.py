@@ -129,7 +129,8 @@ class Client:
             sent["Authorization"] = f"Bearer {self.key}"
         parts = urlsplit(self.url)
         if self.url and (parts.scheme != "http" or not parts.netloc):
-            raise InvalidRequest(f"cannot use the URL {self.url!r}: it must be http://HOST:PORT")
+            shown = self.url.rpartition("@")[2]
+            raise InvalidRequest(f"cannot use the URL {shown!r}: it must be http://HOST:PORT")
         connection = http.client.HTTPConnection(parts.netloc or "localhost")
         try:
             connection.sock = self._connect()
@@ -174,7 +175,7 @@ class Client:
             try:
                 return socket.create_connection((parts.hostname, parts.port or 80), _HELLO_SECONDS)
             except (OSError, ValueError) as error:
-                problems.append(f"{self.url}: {error}")
+                problems.append(f"{parts.netloc.rpartition('@')[2]}: {error}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_HELLO_SECONDS)

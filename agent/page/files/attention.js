@@ -54,7 +54,7 @@ function troubleEntry(group) {
     key: kind,
     tone: critical ? "bad" : "warn",
     label: critical ? "Critical" : "Warning",
-    text: sentence + (more ? ", and " + more + " more alike" : ""),
+    text: sentence + (more ? ", and " + more + " more" : ""),
     kind,
     since: group.map((each) => each.since).sort()[0],
     advice: more ? ofAny(advice, instance) : advice,
