@@ -16,15 +16,15 @@ const REASONS = {
   banned: ["bad", "Banned"],
   passkey_required: ["warn", "Needs a passkey"],
   zombie: ["bad", "Does not answer"],
+  not_told: ["off", "Runs, state unknown"],
 };
 const UNWELL = { degraded: "failing", stuck: "stuck", corrupted: "damaged" };
 const CIRCUITS = { open: "pausing after failures", half_open: "one trial under way" };
-const BANS = ["temporary_ban", "banned"];
 
 export const joined = (parts, by = ", ") => parts.filter(Boolean).join(by);
 export const plain = (code) => (code || "").replaceAll("_", " ");
 export const statusOf = (status) => STATUS[status] || ["off", status];
-export const isBanned = (instance) => BANS.includes(instance.reason);
+export const isBanned = (instance) => ["temporary_ban", "banned"].includes(instance.reason);
 
 // It should run and does not, and neither is that new nor did an operator want it so.
 const isDown = ({ connection_status: status, should_run: wanted, reason }) =>
