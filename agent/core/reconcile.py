@@ -208,8 +208,7 @@ def _is_slow_to_return(session: Session) -> bool:
     fact, back_at = session.claim, session.back_at
     if fact is None or back_at is None or not session.waits_for_network:
         return False
-    begun = max(fact.since, fact.phase_since, fact.progress_since)
-    return begun < back_at <= session.at - OWN_TIME
+    return max(fact.since, fact.phase_since, fact.progress_since) < back_at <= session.at - OWN_TIME
 
 
 def _deadlines(session: Session, policy: health.HealthPolicy, now: float) -> list[float]:

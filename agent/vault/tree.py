@@ -301,8 +301,8 @@ def inspect(folder: Path, engine: str, paired: bool = True) -> FilesReport:
     except InvalidRequest:
         return report  # it says so: no instance has such a name
     except VaultError as error:
-        if error.code not in ("absent", "damaged"):
-            return FilesReport(_unusable(error, engine), str(error))
+        if error.code not in ("absent", "damaged"):  # of the session's own files it proves nothing
+            return FilesReport(SessionFiles.UNREADABLE, str(error))
         fault = str(error)
     return report._replace(identity_fault=fault)
 
@@ -320,9 +320,8 @@ def _look_at_session(folder: Path, engine: str, paired: bool) -> FilesReport:
             with opened.inner(SESSION) as session:
                 return inspect_session(session, engine, paired, root.modes)
     except (VaultError, InvalidRequest) as error:
-        if error.code == "absent":
-            return FilesReport(SessionFiles.ABSENT, str(error))
-        return FilesReport(_unusable(error, engine), str(error))
+        gone = error.code == "absent"  # another thing in a folder's place proves no more than that
+        return FilesReport(SessionFiles.ABSENT if gone else SessionFiles.UNREADABLE, str(error))
 
 
 def may_log_in(folder: Path, engine: str, account: str) -> bool:

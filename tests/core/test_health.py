@@ -166,8 +166,7 @@ VERDICTS = {
 def test_verdict(case):
     observation, told = VERDICTS[case]
     verdict = judge_health(observation, POLICY, NOW)
-    found = f"{verdict.health.value} {verdict.state.value} {verdict.reason}"
-    assert found.strip() == told
+    assert f"{verdict.health.value} {verdict.state.value} {verdict.reason}".strip() == told
 
 
 def test_cleanup_is_offered_only_where_no_pairing_is_lost():
@@ -190,8 +189,7 @@ def test_every_observation_has_one_verdict(observation):
 def test_connected_is_never_published_without_a_fresh_proof(observation):
     verdict = judge_health(observation, POLICY, NOW)
     if verdict.state is S.CONNECTED and verdict.reason not in REASONS:
-        proved_at = observation.claim.proved_at()
-        assert NOW - proved_at <= POLICY.proof_limit
+        assert NOW - observation.claim.proved_at() <= POLICY.proof_limit
 
 
 def test_the_sentence_of_a_page_that_is_not_whatsapp_says_what_came():
@@ -234,8 +232,7 @@ def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network():
     waits = changed(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
     found = judge_health(waits, POLICY, NOW)
     assert (found.state, found.reason) == (S.DISCONNECTED, reason)
-    due = changed(waits, not_before=NOW)
-    assert judge_health(due, POLICY, NOW).reason == "network_down"
+    assert judge_health(changed(waits, not_before=NOW), POLICY, NOW).reason == "network_down"
     lost = changed(dropped("connection_lost"), wait_reason="network_down", not_before=NOW + 100)
     assert judge_health(lost, POLICY, NOW).reason == "network_down"
 

@@ -203,8 +203,7 @@ def test_a_repair_that_ended_a_pairing_is_not_over_before_a_code_is_shown(joined
     if joined is not None:
         repair = repair.join(joined)
     silent.healed = True
-    shows = case_of(CODE, REMOTE, POLICY, WALL + at + 1)
-    repair, _ = step_repair(shows, repair)
+    repair, _ = step_repair(case_of(CODE, REMOTE, POLICY, WALL + at + 1), repair)
     assert repair.ending is Ending.CLEANED
     assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
 

@@ -46,7 +46,17 @@ def test_sandbox_files(folder, raw, files):
 
 def test_no_folder_is_absent(root):
     assert inspect(root / "gone", "sandbox").files is SessionFiles.ABSENT
-    assert inspect(root / "No Id", "sandbox").files is SessionFiles.DAMAGED
+    assert inspect(root / "No Id", "sandbox").files is SessionFiles.UNREADABLE
+
+
+def test_another_thing_in_the_place_of_its_file_or_folder_proves_no_damage(folder):
+    (folder / "session/sandbox.json").write_bytes(GOOD)
+    (folder / "instance.json").unlink()
+    (folder / "instance.json").mkdir()
+    assert inspect(folder, "sandbox").files is SessionFiles.UNREADABLE
+    (folder / "session").rename(folder / "moved")
+    (folder / "session").touch()
+    assert inspect(folder, "sandbox").files is SessionFiles.UNREADABLE
 
 
 def test_a_lost_session_folder_is_unpaired_where_no_pairing_is_known(folder):

@@ -46,7 +46,8 @@ class Proof:
 
     def stands(self, files: SessionFiles) -> bool:
         """True if it still holds for `files`, which are looked at once the worker has stopped."""
-        return self.ground is not Ground.DAMAGED_FILES or files is not SessionFiles.WHOLE
+        unproved = files in (SessionFiles.WHOLE, SessionFiles.UNREADABLE)
+        return self.ground is not Ground.DAMAGED_FILES or not unproved
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,5 +116,4 @@ def test_missing_and_masked_units_are_named(
 
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
     config = Config(agent=AgentSection(state_path=small_disk("size=16m")))
-    here = Installation(config, Client(), None)
-    assert [one.level for one in disk(here)] == ["wrong"]
+    assert [one.level for one in disk(Installation(config, Client(), None))] == ["wrong"]

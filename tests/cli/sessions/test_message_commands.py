@@ -13,8 +13,7 @@ from tests.conftest import Eventually
 
 
 async def test_everything_is_printed_from_the_oldest_on(house: House, cli: Cli) -> None:
-    worker = house.messages.add("shop")
-    worker.keep(*(f"text {number}" for number in range(450)))
+    house.messages.add("shop").keep(*(f"text {number}" for number in range(450)))
     said = await cli("messages", "shop")
     assert said.status == 0, said.err
     lines = said.out.splitlines()

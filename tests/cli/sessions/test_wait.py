@@ -21,8 +21,7 @@ class Told:
 
 
 def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
-    told = Told(*answers)
-    return session.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
+    return session.wait_until_connected(Told(*answers), "sales", seconds)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

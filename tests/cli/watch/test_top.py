@@ -106,8 +106,7 @@ async def test_into_a_pipe_it_prints_one_table_and_ends(cli: Cli, house: House) 
     assert said.status == 0
     assert re.search(r"^sales +.*CONNECTED +healthy", said.out, re.M)
     assert "\x1b" not in said.out
-    found = (await cli("--json", "top")).json()
-    assert [row["id"] for row in found["instances"]] == ["sales"]
+    assert [row["id"] for row in (await cli("--json", "top")).json()["instances"]] == ["sales"]
 
 
 @dataclass
