@@ -54,3 +54,9 @@ def test_a_lock_that_leads_elsewhere_is_not_written_through(tmp_path):
     with pytest.raises(ConfigError, match="move away what is in its way"), only_agent(tmp_path):
         pass
     assert precious.read_text() == "kept"
+
+
+def test_a_disk_that_is_read_only_now_needs_no_person(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.open", lambda *_: (_ for _ in ()).throw(OSError(30, "read-only")))
+    with pytest.raises(TryLater), only_agent(tmp_path):
+        pass

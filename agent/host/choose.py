@@ -68,7 +68,9 @@ def only_agent(state: Path) -> Iterator[None]:
             why += " where systemd runs the agent, name it in ReadWritePaths= of wa-agent.service"
             raise ConfigError(f"cannot use {state} as state directory: {why}") from error
         cure = "move away what is in its way, or point [agent] state_path elsewhere"
-        raise ConfigError(f"cannot use {state} as state directory: {error}; {cure}") from error
+        # A disk that is mounted anew, or has room again, needs no person.
+        kind = TryLater if error.errno in (errno.EROFS, errno.EIO, errno.ENOSPC) else ConfigError
+        raise kind(f"cannot use {state} as state directory: {error}; {cure}") from error
     with contextlib.ExitStack() as held:
         held.callback(os.close, fd)
         try:

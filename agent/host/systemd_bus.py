@@ -204,9 +204,8 @@ class SystemBus:
 
     async def unit_properties(self, unit: str) -> Mapping[str, Any]:
         path = units.object_path(unit)
-        values = await asyncio.gather(
-            *(self.property(path, interface, name) for interface, name in units.PROPERTIES)
-        )
+        asked = (self.property(path, *each) for each in units.PROPERTIES)
+        values = await asyncio.gather(*asked)
         return {name: value for (_, name), value in zip(units.PROPERTIES, values, strict=True)}
 
     async def job_exists(self, path: str) -> bool:

@@ -70,8 +70,7 @@ async def test_a_connection_alone_is_not_enough():
 
 async def test_a_server_that_accepts_and_says_nothing_is_away():
     async with serving(is_silent) as port:
-        address = Address(f"http://127.0.0.1:{port}/")
-        assert await look(address, 0.2) == "no answer in 0.2 s"
+        assert await look(Address(f"http://127.0.0.1:{port}/"), 0.2) == "no answer in 0.2 s"
 
 
 async def test_a_closed_port_is_named():
@@ -103,8 +102,7 @@ async def test_the_way_leads_through_the_proxy():
         through = f"http://127.0.0.1:{port}"
         found = await look(Address("https://site.example/", through), LONG)
         assert found == "the proxy answers 502"
-        found = await look(Address("http://site.example/", through), LONG)
-        assert found == "the proxy answers 502"
+        assert await look(Address("http://site.example/", through), LONG) == "the proxy answers 502"
     assert seen == [b"CONNECT site.example:443 HTTP/1.1", b"GET http://site.example/ HTTP/1.1"]
 
 

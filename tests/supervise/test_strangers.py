@@ -26,8 +26,7 @@ def after(errors: int, peers: int, **more: str) -> Facts:
 @pytest.mark.parametrize(("errors", "peers"), [(8, 1), (400, 90)])
 def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: int) -> None:
     policy, later = SETTINGS.config.crypto, boot_now() + 60
-    known = judge_keys(after(errors, peers), policy, later)
-    assert known.signal is not None
+    assert judge_keys(after(errors, peers), policy, later).signal is not None
     facts = after(errors, peers, stranger="true")
     found = judge_keys(facts, policy, later)
     assert (found.signal, found.peers) == (None, ())

@@ -230,7 +230,6 @@ def test_why_no_session_may_start_on_a_disk(small_disk, root, tmp_path):
     plain = tmp_path / "plain"
     plain.touch()
     assert "cannot check the disk of" in why_no_start(plain / "below", 1)
-    few = small_disk("size=1m,nr_inodes=50,mode=0700")
-    assert "more files only" in why_no_start(few, 1)
+    assert "more files only" in why_no_start(small_disk("size=1m,nr_inodes=50,mode=0700"), 1)
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     assert "read-only" in why_no_start(small, 1)

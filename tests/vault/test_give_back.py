@@ -25,8 +25,7 @@ def told(root: Path) -> Facts:
 
 
 def test_no_name_in_the_trash_leads_out_of_it(tmp_path: Path) -> None:
-    facts = told(tmp_path)
-    retired = act.set_aside(tmp_path, facts, "logout")
+    retired = act.set_aside(tmp_path, told(tmp_path), "logout")
     (tmp_path / "secret").write_text("mine")
     folder = tmp_path / ".trash" / retired
     (folder / restore.MARK).write_text(json.dumps(["../../../secret", "..", "", "/etc", 5]))

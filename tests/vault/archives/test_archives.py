@@ -177,8 +177,7 @@ def test_f81_an_archive_that_is_not_as_it_should_be_is_refused(root, kind):
 
 
 def test_the_plainest_archive_is_taken(root):
-    arrived = arrive(root, build(PLAIN, manifest=GOOD))
-    assert arrived.state is SessionFiles.WHOLE
+    assert arrive(root, build(PLAIN, manifest=GOOD)).state is SessionFiles.WHOLE
     assert contents(root / ".staging" / "other.import") == {"session/sandbox.json": FILE[1]}
 
 
