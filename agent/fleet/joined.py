@@ -210,7 +210,7 @@ class Joined(running.Running):
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
         if self.halted:
             raise self._not_sure(doing)
-        if self.drained:
+        if self.drained and not own:  # what was given to it before that comes, and goes on
             raise Refused(f"cannot {doing}: {self.name} is drained; ask another machine")
         if id not in self.here():  # what a deleted session of that name had
             self._orders = {it: known for it, known in self._orders.items() if it != id}
@@ -535,7 +535,7 @@ class Joined(running.Running):
         return await operator.forget(self._reached(), self._keys, name)
 
     def _reached(self) -> etcd.Etcd:
-        if self._store is None:
+        if self._store is None or self.keeper is None:
             raise TryLater(f"cannot reach the fleet: {self.problem}")
         return self._store
 

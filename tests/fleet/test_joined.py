@@ -63,8 +63,7 @@ class Real(World):
     async def has(self, id: str = "s", engine: str = "sandbox") -> Mock:
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
-        facts.unit.runs = facts.action.is_start = False
-        facts.wait.reason = "no_lease"
+        facts.unit.runs, facts.action.is_start, facts.wait.reason = False, False, "no_lease"
         self.registry.facts[id] = facts
         await self.until(lambda: id in self.b.engines(), TTL)
         return facts
@@ -100,8 +99,9 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
         it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
         with raises(Refused, match=f"machine {machine} of this fleet has a session of that"):
             it.b.may_make(id, f"create {id}")
+    it.b.drained = True
     it.b.may_make(S, "bring in s")
-    it.b.unsettled["s"] = "no copy of it is here"
+    it.b.drained, it.b.unsettled["s"] = False, "no copy of it is here"
     it.b.may_make(S, "create s")
 
 
@@ -137,6 +137,8 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     it.b.keeper, request = None, make_mocked_request("POST", "/")
     with code_is("no_part"):
         await enter(it.b, request)
+    with raises(TryLater, match="cannot reach the fleet"):
+        await it.ask("GET", "x")
     assert VIA in request
 
 

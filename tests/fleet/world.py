@@ -134,12 +134,10 @@ class Host:
 
     async def move(self, id: str, target: str) -> None:
         """As a task of the agent."""
-        assert self.keeper is not None
         with suppress(Exception):
             work = self.keeper.hand_over(id, target, partial(self.clock.sleep, 0))
-            task = asyncio.create_task(work)
-            self.tasks.append(task)
-            await task
+            self.tasks.append(asyncio.create_task(work))
+            await self.tasks[-1]
 
     # What the keeper asks of it.
 
