@@ -256,11 +256,6 @@ def column(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"owner text", b"ownep text"))
 
 
-def link(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("/etc/hostname")
-
-
 def other(path: Path) -> None:
     path.unlink()
     sqlite3.connect(path).execute("create table other (a)")
@@ -280,7 +275,7 @@ def folder(path: Path) -> None:
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, schema, column, other, folder, empty, link, owner])
+@pytest.mark.parametrize("hurt", [damage, schema, column, other, folder, empty, owner])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:
