@@ -216,8 +216,7 @@ async def test_a_reconnect_and_how_it_ended_stand_under_one_category(monkeypatch
 def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
     policy, it = ReconnectPolicy().breaker, facts(reason="connection_lost")
     closed = it.record
-    opened = Breaker(5, WALL)
-    it.record = replace(closed, breaker=opened)
+    it.record = replace(closed, breaker=Breaker(5, WALL))
     passes.note_circuit(it, closed, policy)
     (told,) = said(it)
     assert is_trouble(told), "the log tells it as a warning"

@@ -171,13 +171,16 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     assert set(fleet.states().values()) == {"inactive"}
     assert bare.try_run("test", "-e", "/opt/wa-agent").returncode == 1
     assert len(bare.run("ls", "/var/lib/wa-agent/sessions").split()) == SESSIONS
+    # It was installed in another way meanwhile, and removed.
+    shutil.copy(SOURCE / "scripts/uninstall", bare.root / "srv")
+    bare.run("/srv/uninstall")
     shutil.copy(package, bare.root / "srv")
     refused = dpkg(bare, "--install", f"/srv/{package.name}")
     assert "schema 2, version" in refused.stderr
     unpack_over_a_fifo(bare, later.path)
     succeed(dpkg(bare, "--configure", "wa-agent"))
     fleet.until_connected(within=180)
-    assert fleet.accounts() == accounts
+    assert (fleet.accounts(), bare.show(AGENT, "UnitFileState")) == (accounts, "enabled")
 
     succeed(apt(bare, "remove", "wa-agent"))
     with full_disk(bare, left=0):

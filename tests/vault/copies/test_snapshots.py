@@ -65,8 +65,7 @@ def test_a_session_of_a_senseless_size_is_refused_with_its_largest_file(
 def test_only_the_agent_can_read_a_snapshot(root, session, subject):
     root.chmod(0o770)  # agent and workers are two users of one group
     taken = take_snapshot(root, subject)
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in taken.path.rglob("*")}
-    assert modes == {0o600, 0o700}
+    assert {stat.S_IMODE(it.stat().st_mode) for it in taken.path.rglob("*")} == {0o600, 0o700}
     assert stat.S_IMODE((root / ".snapshots").stat().st_mode) == 0o700
 
 
