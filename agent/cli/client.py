@@ -4,6 +4,7 @@ to a file, never held whole. And the installation as a check of `doctor` sees it
 
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -85,6 +86,9 @@ def _object(raw: bytes) -> dict[str, Any] | None:
     return None
 
 
+_LARGEST = 1 << 26
+"""Bytes of an answer that are read."""
+_URL = re.compile(r"http://(\[[\da-fA-F:.]+\]|[^\s/?#:@\[\]]+)(:\d{1,5})?/?")
 Body = Mapping[str, Any] | IO[bytes] | None
 """JSON, or an archive."""
 
@@ -106,7 +110,7 @@ class Client:
 
     def request(self, method: str, path: str, body: Body = None, **headers: str) -> dict[str, Any]:
         with self.exchange(method, path, body, **headers) as response:
-            answer = _object(response.read())
+            answer = _object(response.read(_LARGEST))
         if answer is None:
             raise WaError("cannot read the agent's answer: it is not a JSON object")
         return answer
@@ -127,11 +131,10 @@ class Client:
             sent |= {"Content-Type": "application/gzip", "Content-Length": size}
         if self.key:
             sent["Authorization"] = f"Bearer {self.key}"
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme != "http" or not parts.netloc):
+        if self.url and not _URL.fullmatch(self.url):
             shown = self.url.rpartition("@")[2]
             raise InvalidRequest(f"cannot use the URL {shown!r}: it must be http://HOST:PORT")
-        connection = http.client.HTTPConnection(parts.netloc or "localhost")
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc or "localhost")
         try:
             connection.sock = self._connect()
             try:  # the kernel accepts connections for a process that hangs, too
@@ -151,7 +154,7 @@ class Client:
                 raise InvalidRequest(f"cannot ask the agent: {words}") from None
             response = connection.getresponse()
             if response.status >= 400:
-                raise AgentSaidNo(response.status, response.read())
+                raise AgentSaidNo(response.status, response.read(_LARGEST))
             yield response
         except (OSError, http.client.HTTPException) as error:
             cause = str(error) or type(error).__name__
@@ -175,7 +178,7 @@ class Client:
             try:
                 return socket.create_connection((parts.hostname, parts.port or 80), _HELLO_SECONDS)
             except (OSError, ValueError) as error:
-                problems.append(f"{parts.netloc.rpartition('@')[2]}: {error}")
+                problems.append(f"{parts.netloc}: {error}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_HELLO_SECONDS)

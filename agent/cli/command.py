@@ -19,7 +19,7 @@ from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
 from agent import BUILD, VERSION, errors
@@ -69,6 +69,12 @@ example:
 """
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        words = f"cannot read the command: {message}; {self.prog} --help tells more"
+        raise errors.InvalidRequest(words)
+
+
 class InSections(argparse.RawDescriptionHelpFormatter):
     def _format_action(self, action: argparse.Action) -> str:
         if not isinstance(action, argparse._SubParsersAction):
@@ -88,7 +94,7 @@ class InSections(argparse.RawDescriptionHelpFormatter):
 
 def build_parser(word: str = "") -> argparse.ArgumentParser:
     """Reads the commands of the module of `word` alone, or all where the word names none."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="wa-agent",
         description="Keeps WhatsApp sessions alive on this machine.",
         epilog=_EPILOG,
@@ -140,8 +146,7 @@ def run(argv: list[str]) -> int:
         what = error.filename or _what_has_no_name()
         refusal = errors.WaError(f"cannot use {what}: {error.strerror or error}")
     shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
-    as_text = f"wa-agent: {clean(refusal)}"
-    print(json.dumps(shown) if "--json" in argv else as_text, file=sys.stderr)
+    print(json.dumps(shown) if "--json" in argv else f"wa-agent: {clean(refusal)}", file=sys.stderr)
     return refusal.exit_status
 
 

@@ -299,9 +299,8 @@ def browser(here: Installation) -> Iterator[Finding]:
 
 def node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
-    wanted = any(True for _ in _settings_of(here, "baileys"))
     problems = baileys.examine(here.config.cache_root, _environment(here), installed=here.installed)
-    if problems and wanted:
+    if problems and any(True for _ in _settings_of(here, "baileys")):
         yield from (wrong(problem.sentence, problem.cure) for problem in problems)
     elif problems:
         yield ok("no baileys instance, and parts of its engine are missing: not checked")

@@ -79,6 +79,5 @@ def heard(options: command.Options) -> int:
     answer = options.ask("GET sandbox/heard", **options.given("after", "limit"))
     shown = ("cursor", "chat", "id", "type", "text")
     lines = [command.clean("  ".join(str(m.get(n, "")) for n in shown)) for m in answer["messages"]]
-    nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
-    return options.print(answer, *lines, nothing, more)
+    return options.print(answer, *lines, "" if lines else "no contact got a message", more)

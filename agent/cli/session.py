@@ -401,9 +401,8 @@ def id_for(session: "FoundSession", given: str | None) -> str:
     if given:
         return given
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
-    ascii_name = name.encode("ascii", "ignore").decode().strip("-")
     try:
-        return model.parse_instance_id(ascii_name)
+        return model.parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))
     except InvalidRequest:
         return ""
 

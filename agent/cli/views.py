@@ -61,7 +61,7 @@ def list_instances(options: Options) -> int:
         for one in told:
             head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
             rows.append({head: one["sentence"], "": one["advice"]})
-        nothing = "" if told else "nothing is wrong"
+        nothing = "" if told else "no troubles; what began minutes ago is in `wa-agent list` alone"
         return options.print({"troubles": told}, *rows, nothing, good=not told)
     instances = list(options.client.instances(status=options.status))
     return options.print_rows(instances, COLUMNS, nothing=NOTHING)
@@ -237,8 +237,7 @@ def top(options: Options) -> int:
     if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
         return _watch(options.client)
     rows = worst_first(options.client)
-    table = Table(rows, COLUMNS) if rows else NOTHING
-    return options.print({"instances": rows}, table)
+    return options.print({"instances": rows}, Table(rows, COLUMNS) if rows else NOTHING)
 
 
 def worst_first(client: Client) -> list[dict[str, Any]]:
@@ -331,8 +330,7 @@ def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[
         except (AgentUnreachable, AgentSaidNo) as error:
             if not patient or (isinstance(error, AgentSaidNo) and error.code not in _AGAIN):
                 raise
-            if said != str(error):
-                said = str(error)
+            if said != (said := str(error)):
                 say(f"wa-agent: {said}; waiting")
         else:
             yield page
