@@ -121,8 +121,7 @@ def join(options: command.Options) -> int:
     state = load_config(path, os.environ).agent.state_path
     name = join(_content(options.file), path, state, member=installed and not options.no_store)
     restart = "sudo systemctl restart wa-agent" if installed else "restart its agent"
-    done = f"this machine is {name}; next: {restart}, then wa-agent fleet status"
-    return options.print({"machine": name}, done)
+    return options.print({"machine": name}, f"this is {name}: {restart}; wa-agent fleet status")
 
 
 def install(options: command.Options) -> int:

@@ -351,7 +351,7 @@ class Joined(running.Running):
                     await self._arriving.bring_in(id, files, why)
             if id in self.here():
                 return id
-            cause = f"its folder is not on {self.name}, and no copy of it is"
+            cause = f"its folder is not on {self.name}, and no copy that its fleet.key opens"
         except (WaError, OSError) as error:
             cause = str(error)
         if cause != self.unsettled[id]:
@@ -562,8 +562,7 @@ class Joined(running.Running):
             **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
             "halt": msgspec.to_builtins(view.halt),
             "lease_seconds": round(max(self._until - now, 0.0), 1),
-            "machines": machines,
-            **{"troubles": rows, "notes": notes},
+            **{"machines": machines, "troubles": rows, "notes": notes},
         }
 
     def _troubles(self) -> Iterator[tuple[str, str, str]]:

@@ -26,14 +26,16 @@ async def why(call: Call) -> Json:
     """The machine that owns a session, its copies, and why it does not run."""
     from agent.fleet.operator import explain
 
-    id, view = call.request.match_info["id"], _fleet(call).view
-    if (seen := view.sessions.get(id)) is None:
+    id, fleet = call.request.match_info["id"], _fleet(call)
+    if id not in fleet.view.sessions:
+        await fleet.find(id)
+    if (seen := fleet.view.sessions.get(id)) is None:
         raise NotFound(f"cannot find {id}: the fleet has no record of it", field="id")
     row, known = seen.record, round(boot_now() - seen.since, 1)
     return {
         **{"id": id, "machine": row.machine, "epoch": row.epoch, "copies": list(row.copies)},
         **{"wanted": row.wanted, "failover": row.failover, "unchanged_seconds": known},
-        "sentence": _fleet(call).unsettled.get(id) or explain(view, id),
+        "sentence": fleet.unsettled.get(id) or explain(fleet.view, id),
     }
 
 

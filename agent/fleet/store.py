@@ -33,7 +33,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Same:
     """True if `key` still has the value that `revision` wrote; 0: if it is absent. With a `value`,
-    which one write alone makes: if it has that. A store that went back counts revisions anew."""
+    which one write alone makes: if it has that. A store that went back repeats revisions."""
 
     key: str
     revision: int

@@ -147,7 +147,7 @@ async def test_a_machine_takes_over_and_gives_back(
         assert "cannot go on with it" not in a.log.read_text()
         # One of its sessions has no files, as on a disk that was put back.
         await store.commit([], [Put(KEYS.session("x"), encoded(Session("a", 1, "sandbox")))])
-        await eventually(lambda: says(b, "its folder is not on a, and no copy of it is"))
+        await eventually(lambda: says(b, "its folder is not on a, and no copy that"))
         await b.do("DELETE", "/api/instance/x")
         await eventually(lambda: is_well(b))
         # Its machine is to be empty.

@@ -390,7 +390,7 @@ class Copies:
                 if answer.code != "older":
                     break
             if answer.code:
-                raise TryLater(f"cannot give {id} to machine {target}: {answer.code}")
+                raise TryLater(f"cannot give {id} to {target} ({answer.code}): see fleet status")
             files = dict[str, bytearray]()
             apply(files, change)
             there = await self.peers.newest(address, target, id, digest=True)
