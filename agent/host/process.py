@@ -363,12 +363,12 @@ class ProcessHost(Host):
             running.add(worker.status.run)
         left, elsewhere = set(), {""}
         for process in all_processes():
-            known, out = variables_of(process.pid), Path()
+            known, lock = variables_of(process.pid), Path()
             if _same(Path(known.get("RUNTIME_DIRECTORY", "/")).parent, places.run_dir):
                 left.add(run := known.get("INVOCATION_ID", ""))
-                with suppress(OSError):
-                    out = Path(f"/proc/{process.pid}/fd/1").readlink()
-                if out.name.startswith("worker.log") and not _same(out.parents[1], places.run_dir):
+                with suppress(OSError, IndexError):  # of the state folder that has its log
+                    lock = Path(f"/proc/{process.pid}/fd/1").readlink().parents[2] / "lock"
+                if lock.is_file() and not _same(lock.parent, places.run_dir.parent):
                     elsewhere.add(run)  # of a state folder that was moved away: left as it is
         for run in left - running - elsewhere:
             await self.sweep(0, run)

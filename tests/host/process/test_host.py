@@ -115,11 +115,15 @@ async def test_helpers_of_a_worker_that_died_without_an_agent_are_killed(
     assert await host.list() == {}
 
 
-async def test_a_worker_that_listens_nowhere_yet_is_killed_and_not_started_twice(
-    open_host, killed_agent
+@pytest.mark.parametrize("habit", ["mute", "good"])
+async def test_a_worker_that_cannot_be_reached_is_killed_and_not_started_twice(
+    open_host, killed_agent, tmp_path, habit
 ):
-    id = own("mute")
+    """It listens nowhere yet, or its folder was moved away."""
+    id = own(habit)
     await killed_agent(id)
+    if habit == "good":
+        (tmp_path / f"run/{id}").rename(tmp_path / "away")
     assert len(alive(id)) == 1
     host = await open_host()
     assert (alive(id), await host.list()) == ([], {})
