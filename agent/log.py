@@ -99,9 +99,10 @@ def set_level(level: str) -> None:
         if isinstance(handler, LineWriter):
             handler.setLevel(wanted)
     root.setLevel(min([wanted, *filter(None, others)]))
-    # These tell each request and each loop start; their warnings are worth a line.
-    for chatty in ("aiohttp.access", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(LEVELS[level], logging.WARNING))
+    # These tell each request and each loop start; their warnings are worth a line, but for the
+    # last one's, which repeat a client's words.
+    for chatty, least in (("aiohttp.access", 30), ("asyncio", 30), ("aiohttp.websocket", 40)):
+        logging.getLogger(chatty).setLevel(max(LEVELS[level], least))
 
 
 def journal_listens(env: Mapping[str, str], fd: int = 2) -> bool:

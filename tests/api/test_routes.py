@@ -48,8 +48,7 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
 
     trash = (await (await local.get("/api/trash")).json())["trash"]
     assert [row["id"] for row in trash] == ["sales"]
-    restored = await local.post(f"/api/trash/{trash[0]['name']}/restore")
-    assert restored.status == 201
+    assert (await local.post(f"/api/trash/{trash[0]['name']}/restore")).status == 201
     assert (await local.get("/api/instance/sales")).status == 200
 
 
@@ -117,8 +116,7 @@ async def test_the_code_comes_in_the_form_that_is_accepted(local: Client) -> Non
     assert set("".join(lines)) == set("█▀▄ ")
     for answer in (as_json, png, svg, text):
         assert answer.headers["Cache-Control"] == "no-store"
-    refused = await local.get(path, headers={"Accept": "video/mp4"})
-    assert refused.status == 406
+    assert (await local.get(path, headers={"Accept": "video/mp4"})).status == 406
 
 
 async def test_a_code_that_cannot_be_is_explained(house: House, local: Client) -> None:
@@ -183,8 +181,7 @@ async def test_health_is_shown_for_all_and_for_one(house: House, local: Client) 
     fleet = await (await local.get("/api/health")).json()
     assert fleet["status"] == "ok"
     assert fleet["instances"]["by_status"] == {"QR_REQUIRED": 1}
-    missing = await local.post("/api/health/check", json={"ids": ["nobody"]})
-    assert missing.status == 404
+    assert (await local.post("/api/health/check", json={"ids": ["nobody"]})).status == 404
 
 
 async def test_alive_means_that_the_loop_turns(house: House) -> None:

@@ -20,7 +20,8 @@ from aiohttp import web
 from agent import log, logfiles
 from agent.api.http.connection import connection_of
 from agent.config.config import ApiSection, is_loopback
-from agent.core.model import Category, InstanceId
+from agent.core.model import Category
+from agent.core.words import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized, WaError
 from agent.store.database import Store
 from agent.store.rows import KeyRow
@@ -81,7 +82,8 @@ class KeyRing:
     async def add(self, name: str, scopes: tuple[str, ...]) -> tuple[KeyRow, str]:
         """The new row and its token, which is not stored."""
         wide = [it for it in scopes if it in ("operate", "admin")]
-        if wide and any(it.startswith("instance:") for it in scopes):
+        own = [parse_instance_id(it[9:]) for it in scopes if it.startswith("instance:")]
+        if wide and own:
             cause = f"{wide[0]} is for every session; for some of them name instance:ID without it"
             raise InvalidRequest(f"cannot make this key: {cause}", field="scopes")
         id = "".join(secrets.choice(ascii_lowercase + digits) for _ in range(8))
@@ -126,9 +128,7 @@ class KeyRing:
             raise Unauthorized("cannot accept this key: it is unknown or revoked")
         self._used_wall[row.id] = time.time()
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
-        own = frozenset(
-            InstanceId(s.removeprefix("instance:")) for s in row.scopes if s.startswith("instance:")
-        )
+        own = frozenset(InstanceId(s[9:]) for s in row.scopes if s.startswith("instance:"))
         return Caller(f"key {row.name or row.id}", level, own, key=row.id)
 
 

@@ -121,7 +121,7 @@ def _check(field: Field, value: Any) -> Any:
     if (field.least is not None or field.kind is int) and size < (least := field.least or 0):
         raise _wrong(field.name, f"it must be at least {least:g}{unit}")
     if field.most is not None and size > field.most:
-        raise _wrong(field.name, f"it must be at most {field.most:g}{unit}")
+        raise _wrong(field.name, f"it must be at most {field.most:.15g}{unit}")
     for item in given if field.pattern else ():
         if field.pattern == ID_PATTERN:
             parse_instance_id(item)
@@ -182,11 +182,11 @@ async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
             await invite(request)
             # A clone: client_max_size belongs to the application.
             return await request.clone(client_max_size=limit).read()
-    except (TimeoutError, ConnectionError) as error:
+    except TimeoutError as error:
         raise TooSlow(f"cannot read the body: it did not come in {seconds:g} seconds") from error
     except web.HTTPRequestEntityTooLarge as error:
         raise too_large from error
-    except web.RequestPayloadError as error:
+    except (web.RequestPayloadError, ConnectionError) as error:
         raise InvalidRequest("cannot read the body: it ended early", field="body") from error
 
 
@@ -397,7 +397,7 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
         except TimeoutError as error:
             cause = f"the client sent nothing for {seconds:g} seconds"
             raise TooSlow(f"cannot read the archive: {cause}") from error
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, ConnectionError) as error:
             raise InvalidRequest("cannot read the archive: it ended early", field="body") from error
         if not piece:
             return

@@ -134,8 +134,7 @@ async def test_who_may_read(house: House, local: aiohttp.ClientSession) -> None:
 async def test_what_a_session_keeps_is_counted_and_an_unknown_one_is_refused(
     house: House, local: aiohttp.ClientSession, eventually: Eventually
 ) -> None:
-    answer = await local.get("/api/instance/nobody/messages?wait=30")
-    assert answer.status == 404
+    assert (await local.get("/api/instance/nobody/messages?wait=30")).status == 404
     house.messages.add("shop").keep(*"ab")
     await read(local, "after=1&wait=1")
     async with house.figures("shop"):

@@ -54,8 +54,7 @@ async def test_a_setup_creates_what_is_missing_and_gives_a_code(house, local):
         "SANDBOX,2@abc",
     )
     assert answer.headers["Cache-Control"] == "no-store"
-    made = house.supervisor.known[InstanceId("sales")].instance
-    assert made.settings == {"name": "Sales desk"}
+    assert house.supervisor.known["sales"].instance.settings == {"name": "Sales desk"}
     put(house, "sales")
     again = await (
         await local.post(
@@ -74,6 +73,5 @@ async def test_a_setup_creates_what_is_missing_and_gives_a_code(house, local):
     ],
 )
 async def test_a_setup_that_cannot_be_understood_creates_nothing(house, local, body):
-    answer = await local.post("/api/v1/whatsapp/setup", json=body)
-    assert answer.status == 400
+    assert (await local.post("/api/v1/whatsapp/setup", json=body)).status == 400
     assert house.supervisor.known == {}

@@ -61,8 +61,9 @@ async def test_a_key_outlives_a_deleted_instance_for_its_others_also_in_the_next
     ring = KeyRing(store := FakeKeys(), ())
     await ring.add("own", (f"instance:{A}",))
     row, _ = await ring.add("both", (f"instance:{A}", f"instance:{B}"))
-    with pytest.raises(InvalidRequest, match="operate is for every session"):
-        await ring.add("wide", (f"instance:{A}", "operate"))
+    for wide in ("operate", "instance:all"):
+        with pytest.raises(InvalidRequest, match=r"the word all|every session"):
+            await ring.add("wide", (f"instance:{A}", wide))
     await ring.end_of(A)
     for its in (ring, KeyRing(store, await store.keys())):
         assert [(it.id, it.scopes) for it in its.rows()] == [(row.id, (f"instance:{B}",))]
