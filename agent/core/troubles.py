@@ -613,7 +613,7 @@ TABLE = (
         "not_delivered",
         _not_delivered,
         "messages or events are not delivered: {value}",
-        "`wa-agent webhooks` says which target answers what. The file of a lost outbox lies"
-        " beside outbox.db: send again what is missing; the next start ends this.",
+        "`wa-agent webhooks` says which target answers what. Where an outbox was lost, its file"
+        " lies beside outbox.db: send again what is missing; the next start ends this.",
     ),
 )

@@ -67,8 +67,8 @@ def only_agent(state: Path) -> Iterator[None]:
             why = "it does not exist, and this program may not make it; make it yourself, and"
             why += " where systemd runs the agent, name it in ReadWritePaths= of wa-agent.service"
             raise ConfigError(f"cannot use {state} as state directory: {why}") from error
-        cure = "move away what is in its way, or point [agent] state_path elsewhere"
-        # A disk that is mounted anew, or has room again, needs no person.
+        cure = "put right its disk, or what is in its way, or point [agent] state_path elsewhere"
+        # A disk that takes writes again needs no person.
         kind = TryLater if error.errno in (errno.EROFS, errno.EIO, errno.ENOSPC) else ConfigError
         raise kind(f"cannot use {state} as state directory: {error}; {cure}") from error
     with contextlib.ExitStack() as held:

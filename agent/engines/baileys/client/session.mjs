@@ -268,7 +268,7 @@ export class Session {
     this.#downloads.close(download);
   }
 
-  // Asks the phone that has the message to upload its file anew; returns the path of the upload.
+  // Asks the phone that has the message to upload its file again; returns the path of the upload.
   async #fileAgain({ type, media, chat, message_id, from_me }) {
     const part = { mediaKey: Buffer.from(media.key, "base64") };
     const fromMe = from_me === true;
