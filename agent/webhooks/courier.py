@@ -191,9 +191,8 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
     """`private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
-        family, kind, protocol, _, place = info
-        check_address(str(place[0]), private=private)
-        return socket.socket(family, kind, protocol)
+        check_address(str(info[4][0]), private=private)
+        return socket.socket(*info[:3])
 
     connector = aiohttp.TCPConnector(
         ssl=True if tls is None else tls,
@@ -278,6 +277,8 @@ class Courier:
         self.declared, self.name, self._results = declared, declared.name, results
         self._store, self._bus, self._reader, self._sessions = read
         self._journal = Source(f"webhook.{self.name}", self._journal_page)
+        self._fact = f"webhook_refused.{self.name}"
+        """The store's fact of how many were given up in a row."""
         self._sources = {"": self._journal}
         self._newest, self._begun = 0, [(0.0, ["*"])]
         """The journal's newest entry, and when it began with messages; 0.0: with the oldest."""
@@ -333,6 +334,7 @@ class Courier:
         while True:
             self._sources = {"": self._journal}
             try:
+                self._in_a_row = int(await self._store.get_fact(self._fact) or 0)
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._carry(self._journal), name=self._journal.fact)
                     group.create_task(self._follow_journal())
@@ -381,12 +383,9 @@ class Courier:
 
     async def _follow_sessions(self, group: asyncio.TaskGroup) -> None:
         changes, fact = self._reader.follow_changes(), f"webhook_sessions.{self.name}"
-        begun, chosen = (
-            json.loads(await self._store.get_fact(fact) or "[]"),
-            self.declared.instances,
-        )
-        if list(chosen) not in [earlier for _, earlier in begun]:
-            begun.append((0.0 if self.declared.oldest else time.time(), chosen))
+        begun = json.loads(await self._store.get_fact(fact) or "[]")
+        if list(self.declared.instances) not in [earlier for _, earlier in begun]:
+            begun.append((0.0 if self.declared.oldest else time.time(), self.declared.instances))
             await self._store.put_facts({fact: json.dumps(begun)})
         self._begun = begun
         there: Iterable[model.InstanceId] = list(self._sessions)
@@ -469,7 +468,8 @@ class Courier:
 
     async def _save(self, source: Source) -> None:
         if source.cursor != source.saved:
-            await self._store.put_facts({source.fact: str(source.cursor)})
+            noted = {source.fact: str(source.cursor), self._fact: str(self._in_a_row)}
+            await self._store.put_facts(noted)
             source.saved = source.cursor
         if source.id:
             self._reader.settle(self.name, source.id, source.cursor)
@@ -549,6 +549,7 @@ class Courier:
     async def _give_up(self, parcel: Parcel, problem: str) -> None:
         self._results.update(("dead", f"dead {self.name}"))
         self._in_a_row += 1
+        await self._store.put_facts({self._fact: str(self._in_a_row)})
         # No event about a webhook's own events: two webhooks would answer each other for ever.
         if not parcel.kind.startswith(OWN_KINDS):
             sentence = f"it refused {parcel.what} ({parcel.kind}), which is given up: {problem}"

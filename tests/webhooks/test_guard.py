@@ -37,8 +37,7 @@ async def victim() -> AsyncIterator[list[str]]:
 
 
 async def send(url: str, **more: Any) -> Reply:
-    declared = WebhookDeclaration("ops", url, **{"timeout": 30.0, **more})
-    line = await RequestLine.open(declared)
+    line = await RequestLine.open(WebhookDeclaration("ops", url, **{"timeout": 30.0, **more}))
     try:
         return await line.post(Parcel("status", "1-1", 0.0, b"{}", "it"))
     finally:

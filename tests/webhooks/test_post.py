@@ -44,8 +44,7 @@ def entry(kind: str = "status", instance: str | None = "shop-1", **detail: Any) 
 def test_filters_choose_the_events_of_a_webhook(
     kinds: tuple[str, ...], instances: tuple[str, ...], what: JournalEntry, wanted: bool
 ) -> None:
-    declared = WebhookDeclaration("ops", kinds=kinds, instances=instances)
-    assert wants(declared, what) is wanted
+    assert wants(WebhookDeclaration("ops", kinds=kinds, instances=instances), what) is wanted
 
 
 def test_every_answer_of_a_target_has_its_meaning() -> None:

@@ -23,8 +23,7 @@ def settings(*declared: WebhookDeclaration) -> Config:
 
 
 def hook(target: Receiver, name: str = "ops", **more: Any) -> WebhookDeclaration:
-    told = {"url": target.url, "private": True, "timeout": 30.0, **more}
-    return WebhookDeclaration(name, **told)
+    return WebhookDeclaration(name, **{"url": target.url, "private": True, "timeout": 30.0, **more})
 
 
 def only(webhooks: Webhooks) -> dict[str, Any]:
