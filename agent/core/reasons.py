@@ -123,6 +123,7 @@ ROWS = (
         "no_lease",
         "the machine of this session holds no lease of its fleet",
         "`wa-agent fleet status` shows the leases; the session starts with the next one.",
+        max=2.0,
         fresh_worker=True,
     ),
     _at_once(

@@ -117,9 +117,8 @@ def after_try(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float, jitter01: float
 ) -> SessionRecord:
     """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
-    reason = reason_of(record.reason)
     attempts = record.attempts + 1
-    wait = delay_for(reason, attempts, policy, jitter01)
+    wait = delay_for(reason_of(record.reason), attempts, policy, jitter01)
     breaker = record.breaker.after_try(now_wall, policy.breaker)
     return replace(record, attempts=attempts, not_before_wall=now_wall + wait, breaker=breaker)
 

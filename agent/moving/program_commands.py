@@ -185,7 +185,7 @@ def _program(
     row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
 ) -> tuple[declaration.ProgramDeclaration, list[str]]:
     """The row, and what of it has no counterpart."""
-    given: Mapping[str, Any] = row.get("env") or {}
+    given: Mapping[str, Any] = it if isinstance(it := row.get("env"), dict) else {}
     path = str(given.get("PATH") or _USUAL)
     own = [
         f"{name}={value if isinstance(value, str) else json.dumps(value)}"

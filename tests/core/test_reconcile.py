@@ -231,8 +231,7 @@ def test_a_worker_that_met_its_folder_away_is_started_when_it_is_whole(files, re
     it = seen(unit=failed, claim=None, linked_since=None, probe=None, files=files)
     verdict = judge_health(it, HealthPolicy(), NOW)
     assert verdict.reason == reason
-    planned = plan_actions(it, verdict, HealthPolicy(), NOW)
-    assert kinds(planned) == actions
+    assert kinds(plan_actions(it, verdict, HealthPolicy(), NOW)) == actions
     deadline = next_deadline(it, verdict, HealthPolicy(), NOW)
     assert (deadline <= NOW + 1) is (files is not SessionFiles.WHOLE), "looked for every second"
     assert needs_repair(verdict) is (files is SessionFiles.ABSENT), "nothing takes its place"

@@ -36,6 +36,7 @@ codes = st.sampled_from([*REASONS, "never heard of"])
         pytest.param("conflict", [30, 45, 67.5], id="conflict"),
         pytest.param("restart_required", [0, 3, 4.5], id="at once, then like any other"),
         pytest.param("client_outdated", [120, 180, 270, 405, 607.5, 900, 900], id="15 minutes"),
+        pytest.param("no_lease", [2, 2, 2], id="its lease says when"),
         pytest.param("worker_failed", [10, 15, 22.5, 33.75, 50.625, 60, 60], id="a minute at most"),
     ],
 )

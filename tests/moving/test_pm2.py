@@ -54,7 +54,7 @@ def test_names_and_processes_of_all_kinds() -> None:
     found = bots(
         row(name="many", NODE_APP_INSTANCE=0),
         row(name="many", NODE_APP_INSTANCE=1),
-        row(name="Many", exec_interpreter="none", args="a b", node_args=[]),
+        row(name="Many", exec_interpreter="none", args="a b", node_args=[], env="X=1"),
         row(name="ünï \ud800[[x]]", exec_interpreter="/opt/tsx", node_args=[], args=[]),
         row(name="pm2-logrotate", pmx_module=True),
     )
