@@ -26,7 +26,8 @@ class Times:
     kills: int = 9
     adoptions: int = 3
     scrapes: int = 15
-    idle: float = 60.0
+    idle: float = 180.0
+    """Two rounds of the agent's probes: wherever it begins, it has as many of each session."""
     settle: float = 20.0
     """Until what happens once after a start (first checks, first look at memory) is over."""
 
