@@ -15,7 +15,6 @@ from agent.core import admission, figures, memory, model, session
 from agent.core.reasons import Permanence, reason_of
 from agent.core.words import BEHIND, Category, Claim, ConnectionStatus
 from agent.engines.catalog import entry_of
-from agent.host.machine import machine_memory
 from agent.link.client import Link
 from agent.log import bound
 from agent.store.database import Store
@@ -228,7 +227,8 @@ class Settings:
         return shared and min((shared, *(wall for wall in walls if wall)))
 
     def memory_budget(self) -> int:
-        return memory.memory_budget(machine_memory()[0], self.config.memory)
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # no file: asked often
+        return memory.memory_budget(total, self.config.memory)
 
 
 MEMORY = 96 << 20
