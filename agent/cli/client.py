@@ -80,7 +80,7 @@ class AgentSaidNo(WaError):
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         parsed = json.loads(raw)
         return parsed if isinstance(parsed, dict) else None
     return None
@@ -155,6 +155,9 @@ class Client:
             response = connection.getresponse()
             if response.status >= 400:
                 raise AgentSaidNo(response.status, response.read(_LARGEST))
+            kind = response.headers.get_content_type()
+            if not kind.startswith(sent["Accept"].strip("*/")):
+                raise WaError(f"cannot read the answer: it is {kind}, not {sent['Accept']}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             cause = str(error) or type(error).__name__

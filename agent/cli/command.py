@@ -354,8 +354,7 @@ class Options(argparse.Namespace):
 
     def print_list(self, path: str, columns: Columns, nothing: str) -> int:
         """Lists what the agent has there; its field is the path's last word."""
-        answer = self.ask(f"GET {path}")
-        rows = answer[path.partition("?")[0].rpartition("/")[2]]
+        rows = self.ask(f"GET {path}")[path.partition("?")[0].rpartition("/")[2]]
         return self.print_rows(rows, columns, nothing)
 
     def progress(self, words: str) -> AbstractContextManager[object]:

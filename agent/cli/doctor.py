@@ -159,8 +159,7 @@ def state(here: Installation) -> Iterator[Finding]:
 
 def unit_files(_: Installation) -> Iterator[Finding]:
     """The view of systemd itself."""
-    names = [name.replace("@.", "@x.") for name in UNITS]
-    for row in show_units("Id,LoadState,LoadError", names):
+    for row in show_units("Id,LoadState,LoadError", [it.replace("@.", "@x.") for it in UNITS]):
         unit, load = row["Id"].replace("@x.", "@."), row.get("LoadState", "")
         if load == "loaded":
             yield ok(f"{unit} is loaded")
@@ -365,9 +364,8 @@ def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:
 
     parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
-    redis = RedisKeys(url, timeout=5.0, ca_file=backend.ca_file)
     try:
-        with redis.talk("ask it"):
+        with RedisKeys(url, timeout=5.0, ca_file=backend.ca_file).talk("ask it"):
             pass
     except errors.WaError as error:
         cure = "check that it runs, and that redis_url is right and has its password"

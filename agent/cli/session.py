@@ -212,7 +212,7 @@ def screenshot(options: Options) -> int:
     """
     check_target(options.file, force=options.force)
     path = f"/api/instance/{options.id}/screenshot?wait=300"
-    with options.client.exchange("GET", path) as response:
+    with options.client.exchange("GET", path, Accept="image/*") as response:
         picture = response.read()  # an error of this one is none of the file's
     with whole_file(options.file) as file:
         written = {"file": str(options.file), "bytes": file.write(picture)}

@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
+from agent.cli.client import Client
 from agent.cli.command import build_parser
 from agent.cli.views import _flat
 from agent.core.model import InstanceId
 from agent.engines.base import Qr
+from agent.errors import WaError
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
@@ -100,6 +102,8 @@ async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House)
     assert said.status == 5
     assert "is the agent running? start it with" in said.err
     assert (await cli("list", "--url", "http://127.0.0.1:1")).status == 5
+    with pytest.raises(WaError, match="it is text/html"):  # no agent's answer
+        await asyncio.to_thread(Client(sockets=(house.socket_path,)).get, "/")
     for wrong in ("ftp://x", "http://[::1", "http://a:b", "http://a b", "http://a/?token=T"):
         assert (await cli("list", "--url", wrong)).status == 2
 

@@ -73,8 +73,7 @@ async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, 
     shown = (await cli("show", "shop")).out
     assert re.search(r"backend +evo\n +remote +Shop 1\n", shown)
     assert "backend" not in (await cli("show", "here")).out
-    wrong = await cli("create", "x", "--engine", "whaticket", "--backend", "evo")
-    assert wrong.status == 2
+    assert (await cli("create", "x", "--engine", "whaticket", "--backend", "evo")).status == 2
 
 
 async def test_deleting_leaves_the_session_on_the_server(cli, house, evo):

@@ -28,8 +28,7 @@ async def test_everything_is_printed_from_the_oldest_on(house: House, cli: Cli) 
 
 async def test_no_text_can_draw_on_the_terminal(house: House, cli: Cli) -> None:
     house.messages.add("shop").keep("\x1b[31mred\u202e\nnext [99] line")
-    said = await cli("messages", "shop")
-    (line,) = said.out.splitlines()
+    (line,) = (await cli("messages", "shop")).out.splitlines()
     assert "\x1b" not in line
     assert "\u202e" not in line
     assert line.endswith("�[31mred� / next [99] line")

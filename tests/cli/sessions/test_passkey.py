@@ -26,10 +26,8 @@ def marked(house: House) -> House:
 async def test_the_id_must_be_given_once_more(
     cli: Cli, marked: House, verb: str, options: tuple[str, ...]
 ) -> None:
-    refused = await cli(verb, "sales", *options)
-    assert refused.status == 4
-    wrong = await cli(verb, "sales", *options, "--confirm-passkey", "shop")
-    assert wrong.status == 4
+    assert (await cli(verb, "sales", *options)).status == 4
+    assert (await cli(verb, "sales", *options, "--confirm-passkey", "shop")).status == 4
     assert SALES in marked.supervisor.known
     assert marked.supervisor.repairs.asked == []
     assert (await cli(verb, "sales", *options, "--confirm-passkey", "sales")).status == 0
