@@ -595,7 +595,8 @@ class Joined(running.Running):
             elif there is None:
                 cause = "its machine is not known"
             elif not own and not there.record.lost:
-                cause = there.record.lacks.get(id, "")
+                stopped = there.record.released and record.wanted == "running"
+                cause = there.record.lacks.get(id, "its agent was stopped" * stopped)
             elif not own:
                 cause = f"its machine is lost (failover: {record.failover})"
             if cause and not record.deleted:

@@ -116,8 +116,7 @@ async def test_a_machine_takes_over_and_gives_back(
         # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
         pid = await a.pid("s")
         await a.do("POST", "/api/instance/s/stop")
-        there = Standby(b.state / "fleet/standby", KEY)
-        assert b'"stopped"' in there.build("s")["instance.json"]
+        assert b'"stopped"' in Standby(b.state / "fleet/standby", KEY).build("s")["instance.json"]
         a.process.send_signal(signal.SIGSTOP)  # it takes a connection, and says nothing
         await eventually(lambda: said(b), "a says nothing of it now: it was stopped by an order")
         told = (await b.ask("DELETE", ONE))[1]

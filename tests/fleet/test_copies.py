@@ -140,14 +140,12 @@ def test_a_log_that_was_cut_anywhere_gives_an_earlier_number_or_nothing(
 
 
 def test_bytes_that_were_changed_are_refused(tmp_path: Path, session: Path, key: FleetKey) -> None:
-    owner = Owner(key, session)
-    log = a_row(owner, Standby(tmp_path / "there", key))
+    log = a_row(Owner(key, session), Standby(tmp_path / "there", key))
     content = log.read_bytes()
     for at in range(0, len(content), 5):
         log.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        there = Standby(tmp_path / "there", key)
         with pytest.raises(VaultError):
-            there.build(ID)
+            Standby(tmp_path / "there", key).build(ID)
 
 
 def test_a_full_disk_takes_nothing_and_keeps_what_it_had(

@@ -174,3 +174,7 @@ async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
         await asyncio.sleep(TTL)
         rows = (await it.b.show())["troubles"]
         assert {row["machine"] for row in rows if "fleet.key" in row["cause"]} == named
+    it.hosts["a"].describe = partial(Machine, released=True)
+    it.write("s", Session("a", 1))
+    await asyncio.sleep(TTL)
+    assert "its agent was stopped" in str((await it.b.show())["troubles"])

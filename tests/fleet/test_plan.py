@@ -30,8 +30,7 @@ class Planned:
         self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
 
     def start(self, name: str) -> None:
-        folder = self.folder / name
-        folder.mkdir()
+        (folder := self.folder / name).mkdir()
         for file, content in plan.unpack((self.folder / f"plan-{name}.tar").read_bytes()).items():
             (folder / file).write_bytes(content)
         settings = (folder / "etcd").read_text().replace(plan.ETCD, str(folder))

@@ -100,8 +100,7 @@ class Standby:
             apply(files, change)
             last = sealed
         if last is not None and (last.epoch, last.number) > (self.newest(id) or (0, 0)):
-            base = msgspec.structs.replace(last, base=True)
-            self._write(id, seal(self._key, base, whole(files)))
+            self._write(id, seal(self._key, msgspec.structs.replace(last, base=True), whole(files)))
 
     def forget(self, id: str) -> None:
         """It is of no use any more."""
