@@ -281,7 +281,7 @@ def _sync(top: Folder, relative: str) -> None:
 
 LOCK = "lock"
 """A worker holds this lock while it runs."""
-_AWAY = ("permissions", "read_only", "disk_full", "symlink", OTHERS, VaultError.code)
+_AWAY = ("permissions", "read_only", "disk_full", "symlink", "planted", OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
@@ -344,8 +344,8 @@ def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
 
 
 def _unusable(error: WaError, engine: str) -> SessionFiles:
-    """Rights, a sick disk, a link and the folder of another session prove nothing about the files;
-    other errors do, except about files of a program of its own."""
+    """Rights, a sick disk, what is no file, and the folder of another session prove nothing about
+    the files; other errors do, except about files of a program of its own."""
     away = error.code in _AWAY or file_rules(engine).foreign
     return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
 
