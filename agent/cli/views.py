@@ -61,7 +61,7 @@ def list_instances(options: Options) -> int:
         for one in told:
             head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
             rows.append({head: one["sentence"], "": one["advice"]})
-        nothing = "" if told else "no troubles; what began minutes ago is in `wa-agent list` alone"
+        nothing = "" if told else "no troubles; what has just begun shows in `wa-agent list`"
         return options.print({"troubles": told}, *rows, nothing, good=not told)
     instances = list(options.client.instances(status=options.status))
     return options.print_rows(instances, COLUMNS, nothing=NOTHING)
