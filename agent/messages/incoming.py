@@ -50,6 +50,7 @@ create table state (
 insert into state (owner) values ('');
 """
 FORM = Form(0x57414D53, 1, TABLES)  # WAMS
+_WORDS = ("id", "chat", "alias", "message_id")
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
@@ -162,9 +163,10 @@ class Incoming:
         with db:
             db.execute("begin immediate")
             for record, body in made:
-                words = (str(record.get(name, "")) for name in ("chat", "alias", "message_id"))
-                given = (cursor, record["id"], kept, record["kind"], *words, body)
-                if db.execute(row, tuple(map(_storable, given))).rowcount:
+                # WhatsApp's texts come from JavaScript, where half a character is possible.
+                words = (record.get(it, "").encode("utf-8", "replace").decode() for it in _WORDS)
+                given = (cursor, next(words), kept, record["kind"], *words, body)
+                if db.execute(row, given).rowcount:
                     cursor, size = cursor + 1, size + len(body) + BESIDE
             if cursor > self._next:
                 state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
@@ -379,11 +381,6 @@ def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[di
     found = db.execute(f"select cursor, kept, body from records where {rows}", given)
     whole = ((cursor, kept, read(body)) for cursor, kept, body in found)
     return [{"cursor": cursor, **body, "kept": kept} for cursor, kept, body in whole if body]
-
-
-def _storable(value: Any) -> Any:
-    """WhatsApp's texts come from JavaScript, where half a character is possible."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 # Files of messages

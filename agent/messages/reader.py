@@ -267,9 +267,8 @@ class Reader:
         asked: dict[str, Any] = {"after": after, "limit": limit}
         if by in (takers := self._takers(id)):
             asked |= {"consumer": by, "consumers": takers}
-        raw = await self.ask(id, "messages", asked)
         try:
-            page = msgspec.convert(raw, Page)
+            page = msgspec.convert(await self.ask(id, "messages", asked), Page)
         except msgspec.ValidationError as error:
             why = f"{_CANNOT} of {id}: the worker's answer has another form"
             raise errors.TryLater(why, code="slow") from error

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 VERSION = 1
 LONGEST = 256 * 1024
 """Bytes of a record as JSON in UTF-8."""
@@ -77,7 +78,7 @@ OWN: Mapping[str, _Fields] = {
 _PERSONS = ("chat", "sender", "alias", "participant")
 _DEVICE = re.compile(r":[0-9]{1,5}@")
 """In a jid of one of a person's devices, 49…:12@s.whatsapp.net: records name the person."""
-_BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items() if kind != GAP}
+_BY_KIND = {it: [(n, w) for n, (w, _) in {**COMMON, **OWN[it]}.items()] for it in OWN if it != GAP}
 
 
 def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,11 +91,12 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     if kind not in _BY_KIND:
         raise ValueError(f"no record is of kind {kind!r:.40}")
     found: dict[str, Any] = {"v": VERSION, "id": id, "kind": kind}
-    for name, (wanted, _) in _BY_KIND[kind].items():
+    for name, wanted in _BY_KIND[kind]:
         if name in raw and (value := _take(raw[name], wanted)) is not None:
             found[name] = value
-    for name in found.keys() & _PERSONS:
-        found[name] = _DEVICE.sub("@", found[name])
+    for name in _PERSONS:
+        if ":" in found.get(name, ""):
+            found[name] = _DEVICE.sub("@", found[name])
     for name, value in raw.items():
         if name.startswith(PRIVATE) and isinstance(value, Mapping):
             found[name] = _plain(value)
@@ -169,6 +171,5 @@ def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # WhatsApp's texts come from JavaScript, where half a character is possible.
-    return text.encode("utf-8", "replace")
+    return _JSON.encode(record).encode("utf-8", "replace")
