@@ -44,6 +44,11 @@ async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -
     bench.process.terminate()
     assert await bench.ended() == 0
     assert (bench.session / "sandbox.json").read_bytes() == damaged
+    (bench.session / "sandbox.json").rename(bench.session / "away")
+    (bench.session / "sandbox.json").mkdir()
+    bench.start()
+    await bench.linked()
+    await bench.status(Status.AUTH_FAILURE, "session_unreadable")
 
 
 async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_recreated(

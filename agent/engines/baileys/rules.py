@@ -356,13 +356,10 @@ def check_login(folder: Path, account: str) -> None:
     in as another account, or end in WhatsApp's logout. Those that are missing or no JSON are the
     store's to report."""
     path = folder / CREDS
-    for place in (folder, path):
-        if place.is_symlink():
-            raise errors.EngineError(
-                f"cannot log in: {place} is a symbolic link (to {str(place.readlink())!r}), and"
-                " links are never followed",
-                code="session_unreadable",
-            )
+    for place, fits in ((folder, Path.is_dir), (path, Path.is_file)):
+        if place.is_symlink() or (place.exists() and not fits(place)):
+            words = f"cannot log in: {place} is a symbolic link, or not what belongs there"
+            raise errors.EngineError(words, code="session_unreadable")
     try:
         creds = read_json(read_key_file(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError):

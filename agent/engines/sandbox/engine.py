@@ -18,6 +18,7 @@ from agent.engines.sandbox import rules, server
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.errors import EngineError, InvalidRequest
 
+UNREADABLE = "session_unreadable"
 NOT_READ = rules.SessionFile("")
 
 
@@ -39,7 +40,7 @@ class SavedSession:
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
-            raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
+            raise EngineError(f"cannot read the session: {error}", code=UNREADABLE) from error
         if session is None:
             self._write(rules.SessionFile(os.urandom(8).hex()))
         else:
@@ -278,7 +279,10 @@ class SandboxEngine:
         except EngineError as error:
             self._server.connected = False
             self._happened("error", code=error.code)
-            self._tell(Status.DISCONNECTED, "unknown", raw=str(error))
+            if error.code == UNREADABLE:
+                self._tell(Status.AUTH_FAILURE, UNREADABLE, raw=str(error))
+            else:
+                self._tell(Status.DISCONNECTED, "unknown", raw=str(error))
 
     async def _pair(self) -> bool:
         for number in range(1, self._settings.qr_codes + 1):

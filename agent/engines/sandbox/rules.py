@@ -1,7 +1,6 @@
 """The sandbox's settings of an instance, and its session file: written whole or not at all, checked
 when read. Standard library only."""
 
-import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -78,16 +77,12 @@ class SessionFile(NamedTuple):
 
 def read_session(folder: Path) -> SessionFile | None:
     """None when there is no file; SessionDamagedError when it is not whole; OSError when it cannot
-    be read."""
+    be read, or is no plain file."""
     try:
         with files.open_plain(folder / NAME) as file:
             return _parse(file.read())
     except FileNotFoundError:
         return None
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.EINVAL):
-            raise
-        raise SessionDamagedError(f"{folder / NAME} is a link, or no regular file") from error
 
 
 def _parse(raw: bytes) -> SessionFile:

@@ -208,7 +208,8 @@ def test_a_pipe_in_the_place_of_credentials_is_waited_for_by_nobody(tmp_path: Pa
     """Nobody writes into it: who opens it to read would wait for ever."""
     os.mkfifo(tmp_path / CREDS)
     os.mkfifo(tmp_path / NOTE)
-    check_login(tmp_path, ACCOUNT)
+    with pytest.raises(EngineError, match="not what belongs there"):
+        check_login(tmp_path, ACCOUNT)
     note_login(tmp_path, "2.3000.1")
     assert lost_store(tmp_path) == "", "it may have a pairing, damaged or not"
     assert read_version(tmp_path) == "2.3000.1"
