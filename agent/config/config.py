@@ -304,7 +304,7 @@ class SessionsSection:
     on_logout: str = setting(
         "qr", "after a logout: offer a new QR, or stay disconnected", choices=("qr", "stop")
     )
-    snapshots: int = setting(3, "automatic snapshots kept of an instance", low=0, high=1000)
+    snapshots: int = setting(3, "snapshots kept of an instance, the newest", low=0, high=1000)
     snapshot_interval: float = setting(3600.0, "seconds between two of them; 0 = none", low=0)
     snapshot_stable: float = 300.0
     """Seconds an instance must be connected before an automatic snapshot."""
