@@ -138,7 +138,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
             # The worker has stopped: what was said of its files can be checked.
             await _look_at_files(means, facts)
             if plan.proof is not None and not plan.proof.stands(facts.folder.files):
-                raise errors.VaultError(f"cannot clean up {facts.id}: its files are whole again")
+                raise errors.VaultError(f"cannot clean up {facts.id}: no file of it is damaged")
         facts.forgive(paired=False, account="")
         await means.registry.save(facts)
         files.failpoint("cleanup_reset")

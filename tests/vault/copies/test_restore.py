@@ -68,7 +68,7 @@ async def test_a_clean_up_for_damaged_files_spares_them_once_they_are_whole(root
     repair = Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0)
     plan = Plan("cleanup", actions, "its files were damaged", repair, proof=proof)
     outcome = await carry_out(SimpleNamespace(registry=parts), facts, plan)
-    assert "whole again" in outcome.detail
+    assert "no file of it is damaged" in outcome.detail
     assert (facts.record.paired, list_trash(root)) == (True, [])
 
 
