@@ -82,8 +82,7 @@ async def keep_up(
             if every.subgroup(_is_damage):
                 raise
             trace = None if isinstance(error, errors.WaError) else error
-            words = "the task %s begins again in %g s: %s"
-            log.error(words, name, again, error, exc_info=trace)
+            log.error("the task %s begins again in %g s: %s", name, again, error, exc_info=trace)
             await asyncio.sleep(again)
 
 
@@ -387,8 +386,7 @@ async def close_sessions(
     times, all_facts = supervisor.settings.config.stop, supervisor.registry.facts.values()
     linked = [facts for facts in all_facts if facts.link and not facts.instance.backend]
     besides = {facts.id for facts in all_facts if facts.instance.backend}
-    what = f"tell {len(linked)} sessions to prepare"
-    await _ask_all(linked, "prepare_stop", times.prepare, what)
+    await _ask_all(linked, "prepare_stop", times.prepare, f"tell {len(linked)} sessions to prepare")
     await save_records()
     await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
     # A start may still be queued: it would begin when the agent is gone.

@@ -5,6 +5,7 @@ too. A missing mount looks like a first installation: the file that root writes 
 service and running workers tell the two apart. A copy of a folder has the same mark.
 """
 
+import os
 import secrets
 import socket
 from collections.abc import Collection, Iterator, Mapping
@@ -16,6 +17,7 @@ import msgspec
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater
+from agent.host.machine import all_processes, variables_of
 from agent.log import going_on, log
 from agent.store.database import Store
 from agent.vault.folder import open_root, unless_unusable
@@ -39,9 +41,8 @@ class StateMark:
 def state_is_missing(state: Path, sessions: Path) -> bool:
     """No state of an earlier agent is here. (A lost database alone is rebuilt from the
     sessions.)"""
-    if (state / MARK).exists() or (state / DATABASE).exists():
-        return False
-    return not (sessions.is_dir() and scan(sessions))
+    kept = (state / MARK).exists() or (state / DATABASE).exists()
+    return not (kept or (sessions.is_dir() and scan(sessions)))
 
 
 def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None:
@@ -49,10 +50,7 @@ def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None
     names its place, and an installed agent has it there."""
     named = environment.get(USED_VARIABLE, "")
     place = Path(named) if named else USED if installed else None
-    try:
-        return place if place is not None and place.exists() else None
-    except OSError:
-        return None
+    return place if place is not None and os.path.lexists(place) else None
 
 
 def refuse_missing_state(state: Path, used: Path | None) -> None:
@@ -73,9 +71,9 @@ def refuse_foreign_state(
     strangers = sorted(set(running) - set(known))
     if strangers and not set(running) & set(known):
         raise TryLater(
-            f"cannot start on {state}: the workers of {_some(strangers)} run, and this state"
-            " folder knows none of them: they belong to another state folder. Mount or put back"
-            " that folder, or stop those workers",
+            f"cannot start on {state}: the workers of {', '.join(strangers[:10])} run, and this"
+            " state folder knows none of them: they belong to another state folder. Mount or put"
+            " back that folder, or stop those workers",
             code="state_foreign",
         )
     if strangers:
@@ -85,29 +83,39 @@ def refuse_foreign_state(
 
 @contextmanager
 def only_copy(state: Path) -> Iterator[StateMark]:
-    """The mark of the folder, held for as long as the agent runs. TryLater: an agent of this
-    machine runs on a copy of it, and each session would log in a second time."""
+    """The mark of the folder, held for as long as the agent runs. TryLater: this machine runs a
+    copy of it, and each session would log in a second time."""
     mark = read_mark(state) or StateMark(secrets.token_hex(8), 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
         try:
             held.bind(f"\0wa-agent/state/{mark.id}")  # the kernel frees it however we end
-        except OSError as error:
+            taken = _workers_of_a_copy(state, mark)
+        except OSError:
+            taken = "another agent of this machine runs on a copy of this state folder"
+        if taken:
             raise TryLater(
-                f"cannot start on {state}: another agent of this machine runs on a copy of this"
-                " state folder, and each session would log in a second time. To go on here, stop"
-                " that agent first; for an agent of its own, begin with an empty state folder, and"
-                " take single sessions over with `wa-agent export` and `import`",
+                f"cannot start on {state}: {taken}, and each session would log in a second time. To"
+                " go on here, stop those first; for an agent of its own, begin with an empty state"
+                " folder, and take single sessions over with `wa-agent export` and `import`",
                 code="state_copied",
-            ) from error
+            )
         yield mark
+
+
+def _workers_of_a_copy(state: Path, mark: StateMark) -> str:
+    """Their agent may have been killed."""
+    runs = {variables_of(it.pid).get("RUNTIME_DIRECTORY", "/") for it in all_processes()}
+    for place in {Path(it).parent.parent for it in runs}:
+        if (found := read_mark(place)) and found.id == mark.id and not place.samefile(state):
+            return f"workers run that belong to its copy {place}"
+    return ""
 
 
 async def go_on(store: Store, state: Path, mark: StateMark, *, rebuilt: bool) -> bool:
     """Raise the number everywhere; True when the database is older than its folder's mark says."""
     stored = _parse(await store.get_fact(FACT))
-    older = mark.generation > 0 and (
-        stored is None or stored.id != mark.id or stored.generation < mark.generation
-    )
+    fits = stored and stored.id == mark.id and stored.generation >= mark.generation
+    older = mark.generation > 0 and not fits
     if older and not rebuilt:
         sentence = (
             f"the database is older than its folder {state} (it was written at start"
@@ -149,8 +157,3 @@ def _parse(text: str | None) -> StateMark | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     return mark if mark.id.isalnum() else None
-
-
-def _some(ids: Collection[InstanceId]) -> str:
-    some = sorted(ids)[:10]
-    return ", ".join(some) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

@@ -76,10 +76,9 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
             told.append(data.decode())
 
     path = tmp_path / "notify"
-    loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     sock.bind(str(path))
-    transport, _ = await loop.create_datagram_endpoint(Listener, sock=sock)
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Listener, sock=sock)
     agent = make_agent()
     await agent.start({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "4000000"})
     await eventually(lambda: told.count("WATCHDOG=1") >= 3)

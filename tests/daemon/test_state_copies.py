@@ -45,6 +45,9 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
     assert all(alive(pid) for pid in pids)
     for id in ("a", "b"):
         assert await agent.status(id) == "CONNECTED"
+    await agent.kill()
+    assert f"workers run that belong to its copy {agent.state}" in await refused(other)
+    await agent.start()
     await agent.stop()
     await other.start()
     for id in ("a", "b"):

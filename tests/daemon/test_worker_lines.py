@@ -21,8 +21,7 @@ async def test_a_workers_last_lines_and_its_figures_are_shown_when_its_page_is_r
 
     found = await eventually(last_lines)
     assert found["command"].startswith("tail -n 60 ")
-    log = agent.state / "run" / "sales" / "worker.log"
-    with log.open("a") as file:
+    with (agent.state / "run" / "sales" / "worker.log").open("a") as file:
         file.write("Authorization: Bearer wak_abcdefgh_0123456789abcdef\n" * 3)
     found = await agent.do("GET", "/api/instance/sales/worker-lines")
     assert len(found["lines"]) <= 60
