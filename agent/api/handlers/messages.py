@@ -59,8 +59,7 @@ async def presence(call: Call) -> Json:
         raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")
     async with _told(call, "typing"):
         chat = chat and _chat_of(chat)
-        seconds = body.get("seconds", 0)
-        await call.supervisor.asking.presence(call.id, state, chat, seconds)
+        await call.supervisor.asking.presence(call.id, state, chat, body.get("seconds", 0))
     return {"instance": call.id, "chat": chat, "state": state}
 
 
@@ -102,12 +101,13 @@ _ANSWERS = (
     Field("quote_from", str, "who wrote that message, as `sender`", least=2, most=64),
     Field("mentions", list, "numbers or jids of people that the text names", most=256),
 )
+_MIMETYPE = "the file's type, as image/png"
 _MORE: Mapping[str, tuple[Field, ...]] = {
     "text": (Field("text", str, "the message", required=True, least=1, most=65_536), *_ANSWERS),
     "media": (
-        Field("url", str, "address of the file; or send `content`", least=1, most=2048),
+        Field("url", str, "the file's URL; or send `content`", most=2048, pattern=r"https?://\S+"),
         Field("content", str, "the file itself, base64; api.media_limit bytes", least=1),
-        Field("mimetype", str, "the file's type", required=True, least=3, most=128),
+        Field("mimetype", str, _MIMETYPE, required=True, most=128, pattern=r"[!-~]+/[!-~]+(;.*)?"),
         Field("filename", str, "its name for the receiver", least=1, most=255),
         Field("caption", str, "the caption", most=4096),
         *_ANSWERS,

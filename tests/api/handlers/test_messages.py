@@ -50,16 +50,17 @@ async def test_a_file_may_be_longer_than_other_bodies(open_house: OpenHouse) -> 
             sent = await post(local, file(3 * MIB), {"Idempotency-Key": "once"})
             assert sent.status == 200, await sent.text()
             assert ("Idempotent-Replayed" in sent.headers) is bool(times)
-        (row,) = house.supervisor.sent
-        assert len(row[1]["content"]) == 4 * MIB
+        assert [len(it[1]["content"]) for it in house.supervisor.sent] == [4 * MIB]
         refused = await post(local, file(3 * MIB + 1))
         told = await refused.json()
         assert (refused.status, told["error"], told["field"]) == (413, "too_large", "content")
         assert "api.media_limit" in told["message"]
+        for wrong in ({"mimetype": "png"}, {"url": "x y"}):
+            assert (await (await post(local, file(1, **wrong))).json())["field"] in wrong
         refused = await post(local, file(6 * MIB))
         assert (refused.status, (await refused.json())["field"]) == (413, "body")
-        refused = await local.post("/api/instance", data=io.BytesIO(b" " * 2 * MIB))
-        assert refused.status == 413, "all other routes keep their limit"
+        # All other routes keep their limit.
+        assert (await local.post("/api/instance", data=io.BytesIO(b" " * 2 * MIB))).status == 413
 
 
 async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
