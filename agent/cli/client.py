@@ -122,11 +122,9 @@ class Client:
         """An answer to read from; an error of the agent's raises AgentSaidNo."""
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
-        sent = {"Accept": "application/json", **headers}
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
         raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
-        if isinstance(body, Mapping):
-            sent["Content-Type"] = "application/json"
-        elif body is not None:
+        if not (body is None or isinstance(body, Mapping)):
             size = str(os.fstat(body.fileno()).st_size)
             sent |= {"Content-Type": "application/gzip", "Content-Length": size}
         if self.key:
@@ -139,10 +137,12 @@ class Client:
             connection.sock = self._connect()
             try:  # the kernel accepts connections for a process that hangs, too
                 connection.request("GET", "/healthz")
-                connection.getresponse().read()
+                hello = _object(connection.getresponse().read(_LARGEST)) or {}
             except TimeoutError:
                 words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
                 raise AgentUnreachable(words) from None
+            if hello.keys().isdisjoint(("alive", "error")):
+                raise AgentUnreachable(f"what answers at {self.url or 'it'} is no wa-agent")
             connection.sock = connection.sock or self._connect()
             connection.sock.settimeout(_LONGEST)
             try:

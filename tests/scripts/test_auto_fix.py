@@ -154,13 +154,9 @@ async def test_where_an_agent_answers_it_gets_the_arguments(place: Place) -> Non
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(f"{request.method} {request.path}")
-        return web.json_response({"instances": [], "code": "refused", "message": "no"}, status=409)
-
-    async def well(_request: web.Request) -> web.Response:
-        return web.Response(text="ok")
+        return web.json_response({"error": "refused", "message": "no"}, status=409)
 
     app = web.Application()
-    app.router.add_get("/healthz", well)
     app.router.add_route("*", "/{rest:.*}", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

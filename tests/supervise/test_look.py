@@ -34,11 +34,11 @@ async def serving(talk: Talk) -> AsyncIterator[int]:
         yield port
 
 
-def answers(status: str) -> Talk:
+def answers(status: str, page: str = "page") -> Talk:
     async def talk(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         # The page comes for HEAD too, as from servers that know only GET.
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\npage".encode())
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(page)}\r\n\r\n{page}".encode())
         await writer.drain()
 
     return talk
