@@ -105,7 +105,6 @@ UNITS = (
     *(units.AGENT_HTTP_SOCKET, "polkit.service"),
 )
 RULES = [Path(folder, "polkit-1/rules.d/50-wa-agent.rules") for folder in ("/usr/share", "/etc")]
-_SECONDS = 15.0
 _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 
 
@@ -185,9 +184,7 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
 def _run(command: list[str]) -> str:
     """The output of a program; "" where it cannot run."""
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
         return done.stdout
     return ""
 
@@ -231,6 +228,9 @@ def unit_memory(here: Installation) -> Iterator[Finding]:
 
 def agent(here: Installation) -> Iterator[Finding]:
     """The running agent's answers about itself."""
+    if not here.config.api.is_loopback:
+        words = f"keys come to {here.config.api.listen} without TLS"
+        yield note(words, "put nginx or Caddy before 127.0.0.1: nginx.conf.example", check="port")
     try:
         health = here.client.get("/api/health")
     except errors.WaError as error:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.cli.client import Client, Installation
-from agent.cli.doctor import disk, unit_files
-from agent.config.config import AgentSection, Config
+from agent.cli.doctor import agent, disk, unit_files
+from agent.config.config import AgentSection, ApiSection, Config
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -55,8 +55,7 @@ def doctor(cli: Cli, state: Path, house: House) -> Doctor:
 
 async def test_a_good_installation_is_called_good(doctor: Doctor) -> None:
     status, found = await doctor()
-    assert await doctor.wrong() == {}
-    assert status == 0
+    assert (status, await doctor.wrong()) == (0, {})
     assert found["database"][0]["sentence"] == "whole"
     assert found["agent"][0]["level"] == "ok"
 
@@ -80,10 +79,8 @@ async def test_files_open_to_everybody_are_named(doctor: Doctor) -> None:
     (doctor.state / "agent.db").chmod(0o644)
     (doctor.state / "api.sock").touch(0o666)
     (doctor.state / "api.sock").chmod(0o666)
-    found = await doctor.wrong()
-    assert "sales (0755)" in found["state"]
-    assert "agent.db (0644)" in found["state"]
-    assert "api.sock (0666)" in found["state"]
+    found = (await doctor.wrong())["state"]
+    assert all(it in found for it in ("sales (0755)", "agent.db (0644)", "api.sock (0666)"))
     assert (await doctor())[0] == 1
 
 
@@ -91,6 +88,11 @@ async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_pa
     found = await Doctor(cli, state, tmp_path / "nobody.sock").wrong()
     assert set(found) == {"agent"}
     assert "nobody.sock" in found["agent"]
+
+
+def test_an_address_that_others_reach_is_named() -> None:
+    here = Installation(Config(api=ApiSection(listen="0.0.0.0:1")), Client("http://[::1]:1"), None)
+    assert [it.level for it in agent(here)] == ["note", "wrong"]
 
 
 # --- the machine ------------------------------------------------------------------------------
