@@ -29,8 +29,7 @@ def test_a_second_agent_does_not_start_when_the_firsts_lock_was_deleted(tmp_path
 
 
 def test_a_second_worker_does_not_begin_when_the_firsts_lock_was_deleted(tmp_path):
-    folder = tmp_path / "shop"
-    folder.mkdir()
+    (folder := tmp_path / "shop").mkdir()
     with cleaned(folder, lock_held):
         with pytest.raises(TryLater, match="another worker holds"), lock_held(folder):
             pass

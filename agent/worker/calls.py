@@ -20,8 +20,7 @@ Work = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
 
 async def answer_with(works: Mapping[str, Work], call: Call) -> Answer:
-    work = works.get(call.do)
-    if work is None:
+    if (work := works.get(call.do)) is None:
         raise InvalidRequest(f"cannot {call.do}: no such call", field="do")
     wanted = call.args.get("deadline", DEADLINE)
     if not isinstance(wanted, int | float) or isinstance(wanted, bool) or wanted <= 0:

@@ -101,10 +101,9 @@ class Fence:
         said = ("STOPPING=1", "STATUS=stopping: the lease of this machine ended")
         self._notifier.send(*said, f"EXIT_STATUS={LEASE_OVER}")
         # The first keeps the engine from connecting again, whatever it was at.
-        last = (self._engine.prepare_stop(), self._engine.disconnect())
         try:
             async with asyncio.timeout(until + DISCONNECT - clock.boot_now()):
-                await asyncio.gather(*last)
+                await asyncio.gather(self._engine.prepare_stop(), self._engine.disconnect())
             log.warning("the lease of this machine ended: disconnected")
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Identity:
     account: str = ""
     """Whose phone; "" = not known."""
     leased: bool = False
+    lineage: str = ""
     of_rooms: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The settings of each room's part in a worker, by the room's name."""
 
@@ -49,7 +51,7 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     # Without what the agent reads itself.
     settings = {name: it for name, it in file.settings.items() if name not in AGENT_SETTINGS}
     own = (id, folder, file.engine, settings, file.ended, file.paired, file.account)
-    return Identity(*own, leased=file.leased, of_rooms=file.of_rooms)
+    return Identity(*own, leased=file.leased, lineage=file.lineage, of_rooms=file.of_rooms)
 
 
 def refuse_foreign_group(folder: Path) -> None:
@@ -67,11 +69,11 @@ def refuse_foreign_group(folder: Path) -> None:
 
 
 @contextmanager
-def lock_held(folder: Path) -> Iterator[None]:
-    """Hold the instance's lock: two workers on one session would ruin each other's keys."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+def lock_held(folder: Path, lineage: str = "") -> Iterator[None]:
+    """Hold the instance's lock: two workers on one session would ruin each other's keys. A copy of
+    the folder, wherever it lies, has the same `lineage`: its name is taken on this machine."""
     try:
-        file = os.open(folder / "lock", flags, 0o660)
+        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o660)
     except OSError as error:
         raise errors.FolderUnusable(f"cannot open {_shown(folder / 'lock', error)}") from error
     with ExitStack() as held:
@@ -79,8 +81,11 @@ def lock_held(folder: Path) -> Iterator[None]:
         try:
             held.enter_context(files.folder_locked(folder))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            why = f"cannot lock {folder}: another worker holds this session"
+            alone = socket.socket(socket.AF_UNIX)  # bound to "" it gets a name of its own
+            name = b"\0wa-agent/session/" + lineage.encode(errors="replace")[:64]
+            held.enter_context(alone).bind(name if lineage else "")
+        except OSError as error:
+            why = f"cannot lock {folder}: another worker holds this session ({error.strerror})"
             raise errors.TryLater(why, code="locked") from error
         yield
 

@@ -37,7 +37,7 @@ def live(id_text: str, read: Read, work: Work) -> int:
         root, runtime = path_of("WA_SESSION_ROOT"), path_of("RUNTIME_DIRECTORY")
         identity = read(id_text, root)
         refuse_foreign_group(identity.folder)
-        with lock_held(identity.folder):
+        with lock_held(identity.folder, identity.lineage):
             return asyncio.run(work(identity, runtime / "link.sock"))
     except WaError as error:
         log.error("%s", error)

@@ -146,7 +146,7 @@ class MemberRun:
             life = self._life = Life(hello, notifier, pack.watchdog)
             if self._asked:
                 life.ask()
-            with lock_held(identity.folder):
+            with lock_held(identity.folder, identity.lineage):
                 link = folder / "link.sock"
                 return await run_session(identity, link, life, lambda _name: pack.open_engine)
         except WaError as error:
@@ -284,9 +284,8 @@ async def _work(identity: Identity, link_path: Path) -> int:
     members = Members(root, links, shared.open_engine, *shared_by)
     members.begin()
     calls |= members.works()
-    alive = partial(life.notifier.send, "WATCHDOG=1")
     told = tell_status(changed, status, life.notifier)
-    works = {"shared": shared.watch(alive), "status": told}
+    works = {"shared": shared.watch(partial(life.notifier.send, "WATCHDOG=1")), "status": told}
     try:
         status_code = await life.spend(works, status, stop)
         await life.end(server)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import SUSPECT, UNPAIRING, Claim, ConnectionStatus, Happening, InstanceId
@@ -95,7 +94,7 @@ class Reports:
     def keeps(self) -> bool:
         return self.keeper.keeps
 
-    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+    async def keep(self, records: Sequence[Mapping[str, object]]) -> None:
         await self.keeper.keep(records)
 
     def progress(self) -> None:
@@ -123,8 +122,7 @@ class Reports:
 
     def status_text(self) -> str:
         claim = self._claim
-        progress = "" if claim.progress is None else f" {claim.progress:.0%}"
-        return _words(claim) + progress
+        return _words(claim) + ("" if claim.progress is None else f" {claim.progress:.0%}")
 
 
 def _moved(before: Claim, claim: Claim) -> bool:

@@ -56,8 +56,7 @@ async def _save(
         if progressed() > seen:
             seen = progressed()
             deadline = seen + limits.save
-            more = round((limits.save + limits.close) * 1_000_000)
-            notifier.send(f"EXTEND_TIMEOUT_USEC={more}")
+            notifier.send(f"EXTEND_TIMEOUT_USEC={round((limits.save + limits.close) * 1e6)}")
     return await _ended("save", task)
 
 

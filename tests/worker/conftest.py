@@ -51,7 +51,8 @@ class Bench:
 
     def identity(self, **changes: Any) -> None:
         told = {"version": 1, "id": self.id, "engine": "sandbox", "enabled": True, "settings": {}}
-        (self.folder / "instance.json").write_text(json.dumps({**told, **changes}))
+        told |= {"lineage": f"{hash(self.root)} {os.getpid()}", **changes}
+        (self.folder / "instance.json").write_text(json.dumps(told))
 
     def environment(self, watchdog: float | None = None) -> dict[str, str]:
         self.runs += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,10 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
     second = bench.start()
     assert await bench.ended() == 75
     assert "another worker holds this session" in bench.errors()
+    # A copy has taken the folder's place.
+    shutil.copytree(bench.folder.rename(bench.root / "aside"), bench.folder)
+    bench.start()
+    assert await bench.ended() == 75
     assert first.poll() is None and second.pid != first.pid
     assert (await bench.link.call("probe"))["claim"]["status"] == "CONNECTED"
 
@@ -78,22 +83,15 @@ async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> No
 @pytest.mark.parametrize(
     ("text", "why", "exit"),
     [
-        pytest.param(
-            '{"version": 2, "id": "sales", "engine": "sandbox"}', "version", 66, id="newer"
-        ),
-        pytest.param(
-            '{"version": 1, "id": "sales", "engine": "x", "enabled": true}',
-            "unknown",
-            78,
-            id="unknown engine",
-        ),
-        pytest.param(
+        ('{"version": 2, "id": "sales", "engine": "sandbox"}', "version", 66),
+        ('{"version": 1, "id": "sales", "engine": "x", "enabled": true}', "unknown", 78),
+        (
             '{"version":1,"id":"sales","engine":"sandbox","enabled":true,"settings":{"scan":3}}',
             "scan",
             78,
-            id="bad setting",
         ),
     ],
+    ids=["newer", "unknown engine", "bad setting"],
 )
 async def test_a_bad_identity_is_named(bench: Any, text: str, why: str, exit: int) -> None:
     (bench.folder / "instance.json").write_text(text)
