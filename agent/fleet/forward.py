@@ -51,9 +51,14 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
         await fleet.find(id)
     there, caller = fleet.elsewhere(id), request[CALLER]
     if VIA in request or not there or (fleet.copies is None and id in fleet.here()):
-        orders = request.method not in ("GET", "HEAD") and not request.path.endswith("/messages")
-        if orders and (not id or id in fleet.here()):
+        reads, messages = request.method in ("GET", "HEAD"), "/messages" in request.path
+        if not (reads or messages) and (not id or id in fleet.here()):
             await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
+        # An older folder would take a reader's cursor back.
+        old = not fleet.is_sure_of(id) or id in fleet.view.sessions.keys() - fleet.engines().keys()
+        if reads and messages and id in fleet.here() and old:
+            words = fleet.why(id) or f"it is not sure that {fleet.name} has it"
+            raise TryLater(f"cannot read messages of {id} now: {words}", code="owner_changed")
         return None
     copies = fleet.part(f"ask machine {there}")[1]
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}

@@ -16,7 +16,6 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from agent import other_user
@@ -56,7 +55,7 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
         verb, of = "rename" if replaces else "join", f"{path.parent} is another user's"
         raise Refused(f"cannot {verb} as root: {of}; {verb} as that user")
     tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
-    own: Mapping[str, Any] = tables.get("fleet", {})
+    own: Mapping[str, object] = tables.get("fleet", {})
     for key in () if replaces else own.keys() & fleet.keys():
         if own[key] != fleet[key]:
             words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"

@@ -382,9 +382,8 @@ class Keeper:
         puts = [Put(self.keys.session(id), encoded(it)) for id, it in records.items()]
         answer = await self.store.commit([*self._mine(), *same], puts)
         if answer.committed and answer.revision > self.view.revision:  # else a renewal read it
-            now = self.clock.now()
             for id, it in records.items():
-                self.view.sessions[id] = Seen(it, answer.revision, now)
+                self.view.sessions[id] = Seen(it, answer.revision, self.clock.now())
                 self.view.written.add(id)
         return answer.committed
 

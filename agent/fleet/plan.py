@@ -212,9 +212,8 @@ def _write(
 ) -> None:
     """One machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
-    at = f"subjectAltName=IP:{address},IP:127.0.0.1"
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name.partition('/')[2]}")
-    _openssl(work, "new", (*uses, at), *signed)
+    _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *signed)
     head = f"[fleet]\nstore = {json.dumps(store)}\n"
     fleet = f'{head}name = "{name}"\naddress = "{reached(address)}"\n'
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]

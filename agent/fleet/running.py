@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from agent import VERSION
 from agent.clock import boot_now
@@ -144,7 +143,7 @@ class Running(gate.Alone):
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, facts: Facts, args: Mapping[str, Any]) -> None:
+    async def _tell(self, facts: Facts, args: Mapping[str, object]) -> None:
         """A worker that began before this machine was in a fleet has no fence: it ends."""
         link = facts.link
         with suppress(LinkError):

@@ -13,7 +13,7 @@ from weakref import WeakSet
 import msgspec
 
 from agent import clock, errors
-from agent.core.model import InstanceId
+from agent.core.words import NO_LEASE, InstanceId
 from agent.engines.whatsapp import is_answerable
 from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
 from agent.messages.record import MESSAGE
@@ -115,9 +115,12 @@ class Reader:
                 after = page.next if after is None else after
                 if page.records:
                     return page
-            except (errors.Refused, errors.TryLater) as error:
-                if isinstance(error, errors.Refused) and not looked:
+            except (errors.NotFound, errors.Refused, errors.TryLater) as error:
+                if not (looked or isinstance(error, errors.TryLater)):
                     raise
+                if isinstance(error, errors.NotFound):
+                    why = f"{error}; it was deleted or moved meanwhile: ask again"
+                    raise errors.TryLater(why, code="owner_changed") from error
                 failure = error  # its worker ends, or is slow: the next look may be good
             looked, left = True, ends_at - clock.boot_now()
             if self.ending and wait:
@@ -138,8 +141,7 @@ class Reader:
         """The `size`, `sha256`, `mimetype` and `filename` of a message's file, and the file. NotYet
         `media_loading` after `wait` seconds."""
         if self._files.locked():
-            why = f"cannot read a file of {id}: too many are read already; try again"
-            raise errors.TryLater(why, code="busy")
+            raise errors.TryLater(f"cannot read a file of {id}: too many are read now", code="busy")
         async with self._files:
             asked = {"id": message, "chat": chat, "wait": wait}
             try:
@@ -147,8 +149,7 @@ class Reader:
             except errors.EngineError as error:
                 raise explain_loss(id, error) from error
             if said.get("state") != "ready":
-                why = f"cannot give this file of {id} yet: it is being loaded; ask again"
-                raise errors.NotYet(why, code="media_loading")
+                raise errors.NotYet(f"this file of {id} is being loaded", code="media_loading")
             folder = self._registry.root / id / FOLDER
             try:
                 file = open_media(folder, str(said["name"]), int(said["size"]))
@@ -170,8 +171,7 @@ class Reader:
             try:
                 return await loop.run_in_executor(None, read_only, path, do, args)
             except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # or it is damaged
-                why = f"{_CANNOT} of {id}: {error}; try again"
-                raise errors.TryLater(why, code="slow") from error
+                raise errors.TryLater(f"{_CANNOT} of {id}: {error}", code="slow") from error
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
@@ -186,9 +186,10 @@ class Reader:
             if (error.code, error.field) == ("invalid_request", "do"):
                 why = f"{_CANNOT} of {id}: its worker keeps none ([messages] keep)"
                 raise errors.Refused(why, code="not_kept") from error
-            if isinstance(error, errors.EngineError) and error.code not in (ENDING, "unreadable"):
+            again = {ENDING: ENDING, NO_LEASE: NO_LEASE, "unreadable": "slow"}
+            if isinstance(error, errors.EngineError) and error.code not in again:
                 raise
-            code = ENDING if error.code == ENDING else "slow"
+            code = again.get(error.code, "slow")
             raise errors.TryLater(f"{_CANNOT} of {id}: {error}; try again", code=code) from error
 
     def settle(self, consumer: str, id: InstanceId, cursor: int) -> None:
@@ -270,8 +271,7 @@ class Reader:
         try:
             page = msgspec.convert(await self.ask(id, "messages", asked), Page)
         except msgspec.ValidationError as error:
-            why = f"{_CANNOT} of {id}: the worker's answer has another form"
-            raise errors.TryLater(why, code="slow") from error
+            raise errors.TryLater(f"{_CANNOT} of {id}: {error}", code="slow") from error
         for record in page.records:
             if record.get("kind") == MESSAGE:
                 record["answerable"] = is_answerable(str(record.get("chat", "")))

@@ -33,7 +33,7 @@ LONGEST_CURSOR = 15
 """Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
 _WAIT = 15.0
 """Seconds after which a WebSocket looks again though it heard of no news."""
-_EXPECTED_BACK = ("not_running", "slow")
+_EXPECTED_BACK = ("not_running", "slow", "no_lease")
 """Codes of a session whose worker is expected back."""
 OCTETS = "application/octet-stream"
 SAFE = (

@@ -254,8 +254,7 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
         (tmp_path / f"outbox/media{n}").write_bytes(b"media%d" % n)
         row = dict.fromkeys(columns, 0) | {"number": None, "instance": id, "id": f"m{n}"}
         row |= {"state": "accepted", "file": f"media{n}", "repeats": f"r{n}", "message_id": ""}
-        marks = ", ".join("?" * len(row))
-        box.execute(f"insert into messages values ({marks})", [*row.values()])
+        box.execute(f"insert into messages values ({', '.join('?' * len(row))})", [*row.values()])
     found = files()
     names, *rows = json.loads(found["outbox.json"])
     assert [row[names.index("id")] for row in rows] == ["m0", "m2"]

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from agent.core.words import KEPT, Happening, InstanceId
-from agent.errors import EngineError, LinkError
+from agent.errors import EngineError, LinkError, NotFound, TryLater
 from agent.messages.intake import Intake
 from agent.messages.reader import READER, SETTLE_EVERY, Reader
 from tests.messages.bench import ID, Workers, code_of
@@ -45,8 +45,7 @@ async def test_a_poll_waits_for_the_first_record_and_ends_with_it(tmp_path: Path
     assert at.workers.calls.count("messages") == 1, "no worker is asked on a clock"
     await intake.keep([message(1)])
     page = await asyncio.wait_for(poll, 1)
-    assert numbers_of(page.records) == [1]
-    assert page.records[0]["answerable"] is True
+    assert (numbers_of(page.records), page.records[0]["answerable"]) == ([1], True)
     assert (await at.reader.page(ID, page.next, wait=5)).records == []
     newest = await at.reader.page(ID, None)
     assert (newest.records, newest.next) == ([], page.next)
@@ -67,13 +66,19 @@ async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> N
     await at.stop_worker()
     await at.start_worker().keep([message(2)])
     assert numbers_of((await poll).records) == [2]
-    for fault in (LinkError("it hangs"), EngineError("disk I/O error", code="unreadable")):
-        at.workers.fails = fault
-        assert await code_of(at.reader.page(ID, after)) == "slow"
+    faults = LinkError("it hangs"), *(EngineError("", code=it) for it in ("unreadable", "no_lease"))
+    for at.workers.fails in faults:
+        with pytest.raises(TryLater, check=lambda error: error.code in ("slow", "no_lease")):
+            await at.reader.page(ID, after)
+    at.workers.fails = None
+    poll = asyncio.create_task(at.reader.page(ID, None, wait=5))
+    await asyncio.sleep(1)
+    at.workers.fails = NotFound("another machine has it now")
+    at.reader.forget(ID)
+    assert await code_of(poll) == "owner_changed"
     at.workers.fails = None
     at.reader.end()
-    newest = (await at.reader.page(ID, None)).next
-    assert await code_of(at.reader.page(ID, newest, wait=5)) == "stopping"
+    assert await code_of(at.reader.page(ID, None, wait=5)) == "stopping"
     await at.intake.close()
 
 

@@ -297,8 +297,7 @@ async def test_a_limit_of_messages_a_minute_outlives_the_agent(agent: Agent, pho
     for number in range(3):
         await agent.say(f"49151222222{number}0", str(number))
     await asyncio.sleep(1)
-    assert len(phone.tried) == 1
-    assert agent.sending.waiting(ID)["reason"] == "paced"
+    assert (len(phone.tried), agent.sending.waiting(ID)["reason"]) == (1, "paced")
     await agent.restart()
     for seconds, tries in ((25, 1), (10, 2), (30, 3)):
         await asyncio.sleep(seconds)
@@ -413,8 +412,7 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
     phone.show(instance=replace(phone.shown[ID].instance, created_wall=3e9))
     agent.tell("deleted")
     await asyncio.sleep(1)
-    assert list((agent.folder / FOLDER).iterdir()) == []
-    assert await agent.sending.page(ID) == []
+    assert (list((agent.folder / FOLDER).iterdir()), await agent.sending.page(ID)) == ([], [])
     entries = await agent.store.history(ID, limit=5, kinds=("outbox_dropped",))
     assert [entry.detail["count"] for entry in entries] == [1]
     assert [await agent.sending.forget(ID) for _ in range(2)] == [1, 0]
@@ -499,8 +497,7 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(agent: Agent, ph
     phone.show(status=CONNECTED)
     await agent.start()
     await asyncio.sleep(600)
-    assert await agent.state(begun) == "unknown unknown"
-    assert await agent.state(accepted) == "sent"
+    assert (await agent.state(begun), await agent.state(accepted)) == ("unknown unknown", "sent")
     assert phone.tried[tries:] == ["accepted"]
     assert "copy" in await agent.repaired()
 
@@ -565,8 +562,7 @@ async def test_a_full_disk_loses_no_message_that_was_answered(
     assert phone.texts() == [], "its try is on the disk before the session hears of it"
     monkeypatch.delenv(VARIABLE)
     await asyncio.sleep(60)
-    assert phone.texts() == ["kept"]
-    assert await agent.state(kept) == "sent"
+    assert (phone.texts(), await agent.state(kept)) == (["kept"], "sent")
     agent.limits.pace = PaceSettings(per_minute=0.5)
     waits = asyncio.create_task(code_of(agent.ask(B, "asked", wait=300)))
     await asyncio.sleep(1)

@@ -316,9 +316,8 @@ class Copies:
             if copies != seen.record.copies:
                 due[id] = replace(seen.record, copies=copies)
         for at in range(0, len(due), BATCH):
-            batch = dict([*due.items()][at : at + BATCH])
             try:
-                if not await keeper.change(batch):
+                if not await keeper.change(dict([*due.items()][at : at + BATCH])):
                     keeper.wake()
             except TryLater as error:
                 log.debug("copies are not recorded now: %s", error)
