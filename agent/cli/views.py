@@ -295,8 +295,8 @@ def _watch(client: Client) -> int:
 # The history, and the workers' lines
 
 _LOOK_EVERY = 1.0
-_AGAIN = ("not_running", "slow", "stopping")
-"""Codes of a session whose worker is expected back."""
+_AGAIN = ("not_running", "slow", "stopping", "no_lease", "owner_away", "owner_changed")
+"""Codes of a session that is expected back, on this machine or another one."""
 _MOST = 1000
 
 
