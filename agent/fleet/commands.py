@@ -35,7 +35,8 @@ def add(commands: command.Commands) -> None:
     store.add("replace", replace, "a d=10.0.0.4", words)
     among.add("why", why, "sales")
     among.add("move", move, "sales b")
-    among.add("drain", drain, "--off")
+    among.add("drain", drain)
+    among.add("undrain", undrain)
     among.add("accept", accept, "--without c")
     among.add("forget", forget, "c --yes")
 
@@ -211,13 +212,15 @@ def move(options: command.Options) -> int:
 
 def drain(options: command.Options) -> int:
     """Move all sessions away from this machine, which takes none from now on; exit status 1 if some
-    stay, as no other machine can take them.
+    stay, as no other machine can take them."""
+    found = options.ask("POST /api/fleet/drain", {"on": True})
+    stay = _table(found, "STAYS")
+    return options.print(found, "this machine takes no session", stay, good=not stay)
 
-    --off: it takes sessions again
-    """
-    found = options.ask("POST /api/fleet/drain", {"on": not options.off})
-    done = f"this machine takes {'sessions again' if options.off else 'no session'}"
-    return options.print(found, done, _table(found, "STAYS"), good=not found["sessions"])
+
+def undrain(options: command.Options) -> int:
+    """Let this machine take sessions again."""
+    return options.do("POST /api/fleet/drain", "this machine takes sessions again", {"on": False})
 
 
 def accept(options: command.Options) -> int:

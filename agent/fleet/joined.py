@@ -310,7 +310,7 @@ class Joined(running.Running):
     async def _settle(self, keeper: Keeper) -> None:
         """Bring in the files of what this machine took over, and retire those of what went on
         elsewhere."""
-        owned, here = self.view.owned(self.name), self.here()
+        owned = self.view.owned(self.name)
         new = [(InstanceId(id), it) for id, it in owned.items() if not self.settled(id, it)]
         self.unsettled = {id: self.unsettled.get(id, "") for id, _ in new}
         for at in range(0, 0 if keeper.halted else len(new), AT_ONCE):
@@ -320,7 +320,8 @@ class Joined(running.Running):
             if known:  # written before one of them starts: its copy is older from then on
                 await self._write({**self._orders, **known})
                 keeper.wake()
-        for id, facts in here.items():
+        for id, facts in self.here().items():
+            owned = self.view.owned(self.name)  # it may have come back in the meantime
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays", self._told):
                     await self._give_up(facts, *why)
@@ -329,7 +330,8 @@ class Joined(running.Running):
         await self._pass_on(facts.id)
         await self._arriving.retire(facts, kind, why)
         await self._pass_on(facts.id)  # what came meanwhile
-        await self._arriving.let_go(facts.id, moved=kind == "moved")
+        if kind == "deleted" or self.elsewhere(facts.id):
+            await self._arriving.let_go(facts.id, moved=kind == "moved")
 
     def _done(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one
@@ -393,8 +395,7 @@ class Joined(running.Running):
             await asyncio.sleep(LOOK_EVERY)
             for id in sorted(self.engines()) if self.drained else ():
                 may = self.drained and not (self.problem or self._registry.stopping)
-                due = may and boot_now() >= tried.get(id, 0.0)
-                if due and (target := self.view.place_for(id)):
+                if may and boot_now() >= tried.get(id, 0.0) and (target := self.view.place_for(id)):
                     tried[id] = boot_now() + MOVES_AGAIN
                     with going_on(f"{id} stays on this machine"):
                         await self.move(id, target)
@@ -430,12 +431,11 @@ class Joined(running.Running):
     async def drop(self, id: str) -> None:
         """Delete a session whose files do not come, unless a copy may still be somewhere."""
         keeper, copies = self.part(f"delete {id}")
-        record = self.view.owned(self.name).get(id, records.Session("", 0))
-        for name in record.copies:
+        it = self.view.owned(self.name).get(id, records.Session("", 0))
+        for name in it.copies:
             if (seen := self.view.machines.get(name)) is None or not seen.record.forgotten:
                 copies.address(name)
-        deleted = {id: replace(record, deleted=True)}
-        if copies.standby.newest(id) or not await keeper.change(deleted):
+        if copies.standby.newest(id) or not await keeper.change({id: replace(it, deleted=True)}):
             raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")
 
     async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:
@@ -462,8 +462,8 @@ class Joined(running.Running):
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:
-            content = msgspec.json.encode(known)
-            await asyncio.to_thread(write_whole, self._folder / "orders.json", content)
+            path = self._folder / "orders.json"
+            await asyncio.to_thread(write_whole, path, msgspec.json.encode(known))
         self._orders = self._written = known
 
     async def _change(self, keeper: Keeper) -> None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from agent.errors import NotFound, Refused
 from agent.fleet import records
 from agent.fleet.etcd import Etcd
-from agent.fleet.records import Failover, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import Failover, Held, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Put, Same, Step
 from agent.fleet.taking import BATCH, View, in_order, read_halt
 
@@ -51,7 +51,8 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
     decided = dict[str, Session]()
     for id in known.keys() | {id for part in held.values() for id in part}:
         record = decoded(known[id].value, Session) if id in known else None
-        decided[id] = _decide(record, {name: part[id] for name, part in held.items() if id in part})
+        had = {name: part[id] for name, part in held.items() if id in part}
+        decided[id] = _decide(record, had, without)
     ids = sorted(decided)
     for at in range(0, len(ids), BATCH):
         batch = ids[at : at + BATCH]
@@ -70,8 +71,7 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
     if name not in every:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
     known = {name: decoded(it.value, Machine) for name, it in every.items()}
-    host = known[name] or Machine()
-    if not host.lost:
+    if not (host := known[name] or Machine()).lost:
         raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
     no_halt, put = Same(keys.halt, 0), Put(every[name].key, encoded(replace(host, forgotten=True)))
     revision = await _must(store, [no_halt, Same(put.key, every[name].revision)], [put])
@@ -151,12 +151,12 @@ def _end_of(certificate: str) -> float:
     return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))
 
 
-def _decide(record: Session | None, held: Mapping[str, records.Held]) -> Session:
+def _decide(record: Session | None, held: Mapping[str, Held], off: Collection[str]) -> Session:
     epochs = [it[0] for it in held.values()] + ([record.epoch] if record else [])
     decided = replace(record or Session("", 0), epoch=max(epochs) + 1, copies=())
-    if not held:
+    if not (left := sorted(held.keys() - {*off})):
         return replace(decided, wanted="stopped")
-    return replace(decided, machine=max(sorted(held), key=lambda name: held[name]))
+    return replace(decided, machine=max(left, key=lambda name: held[name]))
 
 
 async def _must(store: Etcd, same: list[Same], then: Sequence[Step]) -> int:

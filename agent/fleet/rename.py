@@ -25,8 +25,7 @@ def rename(name: str, address: str, config: Path, state: Path, root: Path) -> st
     cut off it can be done again."""
     path = config.resolve()
     text = path.read_text(encoding="utf-8")
-    fleet = tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]
-    if not fleet:
+    if not (fleet := tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]):
         raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
     new = f"{fleet}/{name}"
     lines = f'[fleet]\nname = "{new}"\naddress = "{plan.reached(address)}"\n'
@@ -50,7 +49,7 @@ def empty(state: Path, root: Path) -> None:
         for id in ids:
             folders.retire(root, id, "renamed", follows=False)
         asyncio.run(_forget(state))
-        for name in _OURS:
+        for name in (*_OURS, "state-mark.json"):
             (state / name).unlink(missing_ok=True)
 
 

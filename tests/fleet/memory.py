@@ -94,8 +94,7 @@ class Line:
         self.writes += 1
         await self._travel()
         same = self.change(same, then)
-        held = self.faults.get(self.writes)
-        if held is None and self.draw.random() < self.bad:
+        if (held := self.faults.get(self.writes)) is None and self.draw.random() < self.bad:
             held = max(0.0, self.draw.uniform(-self.late, self.late))
         if held is None:
             answer = self.memory.commit(same, then, otherwise)

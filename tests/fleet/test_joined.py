@@ -85,7 +85,7 @@ async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: 
     await it.hosts["a"].kill()
     it.b.copies.standby.take(seal(KEY, Sealed("here", 1, 7, True, "", b""), Change()))
     await it.until(lambda: it.machine("a").lost, 2 * TTL)
-    assert "no instance.json" in it.b.unsettled["here"]
+    assert "no instance.json" in it.b.unsettled["here"] and "not on b" in it.b.unsettled["s"]
     for id, code in ("there", "owner_away"), ("here", "owner_changed"):
         with code_is(code):
             await it.ask("DELETE", id)
@@ -144,13 +144,18 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
 
 
 @real
-async def test_a_session_that_is_moved_and_that_nothing_copies_leaves_no_folder(it: Real) -> None:
-    await it.has(engine="web")
+async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(it: Real) -> None:
+    await asyncio.gather(it.has("s", "web"), it.has("t", "web"))
     it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(), AsyncMock()
+    back = dict.fromkeys("st", Seen(Session("b", 3, "web", Failover.WAIT), 99, 0.0))
+    it.b._arriving.retire.side_effect = lambda *_: it.b.view.sessions.update(back)
     it.write("s", Session("b", 1, "web", Failover.WAIT, copies=("a",)))
     await it.until(lambda: not it.sessions()["s"].copies, TTL)
-    it.write("s", Session("a", 2, "web", Failover.WAIT))
+    for id in "st":
+        it.write(id, Session("a", 2, "web", Failover.WAIT))
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
+    await asyncio.sleep(1)
+    assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)
 
 
 @real

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
 from agent.fleet.etcd import Member
-from agent.fleet.operator import accept, explain, forget, missing_members, note
+from agent.fleet.operator import _decide, accept, explain, forget, missing_members, note
 from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
 from agent.fleet.store import MayHaveHappened, Put
 from agent.fleet.taking import Seen, View
@@ -82,6 +82,7 @@ async def test_a_machine_that_said_nothing_must_be_left_out_by_name(world: World
     assert decided["s0"].machine == "b"
     assert {id for id, it in decided.items() if it.wanted == "stopped"} == {"s2", "s5"}
     assert await accept(line, world.keys) == {}, "once"
+    assert _decide(None, {"a": (1, 0, 1), "b": (2, 1, 1)}, off=["b"]).machine == "a"
     await asyncio.sleep(3 * TTL)
     assert where(world) == {"s0": "b", "s1": "b", "s3": "a", "s4": "b"}
 
@@ -204,7 +205,7 @@ async def test_orders_about_the_fleet_reach_its_agent(
         await agent.kill()
         await agent.start()
         await eventually(drained)
-        assert (await cli(agent, "fleet", "drain", "--off"))[0] == 0
+        assert (await cli(agent, "fleet", "undrain"))[0] == 0
         await eventually(drained, False)
         await store.add_member("http://127.0.0.1:1")
         await eventually(lambda: says(agent, "http://127.0.0.1:1", "the fleet has stopped"))

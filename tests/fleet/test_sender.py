@@ -157,8 +157,7 @@ class World:
 
     def check(self, record: Session) -> None:
         """Oracle. An owner that cannot write to etcd ends with its lease."""
-        away = self.hosts["a"].etcd_away
-        if not away and boot_now() < self.back + 1:
+        if not (away := self.hosts["a"].etcd_away) and boot_now() < self.back + 1:
             return  # it ran nothing meanwhile
         self.wiped = {it for it in self.wiped if it in record.copies and self.lacks(it)}
         for name in {*record.copies} - self.wiped:

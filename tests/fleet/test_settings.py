@@ -19,8 +19,7 @@ print(*(name for name in sys.modules if name.startswith("agent.fleet.")))
 
 
 def load(tmp_path: Path, text: str) -> FleetSettings:
-    path = tmp_path / "agent.toml"
-    path.write_text(f"[fleet]\n{text}\n")
+    (path := tmp_path / "agent.toml").write_text(f"[fleet]\n{text}\n")
     config = load_config(path, {})
     plain = fleet_of(load_config(None, {})) == fleet_of(config)
     assert bool(changes_that_need_restart(load_config(None, {}), config)) is not plain

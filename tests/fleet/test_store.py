@@ -26,8 +26,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Etcd | Line]:
         yield etcd
         await etcd.close()
     else:
-        thawed = asyncio.Event()
-        thawed.set()
+        (thawed := asyncio.Event()).set()
         yield Line(Memory(), random.Random(0), thawed)
 
 

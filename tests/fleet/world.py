@@ -200,8 +200,7 @@ class World:
         self.copying: asyncio.Task[None] | None = None
 
     def add(self, name: str) -> Host:
-        disk = self.root / name
-        disk.mkdir()
+        (disk := self.root / name).mkdir()
         self.hosts[name] = host = Host(self, name, disk, f"boot of {name}")
         host.start_agent()
         return host

@@ -327,8 +327,7 @@ class Copies:
         return seen.record.machine if seen is not None and not seen.record.deleted else ""
 
     def address(self, name: str) -> str:
-        seen = self._owner.view.machines.get(name)
-        if seen is None or seen.record.lost:
+        if (seen := self._owner.view.machines.get(name)) is None or seen.record.lost:
             raise TryLater(f"cannot reach machine {name}: it is lost", code="owner_away")
         return seen.record.address
 

@@ -80,8 +80,7 @@ class Standby:
     def build(self, id: InstanceId) -> dict[str, bytearray]:
         """The session's files as of `newest`. VaultError where one is missing or wrong."""
         files = dict[str, bytearray]()
-        rows = self.rows.get(id)
-        if not rows:
+        if not (rows := self.rows.get(id)):
             raise damaged(f"there is none of {id}")
         read = list(self.read(id))
         if [_head(it) for it in read] != rows:
