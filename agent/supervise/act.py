@@ -4,6 +4,7 @@ plans are steps of."""
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,8 @@ PLAN_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
 BURST = 1.0
 """Seconds to wait for further errors of keys: a burst names all peers that fail."""
+STILL = 5.0
+"""Seconds in which files that are called damaged must not change before they are set aside."""
 
 
 async def carry_out(means: Means, facts: Facts, plan: Plan) -> Outcome:
@@ -118,8 +121,7 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
     if not is_written(facts):
         await means.registry.save(facts)
     seats.limit_memory(facts)
-    failed = facts.unit.state is UnitState.FAILED
-    if failed or facts.action.started_run or facts.record.seen_run:
+    if facts.unit.state is UnitState.FAILED or facts.action.started_run or facts.record.seen_run:
         # The host's burst limit is against crash loops: starts by the agent must not count.
         await seats.reset_failed(facts)
     facts.action.is_start = True
@@ -136,6 +138,8 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
     if plan.repair:
         if not facts.instance.backend:
             # The worker has stopped: what was said of its files can be checked.
+            if plan.proof is not None and plan.proof.ground is Ground.DAMAGED_FILES:
+                await _until_still(means.registry.root / facts.id)
             await _look_at_files(means, facts)
             if plan.proof is not None and not plan.proof.stands(facts.folder.files):
                 raise errors.VaultError(f"cannot clean up {facts.id}: no file of it is damaged")
@@ -150,6 +154,20 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
     facts.saved.identity = None  # the new folder's file knows less
     await _look_at_files(means, facts)
     return name
+
+
+async def _until_still(folder: Path) -> None:
+    """Somebody may be putting the files back: half of one is no damage yet."""
+    before = set[object]()
+    while before != (now := await asyncio.to_thread(_stamps, folder)):
+        before = now
+        await asyncio.sleep(STILL)
+
+
+def _stamps(folder: Path) -> set[object]:
+    with suppress(OSError):  # of one that goes meanwhile
+        return {(it.st_ctime_ns, it.st_size) for it in map(Path.lstat, folder.rglob("*"))}
+    return {time.time_ns()}
 
 
 async def _look_at_files(means: Means, facts: Facts) -> None:

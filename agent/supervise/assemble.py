@@ -184,8 +184,7 @@ async def line_up(registry: Registry, own: seats.Seats) -> list[InstanceId]:
 async def _take_in_folders(registry: Registry) -> None:
     """Compare each folder with its row: the newer wins, and both say the same from then on."""
     for folder in await asyncio.to_thread(files.scan, registry.root):
-        facts = registry.facts.get(folder.id)
-        if facts is None:
+        if (facts := registry.facts.get(folder.id)) is None:
             await _take_in(registry, folder)
             continue
         path, engine = registry.root / folder.id, facts.instance.engine

@@ -228,8 +228,7 @@ class Calls:
 
 def _refuse_other_account(facts: Facts) -> None:
     """By the last claim: no pass may have judged it yet."""
-    fact = facts.run.claim
-    if fact is None and facts.instance.backend and facts.record.account:
+    if facts.run.claim is None and facts.instance.backend and facts.record.account:
         why = "its backend has not said yet whose session it has"
         raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
     if facts.is_other_account:

@@ -219,8 +219,7 @@ class Settings:
         config, own, kind = self.config, _own_limit(facts), entry_of(facts.instance.engine)
         if own is not None:
             return own
-        joins = not facts.unit.runs and config.worker.pack > 1 and kind.packable
-        if facts.pack or joins:
+        if facts.pack or (not facts.unit.runs and config.worker.pack > 1 and kind.packable):
             return min(config.memory.instance or MEMORY, MEMORY)
         # Never promise more than memory_max: the host kills the worker there.
         walls, shared = (config.worker.memory_max, kind.memory), config.memory.instance

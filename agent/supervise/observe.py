@@ -164,8 +164,7 @@ class _Ears:
 async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     """Ask the engine through its worker; an answer is a fact, and so is silence."""
     here = {} if facts.instance.backend else await means.registry.inodes(facts.id)
-    link = facts.link
-    if link is None:
+    if (link := facts.link) is None:
         return
     begun, rules = boot_now(), means.settings.config.health
     if deep:

@@ -386,8 +386,7 @@ class Reaching:
 
     def of(self, facts: Facts) -> Reach:
         settings = facts.instance.settings
-        known = self._of.get(facts.id)
-        if known is not None and known[0] is settings:
+        if (known := self._of.get(facts.id)) is not None and known[0] is settings:
             return known[1]
         self.forget(facts.id)
         folder = self.session_root / facts.id / "session"

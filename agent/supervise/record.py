@@ -159,8 +159,7 @@ def _note_readable(settings: Settings, facts: Facts, detail: Mapping[str, Any], 
 
 def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], now: float) -> bool:
     errors, config = facts.counters.errors, settings.config
-    finding = read_line(_text(detail.get("text")), config.crypto_patterns)
-    if finding is None:
+    if (finding := read_line(_text(detail.get("text")), config.crypto_patterns)) is None:
         errors["crypto_unknown"] += 1
         return False
     if finding.effect is Effect.BENIGN:
@@ -210,8 +209,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
         return None
     if unit.state is UnitState.FAILED:
         codes = {words.MISCONFIGURED: "misconfigured", words.LEASE_OVER: words.NO_LEASE}
-        code = codes.get(unit.exit_status, "worker_failed")
-        return Drop(code, ("unit", unit.run, unit.since))
+        return Drop(codes.get(unit.exit_status, "worker_failed"), ("unit", unit.run, unit.since))
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None
@@ -265,8 +263,7 @@ def remember(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
-    drop = find_drop(facts, verdict)
-    if drop is None or drop.key == facts.noted_drop:
+    if (drop := find_drop(facts, verdict)) is None or drop.key == facts.noted_drop:
         return
     code, facts.noted_drop = drop.code, drop.key
     if not facts.observed and facts.record.reason == code:

@@ -125,8 +125,7 @@ def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, s
     if size <= 1:
         return ""
     counts = Counter(name for other, name in places.items() if other != id)
-    own = places.get(id, "")
-    if own and counts[own] < size:
+    if (own := places.get(id, "")) and counts[own] < size:
         return own
     names = (f"{engine}-{number}" for number in count(1))
     return next(name for name in names if counts[name] < size)

@@ -184,8 +184,7 @@ class Snapshots:
             yield
 
     async def must_have_room(self, facts: Facts) -> None:
-        newest = await asyncio.to_thread(copies.newest_good, self.root, facts.id)
-        if newest is not None:
+        if (newest := await asyncio.to_thread(copies.newest_good, self.root, facts.id)) is not None:
             await asyncio.to_thread(restoring.must_have_room, self.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:

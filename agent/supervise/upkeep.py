@@ -188,8 +188,7 @@ class Watchdog:
         """Ping as long as passes complete in time; log when they do not."""
         interval = (notify.watchdog_from(os.environ, os.getpid()) or UNASKED) / 2
         while True:
-            late = await self._what_is_late(interval)
-            if late is None:
+            if (late := await self._what_is_late(interval)) is None:
                 self.say("WATCHDOG=1")
             elif self._in_time:
                 log.error("the agent sends no watchdog ping: %s", late)
@@ -346,8 +345,7 @@ async def measure_whole(
 
     async def complete(id: InstanceId) -> None:
         async with turns:
-            facts = known.get(id)
-            if facts is None or facts.link is None or facts.instance.backend:
+            if (facts := known.get(id)) is None or facts.link is None or facts.instance.backend:
                 return
             with suppress(WaError, msgspec.ValidationError):
                 told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)

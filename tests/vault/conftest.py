@@ -23,8 +23,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def root(tmp_path):
-    made = tmp_path / "sessions"
-    made.mkdir(mode=0o700)
+    (made := tmp_path / "sessions").mkdir(mode=0o700)
     return made
 
 

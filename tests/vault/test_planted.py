@@ -25,8 +25,7 @@ def calls(root, sales):
 
 @pytest.mark.parametrize("call", ["create", "write", "read", "retire"])
 def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_path, call):
-    outside = tmp_path / "outside"
-    outside.mkdir()
+    (outside := tmp_path / "outside").mkdir()
     (outside / "keep").write_text("x")
     (root / "sales").symlink_to(outside)
     with pytest.raises(VaultError, match="symbolic link") as caught:
@@ -38,8 +37,7 @@ def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_p
 
 def test_a_planted_trash_is_refused(root, sales, tmp_path):
     create(root, sales)
-    outside = tmp_path / "outside"
-    outside.mkdir()
+    (outside := tmp_path / "outside").mkdir()
     (root / ".trash").symlink_to(outside)
     for call in (lambda: retire(root, sales.id, ""), lambda: list_trash(root)):
         with pytest.raises(VaultError, match=r"\.trash: it is a symbolic link"):

@@ -80,8 +80,7 @@ def test_files_of_this_run_alone_are_left_out(root, session, subject):
 
 @pytest.mark.parametrize("name", ["creds", "keys/empty/folder"])
 def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_path, name):
-    outside = tmp_path / "outside"
-    outside.mkdir()
+    (outside := tmp_path / "outside").mkdir()
     (outside / "secret").write_text("precious")
     (session / name).symlink_to(outside if "folder" in name else outside / "secret")
     with pytest.raises(
