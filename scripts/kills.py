@@ -228,8 +228,7 @@ class Trial:
                 return
         elif id[0] == "w":
             to = [it for it in self.ids if it[0] == "w"]
-            told = {"from": f"{PEER}@c.us", "id": f"IN{text}", "body": text}
-            self.web.deliver("message", **told)
+            self.web.deliver("message", **{"from": f"{PEER}@c.us", "id": f"IN{text}", "body": text})
         else:
             await asyncio.to_thread(self.whatsapp.say, PEER, self.numbers[id], text)
         self.said |= {f"{it} {text}" for it in to}

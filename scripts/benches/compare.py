@@ -36,6 +36,7 @@ MEASURES: Mapping[str, tuple[str, str, float]] = {
     "stop": ("stop all in order", "s", SECONDS),
     "connected again": ("kill -9 worker → CONNECTED", "ms", SECONDS),
     "adoption": ("kill -9 agent → all adopted and CONNECTED", "s", SECONDS),
+    "scrape client": ("one scrape, as the client sees it: no goal", "ms", float("inf")),
     "kept alone": ("a record of messages.db, kept alone", "µs", SECONDS),
     "kept by 1,000": ("a record of messages.db, 1,000 with one write", "µs", SECONDS),
 }
@@ -100,8 +101,8 @@ def _round(program: Program, instances: int, times: Times) -> Figures:
         kept = subprocess.check_output([*words, folder], env=path, text=True).split()
     with open_site(instances) as site:
         one = measure_one_round(site, times, tree=program.tree, python=program.python)
-        figures = asyncio.run(one)
-    return figures | {"kept alone": [float(kept[0])], "kept by 1,000": [float(kept[1])]}
+        alone, many = ([float(it)] for it in kept)
+        return asyncio.run(one) | {"kept alone": alone, "kept by 1,000": many}
 
 
 def _row(key: str, other: str, found: Mapping[str, Mapping[str, Sequence[float]]]) -> Row | None:

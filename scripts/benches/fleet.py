@@ -41,6 +41,8 @@ async def measure_many(site: Site, times: Times) -> Figures:
     await _starts(agent, replace(times, starts=1), figures)
     await at_rest(agent, agent.workers(), times, figures)
     figures["agent uss"].append(uss(agent.agent_pid))
+    async with Client(agent) as client:
+        await _scrapes(client, times, figures)
     await _adoptions(agent, times, figures)
     await _end(agent, figures)
     return figures

@@ -51,8 +51,7 @@ def measure(instances: int, only: Sequence[str] | None, *, many: int, quick: boo
     except (KeyboardInterrupt, SystemExit):
         notes.append(f"Interrupted: measured so far are {', '.join(found) or 'none'}.")
     rows = [row for shape in shapes(instances, many) if (row := shape.row(found)) is not None]
-    notes = [*_notes(times), *notes]
-    return Report("footprint", machine, versions, rows, notes)
+    return Report("footprint", machine, versions, rows, [*_notes(times), *notes])
 
 
 async def _measure_one(name: str, site: Site, times: Times) -> tuple[Figures, str]:
@@ -156,8 +155,7 @@ def _of_many(many: int) -> dict[str, Callable[[Found], Goal] | None]:
     return {
         "agent uss": fixed(76.5 * share),
         "idle": fixed(idle_goal(many)),
-        "create": None,
-        "stop": None,
+        **dict.fromkeys(("create", "stop", "scrape client")),
         "adoption": fixed(2.1 * share),
         "adoption lost": fixed(0.0),
     }
