@@ -60,12 +60,13 @@ def _without_sandbox(why: str, cure: str) -> Finding:
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
     """Run as an unprivileged user where possible: what root may do says nothing of a worker."""
     line = [unshare, "--user", "--map-root-user", "--pid", "--net", "--fork", "true"]
-    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS}
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS, "input": ""}
+    # Not on root's terminal.
+    run = partial(subprocess.run, line, check=False, start_new_session=True, **how)
     if os.geteuid() == 0:
         with suppress(OSError):  # a root whose namespace has no other user
-            nobody: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
-            return subprocess.run(line, check=False, **how, **nobody)
-    return subprocess.run(line, check=False, **how)
+            return run(user=_NOBODY, group=_NOBODY, extra_groups=[])
+    return run()
 
 
 def examine(
