@@ -53,7 +53,8 @@ class Agent:
         command: list[str | Path] = [program, "run", "--config", self._settings()]
         command += ["--state", self.state, "--listen", listen]
         env = {**self.site.environment(self.tree), "SESSION_STORAGE_PATH": str(self.site.sessions)}
-        env["MALLOC_ARENA_MAX"] = "1"  # as its unit says
+        # As its unit says.
+        env |= {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "131072"}
         self.process = launch(command, env, self.site.place, "agent.log")
 
     def _settings(self) -> Path:
