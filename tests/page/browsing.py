@@ -1,16 +1,16 @@
 """A person's browser before a real agent: what the tests of the pages have in common."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.daemon.conftest import SETTINGS, RunningAgent, make_agent
+from tests.daemon.conftest import RunningAgent
 from tests.page.watcher import Watcher
 from tests.ports import free_port
 
-__all__ = ["make_agent"]
+Listening = Callable[..., Awaitable[RunningAgent]]
 
 
 @pytest.fixture
@@ -21,15 +21,16 @@ async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
 
 
 @pytest.fixture
-async def listening(make_agent: Callable[..., RunningAgent]) -> Callable[..., RunningAgent]:
-    """Makes an agent that listens on a port of its own, the same after a restart."""
+async def listening(make_agent: Callable[..., RunningAgent]) -> Listening:
+    """Starts an agent that listens on a port of its own, the same after a restart."""
 
-    def make(settings: str = "", base: str = SETTINGS) -> RunningAgent:
-        one = make_agent(settings, base=base)
+    async def start(settings: str = "") -> RunningAgent:
+        one = make_agent(settings)
         one.listen = f"127.0.0.1:{free_port()}"
+        await one.start()
         return one
 
-    return make
+    return start
 
 
 def pill(id: str, tone: str) -> str:

@@ -1,24 +1,19 @@
 """The dashboard in a real browser, before a real agent with real workers."""
 
 import re
-from collections.abc import Callable
 from importlib.resources import files
 
 import pytest
 
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent
-from tests.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.page.browsing import Listening, check_manners, picture, pill
 from tests.page.watcher import Watcher
-
-__all__ = ["listening", "make_agent", "watcher"]
 
 
 async def test_create_scan_fault_and_repair_are_seen_live(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+    listening: Listening, watcher: Watcher, eventually: Eventually
 ) -> None:
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
+    agent = await listening("\n[api]\ntrust_loopback = true\n")
     await watcher.go(f"http://{agent.listen}/")
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     await watcher.until("document.querySelector('.empty-title').textContent === 'No instance yet'")
@@ -64,10 +59,9 @@ async def test_create_scan_fault_and_repair_are_seen_live(
 
 
 async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
-    listening: Callable[..., RunningAgent], watcher: Watcher
+    listening: Listening, watcher: Watcher
 ) -> None:
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
+    agent = await listening("\n[api]\ntrust_loopback = true\n")
     await agent.create("sales")
     await watcher.go(f"http://{agent.listen}/")
     await watcher.until(pill("sales", "good"))
@@ -94,10 +88,9 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
 
 
 async def test_a_key_lets_in_and_decides_what_can_be_done(
-    listening: Callable[..., RunningAgent], watcher: Watcher
+    listening: Listening, watcher: Watcher
 ) -> None:
-    agent = listening()
-    await agent.start()
+    agent = await listening()
     await agent.create("sales")
     await agent.create("other")
     keys = {
@@ -111,14 +104,10 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
     for wrong in ("nonsense", "wak_aaaaaaaa_" + "b" * 43):
         await watcher.run("document.querySelector('#entrance-wrong').textContent = ''")
         await watcher.run("document.querySelector('#entrance-key').value = ''")
-        await watcher.click("#entrance-key")
-        await watcher.type(wrong)
-        await watcher.press("Enter")
+        await watcher.enter(wrong)
         await watcher.until("document.querySelector('#entrance-wrong').textContent !== ''")
 
-    await watcher.click("#entrance-key")
-    await watcher.type(keys["read"])
-    await watcher.press("Enter")
+    await watcher.enter(keys["read"])
     await watcher.until(pill("sales", "good"))
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     assert await watcher.run("document.querySelector('.tools-end .primary').hidden")
@@ -129,9 +118,7 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
     await watcher.click("#forget")
     await watcher.until("!document.querySelector('#entrance').hidden")
     assert await watcher.run("sessionStorage.length") == 0
-    await watcher.click("#entrance-key")
-    await watcher.type(keys["instance:sales"])
-    await watcher.press("Enter")
+    await watcher.enter(keys["instance:sales"])
     await watcher.until(pill("sales", "good"))
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     assert await watcher.run("document.querySelector('[data-id=other]')") is None
@@ -143,10 +130,9 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
 
 
 async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+    listening: Listening, watcher: Watcher, eventually: Eventually
 ) -> None:
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
+    agent = await listening("\n[api]\ntrust_loopback = true\n")
     await agent.create("sales")
     await watcher.go(f"http://{agent.listen}/#/instance/sales")
     await watcher.until("document.querySelector('.title .pill').textContent === 'Connected'")
@@ -176,9 +162,7 @@ async def test_harsh_actions_ask_first_and_the_keyboard_is_enough(
 
 def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-    )
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

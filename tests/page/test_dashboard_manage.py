@@ -1,35 +1,25 @@
 """The page of the agent itself: keys, webhooks, a session out and in; and what leads there."""
 
-from collections.abc import Callable
-
-from tests.daemon.conftest import RunningAgent
-from tests.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.page.browsing import Listening, check_manners, picture
 from tests.page.watcher import Watcher
 
-__all__ = ["listening", "make_agent", "watcher"]
-
-YES = "dialog[open] .danger"
 WIDE = "document.documentElement.scrollWidth"
 
 
 async def test_a_key_is_made_shown_once_used_and_revoked(
-    listening: Callable[..., RunningAgent], watcher: Watcher
+    listening: Listening, watcher: Watcher
 ) -> None:
-    agent = listening()
-    await agent.start()
+    agent = await listening()
     await agent.create("sales")
     await agent.create("other")
     admin = (await agent.do("POST", "/api/keys", {"name": "me", "scopes": ["admin"]}))["token"]
     await watcher.size(390, 844, phone=True)
     await watcher.go(f"http://{agent.listen}/#/agent")
-    await watcher.click("#entrance-key")
-    await watcher.type(admin)
-    await watcher.press("Enter")
+    await watcher.enter(admin)
     await watcher.until("document.querySelector('#keys .row').innerText.includes('this page')")
     assert await watcher.run(WIDE) <= 390, "the bar has room for all it offers"
-    assert (
-        await watcher.run("document.querySelector('#forget').getBoundingClientRect().right") < 390
-    )
+    right = "document.querySelector('#forget').getBoundingClientRect().right"
+    assert await watcher.run(right) < 390
     await picture(watcher, "agent-phone")
 
     await watcher.click("[data-do=new-key]")
@@ -37,8 +27,8 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await watcher.type("shop")
     await watcher.choose("#key-scope", "some")
     await watcher.click("dialog[open] .primary")
-    wrong = "document.querySelector('dialog .wrong').textContent"
-    await watcher.until(f"{wrong}.includes('scopes')")  # the interface's own words
+    # The interface's own words.
+    await watcher.until("document.querySelector('dialog .wrong').textContent.includes('scopes')")
     await watcher.choose("#key-sessions", "sales")
     await watcher.click("dialog[open] .primary")
     await watcher.until("document.querySelector('#new-key').textContent.startsWith('wak_')")
@@ -58,7 +48,7 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     assert "shop" in told and "instance:sales" in told, told
     assert token not in await watcher.run("document.body.innerHTML")
     await watcher.click(f"{row} button")
-    await watcher.click(YES)
+    await watcher.click("dialog[open] .danger")
     await watcher.until(f"!document.querySelector('{row}')")
     assert (await agent.ask("GET", "/api/instances", headers=bearer))[0] == 401
     await check_manners(watcher, agent)

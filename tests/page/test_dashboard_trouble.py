@@ -1,14 +1,9 @@
 """What the dashboard says when something is wrong, in a real browser before a real agent."""
 
-from collections.abc import Callable
-
 from tests.api.conftest import OpenHouse
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent
-from tests.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.page.browsing import Listening, check_manners, picture, pill
 from tests.page.watcher import Watcher
-
-__all__ = ["listening", "make_agent", "watcher"]
 
 TRUSTED = "\n[api]\ntrust_loopback = true\n"
 # Answers that end after their head, as of an agent that is killed.
@@ -24,10 +19,9 @@ OVERVIEW, INSTANCE = ROWS.format("overview"), ROWS.format("instance")
 
 
 async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+    listening: Listening, watcher: Watcher, eventually: Eventually
 ) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
+    agent = await listening(TRUSTED)
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
     await watcher.size(390, 844, phone=True)

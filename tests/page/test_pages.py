@@ -1,4 +1,4 @@
-"""The pages: what foreign text can do in them, which is nothing."""
+"""The pages: foreign text can do nothing in them, and nothing lies over another."""
 
 import gzip
 
@@ -6,10 +6,7 @@ from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.page.pages import PARTS
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
-from tests.page.browsing import watcher
 from tests.page.watcher import Watcher
-
-__all__ = ["watcher"]
 
 # The cells whose content is wider than they are; an ellipsis stands for the rest of a name.
 _CROWDED = """[...document.querySelectorAll('th, td:not(.cell-name)')]
@@ -22,19 +19,15 @@ async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> Non
     async with house.local(base_url="http://localhost") as local:
         for path in ("/", "/docs", "/page/dashboard.js"):
             answer = await local.get(path)
-            policy = dict(
-                part.strip().split(" ", 1)
-                for part in answer.headers["Content-Security-Policy"].split(";")
-            )
+            parts = answer.headers["Content-Security-Policy"].split(";")
+            policy = dict(part.strip().split(" ", 1) for part in parts)
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == "'self'"
             assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_a_page_travels_packed_and_is_not_sent_again_while_it_is_the_same(
-    house: House,
-) -> None:
+async def test_a_page_travels_packed_and_once_while_it_is_the_same(house: House) -> None:
     async with house.local(base_url="http://localhost", auto_decompress=False) as local:
         sent = plain = 0
         for path in ("/", "/docs", *(f"/page/{name}" for name in PARTS)):
@@ -58,9 +51,8 @@ async def test_f83_a_browser_shows_foreign_text_and_obeys_none(
 ) -> None:
     async with open_house(trust_loopback=True) as house:
         id = InstanceId("sales")
-        house.supervisor.known[id] = make_view(
-            id, status=ConnectionStatus.QR_REQUIRED, sentence=FOUL
-        )
+        view = make_view(id, status=ConnectionStatus.QR_REQUIRED, sentence=FOUL)
+        house.supervisor.known[id] = view
         await watcher.go(house.url + "/")
         await watcher.until("document.querySelector('[data-id=sales]')")
         shown = await watcher.run("document.documentElement.outerHTML")

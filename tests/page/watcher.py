@@ -28,10 +28,7 @@ _STANDS_STILL = """(async () => {
     if (!e) return null;
     e.scrollIntoView({block: 'center'});
     const frame = () => new Promise(requestAnimationFrame);
-    const middle = () => {
-        const r = e.getBoundingClientRect();
-        return [r.x + r.width / 2, r.y + r.height / 2];
-    };
+    const middle = (r = e.getBoundingClientRect()) => [r.x + r.width / 2, r.y + r.height / 2];
     const before = middle();
     await frame();
     await frame();
@@ -50,6 +47,8 @@ PATIENCE = 60.0
 """Seconds of a wait: they guard against hanging."""
 # It sees this repository's page alone.
 _ARGUMENTS = ["--no-sandbox", "--no-zygote", "--disable-gpu"]
+_SIGNALS = ("handleSIGINT", "handleSIGTERM", "handleSIGHUP")
+_ENDS_WITH_ITS_TEST = dict.fromkeys(("autoClose", *_SIGNALS), False)
 
 
 class Watcher:
@@ -73,15 +72,8 @@ class Watcher:
             program = find_browser("headless-shell", os.environ.get("WA_BROWSER", ""))
         except ConfigError as error:
             lacks(str(error))
-        browser = await launch(
-            executablePath=str(program.path),
-            userDataDir=str(profile),
-            args=_ARGUMENTS,
-            autoClose=False,
-            handleSIGINT=False,
-            handleSIGTERM=False,
-            handleSIGHUP=False,
-        )
+        where = {"executablePath": str(program.path), "userDataDir": str(profile)}
+        browser = await launch(**where, args=_ARGUMENTS, **_ENDS_WITH_ITS_TEST)
         made = cls(browser, (await browser.pages())[0])
         await made._page.evaluateOnNewDocument(_WATCH)
         return made
@@ -142,13 +134,18 @@ class Watcher:
         await self._page.keyboard.sendCharacter(text)
 
     async def choose(self, field: str, value: str) -> None:
-        await self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(field)});"
-            f" e.value = {json.dumps(value)}; e.dispatchEvent(new Event('change')); }})()"
-        )
+        found = f"document.querySelector({json.dumps(field)})"
+        await self.run(f"{found}.value = {json.dumps(value)}")
+        await self.run(f"{found}.dispatchEvent(new Event('change'))")
 
     async def press(self, key: str) -> None:
         await self._page.keyboard.press(key)
+
+    async def enter(self, key: str) -> None:
+        """At the entrance."""
+        await self.click("#entrance-key")
+        await self.type(key)
+        await self.press("Enter")
 
     async def picture(self, path: Path) -> None:
         await self._page.screenshot({"path": str(path)})

@@ -6,12 +6,13 @@ import { make } from "/page/dom.js";
 import { isBanned, plain } from "/page/words.js";
 
 const CLEANS = "makes a backup, moves the session to the trash and shows a new code.";
-const LONG = 3600; // seconds that a large archive may take
+export const LONG = 3600; // seconds that a large archive may take
 export const pathOf = (id) => "/api/instance/" + encodeURIComponent(id);
 
-const order = (what, done) => async (id) => {
-  await post(pathOf(id) + "/" + what, {});
-  return id + " " + done;
+// ID stands for the session, in the route and in what is said of it.
+const order = (route, done, body) => async (id, more) => {
+  await post(route.replace("ID", encodeURIComponent(id)), { ...body, ...more });
+  return done.replace("ID", id);
 };
 
 const repair = (what, body) => async (id, more) => {
@@ -44,71 +45,53 @@ const mayTry = (instance) =>
 
 // `line`: what it does; `fits`: is it offered for this session (absent: for each); `asks`, `warns`:
 // what to confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
-export const ACTIONS = [
-  {
-    key: "try-now",
+/** @type {Record<string, any>} */
+const NAMED = {
+  "try-now": {
     label: "Try now",
     line: "Connects at once, without waiting for its next try.",
     fits: mayTry,
-    run: async (id) => {
-      await post("/force-reconnection/" + id, {});
-      return id + " tries now";
-    },
+    run: order("/force-reconnection/ID", "ID tries now"),
   },
-  {
-    key: "close-circuit",
+  "close-circuit": {
     label: "End the pause",
     line: "After repeated failures the agent pauses; this lets it try again.",
     fits: isPaused,
-    run: async (id) => {
-      await post("/reset-circuit-breaker/" + id, {});
-      return "the pause of " + id + " is over: it may try again";
-    },
+    run: order("/reset-circuit-breaker/ID", "the pause of ID is over: it may try again"),
   },
-  {
-    key: "start",
+  start: {
     label: "Start",
     line: "Runs it until the machine boots or you stop it.",
     fits: (instance) => !instance.should_run,
-    run: order("start", "asked to start"),
-    bulk: true,
+    run: order("/api/instance/ID/start", "ID asked to start"),
   },
-  {
-    key: "stop",
+  stop: {
     label: "Stop",
     line: "Saves and closes it; the pairing stays.",
     fits: (instance) => instance.should_run,
     calm: true,
-    run: order("stop", "asked to stop"),
-    bulk: true,
+    run: order("/api/instance/ID/stop", "ID asked to stop"),
   },
-  {
-    key: "restart",
+  restart: {
     label: "Restart",
     line: "A fresh worker with the same pairing; seconds of downtime.",
     fits: (instance) => instance.should_run,
-    run: order("restart", "asked to restart"),
-    bulk: true,
+    run: order("/api/instance/ID/restart", "ID asked to restart"),
   },
-  {
-    key: "enable",
+  enable: {
     label: "Enable",
     line: "Runs it, now and after every boot.",
     fits: (instance) => !instance.enabled,
-    run: order("enable", "is enabled"),
-    bulk: true,
+    run: order("/api/instance/ID/enable", "ID is enabled"),
   },
-  {
-    key: "disable",
+  disable: {
     label: "Disable",
     line: "Stops it, now and after every boot.",
     fits: (instance) => instance.enabled,
     calm: true,
-    run: order("disable", "is disabled"),
-    bulk: true,
+    run: order("/api/instance/ID/disable", "ID is disabled"),
   },
-  {
-    key: "check-now",
+  "check-now": {
     label: "Check now",
     line: "Checks the session without changing it.",
     calm: true,
@@ -116,18 +99,14 @@ export const ACTIONS = [
       const found = await post(pathOf(id) + "/health?wait=60", {}, 90);
       return id + " is " + found.verdict + ": " + found.sentence;
     },
-    bulk: true,
   },
-  {
-    key: "recover",
+  recover: {
     label: "Recover",
     line: "One round of the repairs that keep the pairing.",
     fits: (instance) => instance.connection_status !== "QR_REQUIRED", // only a scan helps there
     run: repair("recover", {}),
-    bulk: true,
   },
-  {
-    key: "snapshot",
+  snapshot: {
     label: "Snapshot",
     line: "Makes a verified copy of its files, one of its snapshots.",
     fits: (instance) => !instance.backend,
@@ -136,10 +115,8 @@ export const ACTIONS = [
       const made = await post(pathOf(id) + "/snapshots", {}, 300);
       return "snapshot " + (made.name || "") + " of " + id + " was made and verified";
     },
-    bulk: true,
   },
-  {
-    key: "export",
+  export: {
     label: "Export",
     line: "Downloads an archive with its pairing, for another machine.",
     fits: (instance) => !instance.backend,
@@ -151,8 +128,7 @@ export const ACTIONS = [
       "A person who gets the archive can use the account. " +
       "Stop the session here before another machine runs it: two copies end the pairing.",
   },
-  {
-    key: "ensure-healthy",
+  "ensure-healthy": {
     label: "Ensure healthy",
     line: "Repairs until it is connected or shows a code; may end the pairing.",
     harsh: true,
@@ -160,23 +136,18 @@ export const ACTIONS = [
     asks: (id) => "Repair " + id + " to the end?",
     warns: "Milder repairs come first. If none helps, the agent " + CLEANS,
   },
-  {
-    key: "log-out",
+  "log-out": {
     label: "Log out",
     line: "Ends the pairing; a person must scan a new code.",
     fits: (instance) => instance.paired,
     harsh: true,
-    run: async (id, more) => {
-      await post(pathOf(id) + "/logout", { confirm: true, ...more });
-      return id + " asked to log out";
-    },
+    run: order("/api/instance/ID/logout", "ID asked to log out", { confirm: true }),
     asks: (id) => "Log " + id + " out?",
     warns:
       "This ends the pairing. Its files go to the trash, " +
       "and a person must scan a new code with the phone.",
   },
-  {
-    key: "clean-up",
+  "clean-up": {
     label: "Clean up",
     line: "Retires its files after a backup and shows a new code.",
     harsh: true,
@@ -184,8 +155,7 @@ export const ACTIONS = [
     asks: (id) => "Clean " + id + " up?",
     warns: "The agent " + CLEANS + " If the session is paired, its pairing ends.",
   },
-  {
-    key: "delete",
+  delete: {
     label: "Delete",
     line: "Removes it here; its files stay in the trash for a while.",
     harsh: true,
@@ -197,9 +167,9 @@ export const ACTIONS = [
       "at its next start.",
     typed: true,
   },
-];
+};
+export const ACTIONS = Object.entries(NAMED).map(([key, action]) => ({ key, ...action }));
 
-const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 const AILING = ["stuck", "corrupted", "degraded"];
 const LOST = ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"];
 
@@ -207,13 +177,13 @@ const LOST = ["remote_missing", "unpaired_suspect", "session_damaged", "session_
 export function helpful(instance) {
   // Its page asks for the code, which also wakes one whose codes have run out.
   if (instance.connection_status === "QR_REQUIRED" && instance.should_run) return null;
-  if (!instance.enabled) return NAMED.get("enable");
-  if (!instance.should_run) return NAMED.get("start");
+  if (!instance.enabled) return NAMED.enable;
+  if (!instance.should_run) return NAMED.start;
   if (isBanned(instance)) return null;
   const waits = instance.next_attempt && mayTry(instance);
-  if (isPaused(instance) || waits) return NAMED.get("try-now");
-  if (LOST.includes(instance.reason)) return NAMED.get("ensure-healthy");
-  if (AILING.includes(instance.health.verdict)) return NAMED.get("recover");
+  if (isPaused(instance) || waits) return NAMED["try-now"];
+  if (LOST.includes(instance.reason)) return NAMED["ensure-healthy"];
+  if (AILING.includes(instance.health.verdict)) return NAMED.recover;
   return null;
 }
 

@@ -92,8 +92,7 @@ export class Live {
   }
 
   open(cursor) {
-    const isNewer = this.cursor === null || cursor > this.cursor;
-    if (cursor !== undefined && isNewer) this.cursor = cursor;
+    if (cursor > (this.cursor ?? -1)) this.cursor = cursor; // an agent without events has none
     this.wanted = true;
     this.connect();
   }
@@ -156,9 +155,8 @@ export class Live {
   drop() {
     clearTimeout(this.watch);
     clearTimeout(this.retry);
-    const socket = this.socket;
+    this.socket?.close();
     this.socket = null;
-    if (socket) socket.close();
   }
 
   become(state, why) {

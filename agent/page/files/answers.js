@@ -2,8 +2,7 @@
 import { Live, Refused, get } from "/page/agent.js";
 
 const STORY = 400;
-const LISTS = ["troubles", "incidents", "backends"];
-const REPORTS = ["health", "memory/report", "repairs/statistics"];
+const READ = "troubles incidents backends health memory/report repairs/statistics".split(" ");
 const NOTHING = {
   caller: null,
   instances: new Map(),
@@ -38,10 +37,7 @@ export const live = new Live({
   reset: () => loadStory().catch(state.fail),
 });
 
-export function start(onChange, onFailure) {
-  state.tell = onChange;
-  state.fail = onFailure;
-}
+export const start = (tell, fail) => Object.assign(state, { tell, fail });
 
 export const reads = () => answers.caller !== null && answers.caller.level !== "";
 export function may(right, id) {
@@ -136,8 +132,7 @@ async function look() {
   Object.assign(answers, { instances, loaded: Date.now() });
   answers.figures = (await get("/performance-metrics")).instances;
   if (reads()) {
-    const read = (path) => get("/api/" + path);
-    const found = await Promise.all([...LISTS, ...REPORTS].map(read));
+    const found = await Promise.all(READ.map((path) => get("/api/" + path)));
     const [{ troubles }, { incidents }, { backends }, health, system, repairs] = found;
     Object.assign(answers, { troubles, incidents, backends, health, system, repairs });
   }

@@ -1,13 +1,11 @@
 // The copies of sessions: snapshots, the trash, and an archive of another machine.
 import { get, getOrNull, post, send } from "/page/agent.js";
-import { pathOf } from "/page/actions.js";
+import { LONG, pathOf } from "/page/actions.js";
 import { may } from "/page/answers.js";
 import { act, confirm, makeForm, note } from "/page/dialogs.js";
 import { ID, button, checkbox, field, fill, folded, input } from "/page/dom.js";
 import { make, panel, row, setText } from "/page/dom.js";
 import { bytes, moment } from "/page/words.js";
-
-const LONG = 3600; // seconds that a large archive may take
 
 function copyRow(name, words, allowed, question, work) {
   const ask = () => confirm({ ...question, yes: "Restore" }, () => act(restore, work));
@@ -29,12 +27,9 @@ export function makeSnapshots() {
     const rows = found.snapshots.map((one) => {
       const known = moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes);
       const words = one.good ? known : "damaged: " + one.problem;
-      const question = {
-        title: "Restore " + id + " from " + one.name + "?",
-        text:
-          "The agent stops the session, moves its present files to the trash " +
-          "and goes on with this copy.",
-      };
+      const moved = "The agent stops the session, moves its present files to the trash ";
+      const text = moved + "and goes on with this copy.";
+      const question = { title: "Restore " + id + " from " + one.name + "?", text };
       const said = words + (one.backup ? ", a backup" : "");
       return copyRow(one.name, said, one.good && may("operate", id), question, async () => {
         const answer = await post(pathOf(id) + "/snapshots/" + one.name + "/restore", {}, 300);
@@ -65,10 +60,8 @@ export function makeTrash() {
     const { trash } = await get("/api/trash");
     const rows = trash.map((entry) => {
       const left = "The agent takes " + entry.name + " out of the trash. ";
-      const question = {
-        title: "Bring " + entry.id + " back?",
-        text: left + "The session runs again if it was enabled.",
-      };
+      const text = left + "The session runs again if it was enabled.";
+      const question = { title: "Bring " + entry.id + " back?", text };
       const words = "of " + entry.id + ", since " + moment(entry.retired);
       return copyRow(entry.name, words, may("operate"), question, async () => {
         await post("/api/trash/" + encodeURIComponent(entry.name) + "/restore", {}, 300);

@@ -95,8 +95,7 @@ async function begin() {
     if (!(error instanceof Refused)) throw error;
     if (error.status === 401) {
       useKey("");
-      showEntrance(error.message.includes("without a key") ? "" : error.message);
-      return;
+      return showEntrance(error.message.includes("without a key") ? "" : error.message);
     }
     state.failed = error.message;
     drawLive();
@@ -106,8 +105,7 @@ async function begin() {
 
 function route() {
   if (!state.inside || !answers.caller) return;
-  const match = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
-  const wanted = match ? match[1] : "";
+  const [, wanted = ""] = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash) || [];
   const page = wanted ? "instance" : location.hash === "#/agent" && reads() ? "manage" : "overview";
   for (const id of PAGES) at(id).hidden = id !== page;
   if (wanted && wanted !== instance.shown()) instance.show(wanted);

@@ -1,6 +1,6 @@
 // The HTTP interface for people, from its OpenAPI description: routes, rights and fields.
 import { get } from "/page/agent.js";
-import { at, make } from "/page/dom.js";
+import { at, make, setText } from "/page/dom.js";
 
 const REPAIRING =
   /re(connect|set-circuit|cover)|cleanup|ensure-healthy|incidents|\/(setup|repairs)/;
@@ -84,13 +84,10 @@ at("filter").addEventListener("input", () => {
   const words = at("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
   /** @type {NodeListOf<HTMLElement>} */
   const entries = document.querySelectorAll("[data-words]");
-  for (const entry of entries) {
+  for (const entry of entries)
     entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
-  }
   for (const group of at("index").children) group.hidden = !group.querySelector("a:not([hidden])");
 });
 get("/openapi.json")
   .then(draw)
-  .catch((error) => {
-    at("routes").textContent = "The description cannot be read: " + error.message;
-  });
+  .catch((error) => setText(at("routes"), "The description cannot be read: " + error.message));

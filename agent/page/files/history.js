@@ -1,7 +1,7 @@
 // A session's past: the times of its service.
 import { getOrNull, now } from "/page/agent.js";
 import { pathOf } from "/page/actions.js";
-import { button, make, makeEach, setAttribute, setText } from "/page/dom.js";
+import { button, headed, make, makeEach, setAttribute, setText } from "/page/dom.js";
 import { clock, duration, statusOf } from "/page/words.js";
 
 const HOUR = 3600000;
@@ -26,8 +26,7 @@ export function makeHistory() {
   };
   const buttons = RANGES.map((range) => button(range[0], () => choose(range), { class: "chip" }));
   const chips = make("div.chips", { role: "group", "aria-label": "How far back" }, buttons);
-  const head = make("div.panel-head", make("h2", "History"), chips);
-  const place = make("section.panel.history", head, uptime.place);
+  const place = headed("History", chips, uptime.place);
 
   // The last thousand changes of status.
   async function load() {

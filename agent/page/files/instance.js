@@ -26,15 +26,10 @@ export function makeInstance(place) {
   const gone = make("p.panel", { hidden: true }, "The agent has no session of this name.");
   const [helpLine, repair, held] = makeEach("span.soft.small", "p.notice-line", "p.soft.small");
   const facts = words.makeFacts();
-  const code = makeCode(),
-    history = makeHistory(),
-    evidence = makeEvidence(),
-    trial = makeTrial(() => state.id),
-    snapshots = makeSnapshots(),
-    settings = makeSettings(refresh),
-    actions = makeActions(() => state.id),
-    sandbox = makeSandbox(() => state.id),
-    story = makeStory(false);
+  const [code, history, evidence] = [makeCode(), makeHistory(), makeEvidence()];
+  const [snapshots, settings, story] = [makeSnapshots(), makeSettings(refresh), makeStory(false)];
+  const ofThis = [makeTrial, makeActions, makeSandbox].map((each) => each(() => state.id));
+  const [trial, actions, sandbox] = ofThis;
   const choice = makeChoice("Which events of its story", drawEvents);
   const told = headed("Its story", choice, story.place);
   const parts = [history, sandbox, trial, snapshots, settings].map((part) => part.place);
@@ -44,24 +39,21 @@ export function makeInstance(place) {
   const acts = make("p.actions", help, helpLine);
   const columns = make("div.columns.halves", left, right);
   const shown = make("div", heading, acts, attention.place, columns);
-  const back = make("a.back", { href: "#/" }, "All sessions");
-  place.append(make("nav", { "aria-label": "Back" }, back), gone, shown);
+  place.append(gone, shown);
 
-  async function show(wanted) {
-    hide();
-    Object.assign(state, { id: wanted, details: null, events: [] });
-    setText(title, wanted);
-    history.show(wanted);
-    evidence.show(wanted);
-    draw();
-    await refresh();
+  // To no session where `id` is null.
+  function turnTo(id) {
+    Object.assign(state, { id, details: null, events: [], eventsOf: "" });
+    code.watch(null);
+    history.show(id);
+    evidence.show(id);
   }
 
-  function hide() {
-    Object.assign(state, { id: null, eventsOf: "" });
-    code.watch(null);
-    history.show(null);
-    evidence.show(null);
+  async function show(wanted) {
+    turnTo(wanted);
+    setText(title, wanted);
+    draw();
+    await refresh();
   }
 
   async function refresh() {
@@ -131,7 +123,7 @@ export function makeInstance(place) {
     settings.draw(details);
   }
 
-  return { draw, hear, hide, refresh, show, shown: () => state.id };
+  return { draw, hear, hide: () => turnTo(null), refresh, show, shown: () => state.id };
 }
 
 const counts = (numbers) => {

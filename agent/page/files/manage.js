@@ -9,18 +9,10 @@ import { make, makeEach, panel, row, select, setPill, setText } from "/page/dom.
 import { counted, joined, moment, since } from "/page/words.js";
 
 export function makeManage(place) {
-  const keys = makeKeys(),
-    webhooks = makeWebhooks(),
-    trash = makeTrash(),
-    archive = makeImport();
+  const [keys, webhooks, trash, archive] = [makeKeys(), makeWebhooks(), makeTrash(), makeImport()];
   const wrong = make("p.wrong", { role: "alert" });
-  const back = make("a.back", { href: "#/" }, "All sessions");
   const left = make("div", keys.place, webhooks.place);
   const right = make("div", trash.place, archive);
-  place.append(
-    make("nav", { "aria-label": "Back" }, back),
-    make("h1", { tabindex: "-1" }, "Agent"),
-  );
   place.append(wrong, make("div.columns.halves", left, right));
 
   async function draw(...parts) {
@@ -60,13 +52,10 @@ function makeKeys() {
 
   function makeRow(key) {
     const own = key.id === keyId();
-    const question = {
-      title: "Revoke the key " + key.name + "?",
-      text: own
-        ? "This page uses it: the agent refuses this page from then on, and you need another key."
-        : "The agent refuses it from then on. A program that uses it needs another one.",
-      yes: "Revoke",
-    };
+    const text = own
+      ? "This page uses it: the agent refuses this page from then on, and you need another key."
+      : "The agent refuses it from then on. A program that uses it needs another one.";
+    const question = { title: "Revoke the key " + key.name + "?", text, yes: "Revoke" };
     const work = async () => {
       await send("DELETE", "/api/keys/" + key.id);
       if (!own) await draw();

@@ -31,8 +31,7 @@ export function makeOverview(place) {
   });
   const told = headed("What happened", choice, story.place, olderButton);
   const columns = make("div.columns", told, make("div", backends.place, machine));
-  const title = make("h1.unseen", { tabindex: "-1" }, "All sessions");
-  place.append(title, attention.place, sessions.place, columns);
+  place.append(attention.place, sessions.place, columns);
 
   function drawStory() {
     const chosen = choose(answers.story, choice.value);

@@ -29,6 +29,8 @@ const COLUMNS = [
   ["Messages/min", "cell-figure", (instance) => -rateOf(instance)],
 ];
 
+const BULK = "start stop restart enable disable check-now recover snapshot".split(" ");
+
 export function makeSessions() {
   const state = { filter: "all", words: "", all: false, column: 1, back: false, chosen: new Set() };
   const change = (how) => {
@@ -48,10 +50,9 @@ export function makeSessions() {
     const sort = () => change({ back: state.column === column && !state.back, column });
     return make("th." + width, { scope: "col" }, button(label, sort, { class: "quiet sort" }));
   });
-  const pickAll = make("input", { type: "checkbox", "aria-label": "Choose all that are shown" });
-  pickAll.addEventListener("change", () => {
-    change({ chosen: new Set(pickAll.checked ? shown().map(({ id }) => id) : []) });
-  });
+  const picked = () => new Set(pickAll.checked ? shown().map(({ id }) => id) : []);
+  const shape = { type: "checkbox", "aria-label": "Choose all that are shown" };
+  const pickAll = make("input", { ...shape, change: () => change({ chosen: picked() }) });
   const body = make("tbody");
   const drawRows = keyed(body, "id", ({ id }) => makeRow(id, state, () => draw()));
   const many = makeBulk(state);
@@ -151,7 +152,6 @@ function makeRow(id, state, changed) {
       help.hidden = !action;
       setText(help, action ? action.label : "");
       setAttribute(help, "title", action ? action.line : null);
-      setAttribute(help, "data-helps", action ? action.key : null);
       const waits = instance.should_run && instance.connection_status === "QR_REQUIRED";
       scan.hidden = !operates || !waits;
     },
@@ -161,9 +161,8 @@ function makeRow(id, state, changed) {
 function makeBulk(state) {
   const count = make("strong"),
     progress = make("span.soft.small", { role: "status" });
-  const buttons = ACTIONS.filter(({ bulk }) => bulk).map((action) =>
-    button(action.label, () => ask(action), { title: action.line, "data-bulk": action.key }),
-  );
+  const buttonOf = (action) => button(action.label, () => ask(action), { title: action.line });
+  const buttons = ACTIONS.filter(({ key }) => BULK.includes(key)).map(buttonOf);
   const more = { hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" };
   const place = make("div.bulk.panel", more, count, buttons, progress);
 
