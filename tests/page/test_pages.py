@@ -1,9 +1,11 @@
 """The pages: foreign text can do nothing in them, and nothing lies over another."""
 
 import gzip
+from typing import Any
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.page.pages import PARTS
+from agent.supervise.gate import Alone
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.page.watcher import Watcher
@@ -12,6 +14,8 @@ from tests.page.watcher import Watcher
 _CROWDED = """[...document.querySelectorAll('th, td:not(.cell-name)')]
     .filter((cell) => cell.checkVisibility() && cell.scrollWidth > cell.clientWidth)
     .map((cell) => cell.innerText)"""
+_TITLES = "[...document.querySelectorAll('h2')].map((title) => title.textContent)"
+_SHOWN = "document.querySelector('[data-machine]').closest('.panel').innerText"
 FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -75,3 +79,41 @@ async def test_no_column_of_a_hundred_sessions_lies_over_another(
             await watcher.until("document.querySelectorAll('[data-id]').length >= 30")
             assert await watcher.run("document.documentElement.scrollWidth") <= width
             assert await watcher.run(_CROWDED) == []
+
+
+class Fleet(Alone):
+    """Of three machines, of which one was lost with five sessions."""
+
+    leased = True
+    halt: Any = None
+
+    async def show(self) -> Any:
+        row = {"address": "10.0.0.1:1", "used": 4, "capacity": 40, "owned": 5, "renewed_seconds": 3}
+        states = {"a": "up", "b": "drained", "c": "lost"}
+        rows = [{**row, "name": it, "state": states[it]} for it in states]
+        lost = [{"machine": "c", "id": f"shop-{n}", "cause": FOUL} for n in range(5)]
+        shown = {"machine": "a", "machines": rows, "troubles": lost, "halt": self.halt}
+        return {**shown, "notes": ["no copy in sync: 5"]}
+
+
+async def test_machines_of_a_fleet_are_shown_and_none_without_one(
+    open_house: OpenHouse, watcher: Watcher
+) -> None:
+    await watcher.size(390, 844, phone=True)
+    async with open_house(trust_loopback=True) as house:
+        await watcher.go(house.url + "/")
+        await watcher.until(f"{_TITLES}.length && !{_TITLES}.includes('Machines')")
+        fleet = house.supervisor.gate.fleet = Fleet()
+        await watcher.go(house.url + "/")
+        await watcher.until(f"{_SHOWN}.includes('a (this machine)')")
+        pills = "[...document.querySelectorAll('[data-machine] .pill')].map((e) => e.className)"
+        assert await watcher.run(pills) == ["pill good", "pill warn", "pill bad"]
+        shown = await watcher.run(_SHOWN)
+        for said in ("renewed 3 s ago", "5 sessions, runs 4 of at most 40", FOUL, "no copy"):
+            assert said in shown
+        links = "[...document.querySelectorAll('#overview .columns a')].map((e) => e.hash)"
+        assert await watcher.run(links) == [f"#/instance/shop-{n}" for n in range(3)]
+        assert await watcher.run("document.documentElement.scrollWidth") <= 390
+        fleet.halt = {"by": "b", "why": "the store went back"}
+        await watcher.until(f"{_SHOWN}.includes('Halted by b: the store went back')")
+        assert watcher.complaints == []

@@ -2,8 +2,8 @@
 import { post } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { actButton } from "/page/dialogs.js";
-import { keyed, linkTo, make, makeEach, setAttribute, setPill, setText } from "/page/dom.js";
-import { counted, joined, setSince } from "/page/words.js";
+import { keyed, linksTo, make, makeEach, setAttribute, setPill, setText } from "/page/dom.js";
+import { counted, grouped, joined, setSince } from "/page/words.js";
 
 const NARROW = matchMedia("(max-width: 48rem)"); // closed there: the sessions come first
 
@@ -41,9 +41,7 @@ function troublesOf(id) {
   const found = answers.troubles.filter((trouble) =>
     id ? trouble.instance === id && !shownByCode(trouble) : !shownByIncident(trouble),
   );
-  const alike = new Map();
-  for (const one of found) alike.set(one.kind, [...(alike.get(one.kind) || []), one]);
-  return [...alike.values()].map(troubleEntry); // the agent names the worst first
+  return grouped(found, ({ kind }) => kind).map(troubleEntry); // the agent names the worst first
 }
 
 function troubleEntry(group) {
@@ -103,8 +101,7 @@ function makeRow({ group, label, tone, kind }, whole) {
       if (item.dataset.drawn === drawn) return;
       setAttribute(item, "data-drawn", drawn);
       advice.replaceChildren(...withCode(entry.advice || ""));
-      const shown = whole ? entry.instances : [];
-      links.replaceChildren(...shown.slice(0, 3).map(linkTo), shown.length > 3 ? "…" : "");
+      links.replaceChildren(...linksTo(whole ? entry.instances : []));
     },
   };
 }

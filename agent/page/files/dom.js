@@ -22,6 +22,7 @@ export function make(what, ...inside) {
 
 export const makeEach = (...kinds) => kinds.map((kind) => make(kind));
 export const linkTo = (id) => make("a", { href: "#/instance/" + id }, id);
+export const linksTo = (ids) => [...ids.slice(0, 3).map(linkTo), ids.length > 3 ? "…" : ""];
 export const button = (text, click, more = {}) =>
   make("button", { type: "button", click, ...more }, text);
 export const panel = (title, ...inside) => make("section.panel", make("h2", title), ...inside);

@@ -4,6 +4,7 @@ import { answers, may, older, reads } from "/page/answers.js";
 import { makeAttention } from "/page/attention.js";
 import { actButton } from "/page/dialogs.js";
 import { button, headed, keyed, make, makeEach, panel, row, setPill, setText } from "/page/dom.js";
+import { makeMachines } from "/page/machines.js";
 import { makeSessions } from "/page/sessions.js";
 import { choose, makeChoice, makeStory } from "/page/story.js";
 import { bytes, counted, duration, joined, makeFacts, percent } from "/page/words.js";
@@ -16,6 +17,7 @@ export function makeOverview(place) {
   const attention = makeAttention("Troubles and incidents");
   const sessions = makeSessions();
   const backends = makeBackends((name) => sessions.showOnly("on " + name));
+  const machines = makeMachines();
   const facts = makeFacts();
   const machine = panel("This machine", facts.place);
   const story = makeStory();
@@ -30,7 +32,7 @@ export function makeOverview(place) {
     drawStory();
   });
   const told = headed("What happened", choice, story.place, olderButton);
-  const columns = make("div.columns", told, make("div", backends.place, machine));
+  const columns = make("div.columns", told, make("div", machines.place, backends.place, machine));
   place.append(attention.place, sessions.place, columns);
 
   function drawStory() {
@@ -44,6 +46,7 @@ export function makeOverview(place) {
     draw() {
       attention.draw();
       sessions.draw();
+      if (!place.hidden) machines.draw();
       backends.draw();
       const known = reads() && answers.health !== null;
       machine.hidden = !known;

@@ -22,6 +22,12 @@ const UNWELL = { degraded: "failing", stuck: "stuck", corrupted: "damaged" };
 const CIRCUITS = { open: "pausing after failures", half_open: "one trial under way" };
 
 export const joined = (parts, by = ", ") => parts.filter(Boolean).join(by);
+// Those with the same key together, in the order of the first of each.
+export function grouped(entries, keyOf) {
+  const groups = new Map();
+  for (const one of entries) groups.set(keyOf(one), [...(groups.get(keyOf(one)) || []), one]);
+  return [...groups.values()];
+}
 export const plain = (code) => (code || "").replaceAll("_", " ");
 export const statusOf = (status) => STATUS[status] || ["off", status];
 export const isBanned = (instance) => ["temporary_ban", "banned"].includes(instance.reason);
