@@ -275,7 +275,7 @@ ROWS = (
     _slow(
         "client_outdated",
         "WhatsApp no longer accepts this version of the client",
-        "Upgrade the engine. No pairing ends by this: do not pair again.",
+        "Upgrade wa-agent, or its library: agent/engines/README.md. Do not pair again.",
         base=120.0,
         max=900.0,
     ),
