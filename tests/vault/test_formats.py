@@ -227,8 +227,7 @@ def test_why_no_session_may_start_on_a_disk(small_disk, root, tmp_path):
     assert why_no_start(small, 1 << 19) == ""
     assert why_no_start(small, 0) == ""
     assert why_no_start(tmp_path / "gone", 1) == "", "its files say that it is gone"
-    plain = tmp_path / "plain"
-    plain.touch()
+    (plain := tmp_path / "plain").touch()
     assert "cannot check the disk of" in why_no_start(plain / "below", 1)
     assert "more files only" in why_no_start(small_disk("size=1m,nr_inodes=50,mode=0700"), 1)
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)

@@ -25,7 +25,7 @@ from typing import Any
 from aiohttp import web
 
 from agent import errors, files
-from agent.api.http.auth import Right
+from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json
 from agent.api.present import part, show_details, show_instance
 from agent.core import model, session
@@ -74,8 +74,16 @@ async def create(call: Call) -> Json:
     """Create an instance."""
     body, enabled = call.body, call.body.get("enabled", True)
     id, settings = parse_instance_id(body["id"]), placed(body)
+    _may_lead(call, settings, {})
     instance = model.Instance(id, body["engine"], enabled, settings, time.time())
     return show_instance(await call.supervisor.orders.create(instance))
+
+
+def _may_lead(call: Call, settings: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Where a session connects to is an administrator's word: others would try this machine's
+    ports with it."""
+    if settings.get("url") != before.get("url"):
+        require(call.caller, Right.ADMIN, None)
 
 
 def placed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +154,7 @@ async def details(call: Call) -> Json:
 async def change(call: Call) -> Json:
     """Change an instance's settings."""
     settings = still_placed(call.view.instance, call.body["settings"])
+    _may_lead(call, settings, call.view.instance.settings)
     return show_details(await call.supervisor.orders.change_settings(call.id, settings))
 
 
@@ -159,8 +168,7 @@ async def delete(call: Call) -> Json:
     must_be_confirmed(call.view, "delete", confirmed=True, passkey=passkey)
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
-        also_remote = call.query.get("remote", False)
-        if also_remote:
+        if also_remote := call.query.get("remote", False):
             _confirm(instance, call.body.get("confirm"))
             # On the server first: after a failure the instance can be deleted again.
             lacking = (
@@ -367,8 +375,7 @@ async def show_qr(call: Call) -> Answer:
     if not view.should_run:
         why = f"cannot show a code: {call.id} is disabled or stopped"
         raise errors.Refused(why, code="not_running")
-    qr = await call.supervisor.asking.qr(call.id)
-    if qr is None:
+    if (qr := await call.supervisor.asking.qr(call.id)) is None:
         why = f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})"
         raise errors.NotYet(why, code="no_qr")
     if form == JSON:
@@ -448,8 +455,7 @@ async def worker_lines(call: Call) -> Json:
 
     `lines`: null where the journal has them; then `command` shows them.
     """
-    path = call.supervisor.seats.log_path(call.id)
-    if path is None:
+    if (path := call.supervisor.seats.log_path(call.id)) is None:
         return {"lines": None, "command": f"wa-agent logs {call.id}", "next": 0, "cut": False}
     # A pack's worker writes the lines of several sessions into one file.
     only = "" if path.parent.name == call.id else call.id

@@ -187,8 +187,7 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
 
 async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     """The caller's name, the session and the Idempotency-Key, and the digest of the message."""
-    key = call.request.headers.get("Idempotency-Key")
-    if key is None:
+    if (key := call.request.headers.get("Idempotency-Key")) is None:
         return (), ""
     if not 1 <= len(key) <= 255:
         words = "cannot use this Idempotency-Key: 1 to 255 characters"

@@ -138,8 +138,7 @@ def _digest(token: str) -> str:
 
 def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller:
     """By the key if one was sent; without one, by a trusted socket."""
-    token = _token_of(request)
-    if token is not None:
+    if (token := _token_of(request)) is not None:
         return ring.caller(token)
     connection = connection_of(request)
     if connection.local:

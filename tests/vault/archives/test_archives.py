@@ -255,8 +255,7 @@ KINDS = st.sampled_from(
     packed=st.lists(st.tuples(NAMES, KINDS, st.binary(max_size=600), NAMES), max_size=4),
 )
 def test_f81_no_archive_gets_out_of_its_folder(tmp_path_factory, listed, folders, packed):
-    root = tmp_path_factory.mktemp("any") / "deep" / "sessions"
-    root.mkdir(parents=True)
+    (root := tmp_path_factory.mktemp("any") / "deep" / "sessions").mkdir(parents=True)
     members = []
     for name, kind, raw, link in packed:
         info = member("session/" + name.replace("\0", ""), kind, linkname=link.replace("\0", ""))
