@@ -122,7 +122,7 @@ async def missing_members(etcd: Etcd) -> list[dict[str, str]]:
     members = await etcd.members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
-    cause = "this member of etcd is missing: the next loss may stop the fleet"
+    cause = "this member of etcd is missing or full: the next loss may stop the fleet"
     if 2 * len(missing) >= len(members):
         cause = "this member of etcd is missing, or has no majority: the fleet has stopped"
     return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
