@@ -43,7 +43,7 @@ _STANDS_STILL = """(async () => {
     }, {capture: true, once: true});
     return at;
 })()"""
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds of a wait: they guard against hanging."""
 # It sees this repository's page alone.
 _ARGUMENTS = ["--no-sandbox", "--no-zygote", "--disable-gpu"]
