@@ -337,7 +337,7 @@ def build_app(parts: Parts, enter: Enter | None = None) -> web.Application:
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
     id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     auth.require(request[auth.CALLER], route.right, id)
-    ask = parts.forward if route in _OWNERS else None
+    ask = parts.forward if route in _OWNERS or route.path.endswith("/live") else None
     if ask and (theirs := await ask(id or "", request)) is not None:
         return theirs
     try:

@@ -55,11 +55,12 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
         if not (reads or messages) and (not id or id in fleet.here()):
             await fleet.be_sure("take an order", id, deletes=request.method == "DELETE")
         # An older folder would take a reader's cursor back.
-        mine = reads and messages and id in fleet.here()
-        old = mine and id in fleet.view.sessions.keys() - fleet.engines().keys()
-        if old or (mine and not fleet.is_sure_of(id)):
+        old = not fleet.is_sure_of(id) or id in fleet.view.sessions.keys() - fleet.engines().keys()
+        if reads and messages and id in fleet.here() and old:
             raise TryLater(f"cannot read messages: {fleet.why(id) or 'wait'}", code="owner_changed")
         return None
+    if request.path.endswith("/live"):
+        raise TryLater(f"cannot follow {id} here: {fleet.why(id)}", code="owner_changed")
     copies = fleet.part(f"ask machine {there}")[1]
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
     epoch = fleet.view.sessions[id].record.epoch

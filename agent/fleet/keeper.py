@@ -418,8 +418,7 @@ class Keeper:
 
     async def _claim(self) -> None:
         """Once for each halt: what this machine has, for the operator who accepts."""
-        halt = self.view.halt
-        if halt is None or halt.id == self._claimed:
+        if (halt := self.view.halt) is None or halt.id == self._claimed:
             return
         with suppress(StoreAway):
             put = Put(self.keys.claims + self.name, encoded(Claim(halt.id, self.runner.held())))

@@ -166,6 +166,8 @@ class Copies:
         for row, sealed in found:
             self._queue(row, sealed, begun)
         for name, line in self.lines.items():
+            if begun > line.away_until + AWAY:  # it is not asked any more
+                line.cause = ""
             if line.queue and (line.sending is None or line.sending.done()):
                 line.sending = group.create_task(self._send(name, line), name=f"copies to {name}")
         await self._record(keeper)
@@ -276,8 +278,7 @@ class Copies:
 
     def _answered(self, name: str, row: Row, sealed: Sealed, as_of: float, answer: Taken) -> None:
         """An answer counts for its own row alone."""
-        place = row.places.get(name)
-        if place is None or row.name != sealed.row:
+        if (place := row.places.get(name)) is None or row.name != sealed.row:
             return
         place.ready = answer.code in ("", "older", "needs_base")
         if not answer.code:
@@ -376,8 +377,7 @@ class Copies:
         try:
             changed = Changed(self._root, id, record.engine, self._beside)
             await asyncio.to_thread(self._beside.look)
-            change = await asyncio.to_thread(changed.look)
-            if change is None:
+            if (change := await asyncio.to_thread(changed.look)) is None:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
             number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
