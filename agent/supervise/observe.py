@@ -33,7 +33,7 @@ def ask_server_soon(facts: Facts) -> None:
 
 
 ATTACH_DELAY = 0.5
-NOT_ITS_OWN = ("session_foreign", "session_unreadable")
+NOT_ITS_OWN = ("session_foreign", "session_unreadable", "session_damaged")
 FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 """Tries to get a new link's first claim, and the seconds before each."""
 

@@ -77,7 +77,7 @@ async def test_a_clean_up_for_damaged_files_spares_them_once_they_are_whole(
     monkeypatch.setattr(act, "STILL", 0.0)
     outcome = await carry_out(SimpleNamespace(registry=parts), facts, plan)
     assert "no file of it is damaged" in outcome.detail
-    assert (facts.record.paired, list_trash(root)) == (True, [])
+    assert (facts.record.paired, facts.record.start_asked, list_trash(root)) == (True, True, [])
 
 
 def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_written_again(
