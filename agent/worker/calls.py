@@ -39,8 +39,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
 
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
-        claim = reports.renew(answer.claim)
-        return {"claim": asdict(claim), "detail": dict(answer.detail)}
+        return {"claim": asdict(reports.renew(answer.claim)), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:
         code = None if reports.suspect else await engine.qr()

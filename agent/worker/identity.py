@@ -81,13 +81,26 @@ def lock_held(folder: Path, lineage: str = "") -> Iterator[None]:
         try:
             held.enter_context(files.folder_locked(folder))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = socket.socket(socket.AF_UNIX)  # bound to "" it gets a name of its own
-            name = b"\0wa-agent/session/" + lineage.encode(errors="replace")[:64]
-            held.enter_context(alone).bind(name if lineage else "")
+            if lineage:
+                _hold(f"\0wa-agent/session/{lineage[:40]!a}", held)
         except OSError as error:
             why = f"cannot lock {folder}: another worker holds this session ({error.strerror})"
             raise errors.TryLater(why, code="locked") from error
         yield
+
+
+def _hold(name: str, held: ExitStack) -> None:
+    """BlockingIOError: a process of this user, or of root, has the name. One of another user, who
+    may have taken it on purpose, does not count."""
+    mine, other = (held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+    with suppress(ConnectionRefusedError):
+        other.connect(name)
+        peer = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        if memoryview(peer).cast("i")[1] in (0, os.geteuid()):
+            raise BlockingIOError(0, "in a copy of its folder")
+    with suppress(OSError):
+        mine.bind(name)
+        mine.listen()
 
 
 def engine_folder(folder: Path, name: str) -> Path:

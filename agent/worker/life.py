@@ -34,8 +34,7 @@ def live(id_text: str, read: Read, work: Work) -> int:
     set_up_worker_log(id_text, os.environ)
     faulthandler.enable()  # the watchdog's SIGABRT then shows where the worker hung
     try:
-        root, runtime = path_of("WA_SESSION_ROOT"), path_of("RUNTIME_DIRECTORY")
-        identity = read(id_text, root)
+        identity, runtime = read(id_text, path_of("WA_SESSION_ROOT")), path_of("RUNTIME_DIRECTORY")
         refuse_foreign_group(identity.folder)
         with lock_held(identity.folder, identity.lineage):
             return asyncio.run(work(identity, runtime / "link.sock"))
@@ -151,7 +150,6 @@ class ProcessLife(Life):
 
 
 def path_of(name: str) -> Path:
-    value = os.environ.get(name, "").split(":")[0]
-    if not value:
+    if not (value := os.environ.get(name, "").split(":")[0]):
         raise ConfigError(f"cannot start a worker: {name} is not set", field=name)
     return Path(value)

@@ -142,8 +142,7 @@ class MemberRun:
             refuse_foreign_group(identity.folder)
             folder.mkdir(mode=0o750, exist_ok=True)
             hello = Hello(id, self._worker.status.run, identity.engine, self.pid)
-            notifier = Notifier(take=self._notice)
-            life = self._life = Life(hello, notifier, pack.watchdog)
+            life = self._life = Life(hello, Notifier(take=self._notice), pack.watchdog)
             if self._asked:
                 life.ask()
             with lock_held(identity.folder, identity.lineage):

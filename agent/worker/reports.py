@@ -11,6 +11,7 @@ from agent.engines.base import Keeper, KeepsNothing
 from agent.link.server import LinkServer
 
 log = logging.getLogger(__name__)
+Crashed = Callable[[BaseException], None]
 
 
 # A worker never starts a paired session over: no code, no new store. An empty store under a pairing
@@ -44,11 +45,7 @@ class Reports:
     """One session's Reporter; keeps the newest claim and lets its proof grow old."""
 
     def __init__(
-        self,
-        id: InstanceId,
-        changed: asyncio.Event,
-        crashed: Callable[[BaseException], None],
-        pairing: Pairing,
+        self, id: InstanceId, changed: asyncio.Event, crashed: Crashed, pairing: Pairing
     ) -> None:
         """`changed` is set when STATUS= may have to be another."""
         self.changed = changed

@@ -119,8 +119,7 @@ async def run_session(
     identity: Identity, link_path: Path, life: Life, load: Callable[[str], OpenEngine]
 ) -> int:
     """One run of a session, whose folder is locked; return the exit status."""
-    pairing = Pairing(identity.paired)
-    reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
+    reports = Reports(identity.id, asyncio.Event(), life.crashed, Pairing(identity.paired))
     share_session(identity.folder)  # of a worker that was killed
     if (intake := open_intake(identity, reports)) is not None:
         reports.keeper = intake

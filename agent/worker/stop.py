@@ -49,8 +49,7 @@ async def _save(
     engine: Engine, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
 ) -> bool:
     task = asyncio.ensure_future(engine.save())
-    deadline = boot_now() + limits.save
-    seen = progressed()
+    deadline, seen = boot_now() + limits.save, progressed()
     while not task.done() and boot_now() < deadline:
         await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - boot_now())))
         if progressed() > seen:
