@@ -152,8 +152,7 @@ class Queues:
         if at > now:
             own.queue[instance] = at  # until then it is not absent
             return at
-        wait = ready()
-        if wait is None:
+        if (wait := ready()) is None:
             if not reconnects:
                 own.last = instance, now
             own.under_way[instance] = False
@@ -331,8 +330,7 @@ class Incident:
     def end_turn(self, policy: IncidentPolicy, now: float) -> None:
         """The canary failed."""
         first, longest = _pace(self.code, policy)
-        wait = min(first * 2.0 ** min(self.tries, 16), longest)
-        self.canary, self.turn_at = None, now + wait
+        self.canary, self.turn_at = None, now + min(first * 2.0 ** min(self.tries, 16), longest)
         self.idle.clear()
 
     def pass_turn(self, now: float) -> None:

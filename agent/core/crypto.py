@@ -91,8 +91,7 @@ def note_message(
     """
     window = forget_old(window, policy, now)
     start = now - now % _STRETCH
-    messages = window.messages
-    if messages and messages[-1][0] == start:
+    if (messages := window.messages) and messages[-1][0] == start:
         messages = (*messages[:-1], (start, messages[-1][1] + 1))
     else:
         messages = (*messages, (start, 1))

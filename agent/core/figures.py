@@ -168,8 +168,7 @@ def note_hour(inbound: Inbound, hour_wall: float, messages: int) -> Inbound:
     at = hour_of_week(hour_wall)
     usual = inbound.rates[at]
     seen = messages / 3600.0
-    first_week = inbound.watched < HOURS * 3600.0
-    rate = seen if first_week else usual + NEWEST * (seen - usual)
+    rate = seen if inbound.watched < HOURS * 3600.0 else usual + NEWEST * (seen - usual)
     rates = (*inbound.rates[:at], rate, *inbound.rates[at + 1 :])
     return replace(inbound, rates=rates, watched=inbound.watched + 3600.0)
 

@@ -173,8 +173,7 @@ def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> Health
         health = Health.STUCK if silent >= policy.stuck else Health.DEGRADED
         sentence = f"its worker {what} for {silent:.0f} s"
         return HealthVerdict(health, Status.INITIALIZING, "phase_process", sentence)
-    probe = session.run.probe
-    if probe is not None and probe.failures >= policy.zombie_pings:
+    if (probe := session.run.probe) is not None and probe.failures >= policy.zombie_pings:
         connected = session.claim.claim.status is Status.CONNECTED
         state = Status.RECONNECTING if connected else session.claim.claim.status
         sentence = f"it does not answer: {probe.failures} pings failed in a row"
@@ -194,8 +193,10 @@ def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
         return given_up
     if session.wait.reason:
         return _waiting(session)
-    sentence = f"its worker failed ({unit.result})"
-    return HealthVerdict(Health.DEGRADED, Status.RECONNECTING, "worker_failed", sentence)
+    code, sentence = "worker_failed", f"its worker failed ({unit.result})"
+    if unit.exit_status == words.HELD:
+        code, sentence = "held_elsewhere", reason_of("held_elsewhere").title
+    return HealthVerdict(Health.DEGRADED, Status.RECONNECTING, code, sentence)
 
 
 def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict:

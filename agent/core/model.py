@@ -170,8 +170,7 @@ class ClaimFact:
     @property
     def deadline(self) -> float | None:
         """When the phase that is claimed is overdue; None when none is running."""
-        phase = PHASES.get(self.claim.phase)
-        if phase is None or self.claim.status not in UNSETTLED:
+        if (phase := PHASES.get(self.claim.phase)) is None or self.claim.status not in UNSETTLED:
             return None
         return max(self.phase_since, self.progress_since) + phase.limit
 

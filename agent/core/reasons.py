@@ -126,6 +126,13 @@ ROWS = (
         max=2.0,
         fresh_worker=True,
     ),
+    _endless(
+        "held_elsewhere",
+        "another worker on this machine holds this session, or a copy of it",
+        "`ps ax | grep agent.worker` shows both: end the one that should not run. Do not scan.",
+        max=5.0,
+        fresh_worker=True,
+    ),
     _at_once(
         "restart_required",
         "WhatsApp asks for a new connection (as it does once after each pairing)",

@@ -109,8 +109,7 @@ def plan_actions(
     if not may_try_now(session, policy, now):
         return None
     if not unit.runs:
-        corrupted = verdict.health is Health.CORRUPTED
-        damaged = corrupted or session.folder.files is SessionFiles.DAMAGED
+        damaged = verdict.health is Health.CORRUPTED or session.folder.files is SessionFiles.DAMAGED
         wrong = unit.state is UnitState.FAILED and unit.exit_status == words.MISCONFIGURED
         return None if damaged or wrong else _plan(ActionKind.START, verdict)
     return None if verdict.health is Health.STUCK else _plan_reconnect(session, verdict)
@@ -123,8 +122,7 @@ def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) ->
     if not session.should_run or unit.job_pending:
         return None
     if must_renew(session) and isinstance(proof := may_renew(session), Proof):
-        actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
-        return Plan("renew", actions, verdict.sentence, proof=proof)
+        return Plan("renew", (ActionKind.STOP, ActionKind.SET_ASIDE), verdict.sentence, proof=proof)
     # Each agent names the runs on a backend by itself.
     same_run = record.restart_of == unit.run or (session.instance.backend and unit.runs)
     if record.restart_of and same_run:

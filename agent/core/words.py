@@ -56,6 +56,8 @@ AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 FOLDER_UNUSABLE, LEASE_OVER, MISCONFIGURED = FolderUnusable.exit_status, 77, ConfigError.exit_status
 """The exit statuses of a worker whose folder or identity file is away or unreadable; whose lease
 ended; whose settings are wrong. A restart by its host alone changes none of them."""
+HELD = 75
+"""That of a worker whose session another one holds."""
 LEAST_MEMORY, MOST_MEMORY = 32 << 20, 1 << 48
 """Bytes: with less than the first no worker starts; 0 is no limit."""
 BEHIND = 1.25

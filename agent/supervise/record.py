@@ -209,6 +209,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
         return None
     if unit.state is UnitState.FAILED:
         codes = {words.MISCONFIGURED: "misconfigured", words.LEASE_OVER: words.NO_LEASE}
+        codes[words.HELD] = "held_elsewhere"
         return Drop(codes.get(unit.exit_status, "worker_failed"), ("unit", unit.run, unit.since))
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.

@@ -213,8 +213,7 @@ def wants_repair(
 def begin_repair(
     verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
 ) -> Repair:
-    trouble = trouble_of(verdict)
-    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
+    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
 
 
 # Its next act, from pass to pass.

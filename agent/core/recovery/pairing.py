@@ -118,8 +118,7 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
 
 def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     """A proof if a step of this repair may end the pairing now."""
-    found = _kept_or_proved(case, repair)
-    answer = may_end_pairing(case.session, repair.consent, found)
+    answer = may_end_pairing(case.session, repair.consent, _kept_or_proved(case, repair))
     record, claim = case.session.record, case.session.claim
     unknown = claim is not None and claim.claim.pairing_unknown and not record.paired
     return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
