@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyppeteer import launch
+from pyppeteer.errors import NetworkError
 
 from agent.engines.web.browser.process import find_browser
 from agent.errors import ConfigError
@@ -101,12 +102,21 @@ class Watcher:
         assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
         return told["result"].get("value")
 
+    async def _see(self, script: str) -> Any:
+        """As `run`, in the page that is there in the end: the one before may go meanwhile."""
+        while True:
+            try:
+                return await self.run(script)
+            except NetworkError as error:
+                if "navigated" not in str(error):
+                    raise
+
     async def until(self, script: str) -> Any:
         """Wait until the expression comes to something true."""
         deadline = time.monotonic() + PATIENCE
         while True:
             # What is not there yet is waited for as well.
-            found = await self.run(f"(() => {{ try {{ return !!({script}); }} catch {{ }} }})()")
+            found = await self._see(f"(() => {{ try {{ return !!({script}); }} catch {{ }} }})()")
             if found:
                 return found
             if time.monotonic() > deadline:
@@ -124,11 +134,11 @@ class Watcher:
         """One click, and whether it met the element: a page that grows moves it meanwhile."""
         found = f"document.querySelector({json.dumps(selector)})"
         await self.until(f"{found} && {found}.checkVisibility()")
-        at = await self.run(_STANDS_STILL % found)
+        at = await self._see(_STANDS_STILL % found)
         if at is None:
             return False
         await self._page.mouse.click(*at)
-        return bool(await self.run("window.__met !== false"))
+        return bool(await self._see("window.__met !== false"))
 
     async def type(self, text: str) -> None:
         await self._page.keyboard.sendCharacter(text)
