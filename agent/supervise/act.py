@@ -142,7 +142,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
                 await _until_still(means.registry.root / facts.id)
             await _look_at_files(means, facts)
             if plan.proof is not None and not plan.proof.stands(facts.folder.files):
-                facts.record = replace(facts.record, start_asked=True)
+                facts.forgive(start_asked=True)
                 raise errors.VaultError(f"cannot clean up {facts.id}: no file of it is damaged")
         facts.forgive(paired=False, account="")
         await means.registry.save(facts)

@@ -156,6 +156,21 @@ async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan
     assert found[1]["name"] == fresh["name"], "the backup before the repair pruned the other one"
 
 
+async def test_a_damaged_session_that_is_put_right_meanwhile_goes_on(agent, eventually):
+    await connected(agent, eventually)
+    file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
+    whole = file.read_bytes()
+    await agent.fault("a", "corrupt-files")
+
+    async def cleanup():
+        return any(said.startswith("cleanup: ") for _, said in await agent.story("a"))
+
+    await eventually(cleanup)
+    file.write_bytes(whole)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert (session_of(agent), await scans_asked_for(agent)) == (json.loads(whole), 1)
+
+
 async def test_f42_a_deleted_session_comes_back_from_its_snapshot(agent, eventually):
     await connected(agent, eventually)
     await agent.do("POST", "/api/instance/a/snapshots")

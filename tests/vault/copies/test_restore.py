@@ -10,11 +10,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 from agent.core.model import InstanceId, SessionFiles, SessionRecord
-from agent.core.reconcile import ActionKind, Plan
-from agent.core.recovery.repair import Goal, Ground, Proof, Repair, Trouble
 from agent.errors import Refused, VaultError
-from agent.supervise import act
-from agent.supervise.act import carry_out
 from agent.supervise.facts import Facts
 from agent.supervise.snapshots import Snapshots
 from agent.vault.folders import list_trash, restore_trash, retire
@@ -61,23 +57,6 @@ async def test_a_repair_puts_the_snapshot_back_and_no_backup(root, sales, taken,
     parts = SimpleNamespace(root=root, stopping=False, store=SimpleNamespace(note=AsyncMock()))
     facts = Facts(sales, SessionRecord(paired=True))
     assert await Snapshots(parts, None).restore_newest(facts) == taken.name
-
-
-async def test_a_clean_up_for_damaged_files_spares_them_once_they_are_whole(
-    root, sales, session, monkeypatch
-):
-    """Somebody puts them back meanwhile."""
-    parts, facts = SimpleNamespace(root=root), Facts(sales, SessionRecord(paired=True))
-    actions, proof = (ActionKind.SET_ASIDE,), Proof(Ground.DAMAGED_FILES)
-    plan = Plan("cleanup", actions, "", Repair(Trouble.CONNECTION, "", Goal.HEAL, 0.0), proof=proof)
-    file, looks = session / "sandbox.json", iter((1, 2, 2))
-    whole = file.read_bytes()
-    file.write_bytes(whole[:9])
-    monkeypatch.setattr(act, "_stamps", lambda _: file.write_bytes(whole) and next(looks))
-    monkeypatch.setattr(act, "STILL", 0.0)
-    outcome = await carry_out(SimpleNamespace(registry=parts), facts, plan)
-    assert "no file of it is damaged" in outcome.detail
-    assert (facts.record.paired, facts.record.start_asked, list_trash(root)) == (True, True, [])
 
 
 def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_written_again(
