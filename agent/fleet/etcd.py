@@ -82,7 +82,6 @@ class Etcd:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls or True),
             timeout=aiohttp.ClientTimeout(total=EACH, sock_connect=CONNECT),
-            trust_env=False,
             read_bufsize=LARGEST,
         )
         self.close = self._session.close

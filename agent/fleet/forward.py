@@ -34,9 +34,8 @@ _SENT = ("Accept", "Content-Type", "Content-Encoding", "Content-Length", "Idempo
 _KEPT_BACK = {"connection", "keep-alive", "transfer-encoding"}
 """Headers of an owner that a client does not get: they are about another connection."""
 _LOOK_EVERY = 1.0
-"""Seconds between two looks if the client is still there, and the owner not lost."""
-_LISTED = 1.0
-"""Seconds in which another machine must list its sessions."""
+"""Seconds between two looks if the client is still there, and the owner not lost; and in which
+another machine must list its sessions."""
 TIMES = aiohttp.ClientTimeout(total=None, sock_connect=CONNECTS, sock_read=330.0)
 """Seconds: more than the longest `?wait=`."""
 
@@ -143,7 +142,7 @@ async def others(fleet: "Joined") -> Rows:
 
 async def _list(fleet: "Joined", name: str) -> Rows:
     with suppress(WaError, TimeoutError):
-        async with asyncio.timeout(_LISTED):
+        async with asyncio.timeout(_LOOK_EVERY):
             copies = fleet.part("list")[1]
             return await copies.peers.sessions(copies.address(name), name)
     return {}

@@ -344,13 +344,15 @@ class Joined(running.Running):
         epoch, copies, cause = self._orders.get(id, ("", 0))[1], self.copies, ""
         try:
             if copies is not None:
-                await copies.fetch_newer(id, record.copies)
+                silent = await copies.fetch_newer(id, record.copies)
                 newest = copies.standby.newest(id)
                 if newest is not None and newest[0] > epoch:
                     async with copies.peers.lock(id):
                         files = await asyncio.to_thread(copies.standby.build, id)
                     why = f"machine {self.name} goes on with it, with copy {newest}"
                     await self._arriving.bring_in(id, files, why)
+                elif silent:
+                    raise TryLater(silent)
             if id in self.here():
                 return id
             cause = f"its folder is not on {self.name}, and no copy that its fleet.key opens"
@@ -432,10 +434,8 @@ class Joined(running.Running):
         """Delete a session whose files do not come, unless a copy may still be somewhere."""
         keeper, copies = self.part(f"delete {id}")
         it = self.view.owned(self.name).get(id, records.Session("", 0))
-        for name in it.copies:
-            if (seen := self.view.machines.get(name)) is None or not seen.record.forgotten:
-                copies.address(name)
-        if copies.standby.newest(id) or not await keeper.change({id: replace(it, deleted=True)}):
+        kept = await copies.fetch_newer(InstanceId(id), it.copies) or copies.standby.newest(id)
+        if kept or not await keeper.change({id: replace(it, deleted=True)}):
             raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")
 
     async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:
@@ -459,6 +459,10 @@ class Joined(running.Running):
             log.info("another machine's order: %s", known[id][0], extra=about(id))
             with going_on():
                 await (orders.start if known[id][0] == "running" else orders.stop)(id)
+
+    async def distrust(self) -> None:
+        """Prefer copies to the folders here, also those of the same epoch."""
+        await self._write({id: (wanted, epoch - 1) for id, (wanted, epoch) in self._orders.items()})
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:

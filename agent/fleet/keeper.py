@@ -238,6 +238,8 @@ class Keeper:
             await self.clock.sleep(self.fleet.renew_every)
         if how is not Begin.CONTINUES:
             await self.runner.end_all()
+        if past and found and found.agent != past.agent:
+            await self.runner.distrust()  # this disk is an older image
         self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()

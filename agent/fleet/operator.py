@@ -135,8 +135,6 @@ def note(folder: Path, view: View) -> Iterator[str]:
             left = (_end_of((folder / name).read_text()) - time.time()) / 86400
             if left < SOON:
                 yield f"certificate {name} of this machine ends in {left:.0f} days"
-    if not (folder / "fleet.key").exists():
-        yield "this machine has no fleet key: it neither makes nor takes copies"
     every = [it.record for it in view.sessions.values() if not it.record.deleted]
     bare = sum(not it.copies and it.failover is Failover.NEWEST for it in every)
     if bare and len(view.machines) > 1:

@@ -78,7 +78,7 @@ class Running(gate.Alone):
             self._allowed = {}
         self._until = until
         for facts in self.here().values():
-            self._lease(facts)
+            self.attached(facts)
 
     def start(self, owned: Mapping[str, records.Session]) -> None:
         """These sessions may run, until the moment of the last `extend`. Called again with each
@@ -87,7 +87,7 @@ class Running(gate.Alone):
         new, self._allowed = owned.keys() - self._allowed.keys(), owned
         for id in new & self._registry.facts.keys():
             facts = self._registry.facts[InstanceId(id)]
-            self._lease(facts)  # a worker may wait for it
+            self.attached(facts)  # a worker may wait for it
             # Not after a ban, say.
             if facts.record.reason == words.NO_LEASE and not facts.unit.runs:
                 facts.asked.try_at_once = True
@@ -119,9 +119,6 @@ class Running(gate.Alone):
 
     # What the gate and a pass ask.
 
-    def attached(self, facts: Facts) -> None:
-        self._lease(facts)
-
     def holds(self, facts: Facts, plan: reconcile.Plan | None) -> session.Wait | None:
         """A worker that runs is held by its fence."""
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
@@ -135,7 +132,7 @@ class Running(gate.Alone):
 
     # Leases and ends.
 
-    def _lease(self, facts: Facts) -> None:
+    def attached(self, facts: Facts) -> None:
         if facts.link is None or not facts.leased or self._until <= boot_now():
             return
         args = {"until": self._until, "extend": facts.id not in self._allowed}

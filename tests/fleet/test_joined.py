@@ -17,8 +17,9 @@ from agent.fleet.copies.change import Change, Sealed, seal
 from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
-from agent.fleet.records import Failover, Machine, Session
+from agent.fleet.records import Failover, Machine, Session, encoded
 from agent.fleet.routes import why
+from agent.fleet.store import Put
 from agent.fleet.taking import Seen
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet
@@ -86,8 +87,8 @@ async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: 
     it.b.copies.standby.take(seal(KEY, Sealed("here", 1, 7, True, "", b""), Change()))
     await it.until(lambda: it.machine("a").lost, 2 * TTL)
     assert "no instance.json" in it.b.unsettled["here"] and "not on b" in it.b.unsettled["s"]
-    for id, code in ("there", "owner_away"), ("here", "owner_changed"):
-        with code_is(code):
+    for id in "there", "here":
+        with code_is("owner_changed"):
             await it.ask("DELETE", id)
     assert (await it.ask("DELETE")).status == 200
     assert [id for id, record in it.sessions().items() if record.deleted] == ["s"]
@@ -157,6 +158,19 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
     await asyncio.sleep(1)
     assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)
+
+
+@real
+async def test_an_older_disk_goes_on_with_copies_and_waits_for_each(it: Real) -> None:
+    await it.has()
+    it.write("s", Session("b", 1, "sandbox", copies=("a",)))
+    it.b._arriving.bring_in = AsyncMock()
+    it.memory.commit([], [Put(it.keys.machine("b"), encoded(Machine(agent="newer")))], [])
+    await it.until(lambda: "cannot reach machine a" in it.b.unsettled.get("s", ""), 3 * TTL)
+    assert (it.b.engines(), it.b.held()["s"][0]) == ({}, 0)
+    it.b.copies.standby.take(seal(KEY, Sealed("s", 1, 7, True, "", b""), Change()))
+    await it.until(it.b.engines, TTL)
+    it.b._arriving.bring_in.assert_awaited_once()
 
 
 @real

@@ -216,9 +216,7 @@ async def test_another_cluster_extends_nothing(world: World) -> None:
 
 
 @played
-async def test_a_thousand_sessions_are_taken_in_hundreds_also_by_the_second(
-    world: World,
-) -> None:
+async def test_a_thousand_sessions_are_taken_in_hundreds(world: World) -> None:
     await world.begin("abc", 0)
     for n in range(1000):
         world.write(f"s{n}", Session("a", 1, copies=("b", "c")))

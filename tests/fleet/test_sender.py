@@ -254,9 +254,7 @@ async def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes(wo
 
 
 @played
-async def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease_only(
-    world: World,
-) -> None:
+async def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease(world: World) -> None:
     a = world.hosts["a"]
     await world.until(world.in_sync())
     a.etcd_away, a.until = True, boot_now() + 10

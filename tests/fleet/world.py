@@ -171,6 +171,9 @@ class Host:
     async def end_all(self) -> None:
         await self.end([*self.workers, *self.ending])
 
+    async def distrust(self) -> None:
+        self.files = {id: epoch - 1 for id, epoch in self.files.items()}
+
     def held(self) -> Mapping[str, records.Held]:
         return {id: (epoch, int(id in self.workers), 0) for id, epoch in self.files.items()}
 

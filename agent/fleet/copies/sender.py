@@ -397,19 +397,23 @@ class Copies:
         finally:
             self._pushed.discard(id)
 
-    async def fetch_newer(self, id: InstanceId, names: Iterable[str], within: float = 2.0) -> None:
-        """From other machines with a copy, those that answer in time."""
-        asked = (self._fetch(id, name, within) for name in names if name != self._owner.name)
-        await asyncio.gather(*asked)
+    async def fetch_newer(self, id: InstanceId, names: Iterable[str]) -> str:
+        """From other machines with a copy, those that answer in time. Returns why one of the
+        others did not."""
+        asked = (self._fetch(id, name) for name in names if name != self._owner.name)
+        return next(filter(None, await asyncio.gather(*asked)), "")
 
-    async def _fetch(self, id: InstanceId, name: str, within: float) -> None:
+    async def _fetch(self, id: InstanceId, name: str) -> str:
         try:
             address = self.address(name)
-            async with asyncio.timeout(within):
+            async with asyncio.timeout(2.0):
                 there = await self.peers.newest(address, name, id)
             if (there.epoch, there.number) > (self.standby.newest(id) or (0, 0)):
                 changes = await self.peers.whole(address, name, id)
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
-            log.debug("no newer copy from machine %s: %s", name, error, extra=about(id))
+            seen = self._owner.view.machines.get(name)
+            if getattr(error, "code", "") != "no_copy" and not (seen and seen.record.forgotten):
+                return str(error) or f"machine {name}, which may have newer files, does not answer"
+        return ""
