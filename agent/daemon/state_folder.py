@@ -17,7 +17,6 @@ import msgspec
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater
-from agent.host.machine import all_processes, variables_of
 from agent.log import going_on, log
 from agent.store.database import Store
 from agent.vault.folder import open_root, unless_unusable
@@ -89,26 +88,15 @@ def only_copy(state: Path) -> Iterator[StateMark]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as held:
         try:
             held.bind(f"\0wa-agent/state/{mark.id}")  # the kernel frees it however we end
-            taken = _workers_of_a_copy(state, mark)
         except OSError:
-            taken = "another agent of this machine runs on a copy of this state folder"
-        if taken:
             raise TryLater(
-                f"cannot start on {state}: {taken}, and each session would log in a second time. To"
-                " go on here, stop those first; for an agent of its own, begin with an empty state"
-                " folder, and take single sessions over with `wa-agent export` and `import`",
+                f"cannot start on {state}: another agent of this machine runs on a copy of this"
+                " state folder, and each session would log in a second time. To go on here, stop"
+                " that one first; for an agent of its own, begin with an empty state folder, and"
+                " take single sessions over with `wa-agent export` and `import`",
                 code="state_copied",
-            )
+            ) from None
         yield mark
-
-
-def _workers_of_a_copy(state: Path, mark: StateMark) -> str:
-    """Their agent may have been killed."""
-    runs = {variables_of(it.pid).get("RUNTIME_DIRECTORY", "/") for it in all_processes()}
-    for place in {Path(it).parent.parent for it in runs}:
-        if (found := read_mark(place)) and found.id == mark.id and not place.samefile(state):
-            return f"workers run that belong to its copy {place}"
-    return ""
 
 
 async def go_on(store: Store, state: Path, mark: StateMark, *, rebuilt: bool) -> bool:

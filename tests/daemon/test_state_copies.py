@@ -25,6 +25,10 @@ def copy_of(agent, make_agent):
     return other
 
 
+async def reason(agent, id):
+    return (await agent.show(id))["reason"]
+
+
 async def refused(agent):
     """What it says when it does not start."""
     await agent.start(ready=False)
@@ -46,8 +50,12 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
     for id in ("a", "b"):
         assert await agent.status(id) == "CONNECTED"
     await agent.kill()
-    assert f"workers run that belong to its copy {agent.state}" in await refused(other)
+    await other.start()
+    await eventually(lambda: reason(other, "a"), "held_elsewhere")
+    assert [alive(pid) for pid in pids] == [True, True]
+    await other.stop()
     await agent.start()
+    assert [await agent.pid(id) for id in ("a", "b")] == pids
     await agent.stop()
     await other.start()
     for id in ("a", "b"):
