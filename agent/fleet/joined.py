@@ -352,7 +352,7 @@ class Joined(running.Running):
                     why = f"machine {self.name} goes on with it, with copy {newest}"
                     await self._arriving.bring_in(id, files, why)
                 elif silent:
-                    raise TryLater(silent)
+                    raise TryLater(f"newer files of it may be elsewhere: {silent}")
             if id in self.here():
                 return id
             cause = f"its folder is not on {self.name}, and no copy that its fleet.key opens"
