@@ -100,9 +100,9 @@ class Fence:
         # A process host that adopted this process has no other way to learn how it ends.
         said = ("STOPPING=1", "STATUS=stopping: the lease of this machine ended")
         self._notifier.send(*said, f"EXIT_STATUS={LEASE_OVER}")
-        # The first keeps the engine from connecting again, whatever it was at.
         try:
             async with asyncio.timeout(until + DISCONNECT - clock.boot_now()):
+                # prepare_stop: or the engine would connect again, whatever it is at.
                 await asyncio.gather(self._engine.prepare_stop(), self._engine.disconnect())
             log.warning("the lease of this machine ended: disconnected")
         except Exception as error:

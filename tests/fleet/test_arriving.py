@@ -194,6 +194,7 @@ async def any_machine_is_asked(a: RunningAgent, b: RunningAgent) -> None:
     sent = [await it.ask("POST", f"{ONE}/messages?wait=20", hello, keyed) for it in (b, a, b)]
     assert [(status, it["id"]) for status, it in sent] == [(200, sent[0][1]["id"])] * 3
     assert await said(b) == "on a: connected"
+    assert (await b.ask("GET", f"{ONE}/messages/live"))[1]["error"] == "owner_changed"
     settings = {**(await b.show("s"))["settings"], "name": "token=abcdefgh"}
     await b.do("PATCH", ONE, {"settings": settings})
     assert (await a.show("s"))["settings"] == settings
