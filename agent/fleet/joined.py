@@ -576,9 +576,12 @@ class Joined(running.Running):
             yield self.name, "", self.problem
         marks = [it.record.key for it in view.machines.values() if not it.record.lost]
         most = max(filter(None, marks), key=marks.count, default="")
+        silent = () if self.problem else view.standing_still(self.name, boot_now(), 2 * FLUSHES)
         for name, machine in view.machines.items():
             if (it := machine.record).lost and not (it.forgotten or name == self.name):
                 yield name, "", "it is lost: it renews nothing"
+            elif name in silent and not it.released:
+                yield name, "", "it renews nothing: it is off, or cannot reach etcd"
             elif it.key != most and not it.lost:
                 other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
                 yield name, "", other if it.key else NO_PART

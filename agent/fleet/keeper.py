@@ -362,16 +362,12 @@ class Keeper:
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
             while self._may_move() and self.clock.now() < due:
                 ids = self.view.to_take(self.name, self.clock.now(), self.fleet.ttl)
-                taken = {id: self._taken(self.view.sessions[id].record) for id in ids}
+                taken = {id: self.view.sessions[id].record.taken_by(self.name) for id in ids}
                 if self._last.drained or not ids or not await self._move(taken):
                     return
                 log.warning("took over %s sessions", len(ids))
                 owned = self.view.owned(self.name)
                 self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
-
-    def _taken(self, it: Session) -> Session:
-        left = tuple(name for name in it.copies if name != self.name)
-        return replace(it, machine=self.name, epoch=it.epoch + 1, copies=left)
 
     async def _move(self, records: Mapping[str, Session]) -> bool:
         """Write sessions with another owner, all or none: void if this machine, its view of one of

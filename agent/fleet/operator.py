@@ -87,10 +87,8 @@ async def forget(store: Etcd, keys: Keys, name: str) -> Mapping[str, str]:
             continue
         gone[named(pair.key)] = heir = next(iter(heirs), "")
         if heir:
-            left = tuple(it for it in record.copies if it != heir)
-            moved = replace(record, machine=heir, epoch=record.epoch + 1, copies=left)
             same = [no_halt, Same(put.key, revision), Same(pair.key, pair.revision)]
-            await _must(store, same, [Put(pair.key, encoded(moved))])
+            await _must(store, same, [Put(pair.key, encoded(record.taken_by(heir)))])
     return gone
 
 

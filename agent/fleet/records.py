@@ -67,6 +67,10 @@ class Session(Struct, frozen=True, omit_defaults=True):
     """Machines whose copy is in sync: they may take the session over."""
     deleted: bool = False
 
+    def taken_by(self, name: str) -> "Session":
+        left = tuple(it for it in self.copies if it != name)
+        return msgspec.structs.replace(self, machine=name, epoch=self.epoch + 1, copies=left)
+
 
 class Halt(Struct, frozen=True):
     """The store went back: no session starts or changes its machine until an operator accepts."""

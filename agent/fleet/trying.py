@@ -12,14 +12,13 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-MOST = 9
 Processes = list[subprocess.Popen[bytes]]
 
 
 def main(argv: list[str]) -> int:
     count = int(argv[0]) if argv and argv[0].isdecimal() else 0
-    if not 2 <= count <= MOST:
-        print(f"cannot try a fleet: name 2 to {MOST} machines, as --fleet 3", file=sys.stderr)
+    if not 2 <= count <= 9:
+        print("cannot try a fleet: name 2 to 9 machines, as --fleet 3", file=sys.stderr)
         return 2
     if shutil.which("etcd") is None:
         print("cannot try a fleet: no etcd here; sudo apt install etcd-server", file=sys.stderr)

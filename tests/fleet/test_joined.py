@@ -194,6 +194,9 @@ async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
         await asyncio.sleep(TTL)
         rows = (await it.b.show())["troubles"]
         assert {row["machine"] for row in rows if "fleet.key" in row["cause"]} == named
+    await it.hosts["c"].kill()
+    await asyncio.sleep(TTL * 0.6)
+    assert "'cause': 'it renews nothing: it is off" in str((await it.b.show())["troubles"])
     it.hosts["a"].describe = partial(Machine, released=True)
     it.write("s", Session("a", 1))
     await asyncio.sleep(TTL)

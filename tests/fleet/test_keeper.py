@@ -407,9 +407,7 @@ async def test_an_owner_changes_its_sessions_and_adds_new_ones(world: World) -> 
     await world.until(lambda: where(world).get("new") == "b", TTL)
 
 
-def test_the_record_of_a_deleted_session_goes_and_its_name_is_free(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_record_of_a_deleted_session_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.fleet.taking.KEPT", 60.0)
 
     async def story(world: World) -> None:
