@@ -85,6 +85,47 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[memory]\ninstance = 1_000_000_000", "memory.instance", 2, "worker.memory_max"),
         *((f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number")
           for key in ("stagger", "parallel")),
+        (EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout"),
+        (EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of"),
+        (EVO + EVO, "backend[1].name", 7, "declared twice"),
+        (EVO.replace("http://", "http://u:sesame@"), "backend[0].url", 4, "logs would show"),
+        (EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?"),
+        (EVO + "key_file = '/k'", "backend[0].key_file", 6, "both"),
+        (EVO + "auth_folder = '/a/{id}'", "backend[0].auth_folder", 6, "only for engine whaticket"),
+        (EVO + "ca_file = '/c'\ntls_verify = false",
+         "backend[0].tls_verify", 7, "makes ca_file useless"),
+        (TICKET.replace("password", "key = 'x'\n#"), "backend[0].user", 5, "belong together"),
+        (TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}"),
+        (TICKET + "auth_folder = '/a/../{id}'", "backend[0].auth_folder", 7, "in its last part"),
+        (TICKET + "redis_pattern = 'sessions:{id}*'",
+         "backend[0].redis_pattern", 7, "a separator between"),
+        (TICKET + "auth_folder = '/a/{id}/b'", "backend[0].auth_folder", 7, "last part"),
+        (TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://"),
+        (TICKET + "logs = ['journal:wa']", "backend[0].logs", 7, "it must be file:/PATH"),
+        (TICKET + "logs = ['command:a', 'command:b']", "backend[0].logs", 7, "only one command"),
+        (TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group"),
+        (TICKET + "start_route = 'POST /whatsapp'", "backend[0].start_route", 7, "{id}"),
+        (EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
+         "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
+         "instance[1].settings.remote", 13, "already"),
+        ("[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
+         "agent.session_storage_path", 2, "separate folders"),
+        *((EVO + f"[[instance]]\nid='a'\n{rest}", f"instance[0].{key}", 8 + rest.count("\n"), cause)
+          for rest, key, cause in (
+              ("engine='whaticket'\nsettings={backend='evo'}", "settings", "declared: none"),
+              ("engine='evolution'\nsettings={backend='e'}", "settings", "declared: evo"),
+              ("engine='sandbox'\nsettings={backend='evo'}", "settings", "unknown"),
+              ("engine='x'\nenabeld=true", "enabeld", ""),
+              ("engine='x'\nenabled=1", "enabled", ""),
+              ("engine='x'\nsettings={at=[2026-01-01]}", "settings", ""),
+              ("engine='x'\nsettings={n=99999999999999999999}", "settings", ""),
+          )),
+        (EVO.replace("'K-1'", "12345678"), "backend[0].key", 5, "a text"),
+        (TICKET.replace("'P-1'", "12345678"), "backend[0].password", 6, "a text"),
+        (TICKET + "redis_url = 12345678", "backend[0].redis_url", 7, "a text"),
+        (TICKET + "redis_url = 'http://x:12345678@r'", "backend[0].redis_url", 7, "redis://"),
+        (EVO.replace("K-1", "12345678 x"), "backend[0].key", 5, ""),
+        ('# three quotes: """\n[ stop ]\nsave = 0\n', "stop.save", 3, "at least 0.1"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key, line, cause):
@@ -95,8 +136,9 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
     message = str(caught.value)
     assert message.startswith("cannot use ")
     assert key in message
-    assert f"{tmp_path / 'agent.toml'}, line {line}" in message
+    assert f"{tmp_path / 'agent.toml'}, line {line}:" in message
     assert cause in message
+    assert not any(secret in message for secret in ("sesame", "12345678"))
 
 
 @pytest.mark.parametrize(
@@ -209,109 +251,6 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
     assert (evo.key, evo.adopt) == ("K-1", ("shop-*",))
 
 
-@pytest.mark.parametrize(
-    ("text", "key", "line", "cause"),
-    [
-        (EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout"),
-        (EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of"),
-        (EVO + EVO, "backend[1].name", 7, "declared twice"),
-        (EVO.replace("http://", "http://u:sesame@"), "backend[0].url", 4, "logs would show"),
-        (EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?"),
-        (EVO + "key_file = '/k'", "backend[0].key_file", 6, "both"),
-        (EVO + "auth_folder = '/a/{id}'", "backend[0].auth_folder", 6, "only for engine whaticket"),
-        (EVO + "ca_file = '/c'\ntls_verify = false",
-         "backend[0].tls_verify", 7, "makes ca_file useless"),
-        (TICKET.replace("password", "key = 'x'\n#"), "backend[0].user", 5, "belong together"),
-        (TICKET + "auth_folder = '/auth'", "backend[0].auth_folder", 7, "{id}"),
-        (TICKET + "auth_folder = '/a/../{id}'", "backend[0].auth_folder", 7, "in its last part"),
-        (TICKET + "redis_pattern = 'sessions:{id}*'",
-         "backend[0].redis_pattern", 7, "a separator between"),
-        (TICKET + "auth_folder = '/a/{id}/b'", "backend[0].auth_folder", 7, "last part"),
-        (TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://"),
-        (TICKET + "logs = ['journal:wa']", "backend[0].logs", 7, "it must be file:/PATH"),
-        (TICKET + "logs = ['command:a', 'command:b']", "backend[0].logs", 7, "only one command"),
-        (TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group"),
-        (TICKET + "start_route = 'POST /whatsapp'", "backend[0].start_route", 7, "{id}"),
-        (EVO + "[[instance]]\nid='a'\nengine='evolution'\nsettings={backend='evo'}\n"
-         "[[instance]]\nid='b'\nengine='evolution'\nsettings={backend='evo', remote='a'}",
-         "instance[1].settings.remote", 13, "already"),
-        ("[agent]\nsession_storage_path = '/var/lib/wa-agent/backends'",
-         "agent.session_storage_path", 2, "separate folders"),
-    ],
-)  # fmt: skip
-def test_a_mistake_in_a_backend_is_named_with_key_file_and_line(
-    load, tmp_path, *, text, key, line, cause
-):
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    message = str(caught.value)
-    assert (caught.value.field, caught.value.exit_status) == (key, 78), message
-    assert f"{tmp_path / 'agent.toml'}, line {line}:" in message
-    assert cause in message
-    assert "sesame" not in message
-
-
-@pytest.mark.parametrize(
-    ("instance", "cause"),
-    [
-        ("id='a'\nengine='whaticket'\nsettings={backend='evo'}", "declared: none"),
-        ("id='a'\nengine='evolution'\nsettings={backend='e'}", "declared: evo"),
-        ("id='a'\nengine='sandbox'\nsettings={backend='evo'}", "unknown"),
-    ],
-)
-def test_an_instance_must_fit_its_backend(tmp_path, instance, cause):
-    path = tmp_path / "agent.toml"
-    path.write_text(f"{EVO}[[instance]]\n{instance}\n")
-    with pytest.raises(ConfigError, match=cause) as caught:
-        load_config(path, {})
-    assert caught.value.field.startswith("instance[0].settings")
-
-
-@pytest.mark.parametrize(
-    ("text", "field"),
-    [
-        ("id='a'\nengine='x'\nenabeld=true", "enabeld"),
-        ("id='a'\nengine='x'\nenabled=1", "enabled"),
-        ("id='a'\nengine='x'\nsettings={at=[2026-01-01]}", "settings"),
-        ("id='a'\nengine='x'\nsettings={n=99999999999999999999}", "settings"),
-    ],
-)
-def test_an_instance_that_cannot_be_read_is_named(load, text, field):
-    with pytest.raises(ConfigError) as caught:
-        load(f"[[instance]]\n{text}\n")
-    assert caught.value.field == f"instance[0].{field}"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        EVO.replace("'K-1'", "12345678"),
-        TICKET.replace("'P-1'", "12345678"),
-        TICKET + "redis_url = 12345678",
-        TICKET + "redis_url = 'http://x:12345678@r'",
-        EVO.replace("K-1", "12345678 x"),
-    ],
-)
-def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
-    with pytest.raises(ConfigError) as caught:
-        load(text)
-    assert "12345678" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        "logs = ['file:/l', 'file:/l/*.log', 'command:docker logs -f -n 0 x']",
-        "redis_url = 'redis://:geheim@r:6379/2'\nredis_pattern = 's:{id}:*'",
-        "disconnect_keeps_pairing = false\npreset = 'ticketz'\nrestart_route = 'none'",
-    ],
-)
-def test_a_backends_settings_read_back_as_they_were_written(load, more):
-    config = load(TICKET + more)
-    assert load(render_config(config)) == config
-    assert load(render_config(config, only_changed=False)) == config
-
-
 def test_secrets_come_from_their_files(load, tmp_path, caplog):
     key, password = tmp_path / "key", tmp_path / "password"
     key.write_text("K-2\n")
@@ -414,11 +353,18 @@ def test_the_example_file_is_the_dataclasses_and_the_twenty_that_matter_come_fir
     assert len(tables.FIRST) == len(re.findall(r"^# (?!false)\w+ = ", above, re.M)) == 20
 
 
-def test_a_rendered_file_reads_back_as_the_same_config(load):
-    config = load(
+@pytest.mark.parametrize(
+    "text",
+    [
         "[agent]\nlog_level='debug'\n[api]\nallowed_hosts=['x.example']\n[memory]\nmeasure=false\n"
-        "[[instance]]\nid='a'\nengine='sandbox'\nsettings={account=\"q\\n#\"}\n"
-    )
+        "[[instance]]\nid='a'\nengine='sandbox'\nsettings={account=\"q\\n#\"}\n",
+        TICKET + "logs = ['file:/l', 'file:/l/*.log', 'command:docker logs -f -n 0 x']",
+        TICKET + "redis_url = 'redis://:geheim@r:6379/2'\nredis_pattern = 's:{id}:*'",
+        TICKET + "disconnect_keeps_pairing = false\npreset = 'ticketz'\nrestart_route = 'none'",
+    ],
+)
+def test_a_rendered_file_reads_back_as_the_same_config(load, text):
+    config = load(text)
     assert load(render_config(config)) == config
     assert load(render_config(config, only_changed=False)) == config
 
@@ -447,11 +393,6 @@ def test_a_mark_that_an_editor_put_in_front_is_no_mistake(tmp_path):
     file = tmp_path / "agent.toml"
     file.write_bytes(b"\xef\xbb\xbf[stop]\nsave = 7\n")
     assert load_config(file, {}).stop.save == 7.0
-
-
-def test_a_comment_does_not_hide_what_follows(load, tmp_path):
-    with pytest.raises(ConfigError, match="line 3"):
-        load('# three quotes: """\n[ stop ]\nsave = 0\n')
 
 
 def test_lines_are_found():
