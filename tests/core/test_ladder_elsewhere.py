@@ -133,12 +133,6 @@ def test_a_pairing_is_ended_after_all_restarts_of_three_rounds_and_no_step_cuts_
     assert (repair.over, repair.unpaired) == (False, True), "it owes a code"
 
 
-def test_a_paired_session_is_restarted_as_often_as_a_round_allows_and_then_waits():
-    server = Server(replace(PAIRED), heals=None)
-    play(server, limit=1700.0)
-    assert kinds(server) == [K.RESTART] * POLICY.tries
-
-
 @pytest.mark.parametrize(("times", "within"), [(2, 120), (6, 2100), (9, 4000)])
 def test_a_session_that_hangs_again_after_a_restart_keeps_its_pairing(times, within):
     """Operators tell of six restarts that such a session needed."""

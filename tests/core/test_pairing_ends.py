@@ -154,12 +154,6 @@ def test_while_its_server_may_still_connect_it_no_round_counts_and_no_pairing_en
     assert step_repair(case_of(closed, CALM), asked)[1].kind is K.BACK_UP
 
 
-@pytest.mark.parametrize("reads", [False, True])
-def test_a_session_that_reads_messages_is_never_cleaned_up_for_its_keys(reads):
-    done, _ = run(KEYS, circumstances=replace(CALM, reads=reads))
-    assert (K.CLEANUP in done) is not reads
-
-
 def test_files_that_are_whole_once_the_worker_has_stopped_are_no_damaged_files():
     proof = Proof(Ground.DAMAGED_FILES)
     assert proof.stands(SessionFiles.DAMAGED)

@@ -745,21 +745,6 @@ def test_f51_a_clock_that_jumps_never_makes_a_repair_wait_longer_than_its_policy
         assert 0 < action.not_before_wall - now <= POLICY.round_pause + 1
 
 
-@given(observations, st.sampled_from(Goal), circumstances)
-def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal, around):
-    paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
-    paired = changed(
-        paired, claim=None, desired=Desired(True), unit=replace(paired.unit, state=UnitState.ACTIVE)
-    )
-    repair = begin_repair(judge_health(paired, HEALTH, NOW), goal, WALL)
-    repair = replace(repair, backup="kept")
-    _, action = step_repair(case_of(paired, around), repair)
-    if action.kind in ENDING_STEPS:
-        # Nor is a pairing live whose files cannot be read and have no copy.
-        dead = paired.folder.files is SessionFiles.DAMAGED and not around.good_snapshot
-        assert goal in (Goal.WORKING_QR, Goal.CLEANUP) or dead
-
-
 def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without_a_peer() -> None:
     """The engine reads the session's own records and takes out the damaged ones."""
     there = replace(KEYS, instance=replace(KEYS.instance, settings={"backend": "desk"}))
