@@ -167,6 +167,10 @@ async def test_a_message_is_checked_and_handed_on(house: House, local: Client) -
         ({"to": "491", "type": "location", "latitude": 91, "longitude": 0}, "latitude"),
         ({"to": "491", "type": "media", "mimetype": "image/png"}, "url"),
         ({"to": ["491"], "text": "hi"}, "to"),
+        ({"to": "491", "text": "x", "mentions": ["nobody"]}, "mentions"),
+        ({"to": "491", "type": "location", "latitude": 1, "longitude": 1, "quote": "M"}, "quote"),
+        ({"to": "491", "type": "edit", "text": "x"}, "message_id"),
+        ({"to": "491", "type": "delete", "message_id": "M1", "sender": "1@g.us"}, "sender"),
     ):
         refused = await local.post(path, json=wrong)
         assert (refused.status, (await refused.json())["field"]) == (400, field), wrong
