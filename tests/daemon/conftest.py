@@ -102,6 +102,22 @@ class AgentClient:
         found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
         return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
 
+    async def told(self, id: str, kind: str) -> list[str]:
+        return [sentence for its, sentence in await self.story(id) if its == kind]
+
+    async def steps(self, id: str = "a") -> list[str]:
+        """Of its repairs, in order."""
+        return [sentence.split(":")[0] for sentence in await self.told(id, "repair")]
+
+    async def unit_state(self, id: str = "a") -> str:
+        return str((await self.show(id))["unit"]["state"])
+
+    def session_file(self, id: str = "a") -> Path:
+        return self.state / "sessions" / id / "session" / "sandbox.json"
+
+    def device(self, id: str = "a") -> str:
+        return str(json.loads(self.session_file(id).read_text())["device"])
+
     async def codes(self, id: str) -> int:
         """How often it began to show a code; the first may have been too short to be seen."""
         return sum("→ QR_REQUIRED" in sentence for _, sentence in await self.story(id))

@@ -4,15 +4,7 @@ import asyncio
 import shutil
 import subprocess
 
-from tests.waiting import alive
-
-
-async def connected(agent, eventually, *ids):
-    for id in ids:
-        await agent.create(id)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-    return [await agent.pid(id) for id in ids]
+from tests.waiting import alive, connected
 
 
 def copy(source, target):
@@ -40,7 +32,8 @@ async def refused(agent):
 async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
     agent, make_agent, eventually
 ):
-    pids = await connected(agent, eventually, "a", "b")
+    await connected(agent, eventually, "a", "b")
+    pids = [await agent.pid(id) for id in ("a", "b")]
     other = copy_of(agent, make_agent)
     said = await refused(other)
     assert f"cannot start on {other.state}: another agent of this machine runs on a copy" in said
@@ -66,7 +59,8 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
 async def test_a_machine_that_is_copied_to_the_same_path_starts_after_the_first_is_dead(
     agent, eventually, tmp_path
 ):
-    (pid,) = await connected(agent, eventually, "a")
+    await connected(agent, eventually, "a")
+    pid = await agent.pid("a")
     image = tmp_path / "image"
     copy(agent.state, image)
     await agent.stop()
@@ -78,7 +72,8 @@ async def test_a_machine_that_is_copied_to_the_same_path_starts_after_the_first_
 
 
 async def test_a_second_agent_on_the_same_sessions_does_not_start(agent, make_agent, eventually):
-    (pid,) = await connected(agent, eventually, "a")
+    await connected(agent, eventually, "a")
+    pid = await agent.pid("a")
     other = make_agent(name="second")
     text = other.config.read_text()
     assert "[agent]\n" in text

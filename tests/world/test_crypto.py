@@ -6,6 +6,7 @@ import re
 import pytest
 
 from agent.redaction import mark_of
+from tests.waiting import connected
 
 PEER = "4915100000001@s.whatsapp.net"
 MANY = [f"49151000000{n:02}@s.whatsapp.net" for n in range(8)]
@@ -13,17 +14,8 @@ MANY = [f"49151000000{n:02}@s.whatsapp.net" for n in range(8)]
 
 @pytest.fixture
 async def agent(agent, eventually):
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a")
     return agent
-
-
-async def steps(agent):
-    return [sentence.split(":")[0] for kind, sentence in await agent.story("a") if kind == "repair"]
-
-
-async def over(agent):
-    return [sentence for kind, sentence in await agent.story("a") if kind == "repair_over"]
 
 
 @pytest.mark.parametrize("fault", ["bad-mac", "prekey"])
@@ -32,8 +24,8 @@ async def test_a_single_peer_gets_new_keys_and_other_sessions_stay_as_they_are(
 ):
     run = await agent.run_of("a")
     await agent.fault("a", fault, peers=[PEER], per_minute=300)
-    await eventually(lambda: over(agent), ["recovered: connected"])
-    assert await steps(agent) == ["regenerate_keys"]
+    await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
+    assert await agent.steps() == ["regenerate_keys"]
     assert await agent.run_of("a") == run
     shown = await agent.show("a")
     assert shown["key_regenerations"] == {"done": 1, "failed": 0}
@@ -52,12 +44,10 @@ async def test_a_single_peer_gets_new_keys_and_other_sessions_stay_as_they_are(
 
 async def test_many_peers_are_a_corrupted_session_and_climb_its_ladder(agent, eventually):
     await agent.fault("a", "bad-mac", peers=MANY, per_minute=120)
-    await eventually(lambda: over(agent), ["recovered: connected"])
-    story = await agent.story("a")
-    verdicts = [sentence for kind, sentence in story if kind == "verdict"]
+    await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
+    verdicts = await agent.told("a", "verdict")
     assert any(re.match(r"corrupted: \d+ crypto errors in 5 min, 8 peers", one) for one in verdicts)
-    told = await steps(agent)
-    assert set(told) == {"reconnect", "regenerate_keys"}
+    assert set(await agent.steps()) == {"reconnect", "regenerate_keys"}
     shown = await agent.show("a")
     assert (shown["paired"], shown["connection_status"]) == (True, "CONNECTED")
 
@@ -70,9 +60,9 @@ async def test_crossing_the_threshold_repairs_at_once_and_every_round_reports_it
     loop = asyncio.get_running_loop()
     begun = loop.time()
     await agent.fault("a", "bad-mac", peers=[PEER], per_minute=600)
-    await eventually(lambda: steps(agent), ["regenerate_keys"])
+    await eventually(agent.steps, ["regenerate_keys"])
     assert loop.time() - begun < 15
-    await eventually(lambda: over(agent), ["recovered: connected"])
+    await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
     line = (
         "key check: 1 sessions, the keys of 0 fail;"
         " since the last check 1 repaired, 0 repairs failed"

@@ -2,14 +2,7 @@
 
 import json
 
-
-async def connected(agent, eventually, id="a", **settings):
-    await agent.create(id, **settings)
-    await eventually(lambda: agent.status(id), "CONNECTED")
-
-
-async def unit_state(agent):
-    return (await agent.show("a"))["unit"]["state"]
+from tests.waiting import connected
 
 
 def instance_file(agent):
@@ -17,10 +10,10 @@ def instance_file(agent):
 
 
 async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually):
-    await connected(agent, eventually)
+    await connected(agent, eventually, "a")
     await agent.fault("a", "ban")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
-    await eventually(lambda: unit_state(agent), "inactive")
+    await eventually(agent.unit_state, "inactive")
     await eventually(lambda: instance_file(agent)["ended"], "banned")
     # Whatever starts it now (its host after a crash, the boot), a login would succeed.
     file = agent.state / "sessions" / "a" / "session" / "faults.json"

@@ -24,7 +24,7 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     assert not folder.exists(), "nothing is laid out or restored in its place"
     away.rename(folder)
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    story = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
+    story = await agent.told("a", "action")
     assert len(story) <= 4, story
 
 

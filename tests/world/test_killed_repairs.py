@@ -9,6 +9,7 @@ import pytest
 
 from agent.engines.sandbox.rules import SessionFile, write_session
 from agent.supervise import act
+from tests.waiting import connected
 from tests.world.virtual import kill
 
 SETTINGS = "[sessions]\nsnapshots = 2\n"
@@ -16,7 +17,7 @@ SETTINGS = "[sessions]\nsnapshots = 2\n"
 
 @pytest.fixture
 def start_paired(make_agent, eventually):
-    """An agent that will die at a point, with a paired instance and its file's content.
+    """An agent that will die at a point, with a paired instance and its device.
 
     Its first life paired and copied it, so that the second one passes nothing but the repair's
     points.
@@ -25,15 +26,14 @@ def start_paired(make_agent, eventually):
     async def start(point, *, snapshot=True):
         agent = make_agent(SETTINGS)
         await agent.start()
-        await agent.create("a")
-        await eventually(lambda: agent.status("a"), "CONNECTED")
+        await connected(agent, eventually, "a")
         await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
         for _ in range(2 if snapshot else 0):  # with a backup one too many
             await agent.do("POST", "/api/instance/a/snapshots")
         await agent.kill()
         await agent.start(point)
         await eventually(lambda: agent.status("a"), "CONNECTED")
-        return agent, json.loads(session_file(agent).read_text())
+        return agent, agent.device()
 
     return start
 
@@ -45,20 +45,12 @@ async def dies(agent, doing):
     await agent.dead()
 
 
-async def over(agent):
-    return [one for kind, one in await agent.story("a") if kind == "repair_over"]
-
-
 async def recovered(agent):
-    return "recovered: connected" in await over(agent)
+    return "recovered: connected" in await agent.told("a", "repair_over")
 
 
 async def trash(agent):
     return [one["name"] for one in (await agent.do("GET", "/api/trash"))["trash"]]
-
-
-def session_file(agent):
-    return agent.state / "sessions" / "a" / "session" / "sandbox.json"
 
 
 def device_of(folder):
@@ -107,7 +99,7 @@ async def test_a_cleanup_that_had_not_ended_the_pairing_is_dropped(start_paired,
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await asyncio.sleep(600)
     assert (await agent.show("a"))["paired"] is True
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+    assert agent.device() == before
 
 
 async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
@@ -125,29 +117,31 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
     monkeypatch.setattr(act, "begin_run", start_and_die)
     await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     monkeypatch.undo()
-    new = json.loads(session_file(agent).read_text())
-    assert new["paired"] and new["device"] != before["device"]
+    new = agent.device()
+    assert new != before
     await agent.start()
     await asyncio.sleep(600)
     assert await agent.status("a") == "CONNECTED"
-    assert json.loads(session_file(agent).read_text())["device"] == new["device"]
+    assert agent.device() == new
 
 
 @pytest.mark.parametrize("point", CLEANUP)
 async def test_a_cleanup_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
     await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
-    assert before["device"] in kept_devices(agent)
+    assert before in kept_devices(agent)
     await agent.start()
-    await eventually(lambda: over(agent), ["cleaned: it waits for a scan of its QR code"])
+    await eventually(
+        lambda: agent.told("a", "repair_over"), ["cleaned: it waits for a scan of its QR code"]
+    )
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("QR_REQUIRED", False)
-    assert before["device"] in kept_devices(agent), "the session that was retired is not lost"
+    assert before in kept_devices(agent), "the session that was retired is not lost"
 
     (retired,) = [
         name
         for name in await trash(agent)
-        if device_of(agent.state / "sessions" / ".trash" / name) == before["device"]
+        if device_of(agent.state / "sessions" / ".trash" / name) == before
     ]
     if not point.startswith("retire"):
         return
@@ -155,7 +149,7 @@ async def test_a_cleanup_cut_short_is_ended_by_the_next_life(start_paired, event
     await agent.do("POST", f"/api/trash/{retired}/restore")
     await agent.do("POST", "/api/instance/a/enable")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+    assert agent.device() == before
 
 
 RESTORE = [
@@ -179,15 +173,34 @@ RESTORE = [
 ]
 
 
-@pytest.mark.parametrize("point", RESTORE)
-async def test_a_restore_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
-    agent, before = await start_paired(point)
+async def damage(agent):
     await dies(agent, agent.fault("a", "corrupt-files"))
-    assert before["device"] in kept_devices(agent)
+
+
+async def lose_the_store(agent):
+    """A crash, and a new store of another program in the place of the session's."""
+    other = SessionFile(device="begun-anew")
+    await agent.kill_worker("a", lambda: write_session(agent.session_file().parent, other))
+    await agent.dead()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "point"),
+    [
+        *((damage, point) for point in RESTORE),
+        *((lose_the_store, point) for point in ("repair_stopped:kill", "staging_way_free:kill")),
+    ],
+)
+async def test_a_restore_cut_short_is_ended_by_the_next_life(
+    start_paired, eventually, breaks, point
+):
+    agent, before = await start_paired(point)
+    await breaks(agent)
+    assert before in kept_devices(agent)
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: recovered(agent))
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+    assert agent.device() == before
     assert (await agent.show("a"))["paired"] is True
 
 
@@ -200,9 +213,9 @@ async def test_a_restart_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
     await dies(agent, agent.fault("a", "stuck-loading"))
     await agent.start()
-    await eventually(lambda: over(agent), ["recovered: connected"])
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
-    begun = [one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"]
+    await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
+    assert agent.device() == before
+    begun = await agent.steps()
     assert begun.count("restart") <= 2, "what was tried before the kill counts"
     assert set(begun) == {"restart"}
 
@@ -218,56 +231,28 @@ GENTLE = [
 MANY = [f"55119777700{number:02d}@s.whatsapp.net" for number in range(8)]
 
 
-@pytest.mark.parametrize("point", GENTLE)
-async def test_a_reconnect_cut_short_goes_on(start_paired, eventually, point):
+@pytest.mark.parametrize(
+    ("point", "how"),
+    [
+        *((point, {"peers": MANY, "per_minute": 300}) for point in GENTLE),
+        *((point, {}) for point in ("repair_begun:kill:1", "repair_done:kill:1")),
+    ],
+)
+async def test_a_repair_of_keys_cut_short_goes_on(start_paired, eventually, point, how):
     agent, before = await start_paired(point)
-    await dies(agent, agent.fault("a", "bad-mac", peers=MANY, per_minute=300))
+    await dies(agent, agent.fault("a", "bad-mac", **how))
     await agent.start()
 
     async def healed():
-        shown = await agent.show("a")
-        return (await over(agent))[-1:], shown["connection_status"], shown["health"]["verdict"]
+        shown, over = await agent.show("a"), await agent.told("a", "repair_over")
+        return over[-1:], shown["connection_status"], shown["health"]["verdict"]
 
     # What was counted of the errors died with the agent: they may have to come again first.
     await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"))
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
-    begun = {one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"}
-    assert "reconnect" in begun and begun <= {"reconnect", "restart", "regenerate_keys"}
-
-
-KEYS = ["repair_begun:kill:1", "repair_done:kill:1"]
-
-
-@pytest.mark.parametrize("point", KEYS)
-async def test_new_keys_cut_short_are_made_by_the_next_life(start_paired, eventually, point):
-    agent, before = await start_paired(point)
-    await dies(agent, agent.fault("a", "bad-mac"))
-    await agent.start()
-
-    async def healed():
-        shown = await agent.show("a")
-        return (await over(agent))[-1:], shown["connection_status"], shown["health"]["verdict"]
-
-    # What was counted of the errors died with the agent: they may have to come again first.
-    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"))
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
-
-
-async def lose_the_store(agent):
-    """A crash, and a new store of another program in the place of the session's."""
-    folder = session_file(agent).parent
-    other = SessionFile(device="begun-anew")
-    await agent.kill_worker("a", lambda: write_session(folder, other))
-
-
-@pytest.mark.parametrize("point", ["repair_stopped:kill", "staging_way_free:kill"])
-async def test_a_suspect_cut_short_comes_back_from_its_snapshot(start_paired, eventually, point):
-    agent, before = await start_paired(point)
-    await lose_the_store(agent)
-    await agent.dead()
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert json.loads(session_file(agent).read_text())["device"] == before["device"]
+    assert agent.device() == before
+    begun = set(await agent.steps())
+    assert begun <= {"reconnect", "restart", "regenerate_keys"}
+    assert "reconnect" in begun or not how
 
 
 # What a logout ends in.
@@ -296,7 +281,7 @@ async def test_a_renewal_that_fails_is_tried_again(start_paired, eventually):
     await agent.fault("a", "logout")
 
     async def failed():
-        return [one for _, one in await agent.story("a") if one.startswith("renew: failed")]
+        return "renew: failed" in str(await agent.story("a"))
 
     await eventually(failed)
     shown = await agent.show("a")
@@ -310,6 +295,6 @@ async def renewed(agent, eventually, before):
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     assert (await agent.show("a"))["paired"] is False
     retired = [device_of(agent.state / "sessions" / ".trash" / one) for one in await trash(agent)]
-    assert retired.count(before["device"]) == 1
-    assert json.loads(session_file(agent).read_text())["device"] != before["device"]
+    assert retired.count(before) == 1
+    assert agent.device() != before
     assert "renew: done" in str(await agent.story("a"))

@@ -5,11 +5,6 @@ from datetime import datetime
 from tests.world.sending import ID, OUTBOX, say
 
 
-def reload(agent, text: str) -> None:
-    agent.config.write_text(text)
-    agent.reload()
-
-
 async def test_health_says_when_settings_were_read_and_that_others_were_refused(
     make_agent, eventually
 ):
@@ -23,9 +18,9 @@ async def test_health_says_when_settings_were_read_and_that_others_were_refused(
     first, refused = await told()
     assert not refused
     text = agent.config.read_text()
-    reload(agent, text.replace("interval", "intervall"))
+    agent.reload(text.replace("interval", "intervall"))
     await eventually(told, (first, True))
-    reload(agent, text)
+    agent.reload(text)
 
     async def taken() -> bool:
         at, refused = await told()
@@ -42,7 +37,7 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     # A folder that is another session's keeps no other one from running, at the next start as well.
     (agent.state / "sessions" / "bad" / "session" / "more").mkdir(parents=True)
     row = "[[instance]]\nid = '{}'\nengine = 'sandbox'\n"
-    reload(agent, text + row.format("bad") + row.format("two"))
+    agent.reload(text + row.format("bad") + row.format("two"))
 
     async def known() -> bool:
         return (await agent.ask("GET", "/api/instance/two"))[0] == 200
@@ -62,7 +57,7 @@ async def test_the_outbox_and_the_log_take_on_what_was_read(agent, eventually, m
     monkeypatch.setattr("agent.daemon.main.set_level", levels.append)
     await agent.create(ID, scan="manual")
     text = agent.config.read_text().replace("[agent]\n", "[agent]\nlog_level = 'debug'\n")
-    reload(agent, text + "[messages]\nexpires_hours = 1\n")
+    agent.reload(text + "[messages]\nexpires_hours = 1\n")
     await eventually(lambda: levels, ["debug"])
     shown = await agent.do("GET", f"{OUTBOX}/{await say(agent, 'soon')}")
     begun, ends = (datetime.fromisoformat(shown[at]) for at in ("accepted", "expires"))

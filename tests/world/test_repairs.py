@@ -1,33 +1,9 @@
 """Repairs by the real agent: each fault of the sandbox ends where it should, and is told."""
 
-import json
 from dataclasses import fields
 
 from agent.engines.sandbox.rules import SandboxSettings
 from tests.waiting import connected
-
-
-async def ended(agent, eventually, id="a"):
-    """The sentence that ended its (last) repair."""
-
-    async def over():
-        return [sentence for kind, sentence in await agent.story(id) if kind == "repair_over"]
-
-    return (await eventually(over))[-1]
-
-
-async def steps(agent, id="a"):
-    """The steps of its repairs, in order."""
-    return [sentence.split(":")[0] for kind, sentence in await agent.story(id) if kind == "repair"]
-
-
-async def retired(agent):
-    return (await agent.do("GET", "/api/trash"))["trash"]
-
-
-def session_file(agent, id="a"):
-    return agent.state / "sessions" / id / "session" / "sandbox.json"
-
 
 # what the agent does by itself
 
@@ -36,8 +12,8 @@ async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     await connected(agent, eventually, "a")
     before = await agent.run_of("a")
     await agent.fault("a", "zombie")
-    assert await ended(agent, eventually) == "recovered: connected"
-    assert await steps(agent) == ["restart"]
+    await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
+    assert await agent.steps() == ["restart"]
     story = [sentence for _, sentence in await agent.story("a")]
     assert "stuck: it does not answer: 3 pings failed in a row" in story
     shown = await agent.show("a")
@@ -54,7 +30,7 @@ async def test_a_disabled_session_is_never_acted_on(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "zombie")
     await agent.do("POST", "/api/instance/a/disable")
-    await eventually(lambda: worker_state(agent, "a"), "inactive")
+    await eventually(agent.unit_state, "inactive")
     before = await agent.story("a")
     for _ in range(3):
         await agent.do("POST", "/api/health/check")
@@ -71,10 +47,6 @@ async def test_a_disabled_session_is_never_acted_on(agent, eventually):
 CONFIRM = {"cleanup": {"confirm": True}}
 
 
-async def worker_state(agent, id):
-    return (await agent.show(id))["unit"]["state"]
-
-
 # what a request asks for
 
 
@@ -82,7 +54,7 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
     agent, eventually
 ):
     await connected(agent, eventually, "a")
-    device = json.loads(session_file(agent).read_text())["device"]
+    device = agent.device()
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
     status, found = await agent.ask("POST", "/api/instance/a/cleanup")
     assert (status, found["error"]) == (409, "would_unpair")
@@ -90,13 +62,13 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
     found = await agent.do("POST", "/api/instance/a/cleanup?wait=120", {"confirm": True})
     assert (found["healthy"], found["cleaned"]) == (True, True)
     assert await agent.status("a") == "QR_REQUIRED"
-    assert await steps(agent) == ["back_up", "cleanup"]
-    (gone,) = await retired(agent)
+    assert await agent.steps() == ["back_up", "cleanup"]
+    (gone,) = (await agent.do("GET", "/api/trash"))["trash"]
     await agent.do("DELETE", "/api/instance/a")
     await agent.do("POST", f"/api/trash/{gone['name']}/restore")
     await agent.do("POST", "/api/instance/a/enable")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert json.loads(session_file(agent).read_text())["device"] == device
+    assert agent.device() == device
 
 
 async def test_a_setup_creates_repairs_and_never_logs_its_code(

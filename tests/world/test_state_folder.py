@@ -92,7 +92,7 @@ async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_per
     agent, eventually, caplog
 ):
     await connected(agent, eventually, "a", "d")
-    device = device_of(agent, "a")
+    device = agent.device("a")
     await agent.stop()
     for part in agent.state.glob("agent.db*"):
         part.unlink()
@@ -106,12 +106,7 @@ async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_per
     file.write_text('{"version": 1, "id": "a", "engine": "sandbox", "enabled": true}')
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert device_of(agent, "a") == device
-
-
-def device_of(agent, id):
-    session = agent.state / "sessions" / id / "session" / "sandbox.json"
-    return json.loads(session.read_text())["device"]
+    assert agent.device("a") == device
 
 
 async def test_what_no_session_needs_stops_neither_the_start_nor_a_repair(agent, eventually):

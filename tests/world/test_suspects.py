@@ -1,7 +1,6 @@
 """A paired session whose store is lost: no kind of start pairs it again by accident."""
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 
@@ -18,42 +17,19 @@ async def agent(agent, eventually):
     return agent
 
 
-def session_file(agent):
-    return agent.state / "sessions" / "a" / "session" / "sandbox.json"
-
-
-def device(agent):
-    try:
-        return json.loads(session_file(agent).read_text())["device"]
-    except OSError:
-        return "none"
-
-
 async def ended(agent, eventually, count=1):
     """The sentence that ended its (last) repair."""
 
     async def over():
-        found = [sentence for kind, sentence in await agent.story("a") if kind == "repair_over"]
+        found = await agent.told("a", "repair_over")
         return found if len(found) >= count else None
 
     return (await eventually(over))[-1]
 
 
-async def steps(agent):
-    return [sentence.split(":")[0] for kind, sentence in await agent.story("a") if kind == "repair"]
-
-
-async def trash(agent):
-    return [one["name"] for one in (await agent.do("GET", "/api/trash"))["trash"]]
-
-
-async def unit_state(agent):
-    return (await agent.show("a"))["unit"]["state"]
-
-
 async def stop(agent, eventually):
     await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: unit_state(agent), "inactive")
+    await eventually(agent.unit_state, "inactive")
 
 
 def forget_snapshots(agent):
@@ -84,33 +60,32 @@ async def kill_both(agent, lose):
     await agent.start()
 
 
-@pytest.mark.parametrize("begin", [kill, crash, kill_both], ids=lambda each: each.__name__)
+async def start_by_an_operator(agent, lose):
+    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
+    await agent.do("POST", "/api/instance/a/stop")
+    await asyncio.sleep(60)
+    assert await agent.unit_state() == "inactive"
+    lose()
+    await agent.do("POST", "/api/instance/a/start")
+
+
+@pytest.mark.parametrize(
+    "begin", [kill, crash, kill_both, start_by_an_operator], ids=lambda each: each.__name__
+)
 @pytest.mark.parametrize("lose", [Path.unlink, unpair], ids=["gone", "unpaired"])
 async def test_f42_a_lost_store_comes_back_from_its_snapshot_after_every_kind_of_start(
     agent, eventually, lose, begin
 ):
-    before, codes = device(agent), await agent.codes("a")
+    before, codes = agent.device(), await agent.codes("a")
     await agent.do("POST", "/api/instance/a/snapshots")
-    await begin(agent, lambda: lose(session_file(agent)))
+    await begin(agent, lambda: lose(agent.session_file()))
     assert await ended(agent, eventually) == "recovered: connected"
-    assert device(agent) == before
+    assert agent.device() == before
     assert await agent.codes("a") == codes
-    assert [one for one in await steps(agent) if one != "back_up"] == ["restore"]
+    assert [one for one in await agent.steps() if one != "back_up"] == ["restore"]
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
     assert "unpaired without a logout" in str(await agent.story("a"))
-
-
-async def test_f42_an_operators_start_on_a_lost_store_shows_no_code(agent, eventually):
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await stop(agent, eventually)
-    before, codes = device(agent), await agent.codes("a")
-    await agent.do("POST", "/api/instance/a/snapshots")
-    session_file(agent).unlink()
-    await agent.do("POST", "/api/instance/a/start")
-    assert await ended(agent, eventually) == "recovered: connected"
-    assert (await steps(agent))[-1] == "restore"
-    assert (device(agent), await agent.codes("a")) == (before, codes)
 
 
 async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_again(
@@ -120,7 +95,7 @@ async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_ag
         await eventually(lambda: agent.status("a"), "CONNECTED")
         await stop(agent, eventually)
         forget_snapshots(agent)
-        session_file(agent).unlink()
+        agent.session_file().unlink()
         await agent.do("POST", "/api/instance/a/start")
         assert (await ended(agent, eventually, 2 * count - 1)).startswith("gave up")
         path = "/api/instance/a/ensure-healthy"
@@ -137,8 +112,7 @@ async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_
     for id in "abc":
         await eventually(lambda id=id: one.status(id), "CONNECTED")
     for id in "abc":
-        file = one.state / "sessions" / id / "session" / "sandbox.json"
-        await one.kill_worker(id, file.unlink)
+        await one.kill_worker(id, one.session_file(id).unlink)
 
     async def incident():
         found = (await one.do("GET", "/api/incidents"))["incidents"]
@@ -157,7 +131,7 @@ async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_
     await one.do("POST", "/api/incidents/sandbox/release")
     for id in "abc":
         await eventually(lambda id=id: ending(one, id), "gave_up")
-        assert (await one.show(id))["unit"]["state"] == "inactive"
+        assert await one.unit_state(id) == "inactive"
 
 
 async def ending(agent, id):

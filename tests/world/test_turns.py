@@ -3,26 +3,19 @@
 import json
 import time
 
+from tests.waiting import connected
+
 ONE_AT_A_TIME = "[start]\nparallel = 1\nlogins = 1\n"
-
-
-async def connected(agent, eventually, ids):
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 async def start_into_a_sync_that_does_not_end(agent, eventually, id):
     await agent.do("POST", f"/api/instance/{id}/stop")
-    await eventually(lambda: unit(agent, id), "inactive")
+    await eventually(lambda: agent.unit_state(id), "inactive")
     (folder,) = agent.state.glob(f"sessions/{id}/session")
     stuck = {"stuck-loading": {"until_wall": time.time() + 3600, "arguments": {}}}
     (folder / "faults.json").write_text(json.dumps({"version": 1, "faults": stuck}))
     await agent.do("POST", f"/api/instance/{id}/start")
     await eventually(lambda: agent.status(id), "LOADING")
-
-
-async def unit(agent, id):
-    return (await agent.show(id))["unit"]["state"]
 
 
 async def turns_before(agent, id):
@@ -32,9 +25,7 @@ async def turns_before(agent, id):
 async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
     agent = make_agent(ONE_AT_A_TIME + "[recovery]\nunpair = 'never'\n")
     await agent.start()
-    for id in "ab":
-        await agent.create(id)
-    await connected(agent, eventually, "ab")
+    await connected(agent, eventually, "a", "b")
     await start_into_a_sync_that_does_not_end(agent, eventually, "a")
 
     async def given_up():

@@ -17,8 +17,7 @@ async def connected(agent, eventually, id="a", **settings):
 
 
 def session_of(agent, id="a"):
-    file = agent.state / "sessions" / id / "session" / "sandbox.json"
-    return json.loads(file.read_bytes())
+    return json.loads(agent.session_file(id).read_bytes())
 
 
 def staging(agent):
@@ -27,8 +26,7 @@ def staging(agent):
 
 async def scans_asked_for(agent, id="a"):
     """1 is the first pairing."""
-    story = await agent.story(id)
-    return sum("→ QR_REQUIRED" in sentence for kind, sentence in story if kind == "status")
+    return sum("→ QR_REQUIRED" in sentence for sentence in await agent.told(id, "status"))
 
 
 async def names(agent, id="a"):
@@ -64,12 +62,8 @@ async def test_a_snapshot_of_a_running_session_is_whole_and_comes_back(agent, ev
     assert (made["good"], made["state"], made["files"]) == (True, "whole", 1)
     assert await names(agent) == [made["name"]]
     await agent.do("POST", "/api/instance/a/stop")
-
-    async def worker() -> str:
-        return str((await agent.show("a"))["unit"]["state"])
-
-    await eventually(worker, "inactive")  # it has saved its session
-    file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
+    await eventually(agent.unit_state, "inactive")  # it has saved its session
+    file = agent.session_file()
     before = session_of(agent)
     file.write_bytes(b"")
     done = await agent.do("POST", f"/api/instance/a/snapshots/{made['name']}/restore", {})
@@ -149,7 +143,7 @@ async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: back_from_a_snapshot(agent))
     assert await scans_asked_for(agent) == 1
-    (said,) = [text for kind, text in await agent.story("a") if kind == "snapshot_restored"]
+    (said,) = await agent.told("a", "snapshot_restored")
     assert fresh["name"] in said
     found = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
     assert [(one["backup"], one["state"]) for one in found] == [(True, "damaged"), (False, "whole")]

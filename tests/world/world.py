@@ -70,7 +70,10 @@ class WorldAgent(AgentClient):
         machine.wake = wake
         return LoopHost(machine)
 
-    def reload(self) -> None:
+    def reload(self, text: str | None = None) -> None:
+        """With these settings."""
+        if text is not None:
+            self.config.write_text(text)
         self._signals.reload.set()
 
     async def stop(self) -> int:

@@ -220,11 +220,6 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
     assert await agent.status("shop") == "CONNECTED"
 
 
-def reload(agent, text: str) -> None:
-    agent.config.write_text(text)
-    agent.reload()
-
-
 async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(
     make_agent, eventually, caplog
 ):
@@ -234,7 +229,7 @@ async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(
         agent = make_agent(table(first))
         await agent.start()
         added = table(second, name="desk")
-        reload(agent, agent.config.read_text() + added)
+        agent.reload(agent.config.read_text() + added)
 
         async def up() -> list[str]:
             found = (await agent.do("GET", "/api/backends"))["backends"]
@@ -248,7 +243,7 @@ async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(
 
         await eventually(statuses, {"till": "QR_REQUIRED"})
         assert "takes effect at the agent's next start" not in caplog.text
-        reload(agent, agent.config.read_text().replace(added, ""))
+        agent.reload(agent.config.read_text().replace(added, ""))
         wanted = "[[backend]] desk takes effect at the agent's next start"
         await eventually(lambda: wanted in caplog.text)
     finally:
