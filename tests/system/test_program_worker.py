@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lacking import lacks
-from tests.standin.baileys.run import WhatsApp, why_not
+from tests.standin.baileys.run import WhatsApp
 from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.fleet import AGENT, Fleet
+from tests.system.test_baileys_worker import whatsapp
+
+__all__ = ["whatsapp"]
 
 ID, ACCOUNT = "shop", "5511900000001"
 UNIT = f"wa-instance@{ID}.service"
@@ -24,15 +26,6 @@ folder = "{folder}"
 environment = ["WHATSAPP={url}"]
 """
 EXPOSURE = re.compile(r"Overall exposure level for \S+: ([\d.]+)")
-
-
-@pytest.fixture(scope="module")
-def whatsapp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhatsApp]:
-    if reason := why_not("baileys"):
-        lacks(reason)
-    server = WhatsApp(tmp_path_factory.mktemp("whatsapp") / "log")
-    yield server
-    server.end()
 
 
 @pytest.fixture
