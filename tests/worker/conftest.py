@@ -23,6 +23,8 @@ class Bench:
 
     program = ("-m", "agent.worker")
     quick: Mapping[str, Any] = QUICK
+    patience = 5.0
+    stderr: int | None = subprocess.PIPE
 
     def __init__(self, root: Path, id: str = "sales") -> None:
         self.root = root / "sessions"
@@ -76,6 +78,7 @@ class Bench:
         argument: str | None = None,
         identity: bool = True,
         env: dict[str, str] | None = None,
+        **own: Any,
     ) -> subprocess.Popen[bytes]:
         if identity:
             self.identity(settings={**self.quick, **(settings or {})})
@@ -85,14 +88,17 @@ class Bench:
             [sys.executable, *self.program, self.id if argument is None else argument],
             env={**self.environment(watchdog), **(env or {})},
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self.stderr,
+            **own,
         )
         self._processes.append(self.process)
         return self.process
 
     async def linked(self) -> Link:
         """Connect as the agent does, as soon as the worker listens."""
-        await self.until(lambda: "READY=1" in "\n".join(self.notices))
+        ended = self.process.poll
+        await self.until(lambda: "READY=1" in "\n".join(self.notices) or ended() is not None)
+        assert ended() is None, "the worker ended"
         self.claims.clear()
         self.link = await self.open_link()
         self._links.append(self.link)
@@ -109,6 +115,7 @@ class Bench:
                 lambda _run, happening: self.happened.append(happening),
                 self.closed.append,
             ),
+            timeout=self.patience,
         )
 
     async def connected(self, **how: Any) -> Link:
@@ -117,13 +124,15 @@ class Bench:
         await self.status(ConnectionStatus.CONNECTED)
         return link
 
-    async def status(self, wanted: ConnectionStatus, reason: str = "") -> Claim:
+    async def status(
+        self, wanted: ConnectionStatus, reason: str = "", *, within: float = 60.0
+    ) -> Claim:
         def found() -> bool:
             last = self.claims[-1] if self.claims else None
             return last is not None and (last.status, last.reason) == (wanted, reason)
 
         try:
-            await self.until(found)
+            await self.until(found, within=within)
         except AssertionError as error:
             raise AssertionError(f"wanted {wanted} {reason}, heard {self.claims}") from error
         return self.claims[-1]

@@ -1,59 +1,34 @@
 """A worker of the web engine with its folder, its link and its notices, as tests play with it."""
 
 import asyncio
-import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.core.words import Claim, ConnectionStatus
 from agent.errors import EngineError
-from agent.link.client import Link, Listener
+from agent.link.client import Link
 from tests.standin.web.stand_in import StandIn
 from tests.waiting import alive
+from tests.worker import conftest
 
 ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]
 
 
-class Bench:
+class Bench(conftest.Bench):
     """One instance and its worker program, as a host and an agent see it."""
 
+    patience = 60.0
+    stderr = None
+
     def __init__(self, root: Path, cache: Path, url: str, id: str = "sales") -> None:
-        self.id = parse_instance_id(id)
-        self.root = root / "sessions"
-        self.folder = self.root / id
-        self.session = self.folder / "session"
-        self.runtime = root / f"run-{id}"
+        super().__init__(root, id)
         self.url = f"{url}?name={id}"
         self.cache = cache
-        self.claims: list[Claim] = []
-        self.happened: list[Happening] = []
-        self.notices: list[str] = []
-        self.runs = 0
-        self.process: subprocess.Popen[bytes] | None = None
-        self.link_: Link | None = None
-        self._all: list[subprocess.Popen[bytes]] = []
-        self.folder.mkdir(parents=True)
-        self.runtime.mkdir()
-        self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._notify.setblocking(False)
-        self._notify_path = self.runtime / "notify"
-        folder = os.open(self.runtime, os.O_PATH)
-        self._notify.bind(f"/proc/self/fd/{folder}/notify")
-        os.close(folder)
-        asyncio.get_running_loop().add_reader(self._notify, self._hear)
-
-    @property
-    def link(self) -> Link:
-        assert self.link_ is not None
-        return self.link_
 
     async def start(
         self, *, user: int | None = None, first: str = "", paired: bool = False, **settings: Any
@@ -62,64 +37,16 @@ class Bench:
 
         `first`: Python that it runs before all else; `paired`: as the agent wrote it.
         """
-        told = {"version": 1, "id": self.id, "engine": "web", "enabled": True, "paired": paired}
-        told["settings"] = {"url": self.url, **settings}
-        (self.folder / "instance.json").write_text(json.dumps(told))
-        self.runs += 1
-        if self.link_ is not None:
-            await self.link_.close()  # with what an earlier worker said last
-        self.notices.clear()
-        self.claims.clear()
-        self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
-            [sys.executable, *_program(first), self.id],
-            env={
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": str(ROOT),
-                "NOTIFY_SOCKET": str(self._notify_path),
-                "WATCHDOG_USEC": "10000000",
-                "INVOCATION_ID": f"run{self.runs}",
-                "RUNTIME_DIRECTORY": str(self.runtime),
-                "WA_SESSION_ROOT": str(self.root),
-                "WA_CACHE_PATH": str(self.cache),
-                "WA_BROWSER": os.environ.get("WA_BROWSER", ""),
-            },
-            stdin=subprocess.DEVNULL,
-            **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
-        )
-        self._all.append(self.process)
-        started = self.process
-        await self.until(
-            lambda: started.poll() is not None or any("READY=1" in each for each in self.notices)
-        )
-        assert started.poll() is None, "the worker ended"
-        self.link_ = await Link.open(
-            self.runtime / "link.sock",
-            self.id,
-            self.process.pid,
-            Listener(
-                lambda _run, claim: self.claims.append(claim),
-                lambda _run, happening: self.happened.append(happening),
-                lambda _why: None,
-            ),
-            timeout=60.0,
-        )
-        return self.link_
+        self.identity(engine="web", paired=paired, settings={"url": self.url, **settings})
+        if self.link is not None:
+            await self.link.close()  # with what an earlier worker said last
+        self.program = _program(first)
+        env = {"WA_CACHE_PATH": str(self.cache), "WA_BROWSER": os.environ.get("WA_BROWSER", "")}
+        own = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        super().start(identity=False, watchdog=10, env=env, **own)
+        return await self.linked()
 
-    async def claimed(
-        self, status: ConnectionStatus, reason: str = "", *, within: float = 60.0
-    ) -> Claim:
-        """Wait until this is the newest claim."""
-
-        def found() -> bool:
-            last = self.claims[-1] if self.claims else None
-            return last is not None and (last.status, last.reason) == (status, reason)
-
-        try:
-            await self.until(found, within=within)
-        except AssertionError as error:
-            shown = [f"{c.status} {c.reason} {c.phase} {c.raw}" for c in self.claims]
-            raise AssertionError(f"wanted {status} {reason}, heard {shown}") from error
-        return self.claims[-1]
+    claimed = conftest.Bench.status
 
     async def came(self, status: ConnectionStatus, since: int) -> Claim:
         """Wait until this was claimed after so many claims; another one may have followed."""
@@ -169,35 +96,13 @@ class Bench:
 
     async def stop(self, within: float = 60.0) -> int:
         assert self.process is not None
-        process = self.process
-        process.terminate()
-        await self.until(lambda: process.poll() is not None, within=within)
-        return int(process.returncode)
-
-    @staticmethod
-    async def until(probe: Callable[[], Any], *, within: float = 60.0) -> None:
-        deadline = asyncio.get_running_loop().time() + within
-        while not probe():
-            assert asyncio.get_running_loop().time() < deadline, f"not within {within} s"
-            await asyncio.sleep(0.02)
+        self.process.terminate()
+        return await self.ended(within)
 
     async def clean_up(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._notify)
-        self._notify.close()
-        if self.link_ is not None:
-            await self.link_.close()
         if self.process is not None and self.process.poll() is None:
             await self.kill_worker()
-        for process in self._all:
-            process.kill()
-            process.wait()
-
-    def _hear(self) -> None:
-        while True:
-            try:
-                self.notices.append(self._notify.recv(65536).decode())
-            except BlockingIOError:
-                return
+        await super().clean_up()
 
 
 def _program(first: str) -> list[str]:

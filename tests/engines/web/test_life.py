@@ -47,16 +47,6 @@ async def test_a_restart_needs_no_new_scan(bench: Bench, stand_in: StandIn) -> N
     assert not any(each.status is Status.QR_REQUIRED for each in bench.claims)
 
 
-async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    assert len(list(processes_below(bench.process.pid))) > 2
-    await bench.kill_worker()
-    await bench.start()
-    await bench.claimed(Status.CONNECTED)
-
-
 async def test_f03_a_killed_browser_is_started_again_by_the_same_worker(
     bench: Bench, stand_in: StandIn
 ) -> None:

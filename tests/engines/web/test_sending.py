@@ -20,8 +20,8 @@ async def send(bench: Bench, **message: Any) -> Mapping[str, Any]:
     return await bench.link.call("send", {"message": {"to": TO, **message}}, timeout=20)
 
 
-def heard(bench: Bench, **detail: str) -> list[Mapping[str, Any]]:
-    found = [each.detail for each in bench.happened if each.kind == "message"]
+def heard(bench: Bench, kind: str = "message", **detail: str) -> list[Mapping[str, Any]]:
+    found = [each.detail for each in bench.happened if each.kind == kind]
     return [each for each in found if detail.items() <= each.items()]
 
 
@@ -29,25 +29,16 @@ async def test_messages_go_out_and_come_in_and_are_counted_without_their_text(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.pair(stand_in)
-    told = await bench.link.call(
-        "send", {"message": {"type": "text", "to": "+55 11 88888-8888", "text": "very secret"}}
-    )
+    told = await send(bench, to="+55 11 88888-8888", type="text", text="very secret")
     assert told["outcome"] == "sent" and told["ack"] == "server"
-    sent = next(each for each in stand_in.page().received if each["do"] == "send")
-    assert (sent["to"], sent["body"]) == ("5511888888888@c.us", "very secret")
-    assert sent["id"] == told["id"]
+    (sent,) = sends(stand_in)
+    assert (sent["to"], sent["body"], sent["id"]) == (CHAT, "very secret", told["id"])
     page = stand_in.page()
-    page.tell("receipt", ack=3, **{"from": "5511888888888@c.us"}, ids=[told["id"]])
+    page.tell("receipt", ack=3, **{"from": CHAT}, ids=[told["id"]])
     page.tell("message", **{"from": "5511777777777@c.us"}, body="also secret")
-
-    def seen(kind: str, **detail: str) -> bool:
-        return any(
-            each.kind == kind and detail.items() <= each.detail.items() for each in bench.happened
-        )
-
-    await bench.until(lambda: seen("message", direction="in", type="chat"))
-    await bench.until(lambda: seen("message", direction="out", id=told["id"]))
-    await bench.until(lambda: seen("ack", id=told["id"], ack="read"))
+    await bench.until(lambda: heard(bench, direction="in", type="chat"))
+    await bench.until(lambda: heard(bench, direction="out", id=told["id"]))
+    await bench.until(lambda: heard(bench, "ack", id=told["id"], ack="read"))
     assert "secret" not in repr(bench.happened) and "5511" not in repr(bench.happened)
 
 

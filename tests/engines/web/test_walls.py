@@ -54,7 +54,7 @@ async def nobodys(cache: Path, browser: None, stand_in: StandIn) -> AsyncIterato
     bench = Bench(root, cache, stand_in.url)
     for path in (root, *root.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    (bench.runtime / "notify").chmod(0o666)
+    (root / "notify").chmod(0o666)
     yield bench
     await bench.clean_up()
     shutil.rmtree(root, ignore_errors=True)
