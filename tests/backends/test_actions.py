@@ -120,22 +120,16 @@ async def test_a_session_with_a_proxy_of_its_own_goes_out_another_way(watch: Wat
     assert ways[0] and ways[1] == ""
 
 
-async def test_what_others_made_is_logged_out_and_stays(watch: Watch) -> None:
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_what_others_made_is_logged_out_and_made_again_only_for_a_person(
+    watch: Watch, confirmed: bool
+) -> None:
     at = await watch()
     one = await at.hold("one")
     await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.do("renew", confirmed=False)
-    assert at.asked(DELETE) == 0 and at.standin.instances["one"] is one
-    await at.until_it_says(SCAN, 2 * AT_ONCE)
-
-
-async def test_a_person_may_have_it_deleted_and_made_again(watch: Watch) -> None:
-    at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
-    await at.do("renew", confirmed=True)
-    assert at.standin.instances["one"] is not one
-    assert len(backups(at)) == 1
+    await at.do("renew", confirmed=confirmed)
+    assert at.asked(DELETE) == len(backups(at)) == confirmed
+    assert (at.standin.instances["one"] is not one) is confirmed
     await at.until_it_says(SCAN, 2 * AT_ONCE)
 
 

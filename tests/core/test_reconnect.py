@@ -233,18 +233,10 @@ def test_refusals_in_a_row_open_the_circuit_and_what_was_not_reached_does_not():
     assert record.breaker.opened_at == WALL
 
 
-@pytest.mark.parametrize("reason", ["remote_missing"])
-def test_only_one_that_the_agent_was_asked_to_make_is_made_where_its_server_has_none(
-    reason: str,
-) -> None:
-    there = Claim(
-        ConnectionStatus.DISCONNECTED if reason else ConnectionStatus.INITIALIZING,
-        reason,
-        raw="missing",
-    )
-    assert needs_connect(there, paired=False)
-    assert not needs_connect(there, paired=False, adopted=True)
+def test_only_one_that_the_agent_was_asked_to_make_is_made_where_its_server_has_none() -> None:
+    missing = Claim(ConnectionStatus.DISCONNECTED, "remote_missing", raw="missing")
+    assert needs_connect(missing, paired=False)
+    assert not needs_connect(missing, paired=False, adopted=True)
     assert needs_connect(Claim(ConnectionStatus.QR_REQUIRED), paired=False) is False
-    assert needs_connect(
-        Claim(ConnectionStatus.DISCONNECTED, "qr_idle"), paired=False, adopted=True
-    )
+    idle = Claim(ConnectionStatus.DISCONNECTED, "qr_idle")
+    assert needs_connect(idle, paired=False, adopted=True)
