@@ -7,15 +7,12 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Category, JournalEntry
 from agent.daemon.main import keep_up
 from agent.errors import HostError, StoreError
-from agent.store.database import Store
 
 from .conftest import SETTINGS
 
 ANY_ROOM = SETTINGS.replace("[start]\n", "[start]\ndisk_free = 0\n")
-LARGE = "x" * 100_000
 
 
 def fill(disk: Path) -> None:
@@ -48,46 +45,31 @@ async def test_f31_an_agent_killed_on_a_full_disk_says_so_and_starts_with_room_a
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["itself", "in a group of its own"])
-async def test_f31_a_task_that_a_full_disk_ended_begins_again(
-    small_disk: Any, *, nested: bool
-) -> None:
-    disk = small_disk("size=1m,mode=0700")
-    store = await Store.open(disk / "agent.db")
-    fill(disk)
-    tried: list[str] = []
-
-    async def write() -> None:
-        try:
-            await store.append(JournalEntry("note", LARGE, Category.SYSTEM))
-        except StoreError as error:
-            tried.append(error.code)
-            (disk / "filler").unlink()
-            raise
-        tried.append("written")
-
-    async def write_in_a_group() -> None:
-        with contextlib.suppress(TimeoutError):  # also once a group of this task has failed
-            async with asyncio.timeout(0):
-                await asyncio.sleep(1)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(write())
-
-    await keep_up("notes", write_in_a_group if nested else write, again=0)
-    assert tried == ["disk_full", "written"]
-    await store.close()
-
-
 @pytest.mark.parametrize(
-    "error", [HostError("too many open files"), RuntimeError("can't start new thread")]
+    "error",
+    [
+        HostError("too many open files"),
+        RuntimeError("can't start new thread"),
+        StoreError("x", code="disk_full"),
+    ],
 )
-async def test_f16_a_task_without_descriptor_or_thread_begins_again(error: Exception) -> None:
+async def test_f16_f31_a_task_without_descriptor_thread_or_room_begins_again(
+    error: Exception, *, nested: bool
+) -> None:
     failures = [error]
 
     async def work() -> None:
         if failures:
             raise failures.pop()
 
-    await keep_up("work", work, again=0)
+    async def work_in_a_group() -> None:
+        with contextlib.suppress(TimeoutError):  # also once a group of this task has failed
+            async with asyncio.timeout(0):
+                await asyncio.sleep(1)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work())
+
+    await keep_up("work", work_in_a_group if nested else work, again=0)
     assert not failures
 
 
