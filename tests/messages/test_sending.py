@@ -181,10 +181,7 @@ async def test_an_engine_that_cannot_repeat_is_never_asked_twice(
 # Kills
 
 
-@pytest.mark.parametrize("point", ["file", "begun", "sent", "noted"])
-async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
-    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
+async def killed_at(point: str, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, f"outbox_{point}:raise")
     with suppress(FailpointHit):
         await agent.say(A, "order", whose=("operator", ID, "k"), digest="order")
@@ -192,10 +189,30 @@ async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
     await agent.kill()
     monkeypatch.delenv(VARIABLE)
     await agent.start()
+
+
+@pytest.mark.parametrize("point", ["file", "begun", "sent", "noted"])
+async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    await killed_at(point, agent, monkeypatch)
     status, body = await agent.ask(A, "order", key="k")
     assert (status, phone.texts()) == (200, ["order"])
     assert body["message_id"] in phone.heard
     assert len(await agent.sending.page(ID)) == 1
+
+
+@pytest.mark.usefixtures("cannot_repeat")
+@pytest.mark.parametrize(("point", "times"), [("file", 1), ("begun", 0), ("sent", 1), ("noted", 1)])
+async def test_where_an_engine_cannot_repeat_it_is_not_sent_twice_by_guess(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str, times: int
+) -> None:
+    await killed_at(point, agent, monkeypatch)
+    ends = "unknown_outcome" if point in ("begun", "sent") else ""
+    assert await code_of(agent.ask(A, "order", key="k")) == ends
+    assert phone.texts() == ["order"] * times
+    await agent.ask(A, "the next one")
+    assert phone.tried == [*phone.texts()]
 
 
 # Holds

@@ -7,7 +7,6 @@ import contextlib
 import aiohttp
 import pytest
 
-from agent.engines.catalog import CATALOG
 from tests.world.sending import (
     ID,
     OUTBOX,
@@ -33,39 +32,6 @@ async def killed_at(agent, eventually, point: str, order=ORDER) -> None:
     with contextlib.suppress(aiohttp.ClientError, OSError):
         await agent.ask("POST", f"{PATH}?wait=30", order, KEY)
     await agent.dead()
-
-
-@pytest.fixture
-def cannot_repeat(monkeypatch):
-    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=False))
-
-
-@pytest.mark.usefixtures("cannot_repeat")
-@pytest.mark.parametrize(
-    ("point", "got", "ends"),
-    [
-        ("outbox_accepted", ["your order"], 200),
-        ("outbox_begun", [], 503),
-        ("outbox_sent", ["your order"], 503),
-        ("outbox_noted", ["your order"], 200),
-    ],
-)
-async def test_an_engine_that_cannot_repeat_never_sends_twice_by_guess(
-    agent, eventually, point, got, ends
-):
-    await connected(agent, eventually)
-    await killed_at(agent, eventually, point)
-    await agent.start()
-    await eventually(lambda: agent.status(ID), "CONNECTED")
-    status, answer = await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
-    assert status == ends, answer
-    (row,) = (await agent.do("GET", OUTBOX))["messages"]
-    if ends == 503:
-        assert answer["error"] == "unknown_outcome"
-        assert row["state"] == "unknown"
-    assert await heard(agent) == got
-    await agent.do("POST", f"{PATH}?wait=30", {"to": TO, "text": "the next one"})
-    assert await heard(agent) == [*got, "the next one"]
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "expired"])
@@ -104,7 +70,7 @@ async def test_a_worker_killed_while_it_sends_costs_and_doubles_no_message(agent
     assert {row["state"] for row in rows} <= {"sent", "delivered", "read"}
 
 
-async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, eventually):
+async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, eventually, caplog):
     await connected(agent, eventually)
     await agent.stop()
     await agent.start("deletion_retired:kill")
@@ -116,4 +82,5 @@ async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, 
     assert b"secret sentence" in left_in(agent)
     await agent.start()
     await eventually(lambda: b"secret sentence" not in left_in(agent))
+    assert "1 accepted messages are not sent" in caplog.text
     assert not await agent.knows(ID)

@@ -84,15 +84,6 @@ async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually)
     await eventually(told, [(ID, 3)])
 
 
-async def test_so_does_the_start_after_a_kill_in_that_deletion(agent, eventually, caplog):
-    await waits_in(agent, eventually)
-    await agent.stop()
-    await agent.start("deletion_retired:kill")
-    await dies(agent, agent.ask("DELETE", f"/api/instance/{ID}"))
-    await agent.start()
-    await eventually(lambda: "2 accepted messages are not sent" in caplog.text)
-
-
 async def test_a_key_that_went_with_a_session_is_another_message_with_another_text(
     agent, eventually
 ):
