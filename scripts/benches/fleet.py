@@ -19,31 +19,17 @@ SLOW_LOGIN = 3.0
 
 
 async def measure_ours(site: Site, times: Times) -> Figures:
-    figures = Figures(list)
     agent = Agent(site)
-    await _create(agent, figures)
-    await _starts(agent, times, figures)
-    async with Client(agent) as client:
-        await at_rest(agent, agent.workers(), times, figures)
-        figures["agent uss"].append(uss(agent.agent_pid))
-        await _scrapes(client, times, figures)
-        await _kills(agent, client, site.ids[: times.kills], figures)
-    await _adoptions(agent, times, figures)
+    figures = await _measure(agent, times)
     await agent.end()
-    await _as_installed(Agent(site, tuned=False), figures)
+    await _as_installed(replace(agent, tuned=False), figures)
     return figures
 
 
 async def measure_many(site: Site, times: Times) -> Figures:
     """The figures that would show it if one session of many cost more than one of a few."""
-    figures, agent = Figures(list), Agent(site)
-    await _create(agent, figures)
-    await _starts(agent, replace(times, starts=1), figures)
-    await at_rest(agent, agent.workers(), times, figures)
-    figures["agent uss"].append(uss(agent.agent_pid))
-    async with Client(agent) as client:
-        await _scrapes(client, times, figures)
-    await _adoptions(agent, times, figures)
+    agent = Agent(site)
+    figures = await _measure(agent, replace(times, starts=1, kills=0))
     await _end(agent, figures)
     return figures
 
@@ -52,15 +38,8 @@ async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Pat
     """Measure what two commits are compared by: `tree` and `python` are those of one of them."""
     # Spawned as on systemd: an older commit has a setting by which it forks them.
     worker = {"warm": False} if (tree / "agent/wings/warm").is_dir() else {}
-    figures, agent = Figures(list), Agent(site, worker, tree=tree, python=python)
-    await _create(agent, figures)
-    await _starts(agent, times, figures)
-    async with Client(agent) as client:
-        await at_rest(agent, agent.workers(), times, figures)
-        figures["agent uss"].append(uss(agent.agent_pid))
-        await _scrapes(client, times, figures)
-        await _kills(agent, client, site.ids[: times.kills], figures)
-    await _adoptions(agent, times, figures)
+    agent = Agent(site, worker, tree=tree, python=python)
+    figures = await _measure(agent, times)
     await _end(agent, figures)
     await _as_installed(replace(agent, tuned=False), figures)
     return figures
@@ -73,6 +52,20 @@ async def measure_slow_logins(site: Site) -> Figures:
     await _create(slow, Figures(list))
     await _as_installed(replace(slow, tuned=False), figures)
     return Figures(list, {f"{key}, slow": runs for key, runs in figures.items()})
+
+
+async def _measure(agent: Agent, times: Times) -> Figures:
+    """All but the start as installed; the agent runs at the end."""
+    figures = Figures(list)
+    await _create(agent, figures)
+    await _starts(agent, times, figures)
+    async with Client(agent) as client:
+        await at_rest(agent, agent.workers(), times, figures)
+        figures["agent uss"].append(uss(agent.agent_pid))
+        await _scrapes(client, times, figures)
+        await _kills(agent, client, agent.site.ids[: times.kills], figures)
+    await _adoptions(agent, times, figures)
+    return figures
 
 
 async def _create(agent: Agent, figures: Figures) -> None:
@@ -122,7 +115,7 @@ async def _kills(
 ) -> None:
     """As `rounds.kills`, but CONNECTED is what the agent publishes: later than the worker."""
     for id in chosen:
-        old, parents = agent.workers()[id], list(agent.parents())
+        old, parents = agent.workers()[id], agent.own_pids()
         before = children(parents) | {old}
         begun = time.perf_counter()
         os.kill(old, signal.SIGKILL)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
@@ -29,12 +29,11 @@ AT_ONCE = 30
 
 @dataclass(slots=True)
 class Agent:
-    """`worker`: what its [worker] table says differently; `more`: further tables of agent.toml;
-    `tuned`: it starts all at once, as the other systems do. Otherwise [start] is as installed."""
+    """`worker`: what its [worker] table says differently; `tuned`: it starts all at once, as the
+    other systems do. Otherwise [start] is as installed."""
 
     site: Site
     worker: Mapping[str, object] = field(default_factory=dict)
-    more: str = ""
     tuned: bool = True
     settings: Mapping[str, object] = field(default_factory=lambda: SETTINGS)
     """Settings of each session that a client creates."""
@@ -65,7 +64,7 @@ class Agent:
         file.write_text(
             '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'
             f"{start if self.tuned else ''}[memory]\ntotal = 0\n\n"
-            f"[worker]\n{worker}{self.more}",
+            f"[worker]\n{worker}",
             encoding="utf-8",
         )
         return file
@@ -93,18 +92,11 @@ class Agent:
         return self.site.place / "state"
 
     @property
-    def ids(self) -> Sequence[InstanceId]:
-        return self.site.ids
-
-    @property
     def agent_pid(self) -> int:
         assert self.process is not None
         return self.process.pid
 
     def own_pids(self) -> Sequence[int]:
-        return [self.agent_pid]
-
-    def parents(self) -> Sequence[int]:
         return [self.agent_pid]
 
     def workers(self) -> dict[InstanceId, int]:
@@ -114,30 +106,10 @@ class Agent:
         return self.state / "run" / id / "link.sock"
 
 
-class Reachable(Protocol):
-    """An agent that a client can talk to."""
-
-    port: int
-
-    @property
-    def state(self) -> Path:
-        """The folder of its Unix socket."""
-
-    @property
-    def ids(self) -> Sequence[InstanceId]:
-        """Ids of the sessions that the agent is to run."""
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """Settings with which each of them is created."""
-
-    def check_alive(self) -> None: ...
-
-
 class Client:
     """The API over the agent's Unix socket; /metrics over TCP as a Prometheus asks for it."""
 
-    def __init__(self, agent: Reachable) -> None:
+    def __init__(self, agent: Agent) -> None:
         self._agent = agent
         connector = aiohttp.UnixConnector(str(agent.state / "api.sock"), limit=AT_ONCE)
         self._socket = aiohttp.ClientSession("http://localhost", connector=connector)
@@ -156,7 +128,7 @@ class Client:
             async with self._socket.post("/api/instance", json=body) as answer:
                 answer.raise_for_status()
 
-        await asyncio.gather(*(create(id) for id in self._agent.ids))
+        await asyncio.gather(*(create(id) for id in self._agent.site.ids))
 
     async def get(self, path: str) -> dict[str, Any]:
         async with self._socket.get(path) as answer:
@@ -176,7 +148,7 @@ class Client:
 
     async def all_connected(self) -> None:
         """Wait until the agent itself says so, having looked at and linked to each of them."""
-        wanted = len(self._agent.ids)
+        wanted = len(self._agent.site.ids)
         async with asyncio.timeout(WITHIN):
             while True:
                 found = await self.get("/api/health")

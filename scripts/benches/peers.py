@@ -44,7 +44,7 @@ class Supervisord:
 
     async def end(self) -> None:
         assert self._process is not None
-        workers = children(self.parents())
+        workers = children(self.own_pids())
         self._process.send_signal(signal.SIGTERM)
         await asyncio.to_thread(self._process.wait, END_WITHIN)
         await gone(workers, END_WITHIN)
@@ -52,9 +52,6 @@ class Supervisord:
 
     def own_pids(self) -> Sequence[int]:
         return [self._process.pid] if self._process is not None else []
-
-    def parents(self) -> Sequence[int]:
-        return self.own_pids()
 
     def link_path(self, id: InstanceId) -> Path:
         return self._site.runtime(id) / "link.sock"
@@ -90,7 +87,8 @@ class Pm2:
         await self._ask("start", str(file))
 
     async def end(self) -> None:
-        workers, own = children(self.parents()), self.own_pids()
+        own = self.own_pids()
+        workers = children(own)
         await self._ask("kill")
         await gone([*workers, *own], END_WITHIN)
 
@@ -113,9 +111,6 @@ class Pm2:
         with contextlib.suppress(OSError, ValueError):
             return [int((self._home / "pm2.pid").read_text(encoding="ascii"))]
         return []
-
-    def parents(self) -> Sequence[int]:
-        return self.own_pids()
 
     def link_path(self, id: InstanceId) -> Path:
         return self._site.runtime(id) / "link.sock"

@@ -79,7 +79,7 @@ async def kills(
 ) -> None:
     """kill -9, each time another worker: when is there a new one, when is it CONNECTED?"""
     for id in chosen:
-        parents = list(system.parents())
+        parents = system.own_pids()
         before = children(parents) | {workers[id]}
         begun = time.perf_counter()
         os.kill(workers[id], signal.SIGKILL)

@@ -87,10 +87,7 @@ class Supervisor(Protocol):
         """Stop all in order; return when nothing is left."""
 
     def own_pids(self) -> Sequence[int]:
-        """Processes of the supervisor, workers left out."""
-
-    def parents(self) -> Sequence[int]:
-        """Whose children the workers are."""
+        """Processes of the supervisor, whose children the workers are."""
 
     def link_path(self, id: InstanceId) -> Path: ...
 

@@ -79,9 +79,6 @@ class Systemd:
     def own_pids(self) -> Sequence[int]:
         return [self._bed.init]
 
-    def parents(self) -> Sequence[int]:
-        return [self._bed.init]
-
     def link_path(self, id: InstanceId) -> Path:
         return self._bed.path(f"/run/wa-bench/{id}/link.sock")
 
