@@ -26,7 +26,7 @@ from agent.engines.baileys.fetch import fetch_packages
 from agent.engines.baileys.node import find_node, find_packages
 from agent.errors import ConfigError, HostError, LinkError
 from scripts.benches import web
-from scripts.benches.lone_worker import LoneWorker
+from scripts.benches.lone_worker import WITHIN, LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.packs import Member, PackProcess, cost_of_a_crash
 from scripts.benches.processes import cpu, launch, pss, spent_in, tree
@@ -47,7 +47,6 @@ of its sends (ms), while each sends one a second."""
 SENDS = 20
 DISK = "/var/tmp"
 """Not in memory: what is written and synced costs what it really costs."""
-WITHIN = 180.0
 QUIET = 2.0
 
 
