@@ -6,7 +6,6 @@ import sys
 
 from scripts.benches import footprint
 from scripts.benches.machine import CACHE
-from scripts.benches.report import Report
 
 
 def main(argv: list[str]) -> int:
@@ -30,7 +29,13 @@ def main(argv: list[str]) -> int:
         report = compare.measure(
             options.commit, options.instances, rounds=options.rounds, quick=options.quick
         )
-    return _finish(report)
+    written = report.write(CACHE)
+    print(report.markdown())
+    print(f"written: {written}", file=sys.stderr)
+    missed = [row.measure for row in report.rows if row.met is False]
+    for measure in missed:
+        print(f"goal not met: {measure}", file=sys.stderr)
+    return 1 if missed else 0
 
 
 def end_in_order(_number: int, _frame: object) -> None:
@@ -68,16 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     subject.add_argument("--rounds", type=int, default=3, metavar="N", help=words)
     subject.add_argument("--quick", action="store_true", help="shorter windows")
     return parser
-
-
-def _finish(report: Report) -> int:
-    written = report.write(CACHE)
-    print(report.markdown())
-    print(f"written: {written}", file=sys.stderr)
-    missed = [row.measure for row in report.rows if row.met is False]
-    for measure in missed:
-        print(f"goal not met: {measure}", file=sys.stderr)
-    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.benches.fleet import measure_one_round
-from scripts.benches.machine import CACHE, TOP, git, this_machine
+from scripts.benches.machine import CACHE, TOP, git, this_commit, this_machine
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.rounds import QUICK, Figures, Times
 from scripts.benches.site import open_site
@@ -58,8 +58,13 @@ def measure(commit: str, instances: int, *, rounds: int, quick: bool) -> Report:
     other = lay_out(commit)
     programs = (Program(OURS, TOP, Path(sys.executable)), other)
     found = {one.name: Figures(list) for one in programs}
-    machine, notes = this_machine(), _notes(times, instances)
-    done = 0
+    machine, ours, done = this_machine(), this_commit(), 0
+    notes = [
+        f"{instances} sandbox sessions; one round = created, started, {times.idle:g} s at rest, "
+        f"{times.kills} workers and the agent killed, started with the settings as installed.",
+        "A killed worker is restarted after the default delay; each is spawned, as on systemd.",
+        "A row is missed where ours is larger than the other commit's by more than its factor.",
+    ]
     try:
         for turn in range(rounds):
             for one in programs[:: -1 if turn % 2 else 1]:
@@ -70,7 +75,7 @@ def measure(commit: str, instances: int, *, rounds: int, quick: bool) -> Report:
     except (KeyboardInterrupt, SystemExit):
         notes.append(f"Interrupted: {done} of {rounds} rounds were whole.")
     rows = [row for key in MEASURES if (row := _row(key, other.name, found)) is not None]
-    return Report("compare", machine, {OURS: machine.commit, other.name: other.name}, rows, notes)
+    return Report("compare", machine, {OURS: ours, other.name: other.name}, rows, notes)
 
 
 def lay_out(commit: str) -> Program:
@@ -114,12 +119,3 @@ def _row(key: str, other: str, found: Mapping[str, Mapping[str, Sequence[float]]
     theirs = row.median(other)
     limit = None if theirs is None else theirs * factor
     return replace(row, goal=Goal(f"{factor:g} x {other}'s", limit))
-
-
-def _notes(times: Times, instances: int) -> list[str]:
-    return [
-        f"{instances} sandbox sessions; one round = created, started, {times.idle:g} s at rest, "
-        f"{times.kills} workers and the agent killed, started with the settings as installed.",
-        "A killed worker is restarted after the default delay; each is spawned, as on systemd.",
-        "A row is missed where ours is larger than the other commit's by more than its factor.",
-    ]

@@ -3,43 +3,19 @@
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / ".cache" / "bench"
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    processor: str
-    cores: int
-    memory_gib: float
-    system: str
-    kernel: str
-    python: str
-    commit: str
-    load_before: float
-    """The load average of the last minute as we began: what others did beside us."""
-
-    def __str__(self) -> str:
-        return (
-            f"{self.cores} cores ({self.processor}), {self.memory_gib:.0f} GiB, {self.system}, "
-            f"Linux {self.kernel}, Python {self.python}, commit {self.commit or 'unknown'}, "
-            f"load before {self.load_before:.1f}"
-        )
-
-
-def this_machine() -> Machine:
-    return Machine(
-        processor=_processor(),
-        cores=os.cpu_count() or 1,
-        memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
-        system=_system(),
-        kernel=platform.release(),
-        python=platform.python_version(),
-        commit=_commit(),
-        load_before=os.getloadavg()[0],
+def this_machine() -> str:
+    """In words, with the load of the last minute: asked before a bench, what others did beside."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"{os.cpu_count() or 1} cores ({_processor()}), {memory:.0f} GiB, {_system()}, "
+        f"Linux {platform.release()}, Python {platform.python_version()}, "
+        f"commit {this_commit() or 'unknown'}, load before {os.getloadavg()[0]:.1f}"
     )
 
 
@@ -57,7 +33,7 @@ def _system() -> str:
         return "Linux"
 
 
-def _commit() -> str:
+def this_commit() -> str:
     """With a + where agent/ has changes that are in no commit."""
     found = git("rev-parse", "--short", "HEAD")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "agent")

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from scripts.benches.machine import Machine
-
 OURS = "wa-agent"
 
 
@@ -46,7 +44,7 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Report:
     subject: str
-    machine: Machine
+    machine: str
     versions: Mapping[str, str]
     rows: Sequence[Row]
     notes: Sequence[str] = ()
@@ -64,7 +62,7 @@ class Report:
         lines = [
             f"# {self.subject}, {self.began:%Y-%m-%d %H:%M}",
             "",
-            str(self.machine) + ".",
+            f"{self.machine}.",
             "Versions: " + ", ".join(f"{name} {is_}" for name, is_ in self.versions.items()) + ".",
             "Medians; in parentheses ours ÷ theirs: below 1 ours is the smaller (better) one.",
             "",
@@ -72,7 +70,8 @@ class Report:
             "|" + "---|" * len(heads),
         ]
         for row in self.rows:
-            cells = [_measure(row), *(_cell(row, name) for name in names), *_goal(row)]
+            measure = f"{row.measure}, {row.unit}" if row.unit else row.measure
+            cells = [measure, *(_cell(row, name) for name in names), *_goal(row)]
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines).rstrip() + "\n"
@@ -94,10 +93,6 @@ def shown(value: float) -> str:
     if size >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}" if size >= 1 else f"{value:.3f}"
-
-
-def _measure(row: Row) -> str:
-    return f"{row.measure}, {row.unit}" if row.unit else row.measure
 
 
 def _cell(row: Row, name: str) -> str:

@@ -41,7 +41,10 @@ class Systemd:
             raise NotHere("systemd: needs root and systemd-nspawn (Debian: systemd-container)")
         self._site = site
         self._units = [f"wa-bench@{id}.service" for id in site.ids]
-        self.version = systemd_version()
+        done = subprocess.run(
+            ["systemctl", "--version"], capture_output=True, text=True, check=True
+        )
+        self.version = done.stdout.split()[1]
         self._bed = Bed.make()
         if not (self._bed.root / Path(sys.executable).relative_to("/")).exists():
             self._bed.close()
@@ -84,8 +87,3 @@ class Systemd:
 
     def close(self) -> None:
         self._bed.close()
-
-
-def systemd_version() -> str:
-    done = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.split()[1]
