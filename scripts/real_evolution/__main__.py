@@ -15,12 +15,12 @@ import asyncio
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.benches.machine import this_machine
 from scripts.real_evolution.server import version_of, why_not
 from scripts.real_evolution.walk import ROUNDS, Cost, open_walk
-from scripts.table import table
 from tests.standin.baileys import run as node
 
 HEAD = ("round", "back after (s)", "logins of one", "GET connect", "answered (s)", "held")
@@ -40,6 +40,12 @@ def _cells(cost: Cost) -> list[str]:
     held = "; ".join(cost.broke) or "yes"
     counts = (str(cost.logins), str(cost.connects))
     return [cost.round, f"{cost.back:.1f}", *counts, f"{cost.answered:.1f}", held]
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """As Markdown, which a terminal shows well enough too; the first column names its rows."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (HEAD, *rows)]
+    return "\n".join([lines[0], "|---|" + "---:|" * (len(HEAD) - 1), *lines[1:]])
 
 
 def main(argv: list[str]) -> int:
@@ -65,7 +71,7 @@ def main(argv: list[str]) -> int:
         print(f"not held: {error!r}; the logs are in {place}", file=sys.stderr)
         return 1
     print(f"Evolution API {version_of(options.server)} on {this_machine()}.\n")
-    print(table(HEAD, [_cells(cost) for cost in costs]))
+    print(table([_cells(cost) for cost in costs]))
     if any(cost.broke for cost in costs):
         print(f"the logs are in {place}", file=sys.stderr)
         return 1

@@ -53,22 +53,13 @@ class Bed:
         for number in range(sessions):
             name = f"{'paired' if number < paired else 'waits'}-{number:02}"
             await until(partial(self.server.make, name), MADE_WITHIN)
-            code = await self._code_of(name)
+            code = await until(partial(self.server.code, name), MADE_WITHIN)
             if number < paired:
                 self.paired[name] = f"5511900000{number:03}"
                 await asyncio.to_thread(self.whatsapp.scan, code, self.paired[name])
-                await self._until_open(name)
+                await until(partial(self.server.is_open, name), MADE_WITHIN)
             else:
                 self.codes.append(name)
-
-    async def _code_of(self, name: str) -> str:
-        return await until(lambda: self.server.code(name), MADE_WITHIN)
-
-    async def _until_open(self, name: str) -> None:
-        async def is_open() -> bool:
-            return await self.server.state(name) == "open"
-
-        await until(is_open, MADE_WITHIN)
 
 
 async def until(look: Callable[[], Awaitable[Seen]], within: float) -> Seen:

@@ -44,14 +44,12 @@ def version_of(folder: Path) -> str:
 
 
 class RealServer:
-    def __init__(
-        self, source: Path, place: Path, whatsapp: str, certificate: Path | None = None
-    ) -> None:
+    def __init__(self, source: Path, place: Path, whatsapp: str, certificate: Path) -> None:
         """`whatsapp`: the address that its sessions log in to; `certificate`: of where they bring
         files."""
         self.version, self.port = version_of(source), free_port()
         self.place = place
-        self.env = {"WA_URL": whatsapp, "NODE_EXTRA_CA_CERTS": str(certificate or "")}
+        self.env = {"WA_URL": whatsapp, "NODE_EXTRA_CA_CERTS": str(certificate)}
         self._process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
         shutil.copytree(source, place, ignore=ITS_OWN, symlinks=True)
@@ -59,24 +57,13 @@ class RealServer:
         for name in ("instances", "store"):
             (place / name).mkdir()
         if self.old:
-            self._write_settings(place / "src/env.yml")
-
-    @property
-    def command(self) -> tuple[str, ...]:
-        return PROGRAMS[self.version[0]]
-
-    @property
-    def pid(self) -> int:
-        """0 = it was never started."""
-        return 0 if self._process is None else self._process.pid
+            file = place / "src/env.yml"
+            text = re.sub(r"(?m)^(  PORT:).*", rf"\1 {self.port}", file.read_text(), count=1)
+            file.write_text(re.sub(r"(?m)^(    KEY:).*", rf"\1 {KEY}", text, count=1))
 
     @property
     def old(self) -> bool:
         return self.version.startswith("1.")
-
-    def _write_settings(self, file: Path) -> None:
-        text = re.sub(r"(?m)^(  PORT:).*", rf"\1 {self.port}", file.read_text(), count=1)
-        file.write_text(re.sub(r"(?m)^(    KEY:).*", rf"\1 {KEY}", text, count=1))
 
     def use(self, database: Postgres) -> None:
         """2.x: with its tables."""
@@ -89,7 +76,7 @@ class RealServer:
     async def start(self) -> None:
         with (self.place / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.command,
+                *PROGRAMS[self.version[0]],
                 cwd=self.place,
                 env={**os.environ, **self.env},
                 stdin=asyncio.subprocess.DEVNULL,
@@ -137,9 +124,9 @@ class RealServer:
         assert status < 500, answer
         return status < 300 or "already in use" in str(answer)
 
-    async def state(self, name: str) -> str:
+    async def is_open(self, name: str) -> bool:
         _, answer = await self.ask("GET", f"/instance/connectionState/{name}")
-        return str((answer.get("instance") or {}).get("state"))
+        return (answer.get("instance") or {}).get("state") == "open"
 
     async def code(self, name: str) -> str:
         """A code to scan; "" = it shows none yet."""
@@ -149,7 +136,7 @@ class RealServer:
 
 @asynccontextmanager
 async def real_server(
-    source: Path, place: Path, whatsapp: str, certificate: Path | None = None
+    source: Path, place: Path, whatsapp: str, certificate: Path
 ) -> AsyncIterator[RealServer]:
     server = await asyncio.to_thread(RealServer, source, place / "server", whatsapp, certificate)
     database = None

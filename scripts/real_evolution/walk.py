@@ -112,14 +112,11 @@ class Walk:
 
     # what is so
 
-    async def _is_open(self, name: str) -> bool:
-        return await self.server.state(name) == "open"
-
     async def _missing(self) -> list[str]:
         """Paired sessions that are not connected, as the server or the agent says."""
         shown = await self.agent.do("GET", "/api/instances?limit=500")
         up = {it["id"] for it in shown["instances"] if it["connection_status"] == "CONNECTED"}
-        return [it for it in self.paired if it not in up or not await self._is_open(it)]
+        return [it for it in self.paired if it not in up or not await self.server.is_open(it)]
 
     async def is_well(self) -> bool:
         return not await self._missing()

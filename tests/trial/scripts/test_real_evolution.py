@@ -35,7 +35,7 @@ def test_without_a_server_it_says_why_and_leaves_the_walk_out(
 def test_the_server_runs_in_a_copy_with_a_port_and_a_key_of_its_own(tmp_path: Path) -> None:
     given = source(tmp_path / "given")
     (given / "instances/of-before").mkdir(parents=True)
-    server = RealServer(given, tmp_path / "copy", "ws://127.0.0.1:1/ws/chat")
+    server = RealServer(given, tmp_path / "copy", "ws://127.0.0.1:1/ws/chat", tmp_path)
     settings = (tmp_path / "copy/src/env.yml").read_text()
     assert f"  PORT: {server.port}\n" in settings and "of-the-source" not in settings
     assert (given / "src/env.yml").read_text() == SETTINGS
