@@ -21,13 +21,12 @@ _UNSUPPORTED = (1 << 31) + 1
 class ForgetfulDisk:
     """Serves one image to one machine at a time; `cut` is what a lost power does to it."""
 
-    def __init__(self, image: Path, address: Path, seed: int = 0) -> None:
+    def __init__(self, image: Path, address: Path) -> None:
         self._durable = bytearray(image.read_bytes())
         self._shown = bytearray(self._durable)
         self._cache: list[tuple[int, bytes]] = []
-        self._chance = random.Random(seed)
+        self._chance = random.Random(0)
         self._guard = threading.Lock()
-        self.flushes = 0
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(address))
         self._listener.listen()
@@ -107,7 +106,6 @@ class ForgetfulDisk:
         for offset, data in self._cache:
             self._durable[offset : offset + len(data)] = data
         self._cache.clear()
-        self.flushes += 1
 
 
 def _option_reply(machine: socket.socket, option: int, kind: int, data: bytes = b"") -> None:
