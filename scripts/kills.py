@@ -31,9 +31,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
+from agent.engines.program.process import descendants
 from agent.engines.web.fetch import fetch_bundle
 from scripts.benches.machine import TOP
-from scripts.benches.processes import tree, uss
+from scripts.benches.processes import uss
 from tests.daemon.conftest import NOWHERE, RunningAgent, workers_in
 from tests.daemon.line import Line, line_to
 from tests.engines.baileys.conftest import PEER, make_cache
@@ -242,7 +243,7 @@ class Trial:
         kind = self.draw.choice(KINDS)
         self.done[kind] += 1
         workers = [*self._workers().values()]
-        below = [pid for worker in workers for pid in [*tree(worker)][1:]]
+        below = [pid for worker in workers for pid in descendants(worker)]
         pids = below if "below" in kind else workers
         pid = self.draw.choice(pids) if pids else 0
         if kind == "agent":
@@ -273,7 +274,7 @@ class Trial:
             found["agent"].append(uss(self.agent.process.pid))
             for id, pid in self._workers().items():
                 found[ENGINES[id[0]]].append(uss(pid))
-                found[f"below {ENGINES[id[0]]}"].append(sum(map(uss, [*tree(pid)][1:])))
+                found[f"below {ENGINES[id[0]]}"].append(sum(map(uss, descendants(pid))))
             for name, each in found.items():
                 self.used[name].append((minute, fmean(each)))
             words = ", ".join(f"{name} {it[-1][1]:.2f}" for name, it in sorted(self.used.items()))

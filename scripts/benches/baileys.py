@@ -24,12 +24,13 @@ from typing import Any, Protocol
 from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
 from agent.engines.baileys.node import find_node, find_packages
+from agent.engines.program.process import descendants
 from agent.errors import ConfigError, HostError, LinkError
 from scripts.benches import web
 from scripts.benches.lone_worker import WITHIN, LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.packs import Member, PackProcess, cost_of_a_crash
-from scripts.benches.processes import cpu, launch, pss, spent_in, tree
+from scripts.benches.processes import cpu, launch, pss, spent_in
 from scripts.benches.report import OURS, Goal, Report, Row
 from tests.standin.baileys.run import WhatsApp, why_not
 from tests.standin.web.stand_in import StandIn
@@ -87,7 +88,7 @@ class Workers:
         return time.perf_counter() - begun
 
     def pids(self) -> list[int]:
-        return [pid for worker in self.workers for pid in tree(worker.pid)]
+        return [pid for worker in self.workers for pid in (worker.pid, *descendants(worker.pid))]
 
     async def close(self) -> None:
         for worker in self.workers:
@@ -208,14 +209,7 @@ def measure(instances: int, *, quick: bool) -> Report:
             for measure_, values in measured.items():
                 figures[f"{measure_} in {size}"][OURS] += values
     rows = [
-        Row(
-            f"memory of one of {instances}, connected and idle",
-            "MiB PSS",
-            figures["memory"],
-            Goal("", MEMORY),
-        ),
-        Row("processes of one", "", figures["processes"]),
-        Row("processor time of one, idle", "s/min", figures["cpu"]),
+        *web.rows_at_rest(instances, figures, Goal("", MEMORY)),
         Row("from stopped to connected, paired", "s", figures["start"], Goal("", START)),
         Row("… its processor time", "s", figures["start cpu"]),
         Row(f"{instances} Nodes killed: all connected", "s", figures["killed"], Goal("", KILLED)),

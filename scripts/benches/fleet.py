@@ -80,15 +80,20 @@ async def _create(agent: Agent, figures: Figures) -> None:
     await _end(agent, figures)
 
 
+async def _start(agent: Agent) -> float:
+    """Seconds from the agent's own start until all are connected."""
+    begun = time.perf_counter()
+    await agent.begin()
+    async with Client(agent) as client:
+        await client.answers()
+        await client.all_connected()
+        return time.perf_counter() - begun
+
+
 async def _starts(agent: Agent, times: Times, figures: Figures) -> None:
-    """From the agent's own process on; the last start stays up."""
+    """The last start stays up."""
     for turn in range(times.starts):
-        begun = time.perf_counter()
-        await agent.begin()
-        async with Client(agent) as client:
-            await client.answers()
-            await client.all_connected()
-            figures["start"].append(time.perf_counter() - begun)
+        figures["start"].append(await _start(agent))
         if turn < times.starts - 1:
             await asyncio.sleep(SETTLE)
             await _end(agent, figures)
@@ -134,11 +139,9 @@ async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
             lost_before = await client.losses()
         begun = time.perf_counter()
         agent.kill()
-        await agent.begin()
+        killed = time.perf_counter() - begun
+        figures["adoption"].append(killed + await _start(agent))
         async with Client(agent) as client:
-            await client.answers()
-            await client.all_connected()
-            figures["adoption"].append(time.perf_counter() - begun)
             again = await client.losses() - lost_before
         others = sum(agent.workers().get(id) != pid for id, pid in workers.items())
         figures["adoption lost"].append(others + max(again, 0))
@@ -147,10 +150,5 @@ async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:
 
 async def _as_installed(agent: Agent, figures: Figures) -> None:
     """After a boot, one session after the other, by the budget of logins."""
-    begun = time.perf_counter()
-    await agent.begin()
-    async with Client(agent) as client:
-        await client.answers()
-        await client.all_connected()
-        figures["start as installed"].append(time.perf_counter() - begun)
+    figures["start as installed"].append(await _start(agent))
     await agent.end()

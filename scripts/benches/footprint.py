@@ -115,8 +115,8 @@ class Shape:
         return Row(self.measure, self.unit, figures, goal)
 
 
-def fixed(limit: float, text: str = "") -> Callable[[Found], Goal]:
-    return lambda _found: Goal(text, limit)
+def fixed(limit: float) -> Callable[[Found], Goal]:
+    return lambda _found: Goal("", limit)
 
 
 def as_good_as(name: str, key: str, factor: float = 1.0) -> Callable[[Found], Goal]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.program.process import descendants
 from scripts.benches.lone_worker import WITHIN, LoneWorker, Process
-from scripts.benches.processes import tree
 
 
 class PackProcess(Process):
@@ -29,7 +29,7 @@ class PackProcess(Process):
 
     @property
     def pids(self) -> list[int]:
-        return [] if self._process is None else list(tree(self._process.pid))
+        return [self.pid, *descendants(self.pid)] if self.pid else []
 
     async def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

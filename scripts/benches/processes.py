@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 MIB = 1 << 20
@@ -67,15 +67,6 @@ async def spent_in(pids: Sequence[int], seconds: float) -> float:
     return (cpu(pids) - used) * 60 / (time.perf_counter() - begun)
 
 
-def tree(pid: int) -> Iterator[int]:
-    yield pid
-    # Of each thread: a browser starts its children from several.
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in path.read_text().split():
-                yield from tree(int(child))
-
-
 def children(parents: Iterable[int]) -> set[int]:
     found: set[int] = set()
     for pid in parents:
@@ -85,14 +76,14 @@ def children(parents: Iterable[int]) -> set[int]:
     return found
 
 
-async def new_child(parents: Iterable[int], before: set[int], within: float = 20.0) -> int:
+async def new_child(parents: Iterable[int], before: set[int]) -> int:
     """The first child that was not there before; looked for twice in a millisecond."""
-    known, deadline = list(parents), time.monotonic() + within
+    known, deadline = list(parents), time.monotonic() + 20.0
     while time.monotonic() < deadline:
         if new := children(known) - before:
             return min(new)
         await asyncio.sleep(0.0005)
-    raise TimeoutError(f"cannot see a new process: none in {within:g} s")
+    raise TimeoutError("cannot see a new process: none in 20 s")
 
 
 def marked(mark: str) -> list[int]:

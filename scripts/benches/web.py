@@ -10,21 +10,21 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from agent.engines.program.process import descendants
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import Browser, find_browser, user_agent, version_of
 from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
 from agent.errors import HostError
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
-from scripts.benches.processes import pss, spent_in, tree
-from scripts.benches.puppeteer import PEER
+from scripts.benches.processes import pss, spent_in
 from scripts.benches.report import OURS, Goal, Report, Row
 from tests.standin.web.stand_in import StandIn
 
@@ -33,6 +33,44 @@ SHARE = 0.4
 """Share of the others' memory that ours may use, the worker included; their Node.js is left out."""
 SPARE = 65534
 """The user that measures in root's place: a browser of root has no sandbox."""
+# whatsapp-web.js 1.34.7 adds two arguments to those of puppeteer 24.38.0 (ChromeLauncher.js).
+PEER = [
+    "--allow-pre-commit-input",
+    "--disable-background-networking",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-breakpad",
+    "--disable-client-side-phishing-detection",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-crash-reporter",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-hang-monitor",
+    "--disable-infobars",
+    "--disable-ipc-flooding-protection",
+    "--disable-popup-blocking",
+    "--disable-prompt-on-repost",
+    "--disable-renderer-backgrounding",
+    "--disable-search-engine-choice-screen",
+    "--disable-sync",
+    "--enable-automation",
+    "--export-tagged-pdf",
+    "--force-color-profile=srgb",
+    "--generate-pdf-document-outline",
+    "--metrics-recording-only",
+    "--no-first-run",
+    "--password-store=basic",
+    "--use-mock-keychain",
+    "--disable-features=Translate,AcceptCHFrame,MediaRouter,OptimizationHints,RenderDocument,PartitionAllocSchedulerLoopQuarantineTaskControlledPurge,ProcessPerSiteUpToMainFrameThreshold,IsolateSandboxedIframes",
+    "--enable-features=PdfOopif",
+    "--headless=new",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--disable-extensions",
+    "--disable-blink-features=AutomationControlled",
+    "--remote-debugging-pipe",
+]
+"""The arguments with which whatsapp-web.js starts its browser."""
 _AS_SPARE = (f"--reuid={SPARE}", f"--regid={SPARE}", "--clear-groups", "--no-new-privs", "--")
 
 
@@ -121,14 +159,7 @@ def measure(instances: int, *, quick: bool) -> Report:
                 figures[measure_][name].append(value)
     theirs = statistics.median(figures["memory"][THEIRS])
     rows = [
-        Row(
-            f"memory of one of {instances}, connected and idle",
-            "MiB PSS",
-            figures["memory"],
-            Goal(f"{SHARE:g} x {THEIRS}'s", theirs * SHARE),
-        ),
-        Row("processes of one", "", figures["processes"]),
-        Row("processor time of one, idle", "s/min", figures["cpu"]),
+        *rows_at_rest(instances, figures, Goal(f"{SHARE:g} x {THEIRS}'s", theirs * SHARE)),
         Row("from nothing to a code", "s", figures["code"]),
         Row("from stopped to connected, restored", "s", figures["restore"]),
     ]
@@ -142,6 +173,17 @@ def measure(instances: int, *, quick: bool) -> Report:
         f"All of them ran as uid {os.geteuid() or SPARE}, each browser in its own sandbox.",
     ]
     return Report("web", machine, versions, rows, notes)
+
+
+def rows_at_rest(
+    instances: int, figures: Mapping[str, Mapping[str, list[float]]], memory: Goal
+) -> list[Row]:
+    what = f"memory of one of {instances}, connected and idle"
+    return [
+        Row(what, "MiB PSS", figures["memory"], memory),
+        Row("processes of one", "", figures["processes"]),
+        Row("processor time of one, idle", "s/min", figures["cpu"]),
+    ]
 
 
 async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, float]:
@@ -163,7 +205,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
             stand_in.scan(f"55119999900{number:02d}", folder.name)
             await one.until_connected()
         await asyncio.sleep(times.settle)
-        pids = [pid for each in found for pid in tree(each.pid)]
+        pids = [pid for each in found for pid in (each.pid, *descendants(each.pid))]
         _must_be_walled(pids)
         spent = await spent_in(pids, times.idle)
         memory = sum(pss(pid) for pid in pids)

@@ -159,11 +159,8 @@ def order_of_the_end() -> tuple[bool, str]:
 
 def restored() -> tuple[bool, str]:
     took = until(lambda: connected("m1") and connected("m2"), 240)
-    codes = [details(id).get("paired") for id in ("m1", "m2")]
-    return codes == [
-        True,
-        True,
-    ], f"both connected without a code, {took:.1f} s after the look began"
+    paired = all(details(id).get("paired") for id in ("m1", "m2"))
+    return paired, f"both connected without a code, {took:.1f} s after the look began"
 
 
 def read_only() -> tuple[bool, str]:

@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agent.engines.baileys.pack import SharedNode
 from agent.engines.baileys.rules import CREDS
-from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, PEER, Bench
 from tests.engines.baileys.keepers import Spool
 from tests.standin.baileys.run import WhatsApp
@@ -111,4 +111,4 @@ def _unconfirmed(bench: Bench) -> int:
 
 
 def _nodes() -> list[int]:
-    return [p for p in tree(os.getpid()) if "main.mjs" in Path(f"/proc/{p}/cmdline").read_text()]
+    return [it.pid for it in psutil.Process().children(True) if "main.mjs" in "".join(it.cmdline())]
