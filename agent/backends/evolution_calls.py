@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.backends.http import Answer, Http, ServerDown, cannot, segment
-from agent.engines.base import inside, moment, text, whole
+from agent.engines.base import inside, moment, object_of, text, whole
 from agent.engines.tasks import in_thread
 from agent.errors import EngineError
 
@@ -301,12 +301,15 @@ def _shown(body: Any) -> Shown:
 def _row(raw: Any) -> Row | None:
     if not (name := text(inside(raw, "name"))):
         return None
+    # Baileys' last disconnect, which the server keeps as JSON in a string.
+    ended = raw.get("disconnectionObject")
+    end = object_of(ended if isinstance(ended, str) else None)
     return Row(
         name=name,
         status=text(raw.get("connectionStatus")),
         account=_account(raw.get("ownerJid")),
         code=whole(raw.get("disconnectionReasonCode")),
-        text=_words_of_end(raw.get("disconnectionObject")),
+        text=text(inside(end, "error", "output", "payload", "message")),
         closed_wall=moment(raw.get("disconnectionAt")),
         integration=text(raw.get("integration")),
         proxy=_mark_proxy(raw.get("Proxy")),
@@ -333,15 +336,6 @@ def _mark_proxy(raw: Any) -> str:
         return ""
     proxy = [raw.get(key) for key in ("protocol", "host", "port", "username", "password")]
     return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
-
-
-def _words_of_end(raw: Any) -> str:
-    """The message in Baileys' last disconnect, which the server keeps as JSON in a string."""
-    try:
-        end = json.loads(raw) if isinstance(raw, str) else None
-    except (ValueError, RecursionError):
-        return ""
-    return text(inside(end, "error", "output", "payload", "message"))
 
 
 # What is set again on a session that is created again, in the form of its server.

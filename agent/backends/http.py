@@ -21,6 +21,7 @@ import aiohttp
 from yarl import URL
 
 from agent.config.config import BackendDeclaration
+from agent.engines.base import object_of
 from agent.errors import ConfigError, EngineError, InvalidRequest
 from agent.files import plain_path
 
@@ -34,9 +35,8 @@ MOST_VALUES = 300_000
 
 def read_json(path: Path) -> dict[str, Any]:
     """{} if it is not there, or is damaged."""
-    with suppress(OSError, ValueError, RecursionError):
-        raw = json.loads(path.read_bytes())
-        return raw if isinstance(raw, dict) else {}
+    with suppress(OSError):
+        return object_of(path.read_bytes())
     return {}
 
 

@@ -3,6 +3,7 @@ and of its session files. Deadlines belong to the worker, verdicts to the core. 
 only: each worker has it in memory; configuration and vault ask the rules.
 """
 
+import json
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
@@ -204,9 +205,8 @@ def server_fault(url: str, secure: str, plain: str) -> str:
 def proxy_fault(proxy: str) -> str:
     parts, schemes = _split(proxy), ("http", "https", "socks5")
     good = parts is not None and parts.scheme in schemes and parts.hostname and not parts.path
-    return (
-        "" if good or not proxy else "it must be http://, https:// or socks5:// with host and port"
-    )
+    fault = "it must be http://, https:// or socks5:// with host and port"
+    return "" if good or not proxy else fault
 
 
 def device_name_fault(name: str) -> str:
@@ -271,6 +271,15 @@ def inside(raw: Any, *keys: str) -> Any:
     for key in keys:
         raw = raw.get(key) if isinstance(raw, Mapping) else None
     return raw
+
+
+def object_of(raw: bytes | str | None) -> dict[str, Any]:
+    """The JSON object that it is; {} for anything else."""
+    try:
+        found = json.loads(raw or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def text(raw: Any, most: int = 200) -> str:
@@ -355,13 +364,12 @@ class FileRules(NamedTuple):
     """The names in the folder that are none of this account's pairing: they stay where it ended."""
 
 
+new_sha256: Any = _sha256
+"""Makes one that takes more by `update`."""
+
+
 def sha256(content: bytes) -> str:
-    return str(new_sha256(content).hexdigest())
-
-
-def new_sha256(content: bytes = b"") -> Any:
-    """One that takes more by `update`."""
-    return _sha256(content)
+    return str(_sha256(content).hexdigest())
 
 
 def damaged(path: Path, cause: str) -> FilesReport:

@@ -152,10 +152,17 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
             field="memory_limit",
         )
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
-    if entry.remote:
-        _check_place(own)
-    else:
+    if not entry.remote:
         _rules(entry).read_settings(own)
+        return
+    for key, value in own.items():
+        good, cause = isinstance(value, bool), "it must be true or false"
+        if key != ADOPTED:
+            line = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_PLACE
+            cause = f"known are {', '.join(PLACE)}, each a line of at most {LONGEST_PLACE} signs"
+            good = line and key in PLACE
+        if not good:
+            raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 
 def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
@@ -171,17 +178,6 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
     except ConfigError:
         return None
     return address
-
-
-def _check_place(settings: Mapping[str, Any]) -> None:
-    for key, value in settings.items():
-        good, cause = isinstance(value, bool), "it must be true or false"
-        if key != ADOPTED:
-            line = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_PLACE
-            cause = f"known are {', '.join(PLACE)}, each a line of at most {LONGEST_PLACE} signs"
-            good = line and key in PLACE
-        if not good:
-            raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 
 
 def file_rules(name: str) -> FileRules:

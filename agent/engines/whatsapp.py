@@ -4,6 +4,7 @@ checked before a message is accepted; no engine sends to any other. Pure."""
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
 from agent.errors import InvalidRequest
 
@@ -79,11 +80,9 @@ def is_answerable(chat: str) -> bool:
     channel, and an address that `check_receiver` takes."""
     if chat.strip().endswith(("@broadcast", "@newsletter")):
         return False
-    try:
-        check_receiver(chat)
-    except InvalidRequest:
-        return False
-    return True
+    with suppress(InvalidRequest):
+        return bool(check_receiver(chat))
+    return False
 
 
 WHATSAPP_CODES: Mapping[int, str] = {
@@ -145,8 +144,6 @@ def code_reason(code: int | None, text: str = "") -> str:
 
 def web_reason(word: str) -> str:
     """A stream mode, socket state, event or logout reason of WhatsApp Web."""
-    if word in WEB_WORDS:
-        return WEB_WORDS[word]
-    if word in WEB_LOGOUT_REASONS or word.startswith(("lid_migration_", "lid_blocklist_")):
-        return "logout"
-    return "unknown"
+    lid = word.startswith(("lid_migration_", "lid_blocklist_"))
+    other = "logout" if lid or word in WEB_LOGOUT_REASONS else "unknown"
+    return WEB_WORDS.get(word, other)

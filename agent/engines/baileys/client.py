@@ -301,7 +301,7 @@ class Client(Conversation):
             transport.close()
         if not why:
             status = await self._process.wait()
-            why = self.fatal or _how_ended(status)
+            why = self.fatal or how_ended(status)
         if self.end(why):
             if self._process.returncode is None:
                 self._process.kill()
@@ -321,7 +321,7 @@ async def _writer(fd: int) -> asyncio.StreamWriter:
     return asyncio.StreamWriter(transport, protocol, None, loop)
 
 
-def _how_ended(status: int) -> str:
+def how_ended(status: int) -> str:
     if status < 0:
         return f"it was ended by {signal.Signals(-status).name}"
     return f"it ended with status {status}"

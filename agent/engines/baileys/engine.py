@@ -53,9 +53,6 @@ class Keeping:
         except Exception as error:
             log.exception("records cannot be kept")
             answer["error"] = f"the worker failed ({type(error).__name__})"
-        await self._answer(client, answer)
-
-    async def _answer(self, client: "Conversation", answer: Mapping[str, Any]) -> None:
         try:
             await client.call("kept", ANSWERED, **answer)
         except EngineError as error:

@@ -84,16 +84,15 @@ def needed_address(settings: BaileysSettings, _folder: Path) -> Address:
 CREDS = "creds.json"
 _PRIME = 2**255 - 19
 _KEYS = ("noiseKey", "signedIdentityKey", "signedPreKey")
-_FIXED = ("noiseKey", "signedIdentityKey")
+_FIXED, _HALVES = ("noiseKey", "signedIdentityKey"), ("private", "public")
 _SIGNED = ("details", "accountSignature", "accountSignatureKey", "deviceSignature")
 
 
 def key_fault(creds: Mapping[str, Any]) -> str:
     """Which key does not fit its public half, which WhatsApp and the contacts have; \"\" = none."""
     for name in _KEYS:
-        pair = _table(creds.get(name))
-        pair = _table(pair.get("keyPair", pair))
-        private, public = _bytes(pair.get("private")), _bytes(pair.get("public"))
+        pair = base.inside(creds, name, "keyPair") or base.inside(creds, name)
+        private, public = (_bytes(base.inside(pair, half)) for half in _HALVES)
         if len(private) == 32 and public and public_of(private) != public[-32:]:
             return f"the private and the public half of {name} do not fit"
     return ""
@@ -110,24 +109,19 @@ def fixed_marks(creds: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _fixed(creds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    me, account = _table(creds.get("me")), _table(creds.get("account"))
-    yield "me.id", me.get("id")
+    yield "me.id", base.inside(creds, "me", "id")
     for name in ("registrationId", "advSecretKey"):
         yield name, creds.get(name)
     for key in _FIXED:
-        for half in ("private", "public"):
-            yield f"{key}.{half}", text_of(_table(creds.get(key)).get(half))
+        for half in _HALVES:
+            yield f"{key}.{half}", text_of(base.inside(creds, key, half))
     for name in _SIGNED:
-        yield f"account.{name}", text_of(account.get(name))
-
-
-def _table(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+        yield f"account.{name}", text_of(base.inside(creds, "account", name))
 
 
 def account_of(creds: Mapping[str, Any]) -> str:
     """The digits of its number; \"\" = none."""
-    id = _table(creds.get("me")).get("id")
+    id = base.inside(creds, "me", "id")
     digits = re.match(r"\d{5,20}(?!\d)", id) if isinstance(id, str) else None
     return digits.group() if digits else ""
 
@@ -178,14 +172,14 @@ NOTE = "baileys.json"
 
 def read_version(folder: Path) -> str:
     """\"\" = none is noted."""
-    return _text(_read(folder / NOTE), "version")
+    return base.text(_read(folder / NOTE).get("version"))
 
 
 def read_mark(folder: Path) -> tuple[str, str]:
     """The mark of the credentials that WhatsApp took last, and their account; \"\" = none is
     noted."""
     note = _read(folder / NOTE)
-    return _text(note, "creds"), _text(note, "account")
+    return base.text(note.get("creds")), base.text(note.get("account"))
 
 
 def changed_fields(folder: Path, creds: Mapping[str, Any]) -> str:
@@ -222,15 +216,9 @@ def _note(folder: Path, note: dict[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with files.open_plain(path) as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
+            return base.object_of(file.read())
+    except OSError:
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _text(note: dict[str, Any], key: str) -> str:
-    value = note.get(key)
-    return value if isinstance(value, str) else ""
 
 
 KEY_KINDS = (
@@ -289,20 +277,15 @@ def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
         return base.damaged(path, base.how_broken(raw, error))
     if not isinstance(creds, dict):
         return base.damaged(path, "it is not an object")
-    for key in ("noiseKey", "signedIdentityKey"):
-        if not _is_key_pair(creds.get(key)):
+    for key in _FIXED:
+        if not all(base.inside(creds, key, half) for half in _HALVES):
             return base.damaged(path, f"{key} is missing or no pair of keys")
-    me = creds.get("me")
-    if not isinstance(me, dict) or not isinstance(me.get("id"), str) or not me["id"]:
+    if not base.text(base.inside(creds, "me", "id")):
         return base.FilesReport(SessionFiles.UNPAIRED)
     if creds.get("pairingCode") and not creds.get("account"):
         return base.FilesReport(SessionFiles.UNPAIRED)  # a code was asked for, and no device linked
     empty = [name for name, size in sizes.items() if name != CREDS and not size]
     return base.FilesReport(SessionFiles.WHOLE, _broken_keys(folder.path, empty))
-
-
-def _is_key_pair(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value.get("private")) and bool(value.get("public"))
 
 
 def _broken_keys(path: Path, empty: list[str]) -> str:
@@ -320,20 +303,13 @@ def _moves_aside(path: str) -> bool:
 
 
 def linked(folder: base.SessionFolder) -> base.Linked:
-    raw = folder.read(CREDS)
-    try:
-        return linked_of(json.loads(raw or b""))
-    except (ValueError, RecursionError):
-        return base.Linked()
+    return linked_of(base.object_of(folder.read(CREDS)))
 
 
 def linked_of(creds: Any) -> base.Linked:
     """The noise key is made when a device is linked, and never again."""
-    if not isinstance(creds, dict):
-        return base.Linked()
-    noise = creds.get("noiseKey")
-    private = noise.get("private") if isinstance(noise, dict) else None
-    data = private.get("data") if isinstance(private, dict) else None
+    private = base.inside(creds, "noiseKey", "private")
+    data = base.inside(private, "data")
     key = data if isinstance(data, str) else text_of(private)
     return base.Linked(account_of(creds), base.sha256(key.encode()) if key else "")
 

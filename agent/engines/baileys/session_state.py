@@ -94,26 +94,59 @@ def stray_words(event: Mapping[str, Any]) -> str:
     return own or f"the library left an error unhandled: {name} {code}"
 
 
-class SessionState:
-    """Turns the client's events into claims and happenings for the worker's reporter."""
+class State:
+    """The claim of a session, for the worker's reporter, with the code that it shows."""
 
-    def __init__(self, folder: Path, reporter: base.Reporter) -> None:
-        self._folder = folder
-        self.claim = words.Claim(Status.INITIALIZING, phase="process")
-        self.spoiled = False
-        """The client's store failed: its memory is not what the disk holds, so it ends first."""
-        self.lost_pre_keys: set[str] = set()
-        """Peers that wrote with a one-time pre-key which is no longer held."""
+    def __init__(self, reporter: base.Reporter, claim: words.Claim) -> None:
+        self.claim = claim
         self._reporter = reporter
         self._code: base.Qr | None = None
         self._code_until = 0.0
         self._codes = 0
-        self._frame_age: float | None = None
-        self._frame_at = 0.0
+        self._frame_at: float | None = None
+        """When WhatsApp's last frame came; None: not known."""
 
     @property
     def connected(self) -> bool:
         return self.claim.status is Status.CONNECTED
+
+    def code(self) -> base.Qr | None:
+        if self._code is None:
+            return None
+        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
+
+    def frame_age(self) -> float | None:
+        """Seconds since WhatsApp's last frame; None where it proves nothing."""
+        if self._frame_at is None or not self.connected:
+            return None
+        return time.monotonic() - self._frame_at
+
+    def happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(words.Happening(kind, detail))
+
+    def change(self, status: words.ConnectionStatus, reason: str = "", **more: Any) -> None:
+        """A new claim, which the worker hears."""
+        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
+        rest["pairing_unknown"] = False
+        self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
+        self._reporter.claim(self.current())
+
+    def current(self) -> words.Claim:
+        claim = replace(self.claim, proof_age=self.frame_age())
+        # A claim that asks for a code never says paired as well.
+        return replace(claim, paired=False) if claim.status is Status.QR_REQUIRED else claim
+
+
+class SessionState(State):
+    """Turns the client's events into claims and happenings."""
+
+    def __init__(self, folder: Path, reporter: base.Reporter) -> None:
+        super().__init__(reporter, words.Claim(Status.INITIALIZING, phase="process"))
+        self._folder = folder
+        self.spoiled = False
+        """The client's store failed: its memory is not what the disk holds, so it ends first."""
+        self.lost_pre_keys: set[str] = set()
+        """Peers that wrote with a one-time pre-key which is no longer held."""
 
     @property
     def has_connection(self) -> bool:
@@ -132,11 +165,6 @@ class SessionState:
     def forget_code(self) -> None:
         self._code = None
 
-    def code(self) -> base.Qr | None:
-        if self._code is None:
-            return None
-        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
-
     def note_identity(self, answer: Mapping[str, Any]) -> None:
         self.claim = replace(
             self.claim,
@@ -145,30 +173,7 @@ class SessionState:
         )
 
     def note_frame(self, age: object) -> None:
-        self._frame_age = float(age) if isinstance(age, int | float) else None
-        self._frame_at = time.monotonic()
-
-    def frame_age(self) -> float | None:
-        """Seconds since WhatsApp's last frame; None where it proves nothing."""
-        if self._frame_age is None or not self.connected:
-            return None
-        return self._frame_age + time.monotonic() - self._frame_at
-
-    def happened(self, kind: str, **detail: Any) -> None:
-        self._reporter.happened(words.Happening(kind, detail))
-
-    def change(self, status: words.ConnectionStatus, reason: str = "", **more: Any) -> None:
-        """A new claim, which the worker hears."""
-        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
-        self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
-        self._reporter.claim(self.current())
-
-    def current(self) -> words.Claim:
-        claim = replace(self.claim, proof_age=self.frame_age())
-        if claim.status is Status.QR_REQUIRED:
-            # A claim that asks for a code never says paired as well.
-            return replace(claim, paired=False)
-        return claim
+        self._frame_at = time.monotonic() - age if isinstance(age, int | float) else None
 
     def failed(self, error: WaError) -> None:
         reason = error.code if error.code in STORE | {MISSING, FAILING} else "client_crashed"

@@ -129,14 +129,14 @@ class ProgramEngine:
         if event.get("event") == "session":
             self._session = text(event.get("path"), 4096)
             return
-        before = self._state.claim, self._state.device
+        before = self._state.pairing()
         self._state.hear(event)
         claim = self._state.claim
         self._paired = (self._paired or claim.paired) and claim.reason != "logout"
         if claim.reason == "conflict":
             self._ousted = True
             self._tasks.start(self._end_ousted(), "end the ousted")
-        if claim.paired and not self._state.same_pairing(*before):
+        if claim.paired and self._state.pairing() != before:
             declared = self._program.session if self._program is not None else ""
             place = declared or self._session
             rules.write_note(self._folder, claim.account, place, self._state.device)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.engines.baileys.client import LONGEST_LINE, Conversation, OnEvent, die_with_worker
+from agent.engines.baileys import client
 from agent.engines.program.declaration import MISSING, preload_into
 from agent.engines.program.state import Output
 from agent.engines.tasks import Tasks
@@ -191,7 +191,7 @@ class Ears:
     """Who hears what a run of a program says."""
 
     output: Output
-    event: OnEvent
+    event: client.OnEvent
     notice: Callable[[Mapping[str, str]], None]
     end: Callable[[str], None]
     """Gets how it ended, unless `stop` or `kill` ended it."""
@@ -202,7 +202,7 @@ class Process:
     """`speech` is the conversation; what it says before its first `ready` is not heard."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, speech: Conversation, notices: Notices
+        self, process: asyncio.subprocess.Process, speech: client.Conversation, notices: Notices
     ) -> None:
         self.pid = process.pid
         self.speech = speech
@@ -250,7 +250,7 @@ class Process:
                 env=own,
                 cwd=folder,
                 process_group=0,
-                preexec_fn=die_with_worker,
+                preexec_fn=client.die_with_worker,
             )
         except (OSError, ValueError) as error:
             ours.close()
@@ -266,8 +266,8 @@ class Process:
             os.close(out)
             theirs.close()
         ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
-        run = cls(process, Conversation(writer, ears.event), notices)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=client.LONGEST_LINE)
+        run = cls(process, client.Conversation(writer, ears.event), notices)
         if like_pm2:
             like_pm2.begin()
             run._like_pm2, run._by_message = like_pm2, pm2 == "message"
@@ -377,7 +377,7 @@ class Process:
         await asyncio.wait({reading}, timeout=OUTPUT_AFTER)
         reading.cancel()
         self._close()
-        on_end(self._why or how_ended(status))
+        on_end(self._why or client.how_ended(status))
 
     def _close(self) -> None:
         self.speech.end("it ended")
@@ -385,9 +385,3 @@ class Process:
             self.notices.close()
         if self._like_pm2 is not None:
             self._like_pm2.close()
-
-
-def how_ended(status: int) -> str:
-    if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}"
-    return f"it ended with status {status}"

@@ -13,7 +13,7 @@ from typing import Any
 from agent.core.setting import setting
 from agent.core.words import SUSPECT, SessionFiles, parse_instance_id
 from agent.engines.baileys import rules
-from agent.engines.base import FileRules, FilesReport, Linked, SessionFolder, read_table
+from agent.engines.base import FileRules, FilesReport, Linked, SessionFolder, object_of, read_table
 from agent.engines.web.rules import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, InvalidRequest, VaultError
 from agent.files import write_whole
@@ -64,38 +64,16 @@ def write_note(folder: Path, account: str, session: str = "", device: str = "") 
         write_whole(folder / NOTE, raw, mode=folder.stat().st_mode & 0o660)
 
 
-def told_device(raw: bytes | None) -> Linked:
-    """Return the device as which the program's library reported its last connection."""
-    note = _read(raw)
-    account, device = note.get("account"), note.get("device")
-    known = isinstance(account, str) and isinstance(device, str)
-    return Linked(str(account), str(device)) if known else Linked()
-
-
 def lies_elsewhere(raw: bytes | None) -> bool:
     """True if it is paired by files outside of this folder."""
-    return _read(raw).get("elsewhere") is True
+    return object_of(raw).get("elsewhere") is True
 
 
 def session_place(raw: bytes | None) -> str:
     """Where in its folder the session's files are; "" = not told."""
-    place = _read(raw).get("session")
+    place = object_of(raw).get("session")
     plain = isinstance(place, str) and not place.startswith("/") and ".." not in place.split("/")
     return str(place) if plain and place != "." else ""
-
-
-def outside_place(raw: bytes | None) -> str:
-    """The path outside of its folder that it named as its session's; "" = none."""
-    place = _read(raw).get("outside")
-    return place[:300] if isinstance(place, str) and place.startswith("/") else ""
-
-
-def _read(raw: bytes | None) -> Mapping[str, Any]:
-    try:
-        note = json.loads(raw or b"")
-    except (ValueError, RecursionError):
-        return {}
-    return note if isinstance(note, dict) else {}
 
 
 _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
@@ -203,8 +181,9 @@ def outside(folder: SessionFolder) -> str:
     """Return the place outside of this folder where the session lies: the note's own word, or a
     sentence where the folder has nothing but a note of a pairing elsewhere; "" = it lies here."""
     note = folder.read(NOTE)
-    if place := outside_place(note):
-        return place
+    place = object_of(note).get("outside")
+    if isinstance(place, str) and place.startswith("/"):
+        return place[:300]
     alone = lies_elsewhere(note) and not set(folder.sizes()) - {NOTE}
     return "a place outside of its folder" if alone else ""
 
@@ -266,7 +245,11 @@ def linked(folder: SessionFolder) -> Linked:
     stores = stores_in(folder)
     if len(stores) == 1:
         return rules.RULES.linked(stores[0])
-    return told_device(folder.read(NOTE))
+    # As its library reported the last connection.
+    note = object_of(folder.read(NOTE))
+    account, device = note.get("account"), note.get("device")
+    known = isinstance(account, str) and isinstance(device, str)
+    return Linked(str(account), str(device)) if known else Linked()
 
 
 def not_of(folder: SessionFolder, account: str) -> list[str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from agent import errors, redaction
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
-from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
-from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, why_closed
+from agent.core.words import NOT_TOLD, Claim, ConnectionStatus
+from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, State, why_closed
 from agent.engines.base import Qr, Reporter, text
 from agent.engines.program.declaration import MISSING
 
@@ -182,34 +182,21 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
 """Versions of a library: a program chooses the text, and it is a label of metrics."""
 
 
-class ProgramState:
+class ProgramState(State):
     """Unknown is a state of its own: what no program told is neither connected nor lost."""
 
     def __init__(self, reporter: Reporter) -> None:
-        self.claim = Claim(Status.INITIALIZING, phase="process", pairing_unknown=True)
+        claim = Claim(Status.INITIALIZING, phase="process", pairing_unknown=True)
+        super().__init__(reporter, claim)
         self.device = ""
         """As `Linked` has it; "" = its library told none."""
         self.told = False
         """True if the running program reports on its session."""
-        self._reporter = reporter
-        self._code: Qr | None = None
-        self._code_until = 0.0
-        self._codes = 0
-        self._frame_at: float | None = None
 
-    @property
-    def connected(self) -> bool:
-        return self.claim.status is Status.CONNECTED
-
-    def code(self) -> Qr | None:
-        if self._code is None:
-            return None
-        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
-
-    def begun(self, raw: str = "") -> None:
+    def begun(self) -> None:
         """A program runs and has told nothing so far."""
         self._forget()
-        self.change(Status.INITIALIZING, NOT_TOLD, raw=raw, pairing_unknown=True)
+        self.change(Status.INITIALIZING, NOT_TOLD, pairing_unknown=True)
 
     def ended(self, reason: str, raw: str) -> None:
         self._forget()
@@ -240,23 +227,10 @@ class ProgramState:
         if answer.get("open") is False and self.connected:
             self.change(Status.RECONNECTING, "connection_lost")
 
-    def current(self) -> Claim:
-        proof = None
-        if self.connected and self._frame_at is not None:
-            proof = time.monotonic() - self._frame_at
-        claim = replace(self.claim, proof_age=proof)
-        return replace(claim, paired=False) if claim.status is Status.QR_REQUIRED else claim
-
     def change(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
-        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
-        rest["pairing_unknown"] = False
         if reason in (ENDED, FAILING):
-            rest["pairing_unknown"] = self.claim.pairing_unknown
-        self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
-        self._reporter.claim(self.current())
-
-    def happened(self, kind: str, **detail: Any) -> None:
-        self._reporter.happened(Happening(kind, detail))
+            more["pairing_unknown"] = self.claim.pairing_unknown
+        super().change(status, reason, **more)
 
     def found_crypto(self, finding: CryptoFinding) -> None:
         if words := PATTERN_WORDS.get(finding.name):
@@ -312,9 +286,8 @@ class ProgramState:
         self.claim = replace(self.claim, version=version if _VERSION.fullmatch(version) else "")
         self.change(Status.CONNECTED)
 
-    def same_pairing(self, claim: Claim, device: str) -> bool:
-        now = self.claim
-        return (now.account, now.paired, self.device) == (claim.account, claim.paired, device)
+    def pairing(self) -> tuple[str, bool, str]:
+        return self.claim.account, self.claim.paired, self.device
 
     def _note_account(self, event: Mapping[str, Any]) -> None:
         account = text(event.get("account"), 40)

@@ -2,7 +2,6 @@
 the engine's note. The pairing is in the profile's IndexedDB, which only WhatsApp can read. Standard
 library only."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,7 +118,7 @@ def check(folder: base.SessionFolder, paired: bool) -> base.FilesReport:
         return report
     # A page that was only looked at leaves a store behind too. The engine's note knows of a
     # pairing that came about while no agent was there to record it.
-    is_paired = paired or _note(folder).get("paired") is True
+    is_paired = paired or base.object_of(folder.read(NOTE)).get("paired") is True
     return base.FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
 
 
@@ -138,19 +137,11 @@ def check_profile(folder: base.SessionFolder, profile: str) -> base.FilesReport:
 
 def linked(folder: base.SessionFolder) -> base.Linked:
     """The note names the device since its first connection with this version of the engine."""
-    note = _note(folder)
+    note = base.object_of(folder.read(NOTE))
     account, device = (note.get(name) for name in ("account", "device"))
     if note.get("paired") is not True or not isinstance(account, str):
         return base.Linked()
     return base.Linked(account, device) if isinstance(device, str) else base.Linked()
-
-
-def _note(folder: base.SessionFolder) -> Mapping[str, object]:
-    try:
-        note = json.loads(folder.read(NOTE) or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return note if isinstance(note, dict) else {}
 
 
 def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
