@@ -194,7 +194,6 @@ def needs_connect(claim: Claim, *, paired: bool, adopted: bool = False) -> bool:
         # Missing at one look: where no pairing is recorded it is made, and that ends nothing.
         return claim.raw == "missing" and not paired and not adopted
     reason = reason_of(claim.reason or "unknown")
-    if not reason.hopeless:
-        return True
     # Where no pairing is recorded a connect can only make a session, or offer a code.
-    return not paired and (reason.scan_again or reason.code in BEGINS_AGAIN)
+    again = reason.scan_again or reason.code in BEGINS_AGAIN
+    return not reason.hopeless or (again and not paired)

@@ -275,9 +275,7 @@ class Session:
     @property
     def no_pairing_to_lose(self) -> bool:
         """True when a new start costs no scan that is not due anyway."""
-        if self.last_reason.unpairs:
-            return True
-        return not self.may_be_paired
+        return self.last_reason.unpairs or not self.may_be_paired
 
     @property
     def is_other_account(self) -> bool:

@@ -78,10 +78,6 @@ def one(name: str, meaning: str, value: float | Summary | None) -> Family:
     return Family(name, meaning, () if value is None else [({}, value)])
 
 
-def by_label(name: str, meaning: str, label: str, counts: Mapping[str, float]) -> Family:
-    return Family(name, meaning, [({label: word}, count) for word, count in counts.items()])
-
-
 def render(families: Iterable[Family], *, gzip: bool = False) -> bytes:
     """Family by family: the whole text of a thousand sessions has 12 MB."""
     from prometheus_client import generate_latest
@@ -225,8 +221,8 @@ def agent_families(status: Mapping[str, Any], views: Collection[Session]) -> Ite
     labels = {"version": status["version"], "host": status["host"]}
     yield Family("wa_agent_info", "Its version and host; always 1.", [(labels, 1)])
     counted = Counter(view.status for view in views)
-    counts = {status.lower(): counted[status] for status in ConnectionStatus}
-    yield by_label("wa_agent_sessions", "Sessions by status.", "status", counts)
+    shown = [({"status": it.lower()}, counted[it]) for it in ConnectionStatus]
+    yield Family("wa_agent_sessions", "Sessions by status.", shown)
     groups = status["incidents"].items()
     rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in groups]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)

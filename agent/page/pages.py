@@ -67,11 +67,6 @@ def _described() -> bytes:
     return json.dumps(described, separators=(",", ":")).encode() + b"\n"
 
 
-def _needs(route: Route) -> str:
-    own = route.right in (Right.READ, Right.OPERATE) and "{id}" in route.path
-    return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
-
-
 def _operation(route: Route) -> dict[str, Any]:
     parameters = [
         {
@@ -86,9 +81,11 @@ def _operation(route: Route) -> dict[str, Any]:
         {"name": f.name, "in": "query", "required": f.required, "schema": f.schema()}
         for f in route.query
     ]
+    own = route.right in (Right.READ, Right.OPERATE) and "{id}" in route.path
+    needs = _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "description": _needs(route),
+        "description": needs,
         "operationId": route.method.lower() + re.sub(r"\W+", "_", plain_path(route.path)),
         "parameters": parameters,
         "responses": _responses(route),

@@ -182,16 +182,13 @@ class AddressDenied(OSError):
     """Nothing is sent to this address."""
 
 
-def check_address(address: str, *, private: bool) -> None:
-    if why := addresses.refuse_address(address, private=private):
-        raise AddressDenied(f"nothing is sent to {address}: {why}")
-
-
 def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
     """`private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
-        check_address(str(info[4][0]), private=private)
+        address = str(info[4][0])
+        if why := addresses.refuse_address(address, private=private):
+            raise AddressDenied(f"nothing is sent to {address}: {why}")
         return socket.socket(*info[:3])
 
     connector = aiohttp.TCPConnector(

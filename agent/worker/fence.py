@@ -63,8 +63,10 @@ class Fence:
             await self._opened.wait()
 
     def admit(self, do: str) -> None:
-        """Refuse a call that the lease does not allow."""
-        self._must_hold()
+        """Refuse a call that the lease does not allow. A lease that ended stays so, even where a
+        newer one waits in the link: what happened meanwhile is not known here."""
+        if self._until is not None and clock.boot_now() >= self._until:
+            raise _over("answer: the lease of this machine ended")
         if not self._opened.is_set() and do not in WITHOUT_LEASE:
             raise errors.EngineError(f"cannot answer {do}: it is {WAITING.raw}", code=NO_LEASE)
 
@@ -84,12 +86,6 @@ class Fence:
         """The session has no connection more, and its process goes on."""
         self._timer.close()
         self._kill.close()
-
-    def _must_hold(self) -> None:
-        """A lease that ended stays so, even where a newer one waits in the link: what happened
-        meanwhile is not known here."""
-        if self._until is not None and clock.boot_now() >= self._until:
-            raise _over("answer: the lease of this machine ended")
 
     def _rang(self) -> None:
         if self._ending is None and self._until is not None and clock.boot_now() >= self._until:

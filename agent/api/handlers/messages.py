@@ -156,9 +156,8 @@ async def send(call: Call) -> web.StreamResponse:
 
 
 async def _accept(call: Call, wait: float) -> sending.Taken:
-    section = call.parts.section
-    async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
-        message = await _read(call, body, section.media_limit)
+    async with call.large_body() as body:
+        message = await _read(call, body)
         expires_in = message.pop("expires_in", None)
         whose, digest = await _key_of(call, message)
         return await call.parts.sending.accept(
@@ -166,7 +165,7 @@ async def _accept(call: Call, wait: float) -> sending.Taken:
         )
 
 
-async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[str, Any]:
+async def _read(call: Call, body: Mapping[str, Any]) -> dict[str, Any]:
     kind = read_body({"type": body.get("type", "text")}, (_TYPE,))["type"]
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
     must_send(call.engine, kind, *(name for name in _ON_MESSAGES if name in message))
@@ -180,8 +179,8 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> dict[s
         if ("url" in message) == ("content" in message):
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
         if "content" in message:
-            content = message["content"]
-            message["content"] = await asyncio.to_thread(check_file, content, media_limit)
+            content, limit = message["content"], call.parts.section.media_limit
+            message["content"] = await asyncio.to_thread(check_file, content, limit)
     return message
 
 
@@ -290,13 +289,11 @@ async def fault(call: Call) -> Json:
 
 async def say(call: Call) -> Json:
     """Let a contact of the sandbox write."""
-    section = call.parts.section
-    async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
+    async with call.large_body() as body:
         said = read_body(body, SAY)
         if "content" in said:
-            said["content"] = await asyncio.to_thread(
-                check_file, said["content"], section.media_limit
-            )
+            limit = call.parts.section.media_limit
+            said["content"] = await asyncio.to_thread(check_file, said["content"], limit)
         return await _sandbox(call, "say", said)
 
 

@@ -351,9 +351,11 @@ class Call:
         return {"confirmed": self.body.get("confirm", False), "passkey": passkey}
 
     @asynccontextmanager
-    async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
-        """A body that may be longer than `body_limit`; few of them are in memory at a time."""
+    async def large_body(self) -> AsyncIterator[dict[str, Any]]:
+        """A body that may be longer than `body_limit` by a file in base64; few of them are in
+        memory at a time."""
         section, size = self.parts.section, self.request.content_length
+        most = section.media_limit * 4 // 3 + section.body_limit
         if size is not None and size <= section.body_limit:
             yield await read_json(self.request, section.body_limit, section.body_timeout)
             return
