@@ -402,7 +402,7 @@ class Repairs:
     async def _begin(self, goal: Goal, facts: Facts, consent: Consent) -> Repair:
         """A requested repair joins the running one, or begins."""
         before, runs, facts.kept = facts.repair, facts.repairing, None
-        asked = ladder.begin_repair(facts.verdict, goal, time.time(), consent)
+        asked = replace(ladder.begin_repair(facts.verdict, goal, time.time()), consent=consent)
         facts.repair = asked = runs.join(goal, consent) if runs else asked
         word = "joins the repair that runs" if runs else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"

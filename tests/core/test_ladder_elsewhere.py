@@ -358,7 +358,7 @@ def test_what_may_be_anothers_pairing_is_ended_by_no_round_and_by_a_persons_word
         assert isinstance(kept, Kept), goal
         assert kept.sentence.startswith("this agent did not make it; it may have a pairing")
         assert kept.sentence.endswith("`wa-agent ensure-healthy sales --yes`")
-    confirmed = begin_repair(case.verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
+    confirmed = replace(begin_repair(case.verdict, Goal.WORKING_QR, WALL), consent=Consent.PAIRING)
     assert isinstance(may_repair_end_it(case, confirmed), Proof)
     known = changed(hangs, claim=replace(hangs.claim, claim=replace(claim, pairing_unknown=False)))
     proved = may_repair_end_it(case_of(known, REMOTE), repair)

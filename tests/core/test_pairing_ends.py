@@ -48,7 +48,8 @@ NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
 
 def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, policy=POLICY):
     case = case_of(observation, around, policy)
-    return may_repair_end_it(case, begin_repair(case.verdict, goal, WALL, consent))
+    repair = replace(begin_repair(case.verdict, goal, WALL), consent=consent)
+    return may_repair_end_it(case, repair)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,7 @@ def test_while_its_server_may_still_connect_it_no_round_counts_and_no_pairing_en
         repair, decision = step_repair(case_of(closed, CALM, POLICY, wall), repair)
         assert (decision.kind, repair.round, repair.over) == (K.WAIT, 1, False)
         wall = decision.not_before_wall
-    asked = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
+    asked = replace(begin_repair(verdict, Goal.WORKING_QR, WALL), consent=Consent.PAIRING)
     assert step_repair(case_of(closed, CALM), asked)[1].kind is K.BACK_UP
 
 

@@ -85,7 +85,9 @@ def run(
     """
     circumstances, first = circumstances or surroundings(), observation
     consent = consent_of(goal) if consent is None else consent
-    repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall, consent)
+    repair = replace(
+        begin_repair(judge_health(observation, HEALTH, NOW), goal, wall), consent=consent
+    )
     done = []
     for _ in range(2000):
         case = case_of(observation, circumstances, policy, wall)
@@ -764,7 +766,7 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
     """Its server was away, and comes back an hour later with the session as it was."""
     well = seen(instance=REMOTE)
     verdict = judge_health(well, HEALTH, NOW)
-    repair = begin_repair(verdict, goal, WALL, Consent.PAIRING)
+    repair = replace(begin_repair(verdict, goal, WALL), consent=Consent.PAIRING)
     blinks = changed(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
     repair, action = step_repair(case_of(blinks, wall=WALL + 1), repair)
     assert (action.kind, repair.over) == (K.WAIT, False), "nothing tells that it is well"
@@ -778,7 +780,7 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
 
 def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
-    waiting = begin_repair(verdict, Goal.CLEANUP, WALL, Consent.PAIRING)
+    waiting = replace(begin_repair(verdict, Goal.CLEANUP, WALL), consent=Consent.PAIRING)
     assert waiting.resume(WALL).consent is Consent.NONE
     cut = replace(waiting, stage=Stage.ACTING, step=K.CLEANUP)
     assert cut.resume(WALL).consent is Consent.PAIRING, "what was begun is ended"

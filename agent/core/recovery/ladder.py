@@ -10,16 +10,7 @@ from dataclasses import dataclass, replace
 from agent.core import breaker, reasons, session, words
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
 from agent.core.recovery.pairing import PUT_BACK, Case, RecoveryPolicy, is_calm, may_repair_end_it
-from agent.core.recovery.repair import (
-    Consent,
-    Ending,
-    Goal,
-    Proof,
-    RecoveryKind,
-    Repair,
-    Stage,
-    Trouble,
-)
+from agent.core.recovery.repair import Ending, Goal, Proof, RecoveryKind, Repair, Stage, Trouble
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
@@ -210,10 +201,8 @@ def wants_repair(
     return again > 0 and breaker.remaining(last.ended_wall + again, now_wall, again) <= 0
 
 
-def begin_repair(
-    verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
-) -> Repair:
-    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
+def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
+    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, stage_wall=now_wall)
 
 
 # Its next act, from pass to pass.
