@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.core.words import ConnectionStatus
 from agent.engines.baileys.engine import BaileysEngine, open_engine
 from agent.engines.baileys.node import LOADER, LOADER_TEXT, MARK, packages_folder
-from agent.engines.base import KeepsNothing
+from tests.engines.heard import Heard
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
 from tests.standin.baileys.shared import shared_whatsapp
@@ -22,35 +22,6 @@ from tests.waiting import pause
 ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
 NAME = "baileys-1"
 """Of the pack."""
-
-
-class Heard(KeepsNothing):
-    """The worker's side: everything that the engine says."""
-
-    def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.happenings: list[Happening] = []
-        self.errors: list[BaseException] = []
-
-    def claim(self, claim: Claim) -> None:
-        self.claims.append(claim)
-
-    def happened(self, happening: Happening) -> None:
-        self.happenings.append(happening)
-
-    def progress(self) -> None: ...
-
-    def crashed(self, error: BaseException) -> None:
-        self.errors.append(error)
-
-    @property
-    def last(self) -> Claim:
-        return self.claims[-1]
-
-    def count(self, kind: str, **detail: str) -> int:
-        return sum(
-            each.kind == kind and detail.items() <= each.detail.items() for each in self.happenings
-        )
 
 
 class Bench:

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from agent.core.crypto_patterns import PATTERNS, CryptoFinding, Effect, read_line
-from agent.core.words import Claim, Happening
-from agent.engines.base import KeepsNothing
 from agent.engines.program.declaration import (
     ProgramDeclaration,
     find_command,
@@ -18,23 +16,7 @@ from agent.engines.program.declaration import (
 )
 from agent.engines.program.state import Output, ProgramState
 from agent.errors import EngineError
-
-
-class Heard(KeepsNothing):
-    def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.happenings: list[Happening] = []
-
-    def claim(self, claim: Claim) -> None:
-        self.claims.append(claim)
-
-    def happened(self, happening: Happening) -> None:
-        self.happenings.append(happening)
-
-    def progress(self) -> None: ...
-
-    def crashed(self, error: BaseException) -> None:
-        raise error
+from tests.engines.heard import Heard
 
 
 @pytest.mark.parametrize(

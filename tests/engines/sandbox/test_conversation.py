@@ -95,7 +95,7 @@ async def test_a_message_waits_for_the_session_and_a_kill_between_taking_and_kee
 
 
 def _directions(heard: Heard) -> list[tuple[str, Any]]:
-    return [(each.kind, each.detail.get("direction")) for each in heard.happened_]
+    return [(each.kind, each.detail.get("direction")) for each in heard.happenings]
 
 
 async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_after_a_kill(

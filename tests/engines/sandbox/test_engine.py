@@ -2,9 +2,9 @@
 
 import asyncio
 
-from agent.core.words import Claim, ConnectionStatus, Happening
-from agent.engines.base import KeepsNothing
+from agent.core.words import ConnectionStatus
 from agent.engines.sandbox.engine import open_engine
+from tests.engines.heard import Heard
 
 QUICK = {
     "scan_after": 0.005,
@@ -12,27 +12,6 @@ QUICK = {
     "sync_seconds": 0.004,
     "messages_per_minute": 6000,
 }
-
-
-class Heard(KeepsNothing):
-    """A Reporter that writes down."""
-
-    def __init__(self) -> None:
-        self.claims: list[Claim] = []
-        self.happened_: list[Happening] = []
-        self.crashes: list[BaseException] = []
-
-    def claim(self, claim: Claim) -> None:
-        self.claims.append(claim)
-
-    def happened(self, happening: Happening) -> None:
-        self.happened_.append(happening)
-
-    def progress(self) -> None:
-        pass
-
-    def crashed(self, error: BaseException) -> None:
-        self.crashes.append(error)
 
 
 async def test_a_pairing_that_is_being_written_does_not_ask_for_a_code(tmp_path):
