@@ -80,6 +80,16 @@ def test_a_browsers_profile(make, files, paired, found, named):
         ),
         pytest.param({"creds.json": b""}, DAMAGED, "it is empty", id="empty"),
         pytest.param({"creds.json": bytes(900)}, DAMAGED, "zeros", id="zeroed"),
+        # What Node reads otherwise than Python does.
+        *(
+            pytest.param({"creds.json": raw}, DAMAGED, "", id=id)
+            for id, raw in {
+                "not a number": json.dumps({**CREDS, "nextPreKeyId": float("nan")}).encode(),
+                "a mark in front": b"\xef\xbb\xbf" + json.dumps(CREDS).encode(),
+                "UTF-16": json.dumps(CREDS).encode("utf-16"),
+                "null": b"null",
+            }.items()
+        ),
         pytest.param(
             {"creds.json": json.dumps(CREDS).encode()[:40]}, DAMAGED, "no session file",
             id="half written",

@@ -10,7 +10,6 @@ import pytest
 
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.baileys.peer_keys import set_aside
-from agent.vault.tree import inspect
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
 pytestmark = pytest.mark.slow
@@ -62,26 +61,6 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     await bench.restart()
     await bench.until(lambda: bench.heard.count("message", direction="in") + before >= 1)
     await bench.talk("after")
-
-
-def test_the_vault_calls_damaged_what_the_engine_cannot_read(tmp_path: Path) -> None:
-    creds = tmp_path / "sales" / "session" / "creds.json"
-    creds.parent.mkdir(parents=True)
-    pair = {"private": "a", "public": "b"}
-    whole = {"noiseKey": pair, "signedIdentityKey": pair, "me": {"id": "5511900000001:1@lid"}}
-    text = json.dumps(whole)
-    creds.write_text(text)
-    assert inspect(creds.parents[1], "baileys").files == "whole"
-    nan = json.dumps({**whole, "nextPreKeyId": float("nan")})
-    for damaged in (
-        nan.encode(),
-        b"\xef\xbb\xbf" + text.encode(),
-        text.encode("utf-16"),
-        b"",
-        b"null",
-    ):
-        creds.write_bytes(damaged)
-        assert inspect(creds.parents[1], "baileys").files == "damaged"
 
 
 async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> None:
