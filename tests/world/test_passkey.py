@@ -65,6 +65,7 @@ async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually
     [
         ("POST", "/api/instance/sales/logout", {"confirm": True}),
         ("POST", "/api/instance/sales/cleanup", {"confirm": True}),
+        ("POST", "/api/instance/sales/ensure-healthy", {"confirm": True}),
         ("DELETE", "/api/instance/sales", {}),
     ],
 )

@@ -51,9 +51,7 @@ def hang(standin, *names):
 
 
 async def steps(one, id):
-    story = await one.agent.story(id)
-    done = [told.split(":")[0] for kind, told in story if kind == "repair"]
-    return [step for step in done if step != "back_up"]
+    return [step for step in await one.agent.steps(id) if step != "back_up"]
 
 
 @pytest.mark.parametrize("word", ["setup", "ensure-healthy"])
@@ -84,23 +82,6 @@ async def test_while_whatsapp_is_away_a_repair_that_is_asked_for_keeps_the_pairi
     told = await one.agent.do("POST", path, {**body, "confirm": True})
     assert (told["healthy"], told["cleaned"]) == (True, True), told
     assert standin.instances["shop"] is not made_before
-
-
-async def test_a_marked_pairing_ends_by_ensure_healthy_only_with_its_second_word(
-    begin, standin, eventually
-):
-    standin.add("other", "open")
-    one = await begin("shop", state="open")
-    await eventually(lambda: one.all_connected(2))
-    await one.agent.do("PUT", "/api/instance/shop/passkey", {"needed": True})
-    hang(standin, "shop")
-    await eventually(lambda: one.told("shop", "verdict", "stuck"))
-    path = "/api/instance/shop/ensure-healthy?wait=120"
-    status, told = await one.agent.ask("POST", path, {"confirm": True})
-    assert (status, told["error"], told["field"]) == (409, "confirm_passkey", "confirm_passkey")
-    status, told = await one.agent.ask("POST", path)
-    assert (status, told["error"]) == (503, "confirm_passkey"), told
-    assert not [path for path in standin.paths if path.startswith("DELETE")]
 
 
 @pytest.mark.parametrize("version", ["2.3.7", "1.8.6"])
