@@ -15,7 +15,6 @@ import pytest
 from aiohttp import web
 
 from agent.backends.whaticket import once
-from agent.backends.whaticket.keys import Shelf
 from agent.errors import ConfigError
 from tests.conftest import Eventually
 from tests.moving.test_from_pm2 import Pm2, pm2
@@ -111,26 +110,6 @@ async def test_a_run_renews_keys_and_says_each_step_in_its_log(
         *("disconnect", "back up and remove", "start-session", "wait", "recovered")
     ]
     assert await place.run("all", LOG_FILE=str(log)) == (0, "nothing needs a repair\n")
-
-
-async def test_a_run_killed_while_a_session_is_down_is_ended_by_the_next(
-    place: Place, eventually: Eventually
-) -> None:
-    await place.run("all")
-    place.break_keys()
-    theirs, before = place.standin.sessions["7"], place.auth()
-    place.standin.faults.refuses_start = 500
-    process = await place.begin("all")
-    await eventually(lambda: any("start-session" in it for it in place.standin.requests), within=60)
-    os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-    assert theirs.status == "DISCONNECTED"
-    kept = Shelf(place.root / "audit/auto-fix-sessions/removed").all("7")
-    records = {it.name: it.content for removal in kept for it in removal.records}
-    assert records and {**before, **records, **place.auth()} == before
-    place.standin.faults.refuses_start = 0
-    assert await place.run("all") == (0, "7: recovered\n")
-    assert theirs.status == "CONNECTED" and not records.keys() & place.auth().keys()
 
 
 async def test_an_interrupted_run_takes_its_session_up_again_and_another_waits(
