@@ -13,7 +13,6 @@ from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import PATTERNS
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.base import Qr
-from agent.errors import EngineError
 from tests.baileys.conftest import (
     ACCOUNT,
     NEIGHBOUR,
@@ -137,22 +136,3 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(bed: Bed, t
     await bed.settled()
     assert await task.status() is ConnectionStatus.CONNECTED
     assert task.kept("creds.json") == creds
-
-
-@one_package
-async def test_a_session_with_cut_short_creds_is_not_started_over(bed: Bed, task: Task) -> None:
-    await bed.pair()
-    await bed.talk(PEER, "one")
-    creds = bed.auth / "creds.json"
-    whole = creds.read_bytes()
-    creds.write_bytes(whole[:100])
-    with pytest.raises(EngineError) as refused:
-        await task.session.new_keys([address_of(bed, PEER)])
-    assert refused.value.code == "session_damaged"
-    assert creds.read_bytes() == whole[:100], "the client had made a new pairing of it"
-
-    creds.write_bytes(whole)
-    await task.session.connect()
-    await bed.connected()
-    assert bed.codes_shown() == 1
-    await bed.talk(PEER, "with new keys")
