@@ -53,11 +53,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     session = agent.state / "sessions" / "sales" / "session"
     next(session.glob("session-*900000002*")).write_bytes(b"")
     await asyncio.to_thread(whatsapp.say, PEER, ACCOUNT, "the question")
-
-    async def told() -> list[str]:
-        return [words for kind, words in await agent.story("sales") if kind == "key_unreadable"]
-
-    (words,) = await eventually(told)
+    (words,) = await eventually(lambda: agent.told("sales", "key_unreadable"))
     assert "of contact #" in words and "moved to removed-keys/unreadable" in words
     assert words in (agent.state / "run" / "sales" / "worker.log").read_text()
     assert whatsapp.device(ACCOUNT)["logins"] == 1

@@ -13,8 +13,7 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     used = tmp_path / "state-used"
     agent, env = make_agent(), {"WA_STATE_USED": str(used)}
     await agent.start(env)
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a")
     await agent.stop()
     used.touch()  # as root does once the service is up
     away = agent.state.with_name("away")
@@ -36,8 +35,7 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
 
 async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(agent, eventually):
     """Another state was put in place of the one from which the workers were started."""
-    await agent.create("other")
-    await eventually(lambda: agent.status("other"), "CONNECTED")
+    await connected(agent, eventually, "other")
     await agent.stop()
     foreign = agent.state.with_name("foreign")
     agent.state.rename(foreign)

@@ -112,8 +112,7 @@ async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_
     agent = make_agent("[memory]\ninstance = 0\n", base=base)
     agent.first = LOOKS_OFTEN
     await agent.start()
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a")
     pid = await agent.pid("a")
     await agent.kill()
     await agent.start()

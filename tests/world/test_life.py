@@ -23,8 +23,7 @@ async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
 ):
     """Then the stop waits for no client at its end."""
     caplog.set_level("INFO")
-    await agent.create("a", save_seconds=5.0)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a", save_seconds=5.0)
     reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
     ask = b"GET /api/instances HTTP/1.1\r\nHost: localhost\r\n\r\n"
     writer.write(ask)
@@ -122,9 +121,6 @@ async def test_of_two_folders_with_one_device_one_logs_in(agent, eventually):
 
 @pytest.mark.parametrize("how", ["restart", "conflict"])
 async def test_a_device_copied_over_a_session_that_runs_logs_in_once(agent, eventually, how):
-    async def state():
-        return (await agent.show("b"))["unit"]["state"]
-
     await connected(agent, eventually, "a", "b")
     before, sessions = await agent.run_of("a"), agent.state / "sessions"
     shutil.copytree(sessions / "a/session", sessions / "b/session", dirs_exist_ok=True)
@@ -133,7 +129,7 @@ async def test_a_device_copied_over_a_session_that_runs_logs_in_once(agent, even
     else:
         await agent.fault("b", "conflict")
     await eventually(lambda: reason(agent, "b"), "same_device")
-    await eventually(state, "inactive")
+    await eventually(lambda: agent.unit_state("b"), "inactive")
     assert (await agent.run_of("a"), await agent.status("a")) == (before, "CONNECTED")
     await agent.do("POST", "/api/instance/a/disable")
     assert (await agent.ask("POST", "/api/instance/b/start"))[0] == 202

@@ -118,9 +118,5 @@ async def test_what_no_session_needs_stops_neither_the_start_nor_a_repair(agent,
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await agent.fault("a", "zombie")
-
-    async def repaired():
-        return "repaired" in dict(await agent.story("a"))
-
-    await eventually(repaired)
+    await eventually(lambda: agent.told("a", "repaired"))
     await eventually(lambda: agent.status("a"), "CONNECTED")

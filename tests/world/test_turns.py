@@ -27,11 +27,7 @@ async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
     await agent.start()
     await connected(agent, eventually, "a", "b")
     await start_into_a_sync_that_does_not_end(agent, eventually, "a")
-
-    async def given_up():
-        return "repair_over" in [kind for kind, _ in await agent.story("a")]
-
-    await eventually(given_up, within=7200)
+    await eventually(lambda: agent.told("a", "repair_over"), within=7200)
     await agent.fault("b", "drop")
 
     async def reconnected():
