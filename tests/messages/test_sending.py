@@ -39,11 +39,6 @@ async def agent(tmp_path: Path, phone: Phone) -> AsyncIterator[Agent]:
     await agent.stop()
 
 
-@pytest.fixture
-def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=False))
-
-
 async def test_a_message_is_kept_at_once_and_sent_when_the_session_can(
     agent: Agent, phone: Phone
 ) -> None:
@@ -76,9 +71,7 @@ async def test_what_a_message_said_is_wiped_when_it_was_sent(agent: Agent, phone
     assert {each.stat().st_mode & 0o777 for each in agent.folder.glob("outbox.db*")} == {0o600}
 
 
-async def test_a_chat_keeps_its_order_and_its_trouble_delays_no_other(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_a_chat_keeps_its_order_and_delays_no_other(agent: Agent, phone: Phone) -> None:
     phone.refuses["a1"] = [EngineError("x", code="browser_gone")] * 3
     for text, to in (("a1", A), ("a2", A), ("b1", B), ("b2", B)):
         await agent.say(to, text)
@@ -143,9 +136,7 @@ async def test_one_key_is_one_message(agent: Agent, phone: Phone) -> None:
     assert await code_of(agent.sending.cancel(ID, "out_none")) == "message_unknown"
 
 
-async def test_an_unknown_outcome_is_sent_again_as_the_same_message(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_an_unknown_outcome_is_sent_again_as_the_same(agent: Agent, phone: Phone) -> None:
     phone.refuses["a1"] = [UNKNOWN, UNKNOWN]
     taken = await agent.say(A, "a1")
     await agent.say(A, "a2")
@@ -167,10 +158,10 @@ async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
     assert len(phone.tried) == 2, "its key does not send it again"
 
 
-@pytest.mark.usefixtures("cannot_repeat")
 async def test_an_engine_that_cannot_repeat_is_never_asked_twice(
-    agent: Agent, phone: Phone
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=False))
     phone.refuses["a1"] = [UNKNOWN]
     assert await code_of(agent.ask(A, "a1")) == "unknown_outcome"
     assert (await agent.sending.page(ID))[0]["state"] == "unknown"
@@ -181,7 +172,13 @@ async def test_an_engine_that_cannot_repeat_is_never_asked_twice(
 # Kills
 
 
-async def killed_at(point: str, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("point", ["file", "begun", "sent", "noted"])
+async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
+    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str, repeats: bool
+) -> None:
+    """Or not at all: what an engine that cannot repeat may have sent is not sent again."""
+    monkeypatch.setitem(CATALOG, "sandbox", CATALOG["sandbox"]._replace(repeats=repeats))
     monkeypatch.setenv(VARIABLE, f"outbox_{point}:raise")
     with suppress(FailpointHit):
         await agent.say(A, "order", whose=("operator", ID, "k"), digest="order")
@@ -189,30 +186,13 @@ async def killed_at(point: str, agent: Agent, monkeypatch: pytest.MonkeyPatch) -
     await agent.kill()
     monkeypatch.delenv(VARIABLE)
     await agent.start()
-
-
-@pytest.mark.parametrize("point", ["file", "begun", "sent", "noted"])
-async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
-    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    await killed_at(point, agent, monkeypatch)
-    status, body = await agent.ask(A, "order", key="k")
-    assert (status, phone.texts()) == (200, ["order"])
-    assert body["message_id"] in phone.heard
-    assert len(await agent.sending.page(ID)) == 1
-
-
-@pytest.mark.usefixtures("cannot_repeat")
-@pytest.mark.parametrize(("point", "times"), [("file", 1), ("begun", 0), ("sent", 1), ("noted", 1)])
-async def test_where_an_engine_cannot_repeat_it_is_not_sent_twice_by_guess(
-    agent: Agent, phone: Phone, monkeypatch: pytest.MonkeyPatch, point: str, times: int
-) -> None:
-    await killed_at(point, agent, monkeypatch)
-    ends = "unknown_outcome" if point in ("begun", "sent") else ""
-    assert await code_of(agent.ask(A, "order", key="k")) == ends
-    assert phone.texts() == ["order"] * times
+    unknown = not repeats and point in ("begun", "sent")
+    assert await code_of(agent.ask(A, "order", key="k")) == "unknown_outcome" * unknown
+    assert phone.texts() == ["order"] * (repeats or point != "begun")
+    (row,) = await agent.sending.page(ID)
+    assert unknown or row["message_id"] in phone.heard
     await agent.ask(A, "the next one")
-    assert phone.tried == [*phone.texts()]
+    assert phone.tried == phone.texts() or (repeats and point == "sent")
 
 
 # Holds
