@@ -125,7 +125,7 @@ async def test_the_first_minute_without_a_checkout(
         )
         return (await process.communicate())[0].decode()
 
-    for greeting in ("Scan it:", "restored without a QR"):
+    for greeting in ("Scan it:", "its session was restored"):
         async with demo(environment, tmp_path, listen) as process:
             await eventually(lambda: "Stop:" in said(), within=60)
             assert greeting in said()
