@@ -265,8 +265,7 @@ SECRET_PARAMETERS = frozenset(
 def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:
     for name in request.rel_url.query:
         if name.lower() in SECRET_PARAMETERS:
-            cure = "send 'Authorization: Bearer <key>'"
-            words = f"cannot take {name!r} from the address, which logs would show; {cure}"
+            words = f"cannot take {name!r} from the address, which logs would show: send a header"
             raise InvalidRequest(words, field=name, code="token_in_query")
     for name in ("Authorization", "Idempotency-Key"):  # which one holds is not guessed
         if len(request.headers.getall(name, ())) > 1:

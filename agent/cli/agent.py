@@ -78,7 +78,8 @@ def _greet(state: Path, listen: str) -> None:
     from agent.cli.session import draw_code
 
     socket = state / "api.sock"
-    command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {shlex.quote(sys.argv[0])}"
+    program = shlex.quote(str(Path(sys.argv[0]).absolute()))
+    command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {program}"
     client, deadline = Client(sockets=(socket,)), time.monotonic() + 60.0
     greeting = ""
     while not greeting:
@@ -97,10 +98,8 @@ def _greet(state: Path, listen: str) -> None:
             elif status == "CONNECTED":
                 greeting = f"The instance {INSTANCE} is connected; its session was restored."
     print(greeting)
-    if taken:
-        print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
-    else:
-        print(f"Dashboard:  http://{listen}/")
+    no_http = f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT"
+    print(no_http if taken else f"Dashboard:  http://{listen}/")
     print(f"Look:       {command} list")
     print("Stop:       Ctrl+C", flush=True)
 

@@ -71,7 +71,8 @@ example:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        words = f"cannot read the command: {message}; {self.prog} --help tells more"
+        about = f"{self.prog}{' COMMAND' * message.startswith('unrecognized')}"
+        words = f"cannot read the command: {message}; {about} --help tells more"
         raise errors.InvalidRequest(words)
 
 

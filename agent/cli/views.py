@@ -67,11 +67,11 @@ def list_instances(options: Options) -> int:
     return options.print_rows(instances, COLUMNS, nothing=NOTHING)
 
 
-def _why(instance: dict[str, Any]) -> str:
-    at = instance["circuit_opens" if instance["circuit"] == "open" else "next_attempt"]
+def _why(it: dict[str, Any]) -> str:
+    at = it["circuit_opens" if it["circuit"] == "open" else "next_attempt"]
     left = seconds_from(at)
     tried = f"next try in {duration(left)}" if left >= 1 else ""
-    return "; ".join(filter(None, (instance["sentence"], tried, instance["snapshot_failure"])))
+    return "; ".join(filter(None, (it["sentence"].rstrip("."), tried, it["snapshot_failure"])))
 
 
 def _enabled(instance: dict[str, Any]) -> str:

@@ -78,7 +78,7 @@ def only_agent(state: Path) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
-            why = f"cannot use {state}: another agent runs on it (process {holder})"
+            why = f"cannot use {state}: another agent runs on it (process {holder}); stop it"
             raise TryLater(why, code="locked") from None
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
             os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))

@@ -22,7 +22,7 @@ while True:
                 urlopen(Request(URL, answer, HEADERS | its), None, 90)
             place.write_text(after := str(record["cursor"]))
     except Exception as error:  # the agent is away or busy: it is asked again
-        print(record.get("id", URL), error)
+        print(record.get("id", URL), error, getattr(error, "read", bytes)().decode())
         if record and getattr(error, "code", 0) in {*range(400, 500)} - {401, 403, 408, 429}:
             after = str(record["cursor"])  # it would be refused again: the next one does not wait
         time.sleep(1)

@@ -168,7 +168,8 @@ def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
     if caller.may(right, instance):
         return
     if caller.level is Right.OPEN and not caller.instances:
-        raise Unauthorized("cannot do this without a key: send 'Authorization: Bearer <key>'")
+        cure = "send 'Authorization: Bearer KEY'; for wa-agent: set WA_AGENT_KEY"
+        raise Unauthorized(f"cannot do this without a key: {cure}")
     wanted = right.name.lower()
     raise Forbidden(f"cannot do this with this key: it needs the scope {wanted}", field="scopes")
 

@@ -26,7 +26,7 @@ export function makeSnapshots() {
     if (!found || id !== state.id) return;
     const rows = found.snapshots.map((one) => {
       const known = moment(one.taken) + ", " + one.why + ", " + bytes(one.bytes);
-      const words = one.good ? known : "damaged: " + one.problem;
+      const words = one.problem ? "damaged: " + one.problem : known + ", " + one.state;
       const moved = "The agent stops the session, moves its present files to the trash ";
       const text = moved + "and goes on with this copy.";
       const question = { title: "Restore " + id + " from " + one.name + "?", text };

@@ -94,7 +94,7 @@ export function makeSessions() {
     many.draw();
     tools.hidden = !all.length;
     table.hidden = !found.length;
-    add.hidden = !may("operate");
+    add.hidden = pickAll.disabled = !may("operate");
     more.hidden = state.all || found.length <= MOST;
     setText(more, "Show all " + found.length);
     first.hidden = all.length > 0 || !may("operate");
