@@ -10,7 +10,7 @@ from agent.api.routes import ROUTES
 from agent.config.config import all_tables
 all_tables(), agent.store.database._schema_after(agent.store.database.MIGRATIONS)
 shown = ("agent.cli.", "agent.messages.", "agent.moving.", "agent.webhooks.", "agent.engines.web")
-shown += "prometheus_client", "zipfile"
+shown += "agent.fleet.", "prometheus_client", "zipfile"
 print("types" if mimetypes._db else "", *(name for name in sys.modules if name.startswith(shown)))
 """
 
@@ -33,6 +33,10 @@ def test_an_agent_carries_no_module_that_only_commands_or_workers_use() -> None:
 
 def test_an_agent_without_webhooks_carries_nothing_that_sends_them() -> None:
     assert room("agent.webhooks.") == {"part", "settings"}
+
+
+def test_an_agent_without_a_fleet_carries_its_settings_and_its_routes() -> None:
+    assert room("agent.fleet.") == {"settings", "routes"}
 
 
 def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None:

@@ -71,10 +71,9 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
     line = re.compile(rf"^[ \t]*({'|'.join(fleet)})[ \t]*=.*\n?", re.MULTILINE)
     new = lines.splitlines()[1:]
     made = "\n".join((before, *new)) + line.sub("", rest[:end]) + rest[end:]
-    try:
+    good = False
+    with suppress(tomllib.TOMLDecodeError):
         good = tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}
-    except tomllib.TOMLDecodeError:
-        good = False
     if not good:
         words = f"cannot see where [fleet] of {path} is; write these lines there"
         raise Refused(f"{words}: {'; '.join(new)}")

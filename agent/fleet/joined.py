@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,6 @@ DRAINED, LASTS = "drained", "say that this lasts"
 """File of an order that lasts; what cannot be said of an order that was carried out."""
 KERNEL = 2.0
 """Seconds past its lease after which no worker is left: `margin` is more."""
-SHOWN = 20
-"""Sessions at most that are not as they should be of which other machines hear the cause."""
 AT_ONCE = 16
 """Sessions whose files are brought in at the same time."""
 OWN = 1 << 53
@@ -460,9 +458,15 @@ class Joined(running.Running):
             with going_on():
                 await (orders.start if known[id][0] == "running" else orders.stop)(id)
 
+    def copied(self) -> Container[str]:
+        return self.copies.standby.rows if self.copies else ()
+
     async def distrust(self) -> None:
-        """Prefer copies to the folders here, also those of the same epoch."""
+        """This disk is an older image: prefer copies to its folders, also those of the same epoch,
+        and take no session over with a copy that is on it."""
         await self._write({id: (wanted, epoch - 1) for id, (wanted, epoch) in self._orders.items()})
+        if self.copies is not None:
+            await asyncio.to_thread(self.copies.standby.set_aside)
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:
@@ -520,7 +524,7 @@ class Joined(running.Running):
     def describe(self) -> records.Machine:
         mine = [(id, why) for machine, id, why in self._troubles() if id and machine == self.name]
         mark = self.copies.mark if self.copies else ""
-        return replace(super().describe(), lacks=dict(mine[:SHOWN]), key=mark)
+        return replace(super().describe(), lacks=dict(mine[:20]), key=mark)
 
     def held(self) -> dict[str, records.Held]:
         """Sessions whose files this machine has: as their owner, or as a copy."""

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_UNANSWERED = 1000
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""
 COMPACT_EVERY = 600.0
+NOTED = 20
+"""Renewals after which the disk notes the last one."""
 
 
 class BootClock:
@@ -66,6 +67,13 @@ class Past(Struct, frozen=True):
     """That the store had."""
     released: bool = False
     """True if that agent stopped in order: a disk without it is an older image."""
+    n: int = 0
+    """Number of the last renewal that was noted."""
+
+    def is_older(self, found: Machine) -> bool:
+        """True if the store knows later renewals of this machine: the disk is an older image."""
+        later = found.agent != self.agent or (found.released and not self.released)
+        return later or found.n > self.n + 2 * NOTED
 
 
 class Begin(Enum):
@@ -238,8 +246,8 @@ class Keeper:
             await self.clock.sleep(self.fleet.renew_every)
         if how is not Begin.CONTINUES:
             await self.runner.end_all()
-        if past and found and found.agent != past.agent:
-            await self.runner.distrust()  # this disk is an older image
+        if how is Begin.FRESH and past and found and past.is_older(found):
+            await self.runner.distrust()
         self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
@@ -255,7 +263,7 @@ class Keeper:
         self._n += 1
         word = f"{self._draw.getrandbits(64):016x}"
         mine = replace(self.runner.describe(), agent=self._agent, n=self._n, word=word)
-        self._unanswered = dict([*self._unanswered.items(), (word, begun)][-MOST_UNANSWERED:])
+        self._unanswered = dict([*self._unanswered.items(), (word, begun)][-1000:])
         since = self.view.revision + 1 if self.view.revision else 0
         put, keys = Put(self._own.key, encoded(mine)), self.keys
         reads = (Get(keys.machines), Get(keys.sessions, since), Get(keys.halt))
@@ -294,6 +302,10 @@ class Keeper:
         self.leaving -= self._settling
         self._settling.clear()
         self._hold(begun + self.fleet.usable, group)
+        if self._n % NOTED == 0 and not self.halted:
+            with suppress(OSError, TimeoutError):  # a disk that hangs holds up no renewal for long
+                async with asyncio.timeout(PAUSE):
+                    await asyncio.to_thread(self._write_past, answer.revision)
         self._renewed.set()
         self._renewed = asyncio.Event()
         return True
@@ -361,7 +373,8 @@ class Keeper:
                     log.warning("machine %s is lost: no renewal for %g s", name, self.fleet.ttl)
                     self.view.machines[name] = Seen(lost, answer.revision, self.clock.now())
             while self._may_move() and self.clock.now() < due:
-                ids = self.view.to_take(self.name, self.clock.now(), self.fleet.ttl)
+                copied, now = self.runner.copied(), self.clock.now()
+                ids = self.view.to_take(self.name, now, self.fleet.ttl, copied)
                 taken = {id: self.view.sessions[id].record.taken_by(self.name) for id in ids}
                 if self._last.drained or not ids or not await self._move(taken):
                     return
@@ -467,7 +480,7 @@ class Keeper:
         return decoded(self._path.read_bytes(), Past) if self._path.exists() else None
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:
-        past = Past(self._agent, self._here, self._cluster, revision, released)
+        past = Past(self._agent, self._here, self._cluster, revision, released, self._n)
         write_whole(self._path, encoded(past))
 
     def _note(self, problem: str) -> None:

@@ -22,9 +22,6 @@ from agent.fleet.records import Failover, Held, Keys, Machine, Session, decoded,
 from agent.fleet.store import Delete, Get, Put, Same, Step
 from agent.fleet.taking import BATCH, View, in_order, read_halt
 
-SOON = 30
-"""Days before the end of a certificate from which `fleet status` names it."""
-
 
 async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapping[str, Session]:
     """End a halt. Each session goes to the machine whose files are of its highest epoch; one that
@@ -131,7 +128,7 @@ def note(folder: Path, view: View) -> Iterator[str]:
     for name in ("machine.pem", "ca.pem"):
         with suppress(OSError, ValueError, IndexError):
             left = (_end_of((folder / name).read_text()) - time.time()) / 86400
-            if left < SOON:
+            if left < 30:
                 yield f"certificate {name} of this machine ends in {left:.0f} days"
     every = [it.record for it in view.sessions.values() if not it.record.deleted]
     bare = sum(not it.copies and it.failover is Failover.NEWEST for it in every)

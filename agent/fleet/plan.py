@@ -32,8 +32,6 @@ ETCD = "/etc/wa-agent-etcd"
 KEYS = ("ca.pem", "machine.pem", "machine.key", "fleet.key")
 FILES = (*KEYS, "fleet.toml", "etcd")
 """Files of a plan: certificates and keys, the table of agent.toml, /etc/default/etcd."""
-PATIENCE = 20
-"""Seconds in which etcd must take a change of its members."""
 LARGEST = 1 << 20
 """Bytes of a plan, and of each file in it."""
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650")
@@ -106,8 +104,8 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
 
 
 async def _patiently(change: Callable[[], Awaitable[None]]) -> None:
-    """etcd changes its members when those that it has were connected for 5 s."""
-    for left in range(PATIENCE, -1, -1):
+    """etcd changes its members when those that it has were connected for 5 s: 20 s at most."""
+    for left in range(20, -1, -1):
         try:
             await change()
             return

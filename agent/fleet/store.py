@@ -5,7 +5,8 @@ made it; a key that is absent has revision 0.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from agent.errors import TryLater
 
@@ -23,15 +24,13 @@ class MayHaveHappened(StoreAway):
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     key: str
     value: bytes
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class Same:
+class Same(Struct, frozen=True):
     """True if `key` still has the value that `revision` wrote; 0: if it is absent. With a `value`,
     which one write alone makes: if it has that. A store that went back repeats revisions."""
 
@@ -40,19 +39,16 @@ class Same:
     value: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(Struct, frozen=True):
     key: str
     value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(Struct, frozen=True):
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Get:
+class Get(Struct, frozen=True):
     """`since`: only what this revision or a later one wrote."""
 
     key: str
@@ -62,8 +58,7 @@ class Get:
 Step = Put | Delete | Get
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     committed: bool
     """True if every Same held; else nothing was written."""
     revision: int

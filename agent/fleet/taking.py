@@ -1,10 +1,11 @@
 """View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Sequence
 from hashlib import blake2b
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from agent.fleet.records import Failover, Halt, Machine, Session, decoded, named
 from agent.fleet.store import Pair
@@ -19,23 +20,21 @@ KEPT = 30 * 86400.0
 them from its begin."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen(Generic[R]):
+class Seen(Struct, Generic[R], frozen=True):
     record: R
     revision: int
     since: float
     """Boot time at which this machine first saw this revision."""
 
 
-@dataclass(slots=True)
-class View:
+class View(Struct):
     """The fleet as of this machine's last committed renewal, with what it wrote since."""
 
     revision: int = 0
-    machines: dict[str, Seen[Machine]] = field(default_factory=dict)
-    sessions: dict[str, Seen[Session]] = field(default_factory=dict)
+    machines: dict[str, Seen[Machine]] = {}
+    sessions: dict[str, Seen[Session]] = {}
     halt: Halt | None = None
-    written: set[str] = field(default_factory=set)
+    written: set[str] = set()
     """Sessions that this machine wrote since: the next renewal must read them."""
 
     def learn(
@@ -78,7 +77,7 @@ class View:
         still = ((name, it) for name, it in self.machines.items() if now - it.since >= ttl)
         return {name: it for name, it in still if name != me and not it.record.lost}
 
-    def to_take(self, me: str, now: float, ttl: float) -> list[str]:
+    def to_take(self, me: str, now: float, ttl: float, copied: Container[str]) -> list[str]:
         """At most a BATCH of sessions, of one lost machine, that `me` may take now: the first of
         the living machines with a copy at once, the second a third of a ttl later, and so on."""
         every = ((name, it.record) for name, it in self.machines.items())
@@ -88,7 +87,7 @@ class View:
             it, owner = seen.record, self.machines.get(seen.record.machine)
             if owner is None or not owner.record.lost or me not in it.copies or it.deleted:
                 continue
-            if found and it.machine != self.sessions[found[0]].record.machine:
+            if id not in copied or (found and it.machine != self.sessions[found[0]].record.machine):
                 continue
             before = in_order(id, living & {*it.copies}).index(me)
             if it.failover is Failover.NEWEST and now >= owner.since + before * ttl / 3:

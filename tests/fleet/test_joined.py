@@ -164,10 +164,14 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
 async def test_an_older_disk_goes_on_with_copies_and_waits_for_each(it: Real) -> None:
     await it.has()
     it.write("s", Session("b", 1, "sandbox", copies=("a",)))
-    it.b._arriving.bring_in = AsyncMock()
+    it.b._arriving.bring_in, it.hosts["a"].copied = AsyncMock(), dict
+    it.b.copies.standby.take(seal(KEY, Sealed("t", 1, 7, True, "", b""), Change()))
+    await asyncio.sleep(4 * TTL)
+    assert b'"n":20' in (it.root / "b/fleet/agent.json").read_bytes()
     it.memory.commit([], [Put(it.keys.machine("b"), encoded(Machine(agent="newer")))], [])
     await it.until(lambda: "cannot reach machine a" in it.b.unsettled.get("s", ""), 3 * TTL)
-    assert (it.b.engines(), it.b.held()["s"][0]) == ({}, 0)
+    assert (it.b.engines(), it.b.held()["s"][0], [*it.b.copied()]) == ({}, 0, [])
+    assert [*it.root.glob("b/fleet/standby-older-*/t/log")]
     it.b.copies.standby.take(seal(KEY, Sealed("s", 1, 7, True, "", b""), Change()))
     await it.until(it.b.engines, TTL)
     it.b._arriving.bring_in.assert_awaited_once()

@@ -268,6 +268,11 @@ def test_a_machine_waits_unless_its_own_disk_wrote_the_record(
     assert how_to_begin(past, found, "boot", stood, TTL) is how
 
 
+def test_a_disk_is_older_than_renewals_that_it_does_not_know() -> None:
+    found = (ME, replace(ME, n=40)), (replace(ME, n=41), replace(ME, released=True), OTHER)
+    assert [[PAST.is_older(it) for it in its] for its in found] == [[False] * 2, [True] * 3]
+
+
 # Keepers that lack one rule. The oracle must see each, or it would not see a fault either.
 
 

@@ -155,7 +155,7 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
     view.halt = Halt("b", "", "1")
     assert "halted by b" in why(machine="a") and "a takes it" in why(copies=("a", "z"))
     view.machines["a"] = Seen(lost, 2, 0.0)
-    assert view.to_take("a", TTL, TTL) == ["s"], "void: it names its own record"
+    assert (view.to_take("a", TTL, TTL, "s"), view.to_take("a", TTL, TTL, "")) == (["s"], [])
 
 
 def test_a_certificate_is_named_a_month_before_its_end(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
-"""[fleet] of agent.toml, and what an agent without it carries."""
+"""[fleet] of agent.toml."""
 
-import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,12 +8,6 @@ import pytest
 from agent.config.load import changes_that_need_restart, load_config
 from agent.errors import ConfigError
 from agent.fleet.settings import FleetSettings, fleet_of
-
-CARRIES = """
-import sys, agent.daemon.main, agent.api.routes, agent.config.config
-agent.config.config.all_tables()
-print(*(name for name in sys.modules if name.startswith("agent.fleet.")))
-"""
 
 
 def load(tmp_path: Path, text: str) -> FleetSettings:
@@ -48,8 +40,3 @@ BAD = {
 def test_what_no_machine_could_use_is_refused(tmp_path: Path, key: str, bad: str) -> None:
     with pytest.raises(ConfigError, check=lambda it: it.field == f"fleet.{key}"):
         load(tmp_path, f'{key} = ["{bad}"]' if key == "store" else f'{key} = "{bad}"')
-
-
-def test_an_agent_without_a_fleet_carries_its_settings_and_its_route_only() -> None:
-    done = subprocess.run([sys.executable, "-c", CARRIES], stdout=-1, text=True, check=True)
-    assert {*done.stdout.split()} == {"agent.fleet.settings", "agent.fleet.routes"}

@@ -174,6 +174,9 @@ class Host:
     async def distrust(self) -> None:
         self.files = {id: epoch - 1 for id, epoch in self.files.items()}
 
+    def copied(self) -> Collection[str]:
+        return self.world.sessions()
+
     def held(self) -> Mapping[str, records.Held]:
         return {id: (epoch, int(id in self.workers), 0) for id, epoch in self.files.items()}
 

@@ -5,7 +5,6 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -37,21 +36,20 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 _SEEN, _NONE = msgspec.msgpack.Decoder(dict[str, Seen]), Seen((None,), -1)
 
 
-@dataclass(slots=True, eq=False)
-class Changed:
+class Changed(msgspec.Struct, eq=False):
     """Finds changes of one session. The first change of a new one has all files."""
 
     root: Path
     id: InstanceId
     engine: str
     beside: Beside
-    as_of: float = field(init=False, default=0.0)
+    as_of: float = 0.0
     """Begin of the last look that saw all, by the boot clock."""
-    _seen: bytes = field(init=False, default=zlib.compress(msgspec.msgpack.encode({})))
+    _seen: bytes = zlib.compress(msgspec.msgpack.encode({}))
     """By path, packed: a Baileys session has 800 files, and a machine 200 sessions."""
-    _folders: dict[str, Folders] = field(init=False, default_factory=dict)
-    _others: Mapping[str, Stamp] = field(init=False, default_factory=dict)
-    _skipped: int = field(init=False, default=FULL)
+    _folders: dict[str, Folders] = {}
+    _others: Mapping[str, Stamp] = {}
+    _skipped: int = FULL
 
     def look(self) -> Change | None:
         """None: nothing changed, or the files change while they are read: the next look has them.

@@ -10,10 +10,10 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.clock import boot_now
@@ -59,8 +59,7 @@ JUMP = 1000
 """Changes of an agent before this one, or of a row that ended, that may still be on their way."""
 
 
-@dataclass(slots=True)
-class Place:
+class Place(Struct):
     """A machine that has a copy of one session, or is to have one."""
 
     whole_at: float
@@ -74,14 +73,13 @@ class Place:
     asked_at: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
-class Row:
+class Row(Struct, eq=False):
     """Changes of one session, from a base on, which all its places get alike."""
 
     changed: Changed
     epoch: int
     targets: tuple[str, ...] = ()
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, Place] = {}
     name: str = ""
     number: int = 0
     """Number of the last change."""
@@ -99,11 +97,10 @@ class Row:
             place.has = place.sent = 0
 
 
-@dataclass(slots=True, eq=False)
-class Line:
+class Line(Struct, eq=False):
     """To one machine: one request at a time."""
 
-    queue: list[tuple[Sealed, Row, float]] = field(default_factory=list)
+    queue: list[tuple[Sealed, Row, float]] = []
     """Each with the begin of its look."""
     sending: asyncio.Task[None] | None = None
     failing_since: float = 0.0

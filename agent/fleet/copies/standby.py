@@ -108,6 +108,12 @@ class Standby:
             (self._root / id / LOG).unlink()
             (self._root / id).rmdir()
 
+    def set_aside(self) -> None:
+        """All of it is kept beside it, and used no more."""
+        self._root.rename(self._root.with_name(f"{self._root.name}-older-{time.time():.0f}"))
+        make_folder(self._root)
+        self.rows.clear()
+
     def _write(self, id: InstanceId, base: Sealed) -> None:
         path = self._root / id / LOG
         try:
