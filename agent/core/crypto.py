@@ -69,8 +69,6 @@ _SUMMARY_AFTER = 15.0
 def note_error(
     window: CryptoWindow, finding: CryptoFinding, policy: CryptoPolicy, now: float
 ) -> CryptoWindow:
-    if finding.effect is Effect.BENIGN:
-        return window
     window = forget_old(window, policy, now)
     if finding.effect is Effect.SUMMARY and _is_counted(window, finding.peer, now):
         return window

@@ -46,11 +46,6 @@ class HealthPolicy:
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
 
-def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
-    """The policy for a session whose server takes `slack` seconds longer than a quick one."""
-    return replace(policy, stuck=policy.stuck + slack) if slack else policy
-
-
 NO_CODE_GUESS = "client_outdated"
 """The guess of an engine about a server that tries to connect without an end."""
 ENDED_WITH_PASSKEY = (

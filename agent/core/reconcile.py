@@ -7,8 +7,8 @@ from enum import StrEnum
 from agent.core import health, reasons, words
 from agent.core.model import PHASES, Health, HealthVerdict, SessionFiles, UnitState, UnitStatus
 from agent.core.model import ConnectionStatus as Status
-from agent.core.recovery.pairing import may_renew
-from agent.core.recovery.repair import Proof, Repair, Stage, Trouble
+from agent.core.recovery.pairing import may_end_pairing
+from agent.core.recovery.repair import Consent, Ground, Proof, Repair, Stage, Trouble
 from agent.core.session import WAITS_TURN, Session
 
 # What the agent does to a session: plans, the actions that they are made of, and how they went.
@@ -121,8 +121,11 @@ def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) ->
     unit, record = session.unit, session.record
     if not session.should_run or unit.job_pending:
         return None
-    if must_renew(session) and isinstance(proof := may_renew(session), Proof):
-        return Plan("renew", (ActionKind.STOP, ActionKind.SET_ASIDE), verdict.sentence, proof=proof)
+    if must_renew(session):
+        proof = may_end_pairing(session, Consent.NONE, Proof(Ground.ENDED))
+        if isinstance(proof, Proof):
+            does = (ActionKind.STOP, ActionKind.SET_ASIDE)
+            return Plan("renew", does, verdict.sentence, proof=proof)
     # Each agent names the runs on a backend by itself.
     same_run = record.restart_of == unit.run or (session.instance.backend and unit.runs)
     if record.restart_of and same_run:

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core import breaker, reasons, reconnect, session
-from agent.core.health import HealthPolicy, allow_for, as_asked, judge_health
+from agent.core.health import HealthPolicy, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, InstanceId, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
 from agent.errors import WaError
@@ -167,7 +167,8 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
         await observe(means, facts)
         registry.statistics.checked += 1
         registry.statistics.check_seconds += boot_now() - begun
-        policy = allow_for(settings.config.health_policy, gate.backends.slack(facts))
+        policy = settings.config.health_policy
+        policy = replace(policy, stuck=policy.stuck + gate.backends.slack(facts))
         # A session that rests as in the pass before is judged as it was, or has a whole pass.
         here = (settings.config, facts.instance, facts.record, facts.of_rooms, facts.unit)
         if facts.rested == here and (verdict := _judge(gate, facts, policy)) == facts.verdict:

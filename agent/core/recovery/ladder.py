@@ -324,7 +324,11 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         at_once = repair.goal is Goal.CLEANUP
         wait = 0.0 if at_once else case.policy.delay_after(repair.tries)
         repair = repair.delay(case.now_wall, wait)
-    return _next_act(case, _follow_trouble(case, repair))
+    trouble = trouble_of(case.verdict)
+    if needs_repair(case.verdict) and trouble is not repair.trouble:
+        # The ladder of the other trouble begins.
+        repair = repair.from_the_top(trouble=trouble, reason=case.verdict.reason)
+    return _next_act(case, repair)
 
 
 def after_action(
@@ -369,14 +373,6 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
     else:
         word = ending.replace("_", " ")
     return ended, Decision(RecoveryKind.NONE, f"{word}: {sentence}", idle=idle)
-
-
-def _follow_trouble(case: Case, repair: Repair) -> Repair:
-    """The verdict may change to another trouble; then that trouble's ladder begins."""
-    if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
-        return repair
-    trouble, reason = trouble_of(case.verdict), case.verdict.reason
-    return repair.from_the_top(trouble=trouble, reason=reason)
 
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:

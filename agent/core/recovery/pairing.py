@@ -124,11 +124,6 @@ def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
 
 
-def may_renew(logged_out: Session) -> Proof | Kept:
-    """A proof if the files of a session that WhatsApp logged out may be retired."""
-    return may_end_pairing(logged_out, Consent.NONE, Proof(Ground.ENDED))
-
-
 PUT_BACK = Proof(Ground.SAME_PAIRING)
 """The proof of a restore by a repair: the vault refuses a copy of any other pairing
 (vault.restore.refuse_roll_back), and the trash keeps what it replaces."""
