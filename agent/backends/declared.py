@@ -145,10 +145,6 @@ class Backends:
         backend = self.of(session)
         return backend is None or (backend.claim.up and backend.circuit.begin(session.instance.id))
 
-    def server_version(self, name: str) -> str:
-        """The version that the server itself tells; "" = none, or it is down."""
-        return self.all[name].claim.version if name in self.all else ""
-
     def check_place(self, instance: Instance) -> None:
         """Refuse one whose backend is not declared or of another engine, or has it already."""
         what = f"cannot create {instance.id}"

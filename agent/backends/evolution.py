@@ -206,7 +206,11 @@ class Session:
             return await self._pairing_code(whatsapp.phone_of(arguments))
         if name == "delete":  # for good, by a person's word
             async with self._acting:
-                await self._delete()
+                if await self._calls.state(self.name) is not Live.MISSING:
+                    await self._back_up(rehearse=False)  # which stays for a person
+                    await self._remove(None, {})
+                await tasks.in_thread(self._write, {"removal.json": None, "made": None})
+                self.known.owed = self.known.made = False
                 self.known.note_end("")
             return {}
         cause = "an Evolution server knows pairing_code and delete"
@@ -381,14 +385,6 @@ class Session:
         else:
             backup = await tasks.in_thread(self.read)
         await self._remove(heard, backup)
-
-    async def _delete(self) -> None:
-        """Delete for good; the backup stays for a person."""
-        if await self._calls.state(self.name) is not Live.MISSING:
-            await self._back_up(rehearse=False)
-            await self._remove(None, {})
-        await tasks.in_thread(self._write, {"removal.json": None, "made": None})
-        self.known.owed = self.known.made = False
 
     async def _end_pairing(self, heard: Live | None) -> None:
         """End its pairing, and leave it on the server with all that it has there."""

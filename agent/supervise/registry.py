@@ -209,8 +209,9 @@ class Registry:
         facts.memory_limit = settings.memory_limit(facts)
         lately = crypto.forget_old(facts.crypto, settings.config.crypto, facts.at)
         facts.crypto_lately = len(lately.errors)
-        if backend := facts.instance.backend:
-            facts.engine_version = self.gate.backends.server_version(backend)
+        if facts.instance.backend:
+            server = self.gate.backends.of(facts)
+            facts.engine_version = server.claim.version if server is not None else ""
         return facts
 
     async def inodes(self, id: InstanceId) -> Mapping[str, int]:

@@ -305,11 +305,8 @@ class WhaticketSession:
             # Some of these servers begin again at once, and show OPENING of one that is gone; with
             # an old browser that still runs no start gets far.
             return replace(claim, status=Status.DISCONNECTED, reason=self._log_reason)
-        if claim.status in (Status.DISCONNECTED, Status.RECONNECTING):
-            return self._why_down(claim)
-        return claim
-
-    def _why_down(self, claim: Claim) -> Claim:
+        if claim.status not in (Status.DISCONNECTED, Status.RECONNECTING):
+            return claim
         if self.hung_up:
             return replace(claim, status=Status.DISCONNECTED, reason="")
         if self.keys == "damaged":

@@ -17,7 +17,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from errno import EBUSY, EINVAL
@@ -445,7 +445,8 @@ class SessionKeys:
         return plan
 
     def _damaged(self, store: FolderKeys | RedisKeys, id: str, keys: dict[str, str]) -> set[str]:
-        """With a damaged sender key of the account's own goes the note of who has it."""
+        """With a damaged sender key of the account's own goes the note of who in the group has it:
+        it must be given out again."""
         bad = [key for key in keys if JUDGED.fullmatch(key)]
         for pause in (0.0, AGAIN):
             time.sleep(pause if bad else 0.0)
@@ -453,7 +454,9 @@ class SessionKeys:
             stored = {key: values[keys[key]] for key in bad if keys[key] in values}
             bad = [key for key, raw in stored.items() if not is_record(key, raw)]
         own = own_users(self._creds(id) or b"") if bad else frozenset()
-        return {*bad, *(notes_of_own(bad, own) & keys.keys())}
+        named = [found for found in map(_SENDER_KEY.fullmatch, bad) if found]
+        notes = {_MEMORY + found["group"] for found in named if found["user"] in own}
+        return {*bad, *(notes & keys.keys())}
 
     def take_out(
         self, id: str, records: Sequence[Record], why: str, *, whole: bool = False
@@ -511,13 +514,6 @@ def is_record(key: str, raw: bytes) -> bool:
         return False
     kind = next((kind for kind in _KINDS if key.startswith(kind)), "")
     return record is None or not kind or _KINDS[kind](record)
-
-
-def notes_of_own(damaged: Iterable[str], own_users: Iterable[str]) -> set[str]:
-    """The notes of who has the account's own sender key, of each group whose key is damaged: it
-    must be given out again."""
-    keys = (_SENDER_KEY.fullmatch(key) for key in damaged)
-    return {_MEMORY + found["group"] for found in keys if found and found["user"] in own_users}
 
 
 def state_of_creds(raw: bytes | None) -> str:

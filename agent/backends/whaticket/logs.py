@@ -316,7 +316,8 @@ class Tail:
         """Read on: how many bytes, and what is complete. `ends`: nothing more comes."""
         status = os.fstat(self.fd)
         if status.st_size < self.offset:
-            self.begin_again()
+            # The file was cut or written over.
+            self.offset, self.safe, self.skips = 0, 0, False
         chunk, found = os.pread(self.fd, min(most, CHUNK), self.offset), list[Found]()
         changed = now if self.live else min(status.st_mtime, now)
         skew = None if self.live or not chunk else self._skew(status)
@@ -361,10 +362,6 @@ class Tail:
         """True if it begins with all that was read until that mark, under this inode or another."""
         print = self.print_of(mark["offset"]) if mark and mark["offset"] else ""
         return print != "" and print == mark["print"]
-
-    def begin_again(self) -> None:
-        """The file was cut or written over."""
-        self.offset, self.safe, self.skips = 0, 0, False
 
 
 def _moment(line: bytes, skew: float | None, changed: float, before: float) -> float:
