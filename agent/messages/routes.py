@@ -156,7 +156,17 @@ async def media(call: Call) -> web.StreamResponse:
         chat = f"{digits_of(chat)}@s.whatsapp.net"
     message, loop = call.request.match_info["message"], asyncio.get_running_loop()
     async with call.parts.reader.media(call.id, message, chat, wait) as (about, file):
-        answer = web.StreamResponse(headers=_headers(about))
+        mimetype = about.get("mimetype")
+        headers = {
+            **HEADERS,
+            "Content-Type": type_of(mimetype),
+            "Content-Disposition": disposition(file_name(about.get("filename"), mimetype)),
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "Cache-Control": "private, no-store",
+            "X-Content-Type-Options": "nosniff",
+            "X-Media-SHA256": str(about["sha256"]),
+        }
+        answer = web.StreamResponse(headers=headers)
         answer.content_length = size = about["size"]
         try:
             await answer.prepare(call.request)
@@ -170,19 +180,6 @@ async def media(call: Call) -> web.StreamResponse:
                 call.request.transport.abort()
             raise ConnectionResetError("a file was not read to its end") from error
         return answer
-
-
-def _headers(about: Mapping[str, Any]) -> dict[str, str]:
-    mimetype = about.get("mimetype")
-    return {
-        **HEADERS,
-        "Content-Type": type_of(mimetype),
-        "Content-Disposition": disposition(file_name(about.get("filename"), mimetype)),
-        "Content-Security-Policy": "sandbox; default-src 'none'",
-        "Cache-Control": "private, no-store",
-        "X-Content-Type-Options": "nosniff",
-        "X-Media-SHA256": str(about["sha256"]),
-    }
 
 
 # What waits to be sent

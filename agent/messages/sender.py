@@ -266,15 +266,12 @@ class SessionSender:
             await self._failed(waiting, unsure, engine)
         else:
             failpoint("outbox_sent")
-            await self._sent(waiting, answer)
-
-    async def _sent(self, waiting: Waiting, answer: Mapping[str, Any]) -> None:
-        self._holds.sent()
-        message_id = told[:200] if isinstance(told := answer.get("id"), str) else ""
-        row = replace(waiting.row, state=State.SENT, message_id=message_id)
-        row = replace(row, changed_wall=self._outbox.now())
-        await self._end(waiting, State.SENT, row, "", "", message_id=message_id)
-        failpoint("outbox_noted")
+            self._holds.sent()
+            message_id = told[:200] if isinstance(told := answer.get("id"), str) else ""
+            sent = replace(waiting.row, state=State.SENT, message_id=message_id)
+            sent = replace(sent, changed_wall=self._outbox.now())
+            await self._end(waiting, State.SENT, sent, "", "", message_id=message_id)
+            failpoint("outbox_noted")
 
     async def _failed(self, waiting: Waiting, error: errors.WaError, engine: str) -> None:
         shown, row = refusal_of(engine, error), waiting.row
