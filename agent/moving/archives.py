@@ -47,7 +47,13 @@ class Archives:
             snapshot = await asyncio.to_thread(find_snapshot, self._root, id, name)
         else:
             snapshot = await self._keeping.snapshot(id, "for an export")
-        _must_be_whole(id, snapshot)
+        manifest = snapshot.manifest
+        if manifest is None or (manifest.paired and manifest.state is not SessionFiles.WHOLE):
+            # No import would take it: a person would find out on the other machine.
+            state = snapshot.problem if manifest is None else manifest.state.value
+            words = f"the session in snapshot {snapshot.name} is {state}, and no import takes it"
+            cure = f"`wa-agent snapshots {id}` lists whole ones, which --snapshot NAME exports"
+            raise Refused(f"cannot export {id}: {words}; {cure}", code="not_good")
         with await asyncio.to_thread(_open_nameless, self._root) as file:
             work = partial(archives.export_snapshot, self._root, snapshot, file)
             packed = await self._keeping.in_thread(id, "export", work)
@@ -210,16 +216,6 @@ def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instan
         order = old.record
         record = replace(record, override=order.override, override_boot=order.override_boot)
     return made, record
-
-
-def _must_be_whole(id: InstanceId, snapshot: Snapshot) -> None:
-    """Refused where no import would take it: a person would find out on the other machine."""
-    manifest = snapshot.manifest
-    if manifest is None or (manifest.paired and manifest.state is not SessionFiles.WHOLE):
-        state = snapshot.problem if manifest is None else manifest.state.value
-        words = f"the session in snapshot {snapshot.name} is {state}, and no import takes it"
-        cure = f"`wa-agent snapshots {id}` lists whole ones, which --snapshot NAME exports"
-        raise Refused(f"cannot export {id}: {words}; {cure}", code="not_good")
 
 
 def unfit(arrived: archives.Arrived) -> tuple[str, str]:

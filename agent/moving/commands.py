@@ -62,23 +62,19 @@ def export(options: command.Options) -> int:
     """Write a session, with its keys, into one file."""
     last = f"stop {options.id} here before the copy runs anywhere else"
     if options.to != OURS:
-        folder = _export_to(options, TARGETS[options.to])
+        with scratch() as place:
+            _download(options, place / "archive")
+            engine = _unpack(place / "archive", place).manifest.engine
+            if engine != TARGETS[options.to]:
+                raise Refused(f"cannot export {options.id} to {options.to}: its engine is {engine}")
+            session, force = place / "session", options.force
+            folder = sources.export_folder(session, engine, options.id, options.file, force=force)
         return options.print({"folder": str(folder)}, f"{folder} written; {last}")
     client.check_target(options.file, force=options.force)
     sha256 = _download(options, options.file)
     size = options.file.stat().st_size
     written = {"file": str(options.file), "bytes": size, "sha256": sha256}
     return options.print(written, f"{sha256}  {options.file}", f"{size} bytes; {last}")
-
-
-def _export_to(options: command.Options, engine: str) -> Path:
-    with scratch() as folder:
-        _download(options, folder / "archive")
-        arrived = _unpack(folder / "archive", folder)
-        if (own := arrived.manifest.engine) != engine:
-            raise Refused(f"cannot export {options.id} to {options.to}: its engine is {own}")
-        session = folder / "session"
-        return sources.export_folder(session, engine, options.id, options.file, force=options.force)
 
 
 def _download(options: command.Options, target: Path) -> str:

@@ -148,7 +148,12 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         many = names.count(name) > 1
         id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
         program, notes = _program(row, id, shell, many=many)
-        faults = [*_faults(program)]
+        faults = []
+        try:
+            load_config(Path("agent.toml"), {}, text=render([program]))
+        except errors.ConfigError as error:  # it shows no value of the environment
+            key, cause = str(error.field).rpartition(".")[2], str(error).partition(": ")[2]
+            faults.append(f"its {key}: {cause}")
         if not row.get("pm_exec_path"):
             faults = ["pm2's list names no script of it"]
         # `pm2 stop` takes some names for all bots, for a number or for an option.
@@ -161,14 +166,6 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         bot.programs.append(program)
         bot.notes, bot.memory_limit = notes, _bytes(row.get("max_memory_restart"))
     return list(bots.values())
-
-
-def _faults(program: declaration.ProgramDeclaration) -> Iterator[str]:
-    """Why the agent would not read its row; never with a value of the environment."""
-    try:
-        load_config(Path("agent.toml"), {}, text=render([program]))
-    except errors.ConfigError as error:
-        yield f"its {str(error.field).rpartition('.')[2]}: {str(error).partition(': ')[2]}"
 
 
 def _rows(raw: bytes) -> list[Mapping[str, Any]]:

@@ -51,7 +51,9 @@ def look_at(
     found = FoundSession(program, name, written=written, in_use=in_use)
     try:
         keys, left_out = _usable(read())
-        creds = _creds(keys)
+        if CREDS not in keys:
+            raise Refused("it holds no credentials (creds)", code="no_session")
+        creds: dict[str, Any] = json.loads(keys[CREDS])
     except Refused as error:
         return replace(found, problem=str(error), code=error.code or "no_session")
     except FileNotFoundError:
@@ -113,13 +115,6 @@ def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
         return session
 
     return [judged(session) for session in sessions]
-
-
-def _creds(keys: Keys) -> dict[str, Any]:
-    if CREDS not in keys:
-        raise Refused("it holds no credentials (creds)", code="no_session")
-    creds: dict[str, Any] = json.loads(keys[CREDS])
-    return creds
 
 
 def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
