@@ -418,8 +418,13 @@ class MediaLoader:
 
     async def open(self, record: Mapping[str, Any] | None, wait: float) -> Mapping[str, Any]:
         """`ready` with the name of a whole file, or `loading` after `wait` seconds."""
-        media = _check(record)
-        assert record is not None
+        if record is None:
+            raise _no("its message is not kept here, or not any more", "message_not_found")
+        media = record.get("media")
+        if record["kind"] != MESSAGE or not isinstance(media, Mapping):
+            raise _no("the message brought none", "no_media")
+        if not _SHA256.fullmatch(str(media.get("sha256"))) or "_media" not in record:
+            raise _no("the message does not say enough to load and to check it", "no_media")
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
         if not path.exists():  # it gets its name when it is whole and on the disk
@@ -549,18 +554,6 @@ def explain_loss(id: str, error: errors.EngineError) -> errors.WaError:
     """The worker's refusal of a file, by whose fault it is."""
     kinds = (kind for kind, codes in _ERRORS.items() if error.code in codes)
     return next(kinds, errors.EngineError)(f"{error} ({id})", code=error.code)
-
-
-def _check(record: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The `media` of a record whose file can be loaded and checked."""
-    if record is None:
-        raise _no("its message is not kept here, or not any more", "message_not_found")
-    media = record.get("media")
-    if record["kind"] != MESSAGE or not isinstance(media, Mapping):
-        raise _no("the message brought none", "no_media")
-    if not _SHA256.fullmatch(str(media.get("sha256"))) or "_media" not in record:
-        raise _no("the message does not say enough to load and to check it", "no_media")
-    return media
 
 
 def _begin_file(folder: Path, part: Path) -> IO[bytes]:

@@ -331,23 +331,17 @@ def restore_snapshot(
     tick: tree.Tick = tree.no_tick,
 ) -> Restored:
     """The worker must not run. The present folder goes to the trash; the identity stays."""
-    manifest = _stage(root, snapshot, tick)
-    identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
-    tick(0)
-    lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
-    retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
-    return Restored(snapshot, manifest, retired)
-
-
-def _stage(root: Path, snapshot: snapshots.Snapshot, tick: tree.Tick) -> snapshots.Manifest:
-    """Copy the snapshot's session files apart, each with the checksum of the manifest, and on the
-    disk."""
     with (
         open_root(root) as top,
         staged(root, snapshot.id, "restore") as target,
         snapshots.open_files(root, snapshot) as (source, manifest),
     ):
+        # Apart, each file with the checksum of the manifest.
         tree.add_all(target, manifest.listing, partial(tree.read_checked, source), top.modes, tick)
         files.failpoint("restore_copied")
         tree.read_back(target, manifest.listing, tick)
-    return manifest
+    identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
+    tick(0)
+    lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
+    retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
+    return Restored(snapshot, manifest, retired)
