@@ -125,51 +125,31 @@ LEAST_SHARE = 0.02
 LEAST_FILES = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """The room on a file system for this user."""
-
-    free: int
-    total: int
-    files_free: int
-    files_total: int
-    """0 where the file system counts no files."""
-    read_only: bool
-
-    def problem(
-        self, need: int = 0, files: int = 0, *, least: int | None = None, kept: str = "are kept"
-    ) -> str:
-        """Why `need` bytes must not be written; "" when they may. `least`: bytes that stay free
-        beside them; None = the reserve of all copies."""
-        if self.read_only:
-            return "the file system is read-only"
-        if least is None:
-            least = max(LEAST_FREE, int(self.total * LEAST_SHARE))
-        if self.free - need < least:
-            needed = f" and {_size(need)} are needed" if need else ""
-            return f"the disk has {_size(self.free)} free{needed}, {_size(least)} {kept}"
-        if self.files_total and self.files_free < files + LEAST_FILES:
-            return f"the file system has room for {self.files_free} more files only"
-        return ""
-
-
-def look_for_room(path: Path) -> Room:
+def lacks_room(
+    path: Path, need: int = 0, files: int = 0, *, least: int | None = None, kept: str = "are kept"
+) -> tuple[str, str]:
+    """Why `need` bytes must not be written on this disk, and the error's code; "" when they may.
+    `least`: bytes that stay free beside them; None = the reserve of all copies."""
     space = os.statvfs(path)
-    return Room(
-        free=space.f_bavail * space.f_frsize,
-        total=space.f_blocks * space.f_frsize,
-        files_free=space.f_favail,
-        files_total=space.f_files,
-        read_only=bool(space.f_flag & os.ST_RDONLY) or refuses_writes(path),
-    )
+    free = space.f_bavail * space.f_frsize
+    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
+        return "the file system is read-only", "read_only"
+    if least is None:
+        least = max(LEAST_FREE, int(space.f_blocks * space.f_frsize * LEAST_SHARE))
+    if free - need < least:
+        needed = f" and {_size(need)} are needed" if need else ""
+        return f"the disk has {_size(free)} free{needed}, {_size(least)} {kept}", "disk_full"
+    # 0 where the file system counts no files.
+    if space.f_files and space.f_favail < files + LEAST_FILES:
+        return f"the file system has room for {space.f_favail} more files only", "disk_full"
+    return "", ""
 
 
 def leave_room(root: Path, what: str, need: int, files: int, *, least: int | None = None) -> None:
     """VaultError where `need` bytes and this number of files must not be written beside the
     sessions."""
-    room = look_for_room(root)
-    if problem := room.problem(need, files, least=least):
-        code = "read_only" if room.read_only else "disk_full"
+    problem, code = lacks_room(root, need, files, least=least)
+    if problem:
         raise VaultError(f"cannot {what}: {problem}", code=code)
 
 
@@ -179,8 +159,7 @@ def why_no_start(session_root: Path, least: int) -> str:
     if not least:
         return ""
     try:
-        room = look_for_room(session_root)
-        problem = room.problem(least=least, kept="must be ([start] disk_free)")
+        problem, _ = lacks_room(session_root, least=least, kept="must be ([start] disk_free)")
     except FileNotFoundError:
         return ""  # a missing folder is judged by its files
     except OSError as error:
