@@ -35,11 +35,8 @@ Signature = tuple[int, ...]
 
 @dataclass(slots=True)
 class Entry:
-    """An entry while its folder is open."""
-
     path: str
     """Relative to where the walk began."""
-    parent: Folder
     status: os.stat_result
     fault: VaultError | None = None
     """Why it cannot be copied; its content is not walked."""
@@ -80,7 +77,7 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         names = here.names()
     except (VaultError, OSError) as error:
         fault = error if isinstance(error, VaultError) else explain(verb, here.path, error)
-        yield Entry(before.rstrip("/"), here, os.fstat(here.fd), fault)
+        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault)
         return
     for name in names:
         relative = before + name
@@ -89,9 +86,9 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         try:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except OSError as error:
-            yield Entry(relative, here, os.fstat(here.fd), explain(verb, here.path / name, error))
+            yield Entry(relative, os.fstat(here.fd), explain(verb, here.path / name, error))
             continue
-        entry = Entry(relative, here, status, _fault(verb, here, name, status))
+        entry = Entry(relative, status, _fault(verb, here, name, status))
         if entry.fault is not None and rules.moves_aside(relative):
             continue
         yield entry
@@ -100,7 +97,7 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
                 with here.inner(name) as inner:
                     yield from entries(inner, rules, verb, f"{relative}/")
             except VaultError as error:
-                yield Entry(relative, here, status, error)
+                yield Entry(relative, status, error)
 
 
 def _fault(verb: str, here: Folder, name: str, status: os.stat_result) -> VaultError | None:
