@@ -18,7 +18,6 @@ from agent.errors import ConfigError, InvalidRequest, Refused, TooLarge, TryLate
 from agent.supervise import assemble, orders, registry
 from agent.supervise.facts import Facts, entry
 from agent.vault import archives, folders, restore
-from agent.vault.identity import new_lineage
 from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
 
 
@@ -168,7 +167,7 @@ class Archives:
         self, made: Instance, record: SessionRecord, *, replaces: bool
     ) -> folders.Retired | None:
         identity = registry.identity_of(Facts(made, record))
-        work = partial(restore.put_in_place, self._root, "import", identity, lineage=new_lineage())
+        work = partial(restore.put_in_place, self._root, "import", identity)
         return await asyncio.to_thread(work, why="replaced by an import", replace=replaces)
 
     async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:

@@ -156,12 +156,12 @@ def put_in_place(
     kind: Kind,
     identity: Identity,
     *,
-    lineage: str,
+    lineage: str = "",
     why: str,
     replace: bool,
 ) -> folders.Retired | None:
     """Give the staged folder its identity and its place; return the retired one. The worker must
-    not run; if it does, its lock stops this."""
+    not run; if it does, its lock stops this. `lineage`: "" = a new one."""
     id = identity.instance.id
     name, ready, retired, replaces = f"{id}.{kind}", id + _READY, None, False
     with (
@@ -174,7 +174,8 @@ def put_in_place(
                 if replace:
                     with unless_unusable(), top.inner(id) as present:
                         others = other_keys(present)
-                put_identity(made, identity, top.modes, others | {"lineage": lineage})
+                others["lineage"] = lineage or new_lineage()
+                put_identity(made, identity, top.modes, others)
                 made.sync()
             with _no_worker(root, id), carried(root, id):
                 replaces = os.path.lexists(root / id)
@@ -342,6 +343,6 @@ def restore_snapshot(
         tree.read_back(target, manifest.listing, tick)
     identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
     tick(0)
-    lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
+    lineage = manifest.lineage or lineage_of(root / instance.id)
     retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
     return Restored(snapshot, manifest, retired)
