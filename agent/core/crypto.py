@@ -70,8 +70,11 @@ def note_error(
     window: CryptoWindow, finding: CryptoFinding, policy: CryptoPolicy, now: float
 ) -> CryptoWindow:
     window = forget_old(window, policy, now)
-    if finding.effect is Effect.SUMMARY and _is_counted(window, finding.peer, now):
-        return window
+    if finding.effect is Effect.SUMMARY:
+        for at, known in window.errors:
+            same = not finding.peer or known.peer in (finding.peer, "")
+            if same and at > now - _SUMMARY_AFTER and known.effect is not Effect.SUMMARY:
+                return window  # the error that it repeats is counted
     return replace(window, errors=(*window.errors, (now, finding))[-_MOST_ERRORS:])
 
 
@@ -114,12 +117,6 @@ def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Crypto
     errors = tuple(error for error in window.errors if since < error[0] <= now)
     messages = tuple(entry for entry in window.messages if since < entry[0] <= now)
     return replace(window, errors=errors, messages=messages)
-
-
-def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
-    near = (f for at, f in window.errors if at > now - _SUMMARY_AFTER)
-    single = (finding for finding in near if finding.effect is not Effect.SUMMARY)
-    return any(not peer or finding.peer in (peer, "") for finding in single)
 
 
 @dataclass(frozen=True, slots=True)

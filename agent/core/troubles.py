@@ -10,8 +10,7 @@ from typing import Any
 from agent.core.crypto_patterns import OF_KEYS
 from agent.core.health import HealthPolicy, has_given_up
 from agent.core.memory import MemoryPolicy
-from agent.core.model import ConnectionStatus as CS
-from agent.core.model import Health
+from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import AWAY, BackendView, Session
@@ -207,8 +206,12 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
         and sight.now - trouble.since >= trouble.row.wait
     ]
     present.update((trouble.key, trouble) for trouble in began)
-    for key in _covered(present):
-        del present[key]
+    begun = [trouble for trouble in present.values() if trouble.begun_wall is not None]
+    for trouble in begun:
+        for key in list(present):
+            same = trouble.row.of is Of.MACHINE or key[1] == trouble.who
+            if key[0] in trouble.row.covers and same:
+                del present[key]
     over = [trouble for key, trouble in before.items() if trouble.begun_wall and key not in present]
     return present, [one for one in began if one.key in present], over
 
@@ -220,16 +223,6 @@ def _seen(row: Row, who: str, before: Trouble | None, now: float, found: Found) 
     if before is None or now < before.stays_until:
         return before
     return before if found is None and now - before.last < row.hold else None
-
-
-def _covered(present: Mapping[Key, Trouble]) -> set[Key]:
-    begun = [trouble for trouble in present.values() if trouble.begun_wall is not None]
-    return {
-        key
-        for trouble in begun
-        for key in present
-        if key[0] in trouble.row.covers and (trouble.row.of is Of.MACHINE or key[1] == trouble.who)
-    }
 
 
 TOGETHER = 3
@@ -275,14 +268,18 @@ def _share(part: float, whole: float, limit: float) -> str | None:
 
 
 def _down(_: Sight, view: Session) -> Found:
-    if view.status is CS.CONNECTED or view.reason == NOT_TOLD:
+    if view.status is ConnectionStatus.CONNECTED or view.reason == NOT_TOLD:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
-    return None if view.status is CS.QR_REQUIRED else _because(view.reason)
+    return None if view.status is ConnectionStatus.QR_REQUIRED else _because(view.reason)
 
 
 def _needs_scan(_: Sight, view: Session) -> Found:
-    return False if view.status is CS.CONNECTED else view.status is CS.QR_REQUIRED or None
+    return (
+        False
+        if view.status is ConnectionStatus.CONNECTED
+        else view.status is ConnectionStatus.QR_REQUIRED or None
+    )
 
 
 def _is_corrupted(view: Session) -> bool:
@@ -360,7 +357,7 @@ def _ended_together(sight: Sight, _: None) -> str | None:
 
 def _error_rate(sight: Sight, _: None) -> str | None:
     limit, window = sight.health.error_rate, 5 * MINUTE
-    up = {who for who, view in sight.sessions.items() if view.status is CS.CONNECTED}
+    up = {who for who, view in sight.sessions.items() if view.status is ConnectionStatus.CONNECTED}
     # A session that is down while others are connected has a trouble of its own.
     counting = up or set(sight.sessions)
     failed = sum(sight.rise(who, "errors", window) for who in counting)
