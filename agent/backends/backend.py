@@ -119,7 +119,10 @@ class Circuit:
             answer = await call()
         except ServerDown as down:
             if do in ACTS and down.reached:
-                self._failed()
+                was, rules = self.state, self.backend.shared.breaker()
+                self.breaker, self.trial = self.breaker.after_failure(boot_now(), rules), None
+                if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
+                    self.backend.circuit_changed(BreakerState.OPEN)
             raise
         else:
             if do in ACTS or id == self.trial:
@@ -134,13 +137,6 @@ class Circuit:
         self.trial = None
         if was is not BreakerState.CLOSED:
             self.backend.circuit_changed(BreakerState.CLOSED)
-
-    def _failed(self) -> None:
-        was = self.state
-        self.breaker = self.breaker.after_failure(boot_now(), self.backend.shared.breaker())
-        self.trial = None
-        if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
-            self.backend.circuit_changed(BreakerState.OPEN)
 
 
 @dataclass(slots=True, eq=False, repr=False)

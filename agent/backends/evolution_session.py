@@ -310,7 +310,11 @@ class EvolutionSession:
                 useless = ("reconnect", "restart", *harsh)
                 return replace(self._with(Status.INITIALIZING), useless=useless)
             case Live.CLOSE if self.calls.old or self.row_at >= self.since:
-                return self._closed()
+                shown = not self.calls.old and self.row and self.row.status == Live.CONNECTING
+                # A code was shown, and then it closed without an end.
+                reason = self.end or ("qr_idle" if shown else "connection_lost")
+                status = Status.QR_REQUIRED if reason == "qr_idle" else Status.DISCONNECTED
+                return self._with(status, reason)
             case _:
                 return self._with(Status.INITIALIZING)
 
@@ -322,13 +326,6 @@ class EvolutionSession:
             return replace(claim, phase="pairing")
         # Without a connection a logout is answered with success and changes nothing.
         return replace(claim, useless=("reconnect", "logout_restart")) if self.paired else claim
-
-    def _closed(self) -> Claim:
-        shown = not self.calls.old and self.row and self.row.status == Live.CONNECTING
-        # A code was shown, and then it closed without an end.
-        reason = self.end or ("qr_idle" if shown else "connection_lost")
-        status = Status.QR_REQUIRED if reason == "qr_idle" else Status.DISCONNECTED
-        return self._with(status, reason)
 
     def _with(self, status: ConnectionStatus, reason: str = "") -> Claim:
         return Claim(

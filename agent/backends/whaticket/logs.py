@@ -96,7 +96,8 @@ class LineReader:
         if self._block and line[:1] in (" ", "\t") and len(self._block) < _MOST_OF_BLOCK:
             self._block.append(line[:_LONGEST_TEXT])
             return []
-        found, here = self._end_block(), (self._named(line), at)
+        named = self.log_session.search(line[:2000]) if self.log_session else None
+        found, here = self._end_block(), ((named[1] or "")[:200] if named else "", at)
         with suppress(ValueError, RecursionError):
             if line.startswith("{") and isinstance(record := json.loads(line), dict):
                 if record.keys() == _PM2S:
@@ -193,10 +194,6 @@ class LineReader:
             return False
         self._twice = min(self._twice + (finding.name == "duplicate"), 5)
         return finding.effect is not crypto.Effect.BENIGN
-
-    def _named(self, line: str) -> str:
-        named = self.log_session.search(line[:2000]) if self.log_session else None
-        return (named[1] or "")[:200] if named else ""
 
 
 def _key_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
