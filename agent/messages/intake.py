@@ -95,7 +95,12 @@ class Intake:
             except Exception as error:
                 raise self._refuse(error) from error
         self._newest = newest or self._newest
-        self._accept()
+        if self._refused_since:
+            took, self._refused_since = time.monotonic() - self._refused_since, 0.0
+            text = f"messages are kept again, after {took:.0f} s"
+            log.info("%s", text)
+            self._tell(Happening("kept_again", {"text": text}))
+        self._begin("tell of new messages", self._say)
 
     def _refuse(self, error: Exception) -> EngineError:
         cause = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -108,14 +113,6 @@ class Intake:
             log.error("%s", text)
             self._tell(Happening("not_kept", {"text": text}))
         return EngineError(f"cannot keep messages: {cause}", code="not_kept")
-
-    def _accept(self) -> None:
-        if self._refused_since:
-            took, self._refused_since = time.monotonic() - self._refused_since, 0.0
-            text = f"messages are kept again, after {took:.0f} s"
-            log.info("%s", text)
-            self._tell(Happening("kept_again", {"text": text}))
-        self._begin("tell of new messages", self._say)
 
     async def _say(self) -> None:
         """Tell the agent of the newest at once, of those after it a little later as one."""

@@ -203,7 +203,7 @@ class Sending:
             "oldest": wall_text(oldest),
             "reason": hold.code,
             "sentence": hold.sentence,
-            "until": wall_text(hold.until_wall) if hold.until_wall else None,
+            "until": wall_text(hold.until_wall),
         }
 
     def failed(self, id: InstanceId) -> int:
@@ -216,7 +216,7 @@ class Sending:
         return {
             **{state.value: counts.ended[state] for state in ENDS},
             "reasons": dict(counts.reasons),
-            "last_sent": None if counts.sent_wall is None else wall_text(counts.sent_wall),
+            "last_sent": wall_text(counts.sent_wall),
         }
 
     def families(self, sessions: Iterable[InstanceId]) -> Iterator[Family]:
