@@ -172,7 +172,12 @@ def _import_found(options: command.Options, engine: str) -> int:
             check_settings(engine, settings)
         except ConfigError as error:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
-    plan = [_planned(found, id_for(found, options.id)) for found in _find(options, engine)]
+    plan = []
+    for found in _find(options, engine):
+        if not (id := id_for(found, options.id)) and not found.problem:
+            words = "its name is no id: import it alone, by --only, with an ID after the source"
+            found = replace(found, problem=words, code="invalid_id")
+        plan.append(Planned(found, id))
     if options.dry_run:
         return print_plan(options, plan)
     _refuse_unclear(options, plan)
@@ -195,13 +200,6 @@ def _import_found(options: command.Options, engine: str) -> int:
         return finish(options, {**done[0], "left_out": plan[0].session.left_out_sentence})
     print_plan(options, plan)
     return 0 if len(done) == len(plan) else 4
-
-
-def _planned(session: FoundSession, id: str) -> Planned:
-    if not (id or session.problem):
-        words = "its name is no id: import it alone, by --only, with an ID after the source"
-        session = replace(session, problem=words, code="invalid_id")
-    return Planned(session, id)
 
 
 def _find(options: command.Options, engine: str) -> list[FoundSession]:
