@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core import crypto, words
+from agent.core import crypto, memory, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
-from agent.core.memory import judge_memory
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
 from agent.core.reasons import reason_of
@@ -119,7 +118,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
     signals = [judge_keys(facts, config.crypto, now).signal]
     if run.memory_bytes is not None:
         limit, history = settings.memory_limit(facts), run.memory_history
-        signals.append(judge_memory(history, run.memory_bytes, limit, config.memory, now))
+        signals.append(memory.judge_memory(history, run.memory_bytes, limit, config.memory, now))
     if (since := facts.connected_since_wall) is not None:
         signals.append(judge_silence(facts.inbound, since, time.time()))
     # Errors about keys have a judge of their own.

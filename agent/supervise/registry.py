@@ -23,19 +23,17 @@ from agent.log import bound, going_on
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.vault import folders, tree
+from agent.vault import folders, identity, tree
 from agent.vault.folder import SESSION
-from agent.vault.identity import IN_RECORD, OTHERS, Identity, replace_identity
-from agent.vault.identity import create as create_folder
 
 
-def identity_of(facts: Facts) -> Identity:
+def identity_of(facts: Facts) -> identity.Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
     ends = reasons.reason_of(record.reason).final and not facts.instance.backend
-    same = {name: getattr(record, name) for name in IN_RECORD} | {"leased": facts.leased}
+    same = {name: getattr(record, name) for name in identity.IN_RECORD} | {"leased": facts.leased}
     ended = record.reason if ends else ""
-    return Identity(facts.instance, ended=ended, of_rooms=facts.of_rooms, **same)
+    return identity.Identity(facts.instance, ended=ended, of_rooms=facts.of_rooms, **same)
 
 
 def is_written(facts: Facts) -> bool:
@@ -74,7 +72,6 @@ class Registry:
     facts: dict[InstanceId, Facts] = field(default_factory=dict)
     """Filled here; other parts may hold it already."""
     boot: str = ""
-    """The machine's present boot."""
     kept_more: Callable[[InstanceId], None] = field(init=False)
     """Hears that a worker kept more messages, or was connected and may have. The reader of messages
     sets both."""
@@ -139,7 +136,7 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, words.ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
-            await asyncio.to_thread(create_folder, self.root, instance, self._of_rooms(instance))
+            await asyncio.to_thread(identity.create, self.root, instance, self._of_rooms(instance))
             now_wall = time.time()
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
@@ -334,15 +331,15 @@ class Registry:
             record, written = facts.record, facts.saved.identity
             if written is None or record.generation <= written.generation:
                 facts.record = replace(record, generation=record.generation + 1)
-            identity = identity_of(facts)
+            wanted = identity_of(facts)
             try:
-                await asyncio.to_thread(replace_identity, self.root, identity)
+                await asyncio.to_thread(identity.replace_identity, self.root, wanted)
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
-                if error.code != OTHERS:  # its verdict says so
+                if error.code != identity.OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
                     if cause != facts.saved.unwritten:
                         bound(words.Category.SESSION, facts.id).warning("%s", cause)
                     facts.saved.unwritten = cause
             else:
-                facts.saved.identity, facts.saved.unwritten = identity, ""
+                facts.saved.identity, facts.saved.unwritten = wanted, ""
