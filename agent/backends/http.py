@@ -179,7 +179,6 @@ async def _bounded(reply: aiohttp.ClientResponse, what: str) -> bytes:
 
 
 def _read(what: str, status: int, raw: bytes) -> Any:
-    """The JSON of an answer."""
     if 300 <= status < 400:
         raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
     try:

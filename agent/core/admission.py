@@ -267,8 +267,6 @@ OWN_AFFAIR = {
 
 @dataclass(slots=True)
 class Incident:
-    """An incident that goes on."""
-
     group: str
     code: str
     since: float

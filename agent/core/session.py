@@ -150,7 +150,6 @@ class Session:
     """How long it was in each status, counted while an agent ran."""
     crypto: CryptoWindow = field(default_factory=CryptoWindow)
     crypto_lately: int = 0
-    """Crypto errors in the sliding window."""
     inbound: figures.Inbound = field(default_factory=figures.Inbound)
     circuit: str = "closed"
     """closed, open or half_open."""
@@ -182,7 +181,6 @@ class Session:
 
     @property
     def repairing(self) -> Repair | None:
-        """The repair that goes on."""
         return None if self.repair is None or self.repair.over else self.repair
 
     @property
@@ -398,9 +396,6 @@ WAIT_SENTENCES = {
 """Wait reasons; a wait costs the instance no attempt."""
 
 
-# What the agent shows of backends.
-
-
 @dataclass(frozen=True, slots=True)
 class BackendView:
     """Everything that is shown of a backend."""
@@ -420,7 +415,6 @@ class BackendView:
     held: int = 0
     """Instances on it."""
     connected: int = 0
-    """How many of those are connected."""
     breaker: str = "closed"
     """closed, open or half_open."""
     next_check_wall: float | None = None

@@ -121,7 +121,6 @@ class Facts(session.Session):
     failures: dict[str, float] = field(default_factory=dict)
     """When it last failed with each code that others may share."""
     succeeded_at: float = NEVER
-    """When it last connected."""
     unsaid: list[model.JournalEntry] = field(default_factory=list)
     """Entries for the journal, which the next save writes."""
 

@@ -196,7 +196,6 @@ class Reach:
     away_since: float | None = None
     """Since when the looks fail; None = they do not."""
     cause: str = ""
-    """Why the last failed look failed."""
     back_at: float | None = None
     """When it could last be reached again."""
     seen: bool = False

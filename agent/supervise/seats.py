@@ -44,8 +44,6 @@ HOLD_WITHIN, RELEASE_WITHIN = 70.0, 90.0
 
 @dataclass(slots=True, eq=False, repr=False)
 class Pack:
-    """One pack as the agent sees it."""
-
     name: InstanceId
     host: Host
     wake: Callable[[InstanceId], None]

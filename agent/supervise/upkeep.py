@@ -67,7 +67,6 @@ LEARNED = "learned"
 class Statistics(msgspec.Struct, frozen=True):
     statistics: RepairStatistics
     inbound: dict[InstanceId, Inbound]
-    """By instance."""
 
 
 @dataclass(slots=True, eq=False, repr=False)

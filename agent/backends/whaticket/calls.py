@@ -235,7 +235,6 @@ class WhaticketSession:
 
     @property
     def is_due(self) -> bool:
-        """True if it is not connected."""
         return self.row is None or not self.row.connected
 
     def note_row(self, row: Row | None, at: float) -> None:
