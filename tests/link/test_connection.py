@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from agent.core.words import KEPT, Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
@@ -273,33 +271,6 @@ async def test_a_worker_that_never_reads_costs_no_more_than_the_calls_allowed(
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [getattr(each, "code", "") for each in results] == ["timeout"] * 3
     await link.close()
-
-
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(st.lists(st.binary(max_size=80), max_size=5), st.booleans())
-def test_f59_f86_no_bytes_harm_the_other_end(
-    tmp_path: Path, chunks: list[bytes], greet: bool
-) -> None:
-    async def play() -> None:
-        ears, worker = Ears(), FakeWorker(tmp_path / "worker.sock")
-        link, puppet = await worker.greeted(ears)
-        served = Served(tmp_path / "link.sock")
-        await served.open()
-        bad = await greeted(served) if greet else served.puppet()
-        for each in (puppet, bad):
-            await each.say(*chunks)
-            each.sock.close()
-        with pytest.raises(LinkError):
-            await link.call("probe", timeout=2)
-        await link.close()
-        worker.close()
-        good = await greeted(served)
-        good.sock.close()
-        await served.server.close()
-
-    asyncio.run(play())
 
 
 # the worker's side
