@@ -55,18 +55,6 @@ class TestProcessHost(HostContract):
     BURST = FAST.burst
 
 
-async def test_a_worker_has_its_folder_and_nothing_of_it_is_left(open_host, tmp_path):
-    id = own("good")
-    host = await open_host()
-    await host.start(id)
-    assert host.link_path(id) == tmp_path / f"run/{id}/link.sock"
-    assert (tmp_path / f"run/{id}/worker.log").read_text() == f"ready {id}\n"
-    assert (tmp_path / f"run/{id}/worker.log").stat().st_mode & 0o777 == 0o600
-    await host.stop(id)
-    assert alive(id) == []
-    assert await host.list() == {}
-
-
 @pytest.mark.parametrize("end", ["stop", "kill"])
 async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
     open_host, eventually, end
@@ -77,7 +65,7 @@ async def test_nothing_of_a_worker_is_left_not_even_in_sessions_of_its_own(
     await eventually(lambda: len(alive(tag)), 3)
     if end == "stop":
         await host.stop(InstanceId(tag))
-        assert alive(tag) == []
+        assert (alive(tag), await host.list()) == ([], {})
     else:
         before = set(alive(tag))
         os.kill((await host.status(InstanceId(tag))).main_pid, signal.SIGKILL)
@@ -179,4 +167,4 @@ def test_what_is_in_place_of_a_workers_log_is_replaced_by_a_file(tmp_path: Path,
     log = tmp_path / "worker.log"
     make(log)
     os.close(open_log(tmp_path))
-    assert log.is_file()
+    assert (log.is_file(), log.stat().st_mode & 0o777) == (True, 0o600)
