@@ -93,15 +93,6 @@ async def watched(store: Store, passes: Passes) -> AsyncIterator[Wakes]:
             watchdog._notifier.socket.close()
 
 
-async def test_f08_a_ping_follows_a_round_through_the_database(
-    ears: Ears, eventually: Eventually
-) -> None:
-    store, passes = Store(), Passes()
-    async with watched(store, passes):
-        await eventually(ears.pings)
-        assert store.asked
-
-
 async def test_f08_a_database_that_does_not_answer_gets_no_ping(
     ears: Ears, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:

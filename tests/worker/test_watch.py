@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.core.words import Claim, ConnectionStatus, InstanceId
-from agent.engines.base import ProbeAnswer, Qr
+from agent.engines.base import ProbeAnswer
 from agent.errors import EngineError
 from agent.worker import watch
 from agent.worker.reports import Pairing, Reports
@@ -59,30 +59,9 @@ class ScriptedEngine:
             await what()
         self.done.append(name)
 
-    async def connect(self) -> None:
-        await self._do("connect")
-
-    async def disconnect(self) -> None:
-        await self._do("disconnect")
-
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         await self._do("probe")
         return ProbeAnswer(self.how.get("finds", UP), {})
-
-    async def qr(self) -> Qr | None:
-        return None
-
-    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        return message
-
-    async def logout(self) -> None:
-        await self._do("logout")
-
-    async def regenerate_keys(self, peers: list[str]) -> None:
-        await self._do("regenerate_keys")
-
-    async def free_memory(self) -> None:
-        await self._do("free_memory")
 
     async def prepare_stop(self) -> None:
         await self._do("prepare_stop")
@@ -92,9 +71,6 @@ class ScriptedEngine:
 
     async def close(self) -> None:
         await self._do("close")
-
-    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        return arguments
 
 
 @contextlib.asynccontextmanager
