@@ -173,6 +173,13 @@ async def local(house: House) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+def upgrade(path: str = "/api/events") -> bytes:
+    """The head by which a raw client asks for a WebSocket."""
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    more = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    return (head + more).encode()
+
+
 def envelope(raw: bytes) -> dict[str, Any]:
     """The error in a raw answer."""
     found = json.loads(raw.partition(b"\r\n\r\n")[2])

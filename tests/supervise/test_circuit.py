@@ -71,12 +71,19 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     assert await act(circuit, B, do="probe") == {}, "looking is free"
 
 
-async def test_a_missing_session_or_a_closed_link_opens_no_circuit(clock):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (EngineError("cannot connect: it is not there", code="remote_missing"), "remote_missing"),
+        (LinkError("cannot connect: the link is closed", code="gone"), "gone"),
+        (ServerDown("connect", "unreachable", "refused", reached=False), "backend_down"),
+    ],
+)
+async def test_what_says_nothing_of_the_server_opens_no_circuit(clock, error, code):
     circuit = made()
     for _ in range(9):
-        await act(circuit, A, EngineError("cannot connect: it is not there", code="remote_missing"))
-        await act(circuit, A, LinkError("cannot connect: the link is closed", code="gone"))
-    assert circuit.state is CLOSED
+        assert await act(circuit, A, error) == code
+    assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
 
 
 async def test_after_its_pause_one_session_tries_for_all(clock):
@@ -107,14 +114,6 @@ async def test_a_trial_that_is_broken_off_leaves_the_turn_to_another(clock):
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert (circuit.trial, circuit.state, circuit.begin(B)) == (None, HALF_OPEN, True)
-
-
-async def test_a_server_that_is_not_reached_opens_nothing(clock):
-    circuit = made()
-    away = ServerDown("connect", "unreachable", "connection refused", reached=False)
-    for _ in range(9):
-        assert await act(circuit, A, away) == "backend_down", "one word for every caller"
-    assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
 
 
 async def test_after_a_quick_check_one_session_tries_for_all(clock):

@@ -90,30 +90,7 @@ async def test_a_captive_portal_has_no_tls_of_the_site():
         assert await look(Address(f"https://127.0.0.1:{port}/"), LONG) == "no TLS with it"
 
 
-async def test_the_way_leads_through_the_proxy():
-    seen = []
-
-    async def proxy(reader, writer):
-        seen.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
-        writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
-        await writer.drain()
-
-    async with serving(proxy) as port:
-        through = f"http://127.0.0.1:{port}"
-        found = await look(Address("https://site.example/", through), LONG)
-        assert found == "the proxy answers 502"
-        assert await look(Address("http://site.example/", through), LONG) == "the proxy answers 502"
-    assert seen == [b"CONNECT site.example:443 HTTP/1.1", b"GET http://site.example/ HTTP/1.1"]
-
-
-async def test_a_socks_proxy_that_takes_connections_is_reached():
-    async with serving(is_silent) as port:
-        through = f"socks5://127.0.0.1:{port}"
-        assert await look(Address("http://site.example/", through), LONG) == ""
-    assert await look(Address("http://site.example/", through), LONG) == "connection refused"
-
-
-async def test_a_proxy_gets_its_password():
+async def test_the_way_leads_through_the_proxy_with_its_password():
     heads = []
 
     async def proxy(reader, writer):
@@ -122,10 +99,21 @@ async def test_a_proxy_gets_its_password():
         await writer.drain()
 
     async with serving(proxy) as port:
-        await look(Address("https://site.example/", f"http://till:a%3Ab@127.0.0.1:{port}"), LONG)
-    (head,) = heads
-    assert "Proxy-Authorization: Basic dGlsbDphOmI=" in head
-    assert "" not in head[:-2]
+        for site in ("https://site.example/", "http://site.example/"):
+            found = await look(Address(site, f"http://till:a%3Ab@127.0.0.1:{port}"), LONG)
+            assert found == "the proxy answers 502"
+    lines = ["CONNECT site.example:443 HTTP/1.1", "GET http://site.example/ HTTP/1.1"]
+    assert [head[0] for head in heads] == lines
+    for head in heads:
+        assert "Proxy-Authorization: Basic dGlsbDphOmI=" in head
+        assert "" not in head[:-2]
+
+
+async def test_a_socks_proxy_that_takes_connections_is_reached():
+    async with serving(is_silent) as port:
+        through = f"socks5://127.0.0.1:{port}"
+        assert await look(Address("http://site.example/", through), LONG) == ""
+    assert await look(Address("http://site.example/", through), LONG) == "connection refused"
 
 
 async def test_name_servers_that_do_not_answer_hold_up_nothing_else(monkeypatch, eventually):

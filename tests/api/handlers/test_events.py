@@ -8,14 +8,10 @@ import aiohttp
 import pytest
 
 from agent.core.model import InstanceId
-from tests.api.conftest import House, OpenHouse
+from tests.api.conftest import House, OpenHouse, upgrade
 from tests.conftest import Eventually
 
 A, B = InstanceId("a"), InstanceId("b")
-_UPGRADE = (
-    b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 async def read(listener: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
@@ -115,7 +111,7 @@ async def test_f77_a_listener_that_never_reads_is_dropped_and_the_others_hear_al
         house.local(base_url="http://localhost") as local,
     ):
         reader, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
-        writer.write(_UPGRADE)
+        writer.write(upgrade())
         good = await local.ws_connect("/api/events")
         await eventually(lambda: len(house.supervisor.bus._subscriptions) == 2)
         heard = 0
@@ -137,7 +133,7 @@ async def test_f77_a_listener_that_never_reads_does_not_hold_up_the_end(
     house: House, eventually: Eventually
 ) -> None:
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1)
-    writer.write(_UPGRADE)
+    writer.write(upgrade())
     await eventually(lambda: len(house.supervisor.bus._subscriptions) == 1)
     for _ in range(500):
         house.supervisor.note(A, "status", "x" * 5000)

@@ -8,14 +8,10 @@ import aiohttp
 import pytest
 
 from agent.api.handlers import events
-from tests.api.conftest import House
+from tests.api.conftest import House, upgrade
 from tests.conftest import Eventually
 
 PATH = "/api/instance/shop/messages/live"
-_UPGRADE = (
-    "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 async def texts(listener: aiohttp.ClientWebSocketResponse, count: int) -> list[str]:
@@ -72,7 +68,7 @@ async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
     worker = house.messages.add("shop")
     worker.keep(*("x" * 60_000 for _ in range(400)))  # 24 MB
     _, writer = await asyncio.open_unix_connection(str(house.socket_path), limit=1024)
-    writer.write(_UPGRADE.format(path=PATH).encode())
+    writer.write(upgrade(PATH))
     await eventually(lambda: worker.asked)
     await eventually(lambda: not house.server._parts.listeners)
     pages = [args for do, args in worker.asked if do == "messages"]

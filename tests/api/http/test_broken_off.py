@@ -2,22 +2,17 @@
 
 import asyncio
 import gc
-import socket
-import struct
 from urllib.parse import quote
 
 import pytest
 
 from agent.core.model import InstanceId
-from tests.api.conftest import House
+from tests.api.conftest import House, upgrade
+from tests.backends.hostile import reset as reset_by
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 
 SALES = InstanceId("sales")
-_UPGRADE = (
-    b"GET /api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 HALF_FRAMES = {
     "half a head": b"\x81",
     "half a message": b"\x81\x85abcdxy",
@@ -34,7 +29,7 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
     bus, connections = house.supervisor.bus, house.server._entrance.connections
     reader, writer = await asyncio.open_unix_connection(str(house.socket_path))
     whole = frame != "half an upgrade"
-    writer.write(_UPGRADE if whole else _UPGRADE[:40])
+    writer.write(upgrade() if whole else upgrade()[:40])
     if whole:
         await reader.readuntil(b"\r\n\r\n")
         await eventually(lambda: len(bus._subscriptions), 1)
@@ -42,10 +37,7 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
         await writer.drain()
         house.supervisor.note(SALES, "status", "x" * 70_000)  # an answer is under way as well
     if reset:
-        # Linger of 0 s: the peer hears a reset instead of an end.
-        raw = writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        await reset_by(writer)
     writer.close()
     await eventually(lambda: (len(bus._subscriptions), len(house.server._parts.listeners)), (0, 0))
     await eventually(lambda: len(connections), 0)
@@ -73,8 +65,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_error(
         await reader.readuntil(b"\r\n\r\n")
     writer.write(b"{")
     if reset:
-        raw = writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await reset_by(writer)
     writer.transport.abort()
     await eventually(lambda: not connections)
     waiting = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]
