@@ -1,18 +1,13 @@
 """What the store's tests share."""
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from agent.core.model import Instance, InstanceId, JournalEntry
 from agent.store.database import Store
 from tests.in_memory import folder_in_memory
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.vault.conftest import in_python
 
 
 def instance(id="sales", **changes):
@@ -56,14 +51,7 @@ def run_child():
     """Run code in another Python; return what it printed. With a failpoint it must be killed."""
 
     def run(code: str, *arguments: object, failpoint: str = "") -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "WA_FAILPOINT": failpoint, "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = in_python(code, *arguments, failpoint=failpoint)
         wanted = -signal.SIGKILL if failpoint else 0
         assert done.returncode == wanted, (done.returncode, done.stderr)
         return done.stdout.splitlines()

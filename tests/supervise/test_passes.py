@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.config.config import Config
@@ -21,10 +22,10 @@ SOON = Settings(Config(health=HealthPolicy(interval=0.05)))
 
 @asynccontextmanager
 async def running(
-    run_pass: Callable[[InstanceId], Awaitable[float | None]], parallel: int = 8
+    run_pass: Callable[[InstanceId], Awaitable[float | None]], facts: Any = None, **places: int
 ) -> AsyncIterator[tuple[Wakes, Loop]]:
     wakes = Wakes()
-    loop = Loop(wakes, run_pass, SOON, {}, parallel)
+    loop = Loop(wakes, run_pass, SOON, facts or {}, **places)
     task = asyncio.create_task(loop.run())
     try:
         yield wakes, loop
@@ -113,18 +114,14 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
             await hang.wait()
 
     slow = SimpleNamespace(instance=SimpleNamespace(backend="evo"))
-    wakes, facts = Wakes(), {InstanceId(f"slow{number}"): slow for number in range(40)}
-    loop = Loop(wakes, run_pass, SOON, facts, parallel=2, lane_parallel=4)
-    task = asyncio.create_task(loop.run())
-    for id in facts:
-        wakes.wake(id)
-    wakes.wake(A)
-    await eventually(lambda: begun[A], 1)
-    assert begun["slow"] == 4
-    assert loop.blocked(boot_now()) == 0.0, "a slow server is no reason to restart the agent"
-    wakes.wake(B)
-    await eventually(lambda: begun[B], 1)
-    hang.set()
-    await eventually(lambda: begun["slow"], 40)
-    loop.stop()
-    await asyncio.wait_for(task, 30)
+    facts = {InstanceId(f"slow{number}"): slow for number in range(40)}
+    async with running(run_pass, facts, parallel=2, lane_parallel=4) as (wakes, loop):
+        for id in (*facts, A):
+            wakes.wake(id)
+        await eventually(lambda: begun[A], 1)
+        assert begun["slow"] == 4
+        assert loop.blocked(boot_now()) == 0.0, "a slow server is no reason to restart the agent"
+        wakes.wake(B)
+        await eventually(lambda: begun[B], 1)
+        hang.set()
+        await eventually(lambda: begun["slow"], 40)

@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,22 +63,20 @@ def subject(sales):
     return Subject(sales, True, "49151", "a test")
 
 
-@pytest.fixture
-def run_until_killed():
-    """Run code that must die by SIGKILL at a failpoint."""
-
-    def run(code: str, failpoint: str, *arguments: object) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "WA_FAILPOINT": f"{failpoint}:kill", "PYTHONPATH": str(REPOSITORY)},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-
-    return run
+def in_python(
+    code: str, *arguments: object, failpoint: str = "", **more: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run code in another Python, to its end or to its failpoint."""
+    own = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **own, "WA_FAILPOINT": failpoint},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **more,
+    )
 
 
 @pytest.fixture
@@ -97,17 +95,7 @@ def as_nobody():
         not_lent("needs root to become another user")
 
     def run(code: str, *arguments: object) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            user=NOBODY,
-            group=NOBODY,
-            extra_groups=(),
-        )
+        done = in_python(code, *arguments, user=NOBODY, group=NOBODY, extra_groups=())
         if "Permission denied" in done.stderr and not done.stdout:
             not_lent("this checkout cannot be read by other users")
         assert done.returncode == 0, done.stderr

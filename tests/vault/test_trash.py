@@ -1,5 +1,6 @@
 """Into the trash in one rename, back in one, and deleted only by the sweep."""
 
+import signal
 import time
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from agent.errors import NotFound, Refused
 from agent.vault.folders import list_trash, restore_trash, retire, sweep
 from agent.vault.identity import create
+from tests.vault.conftest import in_python
 from tests.vault.written import write_identity
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
@@ -87,9 +89,9 @@ sweep(Path(sys.argv[1]), 0.0, 0.0)
 """
 
 
-def test_a_sweep_that_was_killed_is_finished_by_the_next(root, sales, paired, run_until_killed):
+def test_a_sweep_that_was_killed_is_finished_by_the_next(root, sales, paired):
     retired = retire(root, sales.id, "", now_wall=AT)
-    run_until_killed(SWEEP, "mid_sweep", root)
+    assert in_python(SWEEP, root, failpoint="mid_sweep:kill").returncode == -signal.SIGKILL
     assert list_trash(root) == [], "what is being deleted is offered no more"
     assert sweep(root, 7.0, 0.0) == [retired.name]
     assert list((root / ".trash").iterdir()) == []

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,8 @@ import pytest
 
 from agent.worker.run import share_session
 from tests.lacking import not_lent
+from tests.vault.conftest import in_python
 
-REPOSITORY = Path(__file__).parents[2]
 GROUP, WORKER, AGENT = 64100, 64101, 64102
 
 BROWSER = """
@@ -58,17 +57,7 @@ def run() -> Run:
         not_lent("needs root to become other users")
 
     def as_user(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-            user=user,
-            group=GROUP,
-            extra_groups=(),
-        )
+        return in_python(code, *arguments, user=user, group=GROUP, extra_groups=())
 
     if as_user(AGENT, "import agent.errors").returncode:
         not_lent("this checkout cannot be read by other users")
