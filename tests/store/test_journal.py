@@ -1,6 +1,5 @@
 """Paging through history, and its bounds."""
 
-import time
 from dataclasses import replace
 from functools import partial
 
@@ -112,9 +111,3 @@ async def test_a_store_keeps_its_history_bounded(store, monkeypatch):
     kept = await store.history(limit=1000)
     assert kept[0].kind == "259"
     assert len(kept) < 160
-
-
-async def test_an_entry_without_a_time_gets_the_present_one(store):
-    (stored,) = await store.append(entry(wall=0.0))
-    assert 0 <= time.time() - stored.wall < 600
-    assert (await store.history())[0] == stored

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from typing import Any
 
 import aiohttp
 import pytest
@@ -18,13 +17,6 @@ async def texts(listener: aiohttp.ClientWebSocketResponse, count: int) -> list[s
     async with asyncio.timeout(30):
         found = [json.loads(await listener.receive_str()) for _ in range(count)]
     return [one.get("text", one["kind"]) for one in found]
-
-
-async def closed(listener: aiohttp.ClientWebSocketResponse) -> tuple[Any, Any]:
-    async with asyncio.timeout(30):
-        found = await listener.receive()
-    assert found.type is aiohttp.WSMsgType.CLOSE, found
-    return found.data, found.extra
 
 
 async def test_each_record_comes_once_and_in_order_past_restarts_of_the_worker(
@@ -48,17 +40,6 @@ async def test_each_record_comes_once_and_in_order_past_restarts_of_the_worker(
     for one in (listener, later, newest):
         assert await texts(one, 1) == ["d"]
         await one.close()
-
-
-async def test_a_listener_whose_key_is_revoked_hears_nothing_more(
-    house: House, local: aiohttp.ClientSession
-) -> None:
-    house.messages.add("shop").keep("a")
-    key = await house.key("instance:shop")
-    listener = await local.ws_connect(PATH, headers=key)
-    assert await texts(listener, 1) == ["a"]
-    await local.delete(f"/api/keys/{key['Authorization'].split('_')[1]}")
-    assert await closed(listener) == (1008, "its key was revoked")
 
 
 async def test_a_listener_that_does_not_read_is_let_go_and_costs_no_memory(
