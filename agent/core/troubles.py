@@ -275,11 +275,9 @@ def _down(_: Sight, view: Session) -> Found:
 
 
 def _needs_scan(_: Sight, view: Session) -> Found:
-    return (
-        False
-        if view.status is ConnectionStatus.CONNECTED
-        else view.status is ConnectionStatus.QR_REQUIRED or None
-    )
+    if view.status is ConnectionStatus.CONNECTED:
+        return False
+    return view.status is ConnectionStatus.QR_REQUIRED or None
 
 
 def _is_corrupted(view: Session) -> bool:
