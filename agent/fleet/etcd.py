@@ -20,8 +20,6 @@ from agent.supervise.reach import cause_of
 T = TypeVar("T")
 EACH, CONNECT = 1.0, 0.7
 """Seconds for one member's answer, and those of them in which it must have taken a connection."""
-SILENCE = 60.0
-"""Seconds after which a watch without an event is a broken one: each machine renews far sooner."""
 LARGEST = 8 << 20
 """Bytes of one line of a watch."""
 
@@ -105,7 +103,8 @@ class Etcd:
     async def watch(self, key: str) -> AsyncIterator[Pair]:
         """Pairs as they are written from now on; one may be left out."""
         asked = msgspec.json.encode({"create_request": _keys(key)})
-        endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=SILENCE)
+        # Each machine renews far sooner: a watch that is silent for so long is a broken one.
+        endless = aiohttp.ClientTimeout(sock_connect=CONNECT, sock_read=60.0)
         member = self._members[0]
         try:
             async with self._session.post(f"{member}/v3/watch", data=asked, timeout=endless) as it:

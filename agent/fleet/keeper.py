@@ -127,7 +127,7 @@ class Keeper:
         """The own record, as far as it is known."""
         self._agent, self._cluster = "", ""
         self._past: Past | None = None
-        self._n = self._acknowledged = 0
+        self._n = self._acknowledged = self._noted = 0
         self._last = Machine()
         self._unanswered = dict[str, float]()
         """Begin of each renewal without an answer, by its word."""
@@ -302,7 +302,7 @@ class Keeper:
         self.leaving -= self._settling
         self._settling.clear()
         self._hold(begun + self.fleet.usable, group)
-        if self._n % NOTED == 0 and not self.halted:
+        if self._n >= self._noted + NOTED and not self.halted:
             with suppress(OSError, TimeoutError):  # a disk that hangs holds up no renewal for long
                 async with asyncio.timeout(PAUSE):
                     await asyncio.to_thread(self._write_past, answer.revision)
@@ -480,6 +480,7 @@ class Keeper:
         return decoded(self._path.read_bytes(), Past) if self._path.exists() else None
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:
+        self._noted = self._n
         past = Past(self._agent, self._here, self._cluster, revision, released, self._n)
         write_whole(self._path, encoded(past))
 
