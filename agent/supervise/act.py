@@ -158,7 +158,7 @@ async def _set_aside(means: Means, facts: Facts, plan: Plan) -> str:
 
 
 async def _until_still(folder: Path) -> None:
-    """Somebody may be putting the files back: half of one is no damage yet."""
+    """Wait until the files stop changing. A person may be copying them back."""
     before = set[object]()
     while before != (now := await asyncio.to_thread(_stamps, folder)):
         before = now

@@ -93,7 +93,7 @@ def _hold(name: str, held: ExitStack) -> None:
     """BlockingIOError: a process of this user, or of root, has the name. One of another user, who
     may have taken it on purpose, does not count."""
     mine, other = (held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
-    other.setblocking(False)  # nobody accepts: in time its queue is full
+    other.setblocking(False)  # a full queue must not block this worker
     with suppress(ConnectionRefusedError):
         other.connect(name)
         peer = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)

@@ -9,7 +9,7 @@ const CLEANS = "makes a backup, moves the session to the trash and shows a new c
 export const LONG = 3600; // seconds that a large archive may take
 export const pathOf = (id) => "/api/instance/" + encodeURIComponent(id);
 
-// ID stands for the session, in the route and in what is said of it.
+// The id of the session replaces the word ID in each route and each answer.
 const order = (route, done, body) => async (id, more) => {
   await post(route.replace("ID", encodeURIComponent(id)), { ...body, ...more });
   return done.replace("ID", id);
