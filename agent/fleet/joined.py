@@ -298,12 +298,26 @@ class Joined(running.Running):
             self.started.clear()
             if self.keeper is not None and self.view.revision:
                 with going_on("cannot bring the records of the fleet up to date", self._told):
+                    if self.copies is not None:
+                        await self._miss(self.copies)
                     await self._settle(self.keeper)
                     await self._carry_out()
                     await self._change(self.keeper)
 
     def settled(self, id: str, record: records.Session) -> bool:
         return id in self._orders and self._orders[id][1] == record.epoch
+
+    async def _miss(self, copies: Copies) -> None:
+        """A session whose folder is lost goes on with its newest copy. Where all are away that this
+        agent has never seen, their disk may come yet."""
+        away, rows = copies.away, copies.rows
+        for id in [it for it in away if rows[it].changed.as_of or len(away) < len(rows)]:
+            await copies.fetch_newer(id, self.view.machines)
+            facts, (wanted, epoch) = self.here().get(id), self._orders.get(id, ("", 0))
+            newest = copies.standby.newest(id)
+            if facts and not facts.busy.locked() and newest and newest[0] == epoch:
+                await self._write({**self._orders, id: (wanted, epoch - 1)})
+                rows.pop(id, None)
 
     async def _settle(self, keeper: Keeper) -> None:
         """Bring in the files of what this machine took over, and retire those of what went on
@@ -576,6 +590,7 @@ class Joined(running.Running):
     def _troubles(self) -> Iterator[tuple[str, str, str]]:
         """Machine, session and cause of what is not as it should be."""
         view, here, lines = self.view, self.here(), self.copies.lines if self.copies else {}
+        away = self.copies.away if self.copies else ()
         if self.problem:
             yield self.name, "", self.problem
         marks = [it.record.key for it in view.machines.values() if not it.record.lost]
@@ -597,12 +612,12 @@ class Joined(running.Running):
             cause, own, late = "", record.machine == self.name, boot_now() - seen.since > FLUSHES
             if own and not self.settled(id, record):
                 cause = self.unsettled.get(id) or "its files are brought in" * late
-            elif own and id not in here:
+            elif own and (id not in here or id in away):
                 cause = f"its folder is not on {self.name}"
             elif own and here[id].wait.reason == NO_LEASE and not self.problem:
                 cause = f"it waits for a lease of {self.name} under which it may start"
             elif not own and id in here and late:
-                cause = f"its folder lies on {self.name}, too, and does not run there"
+                cause = f"its folder lies on {self.name}, and does not run there"
             elif there is None:
                 cause = "its machine is not known"
             elif not own and not there.record.lost:

@@ -109,7 +109,7 @@ def explain(view: View, id: str) -> str:
         return f"{waits} (failover: {record.failover})"
     if not living:
         return f"{waits}, as no machine that is there has a copy in sync"
-    return f"machine {machine} is lost: {in_order(id, living)[0]} takes it"
+    return f"machine {machine} is lost: {' or '.join(in_order(id, living))} takes it"
 
 
 async def missing_members(etcd: Etcd) -> list[dict[str, str]]:

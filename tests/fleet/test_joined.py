@@ -14,6 +14,8 @@ from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
 from agent.fleet.copies.change import Change, Sealed, seal
+from agent.fleet.copies.changed import Changed
+from agent.fleet.copies.sender import Row
 from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
@@ -66,6 +68,7 @@ class Real(World):
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
         facts.unit.runs, facts.action.is_start, facts.wait.reason = False, False, "no_lease"
+        facts.busy = asyncio.Lock()
         self.registry.facts[id] = facts
         await self.until(lambda: id in self.b.engines(), TTL)
         return facts
@@ -175,6 +178,25 @@ async def test_an_older_disk_goes_on_with_copies_and_waits_for_each(it: Real) ->
     it.b.copies.standby.take(seal(KEY, Sealed("s", 1, 7, True, "", b""), Change()))
     await it.until(it.b.engines, TTL)
     it.b._arriving.bring_in.assert_awaited_once()
+
+
+@real
+async def test_a_lost_folder_comes_back_from_a_copy_unless_its_disk_may_come(it: Real) -> None:
+    it.b._arriving.bring_in, it.hosts["a"].copied = AsyncMock(), dict
+    await asyncio.gather(it.has("s"), it.has("t"))
+    copies, record = it.b.copies, Session("b", 1, "sandbox", copies=("a",))
+    for id in S, T:
+        it.write(id, record)
+        copies.standby.take(seal(KEY, Sealed(id, 1, 7, True, "", b""), Change()))
+        copies.rows[id] = Row(Changed(it.root / "b/sessions", id, "sandbox", Mock()), 1, cause="x")
+    await asyncio.sleep(2 * TTL)
+    await copies._record(it.b.keeper)
+    lost = [row for row in (await it.b.show())["troubles"] if "folder is not on b" in row["cause"]]
+    assert len(lost) == 2 and it.sessions() == {"s": record, "t": record}
+    (it.root / "b/sessions/t").mkdir()
+    await it.until(lambda: it.b._arriving.bring_in.await_count, TTL)
+    await it.until(it.b.engines, TTL)
+    assert it.b._arriving.bring_in.await_args.args[0] == "s" and [*copies.rows] == ["t"]
 
 
 @real

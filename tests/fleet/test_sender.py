@@ -166,7 +166,7 @@ class World:
     async def until(self, holds: Callable[[], object], within: float = SOON) -> None:
         end = boot_now() + within
         while not holds():
-            assert boot_now() < end, (self.record, self.hosts["a"].copies._rows)
+            assert boot_now() < end, (self.record, self.hosts["a"].copies.rows)
             await self.sleep(0.1)
 
     async def end(self) -> None:

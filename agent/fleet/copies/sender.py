@@ -122,7 +122,7 @@ class Copies:
         self.standby = standby.Standby(folder / "standby", key)
         self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
         self._beside = beside.Beside(root, state / "outbox.db")
-        self._rows = dict[InstanceId, Row]()
+        self.rows = dict[InstanceId, Row]()
         self.lines = dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
@@ -132,9 +132,14 @@ class Copies:
         self._looking: asyncio.Future[list[Found]] | None = None
 
     @property
-    def causes(self) -> dict[str, str]:
+    def causes(self) -> dict[InstanceId, str]:
         """Why sessions have no copy."""
-        return {id: row.cause for id, row in self._rows.items() if row.cause}
+        return {id: row.cause for id, row in self.rows.items() if row.cause}
+
+    @property
+    def away(self) -> list[InstanceId]:
+        """Sessions whose folder is not here: the copies of it are the newest."""
+        return [id for id in self.causes if not (self._root / id).exists()]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -151,12 +156,12 @@ class Copies:
             self._forgets_at = begun + FORGETS
             await self._forget()
         engines = {id: it for id, it in self._owner.engines().items() if it in COPIED_LIVE}
-        for id in self._rows.keys() - (engines.keys() - self._pushed):
-            del self._rows[id]
+        for id in self.rows.keys() - (engines.keys() - self._pushed):
+            del self.rows[id]
         for id in engines.keys() - self._pushed:
             self._line_up(id, engines[id], begun)
         if self._looking is None:
-            work = asyncio.to_thread(self._look, begun, [*self._rows.values()])
+            work = asyncio.to_thread(self._look, begun, [*self.rows.values()])
             self._looking = asyncio.ensure_future(work)
         found = await asyncio.shield(self._looking)  # if cancelled, the next tick has what it found
         self._looking = None
@@ -171,10 +176,10 @@ class Copies:
 
     def _line_up(self, id: InstanceId, engine: str, now: float) -> None:
         """The places of a session's copies. A machine in its record may have all: it is asked."""
-        record, row = self._owner.view.sessions[id].record, self._rows.get(id)
+        record, row = self._owner.view.sessions[id].record, self.rows.get(id)
         since = 0.0  # what came into the record behind this machine's back must prove itself
         if row is None or row.epoch != record.epoch:
-            row = self._rows[id] = Row(Changed(self._root, id, engine, self._beside), record.epoch)
+            row = self.rows[id] = Row(Changed(self._root, id, engine, self._beside), record.epoch)
             row.begin()
             since = now - LEAVES + BEGINS
         row.targets = self._targets(id, engine)
@@ -301,9 +306,10 @@ class Copies:
     async def _record(self, keeper: Keeper) -> None:
         """Machines that lack changes leave, and those that have all of them enter."""
         oldest, due = boot_now() - LEAVES, dict[str, Session]()
-        for id, row in self._rows.items():
+        stays = keeper.leaving.union(self.away)
+        for id, row in self.rows.items():
             seen = self._owner.view.sessions.get(id)
-            if seen is None or seen.record.epoch != row.epoch or id in keeper.leaving:
+            if seen is None or seen.record.epoch != row.epoch or id in stays:
                 continue
             fresh = {it for it, place in row.places.items() if place.whole_at > oldest}
             enter = {it for it in fresh & {*row.targets} if row.places[it].has == row.number > 0}
@@ -355,7 +361,7 @@ class Copies:
         runs. The caller limits the time."""
         asked = boot_now()
         while True:
-            rows = [self._rows[id] for id in ids or self._rows if id in self._rows]
+            rows = [self.rows[id] for id in ids or self.rows if id in self.rows]
             each = ((row, row.places[name]) for row in rows for name in row.targets)
             late = [it for it in each if not it[0].cause and it[1].whole_at < asked]
             if not late:
@@ -368,7 +374,7 @@ class Copies:
 
     async def push(self, id: InstanceId, target: str) -> None:
         """All files of a session whose worker has ended, and the same bytes built there."""
-        row, address = self._rows.pop(id, None), self.address(target)
+        row, address = self.rows.pop(id, None), self.address(target)
         record = self._owner.view.sessions[id].record
         self._pushed.add(id)
         try:
