@@ -95,8 +95,8 @@ def plan(options: command.Options) -> int:
     if not 1 < len({*machines.values()}) == len(options.machines):
         words = "name two machines or more, each with a name and an address of its own"
         raise InvalidRequest(f"cannot plan a fleet: {words}")
-    files = [*map(str, plan(options.name or "fleet", machines, Path(options.out or ".")))]
     few = "Two members of etcd stop when one is away: let a third machine be a witness."
+    files = [*map(str, plan(options.name or "fleet", machines, Path(options.out or ".")))]
     return options.print(
         {"files": files},
         *map(command.clean, files),

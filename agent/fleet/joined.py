@@ -438,7 +438,7 @@ class Joined(running.Running):
         keeper, copies = self.part(f"move {id}")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
-        push = partial(self._push, copies, InstanceId(id), target)
+        push = partial(copies.push, InstanceId(id), target)
         if (there := await keeper.hand_over(id, target, push)) != target:
             raise TryLater(f"cannot move {id}: machine {there} has it; try again")
 
@@ -449,10 +449,6 @@ class Joined(running.Running):
         kept = await copies.fetch_newer(InstanceId(id), it.copies) or copies.standby.newest(id)
         if kept or not await keeper.change({id: replace(it, deleted=True)}):
             raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")
-
-    async def _push(self, copies: Copies, id: InstanceId, target: str) -> None:
-        self._registry.get(id)  # it may be deleted by now
-        await copies.push(id, target)
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""
@@ -569,8 +565,8 @@ class Joined(running.Running):
         with suppress(WaError):  # `problem` says it
             rows = await operator.missing_members(self._reached())
         notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
-        whys = Counter(self.copies.causes.values() if self.copies else ())
-        notes += [f"sessions of which no copy is made: {n}; {why}" for why, n in whys.items()]
+        whys = Counter(it.cause for it in self.copies.rows.values()) if self.copies else {}
+        notes += [f"sessions of which no copy is made: {n}; {it}" for it, n in whys.items() if it]
         rows += [{"machine": it, "id": id, "cause": why} for it, id, why in self._troubles()]
         view, now = self.view, boot_now()
         machines = list[dict[str, Any]]()

@@ -27,7 +27,7 @@ from agent.files import write_whole
 from agent.fleet.etcd import Etcd
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Pair, Put, Same, StoreAway
-from agent.fleet.taking import Seen, View, read_halt
+from agent.fleet.taking import BATCH, Seen, View, read_halt
 
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""
 COMPACT_EVERY = 600.0
+KEPT = 30 * 86400.0
+"""Seconds for which the first machine keeps the record of a deleted session; its next agent counts
+them from its begin."""
 NOTED = 20
 """Renewals after which the disk notes the last one."""
 
@@ -467,7 +470,9 @@ class Keeper:
         old, self._compacts = self._compacts, self.view.revision
         self._compacts_at = now + COMPACT_EVERY
         with suppress(StoreAway):
-            if ids := self.view.to_forget(now):
+            every = self.view.sessions.items()
+            old_ones = (id for id, it in every if it.record.deleted and now - it.since >= KEPT)
+            if ids := [*old_ones][:BATCH]:
                 same = [Same(self.keys.session(it), self.view.sessions[it].revision) for it in ids]
                 gone = [Delete(self.keys.session(it)) for it in ids]
                 if (await self.store.commit([*self._mine(), *same], gone)).committed:

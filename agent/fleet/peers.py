@@ -75,7 +75,7 @@ def tls_of(folder: Path, purpose: ssl.Purpose = _SERVER) -> ssl.SSLContext | Non
 
 
 class Peers:
-    """`address`: HOST:PORT of this machine. `owner`: the machine that owns a session."""
+    """`address`: HOST:PORT of this machine. `owner`: the other machine that owns a session."""
 
     def __init__(
         self, folder: Path, name: str, address: str, standby: Standby, owner: Callable[[str], str]

@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -160,20 +161,13 @@ def _url(address: str, port: int) -> str:
 def machine_of(text: str) -> tuple[str, str]:
     """Name and address of a machine, from NAME=ADDRESS."""
     name, _, address = text.partition("=")
-    if fault := _address_fault(address):
-        cause = f"a machine is named as NAME=ADDRESS, and {address!r:.80} {fault}"
-        raise InvalidRequest(f"cannot use {text!r:.80}: {cause}")
-    return parse_instance_id(name), str(ipaddress.ip_address(address))
-
-
-def _address_fault(address: str) -> str:
-    try:
+    with suppress(ValueError):
         ip = ipaddress.ip_address(address)
-    except ValueError:
-        return "is not an IP address"
-    odd = ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved
-    odd = odd or ip.is_link_local or "%" in address
-    return "is no address at which other machines reach it" if odd else ""
+        odd = ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved
+        if not (odd or ip.is_link_local or "%" in address):
+            return parse_instance_id(name), str(ip)
+    cause = "a machine is named as NAME=ADDRESS, with an IP address at which the others reach it"
+    raise InvalidRequest(f"cannot use {text!r:.80}: {cause}")
 
 
 def reached(address: str) -> str:
@@ -212,8 +206,9 @@ def _write(
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
     signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name.partition('/')[2]}")
     _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *signed)
-    head = f"[fleet]\nstore = {json.dumps(store)}\n"
-    fleet = f'{head}name = "{name}"\naddress = "{reached(address)}"\n'
+    fleet = (
+        f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached(address)}"\n'
+    )
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
     contents = (*certificates, key, fleet.encode(), etcd.encode())
     packed = io.BytesIO()

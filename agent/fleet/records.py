@@ -126,8 +126,7 @@ class Keys:
         return self.sessions + id
 
 
-def encoded(record: Struct) -> bytes:
-    return msgspec.json.encode(record)
+encoded = msgspec.json.encode
 
 
 def decoded(value: bytes, kind: type[T]) -> T | None:

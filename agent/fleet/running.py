@@ -18,7 +18,7 @@ from agent.errors import EngineError, LinkError, WaError
 from agent.fleet import keeper, records
 from agent.log import about, going_on, log
 from agent.supervise import assemble, gate
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, WorkerLink
 
 TOLD_WITHIN = 2.0
 """Seconds for a worker to answer a lease; the next one does not wait for that."""
@@ -133,20 +133,18 @@ class Running(gate.Alone):
     # Leases and ends.
 
     def attached(self, facts: Facts) -> None:
-        if facts.link is None or not facts.leased or self._until <= boot_now():
+        if (link := facts.link) is None or not facts.leased or self._until <= boot_now():
             return
         args = {"until": self._until, "extend": facts.id not in self._allowed}
-        task = asyncio.create_task(self._tell(facts, args), name=f"lease of {facts.id}")
+        task = asyncio.create_task(self._tell(facts, link, args), name=f"lease of {facts.id}")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
 
-    async def _tell(self, facts: Facts, args: Mapping[str, object]) -> None:
+    async def _tell(self, facts: Facts, link: WorkerLink, args: Mapping[str, object]) -> None:
         """A worker that began before this machine was in a fleet has no fence: it ends."""
-        link = facts.link
         with suppress(LinkError):
             try:
-                if link is not None:
-                    await link.call("lease", args, timeout=TOLD_WITHIN)
+                await link.call("lease", args, timeout=TOLD_WITHIN)
             except EngineError as error:
                 if error.code == "invalid_request" and link is facts.link:
                     log.warning("its worker ends: %s", error, extra=about(facts.id))

@@ -15,11 +15,6 @@ BATCH = 100
 """Sessions of one transaction: etcd takes 128 operations and as many comparisons."""
 
 
-KEPT = 30 * 86400.0
-"""Seconds for which the first machine keeps the record of a deleted session; its next agent counts
-them from its begin."""
-
-
 class Seen(Struct, Generic[R], frozen=True):
     record: R
     revision: int
@@ -93,11 +88,6 @@ class View(Struct):
             if it.failover is Failover.NEWEST and now >= owner.since + before * ttl / 3:
                 found.append(id)
         return found[:BATCH]
-
-    def to_forget(self, now: float) -> list[str]:
-        """At most a BATCH of sessions that were deleted long ago."""
-        every = self.sessions.items()
-        return [id for id, it in every if it.record.deleted and now - it.since >= KEPT][:BATCH]
 
     def forgotten(self, id: str) -> None:
         """The store has no record of it any more; a new one has the next epoch all the same."""

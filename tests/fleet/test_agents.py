@@ -72,10 +72,6 @@ def leased(agent: RunningAgent, id: str) -> bool:
     return bool(json.loads((agent.state / f"sessions/{id}/instance.json").read_text())["leased"])
 
 
-async def fleet(agent: RunningAgent) -> tuple[int | None, str]:
-    return await cli(agent, "fleet", "status")
-
-
 async def test_a_session_runs_with_its_machines_lease_only(
     make_agent: MakeAgent, etcd: Members, eventually: Eventually
 ) -> None:
@@ -93,7 +89,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: agent.is_back("s", before))
         assert leased(agent, "s")
         assert await record(store, KEYS.session("s"), Session) == Session("a", 1, "sandbox")
-        assert (await fleet(agent))[0] == 0
+        assert (await cli(agent, "fleet", "status"))[0] == 0
         # Its agent is killed and begins again: nobody is dropped.
         pid = await agent.pid("s")
         await agent.kill()
@@ -105,7 +101,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         etcd.signal("m0", signal.SIGSTOP)
         await eventually(lambda: not alive(pid), within=ENDS_WITHIN)
         await eventually(lambda: reason(agent, "s"), "no_lease")
-        status, said = await fleet(agent)
+        status, said = await cli(agent, "fleet", "status")
         assert (status, "a " in said, "etcd" in said) == (1, True, True)
         assert (await agent.ask("GET", "/api/instance/other"))[0] == 503, "another may have it"
         assert (await agent.ask("POST", "/api/instance/s/stop"))[1]["error"] == "no_lease"
@@ -128,11 +124,11 @@ async def test_a_session_runs_with_its_machines_lease_only(
 
 
 async def is_well(agent: RunningAgent) -> bool:
-    return (await fleet(agent))[0] == 0
+    return (await cli(agent, "fleet", "status"))[0] == 0
 
 
 async def says(agent: RunningAgent, *words: str) -> bool:
-    said = (await fleet(agent))[1]
+    said = (await cli(agent, "fleet", "status"))[1]
     return all(it in said for it in words)
 
 

@@ -81,19 +81,6 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
     well(play(story))
 
 
-@pytest.mark.parametrize("reboots", [False, True])
-def test_a_clone_starts_nothing_while_the_original_lives(reboots: bool) -> None:
-    async def story(world: World) -> None:
-        await world.begin("ab", 4)
-        twin = world.twin("a", reboots=reboots)
-        await asyncio.sleep(3 * TTL)
-        assert not world.down()
-        if reboots:
-            assert ("rename" in twin.keeper.problem, world.logins.count) == (True, 4)
-
-    well(play(story))
-
-
 @played
 async def test_a_clone_that_won_its_name_gives_no_session_away_within_a_ttl(world: World) -> None:
     await world.begin("ab", 2)
@@ -413,7 +400,7 @@ async def test_an_owner_changes_its_sessions_and_adds_new_ones(world: World) -> 
 
 
 def test_the_record_of_a_deleted_session_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.fleet.taking.KEPT", 60.0)
+    monkeypatch.setattr("agent.fleet.keeper.KEPT", 60.0)
 
     async def story(world: World) -> None:
         await world.begin("ab", 2)

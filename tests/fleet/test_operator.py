@@ -91,11 +91,12 @@ def test_an_acceptance_that_was_cut_off_is_done_again(write: int) -> None:
         await halted(world)
         world.hosts["c"].start_agent()
         await asyncio.sleep(2 * TTL)
-        line = world.twin("a", reboots=True).line
+        line = (twin := world.twin("a", reboots=True)).line
         line.faults = {line.writes + write: 0.5}
         with pytest.raises(MayHaveHappened):
             await accept(line, world.keys)
         await asyncio.sleep(1)
+        assert "fleet rename" in twin.keeper.problem
         await accept(line, world.keys)
         await world.all_up(3 * TTL)
         assert world.keys.halt not in world.memory.pairs

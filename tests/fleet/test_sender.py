@@ -18,6 +18,7 @@ from agent.errors import TryLater, VaultError
 from agent.fleet.copies.change import LARGEST, Sealed
 from agent.fleet.copies.sender import AWAY, FORGETS, OLDEST, Copies
 from agent.fleet.copies.standby import Standby
+from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Taken
 from agent.fleet.records import Machine, Session
@@ -37,6 +38,7 @@ class Host:
     """A machine; `Joined` and `Keeper` of its copies. All share one view."""
 
     halted, until, leaving = False, 1e9, frozenset[str]()
+    elsewhere = Joined.elsewhere
 
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name, self.view, self.keeper = world, name, world.view, self
@@ -342,11 +344,11 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     with (a.root / other / "session/large").open("wb") as file:
         file.truncate(LARGEST + 1)
     await world.until(world.in_sync())
-    copies, why = world.view.sessions[other].record.copies, a.copies.causes[other]
+    copies, why = world.view.sessions[other].record.copies, a.copies.rows[other].cause
     assert (copies, "more than" in why) == ((), True)
     (a.root / other / "session/large").unlink()
     await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
-    assert not a.copies.causes
+    assert not a.copies.rows[other].cause
 
 
 @played

@@ -74,7 +74,10 @@ class Beside:
             if path == MESSAGES:
                 return self._messages(id)
             if path == ROWS:
-                return self._rows_of(id)
+                with closing(self._open()) as db:
+                    asked = "select * from messages where instance = ? order by number"
+                    found = db.execute(asked, [id])
+                    return json.dumps([[it[0] for it in found.description], *found]).encode()
             lies = self._root / id if path == IDENTITY else self._outbox.parent
             with open_plain(lies / path) as file:
                 return file.read()
@@ -90,11 +93,6 @@ class Beside:
         pause = min(LONGEST_PAUSE, SHARE * (time.monotonic() - begun))
         self._paused[id] = time.monotonic() + pause, self._copied[id]
         return content
-
-    def _rows_of(self, id: InstanceId) -> bytes:
-        with closing(self._open()) as db:
-            found = db.execute("select * from messages where instance = ? order by number", [id])
-            return json.dumps([[column[0] for column in found.description], *found]).encode()
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self._outbox.absolute().as_uri()}?mode=ro", uri=True)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import VaultError, WaError
+from agent.errors import InvalidRequest, VaultError
 from agent.fleet.key import FleetKey
 
 BLOCK = 64 << 10
@@ -64,9 +64,7 @@ def unseal(key: FleetKey, sealed: Sealed) -> tuple[InstanceId, Change]:
         if packed.unconsumed_tail:
             raise damaged("it is too large")
         return id, msgspec.msgpack.decode(content, type=Change)
-    except (zlib.error, msgspec.MsgspecError, ValueError, WaError) as error:
-        if isinstance(error, VaultError):
-            raise
+    except (zlib.error, msgspec.MsgspecError, ValueError, InvalidRequest) as error:
         raise damaged(str(error)) from error
 
 
@@ -92,13 +90,12 @@ def apply(files: dict[str, bytearray], change: Change) -> None:
 
 def whole(files: Mapping[str, bytes | bytearray]) -> Change:
     """All files, as a base has them."""
-    blocks = {path: _blocks(content) for path, content in files.items()}
-    return Change({path: File(len(files[path]), them) for path, them in blocks.items()})
-
-
-def _blocks(content: bytes | bytearray) -> dict[int, bytes]:
-    starts = enumerate(range(0, len(content), BLOCK))
-    return {number: bytes(content[at : at + BLOCK]) for number, at in starts}
+    found = dict[str, File]()
+    for path, content in files.items():
+        starts = enumerate(range(0, len(content), BLOCK))
+        blocks = {number: bytes(content[at : at + BLOCK]) for number, at in starts}
+        found[path] = File(len(content), blocks)
+    return Change(found)
 
 
 def damaged(cause: str) -> VaultError:

@@ -120,7 +120,7 @@ class Copies:
         folder = state / "fleet"
         self._root, self._key, self._owner, self.mark = root, key, owner, key.mark
         self.standby = standby.Standby(folder / "standby", key)
-        self.peers = Peers(folder, owner.name, address, self.standby, self._owner_of)
+        self.peers = Peers(folder, owner.name, address, self.standby, owner.elsewhere)
         self._beside = beside.Beside(root, state / "outbox.db")
         self.rows = dict[InstanceId, Row]()
         self.lines = dict[str, Line]()
@@ -132,14 +132,9 @@ class Copies:
         self._looking: asyncio.Future[list[Found]] | None = None
 
     @property
-    def causes(self) -> dict[InstanceId, str]:
-        """Why sessions have no copy."""
-        return {id: row.cause for id, row in self.rows.items() if row.cause}
-
-    @property
     def away(self) -> list[InstanceId]:
         """Sessions whose folder is not here: the copies of it are the newest."""
-        return [id for id in self.causes if not (self._root / id).exists()]
+        return [it for it, row in self.rows.items() if row.cause and not (self._root / it).exists()]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -325,10 +320,6 @@ class Copies:
                     keeper.wake()
             except TryLater as error:
                 log.debug("copies are not recorded now: %s", error)
-
-    def _owner_of(self, id: str) -> str:
-        seen = self._owner.view.sessions.get(id)
-        return seen.record.machine if seen is not None and not seen.record.deleted else ""
 
     def address(self, name: str) -> str:
         if (seen := self._owner.view.machines.get(name)) is None or seen.record.lost:
