@@ -129,10 +129,9 @@ class Etcd:
         await self._ask("cluster/member/add", {"peerURLs": [peer]}, _Members)
 
     async def is_well(self, member: Member) -> bool:
-        for url in member.clients[:1]:
-            with suppress(aiohttp.ClientError, OSError, ValueError):
-                async with self._session.get(f"{url}/health") as reply:
-                    return b'"true"' in await reply.read()
+        with suppress(aiohttp.ClientError, OSError, ValueError, IndexError):
+            async with self._session.get(f"{member.clients[0]}/health") as reply:
+                return b'"true"' in await reply.read()
         return False
 
     async def _ask(self, path: str, asked: Any, kind: type[T], *, writes: bool = False) -> T:

@@ -67,6 +67,8 @@ class Joined(running.Running):
         self._orders: Orders = {}
         self._written: Orders = {}
         """Those of them that are on the disk: the next agent carries no order out again."""
+        self._deleted_here = dict[str, int]()
+        """Their epoch: one whose folder was lost is in no trash."""
         self.unsettled = dict[str, str]()
         """Why the files of a session that this machine owns are not here."""
         self.copies: Copies | None = None
@@ -237,6 +239,8 @@ class Joined(running.Running):
             raise TryLater(f"cannot find {id} now: {cause}", code="owner_changed")
 
     async def kept(self, id: InstanceId) -> None:
+        if id not in self.here() and (record := self.view.owned(self.name).get(id)):
+            self._deleted_here[id] = record.epoch
         await self._written_down(id)
         if self._owes(id) or not self._registry.stopping:
             await self.be_sure(LASTS, id, deletes=False)
@@ -308,11 +312,13 @@ class Joined(running.Running):
         return id in self._orders and self._orders[id][1] == record.epoch
 
     async def _miss(self, copies: Copies) -> None:
-        """A session whose folder is lost goes on with its newest copy. Where all are away that this
+        """A session whose folder is lost goes on with a copy in sync. Where all are away that this
         agent has never seen, their disk may come yet."""
         away, rows = copies.away, copies.rows
         for id in [it for it in away if rows[it].changed.as_of or len(away) < len(rows)]:
-            await copies.fetch_newer(id, self.view.machines)
+            async with copies.peers.lock(id):  # it is of an earlier loss
+                await asyncio.to_thread(copies.standby.forget, id)
+            await copies.fetch_newer(id, self.view.sessions[id].record.copies)
             facts, (wanted, epoch) = self.here().get(id), self._orders.get(id, ("", 0))
             newest = copies.standby.newest(id)
             if facts and not facts.busy.locked() and newest and newest[0] == epoch:
@@ -523,7 +529,8 @@ class Joined(running.Running):
         if not gone:
             return {}
         trash = await asyncio.to_thread(list_trash, root)
-        gone &= {it.id for it in trash if it.why == "deleted" and not (root / it.id).exists()}
+        known = {it.id for it in trash if it.why == "deleted" and not (root / it.id).exists()}
+        gone &= known | {id for id in gone if self._deleted_here.get(id) == owned[id].epoch}
         return {id: replace(owned[id], deleted=True) for id in gone}
 
     def _read_orders(self) -> Orders:

@@ -117,8 +117,6 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
         assert await wanted(store, "s") == "stopped"
-        await a_deleted_session_stays_deleted_on_an_older_disk(agent, eventually)
-        assert await is_deleted(store, "s")
         await agent.stop()
         assert (await record(store, KEYS.machine("a"), Machine)).released
 
@@ -142,19 +140,6 @@ async def wanted(store: Etcd, id: str) -> str:
 
 async def is_deleted(store: Etcd, id: str) -> bool:
     return bool((await record(store, KEYS.session(id), Session)).deleted)
-
-
-async def a_deleted_session_stays_deleted_on_an_older_disk(
-    agent: RunningAgent, eventually: Eventually
-) -> None:
-    image = shutil.copytree(agent.state / "sessions/s", agent.state / "image")
-    before = (orders := agent.state / "fleet/orders.json").read_bytes()
-    await agent.do("DELETE", "/api/instance/s")
-    await agent.kill()
-    image.rename(agent.state / "sessions/s")
-    orders.write_bytes(before)
-    await agent.start()
-    await eventually(lambda: agent.knows("s"), False)
 
 
 async def test_a_session_of_another_machine_never_starts_here(

@@ -165,7 +165,7 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
 
 @real
 async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> None:
-    await it.has()
+    facts = await it.has()
     it.write("s", Session("b", 1, "sandbox", copies=("a",)))
     it.b._arriving.bring_in, it.hosts["a"].copied = AsyncMock(), dict
     it.b.copies.standby.take(seal(KEY, Sealed("t", 1, 7, True, "", b""), Change()))
@@ -177,15 +177,29 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
     assert [*it.root.glob("b/fleet/standby-older-*/t/log")]
     it.b.copies.standby.take(seal(KEY, Sealed("s", 1, 7, True, "", b""), Change()))
     await it.until(it.b.engines, TTL)
-    # Its folder is lost. Where all are away, their disk may come yet.
+    # Its folder is lost: copies in sync count alone. Where all are away, their disk may come yet.
     for id in S, T:
         row = it.b.copies.rows[id] = Row(Changed(Path(), id, "", Mock()), 1, cause="absent")
     await asyncio.sleep(TTL)
     await it.b.copies._record(it.b.keeper)
     assert "folder is not on b" in str(await it.b.show()) and it.sessions()["s"].copies
     row.cause = ""
+    await it.until(lambda: not it.b.copied(), TTL)
+    newer = seal(KEY, Sealed("s", 1, 8, True, "", b""), Change())
+    it.b.copies.fetch_newer = AsyncMock(
+        side_effect=lambda *_: it.b.copies.standby.replace(S, [newer])
+    )
     await it.until(lambda: it.b._arriving.bring_in.await_count == 2, TTL)
     assert [*it.b.copies.rows] == ["t"]
+    it.registry.facts.clear()  # an operator deletes it
+    await it.b.kept(S)
+    await it.until(lambda: it.sessions()["s"].deleted, TTL)
+    # An older disk has it again.
+    it.registry.facts["s"], it.b._orders["s"] = facts, ("running", 1)
+    it.b._arriving = AsyncMock()
+    await asyncio.sleep(TTL)
+    retired = it.b._arriving.retire.await_args.args
+    assert (retired[1], it.sessions()["s"].deleted) == ("deleted", True)
 
 
 @real
