@@ -99,13 +99,10 @@ class ForgetfulDisk:
                     self._shown[offset : offset + length] = data
                     self._cache.append((offset, data))
                 if kind == _FLUSH or flags & 1:
-                    self._flush()
+                    for at, written in self._cache:
+                        self._durable[at : at + len(written)] = written
+                    self._cache.clear()
             machine.sendall(struct.pack(">IIQ", _REPLY, 0, handle) + answer)
-
-    def _flush(self) -> None:
-        for offset, data in self._cache:
-            self._durable[offset : offset + len(data)] = data
-        self._cache.clear()
 
 
 def _option_reply(machine: socket.socket, option: int, kind: int, data: bytes = b"") -> None:

@@ -54,11 +54,6 @@ def unit(id: str) -> str:
     return f"wa-instance@{id}.service"
 
 
-def control(id: str, name: str) -> str:
-    group = show(unit(id), "ControlGroup")
-    return Path(f"/sys/fs/cgroup{group}/{name}").read_text().strip()
-
-
 def details(id: str) -> dict[str, Any]:
     found: dict[str, Any] = ask("GET", f"/api/instance/{id}/details")[1]
     return found
@@ -114,7 +109,8 @@ def out_of_memory() -> tuple[bool, str]:
     words = run("journalctl", "-b", "-o", "cat", "-u", unit("m2"))
     killed = "oom-kill" in words or "OOM killer" in words
     same = (show("wa-agent.service", "MainPID"), show(unit("m1"), "InvocationID"))
-    peak = control("m2", "memory.max")
+    group = show(unit("m2"), "ControlGroup")
+    peak = Path(f"/sys/fs/cgroup{group}/memory.max").read_text().strip()
     held = killed and same == (agent, neighbour)
     return held, f"killed by the kernel at {peak} bytes; connected {took:.1f} s later"
 
