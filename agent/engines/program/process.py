@@ -107,21 +107,18 @@ def reap(but: int) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
-def kill_all(waited: int) -> int:
-    """Every process below this worker, which starts nothing else; how many there were. Blocks for
-    moments. `waited`: the child that its Process waits for, which is not waited for here."""
-    killed: set[int] = set()
+def kill_all(waited: int) -> None:
+    """Every process below this worker, which starts nothing else. Blocks for moments. `waited`: the
+    child that its Process waits for, which is not waited for here."""
     for _ in range(ROUNDS):
         left = {pid for pid in descendants(os.getpid()) if _lives(pid)}
         for pid in left:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        killed.update(left)
         reap(waited)
         if not left:
             break
         time.sleep(PAUSE)
-    return len(killed)
 
 
 def _lives(pid: int) -> bool:
