@@ -3,9 +3,9 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.core import words
 from agent.engines import base, whatsapp
@@ -48,8 +48,7 @@ PATTERN_WORDS = {
 """A line that the agent reads as the finding of that name, with nothing of the log in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     reason: str
     raw: str
     until_wall: float | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from agent import errors, redaction
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus
-from agent.engines.baileys.session_state import CRYPTO_WORDS, PATTERN_WORDS, State, why_closed
+from agent.engines.baileys import session_state
 from agent.engines.base import Qr, Reporter, text
 from agent.engines.program.declaration import MISSING
 
@@ -182,7 +182,7 @@ _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
 """Versions of a library: a program chooses the text, and it is a label of metrics."""
 
 
-class ProgramState(State):
+class ProgramState(session_state.State):
     """Unknown is a state of its own: what no program told is neither connected nor lost."""
 
     def __init__(self, reporter: Reporter) -> None:
@@ -233,7 +233,7 @@ class ProgramState(State):
         super().change(status, reason, **more)
 
     def found_crypto(self, finding: CryptoFinding) -> None:
-        if words := PATTERN_WORDS.get(finding.name):
+        if words := session_state.PATTERN_WORDS.get(finding.name):
             self.happened("crypto_error", pattern=finding.name, text=words, peer=finding.peer)
 
     def hear(self, event: Mapping[str, Any]) -> None:
@@ -307,11 +307,11 @@ class ProgramState(State):
             # The program may come back by itself; how long it may take is not its to say.
             self.change(Status.RECONNECTING, reason, raw=raw)
 
-    def _why(self, event: Mapping[str, Any]) -> tuple[str, str, float | None]:
+    def _why(self, event: Mapping[str, Any]) -> session_state.Ended:
         raw, code, expire = text(event.get("raw")), event.get("code"), event.get("expire")
         if (named := text(event.get("reason"), 60)) in ENDS | COMES_BACK | {QR_IDLE}:
-            return named, raw, None
-        ended = why_closed(
+            return session_state.Ended(named, raw)
+        return session_state.why_closed(
             code if isinstance(code, int) else None,
             raw or named,
             paired=self.claim.paired,
@@ -319,7 +319,6 @@ class ProgramState(State):
             expire=_number(expire),
             now_wall=time.time(),
         )
-        return ended.reason, ended.raw, ended.until_wall
 
     def _on_message(self, event: Mapping[str, Any]) -> None:
         detail = {key: text(event.get(key), 64) for key in ("direction", "type", "id", "peer")}
@@ -333,7 +332,7 @@ class ProgramState(State):
         self.happened("error", code="not_kept", raw=text(event.get("raw"), 120))
 
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
-        if words := CRYPTO_WORDS.get(kind := text(event.get("kind"), 40)):
+        if words := session_state.CRYPTO_WORDS.get(kind := text(event.get("kind"), 40)):
             peer = text(event.get("peer"), 64).partition("@")[0].partition(":")[0]
             self.happened("crypto_error", pattern=kind, text=words, peer=peer)
 
