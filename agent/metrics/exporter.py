@@ -197,11 +197,6 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
 """By name without `wa_session_`."""
 
 
-def session_families(views: Sequence[Session]) -> Iterator[Family]:
-    for name, (meaning, read) in FAMILIES.items():
-        yield Family(f"wa_session_{name}", meaning, _rows(views, read))
-
-
 def _rows(views: Sequence[Session], read: Read) -> Rows:
     for view in views:
         for labels, value in read(view):
@@ -381,7 +376,8 @@ class Exporter:
 
     def families(self) -> Iterator[Family]:
         views = list(self._views().values())
-        yield from session_families(views)
+        for name, (meaning, read) in FAMILIES.items():
+            yield Family(f"wa_session_{name}", meaning, _rows(views, read))
         yield from agent_families(self._status(), views)
         yield from self._more()
         yield from self.http.families()
