@@ -31,7 +31,6 @@ _NOT_OURS = {"node_modules", "__pycache__"}
 
 
 def lines_of(text: str, module: ast.Module) -> int:
-    """Lines of code."""
     docs: set[int] = set()
     for node in ast.walk(module):
         value = node.value if isinstance(node, ast.Expr) else None

@@ -144,8 +144,6 @@ PORT_AGAIN = 2.0
 
 
 class Server:
-    """The interface while it is open."""
-
     def __init__(self, parts: Parts) -> None:
         self.addresses: tuple[str, ...] = ()
         """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""

@@ -112,8 +112,6 @@ class Evolution:
 
 
 class Session:
-    """A ServerSession."""
-
     def __init__(self, server: Evolution, known: EvolutionSession, seat: Seat) -> None:
         self._server, self._calls, self.name = server, server.calls, known.name
         self._seat = seat

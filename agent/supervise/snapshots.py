@@ -46,8 +46,6 @@ def finish_cut_short(root: Path) -> None:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Snapshots:
-    """All work with copies of sessions."""
-
     registry: Registry
     seats: Seats
     _few: asyncio.Semaphore = field(init=False, default_factory=partial(asyncio.Semaphore, AT_ONCE))

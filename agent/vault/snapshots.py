@@ -267,7 +267,6 @@ def sweep_snapshots(
 
 @contextmanager
 def open_shelf(root: Path, id: InstanceId, *, create: bool = False) -> Iterator[Folder]:
-    """The folder of one instance's snapshots."""
     checked = parse_instance_id(id)
     with folders.open_own(root, folders.SNAPSHOTS, create=create) as (_, own):
         if create and own.make(checked, OURS):

@@ -150,8 +150,6 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The content of a copy."""
-
     files: tuple[FileEntry, ...]
     folders: tuple[str, ...]
 

@@ -19,8 +19,6 @@ WITHIN = 180.0
 
 
 class Process:
-    """A worker's process with the link to it."""
-
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._link: Link | None = None

@@ -28,8 +28,6 @@ from agent.store.rows import KeyRow
 
 
 class Right(IntEnum):
-    """The right that a route needs."""
-
     OPEN = 0
     """No key needed."""
     SOME = 1
@@ -45,8 +43,6 @@ _TOKEN = re.compile(r"wak_([a-z0-9]{8})_([A-Za-z0-9_-]{16,128})")
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a request."""
-
     name: str
     level: Right = Right.OPEN
     instances: frozenset[InstanceId] = field(default_factory=frozenset)

@@ -242,8 +242,6 @@ ARCHIVES = ("application/gzip", "application/octet-stream")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts of the agent that handlers use."""
-
     section: ApiSection
     supervisor: Supervisor
     ring: KeyRing

@@ -188,8 +188,6 @@ class Whaticket:
 
 
 class Session:
-    """A ServerSession."""
-
     def __init__(self, server: Whaticket, known: calls.WhaticketSession, seat: Seat) -> None:
         self._server, self.known, self.name, self.seat = server, known, known.name, seat
         self._calls, self._keys, self._own = server.calls, server.keys, server.own

@@ -74,8 +74,6 @@ class Found:
 
 @dataclass(slots=True)
 class LineReader:
-    """Reads one stream of lines."""
-
     log_session: re.Pattern[str] | None = None
     own: tuple[crypto.CryptoPattern, ...] = ()
     """The settings' patterns."""
@@ -290,8 +288,6 @@ def stamp_of(raw: bytes) -> tuple[float, bool] | None:
 
 @dataclass(slots=True)
 class Tail:
-    """One open file."""
-
     fd: int
     path: str
     reader: LineReader
