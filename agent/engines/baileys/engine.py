@@ -27,39 +27,6 @@ ANSWERED = 20.0
 """Seconds for the client to hear it."""
 
 
-class Keeping:
-    def __init__(self, keeper: base.Keeper) -> None:
-        self._keeper = keeper
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def keeps(self) -> bool:
-        return self._keeper.keeps
-
-    def take(self, event: Mapping[str, Any], client: "Conversation") -> None:
-        """`client`: the one that sent them, which the answer is for."""
-        task = asyncio.create_task(self._keep(event, client), name="keep")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
-        answer: dict[str, Any] = {"n": str(event.get("n", ""))}
-        raw = event.get("records")
-        records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
-        try:
-            await base.keep_usable(self._keeper, records)
-        except EngineError as error:
-            answer["error"] = str(error)
-        except Exception as error:
-            log.exception("records cannot be kept")
-            answer["error"] = f"the worker failed ({type(error).__name__})"
-        try:
-            await client.call("kept", ANSWERED, **answer)
-        except EngineError as error:
-            # It gives up by itself, and WhatsApp sends them again.
-            log.warning("the client was not told what is kept: %s", error)
-
-
 STARTS_WITHIN = 600.0
 
 COPIES = "sent.log"
@@ -72,17 +39,18 @@ class ClientLife:
         folder: Path,
         settings: rules.BaileysSettings,
         state: session_state.SessionState,
-        keeping: Keeping,
-        join: "Join | None" = None,
+        keeper: base.Keeper,
+        join: "Join | None",
     ) -> None:
-        """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
+        """`join`: as for `BaileysEngine`."""
         self.client: Client | NodeShare | None = None
         self._speaker: Conversation | None = None
         """Whose events come: also while it is hung up."""
         self._folder = folder
         self._settings = settings
         self._state = state
-        self._keeping = keeping
+        self._keeper = keeper
+        self._keeping: set[asyncio.Task[None]] = set()
         self._cache = base.cache_folder()
         self._join = join
         self._ends: list[float] = []
@@ -161,7 +129,27 @@ class ClientLife:
         if event.get("event") != "keep":
             self._state.hear(event)
         elif self._speaker is not None:
-            self._keeping.take(event, self._speaker)
+            task = asyncio.create_task(self._keep(event, self._speaker), name="keep")
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
+        """`client`: the one that sent the records, which the answer is for."""
+        answer: dict[str, Any] = {"n": str(event.get("n", ""))}
+        raw = event.get("records")
+        records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
+        try:
+            await base.keep_usable(self._keeper, records)
+        except EngineError as error:
+            answer["error"] = str(error)
+        except Exception as error:
+            log.exception("records cannot be kept")
+            answer["error"] = f"the worker failed ({type(error).__name__})"
+        try:
+            await client.call("kept", ANSWERED, **answer)
+        except EngineError as error:
+            # It gives up by itself, and WhatsApp sends them again.
+            log.warning("the client was not told what is kept: %s", error)
 
     def _orders(self) -> dict[str, Any]:
         version = self._settings.version
@@ -175,9 +163,9 @@ class ClientLife:
             "version": [int(part) for part in version.split(".")] if version else None,
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,
-            "keeps": self._keeping.keeps,
+            "keeps": self._keeper.keeps,
             # Copies of sent messages outlive the client where messages are kept.
-            "copies": str(self._folder.parent / COPIES) if self._keeping.keeps else "",
+            "copies": str(self._folder.parent / COPIES) if self._keeper.keeps else "",
         }
 
     async def _end_hanging(self, client: "Client | NodeShare") -> None:
@@ -237,7 +225,7 @@ class BaileysEngine:
         """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
         self._folder = folder
         self._state = session_state.SessionState(folder, reporter)
-        self._life = ClientLife(folder, settings, self._state, Keeping(reporter), join)
+        self._life = ClientLife(folder, settings, self._state, reporter, join)
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
