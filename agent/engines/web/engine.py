@@ -436,8 +436,9 @@ class WebEngine:
         elif word == "read_later":
             self._reporter.happened(Happening(word, {"id": str(raw.get("id", ""))[:64]}))
         elif word == "ack":
-            for detail in page_calls.read_acks(raw):
-                self._reporter.happened(Happening("ack", detail))
+            ack, ids = page_calls.ack_word(raw.get("ack")), raw.get("ids")
+            for id in ids[:100] if isinstance(ids, list) else ():
+                self._reporter.happened(Happening("ack", {"id": str(id)[:64], "ack": ack}))
         elif word == "records":
             self._intake.heard()
         elif word == "page_crashed":

@@ -3,7 +3,7 @@ new code, a pairing code, a logout, a picture, a message's file."""
 
 import base64
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,13 +87,6 @@ def _id_of(message: Mapping[str, Any]) -> str:
     if not isinstance(key, str) or len(key) > 1000:
         raise InvalidRequest("cannot send: key is no text of at most 1000 characters", field="key")
     return "3EB0" + sha256(key.encode("utf-8", "surrogatepass"))[:18].upper() if key else ""
-
-
-def read_acks(raw: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    """The messages that the page says an acknowledgement came for, each with its word."""
-    ack, ids = raw.get("ack"), raw.get("ids")
-    if isinstance(ids, list):
-        yield from ({"id": str(id)[:64], "ack": ack_word(ack)} for id in ids[:100])
 
 
 _Read = tuple[str, dict[str, Any], dict[str, Any]]
