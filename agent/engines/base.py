@@ -70,10 +70,8 @@ async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> N
             raise
         if len(records) == 1:
             # Not with what it says, which may name a contact.
-            log.error(
-                "a record of what arrived is malformed, and left out (%.40s)",
-                records[0].get("kind"),
-            )
+            kind = records[0].get("kind")
+            log.error("a record of what arrived is malformed, and left out (%.40s)", kind)
             return
         for each in records:
             await keep_usable(keeper, [each])

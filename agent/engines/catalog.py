@@ -108,9 +108,9 @@ def backend_settings(name: str) -> Any:
     """The default settings that only backends of this engine have; None: no such engine."""
     from agent.config.config import NoSettings
 
-    if not entry_of(name).remote:
+    entry = entry_of(name)
+    if not entry.remote:
         return None
-    entry = CATALOG[name]
     return import_module(entry.module).BackendSettings() if entry.module else NoSettings()
 
 

@@ -122,15 +122,13 @@ _WEB_REASONS: Mapping[str, tuple[str, ...]] = {
 WEB_WORDS = {word: reason for reason, words in _WEB_REASONS.items() for word in words}
 """Logout reasons that are not a plain logout are among them."""
 
-WEB_LOGOUT_REASONS = frozenset(
-    (
-        *("user_initiated", "syncd_failure", "invalid_adv_status", "critical_sync_timeout"),
-        *("syncd_timeout", "history_sync_timeout", "account_sync_timeout", "md_opt_out"),
-        *("unknown_companion", "syncd_error_during_bootstrap", "account_sync_error"),
-        *("storage_quota_exceeded", "primary_identity_key_change", "missing_enc_salt"),
-        *("missing_screen_lock_salt", "web_fail_add_chat", "web_fail_offline_resume"),
-        *("web_fail_storage_initialization", "web_fail_enc_salt", "cache_storage_open_failed"),
-    )
+WEB_LOGOUT_REASONS = (
+    *("user_initiated", "syncd_failure", "invalid_adv_status", "critical_sync_timeout"),
+    *("syncd_timeout", "history_sync_timeout", "account_sync_timeout", "md_opt_out"),
+    *("unknown_companion", "syncd_error_during_bootstrap", "account_sync_error"),
+    *("storage_quota_exceeded", "primary_identity_key_change", "missing_enc_salt"),
+    *("missing_screen_lock_salt", "web_fail_add_chat", "web_fail_offline_resume"),
+    *("web_fail_storage_initialization", "web_fail_enc_salt", "cache_storage_open_failed"),
 )
 
 
