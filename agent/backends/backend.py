@@ -29,7 +29,7 @@ from agent.core import model, reconnect
 from agent.core.breaker import Breaker, BreakerState
 from agent.core.session import Session
 from agent.core.words import Address, Claim, Happening, InstanceId, RemoteSession, ServerClaim
-from agent.engines.tasks import Tasks
+from agent.engines.tasks import Tasks, until_set
 from agent.link import client, wire
 
 if TYPE_CHECKING:
@@ -444,7 +444,7 @@ class Backend:
                     if await asyncio.to_thread(with_secrets, self.declared) != declared:
                         return
             await asyncio.sleep(SOON)
-            await _until_set(self.check_soon, max(self.next_check - boot_now(), 0.0))
+            await until_set(self.check_soon, max(self.next_check - boot_now(), 0.0))
 
     async def _check(self, api: ServerApi) -> None:
         try:
@@ -488,7 +488,7 @@ class Backend:
                     if seat.look is None and not (early and seat.looked):
                         seat.waits = True
                         seat.look = self._tasks.start(self._look(seat), f"look at {seat.id}")
-            await _until_set(self.look_soon, max(next_round - boot_now(), 0.0))
+            await until_set(self.look_soon, max(next_round - boot_now(), 0.0))
 
     async def _look(self, seat: Seat) -> None:
         try:
@@ -531,7 +531,6 @@ class Backend:
         await (await self.take(id)).call("restart", timeout=RESTART_TIMEOUT)
 
     async def take(self, id: InstanceId) -> Seat:
-        """Watch a session from now on."""
         if self.api is None:
             raise errors.HostError(f"cannot watch {id} on {self.name}: {self.sentence}")
         seat = self.seats.setdefault(id, Seat(self, id, secrets.token_hex(8)))
@@ -629,10 +628,3 @@ class Backend:
         elif state is BreakerState.CLOSED:
             self.say("circuit_closed", "its circuit is closed again")
         self._wake(self.members)
-
-
-async def _until_set(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set or the time is over."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -30,14 +31,13 @@ class Tasks:
         if self._running:
             await asyncio.wait(set(self._running), timeout=within)
 
-    async def cancel(self) -> bool:
-        return await cancel(*self._running)
+    async def cancel(self) -> None:
+        await cancel(*self._running)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._running.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        if not isinstance(error, self._expected):
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, self._expected):
             self._crashed(error)
 
 
@@ -45,14 +45,20 @@ def runs(task: "asyncio.Task[Any] | None") -> bool:
     return task is not None and not task.done()
 
 
-async def cancel(*tasks: "asyncio.Task[Any] | None") -> bool:
-    """Cancel those that run, but for the caller's own, and wait for their ends; False: none ran."""
+async def cancel(*tasks: "asyncio.Task[Any] | None") -> None:
+    """Cancel those that run, but for the caller's own, and wait for their ends."""
     others = {it for it in tasks if it is not None and not it.done()} - {asyncio.current_task()}
     for task in others:
         task.cancel()
     if others:
         await asyncio.wait(others)
-    return bool(others)
+
+
+async def until_set(event: asyncio.Event, seconds: float | None) -> None:
+    """Until the event is set or the time is over; None: there is no end."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -14,7 +14,7 @@ from dbus_fast import Message, MessageType
 
 from agent import clock, errors
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
-from agent.engines.tasks import to_end
+from agent.engines.tasks import cancel, to_end
 from agent.host import life, units
 from agent.host.systemd_bus import NO_SUCH_UNIT, BusCallFailed, BusGone, SystemBus, refusal
 
@@ -148,9 +148,7 @@ class SystemdHost(life.Host):
 
     async def close(self, *, leave_workers: bool) -> None:
         """The workers are systemd's: they live on or are stopped by it."""
-        self._files_reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._files_reader
+        await cancel(self._files_reader)
         await self._bus.close()
 
     @property

@@ -3,7 +3,6 @@ meaning of its refusals. dbus-daemon may be killed at any time: calls under way 
 and the keeper reconnects with a growing delay."""
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 from dbus_fast import BusType, Message, MessageType
 from dbus_fast.aio import MessageBus
 
+from agent.engines.tasks import cancel
 from agent.errors import HostError
 from agent.host import units
 
@@ -100,10 +100,7 @@ class SystemBus:
         return self._up.is_set()
 
     async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+        await cancel(self._keeper)
         self._drop()
 
     async def call(

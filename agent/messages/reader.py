@@ -5,7 +5,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import IO, Annotated, Any
 from weakref import WeakSet
@@ -14,6 +14,7 @@ import msgspec
 
 from agent import clock, errors
 from agent.core.words import NO_LEASE, InstanceId
+from agent.engines.tasks import until_set
 from agent.engines.whatsapp import is_answerable
 from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
 from agent.messages.record import MESSAGE
@@ -130,9 +131,7 @@ class Reader:
                 if failure is not None:
                     raise failure
                 return page
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, LOOK_AGAIN) if failure else left):
-                    await news.wait()
+            await until_set(news, min(left, LOOK_AGAIN) if failure else left)
 
     @asynccontextmanager
     async def media(

@@ -13,6 +13,7 @@ from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines.catalog import entry_of
+from agent.engines.tasks import until_set
 from agent.files import failpoint
 from agent.messages.incoming import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
@@ -145,9 +146,7 @@ class SessionSender:
             elif self.hold is not None and self._limits.sure(self.id):
                 await self._refuse_impatient(self.hold)
             if self.waiting or self._tries:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._patience()):
-                        await self._wake.wait()
+                await until_set(self._wake, self._patience())
         self.hold = None
 
     async def stop(self, within: float) -> None:

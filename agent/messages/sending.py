@@ -18,6 +18,7 @@ from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
+from agent.engines.tasks import until_set
 from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.messages import incoming, settings
@@ -146,9 +147,7 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds if waiting.ending is None else 0):
-                        await waiting.over.wait()
+                await until_set(waiting.over, seconds if waiting.ending is None else 0)
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -231,9 +230,7 @@ class Sending:
     # Taking
 
     async def ready(self) -> Outbox:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(10.0):  # just after the agent's start
-                await self._opened.wait()
+        await until_set(self._opened, 10.0)  # just after the agent's start
         if self._outbox is None:
             raise self._trouble
         return self._outbox

@@ -31,6 +31,7 @@ from aiohttp.client_proto import ResponseHandler
 from agent import VERSION, clock, errors, files, log
 from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
+from agent.engines.tasks import until_set
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -49,8 +50,6 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How one try ended."""
-
     status: int | None = None
     """None: the target did not answer."""
     problem: str = ""
@@ -72,8 +71,6 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """One POST."""
-
     kind: str
     delivery: str
     """The same each time it is sent, and never another's: a new journal counts from 1 again, so
@@ -507,8 +504,7 @@ class Courier:
         """Until the next try, or until a person wants it now."""
         self._next_try_wall = time.time() + max(seconds, 0.0)
         self._hurry.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), max(seconds, 0.0))
+        await until_set(self._hurry, max(seconds, 0.0))
         self._next_try_wall = None
 
     async def post(self, parcel: Parcel) -> Reply:

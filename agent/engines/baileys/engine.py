@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core.words import ConnectionStatus
 from agent.engines import base, whatsapp
 from agent.engines.baileys import peer_keys, rules, session_state
+from agent.engines.tasks import cancel
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
@@ -255,11 +256,6 @@ class BaileysEngine:
             except OSError as error:
                 self._state.failed(EngineError(f"cannot start the client: {error}"))
 
-    async def _stop_connecting(self) -> None:
-        if self._work is not None and not self._work.done():
-            self._work.cancel()
-            await asyncio.wait({self._work})
-
     async def disconnect(self) -> None:
         await self.close()
         self._state.change(Status.DISCONNECTED)
@@ -352,7 +348,7 @@ class BaileysEngine:
         is held cost no connection: what they send next brings their keys."""
         if not await asyncio.to_thread(peer_keys.keys_of, self._folder, peers):
             return
-        await self._stop_connecting()
+        await cancel(self._work)
         async with self._busy:
             if again := self._state.connected:
                 self._state.begin_login()  # from here on it has no connection
@@ -375,13 +371,13 @@ class BaileysEngine:
             await client.call("save", 30.0)
 
     async def close(self) -> None:
-        await self._stop_connecting()
+        await cancel(self._work)
         async with self._busy:
             await self._life.hang_up()
 
     async def abandon(self) -> None:
         """Let go of the session without a save, after a failure of its worker."""
-        await self._stop_connecting()
+        await cancel(self._work)
         await self._life.kill("its worker failed")
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

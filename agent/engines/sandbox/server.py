@@ -26,6 +26,7 @@ from agent.clock import boot_now
 from agent.core.words import Happening
 from agent.engines import base, whatsapp
 from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
+from agent.engines.tasks import until_set
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain
 
@@ -314,9 +315,7 @@ class Conversation:
             try:
                 entries, pause = self._held.next(AT_ONCE)
                 if not entries:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(pause):
-                            await self._changed.wait()
+                    await until_set(self._changed, pause)
                     continue
                 records = [record for _, record in entries]
                 if not self._server.frame():

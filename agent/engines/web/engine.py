@@ -20,7 +20,7 @@ from typing import Any
 from agent import clock, errors, files
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines import base, whatsapp
-from agent.engines.tasks import Tasks, cancel
+from agent.engines.tasks import Tasks, cancel, until_set
 from agent.engines.web import fetch, page_calls, rules
 from agent.engines.web.browser.page import Page, page_script
 from agent.engines.web.browser.process import find_browser, find_setpriv
@@ -147,9 +147,7 @@ class Intake:
     async def _pause(self) -> None:
         """Until the page has something, or the next comparison is due."""
         rest = self._due_at - clock.boot_now() if self._is_connected else COMPARE_EVERY
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(rest, 0.1)):
-                await self._wake.wait()
+        await until_set(self._wake, max(rest, 0.1))
         self._wake.clear()
 
     @property

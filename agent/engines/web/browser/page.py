@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.base import origin_of
+from agent.engines.tasks import until_set
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.browser.process import user_agent, user_agent_metadata
 from agent.errors import EngineError
@@ -305,9 +306,7 @@ class Page:
                     self._take(word)
                 continue
             # Nothing of ours is in this document: the next one may have it.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._new_document.wait()
+            await until_set(self._new_document, 1.0)
 
     def _take(self, word: Any) -> None:
         """Everything here was said by the page: it is checked, and never trusted further."""
