@@ -30,9 +30,8 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter, Family, backend_families
 from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise import assemble, snapshots
+from agent.supervise import assemble, passes, snapshots
 from agent.supervise.facts import Facts
-from agent.supervise.passes import Wakes
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks
@@ -151,7 +150,7 @@ class Daemon:
         self._config_path = config_path
         self._overrides = overrides
         self._signals = Signals()
-        self._wakes = Wakes()
+        self._wakes = passes.Wakes()
         self._bus = EventBus(config.api.event_queue)
 
     async def run(self, mark: own.StateMark) -> int:

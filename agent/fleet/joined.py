@@ -534,9 +534,8 @@ class Joined(running.Running):
         return {id: replace(owned[id], deleted=True) for id in gone}
 
     def _read_orders(self) -> Orders:
-        with suppress(FileNotFoundError, msgspec.MsgspecError):
-            return msgspec.json.decode((self._folder / "orders.json").read_bytes(), type=Orders)
-        return {}
+        path = self._folder / "orders.json"
+        return (records.decoded(path.read_bytes(), Orders) if path.exists() else None) or {}
 
     def describe(self) -> records.Machine:
         mine = [(id, why) for machine, id, why in self._troubles() if id and machine == self.name]

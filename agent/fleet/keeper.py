@@ -22,6 +22,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.clock import boot_now
+from agent.engines.tasks import until_set
 from agent.errors import NotFound, TryLater
 from agent.files import write_whole
 from agent.fleet.etcd import Etcd
@@ -55,9 +56,7 @@ class BootClock:
 
     async def wait(self, woken: asyncio.Event, seconds: float) -> None:
         """Until the event, at most so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await woken.wait()
+        await until_set(woken, seconds)
 
 
 class Past(Struct, frozen=True):

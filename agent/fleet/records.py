@@ -116,8 +116,7 @@ class Keys:
     def __init__(self, fleet: str) -> None:
         self.all = f"wa/{fleet}/"
         self.machines, self.sessions = f"{self.all}machine/", f"{self.all}session/"
-        self.halt, self.common = f"{self.all}halt", f"{self.all}fleet"
-        self.claims = f"{self.all}claim/"
+        self.halt, self.common, self.claims = (self.all + it for it in ("halt", "fleet", "claim/"))
 
     def machine(self, name: str) -> str:
         return self.machines + name

@@ -23,7 +23,6 @@ from typing import IO, Any, TypeVar
 
 from agent import clock, errors, files
 from agent.engines.base import Engine, LoadsMedia, new_sha256
-from agent.engines.tasks import cancel
 from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
 from agent.messages.record import LONGEST_WORD, MESSAGE, PRIVATE, encode, gap, read, show
 
@@ -447,7 +446,9 @@ class MediaLoader:
             await asyncio.to_thread(_make_room, self._folder, self._most)
 
     async def close(self) -> None:
-        await cancel(*self._tasks.values())
+        for task in (tasks := list(self._tasks.values())):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, name: str, record: Mapping[str, Any]) -> "asyncio.Task[None]":
         """The load of this file that is under way, or a new one."""

@@ -14,8 +14,7 @@ import msgspec
 
 from agent import clock, errors
 from agent.core.words import NO_LEASE, InstanceId
-from agent.engines.tasks import until_set
-from agent.engines.whatsapp import is_answerable
+from agent.engines import tasks, whatsapp
 from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.registry import Registry
@@ -131,7 +130,7 @@ class Reader:
                 if failure is not None:
                     raise failure
                 return page
-            await until_set(news, min(left, LOOK_AGAIN) if failure else left)
+            await tasks.until_set(news, min(left, LOOK_AGAIN) if failure else left)
 
     @asynccontextmanager
     async def media(
@@ -273,5 +272,5 @@ class Reader:
             raise errors.TryLater(f"{_CANNOT} of {id}: {error}", code="slow") from error
         for record in page.records:
             if record.get("kind") == MESSAGE:
-                record["answerable"] = is_answerable(str(record.get("chat", "")))
+                record["answerable"] = whatsapp.is_answerable(str(record.get("chat", "")))
         return page

@@ -12,8 +12,7 @@ from typing import Any
 from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
-from agent.engines.catalog import entry_of
-from agent.engines.tasks import until_set
+from agent.engines import catalog, tasks
 from agent.files import failpoint
 from agent.messages.incoming import OutFiles
 from agent.messages.outbox import Outbox, OutMessage, chat_of
@@ -146,7 +145,7 @@ class SessionSender:
             elif self.hold is not None and self._limits.sure(self.id):
                 await self._refuse_impatient(self.hold)
             if self.waiting or self._tries:
-                await until_set(self._wake, self._patience())
+                await tasks.until_set(self._wake, self._patience())
         self.hold = None
 
     async def stop(self, within: float) -> None:
@@ -240,7 +239,7 @@ class SessionSender:
             if account and row.account not in ("", account):
                 words = f"cannot send with {self.id}: it was paired with another account meanwhile"
                 raise errors.Refused(words, code=OTHER_ACCOUNT)
-            if waiting.maybe_out and not entry_of(engine).repeats:
+            if waiting.maybe_out and not catalog.entry_of(engine).repeats:
                 await self._unsure(waiting, "the agent ended while it was sent")
                 return
             # On the disk before the session hears of it.
@@ -284,7 +283,7 @@ class SessionSender:
             wait = next_try(row.tries + 1, random.random())
             row = replace(row, tries=row.tries + 1, not_before_wall=self._outbox.now() + wait)
         if found == "unknown":
-            if not entry_of(engine).repeats:
+            if not catalog.entry_of(engine).repeats:
                 await self._unsure(waiting, str(shown))
                 return
             row = replace(row, state=State.SENDING)

@@ -20,18 +20,15 @@ from agent.core.words import SAME_DEVICE, Category, ConnectionStatus, InstanceId
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.files import failpoint
+from agent.supervise import gate, observe, passes
 from agent.supervise.calls import Calls, must_be_confirmed
 from agent.supervise.facts import Facts, entry
-from agent.supervise.gate import MEMORY_FULL
-from agent.supervise.observe import refuse_to_end
-from agent.supervise.passes import run_pass
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry
 from agent.supervise.seats import Seats
-from agent.vault.folder import unless_absent
+from agent.vault import folder, restore
 from agent.vault.folders import Retired, list_trash, restore_trash, retire
 from agent.vault.identity import read_identity
-from agent.vault.restore import MESSAGES
 
 
 def check_settings_of(instance: Instance) -> None:
@@ -93,7 +90,7 @@ class Orders:
 
     async def disable(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        refuse_to_end(facts, "disable")
+        observe.refuse_to_end(facts, "disable")
         if facts.enabled_by_operator:
             why = f"its unit is enabled in systemd; run: systemctl disable wa-instance@{id}"
             raise Refused(f"cannot disable {id}: {why}", code="enabled_in_systemd")
@@ -111,7 +108,7 @@ class Orders:
 
     async def stop(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        refuse_to_end(facts, "stop")
+        observe.refuse_to_end(facts, "stop")
         facts.order(Override.STOPPED)
         facts.action.interrupt_start()
         stays = "an operator stopped it: it stays stopped until a start"
@@ -119,7 +116,7 @@ class Orders:
 
     async def restart(self, id: InstanceId) -> Session:
         facts = self.registry.get(id)
-        refuse_to_end(facts, "restart")
+        observe.refuse_to_end(facts, "restart")
         # Right after the agent's start no pass has looked at it yet.
         unit = facts.unit if facts.observed else await self.seats.status(facts)
         if not unit.runs:
@@ -173,7 +170,7 @@ class Orders:
                 await self.registry.gate.backends.let_go(facts.instance)
             name = ""
             async with self.asking.keeping.ending(facts):
-                with unless_absent():
+                with folder.unless_absent():
                     retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name
             words = f"deleted; its session is in the trash as {name or 'nothing'}"
@@ -193,7 +190,7 @@ class Orders:
             try:
                 identity = await asyncio.to_thread(read_identity, self.registry.root / id)
                 instance = identity.instance
-                if not (self.registry.root / id / MESSAGES).exists():
+                if not (self.registry.root / id / restore.MESSAGES).exists():
                     # Its messages went on with what replaced it, and so did its readers' places.
                     instance = replace(instance, created_wall=time.time())
                 # Restored by an operator: a former stop or logout in its record is dropped, but a
@@ -244,7 +241,7 @@ _NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
 _COMING_UP = ("starting", "stopping", "not_running", WAITS_TURN)
 REFUSALS = 4
 """Failed plans in a row after which a start is not on its way."""
-_HOLDS = AWAY | {MEMORY_FULL, SAME_DEVICE}
+_HOLDS = AWAY | {gate.MEMORY_FULL, SAME_DEVICE}
 """Wait reasons for which no repair is begun."""
 
 
@@ -283,7 +280,7 @@ class Repairs:
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
         async with self._checks:
-            await run_pass(self.means, facts)
+            await passes.run_pass(self.means, facts)
         self.means.gate.wake(facts.id)  # the loop knows its next deadline
 
     async def until(

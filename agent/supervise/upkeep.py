@@ -24,10 +24,8 @@ from agent.host import machine, notify
 from agent.log import bound, going_on, log
 from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
+from agent.supervise import passes, reach, record
 from agent.supervise.facts import Facts, Settings
-from agent.supervise.passes import TURN, Loop
-from agent.supervise.reach import cause_of
-from agent.supervise.record import judge_keys
 from agent.supervise.registry import Registry
 from agent.vault.folders import list_trash, sweep
 from agent.vault.snapshots import sweep_snapshots
@@ -141,7 +139,7 @@ class Upkeep:
             await asyncio.sleep(self.registry.settings.config.crypto.round)
             policy, now = self.registry.settings.config.crypto, self.registry.statistics
             every = self.registry.facts.values()
-            fail = sum(judge_keys(it, policy, boot_now()).signal is not None for it in every)
+            fail = sum(record.judge_keys(it, policy, boot_now()).signal is not None for it in every)
             line = "key check: %d sessions, the keys of %d fail; since the last check %d repaired"
             repaired = now.repaired + now.cleaned - before.repaired - before.cleaned
             figures = len(every), fail, repaired, now.failed - before.failed
@@ -173,7 +171,7 @@ BEAT_EVERY, WITHIN = 60.0, aiohttp.ClientTimeout(total=10.0)
 
 
 class Watchdog:
-    def __init__(self, loop: Loop, store: Store, settings: Settings) -> None:
+    def __init__(self, loop: passes.Loop, store: Store, settings: Settings) -> None:
         self._loop, self._store, self._settings = loop, store, settings
         self._in_time = True
         self._notifier = sdnotify.SystemdNotifier()
@@ -205,7 +203,7 @@ class Watchdog:
                 async with aiohttp.request("GET", url, timeout=WITHIN) as answer:
                     cause = "" if answer.ok else f"HTTP {answer.status}"
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                cause = cause_of(error)
+                cause = reach.cause_of(error)
             if cause and not failed:
                 log.warning("the address of [heartbeat] url does not take the heartbeat: %s", cause)
             failed = bool(cause)
@@ -213,7 +211,7 @@ class Watchdog:
     async def _what_is_late(self, limit: float) -> str | None:
         """A no-op round through the loop and the database; the part that did not answer, if any."""
         turned = boot_now() - self._loop.turned_at
-        if turned > max(limit, 2 * TURN):
+        if turned > max(limit, 2 * passes.TURN):
             return f"the loop of passes has not turned for {turned:.0f} s"
         blocked = self._loop.blocked(boot_now())
         if blocked > max(limit, LONGEST_PASS):

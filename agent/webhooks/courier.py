@@ -31,7 +31,6 @@ from aiohttp.client_proto import ResponseHandler
 from agent import VERSION, clock, errors, files, log
 from agent.core import addresses, breaker, model
 from agent.core.session import show_event, wall_text
-from agent.engines.tasks import until_set
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -504,7 +503,8 @@ class Courier:
         """Until the next try, or until a person wants it now."""
         self._next_try_wall = time.time() + max(seconds, 0.0)
         self._hurry.clear()
-        await until_set(self._hurry, max(seconds, 0.0))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), max(seconds, 0.0))
         self._next_try_wall = None
 
     async def post(self, parcel: Parcel) -> Reply:

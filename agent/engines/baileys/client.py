@@ -17,7 +17,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.engines.tasks import cancel
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -286,7 +285,9 @@ class Client(Conversation):
             with suppress(ProcessLookupError):
                 self._process.kill()
             await self._process.wait()
-        await cancel(self._reading)
+        if self._reading is not None and self._reading is not asyncio.current_task():
+            self._reading.cancel()
+            await asyncio.wait({self._reading})
 
     async def _read(self, events: int, on_end: OnEnd) -> None:
         loop = asyncio.get_running_loop()

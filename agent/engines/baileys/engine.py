@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import ConnectionStatus
-from agent.engines import base, whatsapp
+from agent.engines import base, tasks, whatsapp
 from agent.engines.baileys import peer_keys, rules, session_state
-from agent.engines.tasks import cancel
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
@@ -348,7 +347,7 @@ class BaileysEngine:
         is held cost no connection: what they send next brings their keys."""
         if not await asyncio.to_thread(peer_keys.keys_of, self._folder, peers):
             return
-        await cancel(self._work)
+        await tasks.cancel(self._work)
         async with self._busy:
             if again := self._state.connected:
                 self._state.begin_login()  # from here on it has no connection
@@ -371,13 +370,13 @@ class BaileysEngine:
             await client.call("save", 30.0)
 
     async def close(self) -> None:
-        await cancel(self._work)
+        await tasks.cancel(self._work)
         async with self._busy:
             await self._life.hang_up()
 
     async def abandon(self) -> None:
         """Let go of the session without a save, after a failure of its worker."""
-        await cancel(self._work)
+        await tasks.cancel(self._work)
         await self._life.kill("its worker failed")
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

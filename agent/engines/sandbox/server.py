@@ -24,9 +24,8 @@ from typing import Any, NamedTuple
 
 from agent.clock import boot_now
 from agent.core.words import Happening
-from agent.engines import base, whatsapp
+from agent.engines import base, tasks, whatsapp
 from agent.engines.sandbox.rules import NETWORK, SandboxSettings, saving, write_shared
-from agent.engines.tasks import until_set
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain
 
@@ -315,7 +314,7 @@ class Conversation:
             try:
                 entries, pause = self._held.next(AT_ONCE)
                 if not entries:
-                    await until_set(self._changed, pause)
+                    await tasks.until_set(self._changed, pause)
                     continue
                 records = [record for _, record in entries]
                 if not self._server.frame():

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.engines.base import origin_of
-from agent.engines.tasks import until_set
+from agent.engines import base, tasks
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.browser.process import user_agent, user_agent_metadata
 from agent.errors import EngineError
@@ -39,7 +38,7 @@ def page_script(
         media = Path(__file__).with_name("media.js").read_text()
         records = f"const keptFrom = {json.dumps(kept_from)};\n{records}\n{media}"
         listen = "__waRecords.watch();\n"
-    where = json.dumps(origin_of(url))
+    where = json.dumps(base.origin_of(url))
     return (
         f"(() => {{ if (window !== window.top || location.origin !== {where}) return;\n"
         f"window.WPPConfig = {config};\n"
@@ -202,13 +201,15 @@ class Page:
         except EngineError as error:
             if error.code == "browser_silent":
                 raise EngineError(
-                    f"cannot load {origin_of(url)}: no answer in {within:g} s", code="page_unusable"
+                    f"cannot load {base.origin_of(url)}: no answer in {within:g} s",
+                    code="page_unusable",
                 ) from error
             raise
         if trouble := str(raw.get("errorText") or ""):
             status = f" (HTTP {self.loading.status})" if self.loading.status else ""
             raise EngineError(
-                f"cannot load {origin_of(url)}: {trouble[:100]}{status}", code=network_code(trouble)
+                f"cannot load {base.origin_of(url)}: {trouble[:100]}{status}",
+                code=network_code(trouble),
             )
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
@@ -306,7 +307,7 @@ class Page:
                     self._take(word)
                 continue
             # Nothing of ours is in this document: the next one may have it.
-            await until_set(self._new_document, 1.0)
+            await tasks.until_set(self._new_document, 1.0)
 
     def _take(self, word: Any) -> None:
         """Everything here was said by the page: it is checked, and never trusted further."""
