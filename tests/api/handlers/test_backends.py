@@ -3,7 +3,6 @@
 import pytest
 
 from agent.core.words import InstanceId, RemoteSession
-from agent.errors import EngineError
 from tests.fakes.supervisor import make_view
 
 
@@ -120,21 +119,3 @@ async def test_the_servers_session_goes_only_when_it_is_said_in_words(local, hou
     )
     assert local_one.status == 400
     assert InstanceId("here") in house.supervisor.known
-
-
-@pytest.mark.parametrize(
-    ("code", "status", "told"),
-    [("not_supported", 409, "not_supported"), ("invalid_request", 409, "not_supported")],
-)
-async def test_a_session_that_its_server_did_not_delete_is_not_forgotten_here(
-    local, house, evo, monkeypatch, *, code, status, told
-):
-    await make(local, remote="shop-1")
-
-    async def refuse(*_about, **_how):
-        raise EngineError("cannot delete shop-1: the server does not answer", code=code)
-
-    monkeypatch.setattr(house.supervisor, "command", refuse)
-    failed = await local.delete("/api/instance/shop?remote=true", json={"confirm": "delete shop-1"})
-    assert (failed.status, (await failed.json())["error"]) == (status, told)
-    assert InstanceId("shop") in house.supervisor.known

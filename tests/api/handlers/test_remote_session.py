@@ -90,10 +90,16 @@ async def test_an_engine_without_them_says_so(house, local, knows):
 
 
 async def test_the_end_over_there_has_time_too(house, local, knows):
-    knows["delete"] = refusal("busy")
     path, body = "/api/instance/shop?remote=true", {"confirm": "delete shop"}
-    assert (await local.delete(path, json=body)).status == 503
-    assert InstanceId("shop") in house.supervisor.known
+    for code, status, told in (
+        ("busy", 503, "busy"),
+        ("not_supported", 409, "not_supported"),
+        ("invalid_request", 409, "not_supported"),
+    ):
+        knows["delete"] = refusal(code)
+        failed = await local.delete(path, json=body)
+        assert (failed.status, (await failed.json())["error"]) == (status, told)
+        assert InstanceId("shop") in house.supervisor.known
     knows["delete"] = {}
     assert (await local.delete(path, json=body)).status == 200
     assert house.supervisor.how["delete"] == (150.0, True)
