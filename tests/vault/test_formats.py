@@ -120,14 +120,22 @@ def test_an_auth_folder(make, files, found, words):
         assert str(folder / "session" / "creds.json") in report.problem
 
 
-@pytest.mark.parametrize("engine", ["web", "baileys", "unknown"])
-@pytest.mark.parametrize("place", ["profile/Default/link"])
+@pytest.mark.parametrize(
+    ("engine", "place"),
+    [
+        *((engine, "profile/Default/link") for engine in ("web", "baileys", "unknown")),
+        *(("sandbox", place) for place in ("sandbox.json", "")),
+    ],
+)
 def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
     folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
-    (folder / "session" / place).symlink_to(tmp_path)
+    link = folder / "session" / place
+    if link.exists():
+        link.rename(tmp_path / "elsewhere")
+    link.symlink_to(tmp_path)
     report = inspect(folder, engine)
     assert report.files is SessionFiles.UNREADABLE
-    assert f"{folder / 'session' / place}: it is a symbolic link" in report.problem
+    assert f"{link}: it is a symbolic link" in report.problem
 
 
 def test_the_browsers_own_links_are_no_finding(make):
@@ -158,12 +166,11 @@ def one_session(root):
     return folder
 
 
-@pytest.mark.parametrize("name", ["keys/one"])
-def test_f44_the_exact_path_and_owner_of_what_cannot_be_used(open_root, as_nobody, name):
+def test_f44_the_exact_path_and_owner_of_what_cannot_be_used(open_root, as_nobody):
     folder = one_session(open_root)
     own(open_root, 65534, 65534)
     assert as_nobody(LOOK, folder) == "whole"
-    path = folder / "session" / name
+    path = folder / "session/keys/one"
     os.chown(path, 0, 0)
     path.chmod(0o600)
     said = as_nobody(LOOK, folder)

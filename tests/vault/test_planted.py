@@ -75,18 +75,6 @@ def test_a_planted_pipe_does_not_make_us_wait(root, sales):
         read_identity(folder)
 
 
-@pytest.mark.parametrize("where", ["session", "session/sandbox.json"])
-def test_a_link_among_the_session_files_is_no_damage(root, sales, tmp_path, where):
-    """What belongs there may be whole at its other end."""
-    folder = create(root, sales)
-    if where == "session":
-        (folder / "session").rmdir()
-    (folder / where).symlink_to(tmp_path)
-    report = inspect(folder, "sandbox")
-    assert report.files is SessionFiles.UNREADABLE
-    assert f"{folder / where}: it is a symbolic link" in report.problem
-
-
 def test_a_session_that_is_a_link_is_not_retired(root, sales, tmp_path):
     folder = create(root, sales)
     elsewhere = (folder / "session").rename(tmp_path / "elsewhere")
