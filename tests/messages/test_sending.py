@@ -42,11 +42,12 @@ async def agent(tmp_path: Path, phone: Phone) -> AsyncIterator[Agent]:
 async def test_a_message_is_kept_at_once_and_sent_when_the_session_can(
     agent: Agent, phone: Phone
 ) -> None:
-    phone.show(status=AWAY, sentence="the network is down")
+    phone.show(status=AWAY, reason="temporary_ban", sentence="the network is down")
     taken = await agent.say(A, "hello")
     assert (await agent.sending.answer(taken, 0))[0] == 202
     await asyncio.sleep(100)
     assert "the network is down" in (await agent.row(taken))["sentence"]
+    assert agent.sending.waiting(ID)["reason"] == "temporary_ban"
     phone.show(status=CONNECTED)
     agent.tell("status")
     await until(lambda: phone.texts() == ["hello"], 1.0)

@@ -35,16 +35,3 @@ async def test_a_damaged_row_holds_up_no_other_message(agent, eventually):
     shown = (await agent.do("GET", OUTBOX))["messages"]
     assert [each["state"] for each in reversed(shown)][:2] == ["unknown", "failed"]
     assert [each["id"] for each in reversed(shown)] == ids
-
-
-async def test_a_temporary_ban_holds_the_messages_and_why_says_so(agent, eventually):
-    await connected(agent, eventually)
-    await agent.fault(ID, "temp-ban", 3600)
-
-    async def banned() -> str:
-        await say(agent, "later")
-        return (await agent.do("GET", f"/api/instance/{ID}"))["outbox"].get("reason", "")
-
-    await eventually(banned, "temporary_ban")
-    told = (await agent.do("GET", f"/api/instance/{ID}"))["outbox"]
-    assert "WhatsApp banned the account for a time" in told["sentence"]
