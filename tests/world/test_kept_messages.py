@@ -2,10 +2,7 @@
 
 import asyncio
 import json
-import os
 
-from tests.lacking import not_lent
-from tests.messages.records import file_at, messages
 from tests.world.sending import PATH, keep_three, kept_in
 from tests.world.test_vault import connected
 
@@ -89,30 +86,3 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
 
     await eventually(counted, ["a"])
     assert [one["text"] for one in (await agent.do("GET", PATH))["records"]][-1] == "hi"
-
-
-def test_another_user_of_the_workers_group_goes_on_with_what_is_kept(tmp_path):
-    """V5: strong isolation gives each worker a user of its own."""
-    if os.geteuid():
-        not_lent("only root can be two other users")
-    folder = tmp_path / "a"
-    folder.mkdir()
-    os.chown(folder, -1, 4321)
-    folder.chmod(0o770)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != parent.parent:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    for user, numbers in ((4001, [1, 2]), (4002, [3])):
-        pid = os.fork()
-        if not pid:
-            os.setgroups([])
-            os.setgid(4321)
-            os.setuid(user)
-            os.umask(0o007)
-            try:
-                file_at(folder, "a").append(messages(numbers))  # its end is that of a kill
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(pid, 0)[1] == 0
-    assert kept_in(folder) == [1, 2, 3]
