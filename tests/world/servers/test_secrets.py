@@ -80,22 +80,3 @@ async def test_nothing_that_opens_a_server_is_written(make_agent, standin, desk,
         assert secret not in str(answers)
         for place in (log, *files):
             assert secret.encode() not in place.read_bytes(), (place, secret)
-
-
-@pytest.mark.parametrize("content", [None, "", "two words\n"], ids=["away", "empty", "blanks"])
-async def test_a_key_file_that_cannot_be_used_costs_only_its_backend_and_is_read_again(
-    make_agent, standin, eventually, tmp_path, content
-):
-    file = tmp_path / "evo.key"
-    if content is not None:
-        file.write_text(content)
-    standin.add("shop", "open")
-    agent = make_agent(table(standin).replace(f"key = {KEY!r}", f"key_file = {str(file)!r}"))
-    await agent.start()
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    backend = await agent.do("GET", "/api/backends/evo")
-    assert not backend["up"]
-    assert "key_file of backend evo" in backend["sentence"], backend
-    file.write_text(f"{KEY}\n")
-    await eventually(lambda: Watched(agent, standin).all_connected(2))
