@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,11 +30,6 @@ def files(bench: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def unpaired(session: Path) -> None:
-    session.mkdir()
-    write_session(session, SessionFile(device="never-paired"))
-
-
 async def test_a_paired_session_without_its_folder_ends_its_worker_and_names_the_folder(
     bench: Any,
 ) -> None:
@@ -45,11 +39,11 @@ async def test_a_paired_session_without_its_folder_ends_its_worker_and_names_the
     assert not bench.session.exists()
 
 
-@pytest.mark.parametrize("lay_out", [unpaired])
 async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touched(
-    bench: Any, lay_out: Any
+    bench: Any,
 ) -> None:
-    lay_out(bench.session)
+    bench.session.mkdir()
+    write_session(bench.session, SessionFile(device="never-paired"))
     before = files(bench)
     start_paired(bench)
     link = await bench.linked()

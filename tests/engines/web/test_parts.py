@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,13 +48,6 @@ def test_a_setting_that_cannot_be_used_is_named(told: dict[str, Any]) -> None:
 
 
 # --- the bundle ------------------------------------------------------------------------------
-
-
-def test_a_missing_bundle_names_the_command_that_fetches_it(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m agent.engines.web.fetch {tmp_path}"
-    with pytest.raises(ConfigError, match=re.escape(command)) as caught:
-        fetch.read_bundle(tmp_path)
-    assert caught.value.code == "bundle_missing" and caught.value.exit_status == 78
 
 
 def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
