@@ -1,7 +1,5 @@
 """A session's life in the real worker: real browser, unmodified bundle, stand-in page."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +33,6 @@ async def test_a_new_session_shows_a_code_and_connects_when_a_phone_scans_it(
     await eventually(is_fresh)
     assert (await link.call("qr"))["qr"] is None
     await bench.until(lambda: read_note(bench.session).account == ACCOUNT)
-
-
-async def test_a_restart_needs_no_new_scan(bench: Bench, stand_in: StandIn) -> None:
-    device = await bench.pair(stand_in)
-    assert await bench.stop() == 0
-    await bench.start()
-    claim = await bench.claimed(Status.CONNECTED)
-    assert claim.account == ACCOUNT
-    assert stand_in.page().device == device
-    assert not any(each.status is Status.QR_REQUIRED for each in bench.claims)
-
-
-async def test_f03_a_killed_browser_is_started_again_by_the_same_worker(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    first, heard = await bench.browser(), len(bench.claims)
-    os.kill(first, signal.SIGKILL)
-    assert (await bench.came(Status.RECONNECTING, heard)).reason == "page_crashed"
-    await bench.claimed(Status.CONNECTED)
-    assert await bench.browser() != first
-    assert bench.process is not None and bench.process.poll() is None
 
 
 async def test_f84_no_process_of_a_session_listens_on_a_port(
