@@ -23,19 +23,26 @@ def many_files() -> None:
 
 
 @contextlib.asynccontextmanager
-async def half_open(house: House, count: int) -> AsyncIterator[None]:
-    """Connections that begin a head and leave it at that."""
-    writers = []
+async def connections(
+    house: House, count: int, begin: Callable[[int, asyncio.StreamWriter], None]
+) -> AsyncIterator[list[asyncio.StreamReader]]:
+    readers, writers = [], []
     try:
         for number in range(count):
-            _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+            readers.append(reader)
             writers.append(writer)
-            if number % 2:
-                writer.write(HALF)
-        yield
+            begin(number, writer)
+        yield readers
     finally:
         for writer in writers:
             writer.transport.abort()
+
+
+def half(number: int, writer: asyncio.StreamWriter) -> None:
+    """It begins a head and leaves it at that."""
+    if number % 2:
+        writer.write(HALF)
 
 
 @pytest.mark.usefixtures("many_files")
@@ -45,7 +52,7 @@ async def test_a_thousand_half_open_connections_keep_no_client_out(
     async with open_house(head_timeout=600.0) as house:
         key, entrance = await house.key("read"), house.server._entrance
         entrance.most = 300
-        async with half_open(house, 1000):
+        async with connections(house, 1000, half):
             await eventually(lambda: len(entrance.connections) == entrance.most)
             async with aiohttp.ClientSession(house.url) as tcp, house.local() as unix:
                 async with asyncio.timeout(30):
@@ -62,21 +69,10 @@ def ask(path: str, key: str = "") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode()
 
 
-@contextlib.asynccontextmanager
-async def unread(house: House, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """Connections that pipeline requests for a long answer and read none of them."""
-    readers, writers = [], []
-    try:
-        for _ in range(count):
-            reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
-            readers.append(reader)
-            writers.append(writer)
-            writer.transport.pause_reading()
-            writer.write(ask("/openapi.json") * 200)
-        yield readers
-    finally:
-        for writer in writers:
-            writer.transport.abort()
+def unread(_number: int, writer: asyncio.StreamWriter) -> None:
+    """It pipelines requests for a long answer and reads none of them."""
+    writer.transport.pause_reading()
+    writer.write(ask("/openapi.json") * 200)
 
 
 @pytest.mark.usefixtures("many_files")
@@ -87,7 +83,7 @@ async def test_clients_that_do_not_read_their_answers_lose_their_places(
         key = await house.key("read")
         entrance = house.server._entrance
         entrance.most_unread = 16
-        async with unread(house, 100), aiohttp.ClientSession(house.url) as tcp:
+        async with connections(house, 100, unread), aiohttp.ClientSession(house.url) as tcp:
             await eventually(lambda: len(entrance.unread) == 16, within=60)
             async with asyncio.timeout(30):
                 for path in ("/metrics", "/api/instances"):
@@ -117,7 +113,7 @@ async def test_connections_that_send_nothing_push_out_none_that_showed_a_right_k
             writer.write(ask("/api/instances", key["Authorization"]))
             assert b" 200 " in await reader.readuntil(b"\r\n")
             await reader.readuntil(b"}\n")
-            async with half_open(house, 30):
+            async with connections(house, 30, half):
                 await eventually(lambda: len(entrance.connections) == entrance.most)
     writer.transport.abort()
 
@@ -129,7 +125,7 @@ async def test_an_idle_connection_gives_way_without_a_word(house: House) -> None
         writer.write(ask("/healthz"))
         await reader.readuntil(b"}\n")
         house.server._entrance.most = 1
-        async with half_open(house, 1):
+        async with connections(house, 1, half):
             assert await reader.read() == b""
     writer.close()
 
