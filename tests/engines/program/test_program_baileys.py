@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.words import ConnectionStatus
 from agent.errors import WaError
 from agent.link.client import Link
 from tests.engines.program.conftest import ProgramBench
@@ -36,19 +37,25 @@ class BotBench(ProgramBench):
     def run_bot(self, bot: str = "plain.mjs", *arguments: str, **declared: Any) -> None:
         node = shutil.which("node")
         assert node is not None
-        command = [node, str(HERE / "bots" / bot), *arguments]
+        command = declared.pop("command", [node, str(HERE / "bots" / bot), *arguments])
         environment = [f"WHATSAPP={self.whatsapp.socket}", *declared.pop("environment", [])]
         self.run(command=command, environment=environment, **declared)
 
     async def pair(self, bot: str = "plain.mjs", **declared: Any) -> Link:
         self.run_bot(bot, **declared)
         link = await self.linked()
-        await self.is_now("QR_REQUIRED")
+        await self.status(ConnectionStatus.QR_REQUIRED, within=90)
         code = (await link.call("qr"))["qr"]["text"]
         await asyncio.to_thread(self.whatsapp.scan, code, ACCOUNT)
         claim = await self.is_now("CONNECTED")
         assert (claim.paired, claim.account) == (True, ACCOUNT)
         return link
+
+    async def hear(self) -> None:
+        """A contact's message comes."""
+        id = await asyncio.to_thread(self.whatsapp.say, PEER, ACCOUNT, "hello")
+        came = {"direction": "in", "id": id, "type": "conversation"}
+        await self.until(lambda: any(came.items() <= its.detail.items() for its in self.happened))
 
     def log(self) -> str:
         assert self.process is not None and self.process.stderr is not None
@@ -90,9 +97,7 @@ async def test_a_bot_is_left_to_itself_as_long_as_it_comes_back(bot: BotBench) -
     await bot.is_now("CONNECTED")
     assert {str(its.status) for its in bot.claims} == {"RECONNECTING", "CONNECTED"}
     assert (await link.call("probe"))["detail"]["pid"] == pid
-    id = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
-    came = {"direction": "in", "id": id, "type": "conversation"}
-    await bot.until(lambda: any(came.items() <= its.detail.items() for its in bot.happened))
+    await bot.hear()
 
     # A WhatsApp that says nothing proves no connection, whatever the library thinks.
     await asyncio.to_thread(bot.whatsapp.trouble, ACCOUNT, "silence")

@@ -1,13 +1,13 @@
 """Bots whose library is in a part of their program: a process that a runner of TypeScript or a
 cluster starts, or a thread; not changed for wa-agent."""
 
-import asyncio
 import os
 import shutil
 import signal
+from typing import Any
 
 from agent.link.client import Link
-from tests.engines.program.test_program_baileys import ACCOUNT, PEER, BotBench, bot, whatsapp
+from tests.engines.program.test_program_baileys import BotBench, bot, whatsapp
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE
 
@@ -15,27 +15,12 @@ __all__ = ["bot", "whatsapp"]
 TYPESCRIPT = HERE.parent / "typescript" / "node_modules"
 
 
-def run(bot: BotBench, command: list[str]) -> None:
-    where = [f"WHATSAPP={bot.whatsapp.socket}"]
-    bot.run(command=command, environment=where)
-
-
-async def scanned(bot: BotBench, command: list[str]) -> Link:
-    run(bot, command)
-    link = await bot.linked()
-    await bot.until(lambda: bot.claims and bot.claims[-1].status == "QR_REQUIRED", within=90)
-    code = (await link.call("qr"))["qr"]["text"]
-    await asyncio.to_thread(bot.whatsapp.scan, code, ACCOUNT)
-    claim = await bot.is_now("CONNECTED")
-    assert (claim.paired, claim.account) == (True, ACCOUNT)
+async def scanned(bench: BotBench, **how: Any) -> Link:
+    """Paired, and what it hears comes to the agent."""
+    link = await bench.pair(**how)
     assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
+    await bench.hear()
     return link
-
-
-async def message_comes(bot: BotBench) -> None:
-    id = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
-    came = {"direction": "in", "id": id, "type": "conversation"}
-    await bot.until(lambda: any(came.items() <= its.detail.items() for its in bot.happened))
 
 
 async def test_a_bot_in_typescript_is_noticed_without_a_change(bot: BotBench) -> None:
@@ -43,8 +28,7 @@ async def test_a_bot_in_typescript_is_noticed_without_a_change(bot: BotBench) ->
         lacks("npm's packages are not installed (tests/standin/typescript/install does it)")
     node = shutil.which("node") or "node"
     command = [node, str(TYPESCRIPT / "tsx/dist/cli.mjs"), str(HERE / "bots" / "plain.ts")]
-    link = await scanned(bot, command)
-    await message_comes(bot)
+    link = await scanned(bot, command=command)
 
     pid = (await link.call("probe"))["detail"]["pid"]
     bot.claims.clear()
@@ -58,8 +42,6 @@ async def test_a_bot_in_typescript_is_noticed_without_a_change(bot: BotBench) ->
 
 
 async def test_a_library_in_a_thread_is_noticed(bot: BotBench) -> None:
-    command = [shutil.which("node") or "node", str(HERE / "bots" / "thread.mjs")]
-    await scanned(bot, command)
-    await message_comes(bot)
+    await scanned(bot, bot="thread.mjs")
     assert await bot.stop() == 0
     assert "killed" not in bot.log()
