@@ -1,5 +1,7 @@
 """Memory for one more worker: what does not fit waits."""
 
+from tests.waiting import connected
+
 MIB = 1 << 20
 SETTINGS = f"[memory]\ntotal = {150 * MIB}\nmachine_share = 0\n"
 NUMBERS = "2 may use 128 MiB, this one 64 MiB, all together 150 MiB"
@@ -10,9 +12,7 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
 ):
     agent = make_agent(SETTINGS)
     await agent.start()
-    for id in "ab":
-        await agent.create(id)
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    await connected(agent, eventually, *"ab")
     made = {"id": "c", "engine": "sandbox", "settings": {"scan": "auto", "scan_after": 0.05}}
     answer = await agent.do("POST", "/api/instance", made)
     assert answer["wait_reason"] == "memory_full", "told at once"
@@ -34,15 +34,11 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
     before = await agent.run_of("a")
     await agent.do("POST", "/api/instance/a/restart")
     await eventually(lambda: agent.is_back("a", before))
-    assert (await agent.show("a"))["wait_reason"] == "", "who runs keeps its room"
+    assert await agent.hold("a") == "", "who runs keeps its room"
 
     await agent.do("DELETE", "/api/instance/d")
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: agent.status("c"), "CONNECTED")
     await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: hold(agent, "a"), "memory_full")
-    assert await hold(agent, "b") == ""
-
-
-async def hold(agent, id):
-    return (await agent.show(id))["wait_reason"]
+    await eventually(lambda: agent.hold("a"), "memory_full")
+    assert await agent.hold("b") == ""

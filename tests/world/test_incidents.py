@@ -2,21 +2,19 @@
 
 import pytest
 
-SETTINGS = "[incident]\ncanary_first = {seconds}\n"
+from tests.waiting import connected
+
+SETTINGS = "[incident]\ncanary_first = 5\n"
 IDS = ("a", "b", "c")
 ACTS = ("action", "repair")
 
 
 @pytest.fixture
-async def three(make_agent, eventually, request):
-    """Three connected instances whose sync will not end, after a change that hit everyone. Its
-    first canary comes after so many seconds, or not at all."""
-    agent = make_agent(SETTINGS.format(seconds=getattr(request, "param", 7200)))
+async def three(make_agent, eventually):
+    """Three connected instances whose sync will not end, after a change that hit everyone."""
+    agent = make_agent(SETTINGS)
     await agent.start()
-    for id in IDS:
-        await agent.create(id)
-    for id in IDS:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    await connected(agent, eventually, *IDS)
     for id in IDS:
         await agent.fault(id, "stuck-loading", 86400)
 
@@ -48,7 +46,6 @@ async def said(agent, kind):
     return [sentence for one, _, sentence in await fleet_story(agent) if one == kind]
 
 
-@pytest.mark.parametrize("three", [5], indirect=True)
 async def test_an_incident_has_one_canary_and_its_success_frees_all_members(three, eventually):
     (shown,) = await incidents(three)
     assert (shown["group"], shown["code"], shown["kind"]) == ("sandbox", "phase_sync", "change")
@@ -60,7 +57,7 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
 
     first = await eventually(canary)
     for id in IDS:
-        await eventually(lambda id=id: hold(three, id), "incident")
+        await eventually(lambda id=id: three.hold(id), "incident")
     await eventually(lambda: tried(three, first))
     metrics = await three.do("GET", "/metrics")
     assert 'wa_agent_incident_active{engine="sandbox"} 1.0' in metrics
@@ -87,14 +84,6 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
     for id in IDS:
         await eventually(lambda id=id: three.status(id), "CONNECTED")
     assert [(await three.show(id))["paired"] for id in IDS] == [True] * 3
-
-
-async def hold(agent, id):
-    return (await agent.show(id))["wait_reason"]
-
-
-async def members(agent):
-    return sorted(id for one in await incidents(agent) for id in one["members"])
 
 
 async def tried(agent, id):

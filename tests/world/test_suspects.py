@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from agent.engines.sandbox.rules import SessionFile, write_session
+from tests.waiting import connected
+
+QUICK = {"scan_after": 0.0, "login_seconds": 0.0, "sync_seconds": 0.05}
 
 
 @pytest.fixture
 async def agent(agent, eventually):
     """With a paired instance whose phone scans whatever it is shown."""
-    await agent.create("a", scan_after=0.0, login_seconds=0.0, sync_seconds=0.05)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await connected(agent, eventually, "a", **QUICK)
     return agent
 
 
@@ -107,10 +109,7 @@ async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_
 ):
     one = make_agent()
     await one.start()
-    for id in "abc":
-        await one.create(id, scan_after=0.0, login_seconds=0.0, sync_seconds=0.05)
-    for id in "abc":
-        await eventually(lambda id=id: one.status(id), "CONNECTED")
+    await connected(one, eventually, *"abc", **QUICK)
     for id in "abc":
         await one.kill_worker(id, one.session_file(id).unlink)
 

@@ -105,6 +105,10 @@ class WorldAgent(AgentClient):
     async def run_of(self, id: str) -> str:
         return str((await self.show(id))["unit"]["run"])
 
+    async def hold(self, id: str) -> str:
+        """Why it waits."""
+        return str((await self.show(id))["wait_reason"])
+
     async def is_back(self, id: str, before: str) -> bool:
         """It is connected, in another run of its worker."""
         shown = await self.show(id)
