@@ -106,24 +106,6 @@ async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench
     assert worker.asked == []
 
 
-@pytest.mark.parametrize(
-    ("error", "answer"),
-    [
-        pytest.param(LinkError("x", code="gone"), (503, "unknown_outcome"), id="it died"),
-        pytest.param(EngineError("x", code="timeout"), (503, "unknown_outcome"), id="it is slow"),
-        pytest.param(LinkError("x", code="oversized"), (413, "too_large"), id="never written"),
-        pytest.param(LinkError("x", code="busy"), (503, "busy"), id="too many at once"),
-        pytest.param(EngineError("x", code="not_sent"), (502, "not_sent"), id="surely not sent"),
-    ],
-)
-async def test_a_send_that_fails_says_whether_it_may_have_arrived(bench, error, answer):
-    asks, _, worker, _ = bench
-    worker.breaks_with = error
-    with pytest.raises(WaError) as caught:
-        await asks.send(ID, {"to": "1", "text": "hi"})
-    assert (caught.value.http, caught.value.code) == answer
-
-
 async def test_an_engine_that_cannot_tell_gives_no_success(bench):
     asks, _, worker, _ = bench
     worker.answer = {"id": "", "outcome": "unknown", "cause": "no answer in time"}
@@ -153,20 +135,28 @@ async def test_a_long_file_is_handed_over_before_its_message(bench):
     assert message == ("send", {"message": told})
 
 
+TEXT = {"to": "1", "text": "hi"}
+LONG = {**FILE, "content": "A" * (PART + 4)}
+"""Handed over before it is sent: where that fails, it was surely not sent."""
+
+
 @pytest.mark.parametrize(
-    ("error", "answer"),
+    ("message", "error", "answer"),
     [
-        pytest.param(LinkError("x", code="gone"), (503, "not_sent"), id="its worker died"),
-        pytest.param(
-            EngineError("x", code="invalid_request"), (409, "not_supported"), id="another engine"
-        ),
-        pytest.param(EngineError("x", code="file_too_large"), (502, "file_too_large"), id="long"),
+        (TEXT, LinkError("it died", code="gone"), (503, "unknown_outcome")),
+        (TEXT, EngineError("it is slow", code="timeout"), (503, "unknown_outcome")),
+        (TEXT, LinkError("never written", code="oversized"), (413, "too_large")),
+        (TEXT, LinkError("too many at once", code="busy"), (503, "busy")),
+        (TEXT, EngineError("surely not sent", code="not_sent"), (502, "not_sent")),
+        (LONG, LinkError("it died", code="gone"), (503, "not_sent")),
+        (LONG, EngineError("another engine", code="invalid_request"), (409, "not_supported")),
+        (LONG, EngineError("too long", code="file_too_large"), (502, "file_too_large")),
     ],
 )
-async def test_a_file_that_could_not_be_handed_over_was_surely_not_sent(bench, error, answer):
+async def test_a_send_that_fails_says_whether_it_may_have_arrived(bench, message, error, answer):
     asks, _, worker, _ = bench
     worker.breaks_with = error
     with pytest.raises(WaError) as caught:
-        await asks.send(ID, {**FILE, "content": "A" * (PART + 4)})
+        await asks.send(ID, message)
     assert (caught.value.http, caught.value.code) == answer
-    assert [do for do, _, _ in worker.asked] == ["command"]
+    assert [do for do, _, _ in worker.asked] == ["send" if message is TEXT else "command"]

@@ -40,12 +40,6 @@ def facts_of(id: str, link: Worker | None) -> Facts:
     return facts
 
 
-async def test_a_worker_that_cannot_be_seen_is_asked() -> None:
-    known = {InstanceId("a"): facts_of("a", Worker(TOLD)), InstanceId("b"): facts_of("b", None)}
-    found = await measure_whole({id: HIDDEN + ord(id) for id in known}, known)
-    assert found == {"a": Usage(5000, 2.5, 3), "b": UNSEEN}
-
-
 async def test_the_kernels_figure_counts_more_than_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -57,17 +51,18 @@ async def test_the_kernels_figure_counts_more_than_the_workers(
 
 
 @pytest.mark.parametrize(
-    "error",
+    "link",
     [
-        pytest.param(LinkError("cannot ask: silent", code="timeout"), id="silent"),
-        pytest.param(InvalidRequest("cannot own_use: no such call"), id="older than the agent"),
+        pytest.param(None, id="without a link"),
+        pytest.param(Worker(LinkError("cannot ask: silent", code="timeout")), id="silent"),
+        pytest.param(Worker(InvalidRequest("cannot own_use: no such call")), id="an older one"),
     ],
 )
-async def test_a_worker_that_does_not_answer_stays_unmeasured_and_delays_no_others(
-    error: Exception,
+async def test_a_worker_that_cannot_be_seen_is_asked_and_stays_unmeasured_without_an_answer(
+    link: Worker | None,
 ) -> None:
     known = {
-        InstanceId("a"): facts_of("a", Worker(error)),
+        InstanceId("a"): facts_of("a", link),
         InstanceId("b"): facts_of("b", Worker(TOLD)),
     }
     found = await measure_whole({id: HIDDEN + ord(id) for id in known}, known)

@@ -18,10 +18,15 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.getMessage() for one in caplog.records if one.name == AUDIT]
 
 
+@pytest.fixture(autouse=True)
+def sales(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+
+
 async def test_requests_with_a_wrong_key_leave_a_line_and_a_count(
     house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
     wrong = {"Authorization": "Bearer wak_abcdefgh_" + "x" * 43}
     async with aiohttp.ClientSession(house.url) as tcp:
         first = await tcp.get("/api/instances", headers=wrong)
@@ -43,8 +48,6 @@ async def test_requests_with_a_wrong_key_leave_a_line_and_a_count(
 async def test_a_key_that_lacks_a_right_leaves_one_line(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
     key = await house.key("read")
     before = len(said(caplog))
     async with aiohttp.ClientSession(house.url, headers=key) as tcp:
@@ -58,8 +61,6 @@ async def test_a_key_that_lacks_a_right_leaves_one_line(
 async def test_a_change_is_noted_with_its_address_and_its_number(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
     key = await house.key("operate")
     async with aiohttp.ClientSession(house.url, headers=key) as tcp:
         forwarded = {"X-Forwarded-For": "203.0.113.9"}
@@ -74,7 +75,6 @@ async def test_a_change_is_noted_with_its_address_and_its_number(
 async def test_a_reader_of_a_code_is_noted_once_a_minute(
     house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO)
     house.supervisor.known[InstanceId("sales")] = make_view(
         "sales", status=ConnectionStatus.QR_REQUIRED
     )
@@ -105,8 +105,6 @@ PATHS = {
 async def test_no_line_names_a_contact_or_a_message_of_the_path(
     house: House, caplog: pytest.LogCaptureFixture, request_line: str, host: str
 ) -> None:
-    caplog.set_level(logging.INFO)
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
     key = await house.key("instance:other" if host == "localhost" else "operate")
     caplog.clear()
     method, path = request_line.split()

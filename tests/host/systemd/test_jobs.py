@@ -12,27 +12,31 @@ async def never_asked(path: str) -> bool:
     raise AssertionError(path)
 
 
+async def begin() -> str:
+    return "/job/1"
+
+
 async def test_an_end_that_comes_before_the_answer_is_looked_at_counts():
     jobs = Jobs(SimpleNamespace(job_exists=never_asked))
 
-    async def begin() -> str:
+    async def ends_at_once() -> str:
         jobs.removed("/job/1", "done")
-        return "/job/1"
+        return await begin()
 
-    assert await jobs.run(begin, start=True, timeout=60) == "done"
+    assert await jobs.run(ends_at_once, start=True, timeout=60) == "done"
     assert jobs.pending == 0
 
 
 async def test_a_caller_that_gives_up_leaves_no_unknown_job_behind(eventually):
     jobs, answered, asked = Jobs(SimpleNamespace(job_exists=never_asked)), asyncio.Event(), []
 
-    async def begin() -> str:
+    async def is_slow() -> str:
         asked.append("start")
         await answered.wait()
         asked.append("queued")
-        return "/job/1"
+        return await begin()
 
-    run = asyncio.create_task(jobs.run(begin, start=True, timeout=60))
+    run = asyncio.create_task(jobs.run(is_slow, start=True, timeout=60))
     await eventually(lambda: asked, ["start"])
     run.cancel()
     await asyncio.sleep(0)
@@ -46,10 +50,6 @@ async def test_a_caller_that_gives_up_leaves_no_unknown_job_behind(eventually):
 
 async def test_another_jobs_end_is_not_ours(eventually):
     jobs = Jobs(SimpleNamespace(job_exists=never_asked))
-
-    async def begin() -> str:
-        return "/job/1"
-
     run = asyncio.create_task(jobs.run(begin, start=True, timeout=60))
     await eventually(lambda: jobs.pending, 1)
     jobs.removed("/job/2", "done")
@@ -68,10 +68,6 @@ async def test_f21_a_lost_bus_asks_whether_the_job_is_still_there(there, result,
         return there
 
     jobs = Jobs(SimpleNamespace(job_exists=still_exists))
-
-    async def begin() -> str:
-        return "/job/1"
-
     run = asyncio.create_task(jobs.run(begin, start=False, timeout=60))
     await eventually(lambda: jobs.pending, 1)
     await asyncio.sleep(0)
@@ -85,7 +81,7 @@ async def test_f25_the_window_holds_and_stops_get_past_hanging_starts(eventually
     jobs = Jobs(SimpleNamespace(job_exists=never_asked))
     begun: list[str] = []
 
-    def begin(name: str):
+    def called(name: str):
         async def call() -> str:
             begun.append(name)
             return name
@@ -93,12 +89,12 @@ async def test_f25_the_window_holds_and_stops_get_past_hanging_starts(eventually
         return call
 
     tasks = [
-        asyncio.create_task(jobs.run(begin(f"start{n}"), start=True, timeout=60))
+        asyncio.create_task(jobs.run(called(f"start{n}"), start=True, timeout=60))
         for n in range(100)
     ]
     await asyncio.sleep(0.05)
     assert len(begun) < WINDOW
-    tasks.append(asyncio.create_task(jobs.run(begin("stop"), start=False, timeout=60)))
+    tasks.append(asyncio.create_task(jobs.run(called("stop"), start=False, timeout=60)))
     await eventually(lambda: "stop" in begun)
     assert jobs.pending <= WINDOW
     while not all(task.done() for task in tasks):
