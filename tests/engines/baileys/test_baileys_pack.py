@@ -61,6 +61,7 @@ async def test_sessions_share_a_node_and_none_is_hurt_by_another(sessions: list[
     await first.talk("again")
     await second.engine.logout()
     await second.is_now("DISCONNECTED", "logout")
+    assert not second.heard.last.paired
     assert third.whatsapp.device(third.account)["logins"] == 1
     assert third.heard.last.status == "CONNECTED"
 

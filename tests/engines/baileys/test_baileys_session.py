@@ -183,13 +183,6 @@ async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_reported_and_is_
     assert "logout" not in {claim.reason for claim in bench.heard.claims}
 
 
-async def test_a_logout_is_one_when_whatsapp_confirmed_it(bench: Bench) -> None:
-    await bench.come_paired()
-    await bench.engine.logout()
-    await bench.is_now("DISCONNECTED", "logout")
-    assert not bench.heard.last.paired
-
-
 async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> None:
     await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, "silence")
