@@ -101,9 +101,9 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     set_up_logging("error", env={}, fd=writing)
-    open_files(tmp_path / "log", "json", "repairs.log")
+    open_files(tmp_path / "log", "json", "of-repairs.log")
     bound(Category.API, "sales", AUDIT).info("key shop: POST /x → 202")
-    bound(Category.RECOVERY, "sales").info("restart: it is stuck")
+    bound(Category.CRYPTO, "sales").info("its keys fail")
     bound(Category.SESSION, "sales").info("of no interest")
     bound(Category.SYSTEM, "sales", PERFORMANCE).info("messages=3")
     with suppress(BlockingIOError):
@@ -118,23 +118,15 @@ def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) ->
             json.loads(line)["text"]
             for line in (tmp_path / f"log/{name}.log").read_text().splitlines()
         ]
-        for name in ("audit", "repairs", "performance")
+        for name in ("audit", "of-repairs", "performance")
     }
     assert found == {
         "audit": ["key shop: POST /x → 202"],
-        "repairs": ["restart: it is stuck", "again"],
+        "of-repairs": ["its keys fail", "again"],
         "performance": ["messages=3"],
     }
     os.close(reading)
     os.close(writing)
-
-
-def test_the_file_of_repairs_can_have_another_name(tmp_path: Path) -> None:
-    name = "auto-fix-sessions.log"
-    open_files(tmp_path / "logs", "text", name)
-    bound(Category.CRYPTO, "desk").info("round: its keys fail")
-    assert "[desk] round: its keys fail" in (tmp_path / "logs" / name).read_text()
-    assert not (tmp_path / "logs" / "repairs.log").exists()
 
 
 async def test_the_performance_log_has_a_line_for_each_instance(
