@@ -1,9 +1,7 @@
 """A pairing that a person ended comes back by no way of the agent's own."""
 
 import asyncio
-import contextlib
 
-import aiohttp
 import pytest
 
 from agent.engines.sandbox.engine import SavedSession
@@ -64,9 +62,7 @@ async def test_agent_and_worker_die_before_the_logout_is_recorded(paired, monkey
         kill(paired._run)
 
     monkeypatch.setattr(SavedSession, "unpair", unpair_and_die)
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await end(paired, "logout")
-    await paired.dead()
+    await paired.dies(end(paired, "logout"))
     await paired.kill_worker("a")
     await paired.start()
     await stays_ended(paired)
@@ -77,11 +73,8 @@ async def test_an_older_database_names_it_and_its_folder_is_in_the_trash(paired)
     copy_database(database, older)
     await paired.stop()
     await paired.start("set_aside:kill")
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await end(paired, "cleanup")
-    await paired.dead()
-    for part in paired.state.glob("agent.db*"):
-        part.unlink()
+    await paired.dies(end(paired, "cleanup"))
+    paired.lose_database()
     older.rename(database)
     await paired.start()
     await stays_ended(paired)

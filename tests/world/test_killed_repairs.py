@@ -1,10 +1,8 @@
 """The agent killed at every point of a repair: the next one ends it, and no session is lost."""
 
 import asyncio
-import contextlib
 import json
 
-import aiohttp
 import pytest
 
 from agent.engines.sandbox.rules import SessionFile, write_session
@@ -36,13 +34,6 @@ def start_paired(make_agent, eventually):
         return agent, agent.device()
 
     return start
-
-
-async def dies(agent, doing):
-    """The agent is killed in the middle of what was asked; its workers live on."""
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await doing
-    await agent.dead()
 
 
 async def recovered(agent):
@@ -94,7 +85,7 @@ CLEANUP = [
 async def test_a_cleanup_that_had_not_ended_the_pairing_is_dropped(start_paired, eventually, point):
     """Before the next agent a person may have paired it again: nothing tells both apart."""
     agent, before = await start_paired(point)
-    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    await agent.dies(agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await asyncio.sleep(600)
@@ -115,7 +106,7 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
 
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "auto"}})
     monkeypatch.setattr(act, "begin_run", start_and_die)
-    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    await agent.dies(agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     monkeypatch.undo()
     new = agent.device()
     assert new != before
@@ -128,7 +119,7 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
 @pytest.mark.parametrize("point", CLEANUP)
 async def test_a_cleanup_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    await agent.dies(agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     assert before in kept_devices(agent)
     await agent.start()
     await eventually(
@@ -174,7 +165,7 @@ RESTORE = [
 
 
 async def damage(agent):
-    await dies(agent, agent.fault("a", "corrupt-files"))
+    await agent.dies(agent.fault("a", "corrupt-files"))
 
 
 async def lose_the_store(agent):
@@ -211,7 +202,7 @@ RESTART = ["repair_begun:kill:1", "repair_done:kill:1"]
 @pytest.mark.parametrize("point", RESTART)
 async def test_a_restart_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, agent.fault("a", "stuck-loading"))
+    await agent.dies(agent.fault("a", "stuck-loading"))
     await agent.start()
     await eventually(lambda: agent.told("a", "repair_over"), ["recovered: connected"])
     assert agent.device() == before
@@ -240,7 +231,7 @@ MANY = [f"55119777700{number:02d}@s.whatsapp.net" for number in range(8)]
 )
 async def test_a_repair_of_keys_cut_short_goes_on(start_paired, eventually, point, how):
     agent, before = await start_paired(point)
-    await dies(agent, agent.fault("a", "bad-mac", **how))
+    await agent.dies(agent.fault("a", "bad-mac", **how))
     await agent.start()
 
     async def healed():
@@ -268,7 +259,7 @@ RENEW = [
 @pytest.mark.parametrize("point", RENEW)
 async def test_a_renewal_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, agent.fault("a", "logout"))
+    await agent.dies(agent.fault("a", "logout"))
     await agent.start()
     await renewed(agent, eventually, before)
 

@@ -10,7 +10,6 @@ from agent.errors import LinkError
 from agent.link.client import Link
 from agent.supervise import observe
 from tests.waiting import connected
-from tests.world.test_killed_repairs import dies
 from tests.world.test_lost_folder import reason
 
 
@@ -99,7 +98,7 @@ async def test_a_restart_is_on_the_disk_until_it_is_carried_out(make_agent, even
     await agent.start("action_begun:kill:2")  # the first is its start
     await connected(agent, eventually, "a")
     before = await agent.run_of("a")
-    await dies(agent, agent.do("POST", "/api/instance/a/restart"))
+    await agent.dies(agent.do("POST", "/api/instance/a/restart"))
     await agent.start()
     await eventually(lambda: agent.is_back("a", before))
 

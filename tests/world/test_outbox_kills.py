@@ -2,9 +2,7 @@
 message once, in order; where an engine cannot repeat one, its outcome is said to be unknown."""
 
 import asyncio
-import contextlib
 
-import aiohttp
 import pytest
 
 from tests.world.sending import (
@@ -29,9 +27,7 @@ async def killed_at(agent, eventually, point: str, order=ORDER) -> None:
     await agent.stop()
     await agent.start(f"{point}:kill")
     await eventually(lambda: agent.status(ID), "CONNECTED")
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await agent.ask("POST", f"{PATH}?wait=30", order, KEY)
-    await agent.dead()
+    await agent.dies(agent.ask("POST", f"{PATH}?wait=30", order, KEY))
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "expired"])
@@ -76,9 +72,7 @@ async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, 
     await agent.start("deletion_retired:kill")
     await goes_away(agent, eventually)
     await say(agent, "a most secret sentence")
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await agent.do("DELETE", f"/api/instance/{ID}")
-    await agent.dead()
+    await agent.dies(agent.do("DELETE", f"/api/instance/{ID}"))
     assert b"secret sentence" in left_in(agent)
     await agent.start()
     await eventually(lambda: b"secret sentence" not in left_in(agent))

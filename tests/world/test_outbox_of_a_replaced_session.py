@@ -6,7 +6,6 @@ import asyncio
 import pytest
 
 from tests.world.sending import ID, OUTBOX, PATH, TO, connected, heard, say, state
-from tests.world.test_killed_repairs import dies
 from tests.world.test_vault import send
 
 KEY = {"Idempotency-Key": "order-7"}
@@ -63,7 +62,7 @@ async def test_what_waits_survives_an_agent_that_is_killed_in_such_an_import(
     archive, ids = await waits_in(agent, eventually)
     await agent.stop()
     await agent.start(f"{point}:kill")
-    await dies(agent, send(agent, REPLACE, archive))
+    await agent.dies(send(agent, REPLACE, archive))
     await agent.start()
     await stays_stopped(agent, ids)
     await goes_out(agent, eventually, ids)

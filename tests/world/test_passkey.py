@@ -110,7 +110,6 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     assert (await send(agent, "/api/import?id=copy", archive))[0] == 201
     assert stored(agent, "copy")["needs_passkey"] is True
     await agent.stop()
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
+    agent.lose_database()
     await agent.start()
     assert (await agent.show("copy"))["needs_passkey"] is True

@@ -30,8 +30,7 @@ async def test_of_an_older_database_and_the_folders_the_newer_holds(agent, event
     await connected(agent, eventually, "new")
     await agent.do("DELETE", "/api/instance/deleted")
     assert await agent.stop() == 0
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
+    agent.lose_database()
     kept.rename(database)
 
     await agent.start()
@@ -51,8 +50,7 @@ async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: agent.status("a"), "DISCONNECTED")
     await agent.stop()
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
+    agent.lose_database()
     await agent.start()
     await eventually(lambda: agent.status("b"), "CONNECTED")
     shown = await agent.show("a")
@@ -94,8 +92,7 @@ async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_per
     await connected(agent, eventually, "a", "d")
     device = agent.device("a")
     await agent.stop()
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
+    agent.lose_database()
     file = agent.state / "sessions" / "a" / "instance.json"
     file.write_bytes(b"")
     await agent.start()

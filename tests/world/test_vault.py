@@ -1,10 +1,8 @@
 """Snapshots, restore, import and deletion: whole, and killed at each step."""
 
 import asyncio
-import contextlib
 import json
 
-import aiohttp
 import pytest
 
 
@@ -50,9 +48,7 @@ async def killed_at(agent, eventually, point, ask):
     await agent.stop()
     await agent.start(f"{point}:kill")
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await ask()
-    await agent.dead()
+    await agent.dies(ask())
     await agent.start()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,12 @@ class WorldAgent(AgentClient):
         kill(self._run)
         await self.dead()
 
+    async def dies(self, doing: Awaitable[object]) -> None:
+        """It is killed in the middle of what was asked; its workers live on."""
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await doing
+        await self.dead()
+
     async def dead(self) -> None:
         """Return when it was killed."""
         assert self._life is not None
@@ -101,6 +107,10 @@ class WorldAgent(AgentClient):
             await asyncio.wait(set(self._run.tasks))
         await self.forget_client()
         os.environ.pop(VARIABLE, None)
+
+    def lose_database(self) -> None:
+        for part in self.state.glob("agent.db*"):
+            part.unlink()
 
     async def run_of(self, id: str) -> str:
         return str((await self.show(id))["unit"]["run"])

@@ -1,11 +1,9 @@
 """Sessions on an Evolution server, from outside: the whole agent and a stand-in of the server."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-import aiohttp
 import pytest
 
 from agent.backends.evolution import Session
@@ -205,9 +203,7 @@ async def test_a_new_pairing_is_not_ended_by_the_order_that_ended_the_old_one(
         kill(agent._run)
 
     monkeypatch.setattr(EvolutionCalls, "logout", log_out_and_die)
-    with contextlib.suppress(aiohttp.ClientError, OSError):
-        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
-    await agent.dead()
+    await agent.dies(agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True}))
     monkeypatch.undo()
     await eventually(lambda: shop.state, "close")
     shop.connect()
