@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.backends.backend import Backend
+from agent.backends.backend import EVERY, Backend
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.words import Claim, InstanceId
@@ -17,6 +17,8 @@ from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance as There
 from tests.world import virtual
+
+AT_ONCE = EVERY + 1.0
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -67,6 +69,12 @@ class Watched(Bench):
         """A session that has been on the server for long."""
         instance = self.standin.add(name, state)
         await self.watch(name, adopted=adopted, paired=paired or state == "open")
+        return instance
+
+    async def connected(self, name: str = "one") -> There:
+        """It is open, and WhatsApp answered through it."""
+        instance = await self.hold(name)
+        await self.until_it_says("CONNECTED", AT_ONCE, name)
         return instance
 
     async def watch(self, name: str, *, adopted: bool = True, paired: bool = False) -> None:

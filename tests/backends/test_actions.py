@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.backends.backend import EVERY
 from agent.core.model import InstanceId
 from agent.errors import EngineError
-from tests.backends.conftest import Watch, Watched
+from tests.backends.conftest import AT_ONCE, Watch, Watched
 from tests.standin.evolution.instances import Instance
 
 CONNECT, CREATE = "GET /instance/connect", "POST /instance/create"
 DELETE, LOGOUT = "DELETE /instance/delete", "DELETE /instance/logout"
-AT_ONCE = EVERY + 1.0
 SCAN = "QR_REQUIRED"
 PROXY = dict.fromkeys(("host", "port", "protocol", "username", "password"), "x") | {"enabled": True}
 
@@ -56,8 +54,7 @@ async def test_a_session_of_others_is_not_made_again(watch: Watch) -> None:
 @pytest.mark.parametrize(("version", "route"), [("2.3.7", "POST"), ("1.8.6", "PUT")])
 async def test_a_restart_keeps_the_pairing(watch: Watch, version: str, route: str) -> None:
     at = await watch(version)
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
         await at.do("restart")
     with contextlib.nullcontext() if route == "POST" else pytest.raises(EngineError):
@@ -72,8 +69,7 @@ async def test_a_restart_keeps_the_pairing(watch: Watch, version: str, route: st
 
 async def test_a_logout_that_changed_nothing_is_told(watch: Watch) -> None:
     at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one.silence(True)
     one.drop(408)
     await asyncio.sleep(1)
@@ -125,8 +121,7 @@ async def test_what_others_made_is_logged_out_and_made_again_only_for_a_person(
     watch: Watch, confirmed: bool
 ) -> None:
     at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     await at.do("renew", confirmed=confirmed)
     assert at.asked(DELETE) == len(backups(at)) == confirmed
     assert (at.standin.instances["one"] is not one) is confirmed

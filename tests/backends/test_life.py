@@ -4,12 +4,10 @@ import asyncio
 
 import pytest
 
-from agent.backends.backend import EVERY
 from agent.errors import EngineError
-from tests.backends.conftest import Watch, Watched
+from tests.backends.conftest import AT_ONCE, Watch, Watched
 
 CONNECT, STATE = "GET /instance/connect", "GET /instance/connectionState"
-AT_ONCE = EVERY + 1.0
 SCAN = "QR_REQUIRED"
 
 
@@ -17,8 +15,7 @@ async def test_an_open_session_is_connected_once_whatsapp_answered_through_it(
     watch: Watch, version: str
 ) -> None:
     at = await watch(version)
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     assert at.asked("POST /chat/fetchBusinessProfile") == 1
     claim = at.claim()
     assert claim.paired and claim.account in one.wuid
@@ -33,8 +30,7 @@ async def test_an_open_session_is_connected_once_whatsapp_answered_through_it(
 
 async def test_a_connected_session_that_stops_to_answer_fails_its_deep_probe(watch: Watch) -> None:
     at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one.dead = "silent"
     assert (await at.do("probe"))["claim"].status == "CONNECTED"
     with pytest.raises(EngineError) as caught:
@@ -91,8 +87,7 @@ async def test_an_outage_of_whatsapp_costs_no_pairing_and_no_login_more(
 
 async def test_the_end_of_a_pairing_is_told_with_its_reason(watch: Watch) -> None:
     at = await watch()
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one.end(401)
     await at.until_it_says("DISCONNECTED logout", AT_ONCE)
     assert not at.claim().paired and not at.claim().pairing_unknown
@@ -125,8 +120,7 @@ async def test_a_session_that_ended_before_an_earlier_success_is_not_ended(watch
 
 async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version: str) -> None:
     at = await watch(version)
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one.denied = 1
     probed = await at.do("probe")
     assert (probed["claim"].status, probed["claim"].reason) == ("INITIALIZING", "")
@@ -138,8 +132,7 @@ async def test_a_session_that_its_process_has_not_loaded_is_waited_for(
     watch: Watch, version: str
 ) -> None:
     at = await watch(version)
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one.unload()
     await at.do("probe")
     assert at.says() == "INITIALIZING" and at.claim().paired
@@ -177,8 +170,7 @@ async def test_used_up_codes_are_told(watch: Watch) -> None:
 
 async def paired_and_closed(at: Watched) -> None:
     """It was connected, and its server makes no more tries; that is known only after a while."""
-    one = await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    one = await at.connected()
     one._stop()
     one.state = "close"
     await at.until_it_says("INITIALIZING", 30)

@@ -12,14 +12,13 @@ from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, Refused
 from agent.supervise.facts import Facts
-from tests.backends.conftest import Watch, Watched, declare
+from tests.backends.conftest import AT_ONCE, Watch, Watched, declare
 from tests.backends.hostile import answer, hostile, reset, silent, stream
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
 
 CONNECT = "GET /instance/connect"
 ONE, TWO = InstanceId("one"), InstanceId("two")
-AT_ONCE = EVERY + 1.0
 
 
 def up(at: Watched) -> bool:
@@ -43,8 +42,7 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     watch: Watch, version: str
 ) -> None:
     at = await watch(version)
-    await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.connected()
     assert at.server.sentence == ""
     for fault, reason in FAULTS.items():
         await at.standin.front.set(fault)
@@ -99,8 +97,7 @@ async def test_a_proof_that_one_session_lacks_is_told_of_that_one(watch: Watch) 
     at = await watch()
     await at.standin.front.set("html", only="/chat/fetchBusinessProfile/one")
     for name in ("one", "two"):
-        await at.hold(name)
-        await at.until_it_says("CONNECTED", AT_ONCE, name)
+        await at.connected(name)
     await asyncio.sleep(3 * EVERY)
     its = at.server.shared.instances
     assert [bool(at.server.shared.signals(its[id])) for id in (ONE, TWO)] == [True, False]
@@ -109,8 +106,7 @@ async def test_a_proof_that_one_session_lacks_is_told_of_that_one(watch: Watch) 
 
 async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch) -> None:
     at = await watch()
-    await at.hold("one")
-    await at.until_it_says("CONNECTED", AT_ONCE)
+    await at.connected()
     other = Instance(TWO, "evolution", True, {"backend": "evo", "remote": "one"})
     at.server.shared.instances[TWO] = Facts(other, SessionRecord())  # type: ignore[index]
     shared = at.server.shared

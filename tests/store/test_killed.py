@@ -41,7 +41,11 @@ def acknowledged(lines):
     return last
 
 
-async def check(path, open_store, last):
+@pytest.mark.parametrize("nth", [8, 60])
+@pytest.mark.parametrize("point", ["before_commit", "after_commit"])
+async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
+    last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
+    assert last or nth < 10
     store = await open_store(path)
     assert store.rebuilt_from == ()
     assert await store.check() == "ok"
@@ -50,11 +54,3 @@ async def check(path, open_store, last):
         newest = await store.history(InstanceId(instance.id), limit=1)
         told = int(newest[0].kind) if newest else 0
         assert told == record.attempts, "a change without its entry, or an entry without its change"
-
-
-@pytest.mark.parametrize("nth", [8, 60])
-@pytest.mark.parametrize("point", ["before_commit", "after_commit"])
-async def test_killed_at_a_commit(path, run_child, open_store, point, nth):
-    last = acknowledged(run_child(WRITE, path, failpoint=f"{point}:kill:{nth}"))
-    assert last or nth < 10
-    await check(path, open_store, last)
