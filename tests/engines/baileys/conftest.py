@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.engine import BaileysEngine, open_engine
-from agent.engines.baileys.node import LOADER, LOADER_TEXT, MARK, packages_folder
+from agent.engines.baileys.node import LOADER, LOADER_TEXT, MARK, find_node, packages_folder
 from tests.engines.heard import Heard
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
@@ -126,6 +128,20 @@ class Bench:
     async def talk(self, text: str, peer: str = PEER) -> None:
         await self.send(f"{text}?", peer)
         await self.hear(f"{text}!", peer)
+
+
+def run_node(*words: str | Path, **environment: str) -> str:
+    """What a script printed that ended well."""
+    done = subprocess.run(
+        [find_node(), *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,13 @@
 
 import asyncio
 import base64
-import subprocess
 import zlib
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node
-from tests.engines.baileys.conftest import ACCOUNT, Bench
+from tests.engines.baileys.conftest import ACCOUNT, Bench, run_node
 from tests.standin.baileys.run import HERE
 
 pytestmark = pytest.mark.slow
@@ -50,4 +48,4 @@ def test_a_part_of_the_history_of_128_mib_is_left_out_and_a_list_of_200000_membe
     file = tmp_path / "history"
     file.write_bytes(_bomb())
     script = Path(__file__).with_name("bombs.mjs")
-    subprocess.run([find_node(), script, HERE / "node_modules", file], check=True, timeout=60)
+    run_node(script, HERE / "node_modules", file)

@@ -2,30 +2,24 @@
 
 import asyncio
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.node import find_node, find_packages
+from agent.engines.baileys.node import find_packages
 from agent.engines.baileys.peer_keys import unreadable_record
-from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench, run_node
 
 HERE = Path(__file__).parent
-
-
-def run_store(script: str, cache: Path, folder: Path) -> str:
-    line = [find_node(), HERE / script, find_packages(cache), folder]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_the_store_refuses_a_contacts_strange_keys_alone_and_says_so_ever_more_seldom(
     cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "session").mkdir()
-    told = json.loads(run_store("store_names.mjs", cache, tmp_path / "session"))["told"]
+    told = json.loads(
+        run_node(HERE / "store_names.mjs", find_packages(cache), tmp_path / "session")
+    )["told"]
     counts = [event["count"] for event in told]
     assert counts == [1, 1, 10, 100]
     assert {path.parent for path in tmp_path.glob("**/*.json")} == {tmp_path / "session"}
@@ -45,18 +39,22 @@ async def test_a_receipt_for_twenty_thousand_ids_does_not_end_the_client(bench: 
     assert 0 < bench.heard.count("ack") < 1000
 
 
-STORES = {
+SCRIPTS = {
     "store_damage": "any record but the credentials that cannot be read is moved aside and absent",
     "store_mends": "credentials that broke under a connected session are written again",
     # Where messages cross, and where Node is killed between a frame and its transaction's end.
     "signal_sessions": "no message goes under a key that the contact has seen or cannot have",
     "store_after": "a record is written beside the old one while what must come first goes on",
+    "records": "votes are read, ids are known by their mark, and any bytes make bounded records",
+    "downloads": "a file comes as its message says, from WhatsApp's own address, or not at all",
 }
 
 
-@pytest.mark.parametrize("script", STORES, ids=STORES.values())
-def test_the_store_keeps_its_word(script: str, cache: Path, tmp_path: Path) -> None:
-    run_store(f"{script}.mjs", cache, tmp_path)
+@pytest.mark.parametrize("script", SCRIPTS, ids=SCRIPTS.values())
+def test_the_client_keeps_its_word_without_a_session(
+    script: str, cache: Path, tmp_path: Path
+) -> None:
+    run_node(HERE / f"{script}.mjs", find_packages(cache), tmp_path)
 
 
 @pytest.mark.parametrize(

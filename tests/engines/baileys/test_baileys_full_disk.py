@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from agent.engines.baileys.node import find_node, find_packages
-from tests.engines.baileys.conftest import ACCOUNT, Bench
+from tests.engines.baileys.conftest import ACCOUNT, Bench, run_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -20,12 +19,8 @@ def test_acknowledged_writes_are_kept_whichever_operation_of_the_store_fails(
     cache: Path, tmp_path: Path
 ) -> None:
     control = tmp_path / "full"
-    line = [find_node(), "--import", FAULT, HERE / "store_writes.mjs"]
-    line += [find_packages(cache), tmp_path, control]
-    env = {"FULL_DISK": str(control)}
-    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    alone, full = map(int, done.stdout.split())
+    line = ("--import", FAULT, HERE / "store_writes.mjs", find_packages(cache), tmp_path, control)
+    alone, full = map(int, run_node(*line, FULL_DISK=str(control)).split())
     assert min(alone, full) > 40, "operations of two rounds of writes"
 
 

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import re
-import subprocess
 from contextlib import suppress
 from urllib.error import HTTPError
 
@@ -12,10 +11,10 @@ import pytest
 
 from agent.core.words import SessionFiles
 from agent.engines import base
-from agent.engines.baileys.node import CLIENT, find_node
+from agent.engines.baileys.node import CLIENT
 from agent.errors import EngineError
 from agent.vault.tree import inspect
-from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench, run_node
 
 pytestmark = pytest.mark.slow
 
@@ -129,10 +128,9 @@ def test_a_refusal_of_whatsapp_shows_nothing_of_its_text() -> None:
         "const boom = Object.assign(new Error(said), { isBoom: true, data: 406, output: {} });"
         "console.log(toldOf(boom), toldOf(new TypeError(said)), masked(said));"
     )
-    run = (find_node(), "--input-type=module", "-e", told)
-    done = subprocess.run(run, capture_output=True, text=True, check=True)
-    assert "406" in done.stdout
-    assert not re.search(r"\d{5}|SECRET", done.stdout)
+    shown = run_node("--input-type=module", "-e", told)
+    assert "406" in shown
+    assert not re.search(r"\d{5}|SECRET", shown)
 
 
 async def test_an_account_that_must_show_a_passkey_waits_for_its_owner(bench: Bench) -> None:
