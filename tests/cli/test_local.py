@@ -13,6 +13,7 @@ from rich.console import Console
 from agent.cli.client import checkout, config_path, socket_candidates
 from agent.cli.command import Table, clean, duration, run
 from tests.cli.conftest import elsewhere
+from tests.full import fill
 
 __all__ = ["elsewhere"]
 
@@ -137,17 +138,12 @@ def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
     file.chmod(0o640)
     before = file.read_bytes()
     argv = ["config", "init", "--config", str(file), "--force", "--listen", "127.0.0.1:9999"]
-    with (folder / "ballast").open("wb", buffering=0) as ballast:
-        while True:
-            try:
-                ballast.write(bytes(4096))
-            except OSError:
-                break
+    filler = fill(folder)
     assert run(argv) == 1
     assert "the disk is full" in capsys.readouterr().err
     assert file.read_bytes() == before
-    assert sorted(part.name for part in folder.iterdir()) == ["agent.toml", "ballast"]
-    (folder / "ballast").unlink()
+    assert sorted(part.name for part in folder.iterdir()) == ["agent.toml", "filler"]
+    filler.unlink()
     assert run(argv) == 0
     assert "127.0.0.1:9999" in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o640

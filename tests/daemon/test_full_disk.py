@@ -2,26 +2,17 @@
 
 import asyncio
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.daemon.main import keep_up
 from agent.errors import HostError, StoreError
+from tests.full import fill
 
 from .conftest import SETTINGS
 
 ANY_ROOM = SETTINGS.replace("[start]\n", "[start]\ndisk_free = 0\n")
-
-
-def fill(disk: Path) -> None:
-    """To the last byte."""
-    with (disk / "filler").open("ab", buffering=0) as filler:
-        for piece in (1 << 20, 4096):
-            with contextlib.suppress(OSError):
-                while True:
-                    filler.write(bytes(piece))
 
 
 async def test_f31_an_agent_killed_on_a_full_disk_says_so_and_starts_with_room_again(

@@ -13,6 +13,7 @@ from agent.clock import boot_now
 from agent.core.words import ConnectionStatus as Status
 from agent.errors import EngineError
 from agent.worker import fence
+from tests.full import fill
 
 BY_ITSELF, BY_THE_KERNEL = fence.LEASE_OVER, -signal.SIGKILL
 
@@ -145,8 +146,6 @@ async def test_a_full_disk_does_not_keep_it_connected(
     disk = small_disk("size=256k")
     bench = make_bench(disk)
     await connected(bench)
-    with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
-        while True:
-            filler.write(bytes(1024))
+    fill(disk)
     await last_lease(bench)
     assert await bench.ended() in (BY_ITSELF, BY_THE_KERNEL)

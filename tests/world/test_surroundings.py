@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.clocks import stopped
+from tests.full import fill
 from tests.waiting import connected
 
 YEAR = 365 * 86400.0
@@ -47,12 +48,7 @@ async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_di
     await agent.start()
     await connected(agent, eventually, "a")
     run = await agent.run_of("a")
-    with (disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            try:
-                filler.write(bytes(65536))
-            except OSError:
-                break
+    filler = fill(disk)
 
     async def refused():
         return (await agent.ask("POST", "/api/instance/a/enable"))[0] >= 500
@@ -62,7 +58,7 @@ async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_di
     await agent.fault("a", "drop")  # passes must write now, and cannot
     assert (await agent.ask("GET", "/healthz"))[0] == 200
     await asyncio.sleep(120)
-    (disk / "filler").unlink()
+    filler.unlink()
 
     async def taken():
         return (await agent.ask("POST", "/api/instance/a/enable"))[0] == 202

@@ -1,7 +1,6 @@
 """The store under kills, full disks, damage and one peer's removed keys: no pairing is lost."""
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from agent.core.words import ConnectionStatus, Happening
 from agent.engines.baileys.peer_keys import set_aside
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.full import fill
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +42,7 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     await bench.come_paired()
     await bench.talk("before")
     await bench.engine.save()
-    with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
-        while True:
-            filler.write(b"x" * 65536)
-            filler.flush()
+    filler = fill(disk)
     await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "into the full disk")
     await bench.is_now("DISCONNECTED", "storage_failed")
     assert "ENOSPC" in bench.heard.last.raw
@@ -53,7 +50,7 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     # The same engine, as the agent's next try has it; the disk is still full.
     await bench.engine.connect()
     await bench.is_now("DISCONNECTED", "storage_failed")
-    (disk / "filler").unlink()
+    filler.unlink()
     await bench.engine.connect()
     await bench.is_now("CONNECTED")
     await bench.talk("in the same worker")
