@@ -149,12 +149,13 @@ def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
+def test_f13_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
     file.write_text("[nonsense]\n")
     done = wa_agent("run", "--config", str(file), "--state", str(tmp_path / "s"))
     assert done.returncode == 78
     assert "nonsense" in done.stderr
+    assert str(file) in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s").exists()
 

@@ -57,10 +57,6 @@ class BotBench(ProgramBench):
         came = {"direction": "in", "id": id, "type": "conversation"}
         await self.until(lambda: any(came.items() <= its.detail.items() for its in self.happened))
 
-    def log(self) -> str:
-        assert self.process is not None and self.process.stderr is not None
-        return self.process.stderr.read().decode()
-
 
 @pytest.fixture
 async def bot(whatsapp: WhatsApp, tmp_path: Path) -> AsyncIterator[BotBench]:
@@ -79,7 +75,7 @@ async def test_a_bot_is_noticed_without_a_change(bot: BotBench, file: str) -> No
 
     # It is in the session's folder, and whole after an end in order; no scan comes after that.
     assert await bot.stop() == 0
-    assert "killed" not in bot.log()
+    assert "killed" not in bot.errors()
     assert (bot.session / "auth_info_baileys" / "creds.json").stat().st_size > 100
     bot.run_bot(file)
     await bot.linked()
@@ -128,7 +124,7 @@ async def test_a_bot_notices_nothing(bot: BotBench) -> None:
     claim = await bot.is_now("DISCONNECTED", "program_ended")
     assert claim.raw.startswith("it was ended by SIGUSR2")
     await bot.stop()
-    assert 'arguments ["--shop","1 2"] options --no-warnings' in bot.log()
+    assert 'arguments ["--shop","1 2"] options --no-warnings' in bot.errors()
 
 
 def stands_still(pid: int) -> bool:

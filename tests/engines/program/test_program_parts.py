@@ -37,11 +37,11 @@ async def test_a_bot_in_typescript_is_noticed_without_a_change(bot: BotBench) ->
     await link.call("connect")
     await bot.until(lambda: bot.claims[-1].status == "CONNECTED", within=90)
     assert await bot.stop() == 0
-    assert "killed" not in bot.log()
+    assert "killed" not in bot.errors()
     assert len(bot.whatsapp.devices()) == 1
 
 
 async def test_a_library_in_a_thread_is_noticed(bot: BotBench) -> None:
     await scanned(bot, bot="thread.mjs")
     assert await bot.stop() == 0
-    assert "killed" not in bot.log()
+    assert "killed" not in bot.errors()
