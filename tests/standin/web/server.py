@@ -56,8 +56,6 @@ class StandIn:
         self.clients: list[Client] = []
         self.devices: dict[str, str] = {}
         """Linked devices and their accounts."""
-        self.syncs = True
-        """False: a login stays in its sync until `synced` arrives."""
         self.passkey = ""
         """What becomes of a pairing: "" = it is completed, "ask" = the page asks for a passkey,
         "silent" = nothing more happens."""
@@ -122,7 +120,7 @@ class StandIn:
     def _link(self, client: Client, account: str) -> str:
         client.device = os.urandom(6).hex()
         self.devices[client.device] = account
-        client.tell("paired", account=account, id=client.device, synced=self.syncs)
+        client.tell("paired", account=account, id=client.device)
         return client.device
 
     def take(self, client: Client, raw: Mapping[str, Any]) -> None:
@@ -135,7 +133,7 @@ class StandIn:
                     client.codes_left = self.qr_codes
                     self.show_next_code(client)
                 elif client.device in self.devices:
-                    client.tell("welcome", synced=self.syncs)
+                    client.tell("welcome")
                 else:
                     client.tell("logout", reason="unknown_companion")
             case "refresh":

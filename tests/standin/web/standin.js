@@ -189,7 +189,7 @@
   const LinkDevice = new Emitter();
   const Bus = new Emitter();
   const Msgs = new Collection(), Chats = new Collection(), Contacts = new Collection();
-  let me = null, device = '', progress = 0;
+  let me = null, device = '';
   const bytes = (n) => crypto.getRandomValues(new Uint8Array(n));
   const keys = { noise: bytes(32), identity: bytes(32), secret: btoa(String.fromCharCode(...bytes(32))) };
 
@@ -311,7 +311,7 @@
     WAWebLinkDeviceEvents: { WAWebLinkDeviceEvents: LinkDevice },
     WAWebBackendEventBus: { BackendEventBus: Bus, BackendEvent: {} },
     WAWebNetworkStatus: { NetworkStatus, default: NetworkStatus },
-    WAWebOfflineHandler: { OfflineMessageHandler: { getOfflineDeliveryProgress: () => progress } },
+    WAWebOfflineHandler: { OfflineMessageHandler: { getOfflineDeliveryProgress: () => 0 } },
     WAWebWid: { default: Wid },
     WAWebWidFactory: {
       createWid: wid, createUserWidOrThrow: (user, server = 'c.us') => new Wid(user, server),
@@ -445,14 +445,9 @@
     Stream.mode = 'QR';
     Conn.ref = ref;
   };
-  const openMain = async (synced) => {
+  const openMain = async () => {
     Conn.connected = true;
     Socket.state = 'CONNECTED';
-    if (!synced) {
-      Stream.mode = 'SYNCING';
-      Stream.info = 'SYNCING';
-      return;
-    }
     Stream.info = 'NORMAL';
     Socket.hasSynced = true;
     Cmd.isMainLoaded = true;
@@ -487,28 +482,20 @@
         (error) => toServer({ do: 'passkey_refused', why: error.name }),
       );
     },
-    paired: async ({ account, id, synced }) => {
+    paired: async ({ account, id }) => {
       device = id;
       await keep({ account, device });
       localStorage.setItem('last-wid', account);
       me = wid(`${account}@c.us`);
-      await openMain(synced);
+      await openMain();
     },
-    welcome: async ({ synced }) => openMain(synced),
-    progress: ({ percent }) => {
-      progress = percent;
-      Cmd.trigger('offline_progress_update_from_bridge');
-    },
-    synced: () => openMain(true),
+    welcome: openMain,
     logout: ({ reason }) => unpair(reason),
     stream: ({ mode, info, socket }) => {
       if (socket !== undefined) Socket.state = socket;
       if (info !== undefined) Stream.info = info;
       if (mode !== undefined) Stream.mode = mode;
     },
-    online: ({ online }) => { NetworkStatus.online = online },
-    update: () => { Stream.needsUpdate = true },
-    event: ({ name, args }) => Bus.trigger(name, ...(args || [])),
     ...messages.plays,
     sent: async (told) => {
       const done = sent.get(told.id);
@@ -528,20 +515,7 @@
       toServer({ do: 'kept' });
     },
     navigate: ({ to }) => location.assign(to),
-    noise: () => {
-      const draw = document.createElement('img'), from = document.createElement('canvas');
-      from.width = 900; from.height = 700;
-      const pixels = new ImageData(900, 700);
-      for (let at = 0; at < pixels.data.length; at += 65536) {
-        crypto.getRandomValues(pixels.data.subarray(at, at + 65536));
-      }
-      from.getContext('2d').putImageData(pixels, 0, 0);
-      draw.onload = () => toServer({ do: 'drawn' });
-      draw.src = from.toDataURL();
-      document.body.prepend(draw);
-    },
     dialog: ({ text }) => setTimeout(() => { alert(text); toServer({ do: 'closed_dialog' }) }, 0),
-    eat: ({ bytes: size }) => { (globalThis.eaten ||= []).push(new Array(size / 8).fill(1.5)) },
     alive: () => {},
   };
 
@@ -550,11 +524,8 @@
   const toServer = (told) => {
     if (socket && socket.readyState === 1) socket.send(JSON.stringify(told)); else waiting.push(told);
   };
-  // With `unseen` another document opens the socket: what watches this one does not see it.
-  const other = () => document.documentElement.appendChild(document.createElement('iframe'));
-  const Wire = query.has('unseen') ? other().contentWindow.WebSocket : WebSocket;
   const connect = () => {
-    socket = new Wire(location.origin.replace('http', 'ws') + '/ws');
+    socket = new WebSocket(location.origin.replace('http', 'ws') + '/ws');
     socket.onopen = () => {
       toServer({ do: 'hello', device, account: me ? me.user : '', name: query.get('name') || '',
         agent: navigator.userAgent, webdriver: navigator.webdriver });
