@@ -199,7 +199,7 @@ class WhatsApp(Program):
         return str(call(self.url + "/say_in_group", told)["id"])
 
     def trouble(self, user: str, kind: str, **more: Any) -> None:
-        """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none,
+        """kind: refuse (code), stream_error (code), conflict (type), silence, none,
         unanswered (it takes messages, and confirms none), queries (it logs in, and leaves
         questions of that `xmlns` without an answer, or refuses them with a `refusal`)."""
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})

@@ -55,18 +55,15 @@ class StandIn:
         preset: str = "spec",
         keys: Keys | None = None,
         pace: Pace | None = None,
-        token_seconds: float = 900.0,
     ) -> None:
         self.preset = preset
         self.keys: Keys = keys or FolderKeys(root / "auth")
         self.log = Log(root / "logs" / "app.log")
         self.faults, self.pace = Faults(), pace or Pace()
-        self.token_seconds = token_seconds
         self.sessions: dict[str, Session] = {}
         self.requests: list[str] = []
         self.sent: list[dict[str, Any]] = []
         self.logins = 0
-        self.has_session_in_log = True
         self._tokens: dict[str, float] = {}
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -109,10 +106,7 @@ class StandIn:
         return f"http://127.0.0.1:{self.port}"
 
     def add(self, id: str, name: str = "") -> Session:
-        session = Session(
-            id, name or f"wa {id}", self.keys, self.log, self.faults, self.pace,
-            self.has_session_in_log,
-        )  # fmt: skip
+        session = Session(id, name or f"wa {id}", self.keys, self.log, self.faults, self.pace)
         self.sessions[id] = session
         return session
 
@@ -171,7 +165,7 @@ class StandIn:
             return web.json_response({"error": "ERR_INVALID_CREDENTIALS"}, status=401)
         self.logins += 1
         token = f"jwt{self.logins}." + os.urandom(12).hex()
-        self._tokens[token] = time.monotonic() + self.token_seconds
+        self._tokens[token] = time.monotonic() + 900.0
         return web.json_response({"token": token, "user": {"id": 1, "profile": "admin"}})
 
     async def _list(self, _request: web.Request) -> web.Response:

@@ -56,7 +56,6 @@ class Session:
     log: Callable[[str], None]
     faults: Faults
     pace: Pace
-    has_session_in_log: bool = True
     status: str = "DISCONNECTED"
     qrcode: str = ""
     number: str = ""
@@ -119,8 +118,7 @@ class Session:
         address = f"{peer}.{device}"
         self.log(words.bad_mac(address))
         jid = f"{peer.removesuffix('_1')}@{'lid' if peer.endswith('_1') else 's.whatsapp.net'}"
-        told = {"sessionId": self.id} if self.has_session_in_log else {}
-        self.log(words.pino(jid, **told))
+        self.log(words.pino(jid, sessionId=self.id))
         return False
 
     async def damage(self, peer: str, device: int = 0) -> None:

@@ -59,10 +59,6 @@ const COMMANDS = {
     if (go_on) files.goOn();
     return { url: files.url, asked: files.asked, again: files.again };
   },
-  'POST /say_many': async ({ from, to, count }) => {
-    for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });
-  },
-  'POST /history': ({ user, conversations }) => whatsapp.shareHistory(user, conversations),
   'POST /group': ({ group, members }) => whatsapp.groups.make(group, members),
   'POST /say_in_group': async ({ from, to, group, text }) => ({
     id: await whatsapp.groups.say(from, to, group, text),

@@ -419,13 +419,6 @@ export class WhatsApp {
     }
   }
 
-  /** What the phone gives of its chats: conversations as protobufjs reads them from JSON. */
-  async shareHistory(user, conversations) {
-    const protocolMessage = this.#historyOf(conversations);
-    const how = { id: randomId(), category: 'peer' };
-    for (const device of this.linked(user)) await this.#write(this.person(user), device, { protocolMessage }, how);
-  }
-
   #historyOf(conversations) {
     const syncType = proto.HistorySync.HistorySyncType.RECENT;
     const told = proto.HistorySync.fromObject({ syncType, progress: 100, conversations });
@@ -442,7 +435,6 @@ export class WhatsApp {
       else if (kind === 'none') device.refused = device.unanswered = device.unwilling = null;
       else if (kind === 'unanswered') device.unanswered = true;
       else if (kind === 'queries') device.unwilling = { xmlns, refusal };
-      else if (kind === 'drop') connection?.drop();
       else if (kind === 'silence') {
         if (connection) connection.silent = true;
       } else if (kind === 'stream_error') connection?.end(streamError(code));
