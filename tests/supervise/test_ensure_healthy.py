@@ -55,7 +55,7 @@ def repairs(facts: Facts, checked: asyncio.Event, monkeypatch: pytest.MonkeyPatc
 
     gate = SimpleNamespace(wake=lambda _: None, fleet=SimpleNamespace(kept=save))
     registry = SimpleNamespace(get=lambda _: facts, stopping=False)
-    monkeypatch.setattr("agent.supervise.orders.run_pass", run)
+    monkeypatch.setattr("agent.supervise.passes.run_pass", run)
     parts: dict[str, Any] = {
         "means": SimpleNamespace(registry=registry, gate=gate),
         "orders": SimpleNamespace(intend=save),
