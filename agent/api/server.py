@@ -289,13 +289,11 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
 
 def host_name(host: str) -> str | None:
     """The name or address in a Host header, lower case, without port and brackets."""
-    try:
+    with suppress(ValueError):
         parts = urlsplit("//" + host)
-        plain = parts.hostname if parts.netloc == host and parts.username is None else None
-        _ = parts.port
-    except ValueError:
-        return None
-    return plain
+        if parts.netloc == host and parts.username is None and parts.port != -1:  # it is read
+            return parts.hostname
+    return None
 
 
 def _check_origin(request: web.Request) -> None:

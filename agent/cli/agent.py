@@ -205,10 +205,7 @@ def revoke(options: Options) -> int:
 PREFIX = "/usr/local/lib/wa-agent"
 _HIDDEN = tuple(map(Path, ("/home", "/root", "/tmp", "/var", "/run")))
 """The services cannot read below these."""
-_CLEAN = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C.UTF-8",
-}
+_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 
 
 def install_units(options: Options) -> int:
@@ -230,7 +227,7 @@ def install_units(options: Options) -> int:
     arguments = (share / "install-units", "--prefix", PREFIX, "--program", program, *baileys)
     if options.remove:
         arguments = (share / "uninstall", "--prefix", PREFIX)
-    return subprocess.run(["/bin/sh", *arguments], env=_CLEAN, check=False).returncode
+    return subprocess.run(["/bin/sh", *arguments], env=_ENV, check=False).returncode
 
 
 def _refuse_foreign(program: Path) -> None:

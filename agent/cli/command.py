@@ -139,12 +139,13 @@ def run(argv: list[str]) -> int:
         refusal = errors.InvalidRequest("cannot use it: it is no UTF-8")
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        _print_no_more()  # the reader (head, less) ended first
-        return 0
     except OSError as error:
-        _print_no_more()
-        what = error.filename or _what_has_no_name()
+        # Python would print a traceback at exit if it could not flush its output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader (head, less) ended first
+        place = "the standard output, where the answer belongs"
+        what = error.filename or (place if Path().stat().st_nlink else "the working folder")
         refusal = errors.WaError(f"cannot use {what}: {error.strerror or error}")
     shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
     print(json.dumps(shown) if "--json" in argv else f"wa-agent: {clean(refusal)}", file=sys.stderr)
@@ -160,19 +161,6 @@ def take_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _what_has_no_name() -> str:
-    try:
-        Path.cwd()
-    except OSError:
-        return "the working folder"
-    return "the standard output, where the answer belongs"
-
-
-def _print_no_more() -> None:
-    """Python would print a traceback at exit if it could not flush its output."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # Printing
@@ -194,10 +182,8 @@ _STYLES = {
 
 def clean(text: object) -> str:
     """Without control codes and direction marks: they could redraw or fake a terminal."""
-    return "".join(
-        letter if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Co") else "�"
-        for letter in str(text)
-    )
+    foul = {it for it in str(text) if unicodedata.category(it) in ("Cc", "Cf", "Cs", "Co")}
+    return str(text).translate({ord(letter): "�" for letter in foul})
 
 
 def soft(text: str) -> str:
@@ -229,8 +215,8 @@ class Table:
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
         drawn.expand = bool(styles)
         for number, head in enumerate(self.columns):
-            whole = drawn.expand or not number  # a name to copy
-            drawn.add_column(head, overflow="fold", no_wrap=whole)
+            # The first is a name to copy.
+            drawn.add_column(head, overflow="fold", no_wrap=drawn.expand or not number)
         drawn.columns[-1].ratio = 1 if styles else None
         for cells, style in zip_longest(self.cells(), styles):
             texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
@@ -327,8 +313,7 @@ class Options(argparse.Namespace):
         0, or 1 without `good`."""
         if self.json:
             print(json.dumps(answer, indent=2, ensure_ascii=False))
-            return 0 if good else 1
-        for line in filter(None, lines):
+        for line in () if self.json else filter(None, lines):
             if isinstance(line, Table) and sys.stdout.isatty():
                 from rich.console import Console
 
@@ -434,10 +419,8 @@ def add_words(parser: argparse._ActionsContainer, words: Words) -> None:
     for word, told in words.items():
         text, more = told if isinstance(told, tuple) else (told, {})
         names, _, metavar = word.rstrip("…!").partition(" ")
-        how: dict[str, Any] = {"metavar": metavar, "type": _VALUES.get(metavar)}
-        how |= {"required": "!" in word}
-        if "…" in word:
-            how |= {"action": "append", "default": []}
+        how: dict[str, Any] = {"type": _VALUES.get(metavar), "required": "!" in word}
+        how |= {"metavar": metavar} | ({"action": "append", "default": []} if "…" in word else {})
         if not word.startswith("-"):
             dest, _, shown = names.rpartition("=")
             metavar = shown.strip("[]")

@@ -111,10 +111,8 @@ _VERSION_2 = "boot with systemd.unified_cgroup_hierarchy=1"
 def clock(_: Installation) -> Iterator[Finding]:
     """WhatsApp refuses a client whose clock is far off, and certificates look invalid."""
     # Without a change: the kernel's view of its clock; TIME_ERROR is 5.
-    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == 5:
-        yield note("the clock is not synchronized")
-    else:
-        yield ok("set")
+    bad = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == 5
+    yield note("the clock is not synchronized") if bad else ok("set")
 
 
 def disk(here: Installation) -> Iterator[Finding]:
@@ -127,10 +125,8 @@ def disk(here: Installation) -> Iterator[Finding]:
         yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     elif space.f_files and space.f_favail == 0:
         yield wrong(f"no free inode at {path}", "remove small files there")
-    elif free < 64 << 20:
-        yield wrong(words)
     else:
-        yield note(words) if share < 0.10 else ok(words)
+        yield (wrong if free < 64 << 20 else note if share < 0.10 else ok)(words)
 
 
 def state(here: Installation) -> Iterator[Finding]:
@@ -160,11 +156,9 @@ def unit_files(_: Installation) -> Iterator[Finding]:
     """The view of systemd itself."""
     for row in show_units("Id,LoadState,LoadError", [it.replace("@.", "@x.") for it in UNITS]):
         unit, load = row["Id"].replace("@x.", "@."), row.get("LoadState", "")
-        if load == "loaded":
-            yield ok(f"{unit} is loaded")
-        else:
-            cure = f"systemctl unmask {unit}" if load == "masked" else ""
-            yield wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
+        cure = f"systemctl unmask {unit}" if load == "masked" else ""
+        bad = wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
+        yield ok(f"{unit} is loaded") if load == "loaded" else bad
 
 
 def polkit(_: Installation) -> Iterator[Finding]:
@@ -301,10 +295,9 @@ def node(here: Installation) -> Iterator[Finding]:
     problems = baileys.examine(here.config.cache_root, _environment(here), installed=here.installed)
     if problems and any(True for _ in _settings_of(here, "baileys")):
         yield from (wrong(problem.sentence, problem.cure) for problem in problems)
-    elif problems:
-        yield ok("no baileys instance, and parts of its engine are missing: not checked")
     else:
-        yield ok("the baileys engine can run")
+        lacks = "no baileys instance, and parts of its engine are missing: not checked"
+        yield ok(lacks if problems else "the baileys engine can run")
 
 
 def backends(here: Installation) -> Iterator[Finding]:

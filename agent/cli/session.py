@@ -356,10 +356,9 @@ def untrash(options: Options) -> int:
 
 def list_removed(options: Options) -> int:
     """List what repairs removed."""
-    columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed}
-    columns = {**columns, "STATE": "state", "WHY": "why"}
+    columns = {"NAME": "name", "REMOVED": "removed", "CONTENTS": _removed, "STATE": "state"}
     nothing = f"no repair removed files or keys of {options.id}"
-    return options.print_list("removed?wait=300", columns, nothing)
+    return options.print_list("removed?wait=300", {**columns, "WHY": "why"}, nothing)
 
 
 def put_back(options: Options) -> int:

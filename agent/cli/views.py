@@ -57,10 +57,8 @@ def list_instances(options: Options) -> int:
         if options.status:
             raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
         told = options.ask("GET /api/troubles")["troubles"]
-        rows = []
-        for one in told:
-            head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
-            rows.append({head: one["sentence"], "": one["advice"]})
+        head = "{severity} {kind} since {}".format
+        rows = [{head(moment(it["since"]), **it): it["sentence"], "": it["advice"]} for it in told]
         nothing = "" if told else "no troubles; what has just begun shows in `wa-agent list`"
         return options.print({"troubles": told}, *rows, nothing, good=not told)
     instances = list(options.client.instances(status=options.status))
@@ -68,8 +66,7 @@ def list_instances(options: Options) -> int:
 
 
 def _why(it: dict[str, Any]) -> str:
-    at = it["circuit_opens" if it["circuit"] == "open" else "next_attempt"]
-    left = seconds_from(at)
+    left = seconds_from(it["circuit_opens" if it["circuit"] == "open" else "next_attempt"])
     tried = f"next try in {duration(left)}" if left >= 1 else ""
     return "; ".join(filter(None, (it["sentence"].rstrip("."), tried, it["snapshot_failure"])))
 
@@ -213,8 +210,7 @@ def _repair_words(repair: dict[str, Any]) -> str:
 
 
 def _when(text: str | None) -> str:
-    seconds = seconds_from(text)
-    if seconds < 0:
+    if (seconds := seconds_from(text)) < 0:
         return f"{duration(-seconds)} ago"
     return f"in {duration(seconds)}" if seconds >= 1 else "now"
 
@@ -241,8 +237,7 @@ def top(options: Options) -> int:
 
 
 def worst_first(client: Client) -> list[dict[str, Any]]:
-    tones = [*_STYLES]
-    return sorted(client.instances(), key=lambda row: (tones.index(tone_of(row)), row["id"]))
+    return sorted(client.instances(), key=lambda row: ([*_STYLES].index(tone_of(row)), row["id"]))
 
 
 def tone_of(instance: dict[str, Any]) -> str:

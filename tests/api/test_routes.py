@@ -186,7 +186,6 @@ async def test_health_is_shown_for_all_and_for_one(house: House, local: Client) 
     assert everything["checked"] == 1
     assert everything["by_verdict"] == {"disconnected": 1}
     fleet = await (await local.get("/api/health")).json()
-    assert fleet["status"] == "ok"
     assert fleet["instances"]["by_status"] == {"QR_REQUIRED": 1}
     assert (await local.post("/api/health/check", json={"ids": ["nobody"]})).status == 404
 

@@ -248,7 +248,6 @@ def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
     evo, tick = config.backend
     assert (evo.name, evo.adopt, evo.timeout, evo.parallel) == ("evo", ("shop-*",), 10.0, 50)
     assert (tick.own.preset, tick.own.disconnect_keeps_pairing) == ("spec", None)
-    assert (evo.key, evo.adopt) == ("K-1", ("shop-*",))
 
 
 def test_secrets_come_from_their_files(load, tmp_path, caplog):

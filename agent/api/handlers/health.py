@@ -89,9 +89,8 @@ async def alive(call: Call) -> Answer:
 async def ready(call: Call) -> Answer:
     """Ready: all sessions are restored."""
     status = call.supervisor.status()
-    shown = {"ready": status["ready"], "restoring": status["restoring"]}
-    shown["not_listening"] = call.parts.not_listening
-    return (200 if shown["ready"] else 503), shown
+    shown = {name: status[name] for name in ("ready", "restoring")}
+    return (200 if shown["ready"] else 503), {**shown, "not_listening": call.parts.not_listening}
 
 
 async def metrics(call: Call) -> web.Response:

@@ -169,7 +169,14 @@ async def delete(call: Call) -> Json:
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         if also_remote := call.query.get("remote", False):
-            _confirm(instance, call.body.get("confirm"))
+            if call.body.get("confirm") != (words := f"delete {instance.remote}"):
+                raise errors.Refused(
+                    f"cannot delete {instance.remote} on backend {instance.backend} without a"
+                    " confirmation: its pairing ends for good; send"
+                    f" --confirm '{words}' (\"confirm\" in a request)",
+                    field="confirm",
+                    code="confirm",
+                )
             # On the server first: after a failure the instance can be deleted again.
             lacking = (
                 f"cannot delete {instance.remote} on backend {instance.backend}: engine"
@@ -181,9 +188,8 @@ async def delete(call: Call) -> Json:
         deleted |= part(instance, "backend remote")
         deleted |= {"remote_deleted": also_remote, "remote_renewing": renewing}
     elif "remote" in call.query:
-        raise errors.InvalidRequest(
-            f"cannot delete {id} on a backend: its session is on this machine", field="remote"
-        )
+        why = f"cannot delete {id} on a backend: its session is on this machine"
+        raise errors.InvalidRequest(why, field="remote")
     call.parts.sending.dropped.pop(id, None)  # of one of that name before
     trash = await call.supervisor.orders.delete(id, passkey=passkey)
     if dropped := await call.parts.sending.forget(id):
@@ -193,17 +199,6 @@ async def delete(call: Call) -> Json:
     if ended:
         deleted["keys_ended"] = [row.name or row.id for row in ended]
     return {**deleted, "trash": trash}
-
-
-def _confirm(instance: model.Instance, confirmation: str | None) -> None:
-    words = f"delete {instance.remote}"
-    if confirmation != words:
-        raise errors.Refused(
-            f"cannot delete {instance.remote} on backend {instance.backend} without a confirmation:"
-            f" its pairing ends for good; send --confirm '{words}' (\"confirm\" in a request)",
-            field="confirm",
-            code="confirm",
-        )
 
 
 async def history(call: Call) -> Json:
@@ -283,8 +278,8 @@ async def trash(call: Call) -> Json:
 
 async def restore_trash(call: Call) -> Json:
     """Bring a retired session back."""
-    view = await call.supervisor.orders.restore_trash(call.request.match_info["name"])
-    return show_instance(view)
+    name = call.request.match_info["name"]
+    return show_instance(await call.supervisor.orders.restore_trash(name))
 
 
 _REMOVED = ("name", "why", "state", "files", "keys", "whole")
@@ -305,9 +300,8 @@ async def restore_removed(call: Call) -> Json:
     name = call.request.match_info["removed"]
     removed = next((row for row in await _removed(call) if row["name"] == name), None)
     if removed is None:
-        raise errors.NotFound(
-            f"cannot put back {name}: no repair of {call.id} has that name", field="name"
-        )
+        why = f"cannot put back {name}: no repair of {call.id} has that name"
+        raise errors.NotFound(why, field="name")
     await ask_engine(call, "restore_removed", {"name": name}, timeout=LONG_TIMEOUT, alone=True)
     return {"removed": removed, "instance": show_instance(call.view)}
 
@@ -336,8 +330,7 @@ _PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """A page full of photos is a JPEG: as PNG it would be too long for the worker's answer."""
 
 
-JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
-FORMS = (JSON, PNG, SVG, TEXT)
+FORMS = JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
 
 
 def draw(text: str, form: str) -> bytes:
@@ -356,8 +349,7 @@ def draw(text: str, form: str) -> bytes:
 
 
 class NotAcceptable(errors.WaError):
-    code = "not_acceptable"
-    http = 406
+    code, http = "not_acceptable", 406
 
 
 async def show_qr(call: Call) -> Answer:

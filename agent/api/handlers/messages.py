@@ -67,9 +67,8 @@ def _chat_of(text: str) -> str:
     try:
         chat = whatsapp.receiver_of(text).replace("@c.us", "@s.whatsapp.net")
     except InvalidRequest:
-        raise InvalidRequest(
-            f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id", field="chat"
-        ) from None
+        why = f"cannot use {text!r:.80}: it is neither a phone number nor a chat's id"
+        raise InvalidRequest(why, field="chat") from None
     return chat if "@" in chat else f"{chat}@s.whatsapp.net"
 
 
@@ -226,9 +225,8 @@ def check_file(content: str, limit: int) -> str:
     try:
         size = len(binascii.a2b_base64(plain.encode(), strict_mode=True))
     except ValueError as error:
-        raise InvalidRequest(
-            f"cannot use the field 'content': it is no base64 ({error})", field="content"
-        ) from None
+        why = f"cannot use the field 'content': it is no base64 ({error})"
+        raise InvalidRequest(why, field="content") from None
     if size > limit:
         raise TooLarge(
             f"cannot send the file: it has {size} bytes, at most {limit} (api.media_limit)",

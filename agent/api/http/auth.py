@@ -20,8 +20,7 @@ from aiohttp import web
 from agent import log, logfiles
 from agent.api.http.connection import connection_of
 from agent.config.config import ApiSection, is_loopback
-from agent.core.model import Category
-from agent.core.words import InstanceId, parse_instance_id
+from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized, WaError
 from agent.store.database import Store
 from agent.store.rows import KeyRow

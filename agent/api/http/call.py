@@ -144,13 +144,11 @@ DEEPEST = 32
 class TooSlow(WaError):
     """The client did not finish its request in time."""
 
-    code = "too_slow"
-    http = 408
+    code, http = "too_slow", 408
 
 
 class UnsupportedType(WaError):
-    code = "unsupported_type"
-    http = 415
+    code, http = "unsupported_type", 415
 
 
 async def read_json(request: web.Request, limit: int, seconds: float) -> dict[str, Any]:
@@ -420,8 +418,5 @@ def route(at: str, right: Right, run: Handler, body: Body = None, **more: Any) -
 
 
 def look_at(id: str) -> Json:
-    return {
-        "state": f"/api/instance/{id}",
-        "qr": f"/api/instance/{id}/qr",
-        "why": f"wa-agent why {id}",
-    }
+    path = f"/api/instance/{id}"
+    return {"state": path, "qr": f"{path}/qr", "why": f"wa-agent why {id}"}

@@ -19,8 +19,7 @@ from agent.errors import TryLater
 
 
 class TooManyConnections(TryLater):
-    code = "too_many_connections"
-    http = 429
+    code, http = "too_many_connections", 429
 
 
 @dataclass(slots=True)

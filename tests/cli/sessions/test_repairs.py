@@ -32,7 +32,6 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
     failed = await cli("recover", "sales")
     line = "sales is not well: gave up: no code; more: wa-agent why sales\n"
     assert (failed.status, failed.out) == (1, line)
-    assert (await cli("recover", "nobody")).status == 3
 
 
 async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -> None:
@@ -60,7 +59,6 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     assert (await cli("repair", "well")).out == "nothing needs a repair\n"
     assert [one["id"] for one in (await cli("repair", "a", "--json")).json()] == ["a"]
     assert (await cli("repair")).status == 2
-    assert (await cli("repair", "../x")).status == 2
 
 
 async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
