@@ -24,14 +24,14 @@ from agent.api.http.call import Answer, Call, Json, Parts, Route, look_at, plain
 from agent.api.present import HEADERS, json_answer, library_refusal, refusal, show_instance
 from agent.api.routes import ROUTES
 from agent.config.config import is_loopback, split_address
-from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.errors import ConfigError, Forbidden, InvalidRequest, NotYet, TryLater, WaError
+from agent.core import model, setting
+from agent.errors import ConfigError, Forbidden, InvalidRequest, NotFound, NotYet, TryLater, WaError
 from agent.files import short_path
 from agent.log import bound
 from agent.supervise.orders import GRACE, in_time
 from agent.vault.folder import explain
 
-log = bound(Category.API)
+log = bound(model.Category.API)
 
 BACKLOG = 1024
 
@@ -330,7 +330,7 @@ def build_app(parts: Parts, enter: Enter | None = None) -> web.Application:
 
 
 async def _answer(route: Route, parts: Parts, request: web.Request) -> web.StreamResponse:
-    id = parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
+    id = model.parse_instance_id(request.match_info["id"]) if "id" in request.match_info else None
     auth.require(request[auth.CALLER], route.right, id)
     ask = parts.forward if route in _OWNERS or route.path.endswith("/live") else None
     if ask and (theirs := await ask(id or "", request)) is not None:
@@ -341,6 +341,11 @@ async def _answer(route: Route, parts: Parts, request: web.Request) -> web.Strea
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise explain("write below", parts.supervisor.root, error) from error
+    except NotFound as error:
+        there = [*filter(request[auth.CALLER].sees, parts.supervisor.views())]
+        if id in (None, *there) or not (near := setting.nearest(str(id), there)):
+            raise
+        raise NotFound(f"{error}; {near}", field=error.field, code=error.code) from error
     if isinstance(answered, web.StreamResponse):
         return answered
     status, content = answered if isinstance(answered, tuple) else (route.answers[0], answered)
@@ -436,8 +441,8 @@ async def _going_on(call: Call) -> Answer:
     given = call.request.match_info
     id, name = given.get("id", ""), given.get("name", "")
     if id:  # it may have another machine by now
-        await call.supervisor.gate.fleet.kept(InstanceId(id))
-    view = call.supervisor.views().get(InstanceId(id))
+        await call.supervisor.gate.fleet.kept(model.InstanceId(id))
+    view = call.supervisor.views().get(model.InstanceId(id))
     look: Json = {"state": f"/api/backends/{name}" if name else "/api/health"}
     goes_on = {"ending": "goes_on", "sentence": f"it goes on: {_CAUSE}"}
     state = show_instance(view) if view else {}

@@ -24,6 +24,7 @@ from urllib.parse import urlencode
 
 from agent import BUILD, VERSION, errors
 from agent.cli.client import NO_CONFIG, Body, Client, config_path
+from agent.core.setting import nearest
 from agent.core.words import ID_PATTERN, parse_instance_id
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ example:
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         about = f"{self.prog}{' COMMAND' * message.startswith('unrecognized')}"
+        if wrong := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
+            near = nearest(wrong[2], re.findall("'(.*?)'", wrong[3]))
+            message = f"{wrong[1]}; {near}" if near else message
         words = f"cannot read the command: {message}; {about} --help tells more"
         raise errors.InvalidRequest(words)
 

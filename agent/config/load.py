@@ -17,7 +17,7 @@ import msgspec
 
 from agent.config.config import BackendDeclaration, Config, Declaration, all_tables, sections
 from agent.core.memory import MemoryPolicy
-from agent.core.setting import Fault, name_fault, read_value, settings_of
+from agent.core.setting import Fault, name_fault, nearest, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
 from agent.errors import ConfigError, InvalidRequest, Refused
 
@@ -190,10 +190,7 @@ class Source:
         """ConfigError with the nearest word: there is no such key in that table."""
         if name in known:
             return
-        import difflib  # only after a typing mistake: a running agent never needs it
-
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+        advice = nearest(name, known) or f"known: {', '.join(known)}"
         raise self.refuse(f"{table}{name}", f"there is no such {what}; {advice}")
 
     def blame(self, fault: Fault) -> ConfigError:

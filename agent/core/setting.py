@@ -2,7 +2,7 @@
 the example file and the forms of the page use these marks."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import Field, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -40,8 +40,7 @@ Fault = tuple[tuple[str, ...], str]
 def setting(default: T, meaning: str, **mark: Any) -> T:
     """A field with a default and its mark (`mark`: of Setting); mypy sees the default's type."""
     shown = not (mark.get("secret") or mark.get("credentials"))
-    made: T = field(default=default, repr=shown, metadata={"setting": Setting(meaning, **mark)})
-    return made
+    return field(default=default, repr=shown, metadata={"setting": Setting(meaning, **mark)})
 
 
 def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
@@ -91,9 +90,16 @@ def name_fault(text: str) -> str:
 
 
 def path_fault(text: str) -> str:
-    if text and (not text.startswith("/") or ".." in text.split("/")):
-        return f"it must be an absolute path without .., not {text!r:.80}"
-    return ""
+    bad = text and (not text.startswith("/") or ".." in text.split("/"))
+    return f"it must be an absolute path without .., not {text!r:.80}" if bad else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question with the known word that is most like it; "" = none is."""
+    import difflib  # only after a typing mistake: a running agent never needs it
+
+    near = difflib.get_close_matches(word, [*known], n=1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def is_whole(value: Any) -> bool:
