@@ -62,11 +62,22 @@ LIST = (
     Field("limit", int, "instances on a page, default 100", least=1, most=1000),
     Field("after", str, "the `next` of the previous page", most=48),
 )
+KINDS = (
+    "ack action address_away address_back agent_started agent_stopped arrived backend_down"
+    " backend_up canary circuit_closed circuit_open created database_older deleted deleting"
+    " disabled enabled exported folder_newer imported incident incident_over kept kept_again"
+    " kept_aside key_unreadable memory message moved not_kept operator outbox_dropped outcome"
+    " pack_ended paired passkey_required repair repair_over repair_step repaired replaced replacing"
+    " restarted restored restoring scanned_again session_circuit_closed session_circuit_open"
+    " settings snapshot snapshot_failed snapshot_restored status store_repaired trouble"
+    " trouble_over verdict webhook_begun webhook_dead webhook_gap webhook_gone webhook_test"
+)
+"""The kinds of events; "ack" and "message" go to listeners alone, and into no journal."""
 HISTORY = (
     Field("limit", int, "events on a page, default 100", least=1, most=1000),
     Field("before", int, "the `next` of the previous page"),
     Field("after", int, "only events after this cursor, oldest first"),
-    Field("kind", list, "only these kinds", most=50),
+    Field("kind", list, "only these kinds", choices=tuple(KINDS.split()), most=50),
 )
 
 

@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+import agent
+from agent.api.handlers.instances import KINDS
 from agent.core.model import InstanceId
 from tests.api.conftest import House, OpenHouse, upgrade
 from tests.conftest import Eventually
@@ -26,6 +30,13 @@ async def read_events(listener: aiohttp.ClientWebSocketResponse, count: int) -> 
         if message["type"] == "event":
             found.append(message["sentence"])
     return found
+
+
+def test_each_kind_that_the_agent_writes_can_be_asked_for() -> None:
+    text = "".join(it.read_text() for it in Path(agent.__file__).parent.rglob("*.py"))
+    writes = r'\b(?:JournalEntry|entry|note|say|_report|said|intend|retire)\((?:\w+, )?"([a-z_]+)"'
+    assert {*re.findall(writes, text)} <= {*KINDS.split(), "recovered"}
+    assert [it for it in KINDS.split() if f'"{it}"' not in text] == []
 
 
 async def test_a_listener_hears_what_it_asked_for(house: House) -> None:
