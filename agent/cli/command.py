@@ -123,9 +123,10 @@ def version_line() -> str:
 
 def run(argv: list[str]) -> int:
     take_streams()
+    options = Options(typed={})
     try:
         parser = build_parser(argv[0] if argv else "")
-        options, left = parser.parse_known_args(argv, Options())
+        _, left = parser.parse_known_args(argv, options)
         absent = "id" in options and options.id is None and "remote" not in options
         if left and absent and not left[0].startswith("-"):
             # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
@@ -151,8 +152,11 @@ def run(argv: list[str]) -> int:
         place = "the standard output, where the answer belongs"
         what = error.filename or (place if Path().stat().st_nlink else "the working folder")
         refusal = errors.WaError(f"cannot use {what}: {error.strerror or error}")
-    shown = {"error": refusal.code, "message": str(refusal), "field": refusal.field}
-    print(json.dumps(shown) if "--json" in argv else f"wa-agent: {clean(refusal)}", file=sys.stderr)
+    field, message = refusal.field or "", str(refusal)
+    for name in {field, field.removesuffix("_s"), field.removesuffix("s")} & options.typed.keys():
+        message = message.replace(f"the field {field!r}", options.typed[name])
+    shown = {"error": refusal.code, "message": message, "field": refusal.field}
+    print(json.dumps(shown) if "--json" in argv else f"wa-agent: {clean(message)}", file=sys.stderr)
     return refusal.exit_status
 
 
@@ -394,7 +398,8 @@ class Commands:
         arguments = {word: text for word, text in words.items() if not word.startswith("-")}
         add_words(parser, {**arguments, **{word: text for word, _, text in told}, **words})
         add_common(parser)
-        parser.set_defaults(run=run, **known)
+        typed = {it.dest: [str(it.metavar), *it.option_strings][-1] for it in parser._actions}
+        parser.set_defaults(run=run, typed=typed, **known)
         return parser
 
     def one(self, name: str, run: Run, example: str = "", **more: Any) -> argparse.ArgumentParser:

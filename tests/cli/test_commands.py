@@ -83,6 +83,22 @@ async def test_exit_statuses(
     assert (as_json.status, error["error"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("trash lst", "invalid choice: 'lst'; did you mean list?"),
+        ("why sale", "instance sale: there is none of that name; did you mean sales?"),
+        ("events --kind nope", "cannot use --kind: it must be one of ack, action"),
+        ("events -n 5000", "cannot use --limit: it must be at most 1000"),
+    ],
+)
+async def test_a_mistyped_word_is_named_as_it_was_typed(
+    house: House, cli: Cli, argv: str, told: str
+) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    assert told in (await cli(*argv.split())).err
+
+
 async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House) -> None:
     said = await cli("list", "--socket", "/nowhere/api.sock")
     assert said.status == 5
