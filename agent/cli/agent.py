@@ -17,6 +17,7 @@ from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.core.addresses import refuse_address
+from agent.core.setting import name_fault, nearest
 
 
 def add(commands: Commands) -> None:
@@ -127,13 +128,33 @@ def version(options: Options) -> int:
 
 def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
-    from agent.config.load import load_config
-    from agent.webhooks.settings import webhooks_of
+    from agent.api.handlers.instances import KINDS
+    from agent.config import config, load
+    from agent.messages.record import OWN
+    from agent.webhooks import courier, settings
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
-    config = load_config(path, os.environ, overrides=given)
-    warnings = [*config.warnings]
-    for hook in webhooks_of(config):
+    read = load.load_config(path, os.environ, overrides=given)
+    hooks, ids = settings.webhooks_of(read), {str(it.id) for it in read.instance}
+    try:  # an agent starts with the faults below, and that backend or webhook does not work
+        _ = [*map(config.with_secrets, read.backend), *map(courier.open_files, hooks)]
+    except errors.ConfigError as error:
+        cure = "write that file, or give the key another one; the agent must be able to read it"
+        raise errors.ConfigError(f"{error}; {cure}", field=error.field) from error
+    warnings, kinds = [*read.warnings], {*KINDS.split(), *OWN}
+    with suppress(OSError):
+        ids |= {it.name for it in read.session_root.iterdir()}
+    for hook in hooks:
+        for kind in (it for it in hook.kinds if not any(settings.matches(k, [it]) for k in kinds)):
+            words = f"cannot use {kind!r} in kinds of webhook {hook.name}: no event is of it"
+            advice = nearest(kind, kinds) or f"known: {' '.join(sorted(kinds))}"
+            raise errors.ConfigError(f"{words}; {advice}", field="webhook.kinds")
+        for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):
+            if fault := name_fault(id):
+                words = f"cannot use instances of webhook {hook.name}: {fault}"
+                raise errors.ConfigError(words, field="webhook.instances")
+            known = f"webhook {hook.name}: no instance {id} yet; {nearest(id, ids)}"
+            warnings.append(known.rstrip("; "))
         host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")
         # A name is judged once it is resolved.
         if "private = true" in (why := refuse_address(host, private=hook.private)):

@@ -129,6 +129,28 @@ def test_a_configuration_is_written_checked_and_shown(
     assert "webhook ops, at 127.0.0.1: it is loopback" in capsys.readouterr().err
 
 
+EVO = "[[backend]]\nname = 'e'\nengine = 'evolution'\nurl = 'http://h'\nkey_file = '/none'"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("secret_file = '/none'", "(secret_file of webhook ops): No such file or directory; write"),
+        (EVO, "(key_file of backend e): No such file or directory; write that file"),
+        ("kinds = ['call', 'statsu']", "'statsu' in kinds of webhook ops: no event is of it; did"),
+        ("instances = ['-x']", "instances of webhook ops: it must be 1 to 48"),
+        ("instances = ['s*', 'shop1']", "ops: no instance shop1 yet; did you mean shop-1?"),
+    ],
+)
+def test_a_check_finds_what_an_agent_starts_without(
+    elsewhere: Path, capsys: pytest.CaptureFixture[str], row: str, told: str
+) -> None:
+    shop = "[agent]\nstate_path = 's'\n[[instance]]\nid = 'shop-1'\nengine = 'sandbox'\n"
+    (elsewhere / "a.toml").write_text(f"{shop}[[webhook]]\nname = 'ops'\nurl = 'http://h'\n{row}")
+    assert run(["config", "check", "--config", "a.toml"]) == (0 if "yet" in told else 78)
+    assert told in capsys.readouterr().err
+
+
 def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
     small_disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
