@@ -44,6 +44,7 @@ async def check_manners(watcher: Watcher, agent: RunningAgent) -> None:
         ours = url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:"))
         assert ours, url
         assert "wak_" not in url
+        assert not url.endswith("/api/fleet"), "these agents are in none"
     assert await watcher.violations() == []
     assert watcher.complaints == []
 

@@ -14,7 +14,7 @@ from tests.page.watcher import Watcher
 _CROWDED = """[...document.querySelectorAll('th, td:not(.cell-name)')]
     .filter((cell) => cell.checkVisibility() && cell.scrollWidth > cell.clientWidth)
     .map((cell) => cell.innerText)"""
-_TITLES = "[...document.querySelectorAll('h2')].map((title) => title.textContent)"
+_TITLES = "[...document.querySelectorAll('.panel:not([hidden]) h2')].map((it) => it.textContent)"
 _SHOWN = "document.querySelector('[data-machine]').closest('.panel').innerText"
 FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 

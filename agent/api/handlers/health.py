@@ -37,7 +37,7 @@ async def health(call: Call) -> Json:
     return {
         "status": word if shown["alive"] and shown["ready"] else "not_ready",
         "in_trouble": trouble,
-        "agent": shown | own,
+        "agent": {**shown, **own, "fleet": call.supervisor.gate.fleet.leased},
         "instances": {
             "total": len(views),
             "enabled": sum(view.instance.enabled for view in views),

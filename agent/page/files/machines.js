@@ -1,6 +1,6 @@
 // Machines of the fleet: whether each is up, and what is not as it should be.
 import { Refused, get } from "/page/agent.js";
-import { reads } from "/page/answers.js";
+import { answers, reads } from "/page/answers.js";
 import { keyed, linksTo, make, makeEach, panel, row, setPill, setText } from "/page/dom.js";
 import { counted, duration, grouped, joined } from "/page/words.js";
 
@@ -34,14 +34,14 @@ export function makeMachines() {
     place,
     // Apart from the page's other answers: etcd may be slow to say which of its members are there.
     async draw() {
-      if (!reads()) place.hidden = true;
-      if (!reads() || Date.now() < state.next) return;
+      const inFleet = reads() && answers.health?.agent.fleet;
+      if (!inFleet) place.hidden = true;
+      if (!inFleet || Date.now() < state.next) return;
       state.next = Infinity; // never two at a time
       try {
         show(await get("/api/fleet"));
       } catch (error) {
         if (!(error instanceof Refused)) throw error;
-        if (error.status === 404) return place.remove(); // in no fleet: it is not asked again
       }
       state.next = Date.now() + AGAIN;
     },
