@@ -227,21 +227,20 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a file that cannot be written before the agent is asked."""
-    above, there = target.parent, os.path.lexists(target)
-    lacks = f"{above} is {'not writable' if above.is_dir() else 'no folder'}"
-    for bad, why in (
-        (str(target) == "-", "it is no file; ./- is one"),
-        (target.is_dir(), "it is a folder"),
+    why = ""
+    if str(target) == "-":
+        why = "it is no file; ./- is one"
+    elif target.is_dir():
+        why = "it is a folder"
+    elif os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
         # Replaced by a file, it would be gone for all who use it.
-        (
-            there and not stat.S_ISREG(target.lstat().st_mode),
-            "it is a link, a device, a FIFO or a socket",
-        ),
-        (there and not force, "it exists; --force replaces it"),
-        (not os.access(above, os.W_OK | os.X_OK), lacks),
-    ):
-        if bad:
-            raise Refused(f"cannot write {target}: {why}", field="file")
+        why = "it is a link, a device, a FIFO or a socket"
+    elif target.exists() and not force:
+        why = "it exists; --force replaces it"
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        why = f"{target.parent} is {'not writable' if target.parent.is_dir() else 'no folder'}"
+    if why:
+        raise Refused(f"cannot write {target}: {why}", field="file")
 
 
 def open_source(path: Path, field: str) -> IO[bytes]:

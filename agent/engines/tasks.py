@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -56,9 +55,11 @@ async def cancel(*tasks: "asyncio.Task[Any] | None") -> None:
 
 async def until_set(event: asyncio.Event, seconds: float | None) -> None:
     """Until the event is set or the time is over; None: there is no end."""
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(seconds):
             await event.wait()
+    except TimeoutError:
+        return
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

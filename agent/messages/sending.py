@@ -18,7 +18,6 @@ from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
-from agent.engines.tasks import until_set
 from agent.engines.whatsapp import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.messages import incoming, settings
@@ -147,7 +146,9 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                await until_set(waiting.over, seconds if waiting.ending is None else 0)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds if waiting.ending is None else 0):
+                        await waiting.over.wait()
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -230,7 +231,9 @@ class Sending:
     # Taking
 
     async def ready(self) -> Outbox:
-        await until_set(self._opened, 10.0)  # just after the agent's start
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10.0):  # just after the agent's start
+                await self._opened.wait()
         if self._outbox is None:
             raise self._trouble
         return self._outbox
