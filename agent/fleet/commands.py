@@ -214,8 +214,8 @@ def drain(options: command.Options) -> int:
     """Move all sessions away from this machine, which takes none from now on; exit status 1 if some
     stay, as no other machine can take them."""
     found = options.ask("POST /api/fleet/drain", {"on": True})
-    stay = _table(found, "STAYS")
-    return options.print(found, "this machine takes no session", stay, good=not stay)
+    said = "this machine takes no session; those that it has move away, one after the other"
+    return options.print(found, said, _table(found, "STAYS"), good=not found["sessions"])
 
 
 def undrain(options: command.Options) -> int:

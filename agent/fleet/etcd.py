@@ -122,11 +122,8 @@ class Etcd:
     async def members(self) -> list[Member]:
         return (await self._ask("cluster/member/list", {}, _Members)).members
 
-    async def remove_member(self, id: str) -> None:
-        await self._ask("cluster/member/remove", {"ID": id}, _Members)
-
-    async def add_member(self, peer: str) -> None:
-        await self._ask("cluster/member/add", {"peerURLs": [peer]}, _Members)
+    async def change_members(self, how: str, member: Any) -> None:
+        await self._ask(f"cluster/member/{how}", member, _Members)
 
     async def is_well(self, member: Member) -> bool:
         with suppress(aiohttp.ClientError, OSError, ValueError, IndexError):

@@ -99,8 +99,10 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
 
 
 def _drops(fleet: "Joined", id: str, asked: web.Request) -> bool:
-    """True for the deletion of a session whose files do not come."""
-    return bool(fleet.unsettled.get(id)) and asked.method + asked.path == f"DELETE{ONE}/{id}"
+    """True for the deletion of a session whose files do not come, or whose machine is forgotten."""
+    owner = fleet.view.machines.get(fleet.elsewhere(id))
+    gone = bool(fleet.unsettled.get(id)) or (owner is not None and owner.record.forgotten)
+    return gone and asked.method + asked.path == f"DELETE{ONE}/{id}"
 
 
 def _plain(text: str) -> str:

@@ -322,7 +322,7 @@ class Joined(running.Running):
             facts, (wanted, epoch) = self.here().get(id), self._orders.get(id, ("", 0))
             newest = copies.standby.newest(id)
             if facts and not facts.busy.locked() and newest and newest[0] == epoch:
-                await self._write({**self._orders, id: (wanted, epoch - 1)})
+                await self._write({**self._orders, id: (wanted, -1)})
                 rows.pop(id, None)
 
     async def _settle(self, keeper: Keeper) -> None:
@@ -363,17 +363,18 @@ class Joined(running.Running):
         try:
             if copies is not None:
                 silent = await copies.fetch_newer(id, record.copies)
-                newest = copies.standby.newest(id)
-                if newest is not None and newest[0] > epoch:
+                newest = copies.standby.newest(id) or (-2, 0)
+                # Who takes it over has a copy in sync; an older disk must hear of each.
+                if silent and (newest[0] <= epoch or record.epoch == epoch + 1):
+                    raise TryLater(f"newer files of it may be elsewhere: {silent}")
+                if newest[0] > epoch:
                     async with copies.peers.lock(id):
                         files = await asyncio.to_thread(copies.standby.build, id)
                     why = f"machine {self.name} goes on with it, with copy {newest}"
                     await self._arriving.bring_in(id, files, why)
-                elif silent:
-                    raise TryLater(f"newer files of it may be elsewhere: {silent}")
             if id in self.here():
                 return id
-            cause = f"its folder is not on {self.name}, and no copy that its fleet.key opens"
+            cause = f"its folder is not on {self.name}, nor a copy that opens: restore or delete it"
         except (WaError, OSError) as error:
             cause = str(error)
         if cause != self.unsettled[id]:
@@ -449,9 +450,9 @@ class Joined(running.Running):
             raise TryLater(f"cannot move {id}: machine {there} has it; try again")
 
     async def drop(self, id: str) -> None:
-        """Delete a session whose files do not come, unless a copy may still be somewhere."""
+        """Delete a session that no machine has, unless a copy may still be somewhere."""
         keeper, copies = self.part(f"delete {id}")
-        it = self.view.owned(self.name).get(id, records.Session("", 0))
+        it = self.view.sessions[id].record
         kept = await copies.fetch_newer(InstanceId(id), it.copies) or copies.standby.newest(id)
         if kept or not await keeper.change({id: replace(it, deleted=True)}):
             raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")

@@ -205,13 +205,16 @@ class Keeper:
         return self.view.sessions.get(id, seen).record.machine
 
     async def change(self, records: Mapping[str, Session]) -> bool:
-        """Write sessions that stay or begin here, all or none, a BATCH at most. False: nothing is
-        written, as this machine's view is old; StoreAway: the next renewal says if they are."""
+        """Write sessions that stay, begin or end here, all or none, a BATCH at most. False: nothing
+        is written, as this machine's view is old; StoreAway: the next renewal says if they are."""
         sessions = self.view.sessions
         ended = [id for id in records if id in sessions and sessions[id].record.deleted]
         for id, it in records.items():
             known = self.view.sessions.get(id, Seen(Session("", 0, deleted=True), 0, 0.0)).record
             mine, free = known.machine == self.name, known.deleted
+            owner = self.view.machines.get(known.machine)
+            if owner is not None and owner.record.forgotten and it == replace(known, deleted=True):
+                continue
             fits = it.machine == self.name and it.epoch == known.epoch + free
             if not fits or not (mine or free) or id in self.leaving:
                 raise TryLater(f"cannot change {id}: this machine does not own it for sure now")
@@ -242,13 +245,14 @@ class Keeper:
                 how = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
                 if how is not None:
                     break
-                self._note(f"{self.name} may run elsewhere: wait; a clone: `wa-agent fleet rename`")
+                self._note(f"{self.name} may still run: wait; if a clone: `wa-agent fleet rename`")
             except StoreAway as error:
                 self._note(str(error))
             await self.clock.sleep(self.fleet.renew_every)
         if how is not Begin.CONTINUES:
             await self.runner.end_all()
         if how is Begin.FRESH and past and found and past.is_older(found):
+            log.warning("this disk is older than the store: each session waits for its copies")
             await self.runner.distrust()
         self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0

@@ -104,11 +104,10 @@ def explain(view: View, id: str) -> str:
             return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
         return f"it is a session of {machine}; there: wa-agent why {id}"
     living = {name for name, it in view.machines.items() if not it.record.lost} & {*record.copies}
-    waits = f"machine {machine} is lost: it waits for it, or for `wa-agent fleet forget {machine}`"
-    if record.failover is not Failover.NEWEST:
-        return f"{waits} (failover: {record.failover})"
-    if not living:
-        return f"{waits}, as no machine that is there has a copy in sync"
+    waits = f"machine {machine} is lost: it waits for it"
+    waits += f", or for `wa-agent fleet forget {machine}`" * (not owner.record.forgotten)
+    if record.failover is not Failover.NEWEST or not living:
+        return f"{waits} (failover: {record.failover}; machines with its copy: {len(living)})"
     return f"machine {machine} is lost: {' or '.join(in_order(id, living))} takes it"
 
 

@@ -81,8 +81,7 @@ class Peers:
         self, folder: Path, name: str, address: str, standby: Standby, owner: Callable[[str], str]
     ) -> None:
         self._name, self._address, self._standby, self._owner = name, address, standby, owner
-        self._own = folder / "machine.pem"
-        self._locks = dict[str, asyncio.Lock]()
+        self._own, self._locks = folder / "machine.pem", dict[str, asyncio.Lock]()
         self.taken: Callable[[InstanceId, Mapping[str, bytes]], Awaitable[None]]
         """Takes messages of a session that is here now, which another machine accepted."""
         self.own: Callable[[], Rows]

@@ -89,9 +89,9 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
             for it in gone:
                 if await etcd.is_well(it):
                     raise Refused(f"cannot replace {old}: its member of etcd runs; stop it first")
-                await _patiently(partial(etcd.remove_member, it.id))
+                await _patiently(partial(etcd.change_members, "remove", {"ID": it.id}))
             if not added:
-                await _patiently(partial(etcd.add_member, peer))
+                await _patiently(partial(etcd.change_members, "add", {"peerURLs": [peer]}))
             members = await etcd.members()
         finally:
             await etcd.close()

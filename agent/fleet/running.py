@@ -36,8 +36,7 @@ class Running(gate.Alone):
     """Why the session may not start here; "" = there is nothing more to say."""
 
     def __init__(self, supervisor: assemble.Supervisor, address: str) -> None:
-        self._supervisor, self._registry = supervisor, supervisor.registry
-        self._address = address
+        self._supervisor, self._registry, self._address = supervisor, supervisor.registry, address
         self._allowed: Mapping[str, records.Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0

@@ -65,9 +65,8 @@ class FleetSettings:
 
 
 HEAD = """\
-# A fleet: each session belongs to one of several machines, as their etcd says, and runs only while
-# its machine renews its lease there. fleet/ca.pem, machine.pem and machine.key below state_path are
-# this machine's certificates.\
+# A fleet: a session is of one of several machines, as their etcd says, and runs only while that one
+# renews its lease. This one's certificates: fleet/ca.pem, machine.pem, machine.key in state_path.\
 """
 
 FLEET = Table(name="fleet", plain=FleetSettings(), head=HEAD)

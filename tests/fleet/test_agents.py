@@ -116,7 +116,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         orders = agent.state / "fleet/orders.json"
         await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
-        assert await wanted(store, "s") == "stopped"
+        assert await its(store, "s", "wanted") == "stopped"
         await agent.stop()
         assert (await record(store, KEYS.machine("a"), Machine)).released
 
@@ -134,12 +134,8 @@ async def reason(agent: RunningAgent, id: str) -> str:
     return str((await agent.show(id))["reason"])
 
 
-async def wanted(store: Etcd, id: str) -> str:
-    return str((await record(store, KEYS.session(id), Session)).wanted)
-
-
-async def is_deleted(store: Etcd, id: str) -> bool:
-    return bool((await record(store, KEYS.session(id), Session)).deleted)
+async def its(store: Etcd, id: str, field: str) -> Any:
+    return getattr(await record(store, KEYS.session(id), Session), field)
 
 
 async def test_a_session_of_another_machine_never_starts_here(
@@ -180,7 +176,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         gone = replace(await record(store, KEYS.session("gone"), Session), deleted=False)
         # Halted: what runs goes on, and nothing starts. An order that is given then is kept.
         await b.do("POST", "/api/instance/t/stop")
-        await eventually(lambda: wanted(store, "t"), "stopped")
+        await eventually(lambda: its(store, "t", "wanted"), "stopped")
         halt = Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))
         await store.commit([], [halt, Put(KEYS.session("gone"), encoded(gone))])
         await eventually(lambda: says(b, "halted by a: the store went back"))
@@ -214,7 +210,7 @@ async def is_accepted(
     await eventually(lambda: record(store, KEYS.claims + "a", Claim))
     status, said = await cli(a, "fleet", "accept")
     assert (status, said.split()[-4:]) == (0, ["s", "a", "t", "b"])
-    await eventually(lambda: is_deleted(store, "gone"))
+    await eventually(lambda: its(store, "gone", "deleted"))
     await eventually(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
     await eventually(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
     assert (await b.pid("s"), (await record(store, KEYS.session("s"), Session)).epoch) == (0, 2)

@@ -149,7 +149,7 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
         view.sessions["s"] = Seen(Session(**{"machine": "z", "epoch": 1, **more}), 1, 0.0)
         return explain(view, "s")
 
-    assert "waits for it, or for `wa-agent fleet forget z`, as no machine" in why()
+    assert "waits for it, or for `wa-agent fleet forget z` (failover: newest; mach" in why()
     assert "failover: wait" in why(copies=("a",), failover=Failover.WAIT)
     assert ("stopped" in why(wanted="stopped"), "deleted" in why(deleted=True)) == (True, True)
     assert ("x is not known" in why(machine="x"), why(machine="a")[-6:]) == (True, " why s")
@@ -197,5 +197,5 @@ async def test_orders_about_the_fleet_reach_its_agent(
         await eventually(drained)
         assert (await cli(agent, "fleet", "undrain"))[0] == 0
         await eventually(drained, False)
-        await store.add_member("http://127.0.0.1:1")
+        await store.change_members("add", {"peerURLs": ["http://127.0.0.1:1"]})
         await eventually(lambda: says(agent, "http://127.0.0.1:1", "the fleet has stopped"))
