@@ -17,7 +17,7 @@ from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.core.addresses import refuse_address
-from agent.core.setting import name_fault, nearest
+from agent.core.setting import nearest
 
 
 def add(commands: Commands) -> None:
@@ -150,9 +150,6 @@ def check_config(options: Options) -> int:
             advice = nearest(kind, kinds) or f"known: {' '.join(sorted(kinds))}"
             raise errors.ConfigError(f"{words}; {advice}", field="webhook.kinds")
         for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):
-            if fault := name_fault(id):
-                words = f"cannot use instances of webhook {hook.name}: {fault}"
-                raise errors.ConfigError(words, field="webhook.instances")
             known = f"webhook {hook.name}: no instance {id} yet; {nearest(id, ids)}"
             warnings.append(known.rstrip("; "))
         host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")

@@ -125,8 +125,10 @@ def disk(here: Installation) -> Iterator[Finding]:
         yield wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     elif space.f_files and space.f_favail == 0:
         yield wrong(f"no free inode at {path}", "remove small files there")
+    elif free < 64 << 20:
+        yield wrong(words)
     else:
-        yield (wrong if free < 64 << 20 else note if share < 0.10 else ok)(words)
+        yield note(words) if share < 0.10 else ok(words)
 
 
 def state(here: Installation) -> Iterator[Finding]:

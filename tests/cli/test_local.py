@@ -138,7 +138,6 @@ EVO = "[[backend]]\nname = 'e'\nengine = 'evolution'\nurl = 'http://h'\nkey_file
         ("secret_file = '/none'", "(secret_file of webhook ops): No such file or directory; write"),
         (EVO, "(key_file of backend e): No such file or directory; write that file"),
         ("kinds = ['call', 'statsu']", "'statsu' in kinds of webhook ops: no event is of it; did"),
-        ("instances = ['-x']", "instances of webhook ops: it must be 1 to 48"),
         ("instances = ['s*', 'shop1']", "ops: no instance shop1 yet; did you mean shop-1?"),
     ],
 )
