@@ -13,8 +13,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from agent.fleet import store
-from agent.fleet.store import Answer, Delete, Get, Pair, Same, Step
+from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Same, Step, StoreAway
 from agent.supervise.reach import cause_of
 
 T = TypeVar("T")
@@ -113,7 +112,7 @@ class Etcd:
                     for event in heard["result"].events:
                         yield _pair(event.kv)
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
-            raise store.StoreAway(f"cannot watch etcd at {member}: {cause_of(error)}") from error
+            raise StoreAway(f"cannot watch etcd at {member}: {cause_of(error)}") from error
 
     async def compact(self, revision: int) -> None:
         """Forget the older values of keys, as of this revision."""
@@ -146,9 +145,9 @@ class Etcd:
                 cause, sent = cause_of(error), not isinstance(error, _NOT_MADE)
             self._members.append(self._members.pop(0))
             if writes and sent:
-                raise store.MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
+                raise MayHaveHappened(f"cannot know if etcd at {member} wrote: {cause}")
             causes.append(f"{member}: {cause}")
-        raise store.StoreAway(f"cannot reach etcd: {'; '.join(sorted(causes))}")
+        raise StoreAway(f"cannot reach etcd: {'; '.join(sorted(causes))}")
 
 
 _NOT_MADE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

@@ -320,8 +320,8 @@ class Joined(running.Running):
                 await asyncio.to_thread(copies.standby.forget, id)
             await copies.fetch_newer(id, self.view.sessions[id].record.copies)
             facts, (wanted, epoch) = self.here().get(id), self._orders.get(id, ("", 0))
-            newest = copies.standby.newest(id)
-            if facts and not facts.busy.locked() and newest and newest[0] == epoch:
+            found = (copies.standby.newest(id) or (-1, 0))[0] == epoch and id in copies.away
+            if found and facts and not facts.busy.locked():
                 await self._write({**self._orders, id: (wanted, -1)})
                 rows.pop(id, None)
 

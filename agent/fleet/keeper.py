@@ -10,7 +10,6 @@ what is still on its way, and its answer says what became of it.
 """
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -29,11 +28,10 @@ from agent.fleet.etcd import Etcd
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Pair, Put, Same, StoreAway
 from agent.fleet.taking import BATCH, Seen, View, read_halt
+from agent.log import log
 
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
-
-log = logging.getLogger(__name__)
 
 PAUSE = 0.1
 """Seconds between renewals at least, however often the keeper is woken."""

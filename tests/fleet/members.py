@@ -59,10 +59,14 @@ def is_ready(url: str) -> bool:
     return False
 
 
-@contextmanager
-def members(root: Path, count: int, places: Places | None = None) -> Iterator[Members]:
+def needs_etcd() -> None:
     if shutil.which("etcd") is None:
         lacks("there is no etcd")
+
+
+@contextmanager
+def members(root: Path, count: int, places: Places | None = None) -> Iterator[Members]:
+    needs_etcd()
     made = Members(root, places or {f"m{n}": ("127.0.0.1", ()) for n in range(count)})
     try:
         for name in made.clients:

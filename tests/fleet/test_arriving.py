@@ -24,7 +24,7 @@ from agent.fleet.store import Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
-from tests.fleet.test_agents import KEYS, etcd, in_fleet, is_well, reason, record, store_of
+from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, reason, record, store_of
 from tests.ports import free_port
 from tests.waiting import alive
 
@@ -158,8 +158,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
         await gather(a.start(), b.start())
-        make = "POST", "/api/instance", {"id": "x", "engine": "sandbox"}
-        both = await gather(a.ask(*make), b.ask(*make))
+        both = await gather(a.ask(*NEW), b.ask(*NEW))
         assert sorted(status for status, _ in both) == [201, 409]
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")

@@ -272,4 +272,3 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
         index.write_bytes(index_is) if index_is else index.unlink(missing_ok=True)
         owner.beside.hurry(ID)
         assert arrived() == [1, 2]
-    box.close()

@@ -1,7 +1,6 @@
 """The plan of a fleet makes members of etcd that take the fleet's machines and no one else."""
 
 import os
-import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from agent.fleet.etcd import Etcd
 from agent.fleet.peers import tls_of
 from agent.fleet.store import Get, Put, StoreAway
 from tests.conftest import Eventually
-from tests.lacking import lacks
+from tests.fleet.members import needs_etcd
 
 
 class Planned:
@@ -46,8 +45,7 @@ class Planned:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Planned]:
-    if shutil.which("etcd") is None:
-        lacks("there is no etcd")
+    needs_etcd()
     made = Planned(tmp_path)
     plan.plan("shops", {name: made.addresses[name] for name in "abw"}, tmp_path)
     for name in "abw":

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,13 @@ import pytest
 from agent.fleet import trying
 from tests.conftest import Eventually
 from tests.daemon.conftest import AgentClient, cli, workers_in
-from tests.lacking import lacks
+from tests.fleet.members import needs_etcd
 from tests.waiting import alive
 
 
 @pytest.mark.slow
 async def test_a_fleet_on_one_machine_ends_as_a_whole(eventually: Eventually) -> None:
-    if shutil.which("etcd") is None:
-        lacks("there is no etcd")
+    needs_etcd()
     assert trying.main(["1"]) == 2
     command = (sys.executable, "-m", "agent.fleet.trying", "2")
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)

@@ -212,8 +212,10 @@ class Copies:
             try:
                 change, row.cause = row.changed.look(), ""
             except (VaultError, OSError) as error:
-                row.cause, row.not_before = str(error), begun + AWAY
-                log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
+                there = (self._root / row.changed.id).exists()  # a logout may replace it now
+                row.cause, row.not_before = str(error), begun + AWAY * there
+                if there:
+                    log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
                 continue
             sealed = None
             if change is not None:
