@@ -27,13 +27,12 @@ from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
 from agent.vault.folders import list_trash
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks for sessions whose records are not up to date."""
+LOOK_EVERY, MOVES_AGAIN = 1.0, 300.0
+"""Seconds between two looks for sessions whose records are not up to date; and between two tries to
+move a session from a machine that is drained."""
 FLUSHES, LOOKS = 5.0, 0.05
 """Seconds at an ordered stop, and before an order is answered, for the last changes to reach the
 machines with copies; and between two looks if they have."""
-MOVES_AGAIN = 300.0
-"""Seconds between two tries to move a session from a machine that is drained."""
 DRAINED, LASTS = "drained", "say that this lasts"
 """File of an order that lasts; what cannot be said of an order that was carried out."""
 KERNEL = 2.0

@@ -235,6 +235,9 @@ class Keeper:
         while True:
             try:
                 answer = await self.store.read(Get(self._own.key))
+                if past and answer.revision < past.revision:
+                    self._suspect(f"it is older than the last begin of {self.name}")
+                    await self._halt()  # before a machine starts whose disk went back with it
                 pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 now = self.clock.now()
                 if stood is None or stood[0] != pair.revision:
@@ -256,8 +259,6 @@ class Keeper:
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
         self._own, self._cluster = pair, past.cluster if past else answer.cluster
-        if past and answer.revision < past.revision:
-            self._suspect(f"it is older than the last begin of {self.name}")
         await asyncio.to_thread(self._write_past, answer.revision)
 
     async def _renew(self, group: asyncio.TaskGroup) -> bool:

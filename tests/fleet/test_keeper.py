@@ -153,19 +153,21 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted:
 
 @played
 async def test_a_store_that_went_back_while_all_were_off_starts_nothing(world: World) -> None:
+    """With the disk of a."""
     await world.begin("ab", 2)
-    old = world.memory.snapshot()
+    old, a = world.memory.snapshot(), world.hosts["a"]
+    boot, image = a.boot, (a.disk / "agent.json").read_bytes()
     for host in world.hosts.values():
         await host.stop()
         host.start_agent()
     await asyncio.sleep(TTL)
-    for host in world.hosts.values():
-        await host.kill()
+    await asyncio.gather(*(host.kill() for host in world.hosts.values()))
     world.memory.restore(old)
+    a.boot, _ = boot, (a.disk / "agent.json").write_bytes(image)
     for host in world.hosts.values():
         host.start_agent()
     await asyncio.sleep(3 * TTL)
-    assert world.down() == ["s0", "s1"]
+    assert world.down() == ["s0", "s1"] and world.logins.count == 4
     assert all("went back" in host.keeper.problem for host in world.hosts.values())
 
 
