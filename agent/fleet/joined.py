@@ -35,10 +35,9 @@ FLUSHES, LOOKS = 5.0, 0.05
 machines with copies; and between two looks if they have."""
 DRAINED, LASTS = "drained", "say that this lasts"
 """File of an order that lasts; what cannot be said of an order that was carried out."""
-KERNEL = 2.0
-"""Seconds past its lease after which no worker is left: `margin` is more."""
-AT_ONCE = 16
-"""Sessions whose files are brought in at the same time."""
+KERNEL, AT_ONCE = 2.0, 16
+"""Seconds past its lease after which no worker is left: `margin` is more; and sessions whose files
+are brought in at the same time."""
 OWN = 1 << 53
 """Number of the last change of a session's own folder: no copy of its epoch is newer."""
 
@@ -278,6 +277,9 @@ class Joined(running.Running):
         leaves = self.keeper is not None and id in self.keeper.leaving
         return not (leaves or self.elsewhere(id)) and boot_now() < self._until
 
+    def is_paired(self, id: InstanceId) -> bool:
+        return id in self.here() and self.here()[id].record.paired
+
     def _may_write(self) -> bool:
         return self.keeper is not None and self.keeper.may_start() and not self.problem
 
@@ -311,16 +313,19 @@ class Joined(running.Running):
         return id in self._orders and self._orders[id][1] == record.epoch
 
     async def _miss(self, copies: Copies) -> None:
-        """A session whose folder is lost goes on with a copy in sync. Where all are away that this
-        agent has never seen, their disk may come yet."""
-        away, rows = copies.away, copies.rows
-        for id in [it for it in away if rows[it].changed.as_of or len(away) < len(rows)]:
+        """A session whose files are lost goes on with a copy in sync, or the newest of all. Where
+        all folders are away that this agent has never seen, their disk may come yet."""
+        away, rows, root = copies.away, copies.rows, self._supervisor.root
+        seen = [it for it in away if rows[it].changed.as_of or (root / it).exists()]
+        for id in away if len(away) < len(rows) else seen:
             async with copies.peers.lock(id):  # it is of an earlier loss
                 await asyncio.to_thread(copies.standby.forget, id)
-            await copies.fetch_newer(id, self.view.sessions[id].record.copies)
-            facts, (wanted, epoch) = self.here().get(id), self._orders.get(id, ("", 0))
+            sure, facts = self.view.sessions[id].record.copies, self.here()[id]
+            silent = await copies.fetch_newer(id, sure or self.view.machines)
+            wanted, epoch = self._orders.get(id, ("", 0))
             found = (copies.standby.newest(id) or (-1, 0))[0] == epoch and id in copies.away
-            if found and facts and not facts.busy.locked():
+            waits = facts.unit.runs and (root / id).exists()  # its engine may write them again
+            if found and not (waits or facts.busy.locked()) and (sure or not silent):
                 await self._write({**self._orders, id: (wanted, -1)})
                 rows.pop(id, None)
 
@@ -414,7 +419,7 @@ class Joined(running.Running):
         while True:
             await asyncio.sleep(LOOK_EVERY)
             for id in sorted(self.engines()) if self.drained else ():
-                may = self.drained and not (self.problem or self._registry.stopping)
+                may = self.drained and self._may_write() and not self._registry.stopping
                 if may and boot_now() >= tried.get(id, 0.0) and (target := self.view.place_for(id)):
                     tried[id] = boot_now() + MOVES_AGAIN
                     with going_on(f"{id} stays on this machine"):

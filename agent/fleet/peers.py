@@ -7,7 +7,6 @@ which machine asks. Without one it is plain HTTP, for loopback addresses alone.
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,14 +48,6 @@ class Taken(Struct, frozen=True, array_like=True):
     epoch: int = 0
     number: int = 0
     """Number of the newest change that the machine has."""
-
-
-class Whole(Struct, frozen=True, array_like=True):
-    """Newest copy of a session, as another machine builds it."""
-
-    epoch: int
-    number: int
-    digest: bytes
 
 
 def tls_of(folder: Path, purpose: ssl.Purpose = _SERVER) -> ssl.SSLContext | None:
@@ -153,16 +144,14 @@ class Peers:
             return Taken(code, *(self._standby.newest(sealed.id) or (0, 0)))
 
     async def _show(self, request: web.Request) -> web.Response:
-        """With `?digest=1` as it is built, with `?whole=1` all of it."""
-        id, digest = InstanceId(request.match_info["id"]), b""
+        """With `?whole=1` all of it."""
+        id = InstanceId(request.match_info["id"])
         try:
             async with self.lock(id):
                 if request.query.get("whole"):
                     return _packed(await asyncio.to_thread(list, self._standby.read(id)))
-                if request.query.get("digest"):
-                    digest = digest_of(await asyncio.to_thread(self._standby.build, id))
                 if (newest := self._standby.newest(id)) is not None:
-                    return _packed(Whole(*newest, digest))
+                    return _packed(newest)
         except (VaultError, OSError) as error:
             log.warning("cannot show a copy: %s", error)
         raise web.HTTPNotFound
@@ -190,8 +179,8 @@ class Peers:
             raise TryLater(f"machine {name} answers for {len(answers)} of {len(changes)} changes")
         return answers
 
-    async def newest(self, address: str, name: str, id: str, *, digest: bool = False) -> Whole:
-        return await self._ask(address, name, f"/copies/{id}{'?digest=1' * digest}", Whole)
+    async def newest(self, address: str, name: str, id: str) -> tuple[int, int]:
+        return await self._ask(address, name, f"/copies/{id}", tuple[int, int])
 
     async def sessions(self, address: str, name: str) -> Rows:
         return await self._ask(address, name, "/sessions", Rows)
@@ -242,15 +231,6 @@ class Peers:
 def _unreached(address: str, name: str, error: Exception) -> TryLater:
     words = f"cannot reach machine {name} at {address}: {cause_of(error)}"
     return TryLater(words, code="owner_away")
-
-
-def digest_of(files: Any) -> bytes:
-    """Return a digest of all paths and contents."""
-    found = blake2b(digest_size=32)
-    for path in sorted(files):
-        found.update(msgspec.msgpack.encode((path, len(files[path]))))
-        found.update(files[path])
-    return found.digest()
 
 
 def _packed(found: Any) -> web.Response:

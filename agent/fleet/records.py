@@ -24,7 +24,7 @@ class Failover(StrEnum):
     """The session ends with its machine's lease, and waits for that machine."""
 
 
-COPIED_LIVE = frozenset({"baileys", "sandbox"})
+COPIED_LIVE = {"baileys": "session/creds.json", "sandbox": "session/sandbox.json"}
 """Engines whose files may be copied while they run: another machine may take their sessions."""
 
 

@@ -185,14 +185,18 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
     await it.until(it.b.engines, TTL)
     # Its folder is lost: copies in sync count alone. Where all are away, their disk may come yet.
     for id in S, T:
-        row = it.b.copies.rows[id] = Row(Changed(Path(), id, "", Mock()), 1, cause="absent")
+        row = it.b.copies.rows[id] = Row(Changed(Path(), id, "", Mock()), 1, lost=True)
     await asyncio.sleep(TTL)
     await it.b.copies._record(it.b.keeper)
     assert "folder is not on b" in str(await it.b.show()) and it.sessions()["s"].copies
-    row.cause = ""
+    row.lost = False
     await it.until(lambda: not it.b.copied(), TTL)
     newer = seal(KEY, Sealed("s", 1, 8, True, "", b""), Change())
     fetch.side_effect = lambda *_: it.b.copies.standby.replace(S, [newer]) or "c is off"
+    it.write("s", Session("b", 1, "sandbox"))  # no machine is sure to have all, and c may have more
+    await asyncio.sleep(TTL)
+    assert it.b._arriving.bring_in.await_count == 1
+    it.write("s", Session("b", 1, "sandbox", copies=("a",)))
     await it.until(lambda: it.b._arriving.bring_in.await_count == 2, TTL)
     assert [*it.b.copies.rows] == ["t"]
     it.registry.facts.clear()  # an operator deletes it

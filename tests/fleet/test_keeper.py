@@ -343,18 +343,6 @@ async def test_a_hand_over_is_void_once_another_machine_took_the_session(world: 
     assert await a.keeper.hand_over("s0", *{*"bc"} - {taker}, push) == taker
 
 
-@played
-async def test_a_takeover_that_arrives_after_its_taker_was_lost_is_void(world: World) -> None:
-    await world.begin("abc", 3, copies=1)
-    b = world.hosts["b"]
-    hold_moves(b, 2 * TTL)
-    await world.hosts["a"].kill()
-    await world.until(lambda: b.line.faults, TAKEN_WITHIN)
-    await b.kill()
-    await asyncio.sleep(3 * TTL)
-    assert (world.machine("b").lost, world.sessions()["s0"].machine) == (True, "a")
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_a_machine_that_renews_while_another_is_called_lost_is_not_lost(seed: int) -> None:
     async def story(world: World) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -39,6 +40,7 @@ class Host:
 
     halted, until, leaving = False, 1e9, frozenset[str]()
     elsewhere = Joined.elsewhere
+    is_paired = Mock(return_value=False)
 
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name, self.view, self.keeper = world, name, world.view, self
@@ -349,9 +351,12 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     )
     (a.root / other / "session/large").unlink()
     await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
-    aside = (a.root / other).rename(a.root / "aside")
-    await world.until(lambda: a.copies.away)
-    aside.rename(a.root / other)
+    a.is_paired = other.__eq__
+    (a.root / other / "session/sandbox.json").touch()
+    await world.until(lambda: a.copies.away == [other])
+    await world.sleep(OLDEST)
+    assert world.view.sessions[other].record.copies, "they have what it has lost"
+    a.is_paired = Mock(return_value=False)
     await world.until(lambda: not a.copies.rows[other].cause)
 
 

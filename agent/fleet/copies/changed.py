@@ -111,12 +111,8 @@ class Changed(msgspec.Struct, eq=False):
                 if entry.is_folder:
                     folders[path] = stamp
                 else:
-                    take(path, stamp, partial(_content, session, entry.path))
+                    take(path, stamp, partial(b"".join, read_file(session, entry.path)))
         return folders, files, found
-
-
-def _content(session: Folder, path: str) -> bytes:
-    return b"".join(read_file(session, path))
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

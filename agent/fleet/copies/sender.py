@@ -17,17 +17,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from agent.clock import boot_now
-from agent.core.model import InstanceId
+from agent.core.model import InstanceId, SessionFiles
 from agent.errors import TryLater, VaultError, WaError
 from agent.fleet.copies import beside, standby
-from agent.fleet.copies.change import Sealed, apply, seal
+from agent.fleet.copies.change import Sealed, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.peers import Peers, Taken, Whole, digest_of
+from agent.fleet.peers import Peers, Taken
 from agent.fleet.records import COPIED_LIVE, Session
 from agent.fleet.taking import BATCH, in_order
 from agent.log import about, log
+from agent.vault.folder import SESSION
+from agent.vault.tree import inspect
 
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
@@ -55,6 +57,7 @@ MOST_READ = 16 << 20
 """Bytes of the bases that are made in one tick, or wait for one machine."""
 
 
+DAMAGED = "cannot copy it: the files of its pairing are damaged, or gone"
 JUMP = 1000
 """Changes of an agent before this one, or of a row that ended, that may still be on their way."""
 
@@ -87,6 +90,8 @@ class Row(Struct, eq=False):
     """True if the next change has all files."""
     cause: str = ""
     """Why nothing can be copied now."""
+    lost: bool = False
+    """True if the files of a pairing are not here, or damaged: the copies of it are the newest."""
     not_before: float = 0.0
 
     def begin(self) -> None:
@@ -133,8 +138,8 @@ class Copies:
 
     @property
     def away(self) -> list[InstanceId]:
-        """Sessions whose folder is not here: the copies of it are the newest."""
-        return [it for it, row in self.rows.items() if row.cause and not (self._root / it).exists()]
+        """Sessions whose files are lost."""
+        return [id for id, row in self.rows.items() if row.lost]
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -210,11 +215,18 @@ class Copies:
                 found.append((row, None))
                 continue
             try:
-                change, row.cause = row.changed.look(), ""
+                change, pairing = row.changed.look(), COPIED_LIVE[row.changed.engine]
+                if change and (row.base or pairing in {*change.files, *change.gone}):
+                    self._check(row.changed.id, row.changed.engine)
+                row.cause, row.lost = "", False
             except (VaultError, OSError) as error:
-                there = (self._root / row.changed.id).exists()  # a logout may replace it now
-                row.cause, row.not_before = str(error), begun + AWAY * there
-                if there:
+                there = (self._root / row.changed.id / SESSION).exists()  # or a logout replaces it
+                lost = not there or str(error) == DAMAGED
+                row.lost = lost and self._owner.is_paired(row.changed.id)
+                row.cause, row.not_before = str(error), begun + AWAY * (there and not row.lost)
+                if there and row.lost:
+                    row.begin()  # the next change has all files
+                elif there:
                     log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
                 continue
             sealed = None
@@ -224,6 +236,12 @@ class Copies:
                 size += len(sealed.content) * row.base
             found.append((row, sealed))
         return found
+
+    def _check(self, id: InstanceId, engine: str) -> None:
+        """No copy is replaced by the damaged files of a pairing."""
+        whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
+        if not whole and self._owner.is_paired(id):
+            raise VaultError(DAMAGED)
 
     def _takes(self, place: tuple[str, Place]) -> bool:
         queue = self.lines[place[0]].queue
@@ -375,6 +393,7 @@ class Copies:
             await asyncio.to_thread(self._beside.look)
             if (change := await asyncio.to_thread(changed.look)) is None:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
+            await asyncio.to_thread(self._check, id, record.engine)
             number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
                 number = max(number, answer.number) + JUMP
@@ -385,11 +404,6 @@ class Copies:
                     break
             if answer.code:
                 raise TryLater(f"cannot give {id} to {target} ({answer.code}): see fleet status")
-            files = dict[str, bytearray]()
-            apply(files, change)
-            there = await self.peers.newest(address, target, id, digest=True)
-            if there != Whole(record.epoch, number, await asyncio.to_thread(digest_of, files)):
-                raise TryLater(f"cannot give {id} to machine {target}: its copy is another one")
         finally:
             self._pushed.discard(id)
 
@@ -404,7 +418,7 @@ class Copies:
             address = self.address(name)
             async with asyncio.timeout(2.0):
                 there = await self.peers.newest(address, name, id)
-            if (there.epoch, there.number) > (self.standby.newest(id) or (0, 0)):
+            if there > (self.standby.newest(id) or (0, 0)):
                 changes = await self.peers.whole(address, name, id)
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.replace, id, changes)
