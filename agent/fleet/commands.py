@@ -95,7 +95,6 @@ def plan(options: command.Options) -> int:
     if not 1 < len({*machines.values()}) == len(options.machines):
         words = "name two machines or more, each with a name and an address of its own"
         raise InvalidRequest(f"cannot plan a fleet: {words}")
-    few = "Two members of etcd stop when one is away: let a third machine be a witness."
     files = [*map(str, plan(options.name or "fleet", machines, Path(options.out or ".")))]
     return options.print(
         {"files": files},
@@ -105,7 +104,7 @@ def plan(options: command.Options) -> int:
         "  sudo apt install etcd-server && sudo wa-agent fleet join plan-MACHINE.tar",
         "  sudo systemctl restart wa-agent && wa-agent fleet status",
         "On a witness instead: sudo wa-agent fleet store install plan-MACHINE.tar",
-        few if len(files) < 4 else "",
+        "Two members of etcd stop when one is away: plan a witness." if len(files) < 4 else "",
     )
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
 from agent.core.words import NO_LEASE, InstanceId
+from agent.core.words import SessionFiles as Files
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, operator, peers, records, running, settings, taking
@@ -25,7 +26,7 @@ from agent.log import about, going_on, log
 from agent.messages.sending import Sending
 from agent.supervise.assemble import Supervisor
 from agent.supervise.facts import Facts
-from agent.vault.folders import list_trash
+from agent.vault import folders, tree
 
 LOOK_EVERY, MOVES_AGAIN = 1.0, 300.0
 """Seconds between two looks for sessions whose records are not up to date; and between two tries to
@@ -320,13 +321,14 @@ class Joined(running.Running):
         for id in away if len(away) < len(rows) else seen:
             async with copies.peers.lock(id):  # it is of an earlier loss
                 await asyncio.to_thread(copies.standby.forget, id)
-            sure, facts = self.view.sessions[id].record.copies, self.here()[id]
-            silent = await copies.fetch_newer(id, sure or self.view.machines)
-            wanted, epoch = self._orders.get(id, ("", 0))
-            found = (copies.standby.newest(id) or (-1, 0))[0] == epoch and id in copies.away
-            waits = facts.unit.runs and (root / id).exists()  # its engine may write them again
-            if found and not (waits or facts.busy.locked()) and (sure or not silent):
-                await self._write({**self._orders, id: (wanted, -1)})
+            record, facts = self.view.sessions[id].record, self.here()[id]
+            silent = await copies.fetch_newer(id, record.copies or self.view.machines)
+            found = (copies.standby.newest(id) or (-1, 0))[0] == record.epoch
+            files = (await asyncio.to_thread(tree.inspect, root / id, facts.instance.engine)).files
+            # A worker may write them again. After a logout they are neither.
+            lost = files is Files.ABSENT or (files is Files.DAMAGED and not facts.verdict.healthy)
+            if found and lost and not facts.busy.locked() and (record.copies or not silent):
+                await self._write({**self._orders, id: (record.wanted, -1)})
                 rows.pop(id, None)
 
     async def _settle(self, keeper: Keeper) -> None:
@@ -533,7 +535,7 @@ class Joined(running.Running):
         gone -= self.here().keys()
         if not gone:
             return {}
-        trash = await asyncio.to_thread(list_trash, root)
+        trash = await asyncio.to_thread(folders.list_trash, root)
         known = {it.id for it in trash if it.why == "deleted" and not (root / it.id).exists()}
         gone &= known | {id for id in gone if self._deleted_here.get(id) == owned[id].epoch}
         return {id: replace(owned[id], deleted=True) for id in gone}
@@ -620,7 +622,7 @@ class Joined(running.Running):
             if own and not self.settled(id, record):
                 cause = self.unsettled.get(id) or "its files are brought in" * late
             elif own and (id not in here or id in away):
-                cause = f"its folder is not on {self.name}"
+                cause = f"its folder is not on {self.name}, or damaged: moved away, a copy comes"
             elif own and here[id].wait.reason == NO_LEASE and not self.problem:
                 cause = f"it waits for a lease of {self.name} under which it may start"
             elif not own and id in here and late:

@@ -166,8 +166,7 @@ def machine_of(text: str) -> tuple[str, str]:
         odd = ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved
         if not (odd or ip.is_link_local or "%" in address):
             return parse_instance_id(name), str(ip)
-    cause = "a machine is named as NAME=ADDRESS, with an IP address at which the others reach it"
-    raise InvalidRequest(f"cannot use {text!r:.80}: {cause}")
+    raise InvalidRequest(f"cannot use {text!r:.80}: NAME=ADDRESS, an IP address that others reach")
 
 
 def reached(address: str) -> str:

@@ -195,8 +195,11 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
     fetch.side_effect = lambda *_: it.b.copies.standby.replace(S, [newer]) or "c is off"
     it.write("s", Session("b", 1, "sandbox"))  # no machine is sure to have all, and c may have more
     await asyncio.sleep(TTL)
-    assert it.b._arriving.bring_in.await_count == 1
+    (it.root / "b/sessions/s/session").mkdir(parents=True)  # it was logged out
     it.write("s", Session("b", 1, "sandbox", copies=("a",)))
+    await asyncio.sleep(TTL)
+    assert it.b._arriving.bring_in.await_count == 1
+    (it.root / "b/sessions/s").rename(it.root / "aside")
     await it.until(lambda: it.b._arriving.bring_in.await_count == 2, TTL)
     assert [*it.b.copies.rows] == ["t"]
     it.registry.facts.clear()  # an operator deletes it
