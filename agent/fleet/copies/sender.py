@@ -223,8 +223,8 @@ class Copies:
                 there = (self._root / row.changed.id / SESSION).exists()  # or a logout replaces it
                 lost = not there or str(error) == DAMAGED
                 row.lost = lost and self._owner.is_paired(row.changed.id)
-                row.cause, row.not_before = str(error), begun + AWAY * (there and not row.lost)
-                if there and row.lost:
+                row.cause, row.not_before = str(error), begun + AWAY * (there and not lost)
+                if there and lost:
                     row.begin()  # the next change has all files
                 elif there:
                     log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
