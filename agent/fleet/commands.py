@@ -232,7 +232,7 @@ def accept(options: command.Options) -> int:
 
 
 def forget(options: command.Options) -> int:
-    """Let others run the sessions of a machine that you have switched off.
+    """Miss a machine no more that you have switched off for good.
 
     MACHINE: as `fleet status` shows it
     --yes: confirm that it is off: a session that runs twice loses its keys

@@ -19,8 +19,8 @@ from agent.api.present import json_answer, show_instance
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.session import Session
 from agent.errors import InvalidRequest, TryLater, WaError
-from agent.fleet.operator import explain
 from agent.fleet.peers import CONNECTS, OWNER, Rows
+from agent.fleet.shown import explain
 
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
@@ -146,7 +146,7 @@ async def _list(fleet: "Joined", name: str) -> Rows:
     with suppress(WaError, TimeoutError):
         async with asyncio.timeout(_LOOK_EVERY):
             copies = fleet.part("list")[1]
-            return await copies.peers.sessions(copies.address(name), name)
+            return await copies.peers.get(copies.address(name), name, "/sessions", Rows)
     return {}
 
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,11 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
-from agent.core.words import NO_LEASE, InstanceId
+from agent.core.words import InstanceId
 from agent.core.words import SessionFiles as Files
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
-from agent.fleet import arriving, etcd, forward, operator, peers, records, running, settings, taking
+from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
 from agent.fleet.copies.sender import Copies
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
@@ -42,7 +41,6 @@ are brought in at the same time."""
 OWN = 1 << 53
 """Number of the last change of a session's own folder: no copy of its epoch is newer."""
 
-NO_PART = "its agent began without a good fleet.key, or it has no [fleet] address"
 Orders = dict[str, tuple[str, int]]
 """For each session of this machine `wanted` of its record, as carried out here, and the epoch of
 its files."""
@@ -59,7 +57,7 @@ class Joined(running.Running):
         self.settings = settings.fleet_of(supervisor.settings.config)
         super().__init__(supervisor, self.settings.address)
         self.fleet, self.name = self.settings.names
-        self._folder, self._keys = state / "fleet", records.Keys(self.fleet)
+        self.folder, self.keys = state / "fleet", records.Keys(self.fleet)
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self._told = dict[str, str]()
@@ -78,6 +76,7 @@ class Joined(running.Running):
         supervisor.gate.fleet = self
 
     forward, others = forward.forward, forward.others
+    show, troubles = shown.show, shown.troubles
 
     def begin(self, sending: Sending, api: Any) -> dict[str, Callable[[], Awaitable[object]]]:
         """Return the fleet's tasks. `api` makes the server that answers other machines."""
@@ -129,18 +128,18 @@ class Joined(running.Running):
 
     async def _keep(self) -> None:
         try:
-            await asyncio.to_thread(self._folder.mkdir, mode=0o700, exist_ok=True)
+            await asyncio.to_thread(self.folder.mkdir, mode=0o700, exist_ok=True)
             self._written = await asyncio.to_thread(self._read_orders)
             self._orders = self._written | self._orders
             await self._open_copies()
-            self.drained = await asyncio.to_thread((self._folder / DRAINED).exists)
-            tls, disk = peers.tls_of(self._folder), self._folder.stat()
+            self.drained = await asyncio.to_thread((self.folder / DRAINED).exists)
+            tls, disk = peers.tls_of(self.folder), self.folder.stat()
             store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
             keeper = Keeper(
-                *(store, self._keys, self.name),
+                *(store, self.keys, self.name),
                 fleet=await self._common(store),
                 runner=self,
-                path=self._folder / "agent.json",
+                path=self.folder / "agent.json",
                 boot_and_folder=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
                 clock=BootClock(),
                 draw=random.SystemRandom(),
@@ -153,10 +152,10 @@ class Joined(running.Running):
 
     async def _open_copies(self) -> None:
         """None are made without the fleet's key, or an address for the other machines."""
-        path, root = self._folder / "fleet.key", self._supervisor.root
+        path, root = self.folder / "fleet.key", self._supervisor.root
         if self.copies is None and self.settings.address and path.exists():
             key = await asyncio.to_thread(FleetKey.read, path)
-            what = self._folder.parent, root, key, self, self.settings.address
+            what = self.folder.parent, root, key, self, self.settings.address
             self.copies = await asyncio.to_thread(Copies, *what)
             self.copies.peers.taken = self._take_messages
             self.copies.peers.own = partial(forward.own, self)
@@ -178,7 +177,7 @@ class Joined(running.Running):
 
     async def _common(self, store: etcd.Etcd) -> records.Fleet:
         """The times of the fleet, which its first machine writes."""
-        key = self._keys.common
+        key = self.keys.common
         while True:
             try:
                 put = Put(key, records.encoded(records.Fleet()))
@@ -227,7 +226,7 @@ class Joined(running.Running):
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
         here."""
-        pairs = (await self._reached().read(Get(self._keys.session(id)))).found[0]
+        pairs = (await self.reached().read(Get(self.keys.session(id)))).found[0]
         record = records.decoded(pairs[0].value, records.Session) if pairs else None
         if record is None or record.deleted:
             return
@@ -430,7 +429,7 @@ class Joined(running.Running):
     async def drain(self, on: bool) -> dict[str, str]:
         """An order that lasts, whatever becomes of the agent. Returns sessions that stay, and why,
         until a machine can take them."""
-        path = self._folder / DRAINED
+        path = self.folder / DRAINED
         work = partial(write_whole, path, b"") if on else partial(path.unlink, missing_ok=True)
         await asyncio.to_thread(work)
         self.drained = on
@@ -442,7 +441,7 @@ class Joined(running.Running):
     def part(self, doing: str) -> tuple[Keeper, Copies]:
         """What this machine takes part with; TryLater: it cannot."""
         if self.keeper is None or self.copies is None:
-            words = f"machine {self.name} has no part in the fleet: {self.problem or NO_PART}"
+            words = f"machine {self.name} has no part in the fleet: {self.problem or shown.NO_PART}"
             raise TryLater(f"cannot {doing}: {words}", code="no_part")
         return self.keeper, self.copies
 
@@ -481,6 +480,9 @@ class Joined(running.Running):
             with going_on():
                 await (orders.start if known[id][0] == "running" else orders.stop)(id)
 
+    def has_copy(self, id: InstanceId) -> bool:
+        return id in self.view.sessions and bool(self.view.sessions[id].record.copies)
+
     def copied(self) -> Container[str]:
         return self.copies.standby.rows if self.copies else ()
 
@@ -493,7 +495,7 @@ class Joined(running.Running):
 
     async def _write(self, known: Orders) -> None:
         if known != self._written:
-            path = self._folder / "orders.json"
+            path = self.folder / "orders.json"
             await asyncio.to_thread(write_whole, path, msgspec.json.encode(known))
         self._orders = self._written = known
 
@@ -541,11 +543,11 @@ class Joined(running.Running):
         return {id: replace(owned[id], deleted=True) for id in gone}
 
     def _read_orders(self) -> Orders:
-        path = self._folder / "orders.json"
+        path = self.folder / "orders.json"
         return (records.decoded(path.read_bytes(), Orders) if path.exists() else None) or {}
 
     def describe(self) -> records.Machine:
-        mine = [(id, why) for machine, id, why in self._troubles() if id and machine == self.name]
+        mine = [(id, why) for machine, id, why in self.troubles() if id and machine == self.name]
         mark = self.copies.mark if self.copies else ""
         return replace(super().describe(), lacks=dict(mine[:20]), key=mark)
 
@@ -557,84 +559,8 @@ class Joined(running.Running):
             held[id] = max(held.get(id, (0, 0, 0)), (rows[-1].epoch, 0, rows[-1].number))
         return held
 
-    # What an operator decides.
-
-    async def accept(self, without: Collection[str]) -> Mapping[str, records.Session]:
-        return await operator.accept(self._reached(), self._keys, without)
-
-    async def forget(self, name: str) -> Mapping[str, str]:
-        return await operator.forget(self._reached(), self._keys, name)
-
-    def _reached(self) -> etcd.Etcd:
+    def reached(self) -> etcd.Etcd:
+        """The store, for what only an operator decides or is shown."""
         if self._store is None or self.keeper is None:
             raise TryLater(f"cannot reach the fleet: {self.problem}")
         return self._store
-
-    # What a person is shown.
-
-    async def show(self) -> dict[str, Any]:
-        """The fleet as this machine knows it, and what else is worth a look."""
-        rows = list[dict[str, str]]()
-        with suppress(WaError):  # `problem` says it
-            rows = await operator.missing_members(self._reached())
-        notes = await asyncio.to_thread(list, operator.note(self._folder, self.view))
-        whys = Counter(it.cause for it in self.copies.rows.values()) if self.copies else {}
-        notes += [f"sessions of which no copy is made: {n}; {it}" for it, n in whys.items() if it]
-        rows += [{"machine": it, "id": id, "cause": why} for it, id, why in self._troubles()]
-        view, now = self.view, boot_now()
-        machines = list[dict[str, Any]]()
-        for name, seen in sorted(view.machines.items()):
-            it = seen.record
-            state = (it.lost and "lost") or (it.drained and "drained") or "up"
-            row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
-            row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
-            machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})
-        return {
-            **{"fleet": self.fleet, "machine": self.name, "problem": self.problem},
-            "halt": msgspec.to_builtins(view.halt),
-            "lease_seconds": round(max(self._until - now, 0.0), 1),
-            **{"machines": machines, "troubles": rows, "notes": notes},
-        }
-
-    def _troubles(self) -> Iterator[tuple[str, str, str]]:
-        """Machine, session and cause of what is not as it should be."""
-        view, here, lines = self.view, self.here(), self.copies.lines if self.copies else {}
-        away = self.copies.away if self.copies else ()
-        if self.problem:
-            yield self.name, "", self.problem
-        marks = [it.record.key for it in view.machines.values() if not it.record.lost]
-        most = max(filter(None, marks), key=marks.count, default="")
-        silent = () if self.problem else view.standing_still(self.name, boot_now(), 2 * FLUSHES)
-        for name, machine in view.machines.items():
-            if (it := machine.record).lost and not (it.forgotten or name == self.name):
-                yield name, "", "it is lost: it renews nothing"
-            elif name in silent and not it.released:
-                yield name, "", "it renews nothing: it is off, or cannot reach etcd"
-            elif it.key != most and not it.lost:
-                other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
-                yield name, "", other if it.key else NO_PART
-            elif not (it.lost or it.drained) and (line := lines.get(name)) and line.cause:
-                yield name, "", f"it gets no copies from {self.name}: {line.cause}"
-        for id, seen in view.sessions.items():
-            record, there = seen.record, view.machines.get(seen.record.machine)
-            # Where it has just come from its folder goes, and where it goes it comes.
-            cause, own, late = "", record.machine == self.name, boot_now() - seen.since > FLUSHES
-            if own and not self.settled(id, record):
-                cause = self.unsettled.get(id) or "its files are brought in" * late
-            elif own and (id not in here or id in away):
-                cause = f"its folder is not on {self.name}, or damaged: moved away, a copy comes"
-            elif own and here[id].wait.reason == NO_LEASE and not self.problem:
-                cause = f"it waits for a lease of {self.name} under which it may start"
-            elif not own and id in here and late:
-                cause = f"its folder lies on {self.name}, and does not run there"
-            elif there is None:
-                cause = "its machine is not known"
-            elif not own and not there.record.lost:
-                stopped = there.record.released and record.wanted == "running"
-                cause = there.record.lacks.get(id, "its agent was stopped" * stopped)
-            elif not own:
-                cause = f"its machine is lost (failover: {record.failover})"
-            if cause and not record.deleted:
-                yield record.machine, id, cause
-        for id in here.keys() - view.sessions.keys() if not self.problem else ():
-            yield self.name, id, "it has no record in the fleet yet"

@@ -174,22 +174,13 @@ class Peers:
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
         """TryLater: the machine did not answer; it may have taken them."""
-        answers = await self._ask(address, name, "/copies", list[Taken], changes)
+        answers = await self.get(address, name, "/copies", list[Taken], changes)
         if len(answers) != len(changes):
             raise TryLater(f"machine {name} answers for {len(answers)} of {len(changes)} changes")
         return answers
 
-    async def newest(self, address: str, name: str, id: str) -> tuple[int, int]:
-        return await self._ask(address, name, f"/copies/{id}", tuple[int, int])
-
-    async def sessions(self, address: str, name: str) -> Rows:
-        return await self._ask(address, name, "/sessions", Rows)
-
-    async def whole(self, address: str, name: str, id: InstanceId) -> list[Sealed]:
-        return await self._ask(address, name, f"/copies/{id}?whole=1", list[Sealed])
-
     async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
-        if code := await self._ask(address, name, f"/messages/{id}", str, files):
+        if code := await self.get(address, name, f"/messages/{id}", str, files):
             raise TryLater(f"cannot bring the messages of {id} to machine {name} now: {code}")
 
     async def ask(
@@ -208,7 +199,8 @@ class Peers:
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             raise _unreached(address, name, error) from error
 
-    async def _ask(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
+    async def get(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
+        """Its whole answer. With a body it is a POST."""
         data = None if body is None else msgspec.msgpack.encode(body)
         much = len(data) if data else LARGEST
         times = aiohttp.ClientTimeout(total=TAKES + much / SLOWEST, sock_connect=CONNECTS)

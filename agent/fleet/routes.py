@@ -24,7 +24,7 @@ async def show(call: Call) -> Json:
 
 async def why(call: Call) -> Json:
     """The machine that owns a session, its copies, and why it does not run."""
-    from agent.fleet.operator import explain
+    from agent.fleet.shown import explain
 
     id, fleet = call.request.match_info["id"], _fleet(call)
     if id not in fleet.view.sessions:
@@ -58,16 +58,21 @@ async def accept(call: Call) -> Json:
     """End a halt of the fleet: each session goes to the machine with its newest files.
 
     409 while a machine has not said which sessions it has, unless `without` names it."""
-    decided = await _fleet(call).accept(call.body.get("without", ()))
+    from agent.fleet import operator
+
+    fleet = _fleet(call)
+    decided = await operator.accept(fleet.reached(), fleet.keys, call.body.get("without", ()))
     return {"sessions": {id: it.machine for id, it in sorted(decided.items())}}
 
 
 async def forget(call: Call) -> Json:
-    """A machine was switched off: others may run its sessions at once.
+    """A machine was switched off for good.
 
-    The answer has the sessions that no machine takes by itself, each with the machine that has it
-    now; "" = none has a copy."""
-    return {"sessions": await _fleet(call).forget(call.request.match_info["machine"])}
+    The answer has the sessions that no machine takes, as none has a copy."""
+    from agent.fleet import operator
+
+    fleet, name = _fleet(call), call.request.match_info["machine"]
+    return {"sessions": dict.fromkeys(await operator.forget(fleet.reached(), fleet.keys, name), "")}
 
 
 _MACHINE = Field("machine", str, "the machine that gets it", required=True, pattern=ID_PATTERN)

@@ -67,9 +67,9 @@ async def test_a_machine_is_who_its_certificate_says(
     # It does not own the session, whatever its header says.
     c.peers._name = "a"
     assert await c.peers.send(b.address, "b", [c.change(2)]) == [Taken("not_owner", 1, 1)]
-    assert await c.peers.newest(b.address, "b", ID) == (1, 1)
+    assert await c.peers.get(b.address, "b", f"/copies/{ID}", tuple[int, int]) == (1, 1)
     with pytest.raises(Refused, match="no copy"):
-        await a.peers.newest(b.address, "b", InstanceId("other"))
+        await a.peers.get(b.address, "b", "/copies/other", tuple[int, int])
     # It is not the machine that it answers for.
     with pytest.raises(TryLater, match="certificate"):
         await a.peers.send(b.address, "c", [a.change(2)])
@@ -119,4 +119,4 @@ async def test_without_certificates_it_serves_this_machine_alone(
     serving.cancel()
     await a.peers.close()
     with pytest.raises(TryLater, match="no connection"):  # its agent stops
-        await a.peers.newest(b.address, "b", ID)
+        await a.peers.get(b.address, "b", f"/copies/{ID}", tuple[int, int])

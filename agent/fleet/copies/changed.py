@@ -21,7 +21,7 @@ from agent.vault.tree import read_file, walk
 
 FULL = 30
 """Looks after which files are looked at though no folder says that they changed."""
-TRIES, TICK = 3, 50_000_000
+TICK = 50_000_000
 Folders = tuple[int, ...]
 """Stamp of a folder; () = it is gone."""
 
@@ -61,11 +61,8 @@ class Changed(msgspec.Struct, eq=False):
                 self._skipped, self.as_of = self._skipped + 1, begun
                 return None
             seen = _SEEN.decode(zlib.decompress(self._seen))
-            for _ in range(TRIES):
-                folders, files, found = self._read(top, others, seen)
-                if _stamps(top, folders) == folders:
-                    break
-            else:
+            folders, files, found = self._read(top, others, seen)
+            if _stamps(top, folders) != folders:
                 return None
         gone = tuple(sorted(seen.keys() - files.keys()))
         # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.

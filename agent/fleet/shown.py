@@ -1,0 +1,160 @@
+"""Shown: what a person is told of the fleet, and what is not as it should be."""
+
+import asyncio
+import calendar
+import re
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent.clock import boot_now
+from agent.core.words import NO_LEASE
+from agent.errors import WaError
+from agent.fleet.etcd import Etcd
+from agent.fleet.records import Failover
+from agent.fleet.taking import View, in_order
+
+if TYPE_CHECKING:
+    from agent.fleet.joined import Joined
+
+NO_PART = "its agent began without a good fleet.key, or it has no [fleet] address"
+LATE, SILENT = 5.0, 10.0
+"""Seconds that the files of a session may take to its machine, and a machine from one renewal to
+the next."""
+
+
+async def show(fleet: "Joined") -> dict[str, Any]:
+    """The fleet as this machine knows it, and what else is worth a look."""
+    rows = list[dict[str, str]]()
+    with suppress(WaError):  # `problem` says it
+        rows = await missing_members(fleet.reached())
+    notes = await asyncio.to_thread(list, note(fleet.folder, fleet.view))
+    whys = Counter(it.cause for it in fleet.copies.rows.values()) if fleet.copies else {}
+    notes += [f"sessions of which no copy is made: {n}; {it}" for it, n in whys.items() if it]
+    rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
+    view, now = fleet.view, boot_now()
+    machines = list[dict[str, Any]]()
+    for name, seen in sorted(view.machines.items()):
+        it = seen.record
+        state = (it.lost and "lost") or (it.drained and "drained") or "up"
+        row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
+        row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
+        machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})
+    left = fleet.keeper.until - now if fleet.keeper else 0.0
+    return {
+        **{"fleet": fleet.fleet, "machine": fleet.name, "problem": fleet.problem},
+        "halt": msgspec.to_builtins(view.halt),
+        "lease_seconds": round(max(left, 0.0), 1),
+        **{"machines": machines, "troubles": rows, "notes": notes},
+    }
+
+
+def troubles(fleet: "Joined") -> Iterator[tuple[str, str, str]]:
+    """Machine, session and cause of what is not as it should be."""
+    view, lines = fleet.view, fleet.copies.lines if fleet.copies else {}
+    if fleet.problem:
+        yield fleet.name, "", fleet.problem
+    marks = [it.record.key for it in view.machines.values() if not it.record.lost]
+    most = max(filter(None, marks), key=marks.count, default="")
+    silent = () if fleet.problem else view.standing_still(fleet.name, boot_now(), SILENT)
+    for name, machine in view.machines.items():
+        if (it := machine.record).lost and not (it.forgotten or name == fleet.name):
+            yield name, "", "it is lost: it renews nothing"
+        elif name in silent and not it.released:
+            yield name, "", "it renews nothing: it is off, or cannot reach etcd"
+        elif it.key != most and not it.lost:
+            other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
+            yield name, "", other if it.key else NO_PART
+        elif not (it.lost or it.drained) and (line := lines.get(name)) and line.cause:
+            yield name, "", f"it gets no copies from {fleet.name}: {line.cause}"
+    for id, seen in view.sessions.items():
+        if not seen.record.deleted and (cause := _trouble(fleet, id)):
+            yield seen.record.machine, id, cause
+    for id in fleet.here().keys() - view.sessions.keys() if not fleet.problem else ():
+        yield fleet.name, id, "it has no record in the fleet yet"
+
+
+def _trouble(fleet: "Joined", id: str) -> str:
+    """Why a session is not where it should be; "" = it is."""
+    seen, here = fleet.view.sessions[id], fleet.here()
+    record, there = seen.record, fleet.view.machines.get(seen.record.machine)
+    # Where it has just come from its folder goes, and where it goes it comes.
+    late, me = boot_now() - seen.since > LATE, fleet.name
+    if record.machine == me:
+        if not fleet.settled(id, record):
+            return fleet.unsettled.get(id) or "its files are brought in" * late
+        if id not in here or (fleet.copies and id in fleet.copies.away):
+            return f"its folder is not on {me}, or damaged: moved away, a copy comes"
+        if here[id].wait.reason == NO_LEASE and not fleet.problem:
+            return f"it waits for a lease of {me} under which it may start"
+        if fleet.drained:
+            moves = "it moves to" if fleet.view.place_for(id) else "it stays: it cannot go to"
+            return f"{me} is drained; {moves} another machine"
+        return ""
+    if id in here and late:
+        return f"its folder lies on {me}, and does not run there"
+    if there is None:
+        return "its machine is not known"
+    if there.record.lost:
+        return f"its machine is lost (failover: {record.failover})"
+    stopped = there.record.released and record.wanted == "running"
+    return there.record.lacks.get(id, "its agent was stopped" if stopped else "")
+
+
+def explain(view: View, id: str) -> str:
+    """Why a session of the fleet does not run, from the records; else where it does."""
+    record = view.sessions[id].record
+    owner, machine = view.machines.get(record.machine), record.machine
+    if record.deleted:
+        return "it was deleted"
+    if record.wanted != "running":
+        return "it was stopped by an order, or waits for a person after `fleet accept`"
+    if owner is None:
+        return f"its machine {machine} is not known"
+    if not owner.record.lost:
+        if view.halt:
+            return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
+        return f"it is a session of {machine}; there: wa-agent why {id}"
+    living = {name for name, it in view.machines.items() if not it.record.lost} & {*record.copies}
+    if record.failover is not Failover.NEWEST or not living:
+        how = f"failover: {record.failover}; machines with its copy: {len(living)}"
+        return f"machine {machine} is lost: it waits for it ({how})"
+    return f"machine {machine} is lost: {' or '.join(in_order(id, living))} takes it"
+
+
+async def missing_members(etcd: Etcd) -> list[dict[str, str]]:
+    """As troubles: members of etcd that do not answer, have not started, or have no leader."""
+    members = await etcd.members()
+    well = await asyncio.gather(*map(etcd.is_well, members))
+    missing = [it for it, good in zip(members, well, strict=True) if not good]
+    cause = "this member of etcd is missing or full: the next loss may stop the fleet"
+    if 2 * len(missing) >= len(members):
+        cause = "this member of etcd is missing, or has no majority: the fleet has stopped"
+    return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
+
+
+def note(folder: Path, view: View) -> Iterator[str]:
+    """Yield what a fleet works without today and needs one day. `folder`: of its keys."""
+    for name in ("machine.pem", "ca.pem"):
+        with suppress(OSError, ValueError, IndexError):
+            left = (_end_of((folder / name).read_text()) - time.time()) / 86400
+            if left < 30:
+                yield f"certificate {name} of this machine ends in {left:.0f} days"
+    every = [it.record for it in view.sessions.values() if not it.record.deleted]
+    bare = sum(not it.copies and it.failover is Failover.NEWEST for it in every)
+    if bare and len(view.machines) > 1:
+        yield f"sessions without a copy in sync: {bare}; none is taken over if its machine dies"
+
+
+def _end_of(certificate: str) -> float:
+    """Unix time: the second of the two times in it."""
+    der = ssl.PEM_cert_to_DER_cert(certificate)
+    times = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)
+    short, long = (it.decode() for it in times[1])
+    return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))
