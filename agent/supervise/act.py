@@ -344,6 +344,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
     reads = facts.inbound.last_wall >= begun_wall - crypto.window
     own = facts, verdict, registry.settings.config.recovery, time.time()
+    copied = gate.fleet.has_copy(facts.id)
     return Case(
         *own,
         well=gate.incidents.well(facts) and not waits,
@@ -353,7 +354,8 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
         canary=not (waits or gate.incidents.wait_reason(facts)),
         # Where the copies cannot be read, one of them may be good: nothing ends the pairing.
         good_snapshot=newest is not None or not readable,
-        may_roll_back=readable and not file_rules(facts.instance.engine).key_based,
+        may_roll_back=readable and not (copied or file_rules(facts.instance.engine).key_based),
+        copied=copied,
         peers=failing_peers(facts, crypto),
         finds_records=entry_of(facts.instance.engine).finds_records,
         reads=reads or reads_messages(facts, crypto),

@@ -290,6 +290,10 @@ class Alone:
     async def kept(self, id: InstanceId) -> None:
         """Before an order is answered: it outlives this machine, if others can have it soon."""
 
+    def has_copy(self, id: InstanceId) -> bool:
+        """True if another machine has the newest files of this session, and brings them."""
+        return False
+
     async def others(self) -> Mapping[str, Any]:
         """Sessions of other machines as these show them, in JSON."""
         return {}

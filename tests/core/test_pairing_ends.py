@@ -39,7 +39,7 @@ CALM = surroundings()
 ALONE = surroundings(another_connected=False)
 INCIDENT = surroundings(well=False)
 ALIKE = surroundings(odd_one_out=False)
-COPY = surroundings(good_snapshot=True)
+COPY, COPIED = surroundings(good_snapshot=True), surroundings(copied=True)
 READS = surroundings(reads=True)
 MISSING = changed(DAMAGED, files=SessionFiles.ABSENT)
 MARKED = changed(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
@@ -62,6 +62,7 @@ def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, p
         pytest.param(MARKED, CALM, POLICY, "confirm_passkey", id="it needs a passkey"),
         pytest.param(KEYS, READS, POLICY, PAIRING_KEPT, id="failing keys, and it reads messages"),
         pytest.param(DAMAGED, COPY, POLICY, PAIRING_KEPT, id="a copy that a person may put back"),
+        pytest.param(DAMAGED, COPIED, POLICY, PAIRING_KEPT, id="another machine has a copy"),
         pytest.param(DAMAGED, INCIDENT, POLICY, WHATSAPP_AWAY, id="many files are damaged"),
         pytest.param(LOST, INCIDENT, POLICY, WHATSAPP_AWAY, id="many came up unpaired"),
         pytest.param(seen(), CALM, POLICY, PAIRING_KEPT, id="it is well"),

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from agent.supervise.gate import Alone
+
 
 async def connected(agent, eventually, id="a", **settings):
     """Paired by this one scan: a session that asks for another never connects again."""
@@ -146,15 +148,21 @@ async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan
     assert found[1]["name"] == fresh["name"], "the backup before the repair pruned the other one"
 
 
-async def test_a_damaged_session_that_is_put_right_meanwhile_goes_on(agent, eventually):
+async def test_a_damaged_session_that_is_put_right_meanwhile_goes_on(
+    agent, eventually, monkeypatch
+):
     await connected(agent, eventually)
     file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
     whole = file.read_bytes()
+    monkeypatch.setattr(Alone, "has_copy", lambda *_: True)
     await agent.fault("a", "corrupt-files")
 
     async def cleanup():
         return any(said.startswith("cleanup: ") for _, said in await agent.story("a"))
 
+    await asyncio.sleep(60)
+    assert not await cleanup(), "another machine brings its copy"
+    monkeypatch.undo()
     await eventually(cleanup)
     file.write_bytes(whole)
     await eventually(lambda: agent.status("a"), "CONNECTED")

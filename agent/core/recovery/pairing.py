@@ -90,6 +90,8 @@ class Case:
     can_log_out: bool = False
     """The engine supports logging out and starting again (remote ones)."""
     good_snapshot: bool = False
+    copied: bool = False
+    """Another machine of its fleet has a copy of its newest files."""
     may_roll_back: bool = False
     """The engine's session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
@@ -179,7 +181,9 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
 
 
 def _files_elsewhere(case: Case) -> Kept | None:
-    """The pairing is whole in a place where only a person can take it from."""
+    """The pairing is whole in another place: a person takes it from there, or the fleet does."""
+    if case.copied:
+        return _kept(case, "another machine has a copy of it")
     if case.good_snapshot and not case.may_roll_back:
         return Kept(
             PAIRING_KEPT,
