@@ -210,8 +210,10 @@ class Copies:
         self._beside.look()
         found, size = list[Found](), 0
         for row in sorted(rows, key=lambda it: it.base):
+            session = self._root / row.changed.id / SESSION
             has_room = size < MOST_READ and any(map(self._takes, row.places.items()))
             if begun < row.not_before or (row.base and not has_room):
+                row.lost = not session.exists() and self._owner.is_paired(row.changed.id)
                 found.append((row, None))
                 continue
             try:
@@ -220,7 +222,7 @@ class Copies:
                     self._check(row.changed.id, row.changed.engine)
                 row.cause, row.lost = "", False
             except (VaultError, OSError) as error:
-                there = (self._root / row.changed.id / SESSION).exists()  # or a logout replaces it
+                there = session.exists()  # or a logout replaces it
                 lost = not there or str(error) == DAMAGED
                 row.lost = lost and self._owner.is_paired(row.changed.id)
                 row.cause, row.not_before = str(error), begun + AWAY * (there and not lost)
@@ -239,8 +241,8 @@ class Copies:
 
     def _check(self, id: InstanceId, engine: str) -> None:
         """No copy is replaced by the damaged files of a pairing."""
-        whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
-        if not whole and self._owner.is_paired(id):
+        paired = self._owner.is_paired(id)
+        if paired and inspect(self._root / id, engine).files is not SessionFiles.WHOLE:
             raise VaultError(DAMAGED)
 
     def _takes(self, place: tuple[str, Place]) -> bool:
@@ -417,9 +419,10 @@ class Copies:
         try:
             address = self.address(name)
             async with asyncio.timeout(2.0):
-                there = await self.peers.newest(address, name, id)
+                there = await self.peers.get(address, name, f"/copies/{id}", tuple[int, int])
             if there > (self.standby.newest(id) or (0, 0)):
-                changes = await self.peers.whole(address, name, id)
+                path = f"/copies/{id}?whole=1"
+                changes = await self.peers.get(address, name, path, list[Sealed])
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
