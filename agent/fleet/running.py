@@ -123,8 +123,6 @@ class Running(gate.Alone):
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
         halted = self.keeper is None or self.keeper.halted
         may = facts.id in self._allowed and boot_now() < self._until and not halted
-        if plan is not None and may:  # a pass has written it: a disk that is full may refuse that
-            may = facts.saved.identity is not None and facts.saved.identity.leased
         if free or may or not (facts.leased and facts.should_run):
             return None
         return session.Wait(words.NO_LEASE, self.why(facts.id), boot_now() + admission.ASK_AGAIN)

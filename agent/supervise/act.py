@@ -120,6 +120,8 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
     await means.registry.hold_copy(facts)
     if not is_written(facts):
         await means.registry.save(facts)
+        if facts.leased and not is_written(facts):  # its worker would run without a lease
+            raise errors.TryLater(f"cannot start {facts.id}: {facts.saved.unwritten}")
     seats.limit_memory(facts)
     if facts.unit.state is UnitState.FAILED or facts.action.started_run or facts.record.seen_run:
         # The host's burst limit is against crash loops: starts by the agent must not count.

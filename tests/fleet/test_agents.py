@@ -90,12 +90,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         assert leased(agent, "s")
         assert await record(store, KEYS.session("s"), Session) == Session("a", 1, "sandbox")
         assert (await cli(agent, "fleet", "status"))[0] == 0
-        # Its agent is killed and begins again: nobody is dropped.
         pid = await agent.pid("s")
-        await agent.kill()
-        await agent.start()
-        await asyncio.sleep(ENDS_WITHIN)
-        assert (await agent.pid("s"), await agent.status("s")) == (pid, "CONNECTED")
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))
         etcd.signal("m0", signal.SIGSTOP)
@@ -117,6 +112,12 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: json.loads(orders.read_text()), {"s": ["running", 1]})
         await agent.do("POST", "/api/instance/s/stop")
         assert await its(store, "s", "wanted") == "stopped"
+        # Its folder is gone, and a person wants a new one.
+        (agent.state / "sessions/s").rename(agent.state / "aside")
+        await agent.do("POST", "/api/instance/s/start")
+        await eventually(lambda: reason(agent, "s"), "session_missing")
+        await agent.do("POST", "/api/instance/s/cleanup", {"confirm": True})
+        assert leased(agent, "s")
         await agent.stop()
         assert (await record(store, KEYS.machine("a"), Machine)).released
 

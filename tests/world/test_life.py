@@ -2,13 +2,16 @@
 
 import asyncio
 import shutil
+from unittest.mock import Mock
 
 import pytest
 
 from agent.clock import boot_now
-from agent.errors import LinkError
+from agent.errors import LinkError, VaultError
 from agent.link.client import Link
 from agent.supervise import observe
+from agent.supervise.gate import Alone
+from agent.vault import identity
 from tests.waiting import connected
 from tests.world.test_lost_folder import reason
 
@@ -48,6 +51,23 @@ async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent,
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("b"))["enabled"] is False
     assert list(agent.state.glob("agent.db.damaged-*"))
+
+
+async def test_no_worker_starts_before_its_lease_is_written_down(agent, eventually, monkeypatch):
+    monkeypatch.setattr(Alone, "leased", True)
+    await agent.create("a")
+    await agent.do("POST", "/api/instance/a/stop")
+    full = Mock(side_effect=VaultError("the disk is full"))
+    monkeypatch.setattr(identity, "replace_identity", full)
+    await agent.do("POST", "/api/instance/a/start")
+
+    async def told():
+        return "cannot start a: cannot write its identity file: the disk is full" in str(
+            await agent.story("a")
+        )
+
+    await eventually(told)
+    assert not agent.machine.worker("a").status.runs
 
 
 async def test_a_worker_at_rest_is_left_alone_until_it_finds_its_session_dead(agent, eventually):
