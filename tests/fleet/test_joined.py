@@ -216,9 +216,12 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
 async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     it.hosts["a"].describe = lambda: Machine(capacity=5, engines=("sandbox",), key=KEY.mark)
     for id, engine in ("s", "sandbox"), ("w", "web"):
-        await it.has(id, engine)
+        (await it.has(id, engine)).wait.reason = ""
     await it.until(lambda: it.b.view.machines["a"].record.engines, TTL)
-    assert [(await it.b.drain(on)).keys() for on in (True, False)] == [{"w"}, set()]
+    assert (await it.b.drain(True)).keys() == {"w"}
+    said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
+    assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
+    assert not await it.b.drain(False)
 
 
 @real

@@ -356,8 +356,19 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     await world.until(lambda: a.copies.away == [other])
     await world.sleep(OLDEST)
     assert world.view.sessions[other].record.copies, "they have what it has lost"
-    a.is_paired = Mock(return_value=False)
-    await world.until(lambda: not a.copies.rows[other].cause)
+    a.is_paired, copied = Mock(return_value=False), world.hosts["b"].copies.standby
+    await world.until(lambda: copied.build(other).get("session/sandbox.json") == b"")
+    # Its agent begins again, and no other machine is there.
+    await a.kill()
+    for host in world.hosts.values():
+        host.cut = True
+    (a.root / other / "session").rename(a.root / "aside")
+    a.is_paired = other.__eq__
+    a.start()
+    await world.until(lambda: a.copies.away == [other])
+    (a.root / "aside").rename(a.root / other / "session")
+    with pytest.raises(VaultError, match="damaged"):
+        await a.copies.push(other, "b")
 
 
 @played
