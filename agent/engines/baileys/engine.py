@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     Join = Callable[[OnEvent, OnEnd], Awaitable[NodeShare]]
 
+Status = ConnectionStatus
 log = logging.getLogger(__name__)
 
 ANSWERED = 20.0
 """Seconds for the client to hear it."""
-
-
 STARTS_WITHIN = 600.0
 
 COPIES = "sent.log"
@@ -187,13 +186,7 @@ class ClientLife:
             self._state.happened("pack_ended", text=why)
         else:
             self._state.happened("error", code="client_ended")
-        self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)
-
-
-Status = ConnectionStatus
-
-
-# The engine
+        self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
 
 
 OLD_FRAME = 20.0

@@ -180,7 +180,7 @@ class ProgramEngine:
             if program.watchdog and silent > program.watchdog:
                 run.end_with(f"it sent no WATCHDOG=1 for {silent:.0f} s and was killed")
                 return
-            run.reap()
+            process.reap(run.pid)
             if run.speech.ready.done():
                 await asyncio.sleep(LOOK_EVERY)
             else:

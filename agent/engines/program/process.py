@@ -323,9 +323,6 @@ class Process:
         with suppress(ProcessLookupError):
             self._process.kill()
 
-    def reap(self) -> None:
-        reap(self.pid)
-
     def _ask_to_end(self) -> None:
         if self._like_pm2 is not None and self._by_message:
             self._like_pm2.ask_to_end()

@@ -92,7 +92,7 @@ class Intake:
         self._session, self._view = session, view
         self._mark: Mark | None = None
         self._account = ""
-        self._wake = asyncio.Event()
+        self.wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._document = ""
         """The document that answered last, by a name that it drew."""
@@ -107,11 +107,7 @@ class Intake:
         if self._keeper.keeps and self._task is None:
             self._account = account
             self._task = self._tasks.start(self._run(), "messages of the page")
-        self._wake.set()
-
-    def heard(self) -> None:
-        """The page has records."""
-        self._wake.set()
+        self.wake.set()
 
     async def finish(self) -> None:
         """Take the page's last messages before it ends; the next start finds those that are
@@ -147,8 +143,8 @@ class Intake:
     async def _pause(self) -> None:
         """Until the page has something, or the next comparison is due."""
         rest = self._due_at - clock.boot_now() if self._is_connected else COMPARE_EVERY
-        await until_set(self._wake, max(rest, 0.1))
-        self._wake.clear()
+        await until_set(self.wake, max(rest, 0.1))
+        self.wake.clear()
 
     @property
     def _is_connected(self) -> bool:
@@ -251,9 +247,6 @@ def _count(value: Any) -> int:
 
 def _moment(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 < value < 1e11 else 0.0
-
-
-# The engine
 
 
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
@@ -438,7 +431,7 @@ class WebEngine:
             for id in ids[:100] if isinstance(ids, list) else ():
                 self._reporter.happened(Happening("ack", {"id": str(id)[:64], "ack": ack}))
         elif word == "records":
-            self._intake.heard()
+            self._intake.wake.set()
         elif word == "page_crashed":
             log.warning("the page crashed")
             self._starts.come_back(word)

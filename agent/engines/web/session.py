@@ -331,7 +331,6 @@ class Session:
         return await browser.close()
 
     async def kill(self) -> None:
-        """End it at once, whatever it does."""
         browser = self._forget()
         if browser is not None:
             await browser.end()
@@ -503,7 +502,6 @@ class Starts:
         self.begin(partial(self.start, word=word))
 
     def navigated(self, address: str, *, unreachable: bool) -> None:
-        """The page shows another document."""
         self.view.new_document(address, clock.boot_now())
         if not self.may_begin:
             return

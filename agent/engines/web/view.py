@@ -133,7 +133,6 @@ def parse_wall(raw: Any) -> float | None:
 def next_story(
     story: Story, word: str, detail: str, until_wall: float | None, facts: PageFacts | None
 ) -> Story:
-    """Take one word of the page in."""
     if word == "passkey":
         unpaired = facts is not None and facts.auth is not True
         return replace(story, passkey=story.passkey or unpaired)
@@ -448,7 +447,6 @@ class SessionView:
         self.look(raw.get("s"), now)
 
     def look(self, raw: Any, now: float) -> None:
-        """Take one snapshot of the page in."""
         facts = read_fields(PageFacts, raw)
         if facts is None:
             return

@@ -133,7 +133,7 @@ async def test_the_mark_stays_where_each_document_has_one_comparison_only(table:
     table.intake.connected(ACCOUNT)
     for number in range(5):
         table.page.document = f"document {number}"
-        table.intake.heard()
+        table.intake.wake.set()
         await table.compared(1)
         # The next document comes before its second comparison.
         table.page.document = f"document {number + 1}"

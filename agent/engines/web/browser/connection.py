@@ -33,7 +33,7 @@ class _Pipe:
         self.alive = True
         self._write = write
         self._last = 0
-        self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self.waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._listeners: dict[tuple[str, str], list[Take]] = {}
 
     def send(
@@ -48,13 +48,9 @@ class _Pipe:
         if session:
             message["sessionId"] = session
         answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[self._last] = answer
+        self.waiting[self._last] = answer
         self._write.write(json.dumps(message).encode() + b"\0")
         return self._last, answer
-
-    def forget(self, number: int) -> None:
-        """The call was given up: its answer, if it comes, is dropped."""
-        self._waiting.pop(number, None)
 
     def listen(self, session: str, event: str, take: Take) -> None:
         self._listeners.setdefault((session, event), []).append(take)
@@ -62,7 +58,7 @@ class _Pipe:
     def take(self, message: Mapping[str, Any]) -> None:
         number = message.get("id")
         if number is not None:
-            _settle(self._waiting.pop(number, None), message)
+            _settle(self.waiting.pop(number, None), message)
             return
         key = (str(message.get("sessionId") or ""), str(message.get("method", "")))
         for take in self._listeners.get(key, ()):
@@ -76,7 +72,7 @@ class _Pipe:
         if not self.alive:
             return
         self.alive = False
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for answer in waiting.values():
             if not answer.done():
                 answer.set_exception(_Refused(why))
@@ -163,7 +159,7 @@ class DebuggerConnection:
             code = "browser" if self.alive else "browser_gone"
             raise EngineError(f"cannot {method}: {error}", code=code) from error
         finally:
-            self._pipe.forget(number)
+            self._pipe.waiting.pop(number, None)
 
     def on(self, event: str, take: Take) -> None:
         self._pipe.listen(self._session, event, take)

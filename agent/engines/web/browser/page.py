@@ -137,10 +137,7 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 class Page:
     """Calls raise EngineError; `tell` gets the page's words, and `page_crashed`, `navigated`."""
 
-    def __init__(
-        self, browser: DebuggerConnection, debugger: DebuggerConnection, tell: Tell
-    ) -> None:
-        self._browser = browser
+    def __init__(self, debugger: DebuggerConnection, tell: Tell) -> None:
         self._debugger = debugger
         self._tell = tell
         self.loading = Loading(debugger)
@@ -163,8 +160,10 @@ class Page:
         """Attach to the browser's first page; `script` runs in each document before its own."""
         async with asyncio.timeout(within):
             target = await _first_page(browser, within)
-            page = cls(browser, await browser.attach(target, within=within), tell)
-            page._listen()
+            page = cls(await browser.attach(target, within=within), tell)
+            page._debugger.on("Inspector.targetCrashed", page._crashed)
+            page._debugger.on("Page.frameNavigated", page._navigated)
+            page._debugger.on("Page.javascriptDialogOpening", page._dialog)
             agent = {
                 "userAgent": user_agent(version),
                 "userAgentMetadata": user_agent_metadata(version),
@@ -283,11 +282,6 @@ class Page:
             method = "Fetch.fulfillRequest"
             params |= {"responseCode": 200, "responseHeaders": headers, "body": body}
         await self.call(method, params, within=10)
-
-    def _listen(self) -> None:
-        self._debugger.on("Inspector.targetCrashed", self._crashed)
-        self._debugger.on("Page.frameNavigated", self._navigated)
-        self._debugger.on("Page.javascriptDialogOpening", self._dialog)
 
     async def _listen_to_words(self) -> None:
         """Keep one question open that the page answers with its next words. A binding would need
