@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
@@ -51,18 +51,6 @@ DISK = "/var/tmp"
 QUIET = 2.0
 
 
-class Fleet(Protocol):
-    """All sessions of one kind; `start` and `stop` are of one of them."""
-
-    async def pair(self, number: int) -> None: ...
-    async def stop(self, number: int) -> None: ...
-    async def start(self, number: int) -> float:
-        """Seconds until it is connected again."""
-
-    def pids(self) -> list[int]: ...
-    async def close(self) -> None: ...
-
-
 class Workers:
     """Our workers; `scan` plays the phone for one that shows a code."""
 
@@ -82,6 +70,7 @@ class Workers:
         await self.workers[number].stop()
 
     async def start(self, number: int) -> float:
+        """Seconds until it is connected again."""
         begun = time.perf_counter()
         await self.workers[number].start()
         await self.workers[number].until_connected()
@@ -93,19 +82,6 @@ class Workers:
     async def close(self) -> None:
         for worker in self.workers:
             await worker.stop()
-
-
-class PackedWorkers(Workers):
-    """Our sessions in the worker of one pack."""
-
-    pack: PackProcess
-
-    def pids(self) -> list[int]:
-        return self.pack.pids
-
-    async def close(self) -> None:
-        await super().close()
-        await self.pack.stop()
 
 
 class Bots:
@@ -265,7 +241,7 @@ async def _round(name: str, count: int, times: web.Times, cache: Path) -> dict[s
         }
         if name == OURS:
             assert isinstance(fleet, Workers)
-            found["killed"] = [await cost_of_a_crash(fleet.workers, fleet.pids)]
+            found["killed"] = [await cost_of_a_crash(fleet.workers, fleet.pids())]
         return found
 
 
@@ -288,20 +264,20 @@ async def _pack_round(size: int, times: web.Times, cache: Path) -> dict[str, lis
         stack.callback(whatsapp.end)
         pack = PackProcess(root, cache)
         folders = [root / f"i{number}" for number in range(size)]
-        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, pack))
-        fleet.pack = pack
+        fleet = Workers(*our_workers(folders, whatsapp, cache, pack))
+        stack.push_async_callback(pack.stop)
         stack.push_async_callback(fleet.close)
         await pack.start()
         starts, _ = await _pair_and_restart(fleet, size)
         await asyncio.sleep(times.settle)
-        memory = {pid: pss(pid) for pid in fleet.pids()}
+        memory = {pid: pss(pid) for pid in pack.pids}
         shared = sum(memory[pid] for pid in pack.pids if pid != pack.pid)
         return {
             "sent": [await _median_of_sends(fleet.workers)],
             "memory": [sum(memory.values()) / size],
             "node": [shared / size],
             "start": [statistics.median(starts)],
-            "crash": [await cost_of_a_crash(fleet.workers, fleet.pids)],
+            "crash": [await cost_of_a_crash(fleet.workers, pack.pids)],
         }
 
 
@@ -323,7 +299,7 @@ async def _median_of_sends(workers: Sequence[LoneWorker]) -> float:
     return statistics.median(took)
 
 
-async def _pair_and_restart(fleet: Fleet, count: int) -> tuple[list[float], list[float]]:
+async def _pair_and_restart(fleet: Workers | Bots, count: int) -> tuple[list[float], list[float]]:
     """Return seconds and processor time of each start. The first login of a session costs more than
     each later one; a fleet runs on later ones."""
     for number in range(count):
@@ -340,7 +316,7 @@ async def _pair_and_restart(fleet: Fleet, count: int) -> tuple[list[float], list
 
 async def _open_fleet(
     name: str, root: Path, count: int, cache: Path, stack: AsyncExitStack
-) -> Fleet:
+) -> Workers | Bots:
     """With the stand-in that it speaks to; `stack` ends that."""
     folders = [root / f"i{number}" for number in range(count)]
     if name == WEB:

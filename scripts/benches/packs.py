@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.core.model import ConnectionStatus, InstanceId
@@ -68,14 +68,14 @@ class Member(LoneWorker):
             await self._pack.call("release", self._id)
 
 
-async def cost_of_a_crash(workers: Sequence[LoneWorker], pids: Callable[[], list[int]]) -> float:
+async def cost_of_a_crash(workers: Sequence[LoneWorker], pids: list[int]) -> float:
     """Seconds from the kill of their Nodes, shared or not, until all are connected again.
 
     Each is asked to connect as the agent asks, at once: its own delays and turns come on top.
     """
-    nodes = [pid for pid in pids() if "main.mjs" in _line(pid)]
+    lines = {pid: Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8") for pid in pids}
     begun = time.perf_counter()
-    for node in nodes:
+    for node in (pid for pid, line in lines.items() if "main.mjs" in line):
         os.kill(node, signal.SIGKILL)
 
     async def come_back(worker: LoneWorker) -> None:
@@ -85,7 +85,3 @@ async def cost_of_a_crash(workers: Sequence[LoneWorker], pids: Callable[[], list
 
     await asyncio.gather(*map(come_back, workers))
     return time.perf_counter() - begun
-
-
-def _line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")

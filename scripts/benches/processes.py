@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.host.machine import all_processes, read_process, variables_of
+
 MIB = 1 << 20
 
 
@@ -86,17 +88,6 @@ async def new_child(parents: Iterable[int], before: set[int]) -> int:
     raise TimeoutError("cannot see a new process: none in 20 s")
 
 
-def marked(mark: str) -> list[int]:
-    """Every process that has the mark (a path that only this run uses) in its environment."""
-    wanted, found = mark.encode(), []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if wanted in Path(entry.path, "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
 async def gone(pids: Iterable[int], within: float) -> None:
     """Wait until none of them is left but zombies that others must reap."""
     left, deadline = set(pids), time.monotonic() + within
@@ -107,18 +98,17 @@ async def gone(pids: Iterable[int], within: float) -> None:
 
 
 def _lives(pid: int) -> bool:
-    try:
-        raw = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return raw[raw.rfind(b")") + 2 : raw.rfind(b")") + 3] not in (b"Z", b"X")
+    process = read_process(pid)
+    return process is not None and not process.zombie
 
 
 def kill_marked(mark: str) -> int:
-    """The last resort at the end of a run; how many were still there."""
+    """The last resort at the end of a run: kill each process with the mark (a path that only this
+    run uses) in its environment; how many were still there."""
     killed = 0
     for _ in range(20):
-        left = [pid for pid in marked(mark) if _lives(pid)]
+        others = (it.pid for it in all_processes() if not it.zombie and it.pid != os.getpid())
+        left = [pid for pid in others if any(mark in it for it in variables_of(pid).values())]
         if not left:
             break
         for pid in left:

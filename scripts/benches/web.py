@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 from agent.engines.program.process import descendants
 from agent.engines.web.browser.page import Page, page_script
@@ -79,15 +78,6 @@ class Times:
     rounds: int = 3
     settle: float = 10.0
     idle: float = 20.0
-
-
-class Session(Protocol):
-    async def start(self) -> None: ...
-    async def until_code(self) -> None: ...
-    async def until_connected(self) -> None: ...
-    async def stop(self) -> None: ...
-    @property
-    def pid(self) -> int: ...
 
 
 class Theirs:
@@ -188,7 +178,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
     stand_in = await StandIn.open(qr_every=300, alive_every=5)
     root = Path(tempfile.mkdtemp(prefix="wa-bench-"))
     give_away(root)
-    found: list[Session] = []
+    found: list[Theirs | LoneWorker] = []
     codes = []
     try:
         for number in range(count):
@@ -226,7 +216,7 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
     }
 
 
-def _session(name: str, folder: Path, url: str, cache: Path) -> Session:
+def _session(name: str, folder: Path, url: str, cache: Path) -> Theirs | LoneWorker:
     if name == THEIRS:
         return Theirs(folder, url, cache)
     return ours(folder, url, cache, "headless-shell" if name == OURS else "chromium")

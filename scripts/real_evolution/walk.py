@@ -50,9 +50,8 @@ class Walk:
 
     async def play(self, name: str, seconds: float) -> Cost:
         cost, begun = Cost(name), time.time()
-        acts = asyncio.create_task(ROUNDS[name](self, seconds, cost), name=name)
         try:
-            await acts
+            await ROUNDS[name](self, seconds, cost)
         finally:
             await self.proxy.front.set("")
             await self.line.mend()
