@@ -1,17 +1,13 @@
 """The agent's own turn: created, started, at rest, scraped, killed, adopted."""
 
 import asyncio
-import os
-import signal
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agent.core.model import InstanceId
 from scripts.benches.ours import Agent, Client
-from scripts.benches.processes import children, new_child, uss
-from scripts.benches.rounds import SETTLE, Figures, Times, at_rest
+from scripts.benches.processes import uss
+from scripts.benches.rounds import SETTLE, Figures, Times, at_rest, kills
 from scripts.benches.site import SETTINGS, Site
 
 SLOW_LOGIN = 3.0
@@ -63,7 +59,9 @@ async def _measure(agent: Agent, times: Times) -> Figures:
         await at_rest(agent, agent.workers(), times, figures)
         figures["agent uss"].append(uss(agent.agent_pid))
         await _scrapes(client, times, figures)
-        await _kills(agent, client, agent.site.ids[: times.kills], figures)
+        chosen = agent.site.ids[: times.kills]
+        # Later than the worker says it.
+        await kills(agent, agent.workers(), chosen, figures, again=client.connected_again)
     await _adoptions(agent, times, figures)
     return figures
 
@@ -113,22 +111,6 @@ async def _scrapes(client: Client, times: Times, figures: Figures) -> None:
         figures["scrape client"].append((time.perf_counter() - begun) * 1000)
         figures["series"] = [sum(not line.startswith("#") for line in text.splitlines())]
         await asyncio.sleep(0.2)
-
-
-async def _kills(
-    agent: Agent, client: Client, chosen: Sequence[InstanceId], figures: Figures
-) -> None:
-    """As `rounds.kills`, but CONNECTED is what the agent publishes: later than the worker."""
-    for id in chosen:
-        old, parents = agent.workers()[id], agent.own_pids()
-        before = children(parents) | {old}
-        begun = time.perf_counter()
-        os.kill(old, signal.SIGKILL)
-        await new_child(parents, before)
-        figures["new pid"].append((time.perf_counter() - begun) * 1000)
-        await client.connected_again(id, old)
-        figures["connected again"].append((time.perf_counter() - begun) * 1000)
-        await asyncio.sleep(SETTLE / 4)
 
 
 async def _adoptions(agent: Agent, times: Times, figures: Figures) -> None:

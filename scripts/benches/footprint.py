@@ -79,7 +79,7 @@ async def _measure_systemd(site: Site, times: Times, figures: Figures) -> tuple[
         await systemd.restart_after("0")
         workers = await all_connected(systemd, site.ids)
         chosen = site.ids[times.kills : 2 * times.kills]
-        await kills(systemd, workers, chosen, figures, " at once")
+        await kills(systemd, workers, chosen, figures, suffix=" at once")
         await systemd.end()
     finally:
         systemd.close()

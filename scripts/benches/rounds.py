@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core.model import InstanceId
@@ -75,9 +75,12 @@ async def kills(
     workers: Mapping[InstanceId, int],
     chosen: Sequence[InstanceId],
     figures: Figures,
+    *,
     suffix: str = "",
+    again: Callable[[InstanceId, int], Awaitable[None]] | None = None,
 ) -> None:
-    """kill -9, each time another worker: when is there a new one, when is it CONNECTED?"""
+    """kill -9, each time another worker: when is there a new one, when is it CONNECTED? `again`
+    waits for that by another word than the worker's."""
     for id in chosen:
         parents = system.own_pids()
         before = children(parents) | {workers[id]}
@@ -85,6 +88,9 @@ async def kills(
         os.kill(workers[id], signal.SIGKILL)
         await new_child(parents, before)
         figures["new pid" + suffix].append((time.perf_counter() - begun) * 1000)
-        await connected(system.link_path(id), id, not_pid=workers[id], every=0.002)
+        if again is None:
+            await connected(system.link_path(id), id, not_pid=workers[id], every=0.002)
+        else:
+            await again(id, workers[id])
         figures["connected again" + suffix].append((time.perf_counter() - begun) * 1000)
         await asyncio.sleep(SETTLE / 4)
