@@ -311,9 +311,8 @@ _MEANINGS = {
 
 
 class MachineFigures:
-    def __init__(self, state_path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, state_path: Path) -> None:
         self._state_path = state_path
-        self._clock = clock
         self._cores = CoreUse()
         self._read_at = -1e9
         self._values: dict[str, float] = {}
@@ -323,9 +322,9 @@ class MachineFigures:
 
     def values(self) -> Mapping[str, float]:
         """Each figure by its name, without unreadable ones."""
-        if self._clock() - self._read_at >= _FRESH_SECONDS:
+        if time.monotonic() - self._read_at >= _FRESH_SECONDS:
             self._values = {**dict(self._process_and_host()), **dict(self._filesystem())}
-            self._read_at = self._clock()
+            self._read_at = time.monotonic()
         return self._values
 
     def families(self) -> Iterator[Family]:
