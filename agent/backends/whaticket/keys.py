@@ -31,7 +31,7 @@ from agent import errors, files
 from agent.backends.http import cannot
 from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.config.config import BackendDeclaration
-from agent.engines.baileys.peer_keys import mappings_of, user_of, with_mapped
+from agent.engines.baileys.peer_keys import mappings_of, owns, user_of, with_mapped
 from agent.engines.base import inside, text
 
 KEEP = 7 * 86400.0
@@ -436,8 +436,8 @@ class SessionKeys:
             users = {user for peer in peers if (user := user_of(peer))}
             maps = [keys[m] for user in users for m in mappings_of(user) if m in keys]
             mapped = store.values(id, maps).values()
-            owned = with_mapped(users, [it.decode(errors="replace").strip('" ') for it in mapped])
-            wanted = {key for key in keys if owned.owns(key)}
+            users = with_mapped(users, [it.decode(errors="replace").strip('" ') for it in mapped])
+            wanted = {key for key in keys if owns(users, key)}
             if damaged or not wanted:
                 wanted |= self._damaged(store, id, keys)
             if wanted:

@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from agent import errors, files, redaction
@@ -23,27 +22,21 @@ _AGENTS = {"s.whatsapp.net": "", "c.us": "", "lid": "_1", "hosted": "_128", "hos
 """A Signal address has this suffix after a user of a server other than the usual one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peers:
-    """The users whose keys are meant, each with all its devices and forms."""
-
-    users: frozenset[str]
-
-    def owns(self, name: str) -> bool:
-        """True if that key is one of these users', and a new handshake replaces it. Never creds,
-        pre-keys or app-state keys; nor `sender-key-memory`, which is the account's own."""
-        for pattern in _OWNED:
-            if owned := pattern.fullmatch(name):
-                return owned["user"] in self.users
-        return False
-
-
 _USER = r"(?P<user>\d{1,20})(?:_\d{1,3})?"
 _OWNED = (
     re.compile(rf"session-{_USER}\.\d{{1,5}}"),
     re.compile(rf"identity-key-{_USER}(?:\.\d{{1,5}})?"),
     re.compile(rf"sender-key-(?!memory-)[^/]{{1,200}}?(?:--|::){_USER}(?:--|::)\d{{1,5}}"),
 )
+
+
+def owns(users: set[str], name: str) -> bool:
+    """True if that key is one of these users', of any device and form, and a new handshake replaces
+    it. Never creds, pre-keys or app-state keys; nor `sender-key-memory`, the account's own."""
+    for pattern in _OWNED:
+        if owned := pattern.fullmatch(name):
+            return owned["user"] in users
+    return False
 
 
 def user_of(peer: str) -> str:
@@ -65,10 +58,10 @@ def mappings_of(user: str) -> tuple[str, str]:
     return f"lid-mapping-{user}", f"lid-mapping-{user}_reverse"
 
 
-def with_mapped(users: Iterable[str], mapped: Iterable[object]) -> Peers:
+def with_mapped(users: set[str], mapped: Iterable[object]) -> set[str]:
     """Those users and what the mappings say they are called otherwise."""
     more = {user_of(name) for name in mapped if isinstance(name, str)}
-    return Peers(frozenset(users) | (more - {""}))
+    return users | (more - {""})
 
 
 KEPT = 5
@@ -126,11 +119,11 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
 
 def keys_of(folder: Path, peers: list[str]) -> list[str]:
     """The files with keys of these peers: of all their devices, and groups' sender keys."""
-    owned = _owned(folder, peers)
+    users = _users_of(folder, peers)
     return sorted(
         path.name
         for path in folder.glob("*.json")
-        if owned.owns(_key_of(path.name)) and path.is_file()
+        if owns(users, _key_of(path.name)) and path.is_file()
     )
 
 
@@ -140,7 +133,7 @@ def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:
     listed."""
     for address in addresses:
         user, _, device = address.rpartition(".")
-        for digits in _owned(folder, [user]).users:
+        for digits in _users_of(folder, [user]):
             for form in (digits, f"{digits}_1"):
                 names = [f"session-{form}.{device}.json"]
                 names += [f"sender-key-{group}--{form}--{device}.json"] if group else []
@@ -158,7 +151,7 @@ def _new_shelf(shelves: Path, named: str) -> Path:
     return shelf
 
 
-def _owned(folder: Path, peers: list[str]) -> Peers:
+def _users_of(folder: Path, peers: list[str]) -> set[str]:
     users = {user for peer in peers if (user := user_of(peer))}
     mapped = []
     for user in users:
