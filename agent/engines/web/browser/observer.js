@@ -61,7 +61,6 @@ const __waAgent = (() => {
       socket: or(() => W.loader.isInjected && text(W.whatsapp.Socket.state), ''),
       online: or(() => W.loader.isInjected && W.conn.isOnline()) !== false,
       update: or(() => W.loader.isInjected && W.conn.needsUpdate(), false) === true,
-      main: or(() => W.loader.isInjected && W.conn.isMainLoaded(), false) === true,
       account: or(() => (W.isReady ? text(W.conn.getMyUserId().user) : ''), ''),
       version: or(() => text(globalThis.Debug.VERSION), ''),
       progress: or(() => Number(
