@@ -12,8 +12,6 @@ from typing import Any
 from agent import errors, files, instance_file
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
 
-_SIZE_LIMIT = 8 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -124,7 +122,7 @@ def _read(path: Path) -> bytes:
         raise errors.FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
     try:
         with files.open_plain(path.name, within=parent) as stream:
-            return stream.read(_SIZE_LIMIT + 1)
+            return stream.read(instance_file.LARGEST + 1)
     except OSError as error:
         raise errors.FolderUnusable(f"cannot open {_shown(path, error)}") from error
     finally:
