@@ -119,11 +119,11 @@ def fixed(limit: float) -> Callable[[Found], Goal]:
     return lambda _found: Goal("", limit)
 
 
-def as_good_as(name: str, key: str, factor: float = 1.0) -> Callable[[Found], Goal]:
+def as_good_as_pm2(key: str, factor: float = 1.0) -> Callable[[Found], Goal]:
     def goal(found: Found) -> Goal:
-        runs = found[name].get(key) if name in found else None
+        runs = found["pm2"].get(key) if "pm2" in found else None
         limit = statistics.median(runs) * factor if runs else None
-        return Goal(f"{name}'s" if factor == 1 else f"{factor:g} x {name}'s", limit)
+        return Goal("pm2's" if factor == 1 else f"{factor:g} x pm2's", limit)
 
     return goal
 
@@ -165,7 +165,7 @@ def _shapes(instances: int) -> list[Shape]:
     delay = Limits().restart_delay * 1000
     idle = idle_goal(instances)
     return [
-        Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as("pm2", "uss")),
+        Shape("uss", "own memory (USS), all own processes", "MiB", as_good_as_pm2("uss")),
         Shape("agent uss", "… the agent's process alone", "MiB", fixed(40.0)),
         Shape("worker pss", "one worker, PSS", "MiB", fixed(11.0)),
         Shape("everything", f"all {instances} and who keeps them, PSS", "MiB"),
@@ -181,12 +181,7 @@ def _shapes(instances: int) -> list[Shape]:
         ),
         Shape("connected again at once", "kill -9 worker → CONNECTED, delay 0", "ms"),
         Shape("create", "create all over the API → all CONNECTED", "s"),
-        Shape(
-            "start",
-            f"start {instances} → all CONNECTED",
-            "s",
-            as_good_as("pm2", "start", 0.8),
-        ),
+        Shape("start", f"start {instances} → all CONNECTED", "s", as_good_as_pm2("start", 0.8)),
         Shape(
             "start as installed",
             f"start {instances} with the settings as installed → all CONNECTED",
