@@ -317,11 +317,9 @@ class Backend:
     look_soon: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float = 0.0
     next_check: float | None = None
-    """When the list is read again."""
     claim: ServerClaim = NOT_CHECKED
     """The outcome of the last request for its list, or why its server is not asked."""
     sessions: tuple[RemoteSession, ...] = ()
-    """The last list."""
     checked_at: float = float("-inf")
     down: bool = True
     """It is away for longer than a blink: its sessions wait. True until it was seen up."""

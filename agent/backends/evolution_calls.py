@@ -339,8 +339,6 @@ def _mark_proxy(raw: Any) -> str:
 
 
 # What is set again on a session that is created again, in the form of its server.
-
-
 _SETTINGS = (
     *("rejectCall", "msgCall", "groupsIgnore", "alwaysOnline", "readMessages", "readStatus"),
     "syncFullHistory",

@@ -11,8 +11,6 @@ from agent.core.crypto_patterns import CryptoFinding, Effect, own_pattern
 from agent.core.model import Health, Signal
 from agent.core.setting import setting
 
-# Crypto errors and readable messages of one instance in a sliding window, per peer and chat.
-
 
 @dataclass(frozen=True, slots=True)
 class CryptoPolicy:

@@ -89,9 +89,6 @@ class StatusTime:
         return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
 
 
-# Counts of what happens: per minute, and as a share that failed.
-
-
 MINUTE = 60.0
 _STRETCH = 10.0
 

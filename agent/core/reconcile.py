@@ -11,8 +11,6 @@ from agent.core.recovery.pairing import may_end_pairing
 from agent.core.recovery.repair import Consent, Ground, Proof, Repair, Stage, Trouble
 from agent.core.session import WAITS_TURN, Session
 
-# What the agent does to a session: plans, the actions that they are made of, and how they went.
-
 
 class ActionKind(StrEnum):
     """The actions on a session; a plan names them in order."""

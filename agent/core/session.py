@@ -420,9 +420,6 @@ class BackendView:
     next_check_wall: float | None = None
 
 
-# A journal entry and a moment as JSON shows them.
-
-
 def wall_text(wall: float | None) -> str | None:
     """RFC 3339 in UTC with milliseconds; None and 0 (never) give None."""
     if not wall:

@@ -48,8 +48,6 @@ Condition = Callable[["Sight", Any], Found]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kind of trouble."""
-
     name: str
     condition: Condition
     sentence: str

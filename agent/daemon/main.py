@@ -135,8 +135,6 @@ class StopAsked(Exception):
 
 
 class Daemon:
-    """One run of the agent."""
-
     def __init__(
         self,
         config: Config,
@@ -154,7 +152,6 @@ class Daemon:
         self._bus = EventBus(config.api.event_queue)
 
     async def run(self, mark: own.StateMark) -> int:
-        """`mark`: of the state folder."""
         self._signals.listen()
         await start_threads()
         config, root = self._config, self._config.session_root

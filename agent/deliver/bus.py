@@ -111,6 +111,5 @@ class EventBus:
             subscription.offer_passing(entry)
 
     def close(self, reason: str = "the agent stops") -> None:
-        """End every subscription."""
         for subscription in tuple(self._subscriptions):
             subscription.end(reason)

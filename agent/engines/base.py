@@ -162,9 +162,6 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 reporter."""
 
 
-# Reading an engine's table of settings, and what the machine says in its worker's environment.
-
-
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_TO_HTTP = {"http": "http", "ws": "http"}
 
@@ -295,9 +292,6 @@ def moment(raw: Any) -> float:
         return datetime.fromisoformat(raw).timestamp() if isinstance(raw, str) else 0.0
     except (ValueError, OverflowError, OSError):
         return 0.0
-
-
-# The rules of session files: what a whole session is, and what a copy needs.
 
 
 class FilesReport(NamedTuple):

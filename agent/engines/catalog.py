@@ -190,7 +190,6 @@ def file_rules(name: str) -> FileRules:
 
 
 def load_engine(name: str) -> OpenEngine:
-    """Import the engine of that name."""
     entry = find_engine(name)
     if entry.remote:
         words = f"cannot run a session of engine {name} by itself: its sessions live on a backend"

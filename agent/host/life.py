@@ -85,9 +85,6 @@ class Host(Protocol):
         """Close the connection to the machine. Live workers stay alive."""
 
 
-# A worker's exit status in words. Pure.
-
-
 SYSTEMDS_OWN = {
     66: "its folder or its identity file cannot be used",
     77: "the lease of its machine ended",
@@ -147,8 +144,6 @@ class Limits:
 
 
 class Child(Protocol):
-    """The process of one run."""
-
     pid: int
     ended: "asyncio.Future[Exit]"
 

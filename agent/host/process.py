@@ -30,9 +30,6 @@ from agent.log import about, going_on, open_log
 log = logging.getLogger(__name__)
 
 
-# A worker's process: its start, its pidfd, and the notify socket that hears this process only.
-
-
 _CREDENTIALS = struct.Struct("3i")
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
 # For the agent alone: its own manager's socket, its sockets, its settings.

@@ -24,8 +24,6 @@ LINE_LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who a worker is."""
-
     id: InstanceId
     run: str
     engine: str
@@ -85,9 +83,6 @@ class Lines:
                 words = f"cannot read a message: more than {LINE_LIMIT} bytes"
                 raise LinkError(words, code="oversized")
         yield from whole
-
-
-# Unix sockets of the link: made, reached and identified, however long their path is.
 
 
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK

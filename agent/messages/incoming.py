@@ -383,9 +383,6 @@ def _whole_records(db: sqlite3.Connection, rows: str, *given: object) -> list[di
     return [{"cursor": cursor, **body, "kept": kept} for cursor, kept, body in whole if body]
 
 
-# Files of messages
-
-
 MEDIA_FOLDER = "media"
 LIVES = 86_400.0
 """Seconds after its load at which a file goes."""

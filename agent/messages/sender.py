@@ -36,8 +36,6 @@ not ended, and the agent stops."""
 
 @dataclass(slots=True)
 class Limits:
-    """The settings in force."""
-
     messages: MessagesSettings = field(default_factory=MessagesSettings)
     pace: PaceSettings = field(default_factory=PaceSettings)
     sure: Callable[[InstanceId], object] = bool

@@ -94,8 +94,6 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-# The figures of sessions
-
 _REGAINED = tuple(
     code for code, *_ in reasons.reasons_table() if not reasons.reason_of(code).hopeless
 )
@@ -203,11 +201,7 @@ def _rows(views: Sequence[Session], read: Read) -> Rows:
             yield {"session": view.instance.id, **labels}, value
 
 
-# The agent's own figures, and those of backends' servers.
-
-
 def labels_of_group(group: str) -> dict[str, str]:
-    """The labels of a group: an engine, or an engine on one backend."""
     engine, _, backend = group.partition("/")
     return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
@@ -237,9 +231,6 @@ def backend_families(backends: Iterable[BackendView]) -> Iterator[Family]:
         known = ((state, count) for state, count in counts.items() if count is not None)
         held += [({"backend": view.name, "state": state}, count) for state, count in known]
     yield Family("wa_backend_sessions", "Sessions by state: held, connected, seen.", held)
-
-
-# Counts the requests of the HTTP interface.
 
 
 _METHODS = frozenset({"GET", "POST", "PATCH", "DELETE", "PUT", "HEAD", "OPTIONS"})
@@ -291,9 +282,6 @@ class HttpFigures:
             for (route, method, code), count in self._requests.items()
         ]
         yield Family("wa_agent_http_requests_total", "Requests answered.", counts)
-
-
-# The figures of this process and this machine, by the names of their metrics.
 
 
 _FRESH_SECONDS = 5.0

@@ -22,8 +22,6 @@ from agent.vault.snapshots import Manifest, Snapshot, find_snapshot
 
 
 class Wanted(NamedTuple):
-    """An import as its caller wants it."""
-
     id: InstanceId
     replace: bool
     enable: bool
@@ -193,7 +191,6 @@ class Archives:
 
 
 def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:
-    """The instance that an import makes, and its record."""
     made = Instance(wanted.id, manifest.engine, wanted.enable, manifest.settings, time.time())
     record = SessionRecord(
         status_since_wall=time.time(),

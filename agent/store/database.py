@@ -112,7 +112,6 @@ def open_checked(path: Path, sentences: list[str]) -> Database:
 
 
 def _use(path: Path, sentences: list[str]) -> Database:
-    """Connect and migrate."""
     db = connect.connect(path)
     try:
         version = schema_version(db)

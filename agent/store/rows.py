@@ -102,8 +102,6 @@ def insert_entries(
 
 
 class Wanted(TypedDict, total=False):
-    """Which entries."""
-
     before: int | None
     after: int | None
     """Oldest first, then."""

@@ -265,9 +265,6 @@ async def _lay_out_missing(registry: Registry) -> None:
             log.error(missing, facts.id, extra=about(facts.id))
 
 
-# A running agent takes on the settings that were read again.
-
-
 async def take_on(config: Config, supervisor: Supervisor) -> None:
     """Take on the settings; log the keys that wait for the agent's next start."""
     registry = supervisor.registry

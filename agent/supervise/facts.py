@@ -175,9 +175,6 @@ class Facts(session.Session):
         self.next_probe = self.next_deep = 0.0
 
 
-# What supervision asks of the configuration: policies, and the memory of all workers.
-
-
 def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")
     return own if isinstance(own, int) and own >= 0 else None
@@ -231,9 +228,6 @@ class Settings:
 
 MEMORY = 96 << 20
 """Bytes counted for one session of a pack: its worker, and its part of the shared process."""
-
-
-# The journal entries of a session, and which of them the log has as warnings.
 
 
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"

@@ -149,9 +149,6 @@ class Loop:
                 self.wakes.rung.set()
 
 
-# One pass
-
-
 MOST_FAILURES = 6
 """Failed plans in a row that lengthen the pause before the next."""
 

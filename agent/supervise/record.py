@@ -32,8 +32,6 @@ from agent.supervise.snapshots import Snapshots
 
 @dataclass(slots=True, eq=False, repr=False)
 class Means:
-    """All that a pass works with."""
-
     registry: Registry
     seats: Seats
     keeping: Snapshots

@@ -224,9 +224,6 @@ class Watchdog:
         return None
 
 
-# What instances use, measured in one look, and the steps against too much memory.
-
-
 LOOK_FOR_NEW = 8.0
 FRESH = 5.0
 """Seconds for which the figures of a look at one instance are shown again."""

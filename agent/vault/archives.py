@@ -30,9 +30,7 @@ class FoundSession:
     program: str
     """Who wrote it: "Baileys", "JSON", ..."""
     name: str
-    """As the source calls it."""
     account: str = ""
-    """The account's number, from the credentials."""
     device: str = ""
     """The linked device that it is; "" = unknown."""
     written: float | None = None
@@ -208,8 +206,6 @@ _AFTER_END = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of an archive."""
-
     packed: int = 1 << 30
     unpacked: int = 4 << 30
     files: int = 200_000

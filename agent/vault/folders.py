@@ -171,9 +171,6 @@ def _size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB"
 
 
-# The trash
-
-
 TRASH = ".trash"
 MANIFEST = "trash.json"
 _RETIRED = re.compile(rf"(?P<id>{ID_PATTERN})\.(?P<copy>{NAME_PATTERN})")

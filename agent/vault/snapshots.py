@@ -25,9 +25,6 @@ from agent.log import going_on
 from agent.vault import folders, identity, tree
 from agent.vault.folder import OURS, SESSION, Folder, doing, open_instance, unless_absent
 
-# The manifest of a snapshot or an archive: its session, time, reason, and every file.
-
-
 FILE = "manifest.json"
 HEAD = {"format": "wa-agent session", "version": 1, "consistent": True}
 _NO_MANIFEST = (ValueError, OverflowError, RecursionError, AttributeError)
@@ -126,7 +123,6 @@ class Snapshot:
     id: InstanceId
     manifest: Manifest | None
     problem: str = ""
-    """Why it cannot be used."""
 
     @property
     def good(self) -> bool:
@@ -183,7 +179,6 @@ def is_of_present(root: Path, snapshot: Snapshot) -> bool:
 
 @contextmanager
 def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Folder, Manifest]]:
-    """A snapshot's copied files, open, and its manifest."""
     with (
         open_shelf(root, snapshot.id) as shelf,
         shelf.inner(snapshot.name) as copy,
@@ -273,9 +268,6 @@ def open_shelf(root: Path, id: InstanceId, *, create: bool = False) -> Iterator[
             own.sync()
         with own.inner(checked) as shelf:
             yield shelf
-
-
-# A snapshot is made.
 
 
 OUTSIDE = "keys_elsewhere"

@@ -211,9 +211,6 @@ class _HeadFirst(ResponseHandler):
             super().data_received(rest)
 
 
-# The courier
-
-
 LONGEST_WAIT = 300.0
 """Seconds between two tries of a target that fails, at most."""
 CIRCUIT = breaker.BreakerPolicy(5, 60.0)

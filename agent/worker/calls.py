@@ -35,8 +35,6 @@ async def answer_with(works: Mapping[str, Work], call: Call) -> Answer:
 
 
 def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
-    """The calls that every session answers, by name."""
-
     async def probe(args: Mapping[str, Any]) -> Answer:
         answer = await engine.probe(deep=args.get("deep") is True)
         return {"claim": asdict(reports.renew(answer.claim)), "detail": dict(answer.detail)}

@@ -165,7 +165,6 @@ class Members:
     """Follows the agent's `hold` and `release`."""
 
     root: Path
-    """Folder of the sessions."""
     links: Path
     """A folder for each member's socket lies here."""
     open_engine: OpenEngine

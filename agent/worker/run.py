@@ -179,7 +179,6 @@ def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
 
 
 def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:
-    """The agent's calls."""
     works = session_works(engine, reports)
     ask, own = works["probe"], OwnFolder(identity.folder)
 

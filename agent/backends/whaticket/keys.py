@@ -49,8 +49,6 @@ _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One key as it was stored."""
-
     name: str
     """The file's, or the key's behind the session's prefix; not UTF-8: by `surrogateescape`."""
     content: bytes = field(repr=False)

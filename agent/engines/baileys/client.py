@@ -182,9 +182,6 @@ def _whole(value: Any) -> Any:
     return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
-# The process
-
-
 FLAGS = (
     "--max-semi-space-size=1",
     "--optimize-for-size",

@@ -86,9 +86,6 @@ def _ask_version(path: Path, _inode: int, _changed: int) -> int:
     return int(printed.strip().removeprefix("v").partition(".")[0])
 
 
-# The client's npm packages: where they lie in the cache, and whether they are complete.
-
-
 CLIENT = Path(__file__).parent / "client"
 LOCK = CLIENT / "package-lock.json"
 MARK = ".complete"

@@ -25,8 +25,6 @@ REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "s
 STORE = REFUSED | {"storage_failed"}
 
 
-# The library's words for the end of a connection → the agent's reasons.
-
 CRYPTO_WORDS = {
     "bad_mac": "Bad MAC",
     "prekey": "Invalid PreKey ID",

@@ -67,8 +67,6 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """The active ones."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._active: dict[str, Fault] = {}
@@ -230,7 +228,6 @@ class Held:
         return entries, max(0.0, found[0][1] - now) if found else None
 
     def drop(self, entries: Sequence[Entry]) -> None:
-        """They were taken."""
         numbers = [(number,) for number, _ in entries]
         with self._doing("drop messages"), self._db:
             self._db.executemany("delete from waiting where number = ?", numbers)
@@ -367,7 +364,6 @@ class Conversation:
         self._held.receive(chat, new_id(), shown)
 
     async def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        """Read the file that a contact sent with a message."""
         try:
             path = self._media() / Path(str(record["_media"].get("file", ""))).name
             file = await asyncio.to_thread(open_plain, path)
@@ -437,7 +433,6 @@ class Conversation:
         return {"size": size, "sha256": sha256}
 
     def _upload(self, name: object) -> Path:
-        """The file that holds the parts of this upload."""
         if not (isinstance(name, str) and _UPLOAD.fullmatch(name)):
             raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
         return self._media() / f"{name}.part"

@@ -349,9 +349,6 @@ class Session:
             self.gone(status, browser.last_words())
 
 
-# The engine's records of a session: its note, the page that works, evidence of failures.
-
-
 _WITHIN = 8.0
 
 
@@ -433,9 +430,6 @@ class Record:
             log.error("cannot keep diagnostics: %s", error)
         else:
             log.warning("the diagnostics of the failed start are in %s", path)
-
-
-# The one way to a page that works.
 
 
 STARTS_WINDOW = 600.0

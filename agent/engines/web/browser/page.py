@@ -17,9 +17,6 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 
-# The scripts that run in the page: observer and bundle first, and those that hide its codes.
-
-
 def page_script(
     url: str,
     config: str,
