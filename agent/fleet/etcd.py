@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 
 from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Same, Step, StoreAway
 from agent.supervise.reach import cause_of
@@ -23,41 +22,41 @@ LARGEST = 8 << 20
 """Bytes of one line of a watch."""
 
 
-class _Kv(Struct):
+class _Kv(msgspec.Struct):
     key: bytes
     value: bytes = b""
     mod_revision: int = 0
 
 
-class _Header(Struct):
+class _Header(msgspec.Struct):
     cluster_id: str = ""
     revision: int = 0
 
 
-class _Range(Struct):
+class _Range(msgspec.Struct):
     header: _Header = msgspec.field(default_factory=_Header)
     kvs: list[_Kv] = []
 
 
-class _Response(Struct):
+class _Response(msgspec.Struct):
     response_range: _Range | None = None
 
 
-class _Txn(Struct):
+class _Txn(msgspec.Struct):
     header: _Header
     succeeded: bool = False
     responses: list[_Response] = []
 
 
-class _Event(Struct):
+class _Event(msgspec.Struct):
     kv: _Kv
 
 
-class _Events(Struct):
+class _Events(msgspec.Struct):
     events: list[_Event] = []
 
 
-class Member(Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
+class Member(msgspec.Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
     id: str
     name: str = ""
     """"" until it has started."""
@@ -65,7 +64,7 @@ class Member(Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "client
     clients: list[str] = []
 
 
-class _Members(Struct):
+class _Members(msgspec.Struct):
     members: list[Member] = []
 
 

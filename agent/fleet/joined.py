@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
-from agent.core.words import InstanceId
-from agent.core.words import SessionFiles as Files
+from agent.core.words import InstanceId, SessionFiles
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
@@ -320,12 +318,15 @@ class Joined(running.Running):
         for id in away if len(away) < len(rows) else seen:
             async with copies.peers.lock(id):  # it is of an earlier loss
                 await asyncio.to_thread(copies.standby.forget, id)
-            record, facts = self.view.sessions[id].record, self.here()[id]
+            if (facts := self.here().get(id)) is None:  # it was deleted meanwhile
+                continue
+            record = self.view.sessions[id].record
             silent = await copies.fetch_newer(id, record.copies or self.view.machines)
             found = (copies.standby.newest(id) or (-1, 0))[0] == record.epoch
             files = (await asyncio.to_thread(tree.inspect, root / id, facts.instance.engine)).files
-            # A worker may write them again. After a logout they are neither.
-            lost = files is Files.ABSENT or (files is Files.DAMAGED and not facts.verdict.healthy)
+            # A worker may write damaged ones again. After a logout they are neither.
+            damaged = files is SessionFiles.DAMAGED and not facts.verdict.healthy
+            lost = damaged or files is SessionFiles.ABSENT
             if found and lost and not facts.busy.locked() and (record.copies or not silent):
                 await self._write({**self._orders, id: (record.wanted, -1)})
                 rows.pop(id, None)
@@ -496,7 +497,7 @@ class Joined(running.Running):
     async def _write(self, known: Orders) -> None:
         if known != self._written:
             path = self.folder / "orders.json"
-            await asyncio.to_thread(write_whole, path, msgspec.json.encode(known))
+            await asyncio.to_thread(write_whole, path, records.encoded(known))
         self._orders = self._written = known
 
     async def _change(self, keeper: Keeper) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet import records
 from agent.fleet.etcd import Etcd
-from agent.fleet.records import Failover, Held, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import Claim, Held, Keys, Machine, Session, decoded, encoded, named
 from agent.fleet.store import Delete, Get, Put, Same, Step
 from agent.fleet.taking import BATCH, read_halt
 
@@ -28,7 +27,7 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
     same = Same(keys.halt, halts[0].revision)
     claims = (await store.read(Get(keys.claims))).found[0]
     machines = (await store.read(Get(keys.machines))).found[0]
-    said = {named(it.key): decoded(it.value, records.Claim) for it in claims}
+    said = {named(it.key): decoded(it.value, Claim) for it in claims}
     held = {name: it.sessions for name, it in said.items() if it and it.halt == halt.id}
     every = {named(it.key): decoded(it.value, Machine) or Machine() for it in machines}
     if unknown := ", ".join(sorted({*without} - every.keys())):
@@ -68,7 +67,7 @@ async def forget(store: Etcd, keys: Keys, name: str) -> list[str]:
     pairs = (await store.read(Get(keys.sessions))).found[0]
     sessions = ((named(it.key), decoded(it.value, Session)) for it in pairs)
     mine = ((id, it) for id, it in sessions if it and it.machine == name and not it.deleted)
-    return [id for id, it in mine if it.failover is Failover.WAIT or not living & {*it.copies}]
+    return [id for id, it in mine if it.failover == "wait" or not living & {*it.copies}]
 
 
 def _decide(record: Session | None, held: Mapping[str, Held], off: Collection[str]) -> Session:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 from aiohttp import web
-from msgspec import Struct
 from yarl import URL
 
 from agent.config.config import is_loopback, split_address
@@ -40,7 +39,7 @@ OWNER = "owner"
 """Host of requests that are forwarded."""
 
 
-class Taken(Struct, frozen=True, array_like=True):
+class Taken(msgspec.Struct, frozen=True, array_like=True):
     """A machine's answer to a change."""
 
     code: str

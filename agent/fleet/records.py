@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
-from msgspec import Struct
 
 T = TypeVar("T")
 TABLES = 1
@@ -28,7 +27,7 @@ COPIED_LIVE = {"baileys": "session/creds.json", "sandbox": "session/sandbox.json
 """Engines whose files may be copied while they run: another machine may take their sessions."""
 
 
-class Machine(Struct, frozen=True, omit_defaults=True):
+class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One machine, as its own renewals write it. `agent`, `n` and `word` say which write it was."""
 
     agent: str = ""
@@ -56,7 +55,7 @@ class Machine(Struct, frozen=True, omit_defaults=True):
     """Mark of its fleet.key; "" = it makes and takes no copies."""
 
 
-class Session(Struct, frozen=True, omit_defaults=True):
+class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     machine: str
     epoch: int
     """Fencing token: one more at each change of owner."""
@@ -72,7 +71,7 @@ class Session(Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, machine=name, epoch=self.epoch + 1, copies=left)
 
 
-class Halt(Struct, frozen=True):
+class Halt(msgspec.Struct, frozen=True):
     """The store went back: no session starts or changes its machine until an operator accepts."""
 
     by: str
@@ -84,14 +83,14 @@ Held = tuple[int, int, int]
 """Epoch of a session's files on a machine, 1 if it runs there, number of its last change."""
 
 
-class Claim(Struct, frozen=True):
+class Claim(msgspec.Struct, frozen=True):
     """Sessions whose files a machine has under a halt."""
 
     halt: str
     sessions: Mapping[str, Held]
 
 
-class Fleet(Struct, frozen=True, omit_defaults=True):
+class Fleet(msgspec.Struct, frozen=True, omit_defaults=True):
     """Times that all machines of a fleet share; the first that joins writes it."""
 
     ttl: float = 20.0

@@ -16,8 +16,6 @@ import msgspec
 from agent.clock import boot_now
 from agent.core.words import NO_LEASE
 from agent.errors import WaError
-from agent.fleet.etcd import Etcd
-from agent.fleet.records import Failover
 from agent.fleet.taking import View, in_order
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     """The fleet as this machine knows it, and what else is worth a look."""
     rows = list[dict[str, str]]()
     with suppress(WaError):  # `problem` says it
-        rows = await missing_members(fleet.reached())
+        rows = await _missing_members(fleet)
     notes = await asyncio.to_thread(list, note(fleet.folder, fleet.view))
     whys = Counter(it.cause for it in fleet.copies.rows.values()) if fleet.copies else {}
     notes += [f"sessions of which no copy is made: {n}; {it}" for it, n in whys.items() if it]
@@ -122,15 +120,15 @@ def explain(view: View, id: str) -> str:
             return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
         return f"it is a session of {machine}; there: wa-agent why {id}"
     living = {name for name, it in view.machines.items() if not it.record.lost} & {*record.copies}
-    if record.failover is not Failover.NEWEST or not living:
+    if record.failover == "wait" or not living:
         how = f"failover: {record.failover}; machines with its copy: {len(living)}"
         return f"machine {machine} is lost: it waits for it ({how})"
     return f"machine {machine} is lost: {' or '.join(in_order(id, living))} takes it"
 
 
-async def missing_members(etcd: Etcd) -> list[dict[str, str]]:
+async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
     """As troubles: members of etcd that do not answer, have not started, or have no leader."""
-    members = await etcd.members()
+    members = await (etcd := fleet.reached()).members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
     cause = "this member of etcd is missing or full: the next loss may stop the fleet"
@@ -147,7 +145,7 @@ def note(folder: Path, view: View) -> Iterator[str]:
             if left < 30:
                 yield f"certificate {name} of this machine ends in {left:.0f} days"
     every = [it.record for it in view.sessions.values() if not it.record.deleted]
-    bare = sum(not it.copies and it.failover is Failover.NEWEST for it in every)
+    bare = sum(not it.copies and it.failover == "newest" for it in every)
     if bare and len(view.machines) > 1:
         yield f"sessions without a copy in sync: {bare}; none is taken over if its machine dies"
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import msgspec
-from msgspec import Struct
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
@@ -20,18 +19,18 @@ IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outb
 """Paths of a copy, beside the session's files, which lie below `session/`."""
 
 
-class File(Struct, frozen=True, array_like=True):
+class File(msgspec.Struct, frozen=True, array_like=True):
     size: int
     blocks: dict[int, bytes]
     """By their number; those that are as before are left out."""
 
 
-class Change(Struct, frozen=True, array_like=True):
+class Change(msgspec.Struct, frozen=True, array_like=True):
     files: dict[str, File] = {}
     gone: tuple[str, ...] = ()
 
 
-class Sealed(Struct, frozen=True, array_like=True):
+class Sealed(msgspec.Struct, frozen=True, array_like=True):
     """As it travels and lies on the disk of another machine."""
 
     id: str
