@@ -17,7 +17,6 @@ from agent.core.crypto import CryptoPolicy
 from agent.errors import EngineError
 from tests.backends.whaticket.conftest import LIDS, OTHER, PEER, Bench, Killed, OpenBench, die_at
 from tests.standin.whaticket import words
-from tests.standin.whaticket.keys import RedisKeys as TheirRedis
 from tests.standin.whaticket.keys import paired_keys
 
 CHANGES = ("agent.files.write_whole", "agent.backends.http:Http.ask", "os.unlink")
@@ -129,10 +128,10 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> None:
     async def talk() -> None:
         client = redis.asyncio.from_url(redis_url.replace(":hush@", ""), password="hush")
-        theirs, keys = TheirRedis(client), SessionKeys(Shelf(tmp_path), (RedisKeys(redis_url),))
+        keys = SessionKeys(Shelf(tmp_path), (RedisKeys(redis_url),))
         for id in ("7", "77", "7x"):
             for name, text in paired_keys("551100000007", [PEER, OTHER], LIDS).items():
-                await theirs.write(id, name, text)
+                await client.set(f"sessions:{id}:{name}", text)
         await client.hset(b"sessions:7:\xff\xfe", "a", "b")
         before = {key: await client.dump(key) for key in await client.keys("*")}
         assert keys.look("7") == "paired"

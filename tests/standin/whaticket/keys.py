@@ -1,18 +1,9 @@
-"""Where the stand-in's sessions keep their keys: a folder of files, or Redis."""
+"""Where the stand-in's sessions keep their keys: a folder of files."""
 
 import base64
 import json
 import os
 from pathlib import Path
-from typing import Any, Protocol
-
-
-class Keys(Protocol):
-    async def load(self, id: str) -> dict[str, str]: ...
-
-    async def write(self, id: str, name: str, text: str) -> None: ...
-
-    async def wipe(self, id: str) -> None: ...
 
 
 class FolderKeys:
@@ -42,27 +33,6 @@ class FolderKeys:
     async def wipe(self, id: str) -> None:
         for path in self.folder(id).glob("*"):
             path.unlink()
-
-
-class RedisKeys:
-    """The forks' helper: `sessions:<id>:<name>`, wiped by KEYS."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-
-    async def load(self, id: str) -> dict[str, str]:
-        found = {}
-        async for raw in self.client.scan_iter(match=f"sessions:{id}:*"):
-            key = raw.decode()
-            found[key.removeprefix(f"sessions:{id}:")] = (await self.client.get(key)).decode()
-        return found
-
-    async def write(self, id: str, name: str, text: str) -> None:
-        await self.client.set(f"sessions:{id}:{name}", text)
-
-    async def wipe(self, id: str) -> None:
-        for key in await self.client.keys(f"sessions:{id}:*"):
-            await self.client.delete(key)
 
 
 def file_name(name: str) -> str:

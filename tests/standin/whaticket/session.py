@@ -12,22 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.standin.whaticket import words
-from tests.standin.whaticket.keys import Keys, fresh, paired_keys
+from tests.standin.whaticket.keys import FolderKeys, fresh, paired_keys
 
 DAMAGED = "damaged"
 
 
 @dataclass
 class Faults:
-    """What goes wrong, for all sessions or at the server itself."""
+    """What goes wrong, for all sessions."""
 
-    slow: float = 0.0
-    dead: bool = False
-    garbage: bool = False
-    failing: bool = False
     stuck_opening: bool = False
-    stays_connected: bool = False
-    """A disconnect is answered and does nothing."""
     comes_back: bool = False
     """It connects again by itself right after a disconnect."""
     refuses_start: int = 0
@@ -52,7 +46,7 @@ class Pace:
 class Session:
     id: str
     name: str
-    keys: Keys
+    keys: FolderKeys
     log: Callable[[str], None]
     faults: Faults
     pace: Pace
@@ -65,8 +59,6 @@ class Session:
     logouts: int = 0
     rests: float = 0.0
     """Seconds until it writes again, once it has written."""
-    sockets: int = 0
-    """More than one at once is what WhatsApp answers with 440."""
     _life: asyncio.Task[None] | None = None
     _closing: asyncio.Task[None] | None = None
     _scanned: asyncio.Event = field(default_factory=asyncio.Event)
@@ -79,7 +71,6 @@ class Session:
 
     def start(self) -> None:
         self.starts += 1
-        self.sockets += 1
         self.log(words.info(f"Starting session {self.name}"))
         self.status, self.qrcode = "OPENING", ""
         self._life = asyncio.create_task(self._live())
@@ -91,7 +82,7 @@ class Session:
         """Keeps the pairing; over after a while in which it is still connected. One that is down
         has nothing to close, and would write what it had in its memory once more."""
         down = self.status == "DISCONNECTED" or self._closing is not None
-        if not self.faults.stays_connected and not down:
+        if not down:
             self._closing = asyncio.create_task(self._close())
 
     async def log_out(self) -> None:
@@ -102,27 +93,25 @@ class Session:
         self.status, self.qrcode, self.number = "DISCONNECTED", "", ""
         self.turn("close Intentional Logout")
 
-    async def drop(self, reason: str = "Connection was lost", status: str = "PENDING") -> None:
+    async def drop(self) -> None:
         """WhatsApp's side went away; these servers restart after two seconds, for ever."""
         await self.end()
-        self.status = status
-        self.turn(f"close {reason}")
+        self.status = "PENDING"
+        self.turn("close Connection was lost")
         self._life = asyncio.create_task(self._restart_later())
 
-    def receive(self, peer: str, device: int = 0) -> bool:
+    def receive(self, peer: str) -> bool:
         """A message of that peer: readable or not, and what the log says of it."""
-        name = f"session-{peer}.{device}"
+        name = f"session-{peer}.0"
         if self.memory.get(name) != DAMAGED:
             self.memory.setdefault(name, fresh("session"))
             return True
-        address = f"{peer}.{device}"
-        self.log(words.bad_mac(address))
-        jid = f"{peer.removesuffix('_1')}@{'lid' if peer.endswith('_1') else 's.whatsapp.net'}"
-        self.log(words.pino(jid, sessionId=self.id))
+        self.log(words.bad_mac(f"{peer}.0"))
+        self.log(words.pino(f"{peer}@s.whatsapp.net", sessionId=self.id))
         return False
 
-    async def damage(self, peer: str, device: int = 0) -> None:
-        name = f"session-{peer}.{device}"
+    async def damage(self, peer: str) -> None:
+        name = f"session-{peer}.0"
         self.memory[name] = DAMAGED
         await self.keys.write(self.id, name, DAMAGED)
 
@@ -134,7 +123,6 @@ class Session:
             if task is not None and task is not asyncio.current_task():
                 await stopped(task)
         self._life = self._closing = None
-        self.sockets = 0
 
     def row(self) -> dict[str, object]:
         return {
@@ -182,7 +170,6 @@ class Session:
                     self.memory = paired_keys("5511000000000", [], {})
                     return True
         self.status, self.qrcode = "DISCONNECTED", ""
-        self.sockets = 0
         self.turn("close QR refs attempts ended")
         return False
 
@@ -198,7 +185,6 @@ class Session:
         if self._life is not None:
             await stopped(self._life)
         await self._write()
-        self.sockets = 0
         self.status = "DISCONNECTED"
         self.turn("close Connection Terminated")
         self._closing = None

@@ -77,14 +77,11 @@ def pino(
     error: str = "No matching sessions found for message",
     kind: str = "SessionError",
     *,
-    participant: str = "",
     from_me: bool = False,
     **fields: object,
 ) -> str:
     """Baileys' line about a message that it could not read."""
     key = {"remoteJid": jid, "fromMe": from_me, "id": "3EB0" + os.urandom(8).hex().upper()}
-    if participant:
-        key["participant"] = participant
     told = {
         "level": 50,
         "time": int(time.time() * 1000),
