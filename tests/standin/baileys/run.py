@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -112,33 +112,6 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return key, certificate
 
 
-Spans = Sequence[tuple[str, float, float]]
-"""Addresses of clients, from when to when something was done to each."""
-FROZEN_LATE = 5.0
-CUT_LATE = 60.0
-"""Seconds after which no connection is closed, and nothing comes, that was held up: a kernel sends
-again with growing pauses, and a server waits 30 s for the answer to its last word."""
-
-
-def _could_send(login: Mapping[str, Any], at: int, frozen: Spans, cut: Spans) -> bool:
-    last, ended = login["last"], login["ended"] or time.time() * 1000
-
-    def held(spans: Spans, until: float, late: float) -> bool:
-        """What came at that time may be what one of these held up."""
-        return any(
-            where == login["address"]
-            and login["begun"] < end * 1000
-            and begun * 1000 < at < (end + late) * 1000
-            and until < (end + late) * 1000
-            for where, begun, end in spans
-        )
-
-    if last > at and not held(cut, last, CUT_LATE):
-        return True
-    closed_late = held(frozen, ended, FROZEN_LATE) or held(cut, ended, CUT_LATE)
-    return bool(ended > at) and not closed_late
-
-
 class WhatsApp(Program):
     """The stand-in for WhatsApp's server, with its people."""
 
@@ -178,14 +151,12 @@ class WhatsApp(Program):
     def say_file(self, sender: str, to: str, kind: str, **more: Any) -> dict[str, Any]:
         """A contact sends a file, `bytes` long, with `fields` of its message; its id, the sha256
         of the file, and the `part` of the message that is about it. `how`: gone (until the phone
-        gives it again), lost (the phone has it no more), held (half of it comes; the rest at
-        `files`)."""
+        gives it again), lost (the phone has it no more), held (half of it comes)."""
         return self.tell("/say_file", {"from": sender, "to": to, "kind": kind, **more})
 
-    def files(self, *, go_on: bool = False) -> dict[str, Any]:
-        """The `url` of its media server, how often that and the phones were asked; `go_on`: what
-        was held comes."""
-        return self.tell("/files", {"go_on": go_on})
+    def files(self) -> dict[str, Any]:
+        """The `url` of its media server, how often that and the phones were asked."""
+        return self.tell("/files", {})
 
     def tell(self, path: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """Any command of it."""
@@ -236,18 +207,14 @@ class WhatsApp(Program):
         """Every login of a device, in order; times in ms."""
         return list(call(self.url + "/state")["logins"])
 
-    def overlaps(self, frozen: Spans = (), cut: Spans = ()) -> list[str]:
-        """A sentence for each login that came while another one of the device could send.
-
-        `frozen`: clients that were stopped; such a one may close its connection late, and must
-        not have sent since. `cut`: clients that could not reach this server; what their kernel
-        still had comes late, too.
-        """
+    def overlaps(self) -> list[str]:
+        """A sentence for each login that came while another one of the device could send."""
         return [
             f"{new['user']} logged in while its login of {new['begun'] - old['begun']} ms before"
             f" could send: {old}, {new}"
             for old, new in combinations(self.logins(), 2)
-            if old["device"] == new["device"] and _could_send(old, new["begun"], frozen, cut)
+            if old["device"] == new["device"]
+            and max(old["last"], old["ended"] or time.time() * 1000) > new["begun"]
         ]
 
     def receipts(self, user: str, id: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""A wall clock and a boot clock of their own for some programs, which a test steps while they run.
+"""A wall clock of its own for some programs, which a test steps while they run.
 
-The monotonic clock, and the files' times, are those of the machine.
+The other clocks, and the files' times, are those of the machine.
 """
 
 import shutil
@@ -26,21 +26,15 @@ class SteppedClock:
         told = [compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE]
         subprocess.run(told, check=True, timeout=60)
         self.command = ["env", f"LD_PRELOAD={library}", f"WA_TESTS_CLOCK={self._file}"]
-        self._file.write_bytes(bytes(16))
+        self._file.write_bytes(bytes(8))
 
     def step(self, seconds: int) -> None:
         """So far ahead of the machine's clock from now on; 0: right again."""
         with self._file.open("r+b") as file:
             file.write(seconds.to_bytes(8, "little", signed=True))
 
-    def sleep(self, seconds: int) -> None:
-        """The machine has slept for so long in all, by both clocks."""
-        with self._file.open("r+b") as file:
-            file.write(seconds.to_bytes(8, "little") * 2)
-
 
 @contextmanager
 def stepped_clock() -> Iterator[SteppedClock]:
     with tempfile.TemporaryDirectory(prefix="wa-clock-", dir="/tmp") as place:
-        Path(place).chmod(0o755)  # PostgreSQL has a user of its own
         yield SteppedClock(Path(place))

@@ -14,9 +14,8 @@ const sha256 = (bytes) => createHash('sha256').update(bytes).digest();
 class Files {
   url = '';
   /** Path → {bytes, how}: `gone`: nothing there until the phone gives it again; `lost`: the phone has
-   * it no more either; `held`: half of it comes, and no more until `goOn`. */
+   * it no more either; `held`: half of it comes, and no more. */
   #files = new Map();
-  #held = [];
   asked = 0;
   again = 0;
 
@@ -41,11 +40,6 @@ class Files {
       fileSha256: sha256(plain).toString('base64'),
       fileEncSha256: sha256(sealed).toString('base64'),
     };
-  }
-
-  /** What was held comes now. */
-  goOn() {
-    for (const each of this.#held.splice(0)) each();
   }
 
   /** The phone's answer to a client that cannot fetch a file any more. */
@@ -76,8 +70,6 @@ class Files {
       response.writeHead(200, { 'content-length': bytes.length });
       if (how !== 'held') return response.end(bytes);
       response.write(bytes.subarray(0, bytes.length / 2));
-      await new Promise((goesOn) => this.#held.push(goesOn));
-      response.end(bytes.subarray(bytes.length / 2));
     });
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

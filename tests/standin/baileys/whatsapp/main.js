@@ -54,9 +54,8 @@ const COMMANDS = {
     const id = await whatsapp.say(from, to, { [`${kind}Message`]: part });
     return { id, part, sha256: Buffer.from(part.fileSha256, 'base64').toString('hex') };
   },
-  'POST /files': async ({ go_on }) => {
+  'POST /files': async () => {
     await files.listen();
-    if (go_on) files.goOn();
     return { url: files.url, asked: files.asked, again: files.again };
   },
   'POST /group': ({ group, members }) => whatsapp.groups.make(group, members),
