@@ -9,7 +9,6 @@ from tests.trial.hostile.operating.commands import (
     BACKENDS,
     DEAF,
     ENDS,
-    LEFT,
     LEFT_OPTIONS,
     LINKED,
     ROUTES_END,
@@ -68,25 +67,6 @@ _HERE: Mapping[str, tuple[Any, ...]] = {
     "sandbox say group": ("1@g.us",), "POST {I}/sandbox/say group": ("1@g.us",),
 }  # fmt: skip
 """Values of an argument: by its command and its name, or by its name."""
-
-
-def lacking() -> list[str]:
-    """Arguments and fields without values."""
-    found: list[str] = []
-    for words, command in commands().items():
-        for action in command.actions if words not in LEFT else ():
-            if action.dest not in LEFT_OPTIONS and action.nargs != 0 and not action.choices:
-                found += _without_values(words, action.dest)
-    for name, route in routes().items():
-        for field in (*(route.body or ()), *route.query):
-            if field.kind is not bool and not field.choices and field.name not in LEFT_OPTIONS:
-                found += _without_values(name, field.name)
-    return found
-
-
-def _without_values(where: str, name: str) -> list[str]:
-    named = name in ("id", "instanceName", "confirm", "confirm_passkey")
-    return [] if named or f"{where} {name}" in _HERE or name in _ANY else [f"{where} {name}"]
 
 
 def _value(chance: Random, where: str, name: str, id: str) -> Any:
@@ -168,6 +148,7 @@ def draw_request(chance: Random, name: str, id: str, **told: Any) -> Step:
         "secret",
         "key",
         "message",
+        "machine",
     ):
         if f"{{{key}}}" in path:
             where = name if f"{name} {key}" in _HERE else ""

@@ -1,6 +1,5 @@
 """What an operator can type and request, read from the program itself: the commands of the CLI, the
-routes of the API. Each has a row here that says whether it may end a
-pairing or why it is left out."""
+routes of the API. Rows here say which may end a pairing, and which are left out and why."""
 
 import argparse
 from collections.abc import Iterator, Mapping
@@ -34,19 +33,6 @@ ENDS = {
     "delete": "", "restore": "", "import": "--replace",
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
-KEEPS = words_of(
-    "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
-    "send, backends show, backends add, "
-    "backends sessions, backends adopt, "
-    "backends check, backends reset, qr, top, health, why, recover, "
-    "incidents release, reasons, events, logs, "
-    "programs drop-in, webhooks test, "
-    "webhooks retry, snapshot, snapshots, export, "
-    "removed list, removed restore, trash list, trash restore, key add, key "
-    "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
-    "sandbox heard, pairing-code, screenshot, messages, outbox, doctor, "
-    "config check, config show, config init, run"
-)
 LEFT = {
     "demo": "an agent of its own",
     "pair": "opens a browser on a desktop",
@@ -62,31 +48,6 @@ ROUTES_END = {
     "POST {I}/sandbox/fault": "",
 }  # fmt: skip
 """As `ENDS`; {I} is the path of an instance."""
-ROUTES_KEEP = words_of(
-    "POST /api/instance, GET /api/instances, GET {I}, GET {I}/details, PATCH {I}, POST "
-    "{I}/enable, POST {I}/disable, POST {I}/start, POST {I}/stop, POST {I}/restart, PUT "
-    "{I}/passkey, POST {I}/health, POST {I}/recover, GET {I}/qr, POST {I}/pairing-code, GET "
-    "{I}/screenshot, GET {I}/worker-lines, GET {I}/failed-starts, GET "
-    "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, "
-    "POST {I}/read, POST {I}/presence, GET "
-    "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
-    "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET "
-    "/api/troubles, GET /api/engines, GET /api/backends, POST /api/reload, GET "
-    "/api/backends/{name}, GET "
-    "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
-    "/api/backends/{name}/check, POST /api/backends/{name}/reset, "
-    "GET {I}/messages, GET {I}/messages/live, GET {I}/messages/{message}/media, GET /api/messages, "
-    "GET /api/webhooks, POST /api/webhooks/{name}/test, POST "
-    "/api/webhooks/{name}/retry, GET /api/health, POST /api/health/check, POST "
-    "/api/database/check, PUT /whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, POST "
-    "/force-reconnection/{id}, POST /reset-circuit-breaker/{id}, GET /reconnection-status, GET "
-    "/performance-metrics, GET /api/memory/report, GET /api/incidents, POST "
-    "/api/incidents/{group}/release, GET /api/repairs/statistics, GET {I}/snapshots, POST "
-    "{I}/snapshots, GET {I}/removed, POST {I}/removed/{removed}/restore, POST {I}/export, "
-    "GET /api/trash, POST /api/trash/{name}/restore, GET "
-    "/api/caller, GET /api/keys, POST /api/keys, DELETE /api/keys/{key}, GET /api/events, GET "
-    "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
-)
 
 PASSED_BY = {
     **dict.fromkeys(("after_tmp_write", "after_rename"), ("PATCH {I}", "POST {I}/snapshots")),
@@ -147,13 +108,3 @@ def routes() -> Mapping[str, Route]:
         for route in ROUTES
         if not route.path.startswith("/page/")
     }
-
-
-def lacking() -> list[str]:
-    """Commands and routes without a row here."""
-    found = [words for words in commands() if words not in KEEPS | ENDS.keys() | LEFT.keys()]
-    found += [name for name in routes() if name not in ROUTES_KEEP | ROUTES_END.keys()]
-    known = ROUTES_KEEP | ROUTES_END.keys()
-    found += [f"no longer there: {each}" for each in known - routes().keys()]
-    played = (KEEPS | ENDS.keys() | LEFT.keys()) - commands().keys()
-    return found + [f"no longer there: {each}" for each in played]
