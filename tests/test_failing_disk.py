@@ -1,13 +1,18 @@
-"""Each file operation of the vault and of the agent's database fails once, and from there on: the
-error has a code, nothing is lost or half there, and the next try succeeds."""
+"""Each file operation of the vault, of the agent's database and of what keeps messages fails once,
+and from there on: the error has a code, nothing is lost or half there, and the next try succeeds.
+What keeps messages is killed at each operation, too."""
 
 import asyncio
 import errno
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from contextlib import AbstractContextManager
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -17,6 +22,8 @@ import pytest
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.daemon.state_folder import MARK, StateMark, read_mark
 from agent.errors import StoreError, VaultError, WaError
+from agent.messages.outbox import NAME, Outbox, OutMessage
+from agent.messages.outcomes import State
 from agent.store.database import Store, check_whole
 from agent.store.rows import KeyRow
 from agent.supervise import act
@@ -35,7 +42,8 @@ from agent.vault.snapshots import (
     take_snapshot,
 )
 from tests.in_memory import folder_in_memory
-from tests.standin.failing_operations import FailingOperations, Fault
+from tests.messages.records import file_at, messages, newest, numbers_of, read_all, settle
+from tests.standin.failing_operations import KILL, FailingOperations, Fault
 from tests.store.conftest import entry
 from tests.vault.conftest import contents, sandbox_file
 from tests.vault.test_give_back import told
@@ -283,18 +291,107 @@ async def rebuilding(root: Path, failing: Failing) -> None:
     assert damage in [its.read_bytes() for its in root.glob("agent.db.damaged-*")]
 
 
+def forked(root: Path, failing: Failing, work: Callable[[], None]) -> None:
+    """It may be killed. What it was answered stands in the file `said` beside the disk."""
+    root.with_name("said").write_text("")
+    with failing:
+        if not (pid := os.fork()):
+            try:
+                work()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status == 0 or (status, failing.fault.error) == (-9, KILL), status
+
+
+def say(root: Path, *numbers: int) -> None:
+    with root.with_name("said").open("a") as file:
+        file.writelines(f"{number}\n" for number in numbers)
+
+
+def said(root: Path) -> list[int]:
+    return [int(line) for line in root.with_name("said").read_text().split()]
+
+
+def arriving(root: Path, failing: Failing) -> None:
+    """WhatsApp gives again what it heard nothing of."""
+
+    def keep() -> None:
+        file, waiting = file_at(root), list[int]()
+        for begin, end in ((0, 1), (1, 13)):
+            waiting += range(begin, end)
+            with suppress(OSError, sqlite3.Error, StoreError):
+                file.append(messages(waiting))
+                say(root, *waiting)
+                waiting.clear()
+                settle(file, newest(file))
+        assert not file.said, "a whole file counts as damaged"
+
+    forked(root, failing, keep)
+    file = file_at(root)
+    found = numbers_of(read_all(file))
+    assert len(found) == len({*found}) and {*said(root)} <= {*found}
+    file.append(messages(range(20)))
+    assert sorted(numbers_of(read_all(file))) == [*range(20)] and not file.said
+    file.close()
+
+
+def leaving(root: Path, failing: Failing) -> None:
+    """The numbers of messages as they were taken, and negative once each was sent."""
+
+    async def send() -> None:
+        with suppress(StoreError):
+            box = await Outbox.open(root / NAME, None)
+            for number in (1, 2):
+                with suppress(StoreError):
+                    await take(box, number)
+                    say(root, number)
+            with suppress(StoreError):
+                for row in (await box.waiting())[:1]:
+                    say(root, 100 + number_of(row))
+                    await box.change(row.number, State.SENDING, begun_wall=1.0, tries=1)
+                    await box.change(row.number, State.SENT, message_id=f"W{row.id}")
+                    say(root, -number_of(row))
+            await box.close()
+
+    def number_of(row: OutMessage) -> int:
+        return int(row.id.removeprefix("out_"))
+
+    async def take(box: Outbox, number: int) -> None:
+        now, of = time.time(), (SALES.id, 0.0, "", "1", "1", "text", State.ACCEPTED)
+        row = OutMessage(0, f"out_{number}", *of, now, now, now + 3600)
+        await box.take(row, '{"text": "x"}', lambda _row, _again: None)
+
+    async def look() -> None:
+        box = await Outbox.open(root / NAME, None)
+        waits, told = {number_of(row) for row in await box.waiting()}, {*said(root)}
+        lost = {it for it in told if 0 < it < 100 and 100 + it not in told} - waits
+        again = {it for it in waits if -it in told}
+        assert (box.opened_so, lost, again) == ("", set(), set())
+        await take(box, 9)
+        assert len(await box.waiting()) == len(waits) + 1
+        await box.close()
+
+    forked(root, failing, lambda: asyncio.run(send()))
+    asyncio.run(look())
+
+
+KEEPERS = (arriving, leaving)
 VAULT = (
     *(identity, creation, taking_over, taking, pruning, retiring, giving_back, renewing),
     *(restoring, starting, marking),
 )
-SCENARIOS = {its.__name__: its for its in (*VAULT, opening, writing, rebuilding)}
+SCENARIOS = {its.__name__: its for its in (*VAULT, opening, writing, rebuilding, *KEEPERS)}
 
 
 def sweep(name: str) -> None:
     """In the program whose operations fail."""
     tree._COARSE = 0.0
     root, play = Path(os.environ["WA_TESTS_FOLDER"]), SCENARIOS[name]
-    for error, many in FAULTS if play in VAULT else FAULTS[:3]:
+    faults = FAULTS if play in VAULT else FAULTS[:3] + [(KILL, 1)] * (play in KEEPERS)
+    for error, many in faults:
         for first in count():
             root.mkdir(mode=0o700)
             failing = Failing(Fault(first, many, error))
@@ -302,7 +399,9 @@ def sweep(name: str) -> None:
                 if coroutine := play(root, failing):
                     asyncio.run(coroutine)
             except BaseException:
-                print(f"{errno.errorcode[error]} from {first} on, {many} times: {failing.error!r}")
+                print(
+                    f"{errno.errorcode.get(error)} from {first} on, {many} times: {failing.error!r}"
+                )
                 raise
             shutil.rmtree(root)
             if failing.count <= first:
