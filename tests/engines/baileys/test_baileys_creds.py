@@ -5,7 +5,6 @@ import base64
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,9 +161,7 @@ def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -
 
 
 @pytest.mark.slow
-async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
-    bench: Bench,
-) -> None:
+async def test_a_session_never_logs_in_with_a_changed_digit(bench: Bench) -> None:
     """WhatsApp would answer such a login by a logout, and the pairing would be given up."""
     await bench.come_paired()
     await bench.talk("hello")
@@ -179,25 +176,8 @@ async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
     await bench.start()
     await bench.is_now("AUTH_FAILURE", "session_foreign")
     await bench.stop()
-
-    mine = bench.folder.with_name("mine")
-    bench.folder.rename(mine)
-    bench.folder.mkdir()
-    bench.account = OTHER
-    await bench.pair()
-    await bench.stop()
-    shutil.copy(bench.folder / CREDS, mine / CREDS)
-    shutil.rmtree(bench.folder)
-    mine.rename(bench.folder)
-    others = bench.whatsapp.device(OTHER)["logins"]
-    await bench.start()
-    await bench.is_now("AUTH_FAILURE", "session_foreign")
-    await bench.stop()
-    assert bench.whatsapp.device(OTHER)["logins"] == others
     assert bench.whatsapp.device(ACCOUNT)["logins"] == logins
-
     creds.write_text(whole)
-    bench.account = ACCOUNT
     await bench.start()
     await bench.is_now("CONNECTED")
     await bench.talk("its own again")
