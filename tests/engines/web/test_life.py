@@ -55,13 +55,3 @@ async def test_f84_no_process_of_a_session_listens_on_a_port(
         if fields[3] == "0A"
     }
     assert mine and not mine & listening
-
-
-async def test_a_logout_on_our_side_reaches_whatsapp(bench: Bench, stand_in: StandIn) -> None:
-    device = await bench.pair(stand_in)
-    await bench.until(lambda: read_note(bench.session).paired)
-    await bench.link.call("logout")
-    claim = await bench.claimed(Status.DISCONNECTED, "logout")
-    assert not claim.paired
-    await bench.until(lambda: device not in stand_in.devices)
-    await bench.until(lambda: not read_note(bench.session).paired)

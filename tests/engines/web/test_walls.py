@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.engines.web.session import read_note
 from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import not_lent
 from tests.listener import listening
@@ -32,16 +33,19 @@ async def outside() -> AsyncIterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{port}", asked
 
 
-async def test_a_session_contacts_no_other_host(
+async def test_a_session_contacts_no_other_host_and_its_logout_reaches_whatsapp(
     bench: Bench, stand_in: StandIn, outside: tuple[str, list[str]]
 ) -> None:
     proxy, asked = outside
-    await bench.pair(stand_in, proxy=proxy)
+    device = await bench.pair(stand_in, proxy=proxy)
+    await bench.until(lambda: read_note(bench.session).paired)
     await bench.link.call(
         "send", {"message": {"to": "5511888888888", "text": "see http://x.example"}}
     )
     await bench.link.call("logout")
-    await bench.claimed(Status.DISCONNECTED, "logout")
+    assert not (await bench.claimed(Status.DISCONNECTED, "logout")).paired
+    await bench.until(lambda: device not in stand_in.devices)
+    await bench.until(lambda: not read_note(bench.session).paired)
     assert asked == []
 
 
