@@ -135,8 +135,6 @@ class StandIn:
         app.router.add_get("/", self._welcome)
         app.router.add_get("/instance/fetchInstances", self._list)
         app.router.add_post("/instance/create", self._create)
-        if not self.old:
-            app.router.add_post("/verify-creds", self._verify)
         return app
 
     @web.middleware
@@ -184,10 +182,6 @@ class StandIn:
     async def _welcome(self, _request: web.Request) -> web.Response:
         body = {"status": 200, "message": "Welcome to the Evolution API, it is working!"}
         return web.json_response({**body, "version": self.version, "clientName": "evolution"})
-
-    async def _verify(self, request: web.Request) -> web.Response:
-        self._key(request)
-        return web.json_response({"status": 200, "message": "Credentials are valid"})
 
     async def _list(self, request: web.Request) -> web.Response:
         key, name = request.headers.get("apikey"), request.query.get("instanceName")
