@@ -71,18 +71,6 @@ def test_other_users_may_not_run_the_agents_workers(bed: Bed, standin: Callable[
         assert set(ask(bed, user, list(ALLOWED.values()))) <= DENIED
 
 
-EXPLOIT = (
-    '"$@" SetUnitProperties "sba(sv)" wa-instance@fresh9.service true 1 Description s '
-    "$'x\\n[Service]\\nUser=root\\nType=oneshot\\nRestart=no\\nExecStart=\\n"
-    'ExecStart=+/bin/sh -c "id>/root/pwned"\''
-    '; "$@" StartUnit ss wa-instance@fresh9.service replace'
-)
-BUSCTL = [
-    *("busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"),
-    "org.freedesktop.systemd1.Manager",
-]
-
-
 REFUSED_BEFORE_POLKIT = {
     "org.freedesktop.DBus.Error.InvalidArgs",
     "org.freedesktop.DBus.Error.PropertyReadOnly",
@@ -107,16 +95,6 @@ def everything(bed: Bed) -> dict[str, str]:
     return answers
 
 
-def exploit(bed: Bed) -> bool:
-    """Whether the agent's user becomes root by a unit's description."""
-    bed.try_run("bash", "-c", EXPLOIT, "exploit", *BUSCTL, user="wa-agent")
-    bed.until(lambda: bed.show("wa-instance@fresh9.service", "Job") == "")
-    done = bed.try_run("rm", "/root/pwned").returncode == 0
-    bed.try_run("systemctl", "stop", "wa-instance@fresh9.service")
-    bed.try_run("systemctl", "reset-failed", "wa-instance@fresh9.service")
-    return done
-
-
 def test_s1_no_property_and_no_method_of_systemd_is_the_agents(
     bed: Bed, standin: Callable[..., None]
 ):
@@ -131,13 +109,6 @@ def test_s1_no_property_and_no_method_of_systemd_is_the_agents(
     assert {name: one for name, one in answers.items() if one not in refused} == {}
     assert bed.show(OURS, "InvocationID") == run
     assert bed.try_run("test", "-e", "/root/pwned").returncode == 1
-
-
-def test_s1_the_agent_does_not_become_root_by_a_units_description(
-    bed: Bed, standin: Callable[..., None]
-):
-    standin("good")
-    assert not exploit(bed)
 
 
 def test_a_worker_refuses_what_a_link_at_its_folders_place_leads_to(bed: Bed):
