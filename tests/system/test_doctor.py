@@ -26,10 +26,6 @@ def without(bed: Bed, path: str) -> Iterator[None]:
         bed.run("mv", f"{path}.away", path)
 
 
-def test_an_installation_as_shipped_is_good(bed: Bed):
-    assert wrong(bed) == {}
-
-
 def test_doctor_names_every_part_that_was_removed(bed: Bed):
     with without(bed, RULE):
         assert "polkit rule" in wrong(bed)["polkit"]

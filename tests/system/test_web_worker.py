@@ -15,6 +15,7 @@ import pytest
 from agent.engines.web.browser.process import find_browser
 from agent.engines.web.fetch import bundle_path, fetch_bundle
 from agent.errors import ConfigError, EngineError
+from tests.engines.web.bench import renderers_below
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
 from tests.system.bed import SOURCE, Bed
@@ -66,9 +67,6 @@ class Web:
     def worker(self) -> int:
         return self.bed.outside_pid(self.fleet.pid(ID))
 
-    def renderers(self) -> list[int]:
-        return [pid for pid in _below(self.worker()) if b"--type=renderer" in _line(pid)]
-
 
 @pytest.fixture
 def played(bed: Bed) -> Iterator[Played]:
@@ -106,7 +104,7 @@ def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     worker = web.worker()
     outside = _user_namespace(worker)
     found = []
-    for pid in web.renderers():
+    for pid in renderers_below(worker):
         with suppress(OSError):  # one that is no longer needed ends
             status = Path(f"/proc/{pid}/status").read_text()
             found.append((status, _user_namespace(pid)))
@@ -127,21 +125,6 @@ def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     fleet.cli("start", ID)
     fleet.until_connected()
     assert len(web.stand_in.devices) == 1, "no second scan was made"
-
-
-def _below(pid: int) -> Iterator[int]:
-    """A browser's processes come and go meanwhile, and so do their threads."""
-    yield pid
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in path.read_text().split():
-                yield from _below(int(child))
-
-
-def _line(pid: int) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
 
 
 def _user_namespace(pid: int) -> Path:
