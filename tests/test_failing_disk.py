@@ -291,19 +291,22 @@ async def rebuilding(root: Path, failing: Failing) -> None:
     assert damage in [its.read_bytes() for its in root.glob("agent.db.damaged-*")]
 
 
-def forked(root: Path, failing: Failing, work: Callable[[], None]) -> None:
-    """It may be killed. What it was answered stands in the file `said` beside the disk."""
+def play_out(root: Path, failing: Failing, work: Callable[[], None], *, apart: bool) -> None:
+    """`apart`: in a process of its own. What it did stands in the file `said` beside the disk."""
     root.with_name("said").write_text("")
     with failing:
-        if not (pid := os.fork()):
-            try:
-                work()
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
+        if pid := apart and os.fork():
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -9)
+            return
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            if not apart:
+                raise
+            os._exit(1)
+        if apart:
             os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status == 0 or (status, failing.fault.error) == (-9, KILL), status
 
 
 def say(root: Path, *numbers: int) -> None:
@@ -329,7 +332,7 @@ def arriving(root: Path, failing: Failing) -> None:
                 settle(file, newest(file))
         assert not file.said, "a whole file counts as damaged"
 
-    forked(root, failing, keep)
+    play_out(root, failing, keep, apart=True)
     file = file_at(root)
     found = numbers_of(read_all(file))
     assert len(found) == len({*found}) and {*said(root)} <= {*found}
@@ -374,7 +377,8 @@ def leaving(root: Path, failing: Failing) -> None:
         assert len(await box.waiting()) == len(waits) + 1
         await box.close()
 
-    forked(root, failing, lambda: asyncio.run(send()))
+    kills = failing.fault.error == KILL
+    play_out(root, failing, lambda: asyncio.run(send()), apart=kills)
     asyncio.run(look())
 
 
