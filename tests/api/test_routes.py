@@ -244,8 +244,7 @@ async def test_f74_metrics_count_requests_without_labels_of_a_clients_choice(
 
 
 def test_open_routes_are_a_closed_list() -> None:
-    opened = {route.path for route in ROUTES if route.right is Right.OPEN}
-    assert opened == {
+    assert {route.path for route in ROUTES if route.right is Right.OPEN} == {
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
         *(f"/page/{name}" for name in PARTS),
     }

@@ -118,8 +118,7 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
 async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: object) -> Server:
     section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
     metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
-    path = tmp_path / "api.sock"
-    return await serve_fakes(section, supervisor, FakeKeys(), metrics, path)
+    return await serve_fakes(section, supervisor, FakeKeys(), metrics, tmp_path / "api.sock")
 
 
 async def test_requests_in_flight_are_answered_before_the_end(
@@ -133,8 +132,7 @@ async def test_requests_in_flight_are_answered_before_the_end(
                 "/api/instance/sales/messages?wait=30", json={"to": "49151123456", "text": "hi"}
             )
         )
-        requests = house.server._runner.server
-        await eventually(lambda: requests.requests_count == 1)
+        await eventually(lambda: house.server._runner.server.requests_count == 1)
         closing = asyncio.create_task(house.server.close())
         await eventually(lambda: house.server._entrance.closing)
         assert not sending.done()

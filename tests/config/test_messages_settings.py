@@ -24,8 +24,7 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
 
 
 def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) -> None:
-    text = "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\n"
-    config = load(tmp_path, text)
+    config = load(tmp_path, "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\n")
     messages, pace = (table.rows(config)[0] for table in (MESSAGES, PACE))
     assert (pace.per_minute, messages.hours) == (20.0, 1.0)
     assert worker_settings(config) == {"messages": {"hours": 1.0}}

@@ -41,8 +41,7 @@ async def check_manners(watcher: Watcher, agent: RunningAgent) -> None:
     """Nothing of it left the agent, broke the policy, or failed unseen."""
     assert watcher.asked
     for url in watcher.asked:
-        ours = url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:"))
-        assert ours, url
+        assert url.startswith((f"http://{agent.listen}/", f"ws://{agent.listen}/", "blob:")), url
         assert "wak_" not in url
         assert not url.endswith("/api/fleet"), "these agents are in none"
     assert await watcher.violations() == []

@@ -24,8 +24,7 @@ HOOK = "[[webhook]]\nname = 'ops'\nurl = 'https://x.example/in?token=T-1'\n"
 
 
 def test_webhooks_are_declared_and_read_back(load):
-    text = HOOK + "kinds = ['status', 'trouble*']\nprivate = true\nlongest_age = 1\n"
-    config = load(text)
+    config = load(HOOK + "kinds = ['status', 'trouble*']\nprivate = true\nlongest_age = 1\n")
     (one,) = webhooks_of(config)
     assert (one.kinds, one.instances, one.private) == (("status", "trouble*"), ("*",), True)
     assert load(render_config(config)) == config

@@ -16,8 +16,7 @@ async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
         packed = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "gzip"})
         plain = await raw.get("http://localhost/metrics", headers={"Accept-Encoding": "identity"})
         small, whole = await packed.read(), await plain.read()
-    said = [answer.headers.get("Content-Encoding") for answer in (packed, plain)]
-    assert said == ["gzip", None]
+    assert [answer.headers.get("Content-Encoding") for answer in (packed, plain)] == ["gzip", None]
     assert b"wa_session_status{" in gzip.decompress(small)
     assert len(small) * 10 < len(whole)
     assert packed.headers["Content-Type"] == plain.headers["Content-Type"]

@@ -61,8 +61,7 @@ async def test_a_key_that_lacks_a_right_leaves_one_line(
 async def test_a_change_is_noted_with_its_address_and_its_number(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    key = await house.key("operate")
-    async with aiohttp.ClientSession(house.url, headers=key) as tcp:
+    async with aiohttp.ClientSession(house.url, headers=await house.key("operate")) as tcp:
         forwarded = {"X-Forwarded-For": "203.0.113.9"}
         answer = await tcp.post("/api/instance/sales/stop", headers=forwarded)
     number = answer.headers["X-Request-Id"]

@@ -48,8 +48,7 @@ async def test_only_a_hash_of_a_key_is_kept_and_a_near_miss_opens_nothing() -> N
     for wrong in (token[:-1], token + "x", token.upper(), f"wak_{row.id}_", "", "wak_", "\udcff"):
         with pytest.raises(Unauthorized):
             ring.caller(wrong)
-    again = KeyRing(store, await store.keys())
-    assert again.caller(token).name == "key prometheus"
+    assert KeyRing(store, await store.keys()).caller(token).name == "key prometheus"
     await ring.remove(row.id)
     with pytest.raises(Unauthorized):
         ring.caller(token)
@@ -114,8 +113,7 @@ async def test_no_route_opens_for_too_little(house: House, row: Route) -> None:
 async def test_a_key_for_one_instance_sees_and_moves_only_that_one(house: House) -> None:
     for id in ("a", "b"):
         house.supervisor.known[InstanceId(id)] = make_view(id)
-    key = await house.key("instance:a")
-    async with aiohttp.ClientSession(house.url, headers=key) as session:
+    async with aiohttp.ClientSession(house.url, headers=await house.key("instance:a")) as session:
         listed = await (await session.get("/api/instances")).json()
         assert [one["id"] for one in listed["instances"]] == ["a"]
         assert listed["total"] == 1

@@ -69,8 +69,7 @@ async def test_an_instance_on_a_backend_is_created_listed_and_shown(cli, house, 
     settings = house.supervisor.known[InstanceId("shop")].instance.settings
     assert settings == {"backend": "evo", "remote": "Shop 1"}
     await cli("create", "here", "--engine", "sandbox")
-    shown = (await cli("show", "shop")).out
-    assert re.search(r"backend +evo\n +remote +Shop 1\n", shown)
+    assert re.search(r"backend +evo\n +remote +Shop 1\n", (await cli("show", "shop")).out)
     assert "backend" not in (await cli("show", "here")).out
     assert (await cli("create", "x", "--engine", "whaticket", "--backend", "evo")).status == 2
 

@@ -109,8 +109,7 @@ def test_missing_and_masked_units_are_named(
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     here = Installation(Config(), Client(), None)
-    found = [(one.level, one.sentence, one.advice) for one in unit_files(here)]
-    assert found == [
+    assert [(one.level, one.sentence, one.advice) for one in unit_files(here)] == [
         ("wrong", "wa-agent.service: not-found", ""),
         ("wrong", "wa-agent.socket: masked", "systemctl unmask wa-agent.socket"),
     ]

@@ -17,8 +17,7 @@ ENDS = (("logout", "--yes"), ("cleanup", "--yes"), ("delete",))
 @pytest.fixture
 def marked(house: House) -> House:
     view = make_view("sales")
-    record = replace(view.record, needs_passkey=True)
-    house.supervisor.known[SALES] = changed(view, record=record)
+    house.supervisor.known[SALES] = changed(view, record=replace(view.record, needs_passkey=True))
     return house
 
 

@@ -78,8 +78,7 @@ async def test_the_reason_table_is_printed_without_an_agent(cli: Cli) -> None:
 
 
 def repair(**more: Any) -> Repair:
-    now = time.time()
-    return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, now - 60, **more)
+    return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, time.time() - 60, **more)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ class Told:
 
     def get(self, _path: str) -> dict[str, Any]:
         status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        sentence = f"it says {reason}"
-        return {"connection_status": status, "reason": reason, "sentence": sentence}
+        return {"connection_status": status, "reason": reason, "sentence": f"it says {reason}"}
 
 
 def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
@@ -60,8 +59,7 @@ def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan
 
 
 def test_a_code_that_the_sandbox_scans_itself_ends_no_waiting() -> None:
-    codes = (("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""))
-    assert wait(*codes, seconds=60)
+    assert wait(*(("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", "")), seconds=60)
 
 
 def test_a_restart_is_waited_for_until_its_new_run_is_connected() -> None:

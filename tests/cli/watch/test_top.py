@@ -91,8 +91,7 @@ def test_a_session_is_one_line_of_the_window(width: int) -> None:
     assert len(lines) <= len(rows) + 6
     assert width < 80 or any("instance-29" in line and "healthy" in line for line in lines)
     for line in lines:
-        columns = sum(2 if ord(sign) > 0x2E80 else 1 for sign in line)
-        assert columns <= width, line
+        assert sum(2 if ord(sign) > 0x2E80 else 1 for sign in line) <= width, line
 
 
 def test_foreign_text_cannot_move_the_cursor() -> None:
