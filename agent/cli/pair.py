@@ -13,10 +13,9 @@ from typing import Any
 from agent.cli import client, command
 from agent.core import reasons, words
 from agent.engines.base import KeepsNothing, in_path
+from agent.engines.web import fetch, rules
 from agent.engines.web.browser import page, process
 from agent.engines.web.engine import WebEngine
-from agent.engines.web.fetch import fetch_bundle, page_config, read_bundle
-from agent.engines.web.rules import CHROMIUM, KNOWN_GOOD, WHATSAPP, WebSettings, lost_store
 from agent.engines.web.session import Needs
 from agent.errors import ConfigError, EngineError, Refused, TryLater
 from agent.vault.archives import pack_session, scratch
@@ -33,8 +32,7 @@ _WARNING = (
 
 
 def add(commands: command.Commands) -> None:
-    browser = os.environ.get("WA_BROWSER", "")
-    commands.add("pair", pair, _EXAMPLE, browser=browser, within=900.0)
+    commands.add("pair", pair, _EXAMPLE, browser=os.environ.get("WA_BROWSER", ""), within=900.0)
 
 
 def pair(options: command.Options) -> int:
@@ -59,7 +57,7 @@ def pair(options: command.Options) -> int:
         os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
     )
     program = find_visible_browser(options.browser)
-    url = options.page or WHATSAPP
+    url = options.page or rules.WHATSAPP
     linked = "if the phone linked it, "
     # The profile goes in any case: a copy that is left here could run beside the server's.
     try:
@@ -125,11 +123,11 @@ async def link(
     """Fill the empty folder with a session that is connected, and close it; its account, and
     `needs_passkey`, True if WhatsApp asked for one. `cache`: folder of the bundle; `within`:
     seconds for the person."""
-    await asyncio.to_thread(fetch_bundle, cache)
+    await asyncio.to_thread(fetch.fetch_bundle, cache)
     process.find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
-    settings = WebSettings(browser="chromium", url=url, page=KNOWN_GOOD, browser_starts=0)
-    script = page.page_script(url, page_config(""), read_bundle(cache), person=True)
+    settings = rules.WebSettings("chromium", url, rules.KNOWN_GOOD, browser_starts=0)
+    script = page.page_script(url, fetch.page_config(""), fetch.read_bundle(cache), person=True)
     needs, claims = Needs(program, script), _Claims()
     engine = WebEngine(session, settings, lambda: needs, claims)
     try:
@@ -141,7 +139,7 @@ async def link(
         await engine.prepare_stop()
         await engine.save()
         await engine.close()
-    if lost := await asyncio.to_thread(lost_store, session):
+    if lost := await asyncio.to_thread(rules.lost_store, session):
         raise EngineError(f"cannot pair: the browser closed, and {lost}", code="not_good")
     return paired
 
@@ -185,10 +183,10 @@ def _sentence(claim: words.Claim) -> str:
 
 def find_visible_browser(named: str = "") -> process.Program:
     """The named one, else the first that the machine has; ConfigError says what to install."""
-    usual = (*process.BINARIES[CHROMIUM], *_NAMES)
+    usual = (*process.BINARIES[rules.CHROMIUM], *_NAMES)
     for name in (named, str(Path(named).absolute())) if named else usual:
         if (path := in_path(name)) is not None:
-            return process.Program(CHROMIUM, Path(path).absolute(), visible=True)
+            return process.Program(rules.CHROMIUM, Path(path).absolute(), visible=True)
     raise ConfigError(
         f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
         " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"

@@ -15,10 +15,9 @@ from agent.api import present
 from agent.api.handlers.instances import PLACE, placed, still_placed
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json, look_at
-from agent.core import model, troubles
+from agent.core import model, session, troubles
 from agent.core.health import has_given_up, is_wanted
 from agent.core.recovery.repair import Goal
-from agent.core.session import Session, wall_text
 from agent.core.words import ID_PATTERN, ConnectionStatus, parse_instance_id
 from agent.engines.catalog import engine_names
 from agent.supervise.orders import GOES_ON, in_time
@@ -47,7 +46,7 @@ async def health(call: Call) -> Json:
     }
 
 
-def _is_in_trouble(view: Session) -> bool:
+def _is_in_trouble(view: session.Session) -> bool:
     """True if it should run, and only a person can bring it back."""
     bad = view.verdict.health in (model.Health.STUCK, model.Health.CORRUPTED)
     return is_wanted(view) and (bad or has_given_up(view))
@@ -67,7 +66,7 @@ async def check_now(call: Call) -> Json:
 async def check_instance(call: Call) -> Json:
     """Check an instance now."""
     verdicts = await call.supervisor.repairs.check_now([call.id])
-    return {**present.show_verdict(verdicts[call.id]), "time": wall_text(time.time())}
+    return {**present.show_verdict(verdicts[call.id]), "time": session.wall_text(time.time())}
 
 
 async def check_database(call: Call) -> Json:
@@ -138,7 +137,7 @@ async def memory_report(call: Call) -> Json:
     machine = call.parts.metrics.machine.values()
     unmeasured = not used and any(view.unit.runs for _, view in views)  # unknown, not 0
     return {
-        "time": wall_text(time.time()),
+        "time": session.wall_text(time.time()),
         "system": system_figures(call),
         "agentMemory": machine.get("process_resident_memory_bytes"),
         "sessionsMemory": None if unmeasured else sum(used),
@@ -150,7 +149,7 @@ async def memory_report(call: Call) -> Json:
     }
 
 
-def show_figures(view: Session) -> dict[str, Any]:
+def show_figures(view: session.Session) -> dict[str, Any]:
     recent, known, counted = view.response_seconds, view.counts_messages, view.counters.messages
     return {
         "connectionUptime": view.uptime,
@@ -346,8 +345,8 @@ async def statistics(call: Call) -> Json:
     """Counts and times of checks and repairs."""
     totals = call.supervisor.registry.statistics
     steps: dict[str, dict[str, int]] = {}
-    for session in call.supervisor.views().values():
-        for (step, result), count in session.counters.repair_steps.items():
+    for view in call.supervisor.views().values():
+        for (step, result), count in view.counters.repair_steps.items():
             steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
     counts = "since_wall checked repaired cleaned failed success_rate interventions"
     mean = "mean_check_seconds mean_seconds_to_repair=mean_time_to_repair"
