@@ -17,7 +17,7 @@ import msgspec
 
 from agent.config.config import BackendDeclaration, Config, Declaration, all_tables, sections
 from agent.core.memory import MemoryPolicy
-from agent.core.setting import Fault, name_fault, nearest, read_value, settings_of
+from agent.core.setting import Fault, choice_fault, name_fault, nearest, read_value, settings_of
 from agent.engines.catalog import backend_settings, check_settings, find_engine, remote_engines
 from agent.errors import ConfigError, InvalidRequest, Refused
 
@@ -367,8 +367,8 @@ def _read(source: Source, plain: T, table: Row, key: str) -> T:
 def _backend(source: Source, table: Row, key: str) -> BackendDeclaration:
     engine, kinds = table.get("engine", ""), sorted(remote_engines())
     if engine not in kinds:
-        cause = f"it must be one of {', '.join(kinds)}, not {engine!r:.80}"
-        raise source.refuse(f"{key}.engine", cause if engine else "every [[backend]] needs it")
+        cause = choice_fault(engine, kinds) if engine else "every [[backend]] needs it"
+        raise source.refuse(f"{key}.engine", cause)
     known = {kind: {own.name for own, _ in settings_of(backend_settings(kind))} for kind in kinds}
     for kind in kinds:
         if foreign := set(table) & known[kind] - known[engine]:

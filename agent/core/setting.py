@@ -2,7 +2,7 @@
 the example file and the forms of the page use these marks."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import Field, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -65,16 +65,14 @@ def read_value(value: Any, default: Any, mark: Setting) -> Any:
     else:
         good, wanted = isinstance(value, str) and "\0" not in value, "a text"
         good = good and not (isinstance(default, Path) and not value)
-    if not good:
-        raise ValueError(f"it must be {wanted}, not {shown}")
-    if fault := _fault(value, mark):
+    if fault := _fault(value, mark) if good else f"it must be {wanted}, not {shown}":
         raise ValueError(fault)
     return type(default)(value) if isinstance(default, Path | StrEnum) else value
 
 
 def _fault(value: Any, mark: Setting) -> str:
     if mark.choices and value not in mark.choices:
-        return f"it must be one of {', '.join(mark.choices)}, not {value!r:.80}"
+        return choice_fault(value, mark.choices)
     if mark.low is not None and value < mark.low:
         return f"it must be at least {mark.low:g}, not {value!r}"
     high = LARGEST if mark.high is None and isinstance(value, float) else mark.high
@@ -95,11 +93,18 @@ def path_fault(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question with the known word that is most like it; "" = none is."""
+    """A question with the known word that is most like it, in any case; "" = none is."""
     import difflib  # only after a typing mistake: a running agent never needs it
 
-    near = difflib.get_close_matches(word, [*known], n=1)
-    return f"did you mean {near[0]}?" if near else ""
+    words = {it.casefold(): it for it in known}
+    near = difflib.get_close_matches(word[:80].casefold(), words, n=1)
+    return f"did you mean {words[near[0]]}?" if near else ""
+
+
+def choice_fault(word: object, known: Collection[str]) -> str:
+    """The fault of a word that is none of the known ones, with the nearest of them."""
+    near = nearest(str(word), known)
+    return f"it must be one of {', '.join(known)}, not {word!r:.80}" + (near and f"; {near}")
 
 
 def is_whole(value: Any) -> bool:

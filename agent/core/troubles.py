@@ -320,8 +320,7 @@ def _memory(sight: Sight, view: Session | None, level: str) -> str | None:
     limit = sight.memory.warn if level == "warn" else sight.memory.critical
     if view:
         return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
-    machine = sight.machine
-    used, total = (machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
+    used, total = (sight.machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
     return _share(used, total, limit)
 
 
@@ -332,8 +331,7 @@ def _disk(sight: Sight, _: None, least: float) -> str | None:
 
 
 def _open_files(sight: Sight, _: None) -> str | None:
-    machine = sight.machine
-    return _share(machine["process_open_fds"], machine["process_max_fds"], OPEN_FILES)
+    return _share(sight.machine["process_open_fds"], sight.machine["process_max_fds"], OPEN_FILES)
 
 
 def _slow(sight: Sight, view: Session) -> str | None:

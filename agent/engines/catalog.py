@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agent.core.setting import Fault, settings_of
+from agent.core.setting import Fault, nearest, settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import NO_RULES, FileRules, OpenEngine
 from agent.errors import ConfigError
@@ -89,8 +89,9 @@ def engine_names() -> list[str]:
 def find_engine(name: str) -> EngineEntry:
     """The entry of that name; ConfigError lists the known ones."""
     if (entry := CATALOG.get(name)) is None:
-        engines = "; ".join(f"{each.name} ({each.line})" for each in CATALOG.values())
-        words = f"cannot use engine {name!r:.60}: unknown, known are: {engines}"
+        engines = [f"{each.name} ({each.line})" for each in CATALOG.values()]
+        known = "; ".join(filter(None, [*engines, nearest(name, CATALOG)]))
+        words = f"cannot use engine {name!r:.60}: unknown, known are: {known}"
         raise ConfigError(words, field="engine", code="unknown_engine")
     return entry
 

@@ -143,5 +143,4 @@ def code_reason(code: int | None, text: str = "") -> str:
 def web_reason(word: str) -> str:
     """A stream mode, socket state, event or logout reason of WhatsApp Web."""
     lid = word.startswith(("lid_migration_", "lid_blocklist_"))
-    other = "logout" if lid or word in WEB_LOGOUT_REASONS else "unknown"
-    return WEB_WORDS.get(word, other)
+    return WEB_WORDS.get(word, "logout" if lid or word in WEB_LOGOUT_REASONS else "unknown")

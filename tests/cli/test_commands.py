@@ -89,6 +89,9 @@ async def test_exit_statuses(
         ("trash lst", "invalid choice: 'lst'; did you mean list?"),
         ("why sale", "instance sale: there is none of that name; did you mean sales?"),
         ("events --kind nope", "cannot use --kind: it must be one of ack, action"),
+        ("create x --engine Bailys", "whaticket, not 'Bailys'; did you mean baileys?"),
+        ("events --kind staus --kind paired", "not 'staus'; did you mean status?"),
+        ("outbox sales --state SNT", "invalid choice: 'SNT'; did you mean sent?"),
         ("events -n 5000", "cannot use --limit: it must be at most 1000"),
     ],
 )

@@ -67,7 +67,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[stop]\nsave = nan", "stop.save", 2, "at most 1e+09, not nan"),
         ("[start]\nstagger = 1e308", "start.stagger", 2, "at most 1e+09"),
         ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
-        ("[agent]\nhost = 'cron'", "agent.host", 2, "one of auto"),
+        ("[agent]\nhost = 'sytemd'", "agent.host", 2, "not 'sytemd'; did you mean systemd?"),
         ("agent = {log_level = 3}", "agent.log_level", 1, "a text"),
         ("[[agent]]\n", "agent", 1, "it must be a table"),
         ("[[instance]]\nid='a'\nengine='x'\n[[instance]]\nid='B'\nengine='x'",
@@ -86,7 +86,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         *((f"[start]\n{key} = {'9' * 400}", f"start.{key}", 2, "number")
           for key in ("stagger", "parallel")),
         (EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout"),
-        (EVO.replace("'evolution'", "'web'"), "backend[0].engine", 3, "one of"),
+        (EVO.replace("'evolution'", "'evolutoin'"), "backend[0].engine", 3, "mean evolution?"),
+        ("[[instance]]\nid='a'\nengine='bailys'", "instance[0].engine", 3, "mean baileys?"),
         (EVO + EVO, "backend[1].name", 7, "declared twice"),
         (EVO.replace("http://", "http://u:sesame@"), "backend[0].url", 4, "logs would show"),
         (EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?"),

@@ -220,8 +220,7 @@ class Audit:
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""
         line = f"request {request.get(REQUEST_ID)} of {_came_from(request)}: {error}"
-        source = f"failed {_address(request)}: {error}"
-        self._limited(source, None, line, logging.WARNING)
+        self._limited(f"failed {_address(request)}: {error}", None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
         now = time.monotonic()

@@ -14,6 +14,7 @@ from aiohttp import web
 from agent.api.http.auth import CALLER, Audit, Caller, KeyRing, Right
 from agent.config.config import ApiSection
 from agent.core.session import Session
+from agent.core.setting import choice_fault
 from agent.core.troubles import Trouble, Windows
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.deliver.bus import Subscription
@@ -115,8 +116,9 @@ def _check(field: Field, value: Any) -> Any:
     given = value if right and field.kind is list else [value]
     if not right or (field.kind is list and not all(isinstance(item, str) for item in given)):
         raise _wrong(field.name, f"it must be {words}")
-    if field.choices and any(item not in field.choices for item in given):
-        raise _wrong(field.name, "it must be one of " + ", ".join(field.choices))
+    for item in given if field.choices else ():
+        if item not in field.choices:
+            raise _wrong(field.name, choice_fault(item, field.choices))
     size = len(value) if unit else value
     if (field.least is not None or field.kind is int) and size < (least := field.least or 0):
         raise _wrong(field.name, f"it must be at least {least:g}{unit}")
@@ -131,8 +133,7 @@ def _check(field: Field, value: Any) -> Any:
 
 
 def _wrong(name: str, cause: str) -> InvalidRequest:
-    shown = repr(name)[:80]
-    return InvalidRequest(f"cannot use the field {shown}: {cause}", field=name[:80])
+    return InvalidRequest(f"cannot use the field {repr(name)[:80]}: {cause}", field=name[:80])
 
 
 # Reads a request's body: bounded in time, size and depth, strictly JSON.

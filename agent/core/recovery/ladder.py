@@ -321,8 +321,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         until = case.now_wall + wait
         return repair, Decision(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
     if repair.stage is not Stage.DUE:
-        at_once = repair.goal is Goal.CLEANUP
-        wait = 0.0 if at_once else case.policy.delay_after(repair.tries)
+        wait = 0.0 if repair.goal is Goal.CLEANUP else case.policy.delay_after(repair.tries)
         repair = repair.delay(case.now_wall, wait)
     trouble = trouble_of(case.verdict)
     if needs_repair(case.verdict) and trouble is not repair.trouble:

@@ -113,8 +113,7 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
     if consent is not Consent.NONE:
         return Proof(Ground.PERSON)
     if session.no_pairing_to_lose:
-        ended = session.last_reason.unpairs
-        return Proof(Ground.ENDED if ended else Ground.NO_PAIRING)
+        return Proof(Ground.ENDED if session.last_reason.unpairs else Ground.NO_PAIRING)
     return found
 
 
