@@ -162,8 +162,7 @@ class Page:
 
     async def __call__(self, call: Call) -> web.Response:
         request = call.request
-        known = request.if_none_match or ()
-        if any(tag.value in (self._tag, "*") for tag in known):
+        if any(tag.value in (self._tag, "*") for tag in request.if_none_match or ()):
             answer = web.Response(status=304)
         else:
             packs = "gzip" in request.headers.get("Accept-Encoding", "")

@@ -77,10 +77,9 @@ async def _say_goodbye(
     listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
 ) -> None:
     """Closes with the reason if the listener still reads, and aborts if it does not."""
-    slow = reason.startswith("too slow")
-    code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
-    if reason == REVOKED:
-        code = WSCloseCode.POLICY_VIOLATION
+    code = WSCloseCode.POLICY_VIOLATION if reason == REVOKED else WSCloseCode.GOING_AWAY
+    if reason.startswith("too slow"):
+        code = WSCloseCode.TRY_AGAIN_LATER
     with suppress(TimeoutError, ConnectionError):
         async with asyncio.timeout(1.0):
             await listener.close(code=code, message=reason.encode()[:120], drain=False)

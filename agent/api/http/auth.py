@@ -17,11 +17,10 @@ from string import ascii_lowercase, digits
 
 from aiohttp import web
 
-from agent import log, logfiles
+from agent import errors, log, logfiles
 from agent.api.http.connection import connection_of
 from agent.config.config import ApiSection, is_loopback
 from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.errors import Forbidden, InvalidRequest, NotFound, Unauthorized, WaError
 from agent.store.database import Store
 from agent.store.rows import KeyRow
 
@@ -80,7 +79,7 @@ class KeyRing:
         own = [parse_instance_id(it[9:]) for it in scopes if it.startswith("instance:")]
         if wide and own:
             cause = f"{wide[0]} is for every session; for some of them name instance:ID without it"
-            raise InvalidRequest(f"cannot make this key: {cause}", field="scopes")
+            raise errors.InvalidRequest(f"cannot make this key: {cause}", field="scopes")
         id = "".join(secrets.choice(ascii_lowercase + digits) for _ in range(8))
         token = f"wak_{id}_{secrets.token_urlsafe(32)}"
         row = KeyRow(id=id, hash=_digest(token), scopes=scopes, name=name, created_wall=time.time())
@@ -93,7 +92,7 @@ class KeyRing:
         row = self._rows.pop(id, None)
         self._used_wall.pop(id, None)
         if not await self._store.remove_key(id) and row is None:
-            raise NotFound(f"cannot revoke the key {id!r}: no key has this id")
+            raise errors.NotFound(f"cannot revoke the key {id!r}: no key has this id")
 
     async def end_of(self, instance: InstanceId) -> list[KeyRow]:
         """The keys of an instance that is gone: none opens the next one of that name. A key for
@@ -120,7 +119,7 @@ class KeyRing:
         row = self._rows.get(match[1]) if match else None
         # Unknown ids are compared too, so that the time of the answer reveals nothing.
         if not hmac.compare_digest(_digest(token), row.hash if row else "0" * 64) or row is None:
-            raise Unauthorized("cannot accept this key: it is unknown or revoked")
+            raise errors.Unauthorized("cannot accept this key: it is unknown or revoked")
         self._used_wall[row.id] = time.time()
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
         own = frozenset(InstanceId(s[9:]) for s in row.scopes if s.startswith("instance:"))
@@ -150,7 +149,7 @@ def _token_of(request: web.Request) -> str | None:
     if (header := request.headers.get("Authorization")) is not None:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
+            raise errors.Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
         return token.strip()
     # A page cannot set headers on a WebSocket, and logs do not show a subprotocol.
     for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
@@ -164,9 +163,9 @@ def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
         return
     if caller.level is Right.OPEN and not caller.instances:
         cure = "send 'Authorization: Bearer KEY'; for wa-agent: set WA_AGENT_KEY"
-        raise Unauthorized(f"cannot do this without a key: {cure}")
-    wanted = right.name.lower()
-    raise Forbidden(f"cannot do this with this key: it needs the scope {wanted}", field="scopes")
+        raise errors.Unauthorized(f"cannot do this without a key: {cure}")
+    why = f"cannot do this with this key: it needs the scope {right.name.lower()}"
+    raise errors.Forbidden(why, field="scopes")
 
 
 # The audit log: changes, reads of codes to scan, refusals and failures, each with its caller.
@@ -217,7 +216,7 @@ class Audit:
             # A page asks every few seconds while it shows the code.
             self._limited(f"read {known} {id} {route}", id, f"{who}: {line}", logging.INFO)
 
-    def failed(self, request: web.Request, error: WaError) -> None:
+    def failed(self, request: web.Request, error: errors.WaError) -> None:
         """An answer 5xx: each cause once for each address."""
         line = f"request {request.get(REQUEST_ID)} of {_came_from(request)}: {error}"
         self._limited(f"failed {_address(request)}: {error}", None, line, logging.WARNING)
