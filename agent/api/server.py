@@ -289,11 +289,12 @@ def _check_host(request: web.Request, allowed_hosts: set[str]) -> None:
 
 def host_name(host: str) -> str | None:
     """The name or address in a Host header, lower case, without port and brackets."""
-    with suppress(ValueError):
+    try:
         parts = urlsplit("//" + host)
-        if parts.netloc == host and parts.username is None and parts.port != -1:  # it is read
-            return parts.hostname
-    return None
+        _ = parts.port  # ValueError where it is no port
+    except ValueError:
+        return None
+    return parts.hostname if parts.netloc == host and parts.username is None else None
 
 
 def _check_origin(request: web.Request) -> None:
@@ -303,8 +304,7 @@ def _check_origin(request: web.Request) -> None:
     foreign = len(origins) > 1 or any(origin.lower() not in own for origin in origins)
     # A browser that leaves Origin out still sends this.
     site = request.headers.get("Sec-Fetch-Site", "none")
-    changes = request.method not in ("GET", "HEAD")
-    if foreign or (changes and site not in ("none", "same-origin")):
+    if foreign or (request.method not in ("GET", "HEAD") and site not in ("none", "same-origin")):
         words = "cannot answer a page of another origin: open the agent's own page"
         raise Forbidden(words, field="Origin", code="origin_not_allowed")
 
