@@ -64,8 +64,7 @@ def refusal(
 def library_refusal(status: int, request_id: str = "") -> web.Response:
     """The same for an error of the HTTP library."""
     phrase = f"cannot answer: {HTTPStatus(status).phrase.lower()}"
-    other = "internal" if status >= 500 else "invalid_request"
-    code, words = _LIBRARY.get(status, (other, phrase))
+    code, words = _LIBRARY.get(status, ("internal" if status >= 500 else "invalid_request", phrase))
     return refusal(status, code, words, request_id or secrets.token_hex(8))
 
 

@@ -128,9 +128,8 @@ def version(options: Options) -> int:
 
 def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
-    from agent.api.handlers.instances import KINDS
+    from agent.api.handlers.instances import unknown_kinds
     from agent.config import config, load
-    from agent.messages.record import OWN
     from agent.webhooks import courier, settings
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
@@ -141,14 +140,12 @@ def check_config(options: Options) -> int:
     except errors.ConfigError as error:
         cure = "write that file, or give the key another one; the agent must be able to read it"
         raise errors.ConfigError(f"{error}; {cure}", field=error.field) from error
-    warnings, kinds = [*read.warnings], {*KINDS.split(), *OWN}
+    warnings = [*read.warnings]
     with suppress(OSError):
         ids |= {it.name for it in read.session_root.iterdir()}
     for hook in hooks:
-        for kind in (it for it in hook.kinds if not any(settings.matches(k, [it]) for k in kinds)):
-            words = f"cannot use {kind!r} in kinds of webhook {hook.name}: no event is of it"
-            advice = nearest(kind, kinds) or f"known: {' '.join(sorted(kinds))}"
-            raise errors.ConfigError(f"{words}; {advice}", field="webhook.kinds")
+        for fault in unknown_kinds(hook.name, hook.kinds):
+            raise errors.ConfigError(fault, field="webhook.kinds")
         for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):
             known = f"webhook {hook.name}: no instance {id} yet; {nearest(id, ids)}"
             warnings.append(known.rstrip("; "))

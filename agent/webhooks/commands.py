@@ -2,11 +2,10 @@
 says of each."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from agent.cli import client, command
 from agent.errors import ConfigError, WaError
-from agent.webhooks.settings import WebhookDeclaration, webhooks_of
+from agent.webhooks.settings import webhooks_of
 
 COLUMNS = {
     **{"NAME": "name", "URL": "url", "STATE": "state", "CIRCUIT": "circuit", "WAITING": "waiting"},
@@ -46,24 +45,24 @@ def retry(options: command.Options) -> int:
 def examine(here: client.Installation) -> Iterator[client.Finding]:
     """For the doctor; sends nothing: a test event would be an event that did not happen."""
     for webhook in webhooks_of(here.config):
-        yield from (replace(it, check=f"webhook {webhook.name}") for it in _examine(webhook, here))
+        from agent.api.handlers.instances import unknown_kinds  # with the library for HTTP
+        from agent.webhooks.courier import open_files
 
-
-def _examine(webhook: WebhookDeclaration, here: client.Installation) -> Iterator[client.Finding]:
-    from agent.webhooks.courier import open_files  # with the library for HTTP
-
-    try:
-        open_files(webhook)
-        views = here.client.get("/api/webhooks")["webhooks"]
-    except ConfigError as error:
-        advice = "it sends nothing until its file is right, and the user wa-agent may read it"
-        yield client.wrong(str(error), advice)
-        return
-    except WaError:
-        return  # the check of the agent tells why
-    failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
-    for it in failing:
-        waiting = f"{it['problem']}; {it['waiting']} events wait"
-        yield client.wrong(waiting, f"wa-agent webhooks test {webhook.name}")
-    if not failing:
-        yield client.ok("its target takes events")
+        check = f"webhook {webhook.name}"
+        for fault in unknown_kinds(webhook.name, webhook.kinds):
+            yield client.wrong(fault, "correct its kinds in agent.toml", check)
+        try:
+            open_files(webhook)
+            views = here.client.get("/api/webhooks")["webhooks"]
+        except ConfigError as error:
+            advice = "it sends nothing until its file is right, and the user wa-agent may read it"
+            yield client.wrong(str(error), advice, check)
+            continue
+        except WaError:
+            continue  # the check of the agent tells why
+        failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
+        for it in failing:
+            waiting = f"{it['problem']}; {it['waiting']} events wait"
+            yield client.wrong(waiting, f"wa-agent webhooks test {webhook.name}", check)
+        if not failing:
+            yield client.ok("its target takes events", check=check)

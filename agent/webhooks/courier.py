@@ -555,6 +555,5 @@ class Courier:
     async def _report(self, kind: str, sentence: str) -> None:
         text, detail = f"webhook {self.name}: {sentence}", {"webhook": self.name}
         log.warning("%s", text)
-        await self._store.note(
-            model.JournalEntry(kind, text, model.Category.SYSTEM, None, time.time(), detail)
-        )
+        entry = model.JournalEntry(kind, text, model.Category.SYSTEM, None, time.time(), detail)
+        await self._store.note(entry)

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from agent import errors, log
+from agent.api.handlers.instances import unknown_kinds
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, route
 from agent.config.config import Config
 from agent.core import model, session, words
 from agent.deliver.bus import EventBus
-from agent.errors import NotFound
 from agent.messages.reader import Reader
 from agent.metrics.exporter import Family
 from agent.store.database import Store
@@ -39,6 +40,8 @@ class Webhooks:
     def reload(self, config: Config) -> None:
         """All begin again, each from its cursors, and read their files again."""
         before, declared = self._couriers, webhooks_of(config)
+        for fault in (it for row in declared for it in unknown_kinds(row.name, row.kinds)):
+            log.log.warning("%s", fault)
         # From now on nothing counts as taken by all that one of these has not taken.
         self._reader.consumers = {row.name: row.chooses for row in declared if row.message_kinds}
         self._couriers = {row.name: self._open(row) for row in declared}
@@ -83,22 +86,19 @@ class Webhooks:
         """Send a test event now, before all waiting ones."""
         from agent.webhooks.courier import pack_event
 
-        begun, sentence = time.monotonic(), "a test that an operator sent"
-        entry = model.JournalEntry(
-            "webhook_test", sentence, words.Category.SYSTEM, None, time.time()
-        )
+        kind, sentence = "webhook_test", "a test that an operator sent"
+        entry = model.JournalEntry(kind, sentence, words.Category.SYSTEM, None, time.time())
+        begun = time.monotonic()
         reply = await self._find(name).post(pack_event(entry))
-        return {
-            "delivered": reply.taken,
-            "status": reply.status,
-            "problem": reply.problem,
-            "seconds": round(time.monotonic() - begun, 3),
-            "said": reply.said,
-        }
+        seconds = round(time.monotonic() - begun, 3)
+        said = {"delivered": reply.taken, "status": reply.status, "problem": reply.problem}
+        return {**said, "seconds": seconds, "said": reply.said}
 
     def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
-            raise NotFound(f"cannot find the webhook {name}: agent.toml has none of that name")
+            raise errors.NotFound(
+                f"cannot find the webhook {name}: agent.toml has none of that name"
+            )
         return self._couriers[name]
 
 

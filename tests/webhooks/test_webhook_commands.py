@@ -76,7 +76,11 @@ async def test_the_doctor_says_what_keeps_a_webhook_from_sending(doctor, house, 
     house.webhooks.known["ops"] = FAILING
     assert await doctor() == [("wrong", "it answered 503; 7 events wait")]
     house.webhooks.known["ops"] = {**FAILING, "state": "idle"}
-    assert await doctor() == [("ok", "its target takes events")]
+    (level, sentence), ok = await doctor("kinds = ['status', 'statsu']")
+    assert (level, ok) == ("wrong", ("ok", "its target takes events"))
+    assert sentence.startswith(
+        "cannot use 'statsu' in kinds of webhook ops: no event is of it; did"
+    )
     short = tmp_path / "short"
     short.write_text("short")
     os.mkfifo(pipe := tmp_path / "pipe")

@@ -252,8 +252,7 @@ async def ensure_healthy(call: Call) -> Answer:
 
 async def _repair(call: Call, goal: Goal, **word: Any) -> Answer:
     answer = await call.supervisor.repairs.until(goal, call.id, wait=call.wait, **word)
-    goes_on = answer["ending"] == GOES_ON
-    return (202, {**answer, "look": look_at(call.id)}) if goes_on else answer
+    return (202, {**answer, "look": look_at(call.id)}) if answer["ending"] == GOES_ON else answer
 
 
 async def force_reconnection(call: Call) -> Json:

@@ -16,7 +16,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,10 +28,11 @@ from agent import errors, files
 from agent.api.http.auth import Right, require
 from agent.api.http.call import CONFIRM_PASSKEY, Answer, Call, Field, Json
 from agent.api.present import part, show_details, show_instance
-from agent.core import model, session
+from agent.core import model, session, setting
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.words import ADOPTED, ID_PATTERN, ConnectionStatus, InstanceId, parse_instance_id
 from agent.engines.catalog import engine_names
+from agent.messages.record import OWN
 from agent.redaction import redact
 from agent.supervise.calls import COMMAND_TIMEOUT, must_be_confirmed
 from agent.vault.folder import SESSION, Folder, open_instance
@@ -73,6 +74,17 @@ KINDS = (
     " trouble_over verdict webhook_begun webhook_dead webhook_gap webhook_gone webhook_test"
 )
 """The kinds of events; "ack" and "message" go to listeners alone, and into no journal."""
+
+
+def unknown_kinds(webhook: str, kinds: Iterable[str]) -> Iterator[str]:
+    """The faults of the kinds that no event and no record has: nothing of them is ever sent."""
+    known = {*KINDS.split(), *OWN}
+    for kind in kinds:
+        if not any(fnmatchcase(it, kind) for it in known):
+            advice = setting.nearest(kind, known) or f"known: {' '.join(sorted(known))}"
+            yield f"cannot use {kind!r} in kinds of webhook {webhook}: no event is of it; {advice}"
+
+
 HISTORY = (
     Field("limit", int, "events on a page, default 100", least=1, most=1000),
     Field("before", int, "the `next` of the previous page"),
@@ -194,8 +206,7 @@ async def delete(call: Call) -> Json:
                 f" {call.engine} cannot; delete it on the server, and here without remote"
             )
             await ask_engine(call, "delete", {}, lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
-        under_way = None if repair is None or repair.over else repair.step
-        renewing = under_way is RecoveryKind.CLEANUP
+        renewing = repair is not None and not repair.over and repair.step is RecoveryKind.CLEANUP
         deleted |= part(instance, "backend remote")
         deleted |= {"remote_deleted": also_remote, "remote_renewing": renewing}
     elif "remote" in call.query:
@@ -500,8 +511,7 @@ def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
 
 def _read_note(folder: Folder, name: str) -> dict[str, Any]:
     try:
-        content = folder.content(name)
-        note = json.loads(redact(content[: 256 << 10].decode(errors="replace")))
+        note = json.loads(redact(folder.content(name)[: 256 << 10].decode(errors="replace")))
     except (errors.WaError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}
     return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}

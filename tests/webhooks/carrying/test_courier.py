@@ -271,7 +271,7 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
         declared = [
             hook(target, "a", **more, url=closed),
             hook(target, "b", **more, url=f"http://127.0.0.1:{port}/?token={SECRET}"),
-            hook(target, "c", **more, url=f"{target.url}?token={SECRET}"),
+            hook(target, "c", **more, url=f"{target.url}?token={SECRET}", kinds=("*", "statsu")),
         ]
         webhooks = await bench.begin(*declared)
         await bench.say("something")
@@ -283,3 +283,4 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
     journal = await bench.store.history(limit=1000)
     everything = (caplog.text, str(journal), str(webhooks.views()), repr(declared), str(said))
     assert not any(SECRET in text for text in everything)
+    assert "cannot use 'statsu' in kinds of webhook c: no event is of it; did you" in caplog.text
