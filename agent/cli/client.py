@@ -71,9 +71,11 @@ _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 
 class AgentSaidNo(WaError):
     """The agent's own error, with the exit status that belongs to it."""
 
-    def __init__(self, status: int, body: bytes) -> None:
+    def __init__(self, status: int, body: bytes, asked: str = "") -> None:
+        """`asked`: what named the agent's address, told where it refuses the key."""
         error = _object(body) or {}
         message = str(error.get("message", f"the agent answered {status}"))
+        message += asked if status in (401, 403) else ""
         super().__init__(message, field=error.get("field"))
         self.code = str(error.get("error", "internal"))
         self.exit_status = _EXITS.get(status, 1)
@@ -101,6 +103,8 @@ class Client:
     """http://HOST:PORT, or "" for the Unix socket."""
     key: str = ""
     sockets: tuple[Path, ...] = ()
+    asked: str = ""
+    """For errors: what named `url`, which is asked instead of the socket."""
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         return self.request("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path)
@@ -139,8 +143,8 @@ class Client:
                 connection.request("GET", "/healthz")
                 hello = _object(connection.getresponse().read(_LARGEST)) or {}
             except TimeoutError:
-                words = f"the agent does not answer within {_HELLO_SECONDS:g} s: {_HUNG}"
-                raise AgentUnreachable(words) from None
+                words = f"the agent does not answer within {_HELLO_SECONDS:g} s{self.asked}"
+                raise AgentUnreachable(f"{words}: {_HUNG}") from None
             if hello.keys().isdisjoint(("alive", "error")):
                 raise AgentUnreachable(f"what answers at {self.url or 'it'} is no wa-agent")
             connection.sock = connection.sock or self._connect()
@@ -154,14 +158,14 @@ class Client:
                 raise InvalidRequest(f"cannot ask the agent: {words}") from None
             response = connection.getresponse()
             if response.status >= 400:
-                raise AgentSaidNo(response.status, response.read(_LARGEST))
+                raise AgentSaidNo(response.status, response.read(_LARGEST), self.asked)
             kind = response.headers.get_content_type()
             if not kind.startswith(sent["Accept"].strip("*/")):
                 raise WaError(f"cannot read the answer: it is {kind}, not {sent['Accept']}")
             yield response
         except (OSError, http.client.HTTPException) as error:
             cause = str(error) or type(error).__name__
-            words = f"cannot finish talking to the agent: {cause}; {_START_IT}"
+            words = f"cannot finish talking to the agent: {cause}{self.asked}; {_START_IT}"
             raise AgentUnreachable(words) from error
         finally:
             connection.close()
@@ -190,9 +194,11 @@ class Client:
                 return sock
             except OSError as error:
                 sock.close()
-                who = "; it is for root and the group wa-agent" * isinstance(error, PermissionError)
-                problems.append(f"{path}: {error.strerror or error}{who}")
-        raise AgentUnreachable(f"cannot reach the agent ({'; '.join(problems)}); {_START_IT}")
+                problems.append(f"{path}: {error.strerror or error}")
+                if isinstance(error, PermissionError):
+                    problems.append("it is for root and the group wa-agent")
+        words = f"cannot reach the agent ({'; '.join(problems)}){self.asked}; {_START_IT}"
+        raise AgentUnreachable(words)
 
 
 # Files that come and go

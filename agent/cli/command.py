@@ -72,7 +72,7 @@ example:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        about = f"{self.prog}{' COMMAND' * message.startswith('unrecognized')}"
+        about = f"{self.prog} COMMAND" if message.startswith("unrecognized") else self.prog
         if wrong := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             near = nearest(wrong[2], re.findall("'(.*?)'", wrong[3]))
             message = f"{wrong[1]}; {near}" if near else message
@@ -283,11 +283,11 @@ class Options(argparse.Namespace):
     @property
     def client(self) -> Client:
         """Asks the agent that is meant."""
-        return Client(
-            url=self.url or ("" if self.socket else os.environ.get("WA_AGENT_URL", "")),
-            key=self.key or os.environ.get("WA_AGENT_KEY", ""),
-            sockets=(Path(self.socket),) if self.socket else (),
-        )
+        url = self.url or ("" if self.socket else os.environ.get("WA_AGENT_URL", ""))
+        named = "--url" if self.url else "WA_AGENT_URL"
+        key = self.key or os.environ.get("WA_AGENT_KEY", "")
+        sockets = (Path(self.socket),) if self.socket else ()
+        return Client(url, key, sockets, asked=f"; {named} named {url}" if url else "")
 
     def reader(self, doing: str) -> tuple[Path, Client]:
         """The agent.toml that is meant, and the agent that reads it, which is the one at the socket

@@ -106,7 +106,8 @@ async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House)
     said = await cli("list", "--socket", "/nowhere/api.sock")
     assert said.status == 5
     assert "is the agent running? start it with" in said.err
-    assert (await cli("list", "--url", "http://127.0.0.1:1")).status == 5
+    refused = await cli("list", "--url", "http://127.0.0.1:1")
+    assert (refused.status, "; --url named http://127.0.0.1:1" in refused.err) == (5, True)
     with pytest.raises(WaError, match="it is text/html"):  # no agent's answer
         await asyncio.to_thread(Client(sockets=(house.socket_path,)).get, "/")
     async with serving(answers("200 OK", "{}")) as port:
@@ -121,6 +122,7 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     assert (await cli("list", "--url", house.url)).status == 4
     assert (await cli("list", "--url", house.url, "--key", token)).status == 0
     monkeypatch.setenv("WA_AGENT_URL", house.url)
+    assert (await cli("list")).err.endswith(f"WA_AGENT_KEY; WA_AGENT_URL named {house.url}\n")
     monkeypatch.setenv("WA_AGENT_KEY", token)
     assert (await cli("list")).status == 0
     assert (await cli("key", "list")).status == 4
