@@ -136,7 +136,10 @@ def check_config(options: Options) -> int:
     read = load.load_config(path, os.environ, overrides=given)
     hooks, ids = settings.webhooks_of(read), {str(it.id) for it in read.instance}
     try:  # an agent starts with the faults below, and that backend or webhook does not work
-        _ = [*map(config.with_secrets, read.backend), *map(courier.open_files, hooks)]
+        for backend in read.backend:
+            config.with_secrets(backend)
+        for hook in hooks:
+            courier.open_files(hook)
     except errors.ConfigError as error:
         cure = "write that file, or give the key another one; the agent must be able to read it"
         raise errors.ConfigError(f"{error}; {cure}", field=error.field) from error

@@ -172,9 +172,7 @@ def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
     """The properties of each unit, drop-ins included; empty where no systemd answers."""
     said = _run(["systemctl", "show", "--no-pager", "-p", properties, "--", *units])
     blocks = filter(None, said.strip().split("\n\n"))
-    return [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks
-    ]
+    return [dict(it.split("=", 1) for it in one.splitlines() if "=" in it) for one in blocks]
 
 
 def _run(command: list[str]) -> str:

@@ -373,7 +373,8 @@ def put_back(options: Options) -> int:
 
 
 def _removed(row: dict[str, Any]) -> str:
-    return f"{'the whole folder, ' * row['whole']}{row['files']} files, {row['keys']} keys in Redis"
+    whole = "the whole folder, " if row["whole"] else ""
+    return f"{whole}{row['files']} files, {row['keys']} keys in Redis"
 
 
 # Importing: an archive sent to the agent, the list of sessions

@@ -94,9 +94,7 @@ def show(options: Options) -> int:
 def _flat(told: dict[str, Any], above: str = "  ") -> Iterator[tuple[str, object]]:
     for name, value in told.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            rows = (
-                ", ".join(f"{key} {shown(key, it)}" for key, it in row.items()) for row in value
-            )
+            rows = (", ".join(f"{k} {shown(k, it)}" for k, it in row.items()) for row in value)
             value = dict(zip(map(str, range(1, len(value) + 1)), rows, strict=True))
         if isinstance(value, dict) and name != "events":
             yield from _flat(value, f"{above}{name}.")
@@ -292,7 +290,6 @@ def _watch(client: Client) -> int:
 _LOOK_EVERY = 1.0
 _AGAIN = ("not_running", "slow", "stopping", "no_lease", "owner_away", "owner_changed")
 """Codes of a session that is expected back, on this machine or another one."""
-_MOST = 1000
 
 
 def events(options: Options) -> int:
@@ -311,7 +308,7 @@ def events(options: Options) -> int:
             head = f"{soft(moment(event['time']))} [{clean(event['category'])}] [{where}]"
             options.print_line(event, f"{head} {kind}: {clean(event['sentence'])}")
             query["after"] = event["cursor"]
-        query |= {"limit": _MOST, "after": query.get("after", 0)}
+        query |= {"limit": 1000, "after": query.get("after", 0)}
     return 0
 
 
@@ -325,8 +322,9 @@ def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[
         except (AgentUnreachable, AgentSaidNo) as error:
             if not patient or (isinstance(error, AgentSaidNo) and error.code not in _AGAIN):
                 raise
-            if said != (said := str(error)):
-                say(f"wa-agent: {said}; waiting")
+            if said != str(error):
+                say(f"wa-agent: {error}; waiting")
+            said = str(error)
         else:
             yield page
             if not (options.follow or page.get("more")):
