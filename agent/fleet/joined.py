@@ -11,7 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
-from agent.core.words import InstanceId, SessionFiles
+from agent.core.words import SUSPECT, InstanceId, SessionFiles
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
@@ -324,9 +324,10 @@ class Joined(running.Running):
             silent = await copies.fetch_newer(id, record.copies or self.view.machines)
             found = (copies.standby.newest(id) or (-1, 0))[0] == record.epoch
             files = (await asyncio.to_thread(tree.inspect, root / id, facts.instance.engine)).files
-            # A worker may write damaged ones again. After a logout they are neither.
+            # A worker may write damaged ones again. After a logout there is a word of WhatsApp's.
             damaged = files is SessionFiles.DAMAGED and not facts.verdict.healthy
-            lost = damaged or files is SessionFiles.ABSENT
+            unpaired = files is SessionFiles.UNPAIRED and facts.verdict.reason == SUSPECT
+            lost = damaged or unpaired or files is SessionFiles.ABSENT
             if found and lost and not facts.busy.locked() and (record.copies or not silent):
                 await self._write({**self._orders, id: (record.wanted, -1)})
                 rows.pop(id, None)

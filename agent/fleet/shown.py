@@ -88,7 +88,9 @@ def _trouble(fleet: "Joined", id: str) -> str:
         if not fleet.settled(id, record):
             return fleet.unsettled.get(id) or "its files are brought in" * late
         if id not in here or (fleet.copies and id in fleet.copies.away):
-            return f"its folder is not on {me}, or damaged: moved away, a copy comes"
+            copies = " or ".join(record.copies)
+            comes = f"the copy of {copies} comes in its place" if copies else "restore or delete it"
+            return f"its files on {me} are damaged or gone: {comes}"
         if here[id].wait.reason == NO_LEASE and not fleet.problem:
             return f"it waits for a lease of {me} under which it may start"
         if fleet.drained:

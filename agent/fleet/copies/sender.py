@@ -210,30 +210,29 @@ class Copies:
         self._beside.look()
         found, size = list[Found](), 0
         for row in sorted(rows, key=lambda it: it.base):
-            session = self._root / row.changed.id / SESSION
+            id, engine = row.changed.id, row.changed.engine
+            session = self._root / id / SESSION
             has_room = size < MOST_READ and any(map(self._takes, row.places.items()))
             if begun < row.not_before or (row.base and not has_room):
-                row.lost = not session.exists() and self._owner.is_paired(row.changed.id)
+                row.lost = (row.lost or not session.exists()) and self._is_lost(id, engine)
                 found.append((row, None))
                 continue
             try:
-                change, pairing = row.changed.look(), COPIED_LIVE[row.changed.engine]
+                change, pairing = row.changed.look(), COPIED_LIVE[engine]
                 if change and (row.base or pairing in {*change.files, *change.gone}):
-                    self._check(row.changed.id, row.changed.engine)
+                    self._check(id, engine)
                 row.cause, row.lost = "", False
             except (VaultError, OSError) as error:
-                there = session.exists()  # or a logout replaces it
-                lost = not there or str(error) == DAMAGED
-                row.lost = lost and self._owner.is_paired(row.changed.id)
-                row.cause, row.not_before = str(error), begun + AWAY * (there and not lost)
-                if there and lost:
+                row.lost, row.cause = self._is_lost(id, engine), str(error)
+                if row.cause == DAMAGED:
                     row.begin()  # the next change has all files
-                elif there:
-                    log.warning("cannot copy it: %s", error, extra=about(row.changed.id))
+                elif session.exists():  # or a logout replaces it
+                    row.not_before = begun + AWAY
+                    log.warning("cannot copy it: %s", error, extra=about(id))
                 continue
             sealed = None
             if change is not None:
-                head = Sealed(row.changed.id, row.epoch, row.number + 1, row.base, row.name, b"")
+                head = Sealed(id, row.epoch, row.number + 1, row.base, row.name, b"")
                 sealed = seal(self._key, head, change)
                 size += len(sealed.content) * row.base
             found.append((row, sealed))
@@ -241,9 +240,12 @@ class Copies:
 
     def _check(self, id: InstanceId, engine: str) -> None:
         """No copy is replaced by the damaged files of a pairing."""
-        paired = self._owner.is_paired(id)
-        if paired and inspect(self._root / id, engine).files is not SessionFiles.WHOLE:
+        if self._is_lost(id, engine):
             raise VaultError(DAMAGED)
+
+    def _is_lost(self, id: InstanceId, engine: str) -> bool:
+        whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
+        return not whole and self._owner.is_paired(id)
 
     def _takes(self, place: tuple[str, Place]) -> bool:
         queue = self.lines[place[0]].queue
