@@ -185,8 +185,7 @@ def _is_corrupted(
 ) -> bool:
     """`hard`: errors by peer, of those whose messages stayed unreadable when they came again."""
     named, unnamed = len([peer for peer in hard if peer]), hard.get("", 0)
-    one_peer = named == 1 and not unnamed
-    if one_peer or sum(hard.values()) < policy.errors:
+    if (named == 1 and not unnamed) or sum(hard.values()) < policy.errors:
         return False
     if share is not None and share <= policy.share:
         return False

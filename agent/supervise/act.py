@@ -340,15 +340,12 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     with going_on():
         newest = await asyncio.to_thread(snapshots.newest_good, registry.root, facts.id)
         readable = True
-    begun_wall = facts.repair.started_wall if facts.repair else time.time()
+    begun = facts.repair.started_wall if facts.repair else time.time()
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
-    reads = facts.inbound.last_wall >= begun_wall - crypto.window
-    own = facts, verdict, registry.settings.config.recovery, time.time()
-    copied = gate.fleet.has_copy(facts.id)
     return Case(
-        *own,
+        *(facts, verdict, registry.settings.config.recovery, time.time()),
         well=gate.incidents.well(facts) and not waits,
         odd_one_out=gate.incidents.odd_one_out(facts),
         another_connected=gate.incidents.another_connected(facts),
@@ -356,9 +353,9 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
         canary=not (waits or gate.incidents.wait_reason(facts)),
         # Where the copies cannot be read, one of them may be good: nothing ends the pairing.
         good_snapshot=newest is not None or not readable,
-        may_roll_back=readable and not (copied or file_rules(facts.instance.engine).key_based),
-        copied=copied,
+        may_roll_back=readable and not file_rules(facts.instance.engine).key_based,
+        copied=gate.fleet.has_copy(facts.id),
         peers=failing_peers(facts, crypto),
         finds_records=entry_of(facts.instance.engine).finds_records,
-        reads=reads or reads_messages(facts, crypto),
+        reads=reads_messages(facts, crypto) or facts.inbound.last_wall >= begun - crypto.window,
     )

@@ -78,8 +78,7 @@ class Orders:
         facts = self.registry.get(id)
         if facts.ended_by.final and facts.instance.enabled and facts.should_run:
             # An enabled session that WhatsApp ended gets no further login.
-            already = "an operator enabled it; it was enabled already"
-            return await self.intend(facts, "enabled", already)
+            return await self.intend(facts, "enabled", "an operator enabled it; it was already")
         with suppress(InvalidRequest):  # a program that is missing says so itself
             self.registry.check(facts.instance)
         async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
@@ -131,14 +130,13 @@ class Orders:
         word = "needs a passkey to link" if needed else "needs no passkey to link"
         return await self.intend(facts, "operator", f"an operator noted: its account {word}")
 
-    async def logout(
-        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
-    ) -> Session:
+    async def logout(self, id: InstanceId, **word: Any) -> Session:
+        """`word`: a person's, as `must_be_confirmed` takes it."""
         facts = self.registry.get(id)
         if facts.no_pairing_to_lose:
             why = "it is not paired, there is no pairing to end; to pair it:"
             raise Refused(f"cannot log out {id}: {why} `wa-agent qr {id}`", code="not_paired")
-        must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
+        must_be_confirmed(facts, "log out", **word)
         await self.asking.logout(id)
         await self.registry.gate.fleet.kept(id)
         return self.registry.view(id)
@@ -298,8 +296,7 @@ class Repairs:
             consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
         self._must_be_wanted(facts)
         deadline = time.monotonic() + wait
-        work = self._reach(goal, facts, deadline, consent)
-        if (answer := await in_time(work, deadline)) is not None:
+        if answer := await in_time(self._reach(goal, facts, deadline, consent), deadline):
             return answer
         _refuse_away(facts)
         so_far = facts.repairing.answer if facts.repairing else _NOTHING_DONE

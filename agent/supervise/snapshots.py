@@ -166,8 +166,7 @@ class Snapshots:
             try:
                 await self.seats.stop(facts)
                 restored = await self._put_back(facts, snapshot)
-                manifest = restored.manifest
-                facts.forgive(paired=manifest.paired, account=manifest.account)
+                facts.forgive(paired=restored.manifest.paired, account=restored.manifest.account)
                 await self.registry.save(facts)
             finally:
                 self.registry.gate.wake(id)

@@ -93,7 +93,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         corrupted = case.verdict.reason == "crypto_corrupted"
         return alive and (bool(case.peers) or (case.finds_records and corrupted))
     if step is RecoveryKind.RESTORE:
-        return _may_restore(case, repair)
+        return not case.copied and _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
         pairing = case.session.record.paired or not case.session.no_pairing_to_lose
         return case.can_log_out and alive and pairing and _may_unpair(case, repair)
