@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.cli import client, command
-from agent.config.config import is_loopback, split_address
+from agent.config.config import Config, is_loopback, split_address
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.fleet.settings import fleet_of
 
@@ -114,11 +114,10 @@ def join(options: command.Options) -> int:
     FILE: plan-MACHINE.tar
     --no-store: without a member of etcd here
     """
-    from agent.config.load import load_config
     from agent.fleet.join import join
 
-    path, installed = _changed(options)
-    state = load_config(path, os.environ).agent.state_path
+    path, installed, config = _changed(options)
+    state = config.agent.state_path
     name = join(_content(options.file), path, state, member=installed and not options.no_store)
     restart = "sudo systemctl restart wa-agent" if installed else "restart its agent"
     return options.print({"machine": name}, f"this is {name}: {restart}; wa-agent fleet status")
@@ -161,28 +160,28 @@ def rename(options: command.Options) -> int:
 
     --yes: confirm that this machine is the clone
     """
-    from agent.config.load import load_config
     from agent.fleet.plan import machine_of
     from agent.fleet.rename import rename
 
     if not options.yes:
         raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
-    path, _ = _changed(options)
-    config = load_config(path, os.environ)
+    path, _, config = _changed(options)
     name, address = machine_of(options.new)
     new = rename(name, address, path, config.agent.state_path, config.session_root)
     member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
     return options.print({"machine": new}, f"this machine is {new}, and empty", member)
 
 
-def _changed(options: command.Options) -> tuple[Path, bool]:
-    """agent.toml, and if it is the service's."""
+def _changed(options: command.Options) -> tuple[Path, bool, Config]:
+    """agent.toml, if it is the service's, and what it says."""
+    from agent.config.load import load_config
+
     if (path := client.config_path(options.config, os.environ)) is None:
         raise Refused(client.NO_CONFIG)
     installed = path == client.INSTALLED_CONFIG
     if installed and os.geteuid() != 0:
         raise Refused("cannot change the service: it is root's; run it with sudo")
-    return path, installed
+    return path, installed, load_config(path, os.environ)
 
 
 def _content(path: Path) -> bytes:

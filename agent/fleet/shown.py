@@ -5,13 +5,10 @@ import calendar
 import re
 import ssl
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from agent.clock import boot_now
 from agent.core.words import NO_LEASE
@@ -33,8 +30,8 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     with suppress(WaError):  # `problem` says it
         rows = await _missing_members(fleet)
     notes = await asyncio.to_thread(list, note(fleet.folder, fleet.view))
-    whys = Counter(it.cause for it in fleet.copies.rows.values()) if fleet.copies else {}
-    notes += [f"sessions of which no copy is made: {n}; {it}" for it, n in whys.items() if it]
+    whys = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
+    notes += [f"sessions of which no copy is made: {whys.count(it)}; {it}" for it in sorted({*whys})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
     view, now = fleet.view, boot_now()
     machines = list[dict[str, Any]]()
@@ -47,7 +44,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     left = fleet.keeper.until - now if fleet.keeper else 0.0
     return {
         **{"fleet": fleet.fleet, "machine": fleet.name, "problem": fleet.problem},
-        "halt": msgspec.to_builtins(view.halt),
+        "halt": view.halt and {"by": view.halt.by, "why": view.halt.why, "id": view.halt.id},
         "lease_seconds": round(max(left, 0.0), 1),
         **{"machines": machines, "troubles": rows, "notes": notes},
     }
