@@ -247,17 +247,6 @@ def test_a_machine_that_answers_nothing_leaves_in_time_and_holds_up_no_other(aft
 
 
 @played
-async def test_a_machine_that_lost_its_copy_is_noticed_though_nothing_changes(world: World) -> None:
-    await world.until(world.in_sync())
-    await world.sleep(3)
-    b = world.hosts["b"]
-    await b.kill()
-    b.wipe()
-    b.start()
-    await world.until(world.in_sync())
-
-
-@played
 async def test_an_owner_cut_from_etcd_copies_to_the_end_of_its_lease(world: World) -> None:
     a = world.hosts["a"]
     await world.until(world.in_sync())
@@ -346,9 +335,8 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     with (a.root / other / "session/large").open("wb") as file:
         file.truncate(LARGEST + 1)
     await world.until(world.in_sync())
-    assert (
-        "more than" in a.copies.rows[other].cause and not world.view.sessions[other].record.copies
-    )
+    assert "more than" in a.copies.rows[other].cause
+    assert not world.view.sessions[other].record.copies
     (a.root / other / "session/large").unlink()
     await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
     a.is_paired = other.__eq__
@@ -358,17 +346,15 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     assert world.view.sessions[other].record.copies, "they have what it has lost"
     a.is_paired, copied = Mock(return_value=False), world.hosts["b"].copies.standby
     await world.until(lambda: copied.build(other).get("session/sandbox.json") == b"")
-    # Its agent begins again, and no other machine is there.
-    await a.kill()
-    for host in world.hosts.values():
-        host.cut = True
-    (a.root / other / "session").rename(a.root / "aside")
     a.is_paired = other.__eq__
-    a.start()
-    await world.until(lambda: a.copies.away == [other])
-    (a.root / "aside").rename(a.root / other / "session")
     with pytest.raises(VaultError, match="damaged"):
         await a.copies.push(other, "b")
+    # Its agent begins again, and no other machine is there.
+    await a.kill()
+    world.hosts["b"].cut = world.hosts["c"].cut = True
+    (a.root / other / "session").rename(a.root / "aside")
+    a.start()
+    await world.until(lambda: a.copies.away == [other])
 
 
 @played
