@@ -384,6 +384,9 @@ class Joined(running.Running):
             cause = f"its folder is not on {self.name}, nor a copy that opens: restore or delete it"
         except (WaError, OSError) as error:
             cause = str(error)
+            if copies is not None and getattr(error, "code", "") == "damaged":
+                async with copies.peers.lock(id):
+                    await asyncio.to_thread(copies.standby.set_aside, id)
         if cause != self.unsettled[id]:
             log.error("cannot go on with it: %s", cause, extra=about(id))
         self.unsettled[id] = cause

@@ -30,9 +30,8 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     with suppress(WaError):  # `problem` says it
         rows = await _missing_members(fleet)
     notes = await asyncio.to_thread(list, note(fleet.folder, fleet.view))
-    whys = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
-    counts = [(whys.count(it), it) for it in sorted({*whys})]
-    notes += [f"sessions of which no copy is made: {n}; {it}" for n, it in counts]
+    why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
+    notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
     view, now = fleet.view, boot_now()
     machines = list[dict[str, Any]]()

@@ -389,7 +389,7 @@ class Repairs:
                 break
             await self.pause()
         if facts.gone:
-            raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
+            raise NotFound(f"cannot repair {facts.id}: it was deleted, or moved", field="id")
         await self.means.gate.fleet.kept(facts.id)
         return _answer(goal, facts, over=over)
 

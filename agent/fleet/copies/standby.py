@@ -82,7 +82,7 @@ class Standby:
         files = dict[str, bytearray]()
         if not (rows := self.rows.get(id)):
             raise damaged(f"there is none of {id}")
-        read = list(self.read(id))
+        read = list(self.read(id)) if (self._root / id / LOG).exists() else []
         if [_head(it) for it in read] != rows:
             raise damaged("it is not what was taken")
         for sealed in read:
@@ -108,11 +108,15 @@ class Standby:
             (self._root / id / LOG).unlink()
             (self._root / id).rmdir()
 
-    def set_aside(self) -> None:
-        """All of it is kept beside it, and used no more."""
-        self._root.rename(self._root.with_name(f"{self._root.name}-older-{time.time():.0f}"))
+    def set_aside(self, id: str = "") -> None:
+        """All of it, or a damaged copy, is kept beside it and used no more."""
+        why = f"damaged-{id}" if id else "older"
+        aside = self._root.with_name(f"{self._root.name}-{why}-{time.time():.0f}")
+        with suppress(FileNotFoundError):
+            (self._root / id).rename(aside)
         make_folder(self._root)
-        self.rows.clear()
+        for it in [id] if id else [*self.rows]:
+            self.rows.pop(it, None)
 
     def _write(self, id: InstanceId, base: Sealed) -> None:
         path = self._root / id / LOG
