@@ -367,8 +367,7 @@ class Backend:
         """Watch its server, judge its outages and adopt its sessions, until cancelled."""
         while True:
             try:
-                declared = await asyncio.to_thread(with_secrets, self.declared)
-                await self._watch(declared)
+                await self._watch(await asyncio.to_thread(with_secrets, self.declared))
                 continue  # with another key
             except errors.ConfigError as error:
                 words = f"{error}; the agent reads it again every {EVERY:g} s"
@@ -584,8 +583,7 @@ class Backend:
                 return
             self._cause, self.away = "", set(back)
             self.say("backend_up", f"it is up; the agent checks its {len(back)} sessions in turn")
-            work = self._bring_back(back, outage=True)
-            self.shared.tasks.start(work, f"bring back {self.name}")
+            self.shared.tasks.start(self._bring_back(back, outage=True), f"bring back {self.name}")
             return
         if self.away_since is None:
             self.away_since = boot_now()

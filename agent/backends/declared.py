@@ -220,8 +220,7 @@ class Backends:
                 if session.name in ours or not wanted:
                     continue
                 try:
-                    id = self._free_id(backend, session.name)
-                    await self._take_in(backend, session.name, id)
+                    await self._take_in(backend, session.name, self._free_id(backend, session.name))
                 except errors.WaError as error:
                     if str(error) not in self._refused:
                         cause = "cannot adopt a session of backend %s: %s"

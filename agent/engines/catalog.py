@@ -191,8 +191,7 @@ def file_rules(name: str) -> FileRules:
 
 
 def load_engine(name: str) -> OpenEngine:
-    entry = find_engine(name)
-    if entry.remote:
+    if find_engine(name).remote:
         words = f"cannot run a session of engine {name} by itself: its sessions live on a backend"
         raise ConfigError(words, field="engine", code="engine_is_remote")
     try:

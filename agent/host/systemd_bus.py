@@ -252,8 +252,7 @@ class SystemBus:
         return await self.call(MANAGER_PATH, MANAGER, method, signature, *body)
 
     async def property(self, path: str, interface: str, name: str) -> Any:
-        answer = await self.call(path, PROPERTIES_INTERFACE, "Get", "ss", interface, name)
-        return answer[0].value
+        return (await self.call(path, PROPERTIES_INTERFACE, "Get", "ss", interface, name))[0].value
 
 
 def _greeting() -> Iterator[Message]:

@@ -61,10 +61,10 @@ async def test_no_worker_starts_before_its_lease_is_written_down(agent, eventual
     monkeypatch.setattr(identity, "replace_identity", full)
     await agent.do("POST", "/api/instance/a/start")
 
+    words = "cannot start a: cannot write its identity file: the disk is full"
+
     async def told():
-        return "cannot start a: cannot write its identity file: the disk is full" in str(
-            await agent.story("a")
-        )
+        return words in str(await agent.story("a"))
 
     await eventually(told)
     assert not agent.machine.worker("a").status.runs

@@ -60,8 +60,7 @@ def write_note(folder: Path, account: str, session: str = "", device: str = "") 
     elif session:
         content["outside"] = str(place)
     with suppress(OSError):  # a full disk: the claims tell it, too
-        raw = json.dumps(content).encode()
-        write_whole(folder / NOTE, raw, mode=folder.stat().st_mode & 0o660)
+        write_whole(folder / NOTE, json.dumps(content).encode(), mode=folder.stat().st_mode & 0o660)
 
 
 def lies_elsewhere(raw: bytes | None) -> bool:

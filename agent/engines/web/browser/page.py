@@ -347,8 +347,7 @@ _UNUSABLE = (
 
 
 async def _first_page(browser: DebuggerConnection, within: float) -> str:
-    raw = await browser.call("Target.getTargets", within=within)
-    for target in raw.get("targetInfos", []):
+    for target in (await browser.call("Target.getTargets", within=within)).get("targetInfos", []):
         if target.get("type") == "page":
             return str(target["targetId"])
     made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=within)
