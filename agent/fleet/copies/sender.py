@@ -214,7 +214,7 @@ class Copies:
             session = self._root / id / SESSION
             has_room = size < MOST_READ and any(map(self._takes, row.places.items()))
             if begun < row.not_before or (row.base and not has_room):
-                row.lost = (row.lost or not session.exists()) and self._is_lost(id, engine)
+                row.lost = (row.lost or not os.path.lexists(session)) and self._is_lost(id, engine)
                 found.append((row, None))
                 continue
             try:
@@ -226,7 +226,7 @@ class Copies:
                 row.lost, row.cause = self._is_lost(id, engine), str(error)
                 if row.cause == DAMAGED:
                     row.begin()  # the next change has all files
-                elif session.exists():  # or a logout replaces it
+                elif os.path.lexists(session):  # or a logout replaces it
                     row.not_before = begun + AWAY
                     log.warning("cannot copy it: %s", error, extra=about(id))
                 continue
