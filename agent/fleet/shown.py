@@ -1,4 +1,4 @@
-"""Shown: what a person is told of the fleet, and what is not as it should be."""
+"""The fleet as a person sees it: its machines, and each trouble with its cause."""
 
 import asyncio
 import calendar
