@@ -127,8 +127,7 @@ async def is_well(agent: RunningAgent) -> bool:
 
 
 async def says(agent: RunningAgent, *words: str) -> bool:
-    said = (await cli(agent, "fleet", "status"))[1]
-    return all(it in said for it in words)
+    return all(map((await cli(agent, "fleet", "status"))[1].__contains__, words))
 
 
 async def reason(agent: RunningAgent, id: str) -> str:
