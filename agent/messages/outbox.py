@@ -31,6 +31,7 @@ from agent.store.writer import Writer
 NAME = "outbox.db"
 CUT = 64
 """Characters that an event has of WhatsApp's id."""
+# In a query that one message answers, +instance keeps SQLite from reading all of the instance.
 _WAITS = "state in ('accepted', 'sending')"
 _FOLLOWED = "state in ('accepted', 'sending', 'sent', 'delivered')"
 _WIPED = {"content": "", "file": "", "size": 0}
@@ -230,7 +231,8 @@ class Outbox:
 
         def write(db: Database) -> tuple[OutMessage, bool]:
             if new.repeats:
-                found = _find(db, "select {} from messages where repeats = ?", new.repeats)
+                rows = "select {} from messages where repeats = ? and repeats <> ''"
+                found = _find(db, rows, new.repeats)
                 if found and found[0].digest == new.digest:
                     return found[0], True
                 if found:
@@ -271,7 +273,7 @@ class Outbox:
     async def find(self, instance: model.InstanceId, id: str) -> OutMessage | None:
         """By its id in the outbox, or by WhatsApp's."""
         either = "(id = ?2 or (message_id = ?2 and message_id <> ''))"
-        rows = f"select {{}} from messages where instance = ?1 and {either} limit 1"
+        rows = f"select {{}} from messages where +instance = ?1 and {either} limit 1"
         return next(iter(await self._rows(rows, instance, id)), None)
 
     async def page(self, id: str, state: str, before: int, limit: int) -> list[OutMessage]:
@@ -364,7 +366,7 @@ def _note_ack(db: Database, instance: model.InstanceId, ack: Ack, now: float) ->
     id, word = ack
     last = id + ("\x7f" if len(id) == CUT else "")
     rows = "select {} from messages where message_id between ? and ? and message_id <> ''"
-    found = _find(db, f"{rows} and instance = ?", id, last, instance)
+    found = _find(db, f"{rows} and +instance = ?", id, last, instance)
     for row in found:
         state = after_ack(row.state, word)
         why = ("refused", "WhatsApp refused it afterwards") if state is State.FAILED else ("", "")

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -343,6 +344,19 @@ async def test_a_clock_that_is_set_expires_nothing(
     await asyncio.sleep(101)
     for each in (taken, at_once):
         assert await agent.state(each) == "expired expired"
+
+
+async def test_a_message_makes_the_outbox_read_no_other_one(agent: Agent, phone: Phone) -> None:
+    phone.show(status=AWAY)
+    for number in range(200):
+        await agent.say(f"{A}{number}", "x")
+    outbox, steps = await agent.sending.ready(), list[int]()
+    count = partial(steps.append, 100)
+    await outbox.writer.read(lambda db: db.conn.set_progress_handler(count, 100))
+    await agent.ask(A, "x", wait=0, key="k")
+    await outbox.note_acks(ID, [("W1", "read")])
+    await outbox.find(ID, "out_1")
+    assert sum(steps) < 1000
 
 
 async def test_acknowledgements_move_a_message_forward_only(agent: Agent, phone: Phone) -> None:
