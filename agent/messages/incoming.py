@@ -130,11 +130,7 @@ class Incoming:
             if os.path.lexists(self.path):
                 return self._db
             self.close()  # moved away under us: no reader would ever find what it takes
-        folder = self.path.parent
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
-            folder.chmod(folder.parent.stat().st_mode & 0o770)
-        rights = 0o600 | folder.stat().st_mode & 0o060
+        rights = _rights_in(self.path.parent)
         db, aside = open_file(self.path, FORM, mode=rights)
         owner = db.execute("select owner from state").fetchone()[0]
         if owner and owner != self.owner:
@@ -226,7 +222,8 @@ def read_only(path: Path, do: str, args: Answer) -> Answer:
 
 
 def nothing(do: str, args: Answer) -> Answer:
-    """Where no file is: a reader that had records hears that they are gone."""
+    """Where no file is. The next one tells a reader that had records that they are gone: this one
+    may come back."""
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(TABLES)
         return READS[do](db, args)
@@ -255,7 +252,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     if found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
-    elif (known := _last_given(db, after)) < after:
+    elif newest and (known := _last_given(db, after)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
         # the copy holds, and would answer it a second time. Its gap is just before the next record.
         first = db.execute("select min(cursor) from records where cursor > ?", (after,)).fetchone()
@@ -270,7 +267,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         last = cursor
         records.append(show(cursor, kept, body))
     oldest = db.execute("select min(cursor) from records").fetchone()[0] or newest + 1
-    next = last or newest
+    next = last or newest or after
     more = next < newest
     return {"records": records, "next": next, "oldest": oldest, "newest": newest, "more": more}
 
@@ -424,7 +421,7 @@ class MediaLoader:
             raise _no("the message does not say enough to load and to check it", "no_media")
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not path.exists():  # it gets its name when it is whole and on the disk
+        if not await asyncio.to_thread(_is_whole, path, media["sha256"]):
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
@@ -553,15 +550,30 @@ def explain_loss(id: str, error: errors.EngineError) -> errors.WaError:
     return next(kinds, errors.EngineError)(f"{error} ({id})", code=error.code)
 
 
-def _begin_file(folder: Path, part: Path) -> IO[bytes]:
-    """Readable for the group that the session's folder has."""
+def _rights_in(folder: Path) -> int:
+    """Those of a file in it. The folder is made for the group that the session's folder has."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
         folder.chmod(folder.parent.stat().st_mode & 0o770)
+    return 0o600 | folder.stat().st_mode & 0o060
+
+
+def _begin_file(folder: Path, part: Path) -> IO[bytes]:
+    """Readable for the group that the session's folder has."""
+    rights = _rights_in(folder)
     part.unlink(missing_ok=True)
     file = part.open("xb")
-    os.fchmod(file.fileno(), 0o600 | folder.stat().st_mode & 0o060)
+    os.fchmod(file.fileno(), rights)
     return file
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """It had its name once it was whole and on the disk, which may have changed it."""
+    digest = new_sha256()
+    with suppress(OSError), path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return bool(digest.hexdigest() == sha256)
 
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:

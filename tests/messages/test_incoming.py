@@ -71,7 +71,8 @@ def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
 
 def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Path) -> None:
     file = file_at(tmp_path)
-    assert numbers_of(page_of(file, 77, 10)["records"]) == [UNSURE]
+    found = page_of(file, 77, 10)
+    assert (found["records"], found["next"]) == ([], 77), "it may come back"
     assert not (tmp_path / FOLDER).exists()
     file.append(messages([1]))
     found = page_of(file, newest(file) + 1000, 1)

@@ -76,6 +76,9 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
     assert file.stat().st_mode & 0o777 == 0o660
     async with at.reader.media(ID, id, "", 1) as (said, _):
         assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
+    for damaged in (CONTENT[:9], b"x" + CONTENT[1:]):
+        file.write_bytes(damaged)
+        assert await at.read(id) == CONTENT
     await at.intake.close()
 
 
