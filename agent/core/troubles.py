@@ -604,7 +604,7 @@ TABLE = (
         "not_delivered",
         _not_delivered,
         "messages or events are not delivered: {value}",
-        "`wa-agent webhooks` says which target answers what. Where an outbox was lost, its file"
+        "`wa-agent webhooks` says which target answers what. Where an outbox was damaged, its file"
         " lies beside outbox.db: send again what is missing; the next start ends this.",
     ),
 )

@@ -50,8 +50,8 @@ class Page(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class _Session:
-    news: asyncio.Event | None = None
-    """Set when there may be more for those who wait."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be more for those who wait, who get another one then."""
     reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
     figures: dict[str, int] = field(default_factory=dict)
     """As its worker told them last."""
@@ -61,9 +61,8 @@ class _Session:
     """By consumer: how many records stood behind its cursor."""
 
     def tell(self) -> None:
-        if self.news is not None:
-            self.news.set()
-        self.news = None
+        self.news.set()
+        self.news = asyncio.Event()
 
 
 class Changes:
@@ -107,8 +106,7 @@ class Reader:
         takes them."""
         ends_at, looked = clock.boot_now() + wait, False
         while True:
-            # Before the look: what comes meanwhile is not missed.
-            news = self._sessions[id].news = self._sessions[id].news or asyncio.Event()
+            news = self._sessions[id].news  # before the look: what comes meanwhile is not missed
             failure: errors.WaError | None = None
             try:
                 page = await self._look(id, after, limit, by)
@@ -177,7 +175,8 @@ class Reader:
         """A call that only a running worker answers."""
         if (link := self._registry.get(id).link) is None:
             why = f"{_CANNOT} of {id}: its worker does not run or cannot be reached"
-            raise errors.Refused(why, code="not_running")
+            comes = self._registry.get(id).instance.enabled
+            raise (errors.TryLater if comes else errors.Refused)(why, code="not_running")
         try:
             return await link.call(do, args, timeout=seconds)
         except (errors.LinkError, errors.EngineError) as error:

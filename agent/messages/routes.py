@@ -103,9 +103,8 @@ async def _write(
             except TimeoutError:
                 ends.end("too slow: it does not read")
                 return
-        if after != page.next:
-            after = page.next
-            reader.settle(READER, call.id, after)
+        after = page.next
+        reader.settle(READER, call.id, after)
     ends.end("the agent stops")
 
 

@@ -35,6 +35,7 @@ MARK = "outbox.mark"
 OPEN_AGAIN = 10.0
 TIDY_EVERY = 5.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
+_CANNOT = "cannot take the message"
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 
 
@@ -74,7 +75,7 @@ class Sending:
         self._path, self.files = folder / NAME, incoming.OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
-        self._trouble: WaError = _not_now("the outbox is being opened; try again", "starting")
+        self._trouble: WaError = TryLater(f"{_CANNOT}: the outbox is being opened", code="starting")
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
         self.dropped: dict[InstanceId, int] = {}
@@ -193,7 +194,9 @@ class Sending:
         return await self.show(id, message)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
-        """As a session's JSON shows it; {} where nothing waits."""
+        """As a session's JSON shows it; {} where nothing waits. Just after a start no one knows."""
+        if self._outbox is None:
+            return {"waiting": None, "reason": self._trouble.code, "sentence": str(self._trouble)}
         sender = self.senders.get(id)
         if sender is None or (oldest := sender.oldest()) is None:
             return {}
@@ -224,7 +227,7 @@ class Sending:
         kept = self._reader.figures().items()
         unread: list[Row] = [({"session": id}, figures["waiting"]) for id, figures in kept]
         yield Family("wa_messages_waiting", "Kept records that wait for a reader.", unread)
-        senders = ((id, self.senders.get(id)) for id in sessions)
+        senders = ((id, self.senders.get(id)) for id in (sessions if self._outbox else ()))
         unsent: list[Row] = [({"session": id}, len(it.waiting) if it else 0) for id, it in senders]
         yield Family("wa_outbox_waiting", "Messages that wait to be sent, by session.", unsent)
 
@@ -234,7 +237,7 @@ class Sending:
         with suppress(TimeoutError):
             async with asyncio.timeout(10.0):  # just after the agent's start
                 await self._opened.wait()
-        if self._outbox is None:
+        if self._outbox is None or not self._path.exists():
             raise self._trouble
         return self._outbox
 
@@ -332,7 +335,8 @@ class Sending:
     async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
         self._outbox = None
         self._opened.clear()
-        self._trouble = _not_now("the agent is stopping, or opens its outbox again", "stopping")
+        why = "the agent is stopping, or opens its outbox again"
+        self._trouble = TryLater(f"{_CANNOT}: {why}", code="stopping")
         running = [*tasks, *self._tasks.values()]
         for task in running:
             task.cancel()
@@ -464,7 +468,3 @@ async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
             if isinstance(error, StoreError) and error.code == "damaged":
                 return None
         await asyncio.sleep(OPEN_AGAIN)
-
-
-def _not_now(why: str, code: str) -> WaError:
-    return TryLater(f"cannot take the message: {why}", code=code)
