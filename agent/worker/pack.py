@@ -214,7 +214,7 @@ class Members:
             with suppress(OSError):
                 (self.links / id).rmdir()
             if not worker.status.runs:
-                del self.all[id]
+                self.all.pop(id, None)  # another release may have forgotten it
 
     def statuses(self) -> dict[str, Mapping[str, Any]]:
         """One that ends with its pack was stopped by no person: it begins again with it."""

@@ -47,8 +47,7 @@ async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touche
     before = files(bench)
     start_paired(bench)
     link = await bench.linked()
-    claim = await bench.status(Status.AUTH_FAILURE, "unpaired_suspect")
-    assert "sandbox.json" in claim.raw
+    assert "sandbox.json" in (await bench.status(Status.AUTH_FAILURE, "unpaired_suspect")).raw
     assert await link.call("qr") == {"qr": None}
     for word in ("disconnect", "connect", "save", "free_memory"):
         await link.call(word)

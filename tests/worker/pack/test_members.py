@@ -122,7 +122,7 @@ async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
     assert (await till.call("own_use"))["memory_bytes"] > 0
 
     before = bench.run(TILL)
-    await bench.members.release(SHOP)
+    await asyncio.gather(*(bench.members.release(SHOP) for _ in range(2)))  # at the same time
     assert list(bench.members.all) == [TILL]
     with lock_held(bench.root / SHOP):
         pass
