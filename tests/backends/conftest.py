@@ -115,10 +115,8 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
         ) -> Watched:
             standin = await StandIn.open(version, times=times or Times())
             stack.push_async_callback(standin.close)
-            declared = declare(standin.url, **more)
-            server = make_backend(declared, tmp_path)
-            task = asyncio.create_task(server.run(), name="server")
-            stack.push_async_callback(_end, task)
+            server = make_backend(declare(standin.url, **more), tmp_path)
+            stack.push_async_callback(_end, asyncio.create_task(server.run(), name="server"))
             return Watched(server, standin, folder=tmp_path / "evo")
 
         yield begin

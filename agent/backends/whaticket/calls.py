@@ -93,9 +93,11 @@ class WhaticketCalls:
         _must_be_good(route, answer)
         raw = answer.body
         if isinstance(raw, Mapping):  # the list may stand under a name
-            raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
+            inner = (raw.get(name) for name in ("whatsapps", "sessions", "data"))
+            raw = next((it for it in inner if isinstance(it, list)), None)
         every = map(parse_row, raw if isinstance(raw, list) else ())
-        if not (rows := [row for row in every if row is not None]) and raw != []:
+        rows = [row for row in every if row is not None]
+        if not rows and raw != []:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no list of sessions")
         return rows, answer.seconds
 
@@ -286,7 +288,7 @@ class WhaticketSession:
     def claim(self) -> Claim | None:
         """None: the server has said nothing of it yet."""
         claim = self._claim()
-        return claim and replace(claim, useless=self.useless)
+        return None if claim is None else replace(claim, useless=self.useless)
 
     def _claim(self) -> Claim | None:
         if self.row is None:
@@ -391,6 +393,7 @@ class DownAndUp:
     """Takes each step that was done, in words for people."""
     went_down: Callable[[], None]
     """Called before the session is touched."""
+
     # changes of keys
 
     async def regenerate(self, peers: Sequence[str], *, damaged: bool = True) -> None:

@@ -23,8 +23,7 @@ CHANGES = ("agent.files.write_whole", "agent.backends.http:Http.ask", "os.unlink
 
 
 async def run(at: Bench, wanted: str = "all") -> tuple[list[str], int]:
-    log = at.root / "logs/app.log"
-    os.utime(log, (time.time(), time.time()))
+    os.utime(at.root / "logs/app.log", (time.time(), time.time()))
     return await rounds.run_round(at.declared, at.root / "round", wanted, CryptoPolicy())
 
 
@@ -140,8 +139,7 @@ def test_keys_in_redis(redis_url: str, tmp_path: Path, virtual_clocks: None) -> 
         removal = keys.take_out("7", plan, "a test")
         assert len(await client.keys("*")) == len(before) - 6
         keys.put_back("7", removal)
-        whole = keys.take_out("7", keys.all("7"), "a test")
-        keys.put_back("7", whole)
+        keys.put_back("7", keys.take_out("7", keys.all("7"), "a test"))
         assert {key: await client.dump(key) for key in await client.keys("*")} == before
         stale = keys.shelf.keep("7", "x", keys.stores[0].read("7", ["creds"]), whole=False)
         await client.set("sessions:7:creds", "new")

@@ -10,6 +10,8 @@ from tests.backends.whaticket.conftest import PEER, OpenBench
 
 async def test_one_list_tells_of_all_sessions(bench: OpenBench) -> None:
     at = await bench()
+    at.standin.under = "whatsapps"
+    assert (await at.server.check()).up, "an empty list under a name"
     for id in ("1", "2", "3"):
         await at.paired(id)
     assert at.standin.logins == 1

@@ -43,6 +43,8 @@ class StandIn:
         self.log = Log(root / "logs" / "app.log")
         self.faults, self.pace = Faults(), pace or Pace()
         self.sessions: dict[str, Session] = {}
+        self.under = ""
+        """The name under which its list stands, as some forks write it; "" = none."""
         self.requests: list[str] = []
         self.logins = 0
         self._tokens: dict[str, float] = {}
@@ -133,7 +135,7 @@ class StandIn:
 
     async def _list(self, _request: web.Request) -> web.Response:
         rows = [session.row() for session in self.sessions.values()]
-        return web.json_response(rows)
+        return web.json_response({self.under: rows} if self.under else rows)
 
     async def _create(self, request: web.Request) -> web.Response:
         told = await request.json()
