@@ -106,8 +106,7 @@ async def test_a_renewal_gives_back_what_the_session_had(watch: Watch, version: 
 async def test_a_session_with_a_proxy_of_its_own_goes_out_another_way(watch: Watch) -> None:
     """Whether its connection proves anything for another session (core/recovery/pairing.py)."""
     at, ways = await watch(), []
-    one = await at.hold("one")
-    one.proxy = dict(PROXY)
+    (await at.hold("one")).proxy = dict(PROXY)
     await at.hold("two")
     for name in ("one", "two"):
         await at.until_it_says("CONNECTED", 45, name)

@@ -30,8 +30,7 @@ async def test_an_open_session_is_connected_once_whatsapp_answered_through_it(
 
 async def test_a_connected_session_that_stops_to_answer_fails_its_deep_probe(watch: Watch) -> None:
     at = await watch()
-    one = await at.connected()
-    one.dead = "silent"
+    (await at.connected()).dead = "silent"
     assert (await at.do("probe"))["claim"].status == "CONNECTED"
     with pytest.raises(EngineError) as caught:
         await at.do("probe", deep=True)
@@ -120,8 +119,7 @@ async def test_a_session_that_ended_before_an_earlier_success_is_not_ended(watch
 
 async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version: str) -> None:
     at = await watch(version)
-    one = await at.connected()
-    one.denied = 1
+    (await at.connected()).denied = 1
     probed = await at.do("probe")
     assert (probed["claim"].status, probed["claim"].reason) == ("INITIALIZING", "")
     assert probed["claim"].paired

@@ -115,8 +115,8 @@ async def test_one_session_is_watched_once_and_until_it_is_released(watch: Watch
     for one in (at.server, more):  # two keys of one server
         with pytest.raises(Refused):
             await one.take(TWO)
-        there = {"backend": one.name, "remote": "one"}
         with pytest.raises(Refused):
+            there = {"backend": one.name, "remote": "one"}
             shared.check_place(Instance(InstanceId("new"), "evolution", True, there))
     at.server.leave(ONE)
     before = at.asked("GET /instance/connectionState")

@@ -172,7 +172,8 @@ class LineReader:
                     error.setdefault("message", value)
             elif not inside:
                 record.setdefault(name, value)
-        record |= {"err": error} if error else {}
+        if error:
+            record["err"] = error
         return self._record(record, peer, *self._whose)
 
     def _record(self, record: Mapping[str, Any], peer: str, session: str, at: float) -> list[Found]:
@@ -190,7 +191,8 @@ class LineReader:
         if finding.effect is crypto.Effect.SUMMARY and self._twice:
             self._twice -= 1
             return False
-        self._twice = min(self._twice + (finding.name == "duplicate"), 5)
+        if finding.name == "duplicate":
+            self._twice = min(self._twice + 1, 5)
         return finding.effect is not crypto.Effect.BENIGN
 
 
@@ -320,7 +322,8 @@ class Tail:
         else:  # half a line waits for its other half
             for line in chunk[: max(end - 1, 0)].split(b"\n") if end else ():
                 self.at = _moment(line, skew, changed, self.at)
-                found += [] if self.skips else self.reader.feed(line, self.at)
+                if not self.skips:
+                    found += self.reader.feed(line, self.at)
                 self.offset, self.skips = self.offset + len(line) + 1, False
                 self.safe = self.offset if self.reader.rests else self.safe
         if end:
@@ -419,14 +422,17 @@ class LogFiles:
         here, paths = set(), list[Path]()
         for pattern in self.patterns:
             found = sorted(Path("/").glob(pattern.lstrip("/")))
-            paths += [path for path in found if not _COPIES.search(path.name) and path.is_file()]
+            paths += [path for path in found if not _COPIES.search(path.name)]
             self.trouble = self.trouble if found else f"cannot read {pattern}: no such file"
         if len(paths) > MOST_FILES:
             self.trouble = f"cannot follow all of its logs: more than {MOST_FILES} files"
         for path in paths[:MOST_FILES]:
             try:
+                if not path.is_file():  # PermissionError where its folder is closed
+                    continue
                 status = path.stat()
-                here.add(key := f"{status.st_dev}:{status.st_ino}")
+                key = f"{status.st_dev}:{status.st_ino}"
+                here.add(key)
                 if key not in self._tails:
                     self._tails[key] = self._open(path, key, now)
                 self._tails[key].path = str(path)

@@ -140,6 +140,14 @@ def test_what_is_there_at_first_is_old_and_what_comes_is_read_once(tmp_path: Pat
     assert peers(files) == [] and "app.log" in files.lost[0] and "no such file" in files.trouble
 
 
+def test_a_closed_folder_is_a_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_file(_: Path) -> bool:  # as where its folder may be listed and not entered
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert follow(Path(__file__)).trouble.endswith("Permission denied")
+
+
 def test_rotation_and_cutting(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     log.write_text("x" * 5000 + "\n")
