@@ -188,7 +188,7 @@ class Seat:
             return
         now, before = boot_now(), self.fact
         self.fact = model.ClaimFact(claim, at=now, since=now)
-        if before is None or _words(before.claim) != _words(claim):
+        if before is None or _without_ages(before.claim) != _without_ages(claim):
             self.tell()
 
     async def ask(self, *, deep: bool = False) -> None:
@@ -224,10 +224,9 @@ class Seat:
                 return await self._act(self.session, do, args)
         except TimeoutError as error:
             raise ServerDown(what, "timeout", f"no answer in {limit:g} s") from error
-        except ServerDown:
-            backend.check_soon.set()
-            raise
-        except errors.WaError:
+        except errors.WaError as error:
+            if isinstance(error, ServerDown):
+                backend.check_soon.set()
             raise
         except Exception as error:
             # Else the pass would end before it judges, and the last good verdict would stand.
@@ -268,8 +267,8 @@ class Seat:
             self.backend.look_soon.set()
 
 
-def _words(claim: Claim) -> tuple[Claim, bool]:
-    """All of a claim but its ages, and whether it has a proof."""
+def _without_ages(claim: Claim) -> tuple[Claim, bool]:
+    """All of a claim but its ages; True if it has no proof."""
     return replace(claim, proof_age=None, still_for=0.0), claim.proof_age is None
 
 
@@ -477,7 +476,8 @@ class Backend:
         while True:
             self.look_soon.clear()
             early = boot_now() < next_round
-            next_round = next_round if early else boot_now() + EVERY
+            if not early:
+                next_round = boot_now() + EVERY
             if self.claim.up:
                 every = self.seats.values()
                 seats = [it for it in every if it.session is not None and it.session.known.is_due]
@@ -536,10 +536,8 @@ class Backend:
             return seat
         for other in (it for twin in self.twins for it in twin.seats.values()):
             if other is not seat and other.remote == remote:
-                cause = f"{other.id} watches it"
-                raise errors.Refused(
-                    f"cannot watch {remote!r:.80} as {id}: {cause}", code="remote_taken"
-                )
+                words = f"cannot watch {remote!r:.80} as {id}: {other.id} watches it"
+                raise errors.Refused(words, code="remote_taken")
         seat.remote = remote
         seat.session = await self.api.hold(seat)
         self.look_soon.set()
@@ -612,7 +610,8 @@ class Backend:
 
     def say(self, kind: str, sentence: str, *, bad: bool = False) -> None:
         sentence = f"backend {self.name}: {sentence}"
-        (log.warning if bad else log.info)("%s", sentence)
+        tell = log.warning if bad else log.info
+        tell("%s", sentence)
         detail = {"backend": self.name}
         entry = model.JournalEntry(kind, sentence, model.Category.HEALTH, None, time.time(), detail)
         self.shared.note(entry)

@@ -133,7 +133,8 @@ class Backends:
 
     def slack(self, session: Session) -> float:
         """Seconds that its server takes longer than a quick one for what is asked of a session."""
-        return 0.0 if (backend := self.of(session)) is None else backend.slack
+        backend = self.of(session)
+        return 0.0 if backend is None else backend.slack
 
     def ask(self, session: Session, now: float) -> float | None:
         """None: its server is up. A time: ask again then, or when woken."""
@@ -270,7 +271,7 @@ def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> s
     """The server's name of the session that an operator called by its name or its title."""
     if any(session.name == asked for session in there):
         return asked
-    titled = [session.name for session in there if session.title == asked != ""]
+    titled = [session.name for session in there if asked and session.title == asked]
     if len(titled) > 1:
         cause = f"{backend} has {len(titled)} sessions of that name"
         words = f"cannot adopt {asked!r:.80}: {cause}; take one of {', '.join(titled[:5])}"

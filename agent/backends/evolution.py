@@ -1,4 +1,4 @@
-"""Evolution API 1.8 and 2.x: what seat.py asks of a server.
+"""Evolution API 1.8 and 2.x: what a Backend and its seats ask of a server.
 
 A renewal replaces a session there: back up its row and settings, delete it, create it. That ends
 its pairing, and the server deletes its messages and contacts. Token, settings, webhook and proxy
@@ -60,9 +60,10 @@ class Evolution:
         self.calls = EvolutionCalls(Http(declared, {"apikey": declared.key}))
         self.held: dict[str, Session] = {}
         self.list_every = 5.0
-        # Dead sessions hold their turns long: only a third of all are theirs, and as many are of
-        # those that were proved before.
-        self.proofs = [asyncio.Semaphore(max(1, declared.parallel // 3)) for _ in range(2)]
+        # Dead sessions hold their turns long, so at most a third of all requests are first proofs;
+        # as many may be proofs of sessions that were proved before.
+        most = max(1, declared.parallel // 3)
+        self.first_proofs, self.next_proofs = asyncio.Semaphore(most), asyncio.Semaphore(most)
         self._learning: asyncio.Task[None] | None = None
         self.watching: asyncio.Task[None] | None = None
 
@@ -272,7 +273,8 @@ class Session:
             return
         alive, opening, at = None, known.since, clock.boot_now()
         if self._server.declared.prove and (known.row is None or known.row.integration in BAILEYS):
-            async with self._server.proofs[known.alive is True]:
+            server = self._server
+            async with server.next_proofs if known.alive else server.first_proofs:
                 alive = await self._calls.query(self.name, known.account, QUERY_LIMIT)
             known.unproved = NO_ROUTE if alive is None else ""
         if known.since == opening and (alive is not None or known.alive is not False):

@@ -244,9 +244,8 @@ class EvolutionCalls:
             return None
         if rows:
             self.old, self.told = old, True
-        return {
-            row.name: row for row in rows if row.name.isprintable() and row.name not in (".", "..")
-        }
+        named = (row for row in rows if row.name.isprintable() and row.name not in (".", ".."))
+        return {row.name: row for row in named}
 
     async def _ask(self, method: str, path: str, body: Any = None, **how: Any) -> Answer:
         """The answer; ServerDown if it tells that the server itself is not well."""
@@ -290,12 +289,8 @@ def _shown(body: Any) -> Shown:
     session = inside(body, "instance")
     state = session.get("state", session.get("status")) if isinstance(session, Mapping) else ""
     code = inside(body, "qrcode") if isinstance(session, Mapping) else body
-    return Shown(
-        text(state),
-        text(inside(code, "code"), 4096),
-        text(inside(code, "pairingCode")),
-        whole(inside(code, "count")) or 0,
-    )
+    to_scan, to_type = text(inside(code, "code"), 4096), text(inside(code, "pairingCode"))
+    return Shown(text(state), to_scan, to_type, whole(inside(code, "count")) or 0)
 
 
 def _row(raw: Any) -> Row | None:

@@ -109,9 +109,9 @@ class EvolutionSession:
         row = self.row
         if self._ended or row is None or row.code is None or row.status != Live.CLOSE:
             return self._ended
-        return (
-            whatsapp.code_reason(row.code, row.text) if row.closed_wall > self._open_until else ""
-        )
+        if row.closed_wall <= self._open_until:  # it was open since
+            return ""
+        return whatsapp.code_reason(row.code, row.text)
 
     @property
     def is_due(self) -> bool:
@@ -328,11 +328,6 @@ class EvolutionSession:
         return replace(claim, useless=("reconnect", "logout_restart")) if self.paired else claim
 
     def _with(self, status: ConnectionStatus, reason: str = "") -> Claim:
-        return Claim(
-            status,
-            reason,
-            paired=self.paired is True,
-            pairing_unknown=self.paired is None,
-            account=self.account,
-            raw=str(self.live or ""),
-        )
+        paired, unknown = self.paired is True, self.paired is None
+        claim = Claim(status, reason, paired=paired, pairing_unknown=unknown)
+        return replace(claim, account=self.account, raw=str(self.live or ""))

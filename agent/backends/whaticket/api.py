@@ -1,4 +1,4 @@
-"""A whaticket server: what seat.py asks of it, its logs and its keys."""
+"""A whaticket server: what a Backend and its seats ask of it, its logs and its keys."""
 
 import asyncio
 import json
@@ -40,10 +40,7 @@ class Whaticket:
     list_every = 5.0
 
     def __init__(
-        self,
-        declared: BackendDeclaration,
-        folder: Path,
-        patterns: Sequence[CryptoPattern],
+        self, declared: BackendDeclaration, folder: Path, patterns: Sequence[CryptoPattern]
     ) -> None:
         self.declared, self.folder = declared, folder
         self.own: BackendSettings = declared.own
@@ -179,8 +176,8 @@ class Whaticket:
                     words = PATTERN_WORDS.get(found.it.name, found.it.name)
                     detail = {"text": words, "peer": found.it.peer, "pattern": found.it.name}
                     session.seat.happened(Happening("crypto_error", detail))
-            else:
-                nameless += not id
+            elif not id:
+                nameless += 1
         # libsignal's own lines name no session; the server's line about the message does.
         if nameless or shown:
             words = f"{nameless} errors about keys in its logs name no session"

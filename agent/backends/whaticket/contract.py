@@ -5,7 +5,7 @@ Each fork has its own routes, so each route can be set by hand.
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import quote
@@ -75,8 +75,12 @@ def _route_fault(name: str, route: str) -> str:
     parts = _ROUTE.fullmatch(" ".join(_split(route)))
     if parts and (parts[3] is None) == (name in _WITHOUT_ID) and ".." not in route:
         return ""
-    verbs, path = "GET, POST, PUT, PATCH or DELETE", "/path" + "/{id}" * (name not in _WITHOUT_ID)
-    return f'it must be "VERB {path}" with {verbs}, not {route!r:.80}'
+    verbs = "GET, POST, PUT, PATCH or DELETE"
+    return f'it must be "VERB {_path_of(name)}" with {verbs}, not {route!r:.80}'
+
+
+def _path_of(name: str) -> str:
+    return "/path" if name in _WITHOUT_ID else "/path/{id}"
 
 
 def _logs_fault(logs: Sequence[str]) -> str:
@@ -101,15 +105,14 @@ def _expression_fault(text: str) -> str:
     return "" if groups == 1 else f"it must have one group, it has {groups}"
 
 
-def _like(pattern: str, words: str) -> Callable[[str], str]:
-    wanted = re.compile(pattern)
-    return lambda text: "" if not text or wanted.fullmatch(text) else f"it must be like {words}"
+def _form_fault(pattern: str, words: str, text: str) -> str:
+    good = not text or re.fullmatch(pattern, text)
+    return "" if good else f"it must be like {words}"
 
 
 def _way(name: str, does: str) -> str:
-    path = "/path" if name in _WITHOUT_ID else "/path/{id}"
     none = "" if name in _NEEDED else ', or "none"'
-    meaning = f'"VERB {path}" that {does}, instead of the preset\'s{none}'
+    meaning = f'"VERB {_path_of(name)}" that {does}, instead of the preset\'s{none}'
     return setting("", meaning, check=partial(_route_fault, name))
 
 
@@ -146,7 +149,7 @@ class BackendSettings:
     auth_folder: str = setting(
         "",
         "/path/{id} of a session's auth folder",
-        check=_like(_FOLDER, "/path/{id}, with {id} once, in its last part"),
+        check=partial(_form_fault, _FOLDER, "/path/{id}, with {id} once, in its last part"),
     )
     redis_url: str = setting(
         "",
@@ -157,7 +160,7 @@ class BackendSettings:
     redis_pattern: str = setting(
         "sessions:{id}:*",
         "pattern of a session's keys in Redis",
-        check=_like(_KEYS, "sessions:{id}:*, with a separator between {id} and *"),
+        check=partial(_form_fault, _KEYS, "sessions:{id}:*, with a separator between {id} and *"),
     )
 
     def route(self, name: str) -> Route | None:

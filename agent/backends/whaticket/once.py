@@ -217,19 +217,18 @@ class Round:
         owners.know({row.id: row.name for row in rows})
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
         found = await tasks.in_thread(logs.read, MOST, ends=True)
-        nameless = 0
         for id, one in owners.attribute(found):
             if isinstance(it := one.it, CryptoFinding):
-                nameless += not id
-                self.errors += [[one.at, id, it.name, str(it.effect), it.peer]] if id else []
+                self.errors.append([one.at, id, it.name, str(it.effect), it.peer])
+        named = [error for error in self.errors if error[1]]
         for text in (*logs.lost, *filter(None, [logs.trouble])):
             self.say("", text, logging.WARNING)
-        if nameless and not self.errors:
-            text = f"{nameless} errors about keys name no session: set log_session"
+        if self.errors and not named:
+            text = f"{len(self.errors)} errors about keys name no session: set log_session"
             self.say("", text, logging.WARNING)
             self.status = 1
         since = time.time() - self.policy.window - REACH
-        self.errors = sorted(error for error in self.errors if error[0] > since)
+        self.errors = sorted(error for error in named if error[0] > since)
         self.marks = logs.positions()
         logs.close()
         self.save()
@@ -258,9 +257,8 @@ class Round:
         window = crypto.CryptoWindow()
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
-            window = crypto.note_error(
-                window, CryptoFinding(name, Effect(effect), peer), self.policy, at
-            )
+            finding = CryptoFinding(name, Effect(effect), peer)
+            window = crypto.note_error(window, finding, self.policy, at)
             if len(window.errors) >= self.policy.errors:
                 return sorted({error[4] for error in own})
         return None
@@ -301,5 +299,7 @@ class Round:
 
 
 if __name__ == "__main__":
-    help = {"-h", "--help"} & {*sys.argv}
-    sys.exit(print(__doc__) if help else main(sys.argv[1:], os.environ))
+    if {"-h", "--help"} & {*sys.argv}:
+        print(__doc__)
+    else:
+        sys.exit(main(sys.argv[1:], os.environ))
