@@ -197,9 +197,8 @@ def load_engine(name: str) -> OpenEngine:
     try:
         open_engine: OpenEngine = import_module(f"agent.engines.{name}.engine").open_engine
     except ImportError as error:
-        raise ConfigError(
-            f"cannot load engine {name}: {error}", field="engine", code="engine_not_installed"
-        ) from error
+        why = f"cannot load engine {name}: {error}"
+        raise ConfigError(why, field="engine", code="engine_not_installed") from error
     return open_engine
 
 

@@ -165,9 +165,8 @@ class Folder:
         with self.opened(name) as fd, os.fdopen(fd, "rb", closefd=False) as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise errors.VaultError(
-                f"cannot read {self.path / name}: it is larger than {LARGEST} bytes"
-            )
+            why = f"cannot read {self.path / name}: it is larger than {LARGEST} bytes"
+            raise errors.VaultError(why)
         return content
 
     def read(self, name: str) -> bytes | None:

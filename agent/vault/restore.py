@@ -180,9 +180,8 @@ def put_in_place(
             with _no_worker(root, id), carried(root, id):
                 replaces = os.path.lexists(root / id)
                 if replaces and not replace:
-                    raise errors.Refused(
-                        f"cannot put {id} in place: {root / id} exists", code="exists"
-                    )
+                    words = f"cannot put {id} in place: {root / id} exists"
+                    raise errors.Refused(words, code="exists")
                 files.failpoint("staging_made")
                 _sweep(staging, ready)  # by a try whose disk failed
                 staging.move(name, ready)
@@ -245,9 +244,8 @@ def _no_worker(root: Path, id: InstanceId) -> Iterator[None]:
                 held.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise errors.Refused(
-                f"cannot replace {root / id}: a worker still holds it", code="still_running"
-            ) from error
+            why = f"cannot replace {root / id}: a worker still holds it"
+            raise errors.Refused(why, code="still_running") from error
         except (errors.VaultError, OSError) as error:
             # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
             log.debug("no lock of %s is held: %s", id, error)

@@ -96,9 +96,8 @@ class Webhooks:
 
     def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
-            raise errors.NotFound(
-                f"cannot find the webhook {name}: agent.toml has none of that name"
-            )
+            why = f"cannot find the webhook {name}: agent.toml has none of that name"
+            raise errors.NotFound(why)
         return self._couriers[name]
 
 

@@ -321,9 +321,8 @@ def _place(
         code = "unknown_backend"
         cause = f"agent.toml declares no [[backend]] {backend!r:.60}; declared: {names or 'none'}"
     if code:
-        raise errors.InvalidRequest(
-            f"cannot use the field 'backend': {cause}", field="backend", code=code
-        )
+        why = f"cannot use the field 'backend': {cause}"
+        raise errors.InvalidRequest(why, field="backend", code=code)
     return engine or engines.get(backend or "", DEFAULT_ENGINE), placed(place)
 
 

@@ -208,11 +208,8 @@ def must_send(engine: str, *features: str) -> None:
             field = feature if feature in _ON_MESSAGES else "type"
             own = f"the session's own {'server' if entry.remote else 'program'} sends its messages"
             way = f"it sends {', '.join(sorted(entry.sends))}" if entry.sends else own
-            raise Refused(
-                f"cannot send {feature}: the engine {engine} does not; {way}",
-                field=field,
-                code="not_supported",
-            )
+            why = f"cannot send {feature}: the engine {engine} does not; {way}"
+            raise Refused(why, field=field, code="not_supported")
 
 
 def writer_of(text: str, field: str) -> str:
@@ -228,10 +225,8 @@ def check_file(content: str, limit: int) -> str:
         why = f"cannot use the field 'content': it is no base64 ({error})"
         raise InvalidRequest(why, field="content") from None
     if size > limit:
-        raise TooLarge(
-            f"cannot send the file: it has {size} bytes, at most {limit} (api.media_limit)",
-            field="content",
-        )
+        words = f"cannot send the file: it has {size} bytes, at most {limit} (api.media_limit)"
+        raise TooLarge(words, field="content")
     if not size:
         raise InvalidRequest("cannot send the file: it is empty", field="content")
     return plain
@@ -303,10 +298,8 @@ async def heard(call: Call) -> Json:
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
     view = call.view
     if view.instance.engine != "sandbox":
-        raise Refused(
-            f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
-            code="not_sandbox",
-        )
+        why = f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox"
+        raise Refused(why, code="not_sandbox")
     try:
         return dict(await call.supervisor.asking.command(call.id, name, arguments))
     except EngineError as error:

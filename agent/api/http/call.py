@@ -360,10 +360,8 @@ class Call:
             async with asyncio.timeout(section.body_timeout):
                 await self.parts.large.acquire()
         except TimeoutError as error:
-            raise TryLater(
-                "cannot read the body: too many long bodies are in work already; try again",
-                code="busy",
-            ) from error
+            why = "cannot read the body: too many long bodies are in work already; try again"
+            raise TryLater(why, code="busy") from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
             yield await read_json(self.request, most, seconds)

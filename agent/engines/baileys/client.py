@@ -78,9 +78,8 @@ class Conversation:
                 await self.commands.drain()
                 return await answer
         except TimeoutError as error:
-            raise EngineError(
-                f"cannot {do}: the client did not answer within {within:g} s", code="timeout"
-            ) from error
+            why = f"cannot {do}: the client did not answer within {within:g} s"
+            raise EngineError(why, code="timeout") from error
         except OSError as error:
             raise EngineError(f"cannot {do}: the client is gone", code=INTERRUPTED) from error
         finally:

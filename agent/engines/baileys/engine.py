@@ -67,10 +67,8 @@ class ClientLife:
         now = time.monotonic()
         self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
         if self._ends and len(self._ends) > self._settings.client_starts:
-            raise EngineError(
-                f"the client ended {len(self._ends)} times in ten minutes",
-                code=session_state.FAILING,
-            )
+            why = f"the client ended {len(self._ends)} times in ten minutes"
+            raise EngineError(why, code=session_state.FAILING)
         claim = self._state.claim
         await asyncio.to_thread(
             rules.check_login, self._folder, claim.account if claim.paired else ""
@@ -287,10 +285,8 @@ class BaileysEngine:
         if sent["outcome"] == "unknown":
             return {**sent, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}
         if sent["outcome"] != "sent":
-            raise EngineError(
-                f"cannot send: WhatsApp refused the message with error {answer.get('error')}",
-                code="refused",
-            )
+            why = f"cannot send: WhatsApp refused the message with error {answer.get('error')}"
+            raise EngineError(why, code="refused")
         return sent
 
     async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -379,13 +375,11 @@ class BaileysEngine:
         if name == "pairing_code":
             client = self._life.client
             if client is None or self._state.claim.status is not Status.QR_REQUIRED:
-                raise EngineError(
-                    "cannot make a pairing code: no login waits for one", code="not_waiting"
-                )
+                why = "cannot make a pairing code: no login waits for one"
+                raise EngineError(why, code="not_waiting")
             return await client.call("pairing_code", 20.0, phone=str(arguments.get("phone", "")))
-        raise InvalidRequest(
-            f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
-        )
+        why = f"cannot {name!r:.40}: baileys knows pairing_code and file_part"
+        raise InvalidRequest(why, field="name")
 
     def _connected(self, what: str) -> "Conversation":
         client = self._life.client

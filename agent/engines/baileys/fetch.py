@@ -67,9 +67,8 @@ def _run_npm(folder: Path, brought: Path | None) -> None:
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-600:]
         way = node.offline_way("CACHE")
-        raise errors.EngineError(
-            f"cannot fetch the packages of the baileys engine: {words}. {way}", code="offline"
-        )
+        why = f"cannot fetch the packages of the baileys engine: {words}. {way}"
+        raise errors.EngineError(why, code="offline")
 
 
 def main(argv: list[str]) -> int:

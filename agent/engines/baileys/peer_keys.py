@@ -110,9 +110,8 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         for changed in (shelf, folder):
             files.sync(changed)
     except OSError as error:
-        raise errors.EngineError(
-            f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
-        ) from error
+        why = f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
+        raise errors.EngineError(why) from error
     _keep_newest(folder / REMOVED)
     return names
 

@@ -360,9 +360,8 @@ def check_login(folder: Path, account: str) -> None:
             code=FOREIGN,
         )
     if fault := key_fault(creds):
-        raise errors.EngineError(
-            f"cannot log in: {path} is damaged: {fault}", code="session_damaged"
-        )
+        why = f"cannot log in: {path} is damaged: {fault}"
+        raise errors.EngineError(why, code="session_damaged")
 
 
 RULES = base.FileRules(

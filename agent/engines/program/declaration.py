@@ -147,9 +147,8 @@ def read_environment_file(path: str) -> dict[str, str]:
     found = {}
     for number, name, value in _entries("\n".join(text.splitlines())):
         if fault := variable_fault(f"{name}={value}" if name else value):
-            raise EngineError(
-                f"cannot use line {number} of {path} (environment_file): {fault}", code=MISSING
-            )
+            why = f"cannot use line {number} of {path} (environment_file): {fault}"
+            raise EngineError(why, code=MISSING)
         found[name] = value
     return found
 
@@ -231,9 +230,8 @@ def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) ->
     if program.folder and not Path(program.folder).is_dir():
         raise EngineError(f"cannot run in {program.folder}: there is no such folder", code=MISSING)
     if lacks := _lost_interpreter(found):
-        raise EngineError(
-            f"cannot start {first}: its first line names {lacks}, which is not there", code=MISSING
-        )
+        why = f"cannot start {first}: its first line names {lacks}, which is not there"
+        raise EngineError(why, code=MISSING)
     return [found, *program.command[1:]]
 
 

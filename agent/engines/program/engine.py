@@ -94,10 +94,8 @@ class ProgramEngine:
 
     async def _start(self) -> None:
         if (program := self._program) is None:
-            raise EngineError(
-                f"agent.toml has no [[program]] named {self._name or '(none is set)'}",
-                code=declaration.MISSING,
-            )
+            why = f"agent.toml has no [[program]] named {self._name or '(none is set)'}"
+            raise EngineError(why, code=declaration.MISSING)
         declaration.refuse_other_user(program)
         if self._paired:
             await asyncio.to_thread(rules.refuse_unusable, self._folder, self._state.claim.account)

@@ -368,9 +368,8 @@ class Conversation:
             path = self._media() / Path(str(record["_media"].get("file", ""))).name
             file = await asyncio.to_thread(open_plain, path)
         except OSError as error:
-            raise EngineError(
-                "cannot load the file: WhatsApp does not have it any more", code="media_gone"
-            ) from error
+            why = "cannot load the file: WhatsApp does not have it any more"
+            raise EngineError(why, code="media_gone") from error
         with file:
             while piece := await asyncio.to_thread(file.read, PIECE):
                 yield piece
@@ -472,9 +471,8 @@ def jid_of(contact: object, field: str = "contact") -> str:
         return f"{whatsapp.digits_of(text)}@s.whatsapp.net"
     user, at, server = text.replace("@c.us", "@s.whatsapp.net").partition("@")
     if not (user and at and server) or len(text) > 64 or any(c.isspace() for c in text):
-        raise InvalidRequest(
-            f"cannot say it: {field} is neither a phone number nor a chat's id", field=field
-        )
+        why = f"cannot say it: {field} is neither a phone number nor a chat's id"
+        raise InvalidRequest(why, field=field)
     return f"{user}@{server}"
 
 

@@ -367,9 +367,8 @@ class WebEngine:
         self._publish()
 
     async def regenerate_keys(self, peers: list[str]) -> None:
-        raise errors.EngineError(
-            "cannot regenerate keys: WhatsApp Web renews them itself", code="not_supported"
-        )
+        why = "cannot regenerate keys: WhatsApp Web renews them itself"
+        raise errors.EngineError(why, code="not_supported")
 
     async def free_memory(self) -> None:
         gc.collect()
@@ -407,18 +406,15 @@ class WebEngine:
         if name == "pairing_code":
             digits = whatsapp.phone_of(arguments)
             if self._view.claim.status is not Status.QR_REQUIRED:
-                raise errors.EngineError(
-                    "cannot get a pairing code: it waits for no scan", code="not_waiting"
-                )
+                why = "cannot get a pairing code: it waits for no scan"
+                raise errors.EngineError(why, code="not_waiting")
             return await page_calls.pairing_code(self._session.page, digits)
         if name == "screenshot":
             return await page_calls.picture(self._session.page)
         if name == "file_part":
             return await page_calls.take_part(self._connected("take a file"), arguments)
-        raise errors.InvalidRequest(
-            f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part",
-            field="name",
-        )
+        why = f"cannot {name!r:.40}: the web engine knows pairing_code, screenshot and file_part"
+        raise errors.InvalidRequest(why, field="name")
 
     def _take_word(self, word: str, raw: Mapping[str, Any]) -> None:
         if word == "message":

@@ -27,14 +27,11 @@ def read_bundle(cache: Path) -> str:
         with files.open_plain(path, links=True) as file:
             content = file.read(_SIZE_LIMIT)
     except FileNotFoundError:
-        raise errors.ConfigError(
-            f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}",
-            code="bundle_missing",
-        ) from None
+        why = f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}"
+        raise errors.ConfigError(why, code="bundle_missing") from None
     except OSError as error:
-        raise errors.ConfigError(
-            f"cannot read {path}: {error.strerror}", code="bundle_missing"
-        ) from error
+        why = f"cannot read {path}: {error.strerror}"
+        raise errors.ConfigError(why, code="bundle_missing") from error
     if sha256(content) != SHA256:
         raise errors.ConfigError(
             f"cannot use {path}: its checksum is not that of {NAME} {VERSION};"
@@ -74,10 +71,8 @@ def fetch_bundle(cache: Path) -> Path:
 def keep_bundle(cache: Path, content: bytes) -> Path:
     """Write it into the cache in one step; EngineError when it is not the one we know."""
     if (digest := sha256(content)) != SHA256:
-        raise errors.EngineError(
-            f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}",
-            code="bundle_changed",
-        )
+        why = f"cannot use this bundle: sha256 {digest} is not that of {NAME} {VERSION}"
+        raise errors.EngineError(why, code="bundle_changed")
     path = bundle_path(cache)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_whole(path, content, mode=0o644)
@@ -105,9 +100,8 @@ def _unpack(package: bytes) -> bytes:
     import tarfile
 
     if sha256(package) != PACKAGE_SHA256:
-        raise errors.EngineError(
-            f"cannot use what the registry sent: it is not {NAME} {VERSION}", code="bundle_changed"
-        )
+        why = f"cannot use what the registry sent: it is not {NAME} {VERSION}"
+        raise errors.EngineError(why, code="bundle_changed")
     with tarfile.open(fileobj=BytesIO(package), mode="r:gz") as archive:
         file = archive.extractfile(MEMBER)
         assert file is not None  # the checksum says so

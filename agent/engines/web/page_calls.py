@@ -45,9 +45,8 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
         kinds = ", ".join(_READ)
-        raise InvalidRequest(
-            f"cannot send {kind!r:.40}: the web engine sends {kinds}", field="type"
-        )
+        why = f"cannot send {kind!r:.40}: the web engine sends {kinds}"
+        raise InvalidRequest(why, field="type")
     name, content, more = read(message)
     if "quote" in message:
         more["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}

@@ -68,15 +68,13 @@ def prepare_profile(session: Path) -> None:
             raise errors.EngineError(f"cannot use {profile}: it is a link", code="storage_failed")
         if (pid := holder(profile)) is not None:
             browser = f"process {pid}" if pid else "another browser"
-            raise errors.EngineError(
-                f"cannot use {profile}: {browser} has it open", code="profile_in_use"
-            )
+            why = f"cannot use {profile}: {browser} has it open"
+            raise errors.EngineError(why, code="profile_in_use")
         for name in LOCKS:  # left by a browser that is gone, or under another machine's name
             (profile / name).unlink(missing_ok=True)
     except OSError as error:
-        raise errors.EngineError(
-            f"cannot prepare {profile}: {error.strerror}", code="storage_failed"
-        ) from error
+        why = f"cannot prepare {profile}: {error.strerror}"
+        raise errors.EngineError(why, code="storage_failed") from error
 
 
 def make_durable(session: Path, progress: Callable[[], None]) -> None:
@@ -147,9 +145,8 @@ def read_page(session: Path, wanted: str, note: Note) -> str | None:
     except (OSError, ValueError) as error:
         if wanted == rules.KNOWN_GOOD:
             return None
-        raise errors.EngineError(
-            f"cannot use page version {version}: there is no {path}", code="page_missing"
-        ) from error
+        why = f"cannot use page version {version}: there is no {path}"
+        raise errors.EngineError(why, code="page_missing") from error
 
 
 def keep_diagnostics(session: Path, facts: Mapping[str, Any], picture: bytes | None) -> Path:

@@ -152,9 +152,8 @@ class DebuggerConnection:
             async with asyncio.timeout(within):
                 return await answer
         except TimeoutError as error:
-            raise EngineError(
-                f"cannot {method}: no answer in {within:g} s", code="browser_silent"
-            ) from error
+            why = f"cannot {method}: no answer in {within:g} s"
+            raise EngineError(why, code="browser_silent") from error
         except _Refused as error:
             code = "browser" if self.alive else "browser_gone"
             raise EngineError(f"cannot {method}: {error}", code=code) from error

@@ -196,17 +196,13 @@ class Page:
             raw = await self.call("Page.navigate", {"url": url}, within=within)
         except EngineError as error:
             if error.code == "browser_silent":
-                raise EngineError(
-                    f"cannot load {base.origin_of(url)}: no answer in {within:g} s",
-                    code="page_unusable",
-                ) from error
+                why = f"cannot load {base.origin_of(url)}: no answer in {within:g} s"
+                raise EngineError(why, code="page_unusable") from error
             raise
         if trouble := str(raw.get("errorText") or ""):
             status = f" (HTTP {self.loading.status})" if self.loading.status else ""
-            raise EngineError(
-                f"cannot load {base.origin_of(url)}: {trouble[:100]}{status}",
-                code=network_code(trouble),
-            )
+            why = f"cannot load {base.origin_of(url)}: {trouble[:100]}{status}"
+            raise EngineError(why, code=network_code(trouble))
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""

@@ -104,11 +104,8 @@ def find_browser(kind: str, named: str = "") -> Program:
     if named:
         path = Path(named)
         if not path.is_absolute() or not path.is_file():
-            raise ConfigError(
-                f"cannot find the browser {named!r:.200} that WA_BROWSER names",
-                field="WA_BROWSER",
-                code="browser_missing",
-            )
+            why = f"cannot find the browser {named!r:.200} that WA_BROWSER names"
+            raise ConfigError(why, field="WA_BROWSER", code="browser_missing")
         return Program("headless-shell" if "headless" in path.name else "chromium", path)
     for path in map(Path, BINARIES[kind]):
         if path.is_file():
@@ -154,10 +151,8 @@ def find_setpriv() -> str:
     """Find setpriv, which ends a browser together with the process that started it."""
     setpriv = in_path("setpriv")
     if setpriv is None:
-        raise ConfigError(
-            "cannot start a browser: setpriv is missing; install it: apt-get install util-linux",
-            code="setpriv_missing",
-        )
+        why = "cannot start a browser: setpriv is missing; install it: apt-get install util-linux"
+        raise ConfigError(why, code="setpriv_missing")
     return setpriv
 
 
@@ -230,9 +225,8 @@ class Browser:
         except OSError as error:
             debugger.close()
             os.close(pipes.errors)
-            raise EngineError(
-                f"cannot start {line[0]}: {error.strerror}", code="browser_failed"
-            ) from error
+            why = f"cannot start {line[0]}: {error.strerror}"
+            raise EngineError(why, code="browser_failed") from error
         browser = cls(pid, version, debugger, pipes.errors)
         try:
             await debugger.call("Browser.getVersion", within=START)
