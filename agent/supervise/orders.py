@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from agent import errors
+from agent import errors, files
 from agent.core import breaker, reasons
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.recovery import ladder, pairing
@@ -19,9 +19,7 @@ from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
 from agent.core.words import SAME_DEVICE, Category, ConnectionStatus, InstanceId
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
-from agent.files import failpoint
-from agent.supervise import gate, observe, passes
-from agent.supervise.calls import Calls, must_be_confirmed
+from agent.supervise import calls, gate, observe, passes
 from agent.supervise.facts import Facts, entry
 from agent.supervise.record import Means
 from agent.supervise.registry import Registry
@@ -49,7 +47,7 @@ class Orders:
 
     registry: Registry
     seats: Seats
-    asking: Calls
+    asking: calls.Calls
 
     async def create(self, instance: Instance) -> Session:
         check_settings_of(instance)
@@ -136,7 +134,7 @@ class Orders:
         if facts.no_pairing_to_lose:
             why = "it is not paired, there is no pairing to end; to pair it:"
             raise Refused(f"cannot log out {id}: {why} `wa-agent qr {id}`", code="not_paired")
-        must_be_confirmed(facts, "log out", **word)
+        calls.must_be_confirmed(facts, "log out", **word)
         await self.asking.logout(id)
         await self.registry.gate.fleet.kept(id)
         return self.registry.view(id)
@@ -156,14 +154,14 @@ class Orders:
         """Stop it, retire its folder, forget it. The session can be restored from the trash. After
         a kill it is as before while it has its folder; without it the next start ends this."""
         facts = self.registry.get(id)
-        must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
+        calls.must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
             facts.note("deleting", "an operator deletes it")
             await self.registry.save_order(facts)
             await self.seats.stop(facts)
-            failpoint("deletion_begun")
+            files.failpoint("deletion_begun")
             if facts.instance.backend:
                 await self.registry.gate.backends.let_go(facts.instance)
             name = ""
@@ -172,7 +170,7 @@ class Orders:
                     retire_it = partial(retire, self.registry.root, id, "deleted", follows=False)
                     name = (await asyncio.to_thread(retire_it)).name
             words = f"deleted; its session is in the trash as {name or 'nothing'}"
-            failpoint("deletion_retired")
+            files.failpoint("deletion_retired")
             await self.registry.store.remove(id, entry(facts, "deleted", words))
             self.registry.drop(facts)
         await self.registry.gate.fleet.kept(id)
@@ -293,7 +291,7 @@ class Repairs:
         facts, consent = self.means.registry.get(id), Consent.NONE
         if goal is Goal.CLEANUP or (goal is Goal.WORKING_QR and confirmed):
             doing = "clean up" if goal is Goal.CLEANUP else "renew"
-            consent = must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
+            consent = calls.must_be_confirmed(facts, doing, confirmed=confirmed, passkey=passkey)
         self._must_be_wanted(facts)
         deadline = time.monotonic() + wait
         if answer := await in_time(self._reach(goal, facts, deadline, consent), deadline):

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core import crypto, memory, words
+from agent.core import crypto, memory, reasons, reconcile, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.figures import judge_silence, note_hour
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
-from agent.core.reasons import reason_of
-from agent.core.reconcile import FOLDER_AWAY
 from agent.core.reconnect import after_connected, after_drop, after_lasting
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Category, Happening
@@ -201,7 +199,7 @@ class Drop:
 
 def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     unit, fact = session.unit, session.claim
-    away = verdict.reason in FOLDER_AWAY or unit.exit_status == words.FOLDER_UNUSABLE
+    away = verdict.reason in reconcile.FOLDER_AWAY or unit.exit_status == words.FOLDER_UNUSABLE
     if away or not session.should_run:  # that says nothing about the session
         return None
     if unit.state is UnitState.FAILED:
@@ -213,7 +211,7 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
         return None
     if fact.claim.down and (code := fact.claim.reason):
         # WhatsApp's last word may come while it is down for another reason.
-        key = code if reason_of(code).final else "claim"
+        key = code if reasons.reason_of(code).final else "claim"
         return Drop(code, (key, unit.run, fact.since), fact.claim.until_wall)
     if verdict.health is not Health.STUCK:
         return None
@@ -358,4 +356,4 @@ def _note_passkey(facts: Facts) -> None:
     facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
     if facts.passkey_asked and not known and not facts.record.needs_passkey:
         facts.record = replace(facts.record, needs_passkey=True)
-        facts.note(PASSKEY_REQUIRED, reason_of(PASSKEY_REQUIRED).in_full(facts.id))
+        facts.note(PASSKEY_REQUIRED, reasons.reason_of(PASSKEY_REQUIRED).in_full(facts.id))

@@ -61,8 +61,7 @@ from agent.backends.whaticket.contract import BackendSettings, is_safe
 from agent.backends.whaticket.keys import SessionKeys, naming, open_keys
 from agent.backends.whaticket.logs import open_logs
 from agent.config.config import BackendDeclaration, with_secrets
-from agent.core import crypto, model
-from agent.core.crypto_patterns import CryptoFinding, Effect
+from agent.core import crypto, crypto_patterns, model
 from agent.core.setting import read_value, settings_of
 from agent.engines import catalog, tasks
 from agent.errors import ConfigError, InvalidRequest, WaError
@@ -218,7 +217,7 @@ class Round:
         logs = open_logs(self.calls.own, (), self.marks, 0 if self.marks else MOST)
         found = await tasks.in_thread(logs.read, MOST, ends=True)
         for id, one in owners.attribute(found):
-            if isinstance(it := one.it, CryptoFinding):
+            if isinstance(it := one.it, crypto_patterns.CryptoFinding):
                 self.errors.append([one.at, id, it.name, str(it.effect), it.peer])
         named = [error for error in self.errors if error[1]]
         for text in (*logs.lost, *filter(None, [logs.trouble])):
@@ -257,7 +256,7 @@ class Round:
         window = crypto.CryptoWindow()
         own = [error for error in self.errors if error[1] == id]
         for at, _, name, effect, peer in own:
-            finding = CryptoFinding(name, Effect(effect), peer)
+            finding = crypto_patterns.CryptoFinding(name, crypto_patterns.Effect(effect), peer)
             window = crypto.note_error(window, finding, self.policy, at)
             if len(window.errors) >= self.policy.errors:
                 return sorted({error[4] for error in own})
