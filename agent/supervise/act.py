@@ -22,9 +22,8 @@ from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
 from agent.supervise.record import Means, failing_peers, reads_messages
 from agent.supervise.registry import Registry, is_written
-from agent.vault import identity, restore, snapshots, tree
+from agent.vault import folders, identity, restore, snapshots, tree
 from agent.vault.folder import unless_unusable
-from agent.vault.folders import list_trash, retire
 
 CALL_TIMEOUT = 15.0
 REMOTE_TIMEOUT = 120.0
@@ -128,7 +127,8 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
         await seats.reset_failed(facts)
     facts.action.is_start = True
     try:
-        await (seats.restart if again else seats.start)(facts)
+        begin = seats.restart if again else seats.start
+        await begin(facts)
     finally:
         facts.action.is_start = False
         facts.action.started_run = (await seats.status(facts)).run
@@ -214,9 +214,10 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
         if (root / facts.id).exists():
             with unless_unusable():  # a folder that cannot be read goes as it is
                 restore.note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
-            name = retire(root, facts.id, why).name
+            name = folders.retire(root, facts.id, why).name
         else:
-            name = next((it.name for it in list_trash(root) if it.id == facts.id), "nothing")
+            own = (it.name for it in folders.list_trash(root) if it.id == facts.id)
+            name = next(own, "nothing")
         files.failpoint("set_aside")
         identity.create(root, facts.instance)
         if back := restore.give_back(root, facts.id):
@@ -263,7 +264,8 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         return None, None
     case = await _case_of(registry, facts, verdict)
     before = facts.repair  # again after that await: a request may have joined it
-    assert before is not None
+    if before is None or before.over:  # it was a request's, which could not be written
+        return None, None
     proof = may_repair_end_it(case, before)
     facts.kept = proof if isinstance(proof, Kept) else None
     repair, decision = ladder.step_repair(case, before)
@@ -304,7 +306,7 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
     if outcome.ok and kind in ladder.ENDING_STEPS:
-        counters.count("cleanups", (repair.goal if repair else Goal.HEAL).value)
+        counters.count("cleanups", repair.goal if repair else Goal.HEAL)
     if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
         if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
             # The same errors ask for no second step for a while. Of contacts this life knows

@@ -130,8 +130,7 @@ async def test_a_long_file_is_handed_over_before_its_message(bench):
     parts = [args["arguments"] for _, args in (one, two)]
     assert [part["index"] for part in parts] == [0, 1]
     assert "".join(part["data"] for part in parts) == content
-    size = len(base64.b64decode(content))
-    told = {**FILE, "upload": parts[0]["upload"], "size": size}
+    told = {**FILE, "upload": parts[0]["upload"], "size": len(base64.b64decode(content))}
     assert message == ("send", {"message": told})
 
 

@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import (
-    ConnectionStatus,
-    Health,
-    HealthVerdict,
-    Instance,
-    InstanceId,
-    SessionRecord,
-)
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, SessionRecord
+from agent.core.recovery.ladder import begin_repair
 from agent.core.recovery.repair import Ending, Goal
 from agent.core.session import NOT_LOOKED_YET, Wait
+from agent.core.words import InstanceId
 from agent.errors import TryLater
+from agent.supervise import act
 from agent.supervise.facts import Facts
 from agent.supervise.orders import GOES_ON, Answer, Repairs
 from tests.conftest import Eventually
@@ -93,6 +89,17 @@ async def test_no_repair_of_a_session_begins_while_its_server_is_away(
         await ask(repairs, word, wait=0)
     assert refused.value.code == "backend_down"
     assert facts.repair is None
+
+
+async def test_an_order_that_is_taken_back_meanwhile_leaves_a_pass_nothing_to_repair(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_around(*_: object) -> None:
+        facts.repair = None
+
+    monkeypatch.setattr(act, "_case_of", look_around)
+    facts.repair = begin_repair(STUCK, Goal.WORKING_QR, 0.0)
+    assert await act.plan_repair(SimpleNamespace(registry=None), facts, STUCK) == (None, None)  # type: ignore[arg-type]
 
 
 async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(

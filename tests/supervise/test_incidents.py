@@ -46,8 +46,7 @@ def watching(facts, away=frozenset(), ways=None):
 
 def lose(incidents, facts, code="connection_lost"):
     """As a pass does: the drop is counted, then told."""
-    now = time.time()
-    facts.record = after_drop(facts.record, code, ReconnectPolicy(), now, 0.5)
+    facts.record = after_drop(facts.record, code, ReconnectPolicy(), time.time(), 0.5)
     incidents.failed(facts, code)
 
 

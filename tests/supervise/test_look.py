@@ -76,8 +76,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_away():
 async def test_a_closed_port_is_named():
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-        assert await look_at(port) == "connection refused"
+        assert await look_at(one.getsockname()[1]) == "connection refused"
 
 
 async def test_a_captive_portal_has_no_tls_of_the_site():

@@ -44,11 +44,8 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     elif repair.goal is Goal.WORKING_QR and RecoveryKind.CLEANUP not in ladder:
         ladder = (*ladder, RecoveryKind.CLEANUP)
     first = ladder[0]
-    if (
-        first is RecoveryKind.REGENERATE_KEYS
-        and not repair.regenerated
-        and allowed(first, case, repair)
-    ):
+    keys_first = first is RecoveryKind.REGENERATE_KEYS and not repair.regenerated
+    if keys_first and allowed(first, case, repair):
         # The failing peers may be known only now: a killed agent lost its counts.
         return first
     at = ladder.index(repair.step) if repair.step in ladder else -1
@@ -244,10 +241,10 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     """It is logged out and must go on: a person asked for a code, or a step of this repair logged
     it out."""
     reason = reasons.reason_of(case.verdict.reason)
-    return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
-        # Also where the step failed: it may have come as far as the logout.
-        (repair.unpaired or repair.step in ENDING_STEPS) and reason.scan_again
-    )
+    asked = repair.goal is Goal.WORKING_QR and reason.unpairs
+    # Also where the step failed: it may have come as far as the logout.
+    ended = repair.unpaired or repair.step in ENDING_STEPS
+    return asked or (ended and reason.scan_again)
 
 
 def stage_left(case: Case, repair: Repair) -> float:
@@ -301,9 +298,7 @@ class Decision:
 
 
 def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
-    """The repair as it stands now, and the one thing to do."""
-    if repair.over:
-        return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
+    """The repair, which is not over, as it stands now, and the one thing to do."""
     if case.session.wait.reason in session.LONG_AWAY:
         repair = repair.lapse()
     if repair.resumed and repair.consent and not (repair.cleaned or repair.unpaired):
@@ -352,14 +347,10 @@ def after_action(
         wait = policy.delay_after(repair.tries)
         tries = policy.tries if refusal in FOR_GOOD else repair.tries
         return replace(repair, done=refusal == NO_EFFECT, tries=tries).delay(now_wall, wait)
-    return replace(
-        repair,
-        stage=Stage.SETTLING,
-        stage_wall=now_wall,
-        done=True,
-        cleaned=repair.cleaned or kind is RecoveryKind.CLEANUP,
-        unpaired=repair.unpaired or kind in ENDING_STEPS,
-    )
+    cleaned = repair.cleaned or kind is RecoveryKind.CLEANUP
+    unpaired = repair.unpaired or kind in ENDING_STEPS
+    repair = replace(repair, done=True, cleaned=cleaned, unpaired=unpaired)
+    return replace(repair, stage=Stage.SETTLING, stage_wall=now_wall)
 
 
 def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
@@ -405,14 +396,10 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if step in DESTRUCTIVE and not repair.backup:
         acting = replace(repair.begin_step(now_wall), backup_tries=repair.backup_tries + 1)
         return acting, Decision(RecoveryKind.BACK_UP, f"a backup before {step}")
-    acting = replace(
-        repair.begin_step(now_wall),
-        step=step,
-        tries=repair.tries + 1 if step is repair.step else 1,
-        regenerated=repair.regenerated or step is RecoveryKind.REGENERATE_KEYS,
-        done=False,
-        nothing_tried=False,
-    )
+    tries = repair.tries + 1 if step is repair.step else 1
+    regenerated = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
+    acting = replace(repair.begin_step(now_wall), step=step, tries=tries, done=False)
+    acting = replace(acting, regenerated=regenerated, nothing_tried=False)
     found = may_repair_end_it(case, repair) if step in ENDING_STEPS else None
     proof = PUT_BACK if step is RecoveryKind.RESTORE else found
     assert proof is None or isinstance(proof, Proof), "the ladder allowed it"
