@@ -317,7 +317,8 @@ class Incident:
         is able to try, all are asked again after the wait for a failed one."""
         able = [id for id in self.members if id in able and id not in self.idle]
         if self.canary is not None or not able:
-            self.tries += bool(self.idle)
+            if self.idle:
+                self.tries += 1
             self.end_turn(policy, now)
             return None
         self.canary, self.turn_at, self.tries = able[0], now, self.tries + 1
@@ -333,7 +334,8 @@ class Incident:
 
     def pass_turn(self, now: float) -> None:
         """The canary's turn proves nothing: the next one's is due now, and no try was made."""
-        self.tries -= self.canary is not None
+        if self.canary is not None:
+            self.tries -= 1
         self.canary, self.turn_at = None, now
 
 

@@ -12,6 +12,13 @@ from agent.core.model import Health, Signal
 from agent.core.setting import setting
 
 
+def _patterns_fault(entries: tuple[str, ...]) -> str:
+    """ValueError names the entry that cannot be used."""
+    for entry in entries:
+        own_pattern(entry)
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class CryptoPolicy:
     """The [crypto] table."""
@@ -38,7 +45,7 @@ class CryptoPolicy:
         'more log texts about keys: "counts: TEXT", "regenerates: TEXT" where only'
         ' new keys help, "benign: TEXT"; any case',
         restart=True,
-        check=lambda entries: [own_pattern(entry) for entry in entries] and "",
+        check=_patterns_fault,
     )
     round: float = 600.0
     """Seconds between two checks for sessions whose keys still fail."""
@@ -153,13 +160,13 @@ def judge_crypto(
             stays.add(peer)
     errors = by_peer.total()
     readable = sum(count for _, count in window.messages)
-    share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
+    share = None
+    if counts_messages:
+        share = errors / (errors + readable) if errors else 0.0
     renewed = {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
-    peers = tuple(
-        peer
-        for peer, count in by_peer.most_common()
-        if peer and peer not in renewed and (count >= policy.peer_errors or renewing[peer] >= 2)
-    )
+    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
+    most = policy.peer_errors
+    peers = tuple(it for it in failing if by_peer[it] >= most or renewing[it] >= 2)
     if counts_messages:
         hard = {peer: count for peer, count in by_peer.items() if peer in stays}
         corrupted = _is_corrupted(hard, errors + readable, share, policy)
@@ -176,7 +183,6 @@ def judge_crypto(
     elif peers:
         many = f"{len(peers)} {_plural('peer', len(peers))}"
         signal = Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {many}")
-    failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
     return CryptoState(peers, signal, failing)
 
 

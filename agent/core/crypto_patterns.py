@@ -175,7 +175,10 @@ _WARN = 40
 def is_loud(line: str) -> bool | None:
     """True if a line has the level warn or above, False if it has a lower one; None: no level."""
     levels = [found for found in (_TAGGED.match(line), _LEVEL.match(line)) if found]
-    return min(levels, key=re.Match.end)["quiet"] is None if levels else None
+    if not levels:
+        return None
+    # Of two readings the one that takes less of the line.
+    return min(levels, key=re.Match.end)["quiet"] is None
 
 
 def read_log_line(
@@ -223,12 +226,15 @@ def _read_json(line: str, own: Iterable[CryptoPattern]) -> CryptoFinding | None:
         # Cut off, or no record at all: the level stands in front.
         level = _JSON_LEVEL.search(line)
         found = read_line(line, own) if level and int(level[1]) >= _WARN else None
-        found = found and replace(found, peer="")
+        if found is not None:
+            found = replace(found, peer="")
     else:
         found = read_record(record, own) if isinstance(record, dict) else None
     # Of strings only a stack names whom an error is about; others may be a contact's words.
+    if found is None:
+        return None
     named = map(peer_in, (*_STACK.findall(line), _QUOTED.sub(r"\g<contact> ", line)))
-    return found and replace(found, peer=next(filter(None, named), found.peer))
+    return replace(found, peer=next(filter(None, named), found.peer))
 
 
 def _begins_with_error(said: str) -> bool:
@@ -272,7 +278,8 @@ class CryptoLogReader:
         if finding is not None and self.in_block and "Session error:" in line:
             # A further session that libsignal tried for the same message.
             if tried is None or _TELLS[finding.effect] > _TELLS[tried.effect]:
-                self.waiting = replace(finding, peer=(tried and tried.peer) or finding.peer)
+                known = "" if tried is None else tried.peer
+                self.waiting = replace(finding, peer=known or finding.peer)
             return []
         done = self.flush()
         if finding is None:

@@ -26,10 +26,6 @@ class RepairStatistics:
     """When the first of them was counted; 0 = not known."""
 
     @property
-    def interventions(self) -> Mapping[str, int]:
-        return {"asked": self.asked, "needed": self.needed_person}
-
-    @property
     def mean_check_seconds(self) -> float | None:
         return self.check_seconds / self.checked if self.checked else None
 
@@ -45,14 +41,20 @@ class RepairStatistics:
 
     def note(self, repair: Repair) -> None:
         """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
-        ending = repair.ending
-        self.asked += repair.goal is not Goal.HEAL
-        self.needed_person += ending is Ending.NEEDS_PERSON
-        self.repaired += ending is Ending.RECOVERED
-        self.cleaned += ending is Ending.CLEANED
-        self.failed += ending in (Ending.GAVE_UP, Ending.NEEDS_PERSON)
-        if ending in (Ending.RECOVERED, Ending.CLEANED):
-            self.repair_seconds += repair.seconds
+        if repair.goal is not Goal.HEAL:
+            self.asked += 1
+        match repair.ending:
+            case Ending.RECOVERED:
+                self.repaired += 1
+                self.repair_seconds += repair.seconds
+            case Ending.CLEANED:
+                self.cleaned += 1
+                self.repair_seconds += repair.seconds
+            case Ending.NEEDS_PERSON:
+                self.needed_person += 1
+                self.failed += 1
+            case Ending.GAVE_UP:
+                self.failed += 1
 
 
 COUNTS: Mapping[str, tuple[str, ...]] = {

@@ -140,16 +140,12 @@ def decide_memory(
     limits = {each.id: each.memory_limit for each in sessions}
     together = level_of(sum(used.values()), budget, policy)
     levels = {id: level_of(used[id], limits[id], policy) for id in used}
-    able = [
-        each.id
-        for each in sessions
-        if each.id in restartable and _due(each.memory_restart_at, policy.restart_every, now)
-    ]
+    settled = (each for each in sessions if each.id in restartable)
+    able = [it.id for it in settled if _due(it.memory_restart_at, policy.restart_every, now)]
     over = [id for id in able if levels[id] == "critical"]
-    nothing: tuple[float, model.InstanceId | None] = (0.0, None)
-    _, worst = max(((used[id] / limits[id], id) for id in over), default=nothing)
+    worst = max(over, key=lambda id: used[id] / limits[id], default=None)
     if worst is None and together == "critical":
-        _, worst = max(((used[id], id) for id in able), default=nothing)
+        worst = max(able, key=used.__getitem__, default=None)
     reasons = {}
     for each in sessions:
         level, mib = levels[each.id], f"{used[each.id] / MIB:.0f}"

@@ -65,7 +65,8 @@ class Reason:
 
     def in_full(self, id: str, more: str = "") -> str:
         """The title and the advice: a sentence for people, with the command to type."""
-        return f"{self.title}{more and f': {more}'}. {self.advice_for(id)}"
+        title = f"{self.title}: {more}" if more else self.title
+        return f"{title}. {self.advice_for(id)}"
 
     def title_with(self, raw: str) -> str:
         return f"{self.title}: {raw}" if self.detailed and raw else self.title

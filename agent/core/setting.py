@@ -103,8 +103,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def choice_fault(word: object, known: Collection[str]) -> str:
     """The fault of a word that is none of the known ones, with the nearest of them."""
+    fault = f"it must be one of {', '.join(known)}, not {word!r:.80}"
     near = nearest(str(word), known)
-    return f"it must be one of {', '.join(known)}, not {word!r:.80}" + (near and f"; {near}")
+    return f"{fault}; {near}" if near else fault
 
 
 def is_whole(value: Any) -> bool:

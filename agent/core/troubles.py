@@ -40,8 +40,8 @@ class Of(StrEnum):
 
 
 Found = str | bool | None
-"""A text: it holds, and this is the {value} of its sentence; True: it holds. None: it does not
-hold just now, and may again within `hold`. False: it is over."""
+"""A text, "" as well: it holds, and this is the {value} of its sentence; True: it holds. None: it
+does not hold just now, and may again within `hold`. False: it is over."""
 Condition = Callable[["Sight", Any], Found]
 """Judges what the trouble is about: a session, a backend, an incident's code; None: the machine."""
 
@@ -94,8 +94,9 @@ class Windows:
         self._rose = {key: past for key, past in self._rose.items() if key[0] in counted}
         for who, values in counted.items():
             last = before.get(who, values)
-            for name in (name for name in values if values[name] != last[name]):
-                self._rose.setdefault((who, name), [(0.0, last[name])]).append((now, values[name]))
+            for name, value in values.items():
+                if value != last[name]:
+                    self._rose.setdefault((who, name), [(0.0, last[name])]).append((now, value))
         for (_, name), past in self._rose.items():
             # The newest of those that are too old says what was so at the window's beginning.
             while len(past) > 1 and past[1][0] <= now - KEPT.get(name, LONGEST):
@@ -141,12 +142,10 @@ class Sight:
         named: dict[Of, Mapping[str, Any]] = {Of.SESSION: self.sessions, Of.BACKEND: self.backends}
         return {**named, Of.GROUP: self.groups, Of.MACHINE: {"": None}}[of]
 
-    def unknown(self) -> Mapping[bool, Collection[str]]:
-        """Sessions that no row speaks of, for their server is down; and (True) those that a row
-        `of_incident` leaves to their incident."""
+    def away(self) -> set[str]:
+        """Sessions that no row speaks of, for their server is down."""
         down = {name for name, backend in self.backends.items() if not backend.claim.up}
-        away = {who for who, view in self.sessions.items() if view.instance.backend in down}
-        return {False: away, True: away | {w for w, it in self.sessions.items() if it.in_incident}}
+        return {who for who, view in self.sessions.items() if view.instance.backend in down}
 
 
 Key = tuple[str, str]
@@ -185,14 +184,17 @@ Look = tuple[Mapping[Key, Trouble], list[Trouble], list[Trouble]]
 
 def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
     present: dict[Key, Trouble] = {}
-    unknown = sight.unknown()
+    away = sight.away()
+    in_incident = {who for who, view in sight.sessions.items() if view.in_incident}
     for row in table:
-        hidden = unknown[row.of_incident] if row.of is Of.SESSION else ()
+        hidden = set[str]()
+        if row.of is Of.SESSION:
+            hidden = away | in_incident if row.of_incident else away
         for who, judged in sight.judged(row.of).items():
             last = seen = before.get((row.name, who)) if before else None
             if who in hidden:  # one that has begun goes on
                 seen = replace(last, last=sight.now) if last and last.begun_wall else None
-            elif (found := row.condition(sight, judged)) or found == "" or last:
+            elif (found := row.condition(sight, judged)) not in (None, False) or last:
                 seen = _seen(row, who, last, sight.now, found)
             if seen:
                 present[seen.key] = seen
@@ -215,7 +217,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
 
 
 def _seen(row: Row, who: str, before: Trouble | None, now: float, found: Found) -> Trouble | None:
-    if found or found == "":
+    if found is True or isinstance(found, str):
         value = "" if found is True else found
         return replace(before or Trouble(row, who, now, now), last=now, value=value)
     if before is None or now < before.stays_until:
@@ -320,8 +322,8 @@ def _memory(sight: Sight, view: Session | None, level: str) -> str | None:
     limit = sight.memory.warn if level == "warn" else sight.memory.critical
     if view:
         return _share(view.run.memory_bytes or 0, view.memory_limit, limit)
-    used, total = (sight.machine[f"wa_host_memory_{what}_bytes"] for what in ("used", "total"))
-    return _share(used, total, limit)
+    used = sight.machine["wa_host_memory_used_bytes"]
+    return _share(used, sight.machine["wa_host_memory_total_bytes"], limit)
 
 
 def _disk(sight: Sight, _: None, least: float) -> str | None:
@@ -357,9 +359,8 @@ def _error_rate(sight: Sight, _: None) -> str | None:
     failed = sum(sight.rise(who, "errors", window) for who in counting)
     done = sum(sight.rise(who, "done", window) for who in sight.sessions)
     requests = sight.rise("", "requests", window)
-    return _share(failed, failed + done, limit) or _share(
-        sight.rise("", "requests_failed", window), requests, limit
-    )
+    failures = sight.rise("", "requests_failed", window)
+    return _share(failed, failed + done, limit) or _share(failures, requests, limit)
 
 
 def _age(at: float | None, wall: float) -> str | None:
@@ -376,14 +377,14 @@ def _messages(sight: Sight, view: Session) -> str | None:
     if (failed := sight.rise(who, "sends_failed", 30 * MINUTE)) > FAILED_SENDS:
         return f"{failed:g} were not sent within half an hour"
     age = _age(sight.outbox_oldest.get(who), sight.wall)
-    return age and f"one waits to be sent for {age}"
+    return f"one waits to be sent for {age}" if age else None
 
 
 def _not_delivered(sight: Sight, _: None) -> str | None:
     if sight.outbox_lost:
         return sight.outbox_lost
     age = _age(sight.webhooks_oldest, sight.wall)
-    return age and f"a webhook has not taken an event for {age}"
+    return f"a webhook has not taken an event for {age}" if age else None
 
 
 _lasting = partial(Row, wait=5 * MINUTE)

@@ -88,7 +88,7 @@ class Claim:
     reason: str = ""
     """A short code, lower snake case, of the last change for the worse ("" = none)."""
     phase: str = ""
-    """Where a start stands: process, attached, loaded, injected, login, sync."""
+    """Where a start stands: process, attached, loaded, injected, pairing, login, sync."""
     progress: float | None = None
     """0 to 1 while a sync tells it."""
     proof_age: float | None = field(default=None, compare=False)

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from agent import VERSION
+from agent import VERSION, clock
 from agent.backends.declared import Backends
-from agent.clock import boot_now
 from agent.config.config import Config, Declaration
 from agent.config.load import changes_that_need_restart
 from agent.core import reasons, reconnect, session
@@ -71,11 +70,8 @@ class Supervisor:
 
         # What a pass works with, and when passes happen.
         works = registry, self.seats, self.keeping, self._notes, bus, self.gate, settings
-        self.means = means = Means(
-            *works,
-            first_probe=boot_now() + config.start.first_check,
-            operators_act_past_us=host.name == "systemd",
-        )
+        first, past_us = clock.boot_now() + config.start.first_check, host.name == "systemd"
+        self.means = means = Means(*works, first_probe=first, operators_act_past_us=past_us)
         self.loop = passes.Loop(wakes, self._run_pass, settings, self._facts)
 
         # What runs on a clock, and what goes on in the next agent.
@@ -101,7 +97,7 @@ class Supervisor:
         """The agent's own figures: does its loop turn (`alive`), are sessions brought back?
         `dbus_connected`: None on a host that has no D-Bus; `incidents`: for each group in use the
         code of its incident, "" = none; `settings_refused`: the last reload failed."""
-        age, settings = boot_now() - self.loop.turned_at, self.settings
+        age, settings = clock.boot_now() - self.loop.turned_at, self.settings
         there = [self._facts[id] for id in self._pending if id in self._facts]
         # A start counts once, whatever the session does later.
         self._pending = {facts.id for facts in there if not facts.observed or facts.unsettled}
@@ -132,7 +128,8 @@ class Supervisor:
             # Its delay dates from before its server was away.
             facts.next_probe, facts.asked.try_at_once = 0.0, True
             if outage:
-                facts.run = replace(facts.run, claim=None, probe=None, linked_since=boot_now())
+                now = clock.boot_now()
+                facts.run = replace(facts.run, claim=None, probe=None, linked_since=now)
             self.wake(id)
 
 
@@ -278,7 +275,7 @@ async def take_on(config: Config, supervisor: Supervisor) -> None:
             exists = "%s exists: [[instance]] applies at its creation only"
             log.warning(exists, declared.id, extra=about(declared.id))
     await create_declared(registry, config.instance)
-    now, rules = boot_now(), config.health
+    now, rules = clock.boot_now(), config.health
     for facts in registry.facts.values():
         registry.look_up(facts)
         with going_on("agent.toml does not fit a session"):

@@ -37,7 +37,9 @@ def must_be_confirmed(facts: Session, doing: str, *, confirmed: bool, passkey: s
         how = 'confirm with --yes (in a request: "confirm": true)'
         words = f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; {how}"
         raise Refused(words, field="confirm", code=WOULD_UNPAIR)
-    consent = Consent.PASSKEY if passkey == id else Consent.PAIRING if confirmed else Consent.NONE
+    consent = Consent.PAIRING if confirmed else Consent.NONE
+    if passkey == id:
+        consent = Consent.PASSKEY
     if isinstance(may_person_end_it(facts, consent), Kept):
         why = "its account needs a passkey to link again, so its pairing can be lost for good"
         how = f'confirm with --confirm-passkey {id} (in a request: {CONFIRM_PASSKEY} = "{id}")'

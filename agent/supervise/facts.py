@@ -218,8 +218,8 @@ class Settings:
         if facts.pack or (not facts.unit.runs and config.worker.pack > 1 and kind.packable):
             return min(config.memory.instance or MEMORY, MEMORY)
         # Never promise more than memory_max: the host kills the worker there.
-        walls, shared = (config.worker.memory_max, kind.memory), config.memory.instance
-        return shared and min((shared, *(wall for wall in walls if wall)))
+        walls = (config.memory.instance, config.worker.memory_max, kind.memory)
+        return min(wall for wall in walls if wall) if config.memory.instance else 0
 
     def memory_budget(self) -> int:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # no file: asked often

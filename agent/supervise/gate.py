@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent import errors, log
 from agent.backends.declared import Backends
 from agent.clock import boot_now, until_next
 from agent.core import admission, memory, reasons, reconcile, reconnect, words
@@ -22,8 +23,6 @@ from agent.core.model import Category, ConnectionStatus, HealthVerdict, Instance
 from agent.core.recovery import ladder, repair
 from agent.core.session import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES, WAITS_TURN, Wait
 from agent.engines.catalog import entry_of
-from agent.errors import NotFound
-from agent.log import about, log
 from agent.supervise.facts import NEVER, NOT_FAILING, Facts, Notes, Settings
 from agent.supervise.reach import Reaching
 
@@ -199,7 +198,7 @@ class Incidents:
     def release_at_once(self, group: str) -> None:
         """An operator's order: its members try now. Unknown groups raise NotFound."""
         if (incident := self.active.get(group)) is None:
-            raise NotFound(f"cannot release an incident of {group}: there is none")
+            raise errors.NotFound(f"cannot release an incident of {group}: there is none")
         for facts in self._members(incident):
             facts.asked.try_at_once = True
         self.release(group, "an operator released it")
@@ -231,7 +230,7 @@ class Incidents:
         self.wake(facts.id)
 
     def _say(self, kind: str, sentence: str, incident: admission.Incident) -> None:
-        log.warning("%s", sentence, extra=about(incident.canary or "-", Category.HEALTH))
+        log.warning("%s", sentence, extra=log.about(incident.canary or "-", Category.HEALTH))
         who = incident.canary if kind == "canary" else None
         detail = {"engine": incident.group, "code": incident.code, "kind": incident.kind}
         self.notes.write(JournalEntry(kind, sentence, Category.HEALTH, who, time.time(), detail))
@@ -249,7 +248,8 @@ class Incidents:
 
     def _way_out(self, facts: Facts) -> str | None:
         """The way by which a session goes out; None = not known, so no other goes out the same."""
-        return (self.backends if facts.instance.backend else self.reaching).way_out(facts)
+        known = self.backends if facts.instance.backend else self.reaching
+        return known.way_out(facts)
 
 
 def is_well(verdict: HealthVerdict) -> bool:

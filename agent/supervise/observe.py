@@ -192,9 +192,10 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         if await asyncio.to_thread(may_log_in, *asked):
             facts.asked.restart_for = "its own files are back"
     if deep:
-        detail = it if isinstance(it := answer.get("detail"), Mapping) else {}
+        detail = answer.get("detail")
+        missing = detail.get("missing") if isinstance(detail, Mapping) else None
         # Parts are missing while the page loads.
-        facts.lacks = _names(detail.get("missing")) if claim.status == "CONNECTED" else ()
+        facts.lacks = _names(missing) if claim.status == "CONNECTED" else ()
     facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun

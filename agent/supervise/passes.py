@@ -15,13 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent import errors, files
 from agent.clock import boot_now
 from agent.core import breaker, reasons, reconnect, session
 from agent.core.health import HealthPolicy, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, InstanceId, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
-from agent.errors import WaError
-from agent.files import failpoint
 from agent.log import about, log
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, Settings
@@ -129,7 +128,7 @@ class Loop:
         except Exception as error:
             # One instance's failure must not end the others' supervision.
             words = "a pass for %s failed; the next one tries again: %s"
-            bug = None if isinstance(error, WaError) else error
+            bug = None if isinstance(error, errors.WaError) else error
             log.error(words, instance, error, exc_info=bug, extra=about(instance))
         finally:
             if not self._running.pop(instance):
@@ -205,7 +204,8 @@ async def run_pass(means: Means, facts: Facts) -> float | None:
                 # A cause that stays (rights, disk) must not lead to a tight loop.
                 failures = 0 if outcome.ok else min(facts.action.failures + 1, MOST_FAILURES)
                 facts.action.failures = failures
-                again += 0.25 * 2.0**failures if failures else 0.0
+                if failures:
+                    again += 0.25 * 2.0**failures
         gate.queues.leave(facts.id)
         facts.observed = True
         if facts.instance.backend and facts.next_probe > boot_now():
@@ -283,7 +283,8 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     count, config = "", means.settings.config
     if plan.repair:
         facts.repair = plan.repair
-        facts.counters.count("restarts", "agent", int(plan.starts))
+        if plan.starts:
+            facts.counters.count("restarts", "agent")
     else:
         count = _count_try(config.reconnect, facts, plan)
     # Until they are carried out the record has an operator's orders: a kill loses none.
@@ -295,7 +296,7 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     kind, step = ("repair", "step") if plan.repair else ("action", "action")
     facts.note(kind, f"{plan.name}: {plan.reason}{count}", category, **{step: plan.name})
     await means.registry.save(facts)
-    failpoint("repair_begun" if plan.repair else "action_begun")
+    files.failpoint("repair_begun" if plan.repair else "action_begun")
     outcome = await carry_out(means, facts, plan)
     before = facts.record = replace(facts.record, **ended)
     if plan.repair or plan.logs_in:
@@ -303,14 +304,14 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
         if not outcome.ok:
             means.gate.queues.try_ended(facts.id)
     if plan.repair:
-        failpoint("repair_done")
+        files.failpoint("repair_done")
         note_step(config, facts, plan, outcome)
     elif plan.logs_in and not outcome.ok:
         rules = config.reconnect
         facts.record = reconnect.after_refusal(facts.record, outcome.refusal, rules, time.time())
     elif outcome.ok and ActionKind.SET_ASIDE in plan.actions:
         # The files of the pairing that ended are in the trash.
-        failpoint("renew_done")
+        files.failpoint("renew_done")
         facts.record = replace(facts.record, paired=False, account="")
         if config.sessions.on_logout == "qr":
             # It may start as one that was never paired, and show a QR.

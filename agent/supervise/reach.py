@@ -32,13 +32,12 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from agent import files, log
 from agent.clock import boot_now, until_next
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE
 from agent.core.words import Address
 from agent.engines.catalog import needed_address
-from agent.files import open_plain
-from agent.log import log
 from agent.supervise.facts import Facts, Notes
 
 LONGEST_FILE = 64
@@ -116,12 +115,14 @@ def cause_of(error: Exception) -> str:
     if isinstance(cause, socket.gaierror):
         return "no name server answers" if number == socket.EAI_AGAIN else "its name is not known"
     tls = str(cause).partition("[SSL: ")[2].partition("]")[0].replace("_", " ").lower()
-    return f"TLS: {tls}" if tls else os.strerror(number).lower() if number else "no connection"
+    if tls:
+        return f"TLS: {tls}"
+    return os.strerror(number).lower() if number else "no connection"
 
 
 def _look_at_file(path: str) -> str:
     """A stand-in for a network: away until the moment in the file. A worker may change it."""
-    with suppress(OSError, ValueError), open_plain(Path(path)) as file:
+    with suppress(OSError, ValueError), files.open_plain(Path(path)) as file:
         if float(file.read(LONGEST_FILE)) > time.time():
             return "its network is away (fault drop)"
     return ""
@@ -134,13 +135,13 @@ class Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         rest: Any = {"hostname": host, "port": port, "proto": 0, "flags": socket.AI_NUMERICHOST}
-        kinds = {False: socket.AF_INET, True: socket.AF_INET6}
-        there = await resolve(host, port)
-        found: list[Any] = [{**rest, "host": it, "family": kinds[":" in it]} for it in there]
+        found: list[Any] = []
+        for it in await resolve(host, port):
+            own = socket.AF_INET6 if ":" in it else socket.AF_INET
+            found.append({**rest, "host": it, "family": own})
         return found
 
-    async def close(self) -> None:
-        pass
+    async def close(self) -> None: ...
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -372,8 +373,8 @@ class Reaching:
         if back:
             said = f"this machine reaches {name} again; {waiting} sessions waited"
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
-            (log.info if back else log.warning)("%s", said)
-            kind = "address_back" if back else "address_away"
+            kind, tell = ("address_back", log.info) if back else ("address_away", log.warning)
+            tell("%s", said)
             self.notes.write(JournalEntry(kind, said, Category.HEALTH, detail={"address": name}))
         self._wake_waiting(reach, done=back)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agent import log, redaction
 from agent.clock import boot_now
 from agent.core import crypto, memory, reasons, reconcile, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
@@ -19,8 +20,6 @@ from agent.core.reconnect import after_connected, after_drop, after_lasting
 from agent.core.session import NOT_LOOKED_YET, Session
 from agent.core.words import KEPT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT, Category, Happening
 from agent.deliver.bus import EventBus
-from agent.log import bound
-from agent.redaction import mark_of
 from agent.supervise.facts import FOLDER_LOST, Facts, Notes, Settings, entry
 from agent.supervise.gate import Gate
 from agent.supervise.registry import Registry
@@ -170,9 +169,9 @@ def _note_crypto(settings: Settings, facts: Facts, detail: Mapping[str, Any], no
     if facts.crypto_lines.count(now) >= MOST_LINES:
         return False
     facts.crypto_lines.note(now)
-    whose = mark_of(finding.peer) if finding.peer else "an unnamed peer"
+    whose = redaction.mark_of(finding.peer) if finding.peer else "an unnamed peer"
     # The name of the pattern, never the line itself: it may carry keys.
-    bound(Category.CRYPTO, facts.id).warning("crypto error %s of %s", finding.name, whose)
+    log.bound(Category.CRYPTO, facts.id).warning("crypto error %s of %s", finding.name, whose)
     return True
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+from agent import instance_file, log
 from agent.clock import boot_now
 from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core import crypto, figures, health, reasons, session, words
@@ -18,8 +19,6 @@ from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, VaultError, WaError
-from agent.instance_file import NAME
-from agent.log import bound, going_on
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
@@ -39,8 +38,9 @@ def identity_of(facts: Facts) -> identity.Identity:
 def is_written(facts: Facts) -> bool:
     """True if its identity file says what the agent knows."""
     written, wanted = facts.saved.identity, identity_of(facts)
-    same = written and replace(written, lineage="", generation=wanted.generation)
-    return same == wanted
+    if written is None:
+        return False
+    return replace(written, lineage="", generation=wanted.generation) == wanted
 
 
 def _inodes(folder: str) -> dict[str, int]:
@@ -143,9 +143,9 @@ class Registry:
             try:
                 await self.store.add(instance, record, said)
             except WaError:  # what is refused must not be there after the next start
-                with going_on():  # a full disk refuses that as well
+                with log.going_on():  # a full disk refuses that as well
                     await asyncio.to_thread(folders.retire, self.root, instance.id, "deleted")
-                (self.root / instance.id / NAME).unlink(missing_ok=True)
+                (self.root / instance.id / instance_file.NAME).unlink(missing_ok=True)
                 raise
             facts = self.add(instance, record)
             facts.saved.identity = None if facts.leased else identity_of(facts)
@@ -269,7 +269,7 @@ class Registry:
         if twin and (other := self.get(twin)).should_run and not other.held:
             refused = _same_device(f"enable {facts.id}", twin, "disable")
             facts.held = str(refused)
-            bound(words.Category.SESSION, facts.id).warning("%s", facts.held)
+            log.bound(words.Category.SESSION, facts.id).warning("%s", facts.held)
             raise refused
 
     async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
@@ -277,7 +277,9 @@ class Registry:
             instance, account = facts.instance, facts.record.account
             other = instance.id != id and not instance.backend and facts.record.paired
             runs = (instance.enabled and not facts.held) or facts.unit.runs or not running
-            if other and runs and (not (account and linked.account) or account == linked.account):
+            # Where one of both accounts is not known, the files tell.
+            may_be = not account or not linked.account or account == linked.account
+            if other and runs and may_be:
                 it = await asyncio.to_thread(tree.read_linked, self.root, facts.id, instance.engine)
                 if it.device == linked.device:
                     return instance.id
@@ -339,7 +341,7 @@ class Registry:
                 if error.code != identity.OTHERS:  # its verdict says so
                     cause = f"cannot write its identity file: {error}"
                     if cause != facts.saved.unwritten:
-                        bound(words.Category.SESSION, facts.id).warning("%s", cause)
+                        log.bound(words.Category.SESSION, facts.id).warning("%s", cause)
                     facts.saved.unwritten = cause
             else:
                 facts.saved.identity, facts.saved.unwritten = wanted, ""

@@ -260,8 +260,9 @@ class Seats:
         """After the sessions."""
         if (host := self._host_of_packs) is None:
             return
-        for name in [] if leave_workers else await host.list():
-            await self._end(self._pack(name), "the agent stops")
+        if not leave_workers:
+            for name in await host.list():
+                await self._end(self._pack(name), "the agent stops")
         for pack in self.packs.values():
             await pack.close()
         await host.close(leave_workers=leave_workers)
@@ -275,8 +276,8 @@ class Seats:
             if pack.link is not None and not (pack.stale or held or pack.name in starts):
                 await self._end(pack, "it holds no session")
                 return
-        for id in list(pack.members) if pack.link is not None else ():
-            if not self._holds(pack, id):
+        for id in list(pack.members):
+            if pack.link is not None and not self._holds(pack, id):
                 await pack.call("release", RELEASE_WITHIN, id=id)
 
     async def _end(self, pack: Pack, why: str) -> None:

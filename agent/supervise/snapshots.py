@@ -149,11 +149,9 @@ class Snapshots:
         snapshot = await asyncio.to_thread(copies.find_snapshot, self.root, id, name)
         linked = await asyncio.to_thread(copies.linked_of, self.root, snapshot)
         facts.action.interrupt_start()
-        async with (
-            self.registry.alone(id, facts.instance.engine, f"restore {name} of {id}", linked),
-            facts.busy,
-            self.locks[id],
-        ):
+        doing = f"restore {name} of {id}"
+        alone = self.registry.alone(id, facts.instance.engine, doing, linked)
+        async with alone, facts.busy, self.locks[id]:
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
                 what = self.root, facts.instance, snapshot
@@ -219,7 +217,8 @@ class Snapshots:
         return restored
 
     async def say(self, facts: Facts, kind: str, sentence: str, **detail: object) -> None:
-        tell(said := entry(facts, kind, sentence, Category.SESSION, **detail))
+        said = entry(facts, kind, sentence, Category.SESSION, **detail)
+        tell(said)
         await self.registry.store.note(said)
 
     async def run(self) -> None:

@@ -14,15 +14,14 @@ import aiohttp
 import msgspec
 import sdnotify
 
+from agent import errors, logfiles
 from agent.clock import boot_now, until_next
 from agent.core.figures import HOURS, Inbound, RepairStatistics
 from agent.core.memory import decide_memory, note_memory
 from agent.core.model import Category, ConnectionStatus, InstanceId
 from agent.core.session import Session
-from agent.errors import WaError
 from agent.host import machine, notify
 from agent.log import bound, going_on, log
-from agent.logfiles import PERFORMANCE
 from agent.store.database import Store
 from agent.supervise import passes, reach, record
 from agent.supervise.facts import Facts, Settings
@@ -34,7 +33,7 @@ SWEEP_EVERY, FIRST_COPY, CHECK_EVERY = 3600.0, 300.0, 86400.0
 
 
 # A table, kept apart from the agent's own log lines.
-logging.getLogger(PERFORMANCE).propagate = False
+logging.getLogger(logfiles.PERFORMANCE).propagate = False
 
 
 def performance_line(view: Session) -> str:
@@ -149,10 +148,10 @@ class Upkeep:
     async def log_performance(self) -> None:
         while True:
             await asyncio.sleep(self.registry.settings.config.log.performance_interval)
-            if not logging.getLogger(PERFORMANCE).handlers:
+            if not logging.getLogger(logfiles.PERFORMANCE).handlers:
                 continue
             for number, (id, view) in enumerate(sorted(self.registry.views().items())):
-                bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view))
+                bound(Category.SYSTEM, id, logfiles.PERFORMANCE).info("%s", performance_line(view))
                 if number % 100 == 99:
                     await asyncio.sleep(0)  # thousands of lines must not block the loop
 
@@ -277,8 +276,9 @@ class UsageSampler:
     async def _measure(self, every: Collection[Facts], *, trend: bool = False) -> None:
         """Not of the `trend`: for display only. A fresh worker would make the hour's steeper."""
         wanted: dict[InstanceId, int] = {}
-        for facts in every if self.registry.settings.config.memory.measure else ():
-            if facts.unit.runs and facts.unit.main_pid:
+        measures = self.registry.settings.config.memory.measure
+        for facts in every:
+            if measures and facts.unit.runs and facts.unit.main_pid:
                 wanted[facts.id], facts.run.measured_at = facts.unit.main_pid, boot_now()
         found = await measure_whole(wanted, self.registry.facts) if wanted else {}
         for facts in every:
@@ -321,7 +321,7 @@ class UsageSampler:
                 try:
                     if facts.link is not None:
                         await facts.link.call("free_memory", timeout=10.0)
-                except WaError as error:
+                except errors.WaError as error:
                     said.info("cannot free its memory: %s", error)
             else:
                 said.warning("the agent restarts it gracefully: %s", reason)
@@ -341,7 +341,7 @@ async def measure_whole(
         async with turns:
             if (facts := known.get(id)) is None or facts.link is None or facts.instance.backend:
                 return
-            with suppress(WaError, msgspec.ValidationError):
+            with suppress(errors.WaError, msgspec.ValidationError):
                 told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
                 usage = msgspec.convert(told, machine.Usage)
                 if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):

@@ -346,6 +346,8 @@ async def statistics(call: Call) -> Json:
     for view in call.supervisor.views().values():
         for (step, result), count in view.counters.repair_steps.items():
             steps.setdefault(step, {"done": 0, "failed": 0})[result] += count
-    counts = "since_wall checked repaired cleaned failed success_rate interventions"
+    counts = "since_wall checked repaired cleaned failed success_rate"
     mean = "mean_check_seconds mean_seconds_to_repair=mean_time_to_repair"
-    return {**present.part(totals, f"{counts} {mean}"), "steps": steps}
+    by_hand = {"asked": totals.asked, "needed": totals.needed_person}
+    shown = present.part(totals, f"{counts} {mean}")
+    return {**shown, "interventions": by_hand, "steps": steps}

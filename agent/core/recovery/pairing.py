@@ -82,7 +82,7 @@ class Case:
     """Backend and network are well, and the engine is in no incident."""
     odd_one_out: bool = True
     """No other instance of its engine fails alike, nor of those with its proxy
-    (incident.odd_one_out)."""
+    (gate.Incidents.odd_one_out)."""
     another_connected: bool = True
     """Another instance of its engine is connected: on its backend, and by its proxy or none."""
     canary: bool = False
@@ -105,11 +105,9 @@ def may_end_pairing(session: Session, consent: Consent, found: Proof | Kept) -> 
     """A proof if an act may end the session's pairing. `consent`: a person's word for this act;
     `found`: what the facts prove without a person."""
     if session.is_guarded and consent is not Consent.PASSKEY:
-        return Kept(
-            CONFIRM_PASSKEY,
-            "its account needs a passkey to link again, so its pairing can be lost for good",
-            "A request that ends it must have `confirm_passkey` with the instance's id",
-        )
+        why = "its account needs a passkey to link again, so its pairing can be lost for good"
+        todo = "A request that ends it must have `confirm_passkey` with the instance's id"
+        return Kept(CONFIRM_PASSKEY, why, todo)
     if consent is not Consent.NONE:
         return Proof(Ground.PERSON)
     if session.no_pairing_to_lose:

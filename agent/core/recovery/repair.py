@@ -229,12 +229,10 @@ class Repair:
             return self.lapse() if waited and not self.over else self
         again = self.resumed < 3
         new_keys = self.step is RecoveryKind.REGENERATE_KEYS
-        return replace(
-            self.delay(now_wall, 0.0),
-            tries=max(self.tries - 1, 0) if again else self.tries,
-            regenerated=self.regenerated and not (again and new_keys),
-            resumed=self.resumed + 1,
-        )
+        tries = max(self.tries - 1, 0) if again else self.tries
+        regenerated = self.regenerated and not (again and new_keys)
+        due = replace(self.delay(now_wall, 0.0), tries=tries, regenerated=regenerated)
+        return replace(due, resumed=self.resumed + 1)
 
     def outlive(self, *, healthy: bool) -> "Repair":
         """It was well since the repair ended for a person: a later failure is a new one."""
