@@ -111,7 +111,8 @@ ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
 DELAYED = 1.0
 """Seconds: an agent that was so late takes no silence for a death."""
-NEVER_RESTARTED = {66: logging.ERROR, (LEASE_OVER := 77): logging.WARNING, 78: logging.ERROR}
+LEASE_OVER = 77
+NEVER_RESTARTED = {66: logging.ERROR, LEASE_OVER: logging.WARNING, 78: logging.ERROR}
 """As the units' RestartPreventExitStatus=: no use of its folder; no lease; a wrong setting. Each
 with the level of its line in the log."""
 _INACTIVE, _FAILED = UnitState.INACTIVE, UnitState.FAILED
@@ -253,7 +254,8 @@ class Worker:
             self.status = replace(self.status, status_text=text[:200])
         if said.get("READY") == "1" and self.state is _ACTIVATING:
             self._enter(_ACTIVE, self._limits.watchdog)
-        self._exit = LEASE_OVER if said.get("EXIT_STATUS") == str(LEASE_OVER) else self._exit
+        if said.get("EXIT_STATUS") == str(LEASE_OVER):
+            self._exit = LEASE_OVER
         if said.get("STOPPING") == "1" and up:
             self._enter(_ENDING, self._limits.stop_timeout)
         elif said.get("WATCHDOG") == "1":
@@ -284,7 +286,8 @@ class Worker:
                 return self._enter(_FAILED, result="start-limit-hit")
             if self.child is not None:
                 how = await self.child.ended
-            self._failed_starts += not self._was_ready
+            if not self._was_ready:
+                self._failed_starts += 1
             own = how.result or ("success" if self._was_ready or self._stop_wanted else "protocol")
             own = "success" if how is UNKNOWN and self._stop_wanted else own
             status = how.status or self._exit

@@ -102,8 +102,10 @@ class Usage:
 
     def shared_by(self, count: int) -> "Usage":
         """One session's part, where one process holds `count` of them."""
-        memory, cpu, count = self.memory_bytes, self.cpu_seconds, max(count, 1)
-        return Usage(memory and memory // count, cpu and cpu / count, self.processes)
+        count = max(count, 1)
+        memory = None if self.memory_bytes is None else self.memory_bytes // count
+        cpu = None if self.cpu_seconds is None else self.cpu_seconds / count
+        return Usage(memory, cpu, self.processes)
 
     def completed(self, other: "Usage") -> "Usage":
         pairs = zip(astuple(self), astuple(other), strict=True)
@@ -158,7 +160,8 @@ def _of_group(unit: str, main_pid: int) -> Usage:
     pages = _field(group / "memory.stat", "inactive_file") or 0
     kept = int(memory[0]) - pages if memory else None
     # 0: it is about to go, and has no number any more.
-    return Usage(kept, None if used is None else used / 1e6, len([*filter("0".__ne__, pids)]))
+    processes = sum(pid != "0" for pid in pids)
+    return Usage(kept, None if used is None else used / 1e6, processes)
 
 
 def _words(path: Path) -> list[str]:

@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, takewhile
 from pathlib import Path
 
 from agent import clock, files
@@ -200,7 +199,8 @@ run is in its children's environment."""
 
 
 def _kill_all(asked: set[Left], living: set[int]) -> int:
-    leaders, runs = ({each[at] for each in asked} - {0, ""} for at in (0, 1))
+    leaders = {leader for leader, _ in asked if leader}
+    runs = {run for _, run in asked if run}
     spared, killed = {0, os.getsid(0), *living} - leaders, set()
 
     def is_left(it: Process) -> bool:
@@ -362,7 +362,8 @@ class ProcessHost(Host):
         for process in all_processes():
             known, lock = variables_of(process.pid), Path()
             if _same(Path(known.get("RUNTIME_DIRECTORY", "/")).parent, places.run_dir):
-                left.add(run := known.get("INVOCATION_ID", ""))
+                run = known.get("INVOCATION_ID", "")
+                left.add(run)
                 with suppress(OSError, IndexError):  # of the state folder that has its log
                     lock = Path(f"/proc/{process.pid}/fd/1").readlink().parents[2] / "lock"
                 if lock.is_file() and not _same(lock.parent, places.run_dir.parent):
@@ -377,10 +378,12 @@ class ProcessHost(Host):
                 await asyncio.sleep(clock.until_next(self._pause))
                 with suppress(OSError):
                     self._keep_place()
-                polls = (self.notices.poll(0) for _ in range(MOST_AT_ONCE))
-                for fd, _event in chain.from_iterable(takewhile(bool, polls)):
-                    with suppress(OSError, KeyError):  # a notice may end another worker
-                        self.children[fd].read()
+                for _ in range(MOST_AT_ONCE):
+                    if not (heard := self.notices.poll(0)):
+                        break
+                    for fd, _event in heard:
+                        with suppress(OSError, KeyError):  # a notice may end another worker
+                            self.children[fd].read()
                 now = asyncio.get_running_loop().time()
                 silent = (it for it in self._workers.values() if it.until <= now)
                 for worker in [it for it in silent if it.state is UnitState.ACTIVE]:

@@ -107,14 +107,7 @@ class SystemBus:
         self, path: str, interface: str, member: str, signature: str, *body: Any
     ) -> list[Any]:
         """The answer's values. `BusCallFailed` when it is an error, `BusGone` without one."""
-        message = Message(
-            destination=SYSTEMD,
-            path=path,
-            interface=interface,
-            member=member,
-            signature=signature,
-            body=list(body),
-        )
+        message = Message(SYSTEMD, path, interface, member, signature=signature, body=list(body))
         try:
             async with asyncio.timeout(CALL_TIMEOUT):
                 async with self._calls:
@@ -258,15 +251,8 @@ class SystemBus:
 def _greeting() -> Iterator[Message]:
     """A new connection's first calls. If one of them fails, the connect has failed."""
     for rule in RULES:
-        yield Message(
-            destination=DBUS,
-            path="/org/freedesktop/DBus",
-            interface=DBUS,
-            member="AddMatch",
-            signature="s",
-            body=[rule],
-        )
-    yield Message(destination=SYSTEMD, path=MANAGER_PATH, interface=MANAGER, member="Subscribe")
+        yield Message(DBUS, "/org/freedesktop/DBus", DBUS, "AddMatch", signature="s", body=[rule])
+    yield Message(SYSTEMD, MANAGER_PATH, MANAGER, "Subscribe")
 
 
 async def _ask_on(bus: MessageBus, message: Message) -> Message | None:

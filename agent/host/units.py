@@ -145,11 +145,8 @@ class UnitCache:
         alone is for people; the worker's claims come over its link."""
         entry = self._entry(instance)
         before = entry.properties or {}
-        different = {
-            name: value
-            for name, value in changed.items()
-            if name in WANTED and before.get(name) != value
-        }
+        known = {name: value for name, value in changed.items() if name in WANTED}
+        different = {name: value for name, value in known.items() if before.get(name) != value}
         unknown = bool(different) and not before
         if unknown or WANTED.intersection(invalidated) or LIFE.intersection(different):
             entry.stale = True
