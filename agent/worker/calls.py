@@ -57,7 +57,8 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         return {}
 
     async def command(args: Mapping[str, Any]) -> Answer:
-        if not isinstance(name := args.get("name"), str):
+        name = args.get("name")
+        if not isinstance(name, str):
             raise InvalidRequest("cannot do a command: it has no name", field="name")
         if reports.suspect and name in PAIRING_COMMANDS:
             why = "it was paired and came up unpaired; restore its files first"

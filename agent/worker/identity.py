@@ -90,7 +90,8 @@ def lock_held(folder: Path, lineage: str = "") -> Iterator[None]:
 def _hold(name: str, held: ExitStack) -> None:
     """BlockingIOError: a process of this user, or of root, has the name. One of another user, who
     may have taken it on purpose, does not count."""
-    mine, other = (held.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+    mine = held.enter_context(socket.socket(socket.AF_UNIX))
+    other = held.enter_context(socket.socket(socket.AF_UNIX))
     other.setblocking(False)  # a full queue must not block this worker
     with suppress(ConnectionRefusedError):
         other.connect(name)

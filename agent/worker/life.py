@@ -79,7 +79,8 @@ class Life:
 
     def ask(self) -> None:
         """Ask for the end; asked again, it hurries."""
-        (self.hurry if self._wanted.is_set() else self._wanted).set()
+        event = self.hurry if self._wanted.is_set() else self._wanted
+        event.set()
 
     async def stop(self) -> None:
         """The link's way to end it: returns when all is saved and closed."""
@@ -102,7 +103,8 @@ class Life:
             log.error("the engine crashed: %s: %s", type(crash).__name__, crash, exc_info=crash)
             return 1
         in_order = await stop()
-        log.info("closed in order") if in_order else log.error("closed, but not all was saved")
+        level = logging.INFO if in_order else logging.ERROR
+        log.log(level, "closed in order" if in_order else "closed, but not all was saved")
         return 0 if in_order else 1
 
     async def end(self, server: LinkServer | None) -> None:

@@ -189,14 +189,11 @@ def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> 
             share_session(identity.folder)
 
     async def probe(args: Mapping[str, Any]) -> Answer:
-        return {**await ask(args), "open_fds": open_files(), "folder": own.describe()}
+        fds = open_files(os.getpid()) - 1  # the folder that was read is closed again
+        return {**await ask(args), "open_fds": fds, "folder": own.describe()}
 
-    return works | {
-        "save": plain(save),
-        "close": plain(life.stop),
-        "probe": probe,
-        "own_use": own_use,
-    }
+    own_works: dict[str, Work] = {"save": plain(save), "close": plain(life.stop), "probe": probe}
+    return works | own_works | {"own_use": own_use}
 
 
 async def _connect(engine: Engine, allowed: Awaitable[None] | None) -> None:
@@ -224,13 +221,12 @@ async def own_use(_args: Mapping[str, Any]) -> Answer:
     return asdict(measure_trees(frozenset({me}))[me])
 
 
-def open_files(pid: int | str = "self") -> int:
-    """Open files of this process and its children; a sandboxed renderer's cannot be counted."""
+def open_files(pid: int) -> int:
+    """Open files of a process and its children; a sandboxed renderer's cannot be counted."""
     count = 0
     with suppress(OSError):  # it ended, or belongs to another user
         count = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - strings will do
-    if pid == "self":
-        pid, count = os.getpid(), count - 1  # the folder that was read is closed again
     with suppress(OSError):
-        count += sum(map(open_files, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        count += sum(open_files(int(child)) for child in children)
     return count

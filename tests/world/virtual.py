@@ -182,7 +182,7 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
             patch("agent.supervise.upkeep.measure_whole", _measure),
-            patch("agent.worker.run.open_files", lambda: 20),  # those of the world are many
+            patch("agent.worker.run.open_files", lambda _: 21),  # those of the world are many
             patch("agent.metrics.exporter.MachineFigures._process_and_host", _quiet_machine),
             patch("sdnotify.SystemdNotifier", _NoManager),
             patch("agent.daemon.main.stop_in_order", _stop_in_order),
