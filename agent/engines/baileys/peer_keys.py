@@ -119,11 +119,8 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
 def keys_of(folder: Path, peers: list[str]) -> list[str]:
     """The files with keys of these peers: of all their devices, and groups' sender keys."""
     users = _users_of(folder, peers)
-    return sorted(
-        path.name
-        for path in folder.glob("*.json")
-        if owns(users, _key_of(path.name)) and path.is_file()
-    )
+    theirs = (it for it in folder.glob("*.json") if owns(users, _key_of(it.name)))
+    return sorted(path.name for path in theirs if path.is_file())
 
 
 def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:

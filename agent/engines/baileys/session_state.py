@@ -163,11 +163,8 @@ class SessionState(State):
         self._code = None
 
     def note_identity(self, answer: Mapping[str, Any]) -> None:
-        self.claim = replace(
-            self.claim,
-            paired=answer.get("paired") is True,
-            account=str(answer.get("account", ""))[:40],
-        )
+        account = str(answer.get("account", ""))[:40]
+        self.claim = replace(self.claim, paired=answer.get("paired") is True, account=account)
 
     def note_frame(self, age: object) -> None:
         self._frame_at = time.monotonic() - age if isinstance(age, int | float) else None
@@ -292,11 +289,8 @@ class SessionState(State):
         self.happened("key_unreadable", text=text)
 
     def _on_key_refused(self, event: Mapping[str, Any]) -> None:
-        log.warning(
-            "contacts sent %s keys that are too large, too many or under names that WhatsApp does"
-            " not use: not stored",
-            event.get("count"),
-        )
+        why = "that are too large, too many or under names that WhatsApp does not use"
+        log.warning("contacts sent %s keys %s: not stored", event.get("count"), why)
 
     def _on_restricted(self, event: Mapping[str, Any]) -> None:
         if not self.connected:

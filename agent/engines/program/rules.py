@@ -155,11 +155,8 @@ def profile_in(folder: SessionFolder) -> str:
     told = session_place(folder.read(NOTE))
     found = [] if told.rpartition("/")[2].startswith(_MADE_ANEW) else [told]
     for place in ("", *sorted(folder.sizes())):
-        found += [
-            f"{place}/{name}".removeprefix("/")
-            for name in sorted(_names(folder, place))
-            if _LOCAL_AUTH.fullmatch(name)
-        ]
+        names = sorted(filter(_LOCAL_AUTH.fullmatch, _names(folder, place)))
+        found += [f"{place}/{name}".removeprefix("/") for name in names]
     return next((place for place in found if place and "Default" in _names(folder, place)), "")
 
 

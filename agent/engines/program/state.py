@@ -311,14 +311,10 @@ class ProgramState(session_state.State):
         raw, code, expire = text(event.get("raw")), event.get("code"), event.get("expire")
         if (named := text(event.get("reason"), 60)) in ENDS | COMES_BACK | {QR_IDLE}:
             return session_state.Ended(named, raw)
-        return session_state.why_closed(
-            code if isinstance(code, int) else None,
-            raw or named,
-            paired=self.claim.paired,
-            codes=self._codes,
-            expire=_number(expire),
-            now_wall=time.time(),
-        )
+        known: dict[str, Any] = {"paired": self.claim.paired, "codes": self._codes}
+        known |= {"expire": _number(expire), "now_wall": time.time()}
+        code = code if isinstance(code, int) else None
+        return session_state.why_closed(code, raw or named, **known)
 
     def _on_message(self, event: Mapping[str, Any]) -> None:
         detail = {key: text(event.get(key), 64) for key in ("direction", "type", "id", "peer")}

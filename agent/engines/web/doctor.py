@@ -102,9 +102,5 @@ def _of(need: Callable[[], object]) -> Finding | None:
 def _fonts() -> Finding | None:
     if any(any(Path(folder).rglob("*.[to]tf")) for folder in _FONT_FOLDERS):
         return None
-    return Finding(
-        "fonts_missing",
-        "no font is installed, pictures of the page show no text",
-        "apt-get install fonts-liberation",
-        serious=False,
-    )
+    words, cure = "no font is installed, pictures of the page show no text", "fonts-liberation"
+    return Finding("fonts_missing", words, f"apt-get install {cure}", serious=False)

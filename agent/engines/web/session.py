@@ -281,12 +281,9 @@ class Session:
         pinned = await asyncio.to_thread(
             read_page, self.folder, self.settings.page, read_note(self.folder)
         )
-        browser = await Browser.start(
-            needs.program,
-            rules.profile_path(self.folder),
-            proxy=self.settings.proxy,
-            loopback=self.settings.url.startswith("http://"),
-        )
+        profile, proxy = rules.profile_path(self.folder), self.settings.proxy
+        loopback = self.settings.url.startswith("http://")
+        browser = await Browser.start(needs.program, profile, proxy=proxy, loopback=loopback)
         self._browser = browser
         browser.ended.add_done_callback(lambda ended: self._ended(browser, ended.result()))
         self._page = await Page.open(browser.debugger, needs.script, browser.version, self.word)

@@ -177,13 +177,8 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     if facts is None:
         return _on_its_way(story, "loaded", "")
     claim = _of_page(facts, story)
-    return replace(
-        claim,
-        paired=facts.auth is True,
-        account=facts.account,
-        raw=_raw(facts),
-        version=facts.version,
-    )
+    claim = replace(claim, paired=facts.auth is True, account=facts.account)
+    return replace(claim, raw=_raw(facts), version=facts.version)
 
 
 def _of_page(facts: PageFacts, story: Story) -> Claim:
@@ -436,14 +431,10 @@ class SessionView:
         self.claim = Claim(Status.DISCONNECTED, reason, raw=raw[:200])
 
     def word(self, word: str, raw: Mapping[str, Any], now: float) -> None:
-        detail = raw.get("d")
-        self._story = next_story(
-            self._story,
-            word,
-            detail[:64] if isinstance(detail, str) else "",
-            parse_wall(raw.get("until")),
-            read_fields(PageFacts, raw.get("s")),
-        )
+        detail, until = raw.get("d"), parse_wall(raw.get("until"))
+        said = detail[:64] if isinstance(detail, str) else ""
+        facts = read_fields(PageFacts, raw.get("s"))
+        self._story = next_story(self._story, word, said, until, facts)
         self.look(raw.get("s"), now)
 
     def look(self, raw: Any, now: float) -> None:

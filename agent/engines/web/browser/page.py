@@ -206,11 +206,8 @@ class Page:
 
     async def evaluate(self, expression: str, *, within: float) -> Any:
         """The value of an expression (awaited when it is a promise), as plain JSON."""
-        raw = await self.call(
-            "Runtime.evaluate",
-            {"expression": expression, "awaitPromise": True, "returnByValue": True},
-            within=within,
-        )
+        asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
+        raw = await self.call("Runtime.evaluate", asked, within=within)
         if trouble := raw.get("exceptionDetails"):
             raise EngineError(f"cannot evaluate in the page: {_said(trouble)}", code="page_error")
         return raw.get("result", {}).get("value")

@@ -373,13 +373,10 @@ def _environment(*, visible: bool = False) -> dict[str, str]:
 
 def version_of(program: Program) -> str:
     try:
-        return subprocess.run(
-            [str(program.path), "--version"],
-            capture_output=True,
-            text=True,
-            timeout=START,
-            check=True,
-            env=_environment(),
-        ).stdout.strip()
+        line, env = [str(program.path), "--version"], _environment()
+        told = subprocess.run(
+            line, capture_output=True, text=True, timeout=START, check=True, env=env
+        )
+        return told.stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise EngineError(f"cannot start {program.path}: {error}", code="browser_failed") from error
