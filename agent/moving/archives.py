@@ -192,12 +192,8 @@ class Archives:
 
 def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:
     made = Instance(wanted.id, manifest.engine, wanted.enable, manifest.settings, time.time())
-    record = SessionRecord(
-        status_since_wall=time.time(),
-        paired=manifest.paired,
-        account=manifest.account,
-        needs_passkey=manifest.needs_passkey,
-    )
+    record = SessionRecord(status_since_wall=time.time(), paired=manifest.paired)
+    record = replace(record, account=manifest.account, needs_passkey=manifest.needs_passkey)
     if old is None:
         return made, record
     # The outbox, Idempotency-Keys and readers' places go by when the instance was made: one that

@@ -43,13 +43,9 @@ async def export(call: Call) -> web.StreamResponse:
 
 async def import_archive(call: Call) -> Json:
     """An instance from an archive, which is the body."""
-    query = call.query
-    view, sha256, retired = await call.parts.archives.import_archive(
-        archive_of(call),
-        id=query.get("id"),
-        replace=query.get("replace", False),
-        enable=query.get("enable", False),
-    )
+    how = {name: call.query.get(name, False) for name in ("replace", "enable")}
+    archive, id = archive_of(call), call.query.get("id")
+    view, sha256, retired = await call.parts.archives.import_archive(archive, id=id, **how)
     return {**show_instance(view), "sha256": sha256, "trash": retired}
 
 

@@ -164,7 +164,7 @@ def why_no_start(session_root: Path, least: int) -> str:
         return ""  # a missing folder is judged by its files
     except OSError as error:
         return f"cannot check the disk of {session_root}: {error.strerror or error}"
-    return problem and f"no room in {session_root}: {problem}"
+    return f"no room in {session_root}: {problem}" if problem else ""
 
 
 def _size(count: int) -> str:

@@ -143,7 +143,8 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     written = by_name(file)
     instance = Instance(**{own.name: written.pop(own.name) for own in fields(Instance)})
     # A word of another version is ignored.
-    written["override"] = Override(word if (word := file.override) in set(Override) else "none")
+    known = file.override in set(Override)
+    written["override"] = Override(file.override) if known else Override.NONE
     return Identity(instance, **written)
 
 

@@ -314,7 +314,8 @@ def must_have_room(root: Path, snapshot: snapshots.Snapshot) -> None:
     """VaultError where a copy would not fit. Asked before a worker is stopped for it."""
     if snapshot.manifest is None:
         return
-    need = (listing := snapshot.manifest.listing).size + len(listing) * BLOCK + SPARE
+    listing = snapshot.manifest.listing
+    need = listing.size + len(listing) * BLOCK + SPARE
     # The reserve of other operations may be used for it: a session waits.
     what = f"restore snapshot {snapshot.name} of {snapshot.id}"
     folders.leave_room(root, what, need, len(listing), least=0)

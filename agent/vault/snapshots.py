@@ -222,11 +222,8 @@ def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
 
 def _delete(shelf: Folder, names: list[str]) -> list[str]:
     # A kill in between leaves the newer ones.
-    return [
-        name
-        for name in sorted(names, key=folders.age_order)
-        if folders.doom(shelf, name, point="mid_prune")
-    ]
+    in_order = sorted(names, key=folders.age_order)
+    return [name for name in in_order if folders.doom(shelf, name, point="mid_prune")]
 
 
 def sweep_unfinished(shelf: Folder) -> list[str]:
@@ -250,7 +247,8 @@ def sweep_snapshots(
         )
         for id in ids:
             with own.inner(id) as shelf:
-                gone += [] if passed else sweep_unfinished(shelf)
+                if not passed:
+                    gone += sweep_unfinished(shelf)
                 if ages.get(id, -1.0) < keep:
                     continue
                 names = list(filter(folders.is_name, shelf.names()))
