@@ -96,7 +96,8 @@ async def metrics(call: Call) -> web.Response:
     """Metrics for Prometheus."""
     gzip = "gzip" in call.request.headers.get("Accept-Encoding", "")
     headers = {"Content-Type": call.parts.metrics.CONTENT_TYPE, "Vary": "Accept-Encoding"}
-    headers |= {"Content-Encoding": "gzip"} if gzip else {}
+    if gzip:
+        headers["Content-Encoding"] = "gzip"
     return web.Response(body=await call.parts.metrics.scrape(gzip=gzip), headers=headers)
 
 

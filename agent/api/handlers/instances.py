@@ -435,9 +435,8 @@ async def ask_engine(
     """The engine's refusal becomes an error of the request. `lacking`: the error if the engine has
     no such command; "" = it has it, so `invalid_request` is about the arguments."""
     try:
-        return await call.supervisor.asking.command(
-            call.id, name, arguments, timeout=timeout, alone=alone
-        )
+        command = call.supervisor.asking.command
+        return await command(call.id, name, arguments, timeout=timeout, alone=alone)
     except (errors.EngineError, errors.InvalidRequest) as error:
         if error.code == "busy":
             raise errors.TryLater(str(error), code="busy") from error
@@ -524,7 +523,9 @@ def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str]
         with files.open_plain(path) as file:
             size = file.seek(0, io.SEEK_END)
             cut = after is not None and after > size
-            begin = max(size - _TAIL, 0) if after is None else 0 if cut else after
+            begin = 0 if cut else after
+            if begin is None:
+                begin = max(size - _TAIL, 0)
             file.seek(begin)
             raw = file.read(_TAIL)
     except OSError:

@@ -58,7 +58,7 @@ async def presence(call: Call) -> Json:
         what = "give one" if state in base.IN_CHAT else f"{state} is shown to all"
         raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")
     async with _told(call, "typing"):
-        chat = chat and _chat_of(chat)
+        chat = _chat_of(chat) if chat else ""
         await call.supervisor.asking.presence(call.id, state, chat, body.get("seconds", 0))
     return {"instance": call.id, "chat": chat, "state": state}
 
