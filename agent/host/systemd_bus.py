@@ -284,14 +284,11 @@ def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
     if name == f"{SYSTEMD}.UnitMasked" and unit in str(error):
         return HostError(f"cannot {verb} {unit}: an operator masked it", code="masked")
     if name == NO_SUCH_UNIT:
-        return HostError(
-            f"cannot {verb} {unit}: systemd does not know {unit.partition('@')[0]}@.service;"
-            " is wa-agent installed on this machine?"
-        )
+        unknown = f"systemd does not know {unit.partition('@')[0]}@.service"
+        cure = "is wa-agent installed on this machine?"
+        return HostError(f"cannot {verb} {unit}: {unknown}; {cure}")
     if name in _DENIED or "polkit" in str(error):
-        return HostError(
-            f"cannot {verb} {unit}: systemd denies it ({error}); is polkitd running,"
-            " and is wa-agent's rule in /usr/share/polkit-1/rules.d?",
-            code="denied",
-        )
+        cure = "is polkitd running, and is wa-agent's rule in /usr/share/polkit-1/rules.d?"
+        words = f"cannot {verb} {unit}: systemd denies it ({error}); {cure}"
+        return HostError(words, code="denied")
     return HostError(f"cannot {verb} {unit}: {error}")

@@ -302,9 +302,8 @@ class Client(Conversation):
             if self._process.returncode is None:
                 self._process.kill()
             if not self.ready.done():
-                self.ready.set_exception(
-                    EngineError(f"cannot start the client: {why}", code="node_failed")
-                )
+                error = EngineError(f"cannot start the client: {why}", code="node_failed")
+                self.ready.set_exception(error)
                 return
             on_end(why)
 

@@ -70,9 +70,8 @@ class ClientLife:
             why = f"the client ended {len(self._ends)} times in ten minutes"
             raise EngineError(why, code=session_state.FAILING)
         claim = self._state.claim
-        await asyncio.to_thread(
-            rules.check_login, self._folder, claim.account if claim.paired else ""
-        )
+        account = claim.account if claim.paired else ""
+        await asyncio.to_thread(rules.check_login, self._folder, account)
         client = self._speaker = await self._begin()
         self.client, self._state.spoiled = client, True
         answer = await client.call("open", 20.0, **self._orders())

@@ -28,7 +28,8 @@ def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()
         version = version_of(path)
         if version is not None and version >= OLDEST:
             return path
-        seen.append(f"{path} is {'no Node' if version is None else f'version {version}'}")
+        found = "no Node" if version is None else f"version {version}"
+        seen.append(f"{path} is {found}")
     raise ConfigError(
         f"cannot run the baileys engine without Node {OLDEST} or newer: "
         + ("; ".join(seen) or "none is installed")
@@ -142,9 +143,8 @@ def examine(
         findings.append(Finding(error.code, sentence, cure))
         if not find_npm():
             cure = "`scripts/install --with baileys` brings it, or Debian's package npm"
-            findings.append(
-                Finding("npm_missing", "npm, which fetches the packages, is missing", cure)
-            )
+            words = "npm, which fetches the packages, is missing"
+            findings.append(Finding("npm_missing", words, cure))
     return findings
 
 

@@ -110,9 +110,8 @@ class SharedNode:
         self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
     ) -> engine.BaileysEngine:
         """The engine of one session, on its share."""
-        return engine.BaileysEngine(
-            folder, rules.read_settings(settings), reporter, partial(self.join, folder)
-        )
+        own, join = rules.read_settings(settings), partial(self.join, folder)
+        return engine.BaileysEngine(folder, own, reporter, join)
 
     async def join(self, folder: Path, on_event: OnEvent, on_end: OnEnd) -> NodeShare:
         """`on_end` is called with the cause when Node ended, unless `close` or `kill` ended the

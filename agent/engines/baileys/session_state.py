@@ -275,7 +275,8 @@ class SessionState(State):
         gone = event.get("gone") is True
         text = f"{rules.CREDS} was gone" if gone else f"{rules.CREDS} could not be read any more"
         text += ": the engine wrote the credentials again with which it is connected"
-        text += "" if gone else f"; what stood there is in {rules.UNREADABLE}"
+        if not gone:
+            text += f"; what stood there is in {rules.UNREADABLE}"
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 

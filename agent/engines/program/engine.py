@@ -32,9 +32,8 @@ OLD_FRAME = 20.0
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "ProgramEngine":
     own = {name: value for name, value in settings.items() if name != DECLARED}
-    return ProgramEngine(
-        folder, rules.read_settings(own).program, declaration_of(settings.get(DECLARED)), reporter
-    )
+    declared = declaration_of(settings.get(DECLARED))
+    return ProgramEngine(folder, rules.read_settings(own).program, declared, reporter)
 
 
 def declaration_of(row: object) -> ProgramDeclaration | None:
@@ -99,16 +98,14 @@ class ProgramEngine:
         declaration.refuse_other_user(program)
         if self._paired:
             await asyncio.to_thread(rules.refuse_unusable, self._folder, self._state.claim.account)
-        of_file = await asyncio.to_thread(
-            declaration.read_environment_file, program.environment_file
-        )
+        read = declaration.read_environment_file
+        of_file = await asyncio.to_thread(read, program.environment_file)
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
         env = declaration.own_environment(program, of_file, told)
-        output = self._last = state.Output(
-            self._state.found_crypto, *declaration.secrets_of(of_file)
-        )
+        secrets = declaration.secrets_of(of_file)
+        output = self._last = state.Output(self._state.found_crypto, *secrets)
         command = declaration.find_command(program, env)
         place = program.folder or str(self._folder)
         ears = process.Ears(output, self._hear, self._take_notice, self._ended, self._tasks)

@@ -236,7 +236,8 @@ class Process:
         if preloads:
             preload_into(own, number, str(Path(f"/proc/self/fd/{number}").readlink()))
         like_pm2 = LikePm2() if pm2 != "no" else None
-        own |= like_pm2.environment if like_pm2 else {}
+        if like_pm2:
+            own |= like_pm2.environment
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -276,11 +277,9 @@ class Process:
 
         notices.hear(take)
         reading = ears.tasks.start(run._print(printed, ears.output), "output")
-        run._tasks = [
-            reading,
-            ears.tasks.start(run._hear(reader), "speech"),
-            ears.tasks.start(run._watch(reading, ears.end), "program"),
-        ]
+        speech = ears.tasks.start(run._hear(reader), "speech")
+        watching = ears.tasks.start(run._watch(reading, ears.end), "program")
+        run._tasks = [reading, speech, watching]
         return run
 
     @property

@@ -94,9 +94,8 @@ class SandboxEngine:
         self._leak: list[bytes] = []
         self._failing: dict[str, set[str]] = {}
         """The peers whose messages cannot be decrypted, by the fault."""
-        self._conversation = server.Conversation(
-            folder, self._server, reporter, settings.read_after
-        )
+        after = settings.read_after
+        self._conversation = server.Conversation(folder, self._server, reporter, after)
 
     async def connect(self) -> None:
         if self._stopping:

@@ -428,7 +428,10 @@ class Conversation:
             while piece := file.read(PIECE):
                 digest.update(piece)
             sha256 = digest.hexdigest()
-            path.replace(path.with_name(sha256)) if stays else path.unlink()
+            if stays:
+                path.replace(path.with_name(sha256))
+            else:
+                path.unlink()
         return {"size": size, "sha256": sha256}
 
     def _upload(self, name: object) -> Path:

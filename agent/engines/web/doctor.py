@@ -73,7 +73,8 @@ def examine(
     cache: Path, env: Mapping[str, str] | None = None, kinds: Iterable[str] = (rules.SHELL,)
 ) -> list[Finding]:
     """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
-    named = (os.environ if env is None else env).get("WA_BROWSER", "")
+    env = os.environ if env is None else env
+    named = env.get("WA_BROWSER", "")
     findings = [
         # One that is named is the only one, whatever an instance asks for.
         *(

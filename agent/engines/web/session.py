@@ -278,9 +278,8 @@ class Session:
         """A browser with an empty page that listens; EngineError says what failed."""
         needs = await asyncio.to_thread(self.needs)
         await self._take_profile()
-        pinned = await asyncio.to_thread(
-            read_page, self.folder, self.settings.page, read_note(self.folder)
-        )
+        note = read_note(self.folder)
+        pinned = await asyncio.to_thread(read_page, self.folder, self.settings.page, note)
         profile, proxy = rules.profile_path(self.folder), self.settings.proxy
         loopback = self.settings.url.startswith("http://")
         browser = await Browser.start(needs.program, profile, proxy=proxy, loopback=loopback)

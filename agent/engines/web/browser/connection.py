@@ -120,7 +120,8 @@ class _Reader(asyncio.Protocol):
                 self._end("the browser sent a message that is too long")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end(f"the browser closed its pipe{f': {error}' if error else ''}")
+        more = f": {error}" if error else ""
+        self._end(f"the browser closed its pipe{more}")
 
 
 class DebuggerConnection:
@@ -169,9 +170,8 @@ class DebuggerConnection:
 
     async def attach(self, target: str, *, within: float) -> "DebuggerConnection":
         """A session with one target."""
-        raw = await self.call(
-            "Target.attachToTarget", {"targetId": target, "flatten": True}, within=within
-        )
+        asked = {"targetId": target, "flatten": True}
+        raw = await self.call("Target.attachToTarget", asked, within=within)
         return DebuggerConnection(self._pipe, str(raw["sessionId"]))
 
     def close(self) -> None:

@@ -216,9 +216,8 @@ class Page:
         """Call one of observer.js's functions."""
         raw = ", ".join(map(json.dumps, arguments))
         # A page without our script is another case than a page whose script fails.
-        return await self.evaluate(
-            f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null", within=within
-        )
+        expression = f"globalThis.__waAgent ? __waAgent.{function}({raw}) : null"
+        return await self.evaluate(expression, within=within)
 
     async def picture(self, kind: str, *, within: float = 10.0) -> bytes:
         """A picture of the page. What could be scanned or typed from it is hidden; a page that
@@ -238,9 +237,8 @@ class Page:
     async def source(self, url: str, *, within: float) -> str:
         """The document as it was served."""
         try:
-            raw = await self.call(
-                "Page.getResourceContent", {"frameId": self.frame, "url": url}, within=within
-            )
+            what = {"frameId": self.frame, "url": url}
+            raw = await self.call("Page.getResourceContent", what, within=within)
         except EngineError as error:
             if error.code != "browser":
                 raise
@@ -321,9 +319,8 @@ class Page:
 
     def _dialog(self, _event: Mapping[str, Any]) -> None:
         # An open dialog stops the page until it is answered.
-        task = asyncio.ensure_future(
-            self.call("Page.handleJavaScriptDialog", {"accept": True}, within=10)
-        )
+        accept = self.call("Page.handleJavaScriptDialog", {"accept": True}, within=10)
+        task = asyncio.ensure_future(accept)
         task.add_done_callback(_look)
 
 
