@@ -95,9 +95,8 @@ THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 async def start_threads() -> None:
     """Later a limit of tasks may allow no thread, and a pass that needs one would fail."""
-    asyncio.get_running_loop().set_default_executor(
-        ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
-    )
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+    asyncio.get_running_loop().set_default_executor(threads)
     all_started = threading.Barrier(THREADS)
     await asyncio.gather(*(asyncio.to_thread(all_started.wait, 10.0) for _ in range(THREADS)))
 

@@ -70,9 +70,8 @@ class Archives:
         """Return the session, the archive's SHA-256, and the name in the trash of the session that
         it replaced. Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as (file, sha256):
-            manifest = await asyncio.to_thread(
-                archives.read_archive_manifest, file, archives.Limits()
-            )
+            read = archives.read_archive_manifest
+            manifest = await asyncio.to_thread(read, file, archives.Limits())
             file.seek(0)
             wanted = Wanted(id or manifest.id, replace, enable)
             if wanted.id in self._arriving:

@@ -271,6 +271,5 @@ def _describe(trash: Folder, match: re.Match[str]) -> Retired:
     unreadable = suppress(VaultError, ValueError, KeyError, TypeError, RecursionError)
     with unreadable, trash.inner(name) as folder:
         why = str(json.loads(folder.content(MANIFEST))["why"])
-    return Retired(
-        name, trash.path / name, made_at(match["copy"]), parse_instance_id(match["id"]), why
-    )
+    id, at_wall = parse_instance_id(match["id"]), made_at(match["copy"])
+    return Retired(name, trash.path / name, at_wall, id, why)

@@ -228,9 +228,8 @@ def _delete(shelf: Folder, names: list[str]) -> list[str]:
 
 def sweep_unfinished(shelf: Folder) -> list[str]:
     """Delete what a killed agent left: snapshots half made and half deleted."""
-    return folders.sweep_folder(
-        shelf, lambda name: name.startswith((folders.MAKING, folders.DOOMED))
-    )
+    unfinished = (folders.MAKING, folders.DOOMED)
+    return folders.sweep_folder(shelf, lambda name: name.startswith(unfinished))
 
 
 def sweep_snapshots(
@@ -242,9 +241,8 @@ def sweep_snapshots(
     gone = []
     with folders.open_own(root, folders.SNAPSHOTS) as (_, own):
         ids = list(identity.ids_in(own.names()))
-        ages = folders.grow(
-            own, [id for id in ids if not (id in known or (root / id).exists())], passed
-        )
+        left = [id for id in ids if not (id in known or (root / id).exists())]
+        ages = folders.grow(own, left, passed)
         for id in ids:
             with own.inner(id) as shelf:
                 if not passed:

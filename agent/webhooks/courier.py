@@ -304,10 +304,11 @@ class Courier:
 
     def view(self) -> dict[str, Any]:
         waiting, failing, settings = self.waiting, self._breaker.failures, self.declared
+        healthy = "sending" if waiting else "idle"
         return {
             "name": self.name,
             "url": shown_target(settings.url),
-            "state": "failing" if failing else "sending" if waiting else "idle",
+            "state": "failing" if failing else healthy,
             "circuit": str(self._breaker.state(clock.boot_now(), CIRCUIT)),
             "cursor": self._journal.cursor,
             "waiting": waiting,
