@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ Keys = Mapping[str, bytes]
 JID = "5511900000001:3@s.whatsapp.net"
 
 
+_public_of = remembered(public_of)
+
+
 def pair_of(seed: int) -> dict[str, Any]:
     private = bytes([seed]) * 32
-    return {"private": buffer(private), "public": buffer(public_of(private))}
+    return {"private": buffer(private), "public": buffer(_public_of(private))}
 
 
 def buffer(content: bytes) -> dict[str, str]:
