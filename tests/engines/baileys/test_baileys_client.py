@@ -26,11 +26,11 @@ pytestmark = pytest.mark.slow
 async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_starts_another(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "probe_limit", lambda: 1.0)
+    monkeypatch.setattr(base, "probe_limit", lambda: 0.5)
     await bench.come_paired()
     first = bench.engine._life.client
     assert isinstance(first, Client)
-    first.hangs_after = 5.0
+    first.hangs_after = 2.5
     os.kill(first.pid, signal.SIGSTOP)
     with pytest.raises(EngineError, match="did not answer within"):
         await bench.engine.probe()

@@ -109,15 +109,19 @@ async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_remo
     await bench.is_now("DISCONNECTED", "logout")
 
 
-async def test_a_silent_server_is_seen_by_a_probe(
+async def test_a_silent_server_is_seen_by_a_probe_and_confirms_no_logout(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Node says so a fifth of it earlier: time enough for that on a machine that pauses.
     monkeypatch.setattr(base, "probe_limit", lambda: 6.0)
     await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, "silence")
+    logout = asyncio.create_task(bench.engine.logout())
     with pytest.raises(Exception, match="did not answer a ping"):
         await bench.engine.probe(deep=True)
+    with pytest.raises(EngineError, match="did not confirm the logout"):
+        await logout
+    assert bench.heard.last.paired
 
 
 def test_a_refusal_of_whatsapp_shows_nothing_of_its_text() -> None:
@@ -179,14 +183,6 @@ async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_reported_and_is_
     await bench.stop()
     await bench.pair()
     assert "logout" not in {claim.reason for claim in bench.heard.claims}
-
-
-async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> None:
-    await bench.come_paired()
-    bench.whatsapp.trouble(ACCOUNT, "silence")
-    with pytest.raises(EngineError, match="did not confirm the logout"):
-        await bench.engine.logout()
-    assert bench.heard.last.paired
 
 
 async def test_a_file_is_fetched_by_https_only_never_from_this_machine(bench: Bench) -> None:
