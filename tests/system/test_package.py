@@ -1,12 +1,10 @@
 """The Debian package on a bare machine: installed, upgraded, removed, purged."""
 
-import itertools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +21,7 @@ pytestmark = pytest.mark.timeout(900)
 OWN = "# an operator's own\n[start]\nstagger = 0.1\n"
 
 
-SESSIONS = int(os.environ.get("WA_PACKAGE_SESSIONS", "8"))
-
-
-MIB = 1024 * 1024
-
-
-Change = Callable[[Path], None]
+SESSIONS = int(os.environ.get("WA_PACKAGE_SESSIONS", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -75,27 +67,11 @@ def fleet(bare: Bed) -> Fleet:
     return fleet
 
 
-@dataclass(frozen=True)
-class Newer:
-    version: str
-    path: str
-    """On the machine."""
-
-
-NUMBERS = itertools.count(1)
-
-
-@pytest.fixture
-def newer(package: Path, tmp_path: Path, bare: Bed) -> Callable[[Change], Newer]:
-    """Makes a changed package, each newer than the one before."""
-
-    def make(change: Change) -> Newer:
-        version = f"100.{next(NUMBERS)}"
-        made = next_version(package, tmp_path, version, change)
-        shutil.copy(made, bare.root / "srv")
-        return Newer(version, f"/srv/{made.name}")
-
-    return make
+@pytest.fixture(scope="module")
+def later(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A newer package, whose database has one more step."""
+    folder = tmp_path_factory.mktemp("later")
+    return next_version(package, folder, "99.1", adds_a_step_to_the_schema)
 
 
 def publish(package: Path, repository: Path) -> None:
@@ -106,10 +82,6 @@ def publish(package: Path, repository: Path) -> None:
 def succeed(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def unchanged(tree: Path) -> None:
-    """The same program under another version."""
 
 
 def dpkg(bed: Bed, *words: str) -> subprocess.CompletedProcess[str]:
@@ -134,10 +106,10 @@ def test_apt_installs_it_with_its_dependencies_on_a_bare_machine(bare: Bed, flee
 
 
 def test_an_upgrade_drops_no_session_and_no_request(
-    bare: Bed, fleet: Fleet, repository: Path, package: Path, tmp_path: Path
+    bare: Bed, fleet: Fleet, repository: Path, later: Path
 ):
     runs, accounts = fleet.runs(), fleet.accounts()
-    publish(next_version(package, tmp_path, "99.1", unchanged), repository)
+    publish(later, repository)
     shutil.copytree(repository, bare.root / "srv/apt", dirs_exist_ok=True)
     with traffic(bare, upgrade=True) as seen:
         succeed(apt(bare, "update"))
@@ -161,12 +133,9 @@ def adds_a_step_to_the_schema(tree: Path) -> None:
 
 
 def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
-    bare: Bed, fleet: Fleet, newer, package: Path
+    bare: Bed, fleet: Fleet, later: Path, package: Path
 ):
     accounts = fleet.accounts()
-    later = newer(adds_a_step_to_the_schema)
-    succeed(dpkg(bare, "--install", later.path))
-    fleet.until_connected()
     succeed(apt(bare, "remove", "wa-agent"))
     assert set(fleet.states().values()) == {"inactive"}
     assert bare.try_run("test", "-e", "/opt/wa-agent").returncode == 1
@@ -174,10 +143,11 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     # It was installed in another way meanwhile, and removed.
     shutil.copy(SOURCE / "scripts/uninstall", bare.root / "srv")
     bare.run("/srv/uninstall")
-    shutil.copy(package, bare.root / "srv")
+    for path in (package, later):
+        shutil.copy(path, bare.root / "srv")
     refused = dpkg(bare, "--install", f"/srv/{package.name}")
     assert "schema 2, version" in refused.stderr
-    unpack_over_a_fifo(bare, later.path)
+    unpack_over_a_fifo(bare, f"/srv/{later.name}")
     succeed(dpkg(bare, "--configure", "wa-agent"))
     fleet.until_connected(within=180)
     assert (fleet.accounts(), bare.show(AGENT, "UnitFileState")) == (accounts, "enabled")

@@ -2,13 +2,15 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,24 +20,47 @@ from tests.system.debian import apt, build, full_disk, next_version, program
 from tests.system.fleet import AGENT, Fleet, connect
 from tests.system.terminal import on_a_terminal
 from tests.system.test_package import (
-    MIB,
     OWN,
-    Change,
     adds_a_step_to_the_schema,
     bare,
     dpkg,
     fleet,
-    newer,
     package,
     publish,
     repository,
     succeed,
-    unchanged,
 )
 
-__all__ = ["bare", "fleet", "newer", "package", "repository"]
+__all__ = ["bare", "fleet", "package", "repository"]
 
 pytestmark = pytest.mark.timeout(900)
+MIB = 1024 * 1024
+NUMBERS = itertools.count(1)
+Change = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Newer:
+    version: str
+    path: str
+    """On the machine."""
+
+
+@pytest.fixture
+def newer(package: Path, tmp_path: Path, bare: Bed) -> Callable[[Change], Newer]:
+    """Makes a changed package, each newer than the one before."""
+
+    def make(change: Change) -> Newer:
+        version = f"100.{next(NUMBERS)}"
+        made = next_version(package, tmp_path, version, change)
+        shutil.copy(made, bare.root / "srv")
+        return Newer(version, f"/srv/{made.name}")
+
+    return make
+
+
+def unchanged(tree: Path) -> None:
+    """The same program under another version."""
 
 
 def version(bed: Bed) -> str:
