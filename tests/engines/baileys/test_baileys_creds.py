@@ -207,7 +207,7 @@ def test_credentials_behind_a_link_are_not_used_and_not_called_damaged(tmp_path:
 
 @pytest.mark.slow
 async def test_a_session_that_is_paired_shows_no_code_whatever_it_is_sent(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     begun = len(bench.heard.claims)
     ref = {"tag": "ref", "attrs": {}, "content": {"base64": "cmVm"}}
     inner = {"tag": "pair-device", "attrs": {}, "content": [ref]}

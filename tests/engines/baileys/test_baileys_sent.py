@@ -46,7 +46,7 @@ async def send(bench: Bench, to: str) -> str:
 
 
 async def test_a_contact_is_not_sent_what_another_one_was_sent(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello", OTHER)
     await bench.hear("hello", PEER)
     id = await send(bench, by_lid(PEER))
@@ -62,7 +62,7 @@ async def test_a_contact_is_not_sent_what_another_one_was_sent(bench: Bench) -> 
 async def test_a_contact_that_asks_after_a_kill_gets_the_message_again(bench: Bench) -> None:
     """The copies for it were in the memory of the Node that was killed."""
     bench.hearing = Spool
-    await bench.pair()
+    await bench.come_paired()
     id = await send(bench, by_number(PEER))
     client = bench.engine._life.client
     assert isinstance(client, Client)
