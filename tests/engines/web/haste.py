@@ -4,7 +4,7 @@ import signal
 
 from agent.engines.web import session, view
 
-SHORT = 4.0
+SHORT = 2.0
 _MODULES = {"SLOW_INJECTION": view, "SILENT": view, "LOAD": session}
 
 

@@ -151,7 +151,7 @@ async def test_a_failed_injection_is_reported_and_leaves_evidence(
     bench: Bench, stand_in: StandIn
 ) -> None:
     bench.url += "&missing=WAWebBuildConstants"
-    await bench.start(first="import agent.engines.web.view as web; web.SLOW_INJECTION = 4.0")
+    await bench.start(first="import agent.engines.web.view as web; web.SLOW_INJECTION = 1.5")
     claim = await bench.claimed(Status.DISCONNECTED, "injection_failed")
     assert "A stand-in for WhatsApp Web" in claim.raw
     kept = bench.session / "diagnostics"
