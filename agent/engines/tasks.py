@@ -16,8 +16,7 @@ class Tasks:
         crashed: Callable[[BaseException], None],
         expected: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._crashed = crashed
-        self._expected = expected
+        self._crashed, self._expected = crashed, expected
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":

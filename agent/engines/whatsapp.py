@@ -27,9 +27,12 @@ def digits_of(text: str) -> str:
     return re.sub(r"[^0-9]", "", text.replace("(0)", "")).removeprefix("00")
 
 
-def without_device(to: str) -> str:
-    """The jid without the device that it names."""
-    return _DEVICE.sub(r"\1", to)
+def chat_of(to: str) -> str:
+    """One name for a chat however its number is written: its messages keep one order."""
+    name, at, domain = _DEVICE.sub(r"\1", to.strip()).partition("@")
+    if at and domain not in ("c.us", "s.whatsapp.net"):
+        return f"{name}@{domain}"
+    return digits_of(name) or to.strip()
 
 
 def person_of(text: str, field: str) -> str:
@@ -46,15 +49,14 @@ def person_of(text: str, field: str) -> str:
 def phone_of(arguments: Mapping[str, object]) -> str:
     """The digits of the phone that wants a pairing code."""
     phone = arguments.get("phone")
-    digits = digits_of(str(phone))
-    if not isinstance(phone, str) or not 7 <= len(digits) <= 15:
+    if not isinstance(phone, str) or not 7 <= len(digits_of(phone)) <= 15:
         raise InvalidRequest("cannot get a pairing code: phone is no number", field="phone")
-    return digits
+    return digits_of(phone)
 
 
 def check_receiver(to: str) -> str:
     """The receiver as engines take it."""
-    chat = without_device(to.strip())
+    chat = _DEVICE.sub(r"\1", to.strip())
     digits = digits_of(chat) if is_phone(chat) else ""
     if _HALF_DEVICE.fullmatch(to.strip()):
         cause = "has a _ and a number behind the person's number, which is no person's id; leave"

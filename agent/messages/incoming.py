@@ -167,8 +167,6 @@ class Incoming:
             if cursor > self._next:
                 state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
                 db.execute(state, (cursor - 1, cursor - self._next, size))
-            files.failpoint("before_commit")
-        files.failpoint("after_commit")
         new, self._next = cursor > self._next, cursor
         return cursor - 1 if new else 0
 

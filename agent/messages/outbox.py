@@ -22,7 +22,6 @@ from sqlite_utils import Database
 
 from agent import clock, errors
 from agent.core import model, session
-from agent.engines.whatsapp import digits_of, without_device
 from agent.messages.database import Form, open_file
 from agent.messages.outcomes import WAITING, State, after_ack
 from agent.store.connect import explain, opened
@@ -132,14 +131,6 @@ insert into opened values ('', 0, '', 0);
 """,
     "integrity_check",
 )
-
-
-def chat_of(to: str) -> str:
-    """One name for a chat however its number is written: its messages keep one order."""
-    name, at, domain = without_device(to.strip()).partition("@")
-    if at and domain not in ("c.us", "s.whatsapp.net"):
-        return f"{name}@{domain}"
-    return digits_of(name) or to.strip()
 
 
 def hash_of(whose: Sequence[str], born: float) -> str:

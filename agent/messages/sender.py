@@ -13,9 +13,10 @@ from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines import catalog, tasks
+from agent.engines.whatsapp import chat_of
 from agent.files import failpoint
 from agent.messages.incoming import OutFiles
-from agent.messages.outbox import Outbox, OutMessage, chat_of
+from agent.messages.outbox import Outbox, OutMessage
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
 from agent.supervise.assemble import Supervisor

@@ -18,10 +18,10 @@ from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
-from agent.engines.whatsapp import check_receiver
+from agent.engines.whatsapp import chat_of, check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.messages import incoming, settings
-from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, chat_of, hash_of
+from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of

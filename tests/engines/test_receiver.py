@@ -2,9 +2,8 @@
 
 import pytest
 
-from agent.engines.whatsapp import check_receiver, is_answerable
+from agent.engines.whatsapp import chat_of, check_receiver, is_answerable
 from agent.errors import InvalidRequest
-from agent.messages.outbox import chat_of
 
 
 @pytest.mark.parametrize(

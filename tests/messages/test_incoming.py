@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import SchemaTooNew
-from agent.files import VARIABLE, FailpointHit
 from agent.messages import incoming
 from agent.messages.incoming import FOLDER, Incoming, read_only
 from tests.messages.records import (
@@ -96,25 +95,6 @@ def test_what_a_kill_left_of_a_set_aside_is_not_replayed(tmp_path: Path) -> None
     again = file_at(tmp_path)
     again.append(messages([77]))
     assert numbers_of(read_all(again)) == [77]
-
-
-@pytest.mark.parametrize("point", ["before_commit", "after_commit"])
-def test_a_kill_at_a_commit_loses_nothing_that_was_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    file = file_at(tmp_path)
-    file.append(messages([1]))
-    monkeypatch.setenv(VARIABLE, f"{point}:raise")
-    with pytest.raises(FailpointHit):
-        file.append(messages([2, 3]))
-    monkeypatch.delenv(VARIABLE)
-    time.sleep(0.01)
-    next_life = file_at(tmp_path)
-    assert numbers_of(read_all(next_life)) == ([1] if point == "before_commit" else [1, 2, 3])
-    # WhatsApp sends again what it did not hear of.
-    next_life.append(messages([2, 3]))
-    assert numbers_of(read_all(next_life)) == [1, 2, 3]
-    assert page_of(next_life, newest(next_life), 1)["records"] == [], "and what it knows is no news"
 
 
 def test_a_full_disk_takes_nothing_and_leaves_what_was_kept(tmp_path: Path) -> None:

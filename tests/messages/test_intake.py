@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from agent.core.words import KEPT, Happening, InstanceId
-from agent.files import VARIABLE
 from agent.messages.incoming import Incoming
 from agent.messages.intake import LOOK_EVERY, Intake
 from tests.messages.bench import code_of
@@ -58,10 +57,10 @@ async def test_what_the_disk_does_not_take_is_refused_and_said_once(
 ) -> None:
     at = Bench(tmp_path)
     await at.intake.keep([message(1)])
-    monkeypatch.setenv(VARIABLE, "before_commit:raise")
-    for _ in range(2):
-        assert await code_of(at.intake.keep([message(2)])) == "not_kept"
-    monkeypatch.delenv(VARIABLE)
+    with monkeypatch.context() as broken:
+        broken.setattr(Incoming, "append", None)
+        for _ in range(2):
+            assert await code_of(at.intake.keep([message(2)])) == "not_kept"
     await at.intake.keep([message(2)])
     assert [each.kind for each in at.told if each.kind != KEPT] == ["not_kept", "kept_again"]
     assert numbers_of((await at.ask("messages", after=0, limit=100))["records"]) == [1, 2]

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -9,11 +10,17 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.ports import free_port
 from tests.system.bed import SOURCE, Bed
 
+MIB = 1024 * 1024
+NUMBERS = itertools.count(1)
+Change = Callable[[Path], None]
 SIZE = "3g"
 # What a bare machine has; and what apt may fetch on it: the package's dependencies are among them.
 BASE = "systemd-sysv,dbus,openssh-server"
@@ -103,7 +110,7 @@ def build(out: Path, *more: str) -> Path:
     return Path(done.stdout.splitlines()[0])
 
 
-def next_version(package: Path, out: Path, version: str, change: Callable[[Path], None]) -> Path:
+def next_version(package: Path, out: Path, version: str, change: Change) -> Path:
     """The same package with another version; `change` edits its unpacked tree."""
     with tempfile.TemporaryDirectory(dir=out) as folder:
         tree = Path(folder) / "tree"
@@ -114,6 +121,30 @@ def next_version(package: Path, out: Path, version: str, change: Callable[[Path]
         new = out / f"wa-agent_{version}.deb"
         _do("dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "--build", tree, new)
     return new
+
+
+@dataclass(frozen=True)
+class Newer:
+    version: str
+    path: str
+    """On the machine."""
+
+
+@pytest.fixture
+def newer(package: Path, tmp_path: Path, bare: Bed) -> Callable[[Change], Newer]:
+    """Makes a changed package, each newer than the one before."""
+
+    def make(change: Change) -> Newer:
+        version = f"100.{next(NUMBERS)}"
+        made = next_version(package, tmp_path, version, change)
+        shutil.copy(made, bare.root / "srv")
+        return Newer(version, f"/srv/{made.name}")
+
+    return make
+
+
+def unchanged(tree: Path) -> None:
+    """The same program under another version."""
 
 
 def program(tree: Path) -> Path:

@@ -2,21 +2,20 @@
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.system import debian
 from tests.system.bed import SOURCE, Bed
-from tests.system.debian import apt, build, full_disk, next_version, program
+from tests.system.debian import apt, build, full_disk, newer, next_version, program, unchanged
 from tests.system.fleet import AGENT, Fleet, connect
 from tests.system.terminal import on_a_terminal
 from tests.system.test_package import (
@@ -31,36 +30,9 @@ from tests.system.test_package import (
     succeed,
 )
 
-__all__ = ["bare", "fleet", "package", "repository"]
+__all__ = ["bare", "fleet", "newer", "package", "repository"]
 
 pytestmark = pytest.mark.timeout(900)
-MIB = 1024 * 1024
-NUMBERS = itertools.count(1)
-Change = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class Newer:
-    version: str
-    path: str
-    """On the machine."""
-
-
-@pytest.fixture
-def newer(package: Path, tmp_path: Path, bare: Bed) -> Callable[[Change], Newer]:
-    """Makes a changed package, each newer than the one before."""
-
-    def make(change: Change) -> Newer:
-        version = f"100.{next(NUMBERS)}"
-        made = next_version(package, tmp_path, version, change)
-        shutil.copy(made, bare.root / "srv")
-        return Newer(version, f"/srv/{made.name}")
-
-    return make
-
-
-def unchanged(tree: Path) -> None:
-    """The same program under another version."""
 
 
 def version(bed: Bed) -> str:
@@ -159,7 +131,9 @@ def still_runs(bed: Bed, expected: str, agent: str) -> None:
 
 
 @pytest.mark.usefixtures("undisturbed")
-@pytest.mark.parametrize(("moment", "left"), [("unpack", MIB), ("configure", 36 * MIB)])
+@pytest.mark.parametrize(
+    ("moment", "left"), [("unpack", debian.MIB), ("configure", 36 * debian.MIB)]
+)
 def test_a_full_disk_leaves_the_older_version_running(bare: Bed, newer, moment: str, left: int):
     before, agent = version(bare), bare.show(AGENT, "InvocationID")
     new = newer(unchanged)
@@ -254,7 +228,7 @@ def refuses_the_settings(tree: Path) -> None:
     ],
 )
 def test_a_version_that_cannot_run_leaves_the_one_before(
-    bare: Bed, newer, change: Change, said: str, restarted: bool
+    bare: Bed, newer, change: debian.Change, said: str, restarted: bool
 ):
     before, agent = version(bare), bare.show(AGENT, "InvocationID")
     done = dpkg(bare, "--install", newer(change).path)
