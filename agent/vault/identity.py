@@ -169,7 +169,7 @@ def ids_in(names: Iterable[str]) -> Iterator[InstanceId]:
 def scan(root: Path) -> list[Found]:
     """All folders named like an instance, with or without a readable identity."""
     folders = []
-    with open_root(root, create=True) as top:
+    with open_root(root) as top:
         names = top.names()
     for id in ids_in(names):
         try:

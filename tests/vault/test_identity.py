@@ -120,6 +120,9 @@ def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sale
     (root / "Not-An-Id").mkdir()
     (root / "file").write_text("")
     (root / "link").symlink_to(root / "sales")
+    with pytest.raises(VaultError):
+        scan(root / "sessions")
+    assert not (root / "sessions").exists(), "who looks makes no folder"
     found = {one.id: one for one in scan(root)}
     assert sorted(found) == ["b", "file", "link", "sales", "torn"]
     assert found["sales"].identity
