@@ -106,7 +106,7 @@ def _round(program: Program, instances: int, times: Times) -> Figures:
         kept = subprocess.check_output([*words, folder], env=path, text=True).split()
     with open_site(instances) as site:
         one = measure_one_round(site, times, tree=program.tree, python=program.python)
-        alone, many = ([float(it)] for it in kept)
+        alone, many = ([float(it)] for it in kept[1:])
         return asyncio.run(one) | {"kept alone": alone, "kept by 1,000": many}
 
 
