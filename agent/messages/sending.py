@@ -287,7 +287,7 @@ class Sending:
         row = await outbox.find(id, message)
         if row is None:
             why = f"cannot find the message {message}: the outbox of {id} has none of that id"
-            more = f"messages that ended are shown for 72 hours (wa-agent outbox {id})"
+            more = "it ended over 72 hours ago, or went with its instance or a lost outbox"
             raise NotFound(f"{why}; {more}", code="message_unknown")
         return row
 
