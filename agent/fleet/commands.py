@@ -160,8 +160,8 @@ def rename(options: command.Options) -> int:
 
     --yes: confirm that this machine is the clone
     """
+    from agent.fleet.join import rename
     from agent.fleet.plan import machine_of
-    from agent.fleet.rename import rename
 
     if not options.yes:
         raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")

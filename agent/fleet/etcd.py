@@ -2,6 +2,9 @@
 
 A read goes to the next member on any error. A write goes to the next one only if the connection
 was not made: a write that was sent and not answered may have happened.
+
+A key that ends with "/" means all keys below it. Each value has the revision of the write that
+made it; a key that is absent has revision 0.
 """
 
 import ssl
@@ -12,7 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Same, Step, StoreAway
+from agent.errors import TryLater
 from agent.supervise.reach import cause_of
 
 T = TypeVar("T")
@@ -20,6 +23,64 @@ EACH, CONNECT = 1.0, 0.7
 """Seconds for one member's answer, and those of them in which it must have taken a connection."""
 LARGEST = 8 << 20
 """Bytes of one line of a watch."""
+
+
+class StoreAway(TryLater):
+    """The store gave no usable answer. Nothing was written, unless it is MayHaveHappened."""
+
+    code = "fleet_store"
+
+
+class MayHaveHappened(StoreAway):
+    """A write was sent and not answered: it is committed, or may still be at any later moment.
+
+    Never send it again. The next compare-and-swap on the same key says what became of it.
+    """
+
+
+class Pair(msgspec.Struct, frozen=True):
+    key: str
+    value: bytes
+    revision: int
+
+
+class Same(msgspec.Struct, frozen=True):
+    """True if `key` still has the value that `revision` wrote; 0: if it is absent. With a `value`,
+    which one write alone makes: if it has that. A store that went back repeats revisions."""
+
+    key: str
+    revision: int
+    value: bytes = b""
+
+
+class Put(msgspec.Struct, frozen=True):
+    key: str
+    value: bytes
+
+
+class Delete(msgspec.Struct, frozen=True):
+    key: str
+
+
+class Get(msgspec.Struct, frozen=True):
+    """`since`: only what this revision or a later one wrote."""
+
+    key: str
+    since: int = 0
+
+
+Step = Put | Delete | Get
+
+
+class Answer(msgspec.Struct, frozen=True):
+    committed: bool
+    """True if every Same held; else nothing was written."""
+    revision: int
+    """Revision of the whole store, which is that of this write if it wrote."""
+    cluster: str
+    """Identity of the etcd cluster: another one after a restore under new addresses."""
+    found: Sequence[Sequence[Pair]]
+    """Answer to each Get, in their order."""
 
 
 class _Kv(msgspec.Struct):

@@ -1,10 +1,13 @@
 """Join: what one machine gets from its plan: its keys below the state folder, `[fleet]` in
-agent.toml, and a member of etcd. Each step is harmless when it is done again.
+agent.toml, and a member of etcd. Each step is harmless when it is done again. And rename: the clone
+of a machine becomes an empty one. Its sessions are the original's: their folders go to the trash,
+and what waited to be sent goes.
 
 Below a state folder of another user root writes nothing itself: that user could put a link in its
 way.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -14,16 +17,21 @@ import socket
 import sys
 import tomllib
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent import other_user
+from agent.core.model import JournalEntry
 from agent.errors import HostError, Refused, WaError
-from agent.files import make_folder
-from agent.fleet.plan import ETCD, FILES, KEYS, run, unpack, write
+from agent.files import folder_locked, make_folder
+from agent.fleet.plan import ETCD, FILES, KEYS, reached, run, unpack, write
+from agent.host.choose import only_agent, only_of_sessions
+from agent.store.database import Store
+from agent.vault import folders, identity
 
 SETTINGS = Path("/etc/default/etcd")
+_OURS = ("fleet/agent.json", "fleet/orders.json", "outbox.db", "outbox.db-wal", "outbox.db-shm")
 HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 
 
@@ -83,7 +91,7 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
 def put_keys(folder: Path, content: bytes) -> None:
     """As the user of the state folder."""
     doing = f"write the keys into {folder}"
-    if done_as_owner(folder.parent, doing, "agent.fleet.join", folder, feed=content):
+    if done_as_owner(folder.parent, doing, folder, feed=content):
         return
     make_folder(folder)
     files, ca = unpack(content), folder / "ca.pem"
@@ -93,11 +101,12 @@ def put_keys(folder: Path, content: bytes) -> None:
         write(folder / name, files[name])
 
 
-def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b"") -> bool:
-    """Run a module as the user of the state folder. False: that is this user."""
+def done_as_owner(state: Path, doing: str, *words: Path, feed: bytes = b"") -> bool:
+    """Run this module as the user of the state folder. False: that is this user."""
     if (owner := other_user.owner_of(state)) is None:
         return False
-    answer = other_user.run_as(owner, (sys.executable, "-I", "-m", *words), within=600.0, feed=feed)
+    command = (sys.executable, "-I", "-m", "agent.fleet.join", *words)
+    answer = other_user.run_as(owner, command, within=600.0, feed=feed)
     if answer.status:
         raise HostError(f"cannot {doing}: {answer.text[-300:]}")
     return True
@@ -150,8 +159,52 @@ def _holds_keys() -> bool:
     return False
 
 
-if __name__ == "__main__":
+def rename(name: str, address: str, config: Path, state: Path, root: Path) -> str:
+    """Returns FLEET/MACHINE. `root`: of the sessions. Refused while its agent or a worker runs;
+    cut off it can be done again."""
+    path = config.resolve()
+    text = path.read_text(encoding="utf-8")
+    if not (fleet := tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]):
+        raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
+    new = f"{fleet}/{name}"
+    lines = f'[fleet]\nname = "{new}"\naddress = "{reached(address)}"\n'
+    made = with_fleet(text, lines, path, replaces=True)
+    if not done_as_owner(state, "empty this machine", state, root):
+        empty(state, root)
+    rewrite(path, made)
+    return new
+
+
+def empty(state: Path, root: Path) -> None:
+    """As the agent's user."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with only_agent(state), only_of_sessions(root), ExitStack() as held:
+        ids = [it.id for it in identity.scan(root)]
+        try:
+            for id in ids:
+                held.enter_context(folder_locked(root / id))
+        except BlockingIOError:
+            raise Refused(f"cannot empty this machine: the worker of {id} runs; stop it") from None
+        for id in ids:
+            folders.retire(root, id, "renamed", follows=False)
+        asyncio.run(_forget(state))
+        for name in (*_OURS, "state-mark.json"):
+            (state / name).unlink(missing_ok=True)
+
+
+async def _forget(state: Path) -> None:
+    store = await Store.open(state / "agent.db")
     try:
-        put_keys(Path(sys.argv[1]), sys.stdin.buffer.read())
+        for row, _ in await store.instances():
+            words = "the machine was renamed; its session is in the trash"
+            await store.remove(row.id, JournalEntry("deleted", words, instance=row.id))
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    paths = [*map(Path, sys.argv[1:])]
+    try:
+        empty(*paths) if paths[1:] else put_keys(paths[0], sys.stdin.buffer.read())
     except (OSError, WaError) as error:
         sys.exit(str(error))

@@ -16,9 +16,9 @@ from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
 from agent.fleet.copies.sender import Copies
+from agent.fleet.etcd import Get, Put, Same, StoreAway
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.key import FleetKey
-from agent.fleet.store import Get, Put, Same, StoreAway
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
 from agent.supervise.assemble import Supervisor

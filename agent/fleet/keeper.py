@@ -24,9 +24,8 @@ from agent.clock import boot_now
 from agent.engines.tasks import until_set
 from agent.errors import NotFound, TryLater
 from agent.files import write_whole
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Delete, Etcd, Get, Pair, Put, Same, StoreAway
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Delete, Get, Pair, Put, Same, StoreAway
 from agent.fleet.taking import BATCH, Seen, View, read_halt
 from agent.log import log
 

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Delete, Etcd, Get, Put, Same, Step
 from agent.fleet.records import Claim, Held, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Delete, Get, Put, Same, Step
 from agent.fleet.taking import BATCH, read_halt
 
 

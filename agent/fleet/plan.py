@@ -22,9 +22,8 @@ from pathlib import Path
 from agent.core.model import parse_instance_id
 from agent.errors import HostError, InvalidRequest, NotFound, Refused
 from agent.files import write_whole
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Etcd, StoreAway
 from agent.fleet.peers import tls_of
-from agent.fleet.store import StoreAway
 
 CLIENTS, PEERS, AGENTS = 2379, 2380, 8475
 """Ports of an etcd member for the agents, and for the other members; of an agent for the others."""

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from agent.fleet.etcd import Pair
 from agent.fleet.records import Failover, Halt, Machine, Session, decoded, named
-from agent.fleet.store import Pair
 
 R = TypeVar("R", Machine, Session)
 BATCH = 100

@@ -5,10 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.fleet.store import Answer, Delete, Get, MayHaveHappened, Pair, Put, Same, Step, StoreAway
-
-MOST_OPERATIONS = 128
-"""As in etcd."""
+from agent.fleet.etcd import Answer, Delete, Get, MayHaveHappened, Pair, Put, Same, Step, StoreAway
 
 
 @dataclass
@@ -28,7 +25,7 @@ class Memory:
     def commit(
         self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get]
     ) -> Answer:
-        assert max(len(same), len(then), len(otherwise)) <= MOST_OPERATIONS
+        assert max(len(same), len(then), len(otherwise)) <= 128, "as in etcd"
         holds = all(self.holds(it) for it in same)
         chosen = then if holds else otherwise
         gone = [it for it in chosen if isinstance(it, Delete)]

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Etcd, Get, Put
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
-from agent.fleet.store import Get, Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members, members
@@ -22,7 +21,6 @@ from tests.waiting import alive
 
 __all__ = ["make_agent"]
 FLEET = Fleet(ttl=8.0, margin=3.0)
-ENDS_WITHIN = FLEET.usable + 2.0
 KEYS = Keys("f")
 NEW = "POST", "/api/instance", {"id": "u", "engine": "sandbox"}
 SAVES_SLOWLY = f"""exec('''
@@ -94,7 +92,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))
         etcd.signal("m0", signal.SIGSTOP)
-        await eventually(lambda: not alive(pid), within=ENDS_WITHIN)
+        await eventually(lambda: not alive(pid), within=FLEET.usable + 2)
         await eventually(lambda: reason(agent, "s"), "no_lease")
         status, said = await cli(agent, "fleet", "status")
         assert (status, "a " in said, "etcd" in said) == (1, True, True)

@@ -15,12 +15,11 @@ from msgspec.structs import replace
 
 from agent.fleet.copies.change import Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Etcd, Put
 from agent.fleet.forward import HEADER
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
-from agent.fleet.store import Put
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members

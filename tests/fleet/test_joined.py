@@ -16,12 +16,12 @@ from agent.errors import Refused, TryLater
 from agent.fleet.copies.change import Change, Sealed, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.sender import Row
+from agent.fleet.etcd import Put
 from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
 from agent.fleet.records import Failover, Machine, Session, encoded
 from agent.fleet.routes import why
-from agent.fleet.store import Put
 from agent.fleet.taking import Seen
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet

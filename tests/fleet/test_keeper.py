@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from agent.errors import TryLater
 from agent.fleet import keeper as keepers
+from agent.fleet.etcd import Get, Pair, Put, Same
 from agent.fleet.keeper import Begin, Past, how_to_begin
 from agent.fleet.operator import accept
 from agent.fleet.records import Machine, Session, encoded
-from agent.fleet.store import Get, Pair, Put, Same
 from agent.fleet.taking import Seen, View
 from tests.fleet.nemesis import Nemesis
 from tests.fleet.world import TTL, Host, World, play, played, well

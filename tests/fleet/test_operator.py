@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
+from agent.fleet.etcd import MayHaveHappened, Put
 from agent.fleet.operator import _decide, accept, forget
 from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
 from agent.fleet.shown import explain, note
-from agent.fleet.store import MayHaveHappened, Put
 from agent.fleet.taking import Seen, View
 from tests.conftest import Eventually
 from tests.daemon.conftest import cli, make_agent

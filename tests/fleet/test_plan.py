@@ -13,9 +13,8 @@ import pytest
 from agent.cli.command import run
 from agent.errors import HostError, NotFound, Refused
 from agent.fleet import plan
-from agent.fleet.etcd import Etcd
+from agent.fleet.etcd import Etcd, Get, Put, StoreAway
 from agent.fleet.peers import tls_of
-from agent.fleet.store import Get, Put, StoreAway
 from tests.conftest import Eventually
 from tests.fleet.members import needs_etcd
 

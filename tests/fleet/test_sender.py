@@ -19,11 +19,11 @@ from agent.errors import TryLater, VaultError
 from agent.fleet.copies.change import LARGEST, Sealed
 from agent.fleet.copies.sender import AWAY, FORGETS, OLDEST, Copies
 from agent.fleet.copies.standby import Standby
+from agent.fleet.etcd import StoreAway
 from agent.fleet.joined import Joined
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Taken
 from agent.fleet.records import Machine, Session
-from agent.fleet.store import StoreAway
 from agent.fleet.taking import Seen, View
 from agent.vault.identity import create
 from tests.fleet import world as worlds

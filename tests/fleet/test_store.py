@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from agent.fleet.etcd import Etcd
-from agent.fleet.store import Delete, Get, MayHaveHappened, Pair, Put, Same, StoreAway
+from agent.fleet.etcd import Delete, Etcd, Get, MayHaveHappened, Pair, Put, Same, StoreAway
 from tests.fleet.members import Members, members
 from tests.fleet.memory import Line, Memory
 

@@ -18,9 +18,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from agent.fleet import records
+from agent.fleet.etcd import Pair, Put
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.records import Failover, Fleet, Keys, Machine, Session, decoded, encoded, named
-from agent.fleet.store import Pair, Put
 from tests.clocks import stopped
 from tests.fleet.memory import Line, Memory
 from tests.world.virtual import Loop, virtual_time

@@ -40,8 +40,8 @@ from agent.files import write_whole
 from agent.fleet import plan
 from agent.fleet.copies.change import Sealed
 from agent.fleet.copies.standby import _HEAD as HEAD
+from agent.fleet.etcd import Get, StoreAway
 from agent.fleet.records import Session, decoded, named
-from agent.fleet.store import Get, StoreAway
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
 from tests.engines.baileys.conftest import PEER, make_cache
 from tests.fleet.members import Members, members
