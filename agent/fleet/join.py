@@ -25,7 +25,7 @@ from agent import other_user
 from agent.core.model import JournalEntry
 from agent.errors import HostError, Refused, WaError
 from agent.files import folder_locked, make_folder
-from agent.fleet.plan import ETCD, FILES, KEYS, reached, run, unpack, write
+from agent.fleet.plan import ETCD, FILES, KEYS, reached, run, settings_of, unpack, write
 from agent.host.choose import only_agent, only_of_sessions
 from agent.store.database import Store
 from agent.vault import folders, identity
@@ -115,8 +115,7 @@ def done_as_owner(state: Path, doing: str, *words: Path, feed: bytes = b"") -> b
 def install_member(files: Mapping[str, bytes]) -> None:
     """etcd.service of this machine is this member from now on. Refused where it is another one, and
     where the plan is another machine's."""
-    lines = files["etcd"].decode().splitlines()
-    wanted = dict(it.split("=", 1) for it in lines)
+    wanted = settings_of(files)
     host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -132,7 +131,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
     text = SETTINGS.read_text(encoding="utf-8") if SETTINGS.exists() else ""
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
     data, cause = wanted["ETCD_DATA_DIR"], ""
-    if present and present != lines:
+    if present and present != files["etcd"].decode().splitlines():
         cause = f"{SETTINGS} has other settings than the plan"
     elif not present and (os.path.lexists(data) or _holds_keys()):
         cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"

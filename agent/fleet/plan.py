@@ -97,7 +97,8 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         urls = ((it, url) for it in members for url in it.peers)
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
         every = ",".join(f"{new if url == peer else it.name or it.id}={url}" for it, url in urls)
-        settings = member_settings(new, address, every, "", "existing")
+        token = settings_of(files)["ETCD_INITIAL_CLUSTER_TOKEN"]
+        settings = member_settings(new, address, every, token, "existing")
         known, key = f"{table['name'].partition('/')[0]}/{new}", files["fleet.key"]
         _write(path, work, address, name=known, store=store, key=key, etcd=settings)
     return store
@@ -134,6 +135,11 @@ def unpack(content: bytes) -> dict[str, bytes]:
         cause = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise InvalidRequest(f"cannot use this plan: {cause}", code="no_plan") from error
     return found
+
+
+def settings_of(files: Mapping[str, bytes]) -> dict[str, str]:
+    """/etc/default/etcd as a plan has it."""
+    return dict(it.split("=", 1) for it in files["etcd"].decode().splitlines())
 
 
 def member_settings(name: str, address: str, members: str, token: str, state: str = "new") -> str:

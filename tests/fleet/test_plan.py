@@ -82,6 +82,8 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
         assert await plan.replace(tmp_path, "a", "d", machines.addresses["d"]) == store
         assert {*store} == {*urls[1:], f"https://{machines.addresses['d']}:{plan.CLIENTS}"}
+        plans = [plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()) for name in "bd"]
+        assert len({plan.settings_of(it)["ETCD_INITIAL_CLUSTER_TOKEN"] for it in plans}) == 1
         machines.start("d")
         machines.end("b")
         await eventually(lambda: written(etcd))  # with w alone there would be no quorum
