@@ -523,12 +523,13 @@ class Joined(running.Running):
         if record and known and record.epoch + record.deleted > known[1]:
             return None  # its folder is an older one
         wanted, engine = wanted_of(facts), facts.instance.engine
+        how = records.Failover("newest" if engine in records.COPIED_LIVE else "wait")
         if record is None or record.deleted:
             epoch = record.epoch + 1 if record else 1
-            how = records.Failover("newest" if engine in records.COPIED_LIVE else "wait")
             return records.Session(self.name, epoch, engine, how, wanted)
         copies = record.copies if engine in records.COPIED_LIVE else ()  # it has its files itself
-        now = replace(record, wanted=wanted, copies=copies)
+        # After `accept` neither is in a record that the store did not know.
+        now = replace(record, engine=engine, failover=how, wanted=wanted, copies=copies)
         return now if record.machine == self.name and now != record else None
 
     async def _deleted(self) -> dict[str, records.Session]:

@@ -220,6 +220,8 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     for id, engine in ("s", "sandbox"), ("w", "web"):
         (await it.has(id, engine)).wait.reason = ""
     await it.until(lambda: it.b.view.machines["a"].record.engines, TTL)
+    it.write("s", Session("b", 1))  # as by `accept` of a store that did not know it
+    await asyncio.sleep(TTL)
     assert (await it.b.drain(True)).keys() == {"w"}
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
