@@ -59,6 +59,8 @@ class Joined(running.Running):
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self._told = dict[str, str]()
+        self._tried = dict[str, float]()
+        """Boot time of the next try to move a session away, since the last order to drain."""
         self._orders: Orders = {}
         self._written: Orders = {}
         """Those of them that are on the disk: the next agent carries no order out again."""
@@ -421,13 +423,13 @@ class Joined(running.Running):
     async def keep_drained(self) -> None:
         """Give sessions away, one after the other, while an operator's order says so. One that
         cannot be moved was ended for the try: the next try of it is later."""
-        tried = dict[str, float]()
         while True:
             await asyncio.sleep(LOOK_EVERY)
             for id in sorted(self.engines()) if self.drained else ():
-                may = self.drained and self._may_write() and not self._registry.stopping
-                if may and boot_now() >= tried.get(id, 0.0) and (target := self.view.place_for(id)):
-                    tried[id] = boot_now() + MOVES_AGAIN
+                due = self.drained and boot_now() >= self._tried.get(id, 0.0)
+                may = due and self._may_write() and not self._registry.stopping
+                if may and (target := self.view.place_for(id)):
+                    self._tried[id] = boot_now() + MOVES_AGAIN
                     with going_on(f"{id} stays on this machine"):
                         await self.move(id, target)
 
@@ -438,6 +440,7 @@ class Joined(running.Running):
         work = partial(write_whole, path, b"") if on else partial(path.unlink, missing_ok=True)
         await asyncio.to_thread(work)
         self.drained = on
+        self._tried.clear()
         if self.keeper is not None:
             self.keeper.wake()
         stay = [id for id in self.view.owned(self.name) if on and not self.view.place_for(id)]

@@ -225,7 +225,12 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     assert (await it.b.drain(True)).keys() == {"w"}
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
-    assert not await it.b.drain(False)
+    it.b.move = AsyncMock()  # it comes back
+    it.tasks.append(asyncio.create_task(it.b.keep_drained()))
+    for moves in 1, 2:
+        await it.until(lambda moves=moves: it.b.move.await_count == moves, 5)
+        assert not await it.b.drain(False)
+        await it.b.drain(True)
 
 
 @real
