@@ -130,7 +130,7 @@ class _Members(msgspec.Struct):
 
 
 class Etcd:
-    """One client. Made inside a running loop; `close` ends it. Every answer is linearizable, but
+    """One client. Made inside a running loop; `aclose` ends it. Every answer is linearizable, but
     for `watch` and the members; each call raises StoreAway."""
 
     def __init__(self, members: Sequence[str], tls: ssl.SSLContext | None = None) -> None:
@@ -141,7 +141,7 @@ class Etcd:
             timeout=aiohttp.ClientTimeout(total=EACH, sock_connect=CONNECT),
             read_bufsize=LARGEST,
         )
-        self.close = self._session.close
+        self.aclose = self._session.close
 
     async def commit(
         self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()

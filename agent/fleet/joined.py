@@ -15,10 +15,10 @@ from agent.core.words import SUSPECT, InstanceId, SessionFiles
 from agent.errors import Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
+from agent.fleet.copies.change import FleetKey
 from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Get, Put, Same, StoreAway
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.key import FleetKey
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
 from agent.supervise.assemble import Supervisor
@@ -122,7 +122,7 @@ class Joined(running.Running):
             if self.keeper is not None and not leave and not await self.workers():
                 await self.keeper.release()
         if self._store is not None:
-            await self._store.close()
+            await self._store.aclose()
         if self.copies is not None:
             await self.copies.peers.close()
 

@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -75,8 +75,7 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         for name in KEYS:
             (work / name).write_bytes(files[name])
         (work / "ca.key").write_bytes((folder / "ca.key").read_bytes())
-        etcd = Etcd(table["store"], tls_of(work))
-        try:
+        async with aclosing(Etcd(table["store"], tls_of(work))) as etcd:
             members = await etcd.members()
             gone = [it for it in members if it.name == old]
             holders = {it.name for it in members if peer in it.peers}
@@ -92,8 +91,6 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
             if not added:
                 await _patiently(partial(etcd.change_members, "add", {"peerURLs": [peer]}))
             members = await etcd.members()
-        finally:
-            await etcd.close()
         urls = ((it, url) for it in members for url in it.peers)
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
         every = ",".join(f"{new if url == peer else it.name or it.id}={url}" for it, url in urls)

@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from agent.fleet import trying
 from agent.fleet.etcd import Etcd, Get, Put
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, cli, make_agent
-from tests.fleet.members import Members, members
+from tests.daemon.conftest import AgentClient, RunningAgent, cli, make_agent, workers_in
+from tests.fleet.members import Members, members, needs_etcd
 from tests.waiting import alive
 
 __all__ = ["make_agent"]
@@ -42,12 +46,9 @@ def etcd(tmp_path: Path) -> Iterator[Members]:
 
 @asynccontextmanager
 async def store_of(etcd: Members) -> AsyncIterator[Etcd]:
-    store = Etcd([*etcd.clients.values()])
-    try:
+    async with aclosing(Etcd([*etcd.clients.values()])) as store:
         await store.commit([], [Put(KEYS.common, encoded(FLEET))])
         yield store
-    finally:
-        await store.close()
 
 
 async def record(store: Etcd, key: str, kind: Any) -> Any:
@@ -239,3 +240,27 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
         # The next one needs not wait.
         await agent.start()
         await eventually(lambda: agent.status("s"), "CONNECTED", within=FLEET.ttl)
+
+
+@pytest.mark.slow
+async def test_a_fleet_on_one_machine_ends_as_a_whole(eventually: Eventually) -> None:
+    needs_etcd()
+    assert trying.main(["1"]) == 2
+    command = (sys.executable, "-m", "agent.fleet.trying", "2")
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    said = ""
+    while "Stop:" not in said:
+        said += (await process.stdout.readline()).decode()
+    pids = [int(it) for it in re.findall(r"kill -9 (\d+)", said)]
+    root = Path(re.search(r"Logs: +(\S+)", said)[1])
+
+    async def connected() -> bool:
+        return "CONNECTED" in (await cli(AgentClient(root / "b"), "list"))[1].split()
+
+    try:
+        await eventually(connected)
+        pids += [pid for it in root.glob("?/run*") for pid in workers_in(it).values()]
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+    assert (len(pids) > 4, [*filter(alive, pids)], root.exists()) == (True, [], False)

@@ -13,11 +13,10 @@ from typing import Any
 import aiohttp
 from msgspec.structs import replace
 
-from agent.fleet.copies.change import Sealed, seal, whole
+from agent.fleet.copies.change import FleetKey, Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
 from agent.fleet.etcd import Etcd, Put
 from agent.fleet.forward import HEADER
-from agent.fleet.key import FleetKey
 from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
 from tests.conftest import Eventually

@@ -13,10 +13,9 @@ from agent.core.model import Instance, InstanceId
 from agent.errors import Refused, VaultError, WaError
 from agent.fleet.copies import beside, standby
 from agent.fleet.copies.beside import Beside
-from agent.fleet.copies.change import BLOCK, Change, File, Sealed, apply, seal
+from agent.fleet.copies.change import BLOCK, Change, File, FleetKey, Sealed, apply, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.standby import Standby
-from agent.fleet.key import FleetKey
 from agent.messages.outbox import FORM
 from agent.vault.identity import create
 

@@ -13,13 +13,12 @@ from agent.api.http.auth import CALLER, VIA, Caller
 from agent.config.load import load_config
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater
-from agent.fleet.copies.change import Change, Sealed, seal
+from agent.fleet.copies.change import Change, FleetKey, Sealed, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.sender import Row
 from agent.fleet.etcd import Put
 from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
-from agent.fleet.key import FleetKey
 from agent.fleet.records import Failover, Machine, Session, encoded
 from agent.fleet.routes import why
 from agent.fleet.taking import Seen
@@ -31,7 +30,7 @@ S, T, KEY = InstanceId("s"), InstanceId("t"), FleetKey(b"k" * 32)
 
 
 class Store(Line):
-    members, is_well, close = AsyncMock(return_value=[]), AsyncMock(), AsyncMock()
+    members, is_well, aclose = AsyncMock(return_value=[]), AsyncMock(), AsyncMock()
 
 
 class Real(World):

@@ -13,10 +13,9 @@ import pytest
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater
 from agent.fleet import plan
-from agent.fleet.copies.change import Change, File, Sealed, seal
+from agent.fleet.copies.change import Change, File, FleetKey, Sealed, seal
 from agent.fleet.copies.standby import Standby
 from agent.fleet.forward import TIMES
-from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers, Taken
 from tests.conftest import Eventually
 from tests.ports import free_port

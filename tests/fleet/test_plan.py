@@ -4,7 +4,7 @@ import os
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -68,9 +68,8 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
     tmp_path: Path, machines: Planned, eventually: Eventually
 ) -> None:
     urls = [f"https://{machines.addresses[name]}:{plan.CLIENTS}" for name in "abw"]
-    stranger = Etcd(urls, ssl.create_default_context(cafile=tmp_path / "a/ca.pem"))
-    etcd = Etcd(urls, tls_of(tmp_path / "a"))
-    try:
+    tls = tls_of(tmp_path / "a"), ssl.create_default_context(cafile=tmp_path / "a/ca.pem")
+    async with aclosing(Etcd(urls, tls[0])) as etcd, aclosing(Etcd(urls, tls[1])) as stranger:
         await eventually(lambda: written(etcd))
         with pytest.raises(StoreAway):
             await stranger.read(Get("wa/shops/x"))
@@ -88,9 +87,6 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         machines.end("b")
         await eventually(lambda: written(etcd))  # with w alone there would be no quorum
         await eventually(lambda: names(etcd), {"b", "w", "d"})
-    finally:
-        await etcd.close()
-        await stranger.close()
 
 
 def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(

@@ -16,12 +16,11 @@ import pytest
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId
 from agent.errors import TryLater, VaultError
-from agent.fleet.copies.change import LARGEST, Sealed
+from agent.fleet.copies.change import LARGEST, FleetKey, Sealed
 from agent.fleet.copies.sender import AWAY, FORGETS, OLDEST, Copies
 from agent.fleet.copies.standby import Standby
 from agent.fleet.etcd import StoreAway
 from agent.fleet.joined import Joined
-from agent.fleet.key import FleetKey
 from agent.fleet.peers import Taken
 from agent.fleet.records import Machine, Session
 from agent.fleet.taking import Seen, View

@@ -23,7 +23,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Etcd | Line]:
     if request.param == "etcd":
         etcd = Etcd([*request.getfixturevalue("one").clients.values()])
         yield etcd
-        await etcd.close()
+        await etcd.aclose()
     else:
         (thawed := asyncio.Event()).set()
         yield Line(Memory(), random.Random(0), thawed)
@@ -80,15 +80,15 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
         assert (await etcd.commit([], [put])).committed, "no connection: it surely was not sent"
         with pytest.raises(MayHaveHappened, match="duplicate key"):  # also where it was refused
             await etcd.commit([], [put, put])
-        await etcd.close()
+        await etcd.aclose()
         etcd = Etcd([silent, real])
         with pytest.raises(MayHaveHappened, match="no answer in time"):
             await etcd.commit([], [put])
         assert (await etcd.commit([], [put])).committed, "the next member's turn"
-        await etcd.close()
+        await etcd.aclose()
         etcd = Etcd([silent, closed, real])
         assert (await etcd.read(Get("wa/n/k"))).found[0][0].value == b"1"
-        await etcd.close()
+        await etcd.aclose()
         etcd = Etcd([closed, silent])
         with pytest.raises(StoreAway, match="connection refused") as away:
             await etcd.read(Get("wa/n/k"))
@@ -96,4 +96,4 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
         with pytest.raises(StoreAway, match="cannot watch"):
             async for _ in etcd.watch("wa/n/"):
                 pass
-        await etcd.close()
+        await etcd.aclose()

@@ -20,10 +20,9 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import TryLater, VaultError, WaError
 from agent.fleet.copies import beside, standby
-from agent.fleet.copies.change import Sealed, seal
+from agent.fleet.copies.change import FleetKey, Sealed, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers, Taken
 from agent.fleet.records import COPIED_LIVE, Session
 from agent.fleet.taking import BATCH, in_order

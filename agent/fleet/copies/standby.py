@@ -17,8 +17,7 @@ import msgspec
 from agent.core.model import InstanceId
 from agent.errors import Refused, VaultError
 from agent.files import make_folder, open_plain, write_whole
-from agent.fleet.copies.change import LARGEST, Sealed, apply, damaged, seal, unseal, whole
-from agent.fleet.key import FleetKey
+from agent.fleet.copies.change import LARGEST, FleetKey, Sealed, apply, damaged, seal, unseal, whole
 from agent.vault.folder import explain
 
 LOG = "log"
