@@ -167,7 +167,7 @@ def rename(options: command.Options) -> int:
         raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
     path, _, config = _changed(options)
     name, address = machine_of(options.new)
-    new = rename(name, address, path, config.agent.state_path, config.session_root)
+    new = rename(name, address, path, config)
     member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
     return options.print({"machine": new}, f"this machine is {new}, and empty", member)
 

@@ -17,15 +17,18 @@ import socket
 import sys
 import tomllib
 from collections.abc import Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, aclosing, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent import other_user
+from agent.config.config import Config
 from agent.core.model import JournalEntry
 from agent.errors import HostError, Refused, WaError
 from agent.files import folder_locked, make_folder
+from agent.fleet import etcd, peers, records
 from agent.fleet.plan import ETCD, FILES, KEYS, reached, run, settings_of, unpack, write
+from agent.fleet.settings import FleetSettings, fleet_of
 from agent.host.choose import only_agent, only_of_sessions
 from agent.store.database import Store
 from agent.vault import folders, identity
@@ -101,7 +104,7 @@ def put_keys(folder: Path, content: bytes) -> None:
         write(folder / name, files[name])
 
 
-def done_as_owner(state: Path, doing: str, *words: Path, feed: bytes = b"") -> bool:
+def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b"") -> bool:
     """Run this module as the user of the state folder. False: that is this user."""
     if (owner := other_user.owner_of(state)) is None:
         return False
@@ -117,12 +120,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
     where the plan is another machine's."""
     wanted = settings_of(files)
     host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, 0), family=family).close()
-    except OSError as error:
-        cause = f"{host} is no address of this machine"
-        raise Refused(f"cannot use the plan of {wanted['ETCD_NAME']}: {cause}") from error
+    check_address(f"use the plan of {wanted['ETCD_NAME']}", host)
     try:
         group = pwd.getpwnam("etcd").pw_gid
     except KeyError:
@@ -148,6 +146,14 @@ def install_member(files: Mapping[str, bytes]) -> None:
         run(f"{words[0]} etcd.service", "systemctl", *words, "etcd.service")
 
 
+def check_address(doing: str, host: str) -> None:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, 0), family=family).close()
+    except OSError as error:
+        raise Refused(f"cannot {doing}: {host} is no address of this machine") from error
+
+
 def _holds_keys() -> bool:
     """True if an etcd with Debian's own settings runs here and is used: without our settings."""
     every = {"key": "AA==", "range_end": "AA==", "count_only": True}
@@ -158,20 +164,33 @@ def _holds_keys() -> bool:
     return False
 
 
-def rename(name: str, address: str, config: Path, state: Path, root: Path) -> str:
-    """Returns FLEET/MACHINE. `root`: of the sessions. Refused while its agent or a worker runs;
-    cut off it can be done again."""
-    path = config.resolve()
-    text = path.read_text(encoding="utf-8")
-    if not (fleet := tomllib.loads(text).get("fleet", {}).get("name", "").rpartition("/")[0]):
+def rename(name: str, address: str, path: Path, config: Config) -> str:
+    """Returns FLEET/MACHINE. `path`: of agent.toml. Refused while its agent or a worker runs; cut
+    off it can be done again."""
+    path, own = path.resolve(), fleet_of(config)
+    text, state, root = path.read_text("utf-8"), config.agent.state_path, config.session_root
+    if not (fleet := own.name.rpartition("/")[0]):
         raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
-    new = f"{fleet}/{name}"
+    new, doing = f"{fleet}/{name}", "rename this machine"
+    if len(own.store) > 0 and asyncio.run(_is_known(name, own, state / "fleet")):
+        raise Refused(f"cannot {doing}: its fleet has a machine {name}; take another name")
+    check_address(doing, address)
     lines = f'[fleet]\nname = "{new}"\naddress = "{reached(address)}"\n'
     made = with_fleet(text, lines, path, replaces=True)
     if not done_as_owner(state, "empty this machine", state, root):
         empty(state, root)
     rewrite(path, made)
     return new
+
+
+async def _is_known(name: str, own: FleetSettings, folder: Path) -> bool:
+    """True if the store has a machine of that name, as it has this one's, that is not forgotten.
+    `folder`: of this machine's keys."""
+    async with aclosing(etcd.Etcd(own.store, peers.tls_of(folder))) as store:
+        key = records.Keys(own.names[0]).machine(name)
+        pairs = (await store.read(etcd.Get(key))).found[0]
+    found = [records.decoded(it.value, records.Machine) for it in pairs]
+    return any(it is None or not it.forgotten for it in found)
 
 
 def empty(state: Path, root: Path) -> None:

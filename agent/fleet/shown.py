@@ -29,7 +29,9 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     rows = list[dict[str, str]]()
     with suppress(WaError):  # `problem` says it
         rows = await _missing_members(fleet)
-    notes = await asyncio.to_thread(list, note(fleet.folder, fleet.view))
+    found = await asyncio.to_thread(list, certificates(fleet.folder, fleet.name))
+    rows += [{"machine": fleet.name, "id": "", "cause": it} for it, now in found if now]
+    notes = [*(it for it, now in found if not now), *note(fleet.view)]
     why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
     notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
@@ -136,22 +138,26 @@ async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
     return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
 
 
-def note(folder: Path, view: View) -> Iterator[str]:
-    """Yield what a fleet works without today and needs one day. `folder`: of its keys."""
-    for name in ("machine.pem", "ca.pem"):
+def certificates(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
+    """Yield what is wrong with those of this machine; True: now, not only soon."""
+    for file in ("machine.pem", "ca.pem"):
         with suppress(OSError, ValueError, IndexError):
-            left = (_end_of((folder / name).read_text()) - time.time()) / 86400
+            der = ssl.PEM_cert_to_DER_cert((folder / file).read_text())
+            # In UTC: the second of the two times in it.
+            short, long = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)[1]
+            end = time.strptime((long or b"20" + short).decode(), "%Y%m%d%H%M%S")
+            left = (calendar.timegm(end) - time.time()) / 86400
+            ends = f"ends in {left:.0f} days" if left > 0 else "has ended"
             if left < 30:
-                yield f"certificate {name} of this machine ends in {left:.0f} days"
+                yield f"certificate {file} of this machine {ends}", left <= 0
+            named = re.escape(bytes([len(name)]) + name.encode())  # marked as a text, or a host
+            if file == "machine.pem" and not re.search(rb"[\x0c\x13\x82]" + named, der):
+                yield f"its certificate does not name {name}: others cannot reach it", True
+
+
+def note(view: View) -> Iterator[str]:
+    """Yield what a fleet works without today and needs one day."""
     every = [it.record for it in view.sessions.values() if not it.record.deleted]
     bare = sum(not it.copies and it.failover == "newest" for it in every)
     if bare and len(view.machines) > 1:
         yield f"sessions without a copy in sync: {bare}; none is taken over if its machine dies"
-
-
-def _end_of(certificate: str) -> float:
-    """Unix time: the second of the two times in it."""
-    der = ssl.PEM_cert_to_DER_cert(certificate)
-    times = re.findall(rb"\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z", der)
-    short, long = (it.decode() for it in times[1])
-    return calendar.timegm(time.strptime(long or f"20{short}", "%Y%m%d%H%M%S"))

@@ -1,5 +1,6 @@
 """A machine joins with its plan: what it writes, where, and as which user."""
 
+import asyncio
 import io
 import os
 import pwd
@@ -8,17 +9,19 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import pytest
 
 from agent.cli.client import Installation
 from agent.cli.command import run
-from agent.config.load import load_config
-from agent.errors import HostError, InvalidRequest, Refused
+from agent.config.load import changes_that_need_restart, load_config
+from agent.errors import ConfigError, HostError, InvalidRequest, Refused, WaError
 from agent.fleet import commands, join, plan
+from agent.fleet.settings import FleetSettings, fleet_of
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.lacking import not_lent
@@ -190,23 +193,59 @@ async def test_a_clone_becomes_an_empty_machine(
     monkeypatch.setenv("WA_AGENT_AGENT__STATE_PATH", str(clone.state))
     command = ("fleet", "rename", "c=10.0.0.9", "--config", clone.config)
     assert (await cli(clone, *command))[0] == 4, "it is not confirmed"
-    command += ("--yes",)
+    assert "10.0.0.9 is no address of this" in (await cli(clone, *command, "--yes"))[1]
+    config = load_config(clone.config, os.environ)
+    rename = partial(asyncio.to_thread, join.rename, "c", "127.0.0.9", clone.config, config)
     await clone.start()
     await clone.create("s")
     await eventually(lambda: clone.status("s"), "CONNECTED")
     (clone.state / "fleet").mkdir()
     (clone.state / "fleet/agent.json").touch()
-    code, said = await cli(clone, *command)
-    assert (code, "another agent runs on it" in said) == (75, True)
+    with pytest.raises(WaError, match="another agent runs on it"):
+        await rename()
     await clone.kill()
-    code, said = await cli(clone, *command)
-    assert (code, "the worker of s runs" in said) == (4, True)
+    with pytest.raises(Refused, match="the worker of s runs"):
+        await rename()
     await clone.start()
     await clone.stop()
-    assert [(await cli(clone, *command))[0] for _ in range(2)] == [0, 0]
+    assert [await rename() for _ in range(2)] == ["shops/c"] * 2
     assert "[fleet] # mine" in (text := clone.config.read_text())
-    assert tomllib.loads(text)["fleet"] == {"name": "shops/c", "address": "10.0.0.9:8475"}
+    assert tomllib.loads(text)["fleet"] == {"name": "shops/c", "address": "127.0.0.9:8475"}
     assert not (clone.state / "fleet/agent.json").exists()
     await clone.start()
     assert (await clone.do("GET", "/api/instances"))["instances"] == []
     assert [it["id"] for it in (await clone.do("GET", "/api/trash"))["trash"]] == ["s"]
+
+
+# [fleet] of agent.toml.
+
+
+def load(tmp_path: Path, text: str) -> FleetSettings:
+    (path := tmp_path / "agent.toml").write_text(f"[fleet]\n{text}\n")
+    config = load_config(path, {})
+    plain = fleet_of(load_config(None, {})) == fleet_of(config)
+    assert bool(changes_that_need_restart(load_config(None, {}), config)) is not plain
+    return fleet_of(config)
+
+
+def test_a_fleet_has_a_store_a_name_and_an_address(tmp_path: Path) -> None:
+    assert not (bare := load(tmp_path, "")).store
+    members = '["https://etcd.example:2379", "http://10.0.0.1:2379", "http://[::1]:2379"]'
+    found = load(tmp_path, f'store = {members}\nname = "shop/a"\naddress = "10.0.0.1:8470"')
+    assert (len(found.store), found.names) == (3, ("shop", "a"))
+    assert (load(tmp_path, 'name = "a"').names, bare.names[0]) == (("fleet", "a"), "fleet")
+    with patch("socket.gethostname", lambda: "-"), pytest.raises(ConfigError, match="host's name"):
+        _ = FleetSettings().names
+
+
+BAD = {
+    "store": ("http://8.8.8.8:1", "http://etcd.example:2379", "https://a:1/path", "10.0.0.1:2379"),
+    "name": ("A", "a/b/c", "a/"),
+    "address": ("10.0.0.1", "0.0.0.0:8470", "10.0.0.1:0"),
+}
+
+
+@pytest.mark.parametrize(("key", "bad"), [(key, it) for key, its in BAD.items() for it in its])
+def test_what_no_machine_could_use_is_refused(tmp_path: Path, key: str, bad: str) -> None:
+    with pytest.raises(ConfigError, check=lambda it: it.field == f"fleet.{key}"):
+        load(tmp_path, f'{key} = ["{bad}"]' if key == "store" else f'{key} = "{bad}"')

@@ -12,7 +12,7 @@ from agent.errors import NotFound, Refused
 from agent.fleet.etcd import MayHaveHappened, Put
 from agent.fleet.operator import _decide, accept, forget
 from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
-from agent.fleet.shown import explain, note
+from agent.fleet.shown import certificates, explain
 from agent.fleet.taking import Seen, View
 from tests.conftest import Eventually
 from tests.daemon.conftest import cli, make_agent
@@ -157,12 +157,16 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
     assert (view.to_take("a", TTL, TTL, "s"), view.to_take("a", TTL, TTL, "")) == (["s"], [])
 
 
-def test_a_certificate_is_named_a_month_before_its_end(tmp_path: Path) -> None:
+def test_a_certificate_is_named_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     made += ["-nodes", "-subj", "/CN=a", "-keyout", "key", "-days"]
     for name, days in ("machine.pem", "20"), ("ca.pem", "40000"):
         subprocess.run([*made, days, "-out", name], cwd=tmp_path, check=True, capture_output=True)
-    assert [*note(tmp_path, View())] == ["certificate machine.pem of this machine ends in 20 days"]
+    [soon] = certificates(tmp_path, "a")
+    assert soon == ("certificate machine.pem of this machine ends in 20 days", False)
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    found = dict(certificates(tmp_path, "b"))
+    assert ([it[-9:] for it in found], {*found.values()}) == (["has ended", " reach it"], {True})
 
 
 async def test_orders_about_the_fleet_reach_its_agent(
@@ -194,6 +198,8 @@ async def test_orders_about_the_fleet_reach_its_agent(
         await agent.start()
         await eventually(drained)
         assert (await cli(agent, "fleet", "undrain"))[0] == 0
+        command = ("fleet", "rename", "a=10.0.0.9", "--yes", "--config", agent.config)
+        assert "its fleet has a machine a" in (await cli(agent, *command))[1]
         await eventually(drained, False)
         await store.change_members("add", {"peerURLs": ["http://127.0.0.1:1"]})
         await eventually(lambda: says(agent, "http://127.0.0.1:1", "the fleet has stopped"))
