@@ -17,8 +17,7 @@ from typing import Any
 
 from agent.core.model import InstanceId, JournalEntry
 from agent.errors import VaultError
-from agent.fleet.copies.beside import Beside
-from agent.fleet.copies.change import IDENTITY, MEDIA, ROWS
+from agent.fleet.copies.changed import IDENTITY, MEDIA, ROWS, Beside
 from agent.messages.outbox import COLUMNS, NAME
 from agent.messages.outcomes import WAITING
 from agent.messages.sending import Sending

@@ -11,10 +11,9 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused, VaultError, WaError
-from agent.fleet.copies import beside, standby
-from agent.fleet.copies.beside import Beside
+from agent.fleet.copies import changed, standby
 from agent.fleet.copies.change import BLOCK, Change, File, FleetKey, Sealed, apply, seal
-from agent.fleet.copies.changed import Changed
+from agent.fleet.copies.changed import Beside, Changed
 from agent.fleet.copies.standby import Standby
 from agent.messages.outbox import FORM
 from agent.vault.identity import create
@@ -232,7 +231,7 @@ def test_messages_and_what_waits_to_be_sent_are_a_part_of_it(
         return [n for (n,) in db.execute("select * from it")]
 
     assert (arrived(), "outbox.json" in files()) == ([], False)
-    monkeypatch.setattr(beside, "SHARE", 1e9)
+    monkeypatch.setattr(changed, "SHARE", 1e9)
     worker.execute("insert into it values (1)")
     owner.beside.hurry(ID)
     assert arrived() == [1]

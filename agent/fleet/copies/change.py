@@ -23,8 +23,6 @@ BLOCK = 64 << 10
 LARGEST = 64 << 20
 """Bytes of all files of one session, and of one change that is opened."""
 MOST_FILES, LONGEST_PATH = 20_000, 512
-IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outbox.json", "outbox/"
-"""Paths of a copy, beside the session's files, which lie below `session/`."""
 _KEY, _NONCE = 32, 24
 _MAGIC = b"WA-COPY-3\n"
 

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from agent.clock import boot_now
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import TryLater, VaultError, WaError
-from agent.fleet.copies import beside, standby
+from agent.fleet.copies import standby
 from agent.fleet.copies.change import FleetKey, Sealed, seal
-from agent.fleet.copies.changed import Changed
+from agent.fleet.copies.changed import Beside, Changed
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.peers import Peers, Taken
 from agent.fleet.records import COPIED_LIVE, Session
@@ -125,7 +125,7 @@ class Copies:
         self._root, self._key, self._owner, self.mark = root, key, owner, key.mark
         self.standby = standby.Standby(folder / "standby", key)
         self.peers = Peers(folder, owner.name, address, self.standby, owner.elsewhere)
-        self._beside = beside.Beside(root, state / "outbox.db")
+        self._beside = Beside(root, state / "outbox.db")
         self.rows = dict[InstanceId, Row]()
         self.lines = dict[str, Line]()
         self._pushed = set[InstanceId]()
