@@ -14,9 +14,8 @@ import subprocess
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing, suppress
-from functools import partial
 from pathlib import Path
 
 from agent.core.model import parse_instance_id
@@ -63,11 +62,16 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
     """The etcd of `folder`, where its plan was made, loses member `old` and gets member `new`, for
     which plan-NEW.tar is written; returns what `[fleet] store` is from now on. Cut off it can be
     done again."""
-    path, peer = folder / f"plan-{new}.tar", _url(address, PEERS)
-    plans = [it for it in sorted(folder.glob("plan-*.tar")) if it.name != f"plan-{old}.tar"]
-    if path.exists() or not (plans and (folder / "ca.key").exists()):
-        cause = f"{path} exists" if path.exists() else f"{folder} has no ca.key and plans"
-        raise Refused(f"cannot replace {old}: {cause}; name the plan's folder with --plans")
+    path, of_old = (folder / f"plan-{it}.tar" for it in (new, old))
+    peer, theirs = _url(address, PEERS), ""
+    plans = [it for it in sorted(folder.glob("plan-*.tar")) if it != of_old]
+    if path.exists():
+        raise Refused(f"cannot replace {old}: {path} exists; use it as it is, or remove it first")
+    if not (plans and (folder / "ca.key").exists()):
+        cause = f"{folder} has no ca.key and plans; name the plan's folder with --plans"
+        raise Refused(f"cannot replace {old}: {cause}")
+    if of_old.exists():  # one that never started has no name in etcd
+        theirs = settings_of(unpack(of_old.read_bytes()))["ETCD_INITIAL_ADVERTISE_PEER_URLS"]
     files = unpack(plans[0].read_bytes())
     table = tomllib.loads(files["fleet.toml"].decode())["fleet"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -77,19 +81,22 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         (work / "ca.key").write_bytes((folder / "ca.key").read_bytes())
         async with aclosing(Etcd(table["store"], tls_of(work))) as etcd:
             members = await etcd.members()
-            gone = [it for it in members if it.name == old]
-            holders = {it.name for it in members if peer in it.peers}
+            gone = [it for it in members if it.name == old or (not it.name and theirs in it.peers)]
+            holders = {it.name for it in members if peer in it.peers and it not in gone}
             added = bool(holders & {"", new})
-            if others := ", ".join(holders - {"", old, new}):
+            if others := ", ".join(holders - {"", new}):
                 raise Refused(f"cannot replace {old}: {address} is the address of {others}")
-            if not (gone or added or (folder / f"plan-{old}.tar").exists()):
-                raise NotFound(f"cannot replace {old}: etcd has no member of that name")
+            if not (gone or added):
+                every = ", ".join(f"{it.name or it.peers[0]} ({int(it.id):x})" for it in members)
+                cause = f"etcd has no member of that name, but {every}; to take one out: etcdctl"
+                cause += f" member remove ID; if this was cut off: etcdctl member add {new}"
+                raise NotFound(f"cannot replace {old}: {cause} --peer-urls={peer}, and once more")
             for it in gone:
                 if await etcd.is_well(it):
                     raise Refused(f"cannot replace {old}: its member of etcd runs; stop it first")
-                await _patiently(partial(etcd.change_members, "remove", {"ID": it.id}))
+                await _patiently(etcd, "remove", {"ID": it.id})
             if not added:
-                await _patiently(partial(etcd.change_members, "add", {"peerURLs": [peer]}))
+                await _patiently(etcd, "add", {"peerURLs": [peer]})
             members = await etcd.members()
         urls = ((it, url) for it in members for url in it.peers)
         store = sorted({*(url for it in members for url in it.clients), _url(address, CLIENTS)})
@@ -101,15 +108,16 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
     return store
 
 
-async def _patiently(change: Callable[[], Awaitable[None]]) -> None:
+async def _patiently(etcd: Etcd, how: str, member: object) -> None:
     """etcd changes its members when those that it has were connected for 5 s: 20 s at most."""
     for left in range(20, -1, -1):
         try:
-            await change()
+            await etcd.change_members(how, member)
             return
-        except StoreAway:
+        except StoreAway as error:
             if not left:
-                raise
+                cure = "start each member; take out one that never starts: etcdctl member remove ID"
+                raise StoreAway(f"{error}; {cure}") from error
             await asyncio.sleep(1)
 
 

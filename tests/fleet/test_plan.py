@@ -24,7 +24,7 @@ class Planned:
 
     def __init__(self, folder: Path) -> None:
         net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
-        self.addresses = {name: f"{net}.{at}" for at, name in enumerate("abwd", 1)}
+        self.addresses = {name: f"{net}.{at}" for at, name in enumerate("abwde", 1)}
         self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
 
     def start(self, name: str) -> None:
@@ -78,15 +78,21 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
                 await plan.replace(tmp_path, old, "d", machines.addresses[at])
         machines.end("a")
         store = await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
+        with pytest.raises(Refused, match=r"plan-d\.tar exists; use it as it is"):
+            await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
         (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
         assert await plan.replace(tmp_path, "a", "d", machines.addresses["d"]) == store
         assert {*store} == {*urls[1:], f"https://{machines.addresses['d']}:{plan.CLIENTS}"}
-        plans = [plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()) for name in "bd"]
+        # It never starts.
+        await plan.replace(tmp_path, "d", "e", machines.addresses["e"])
+        with pytest.raises(NotFound, match=r"a: etcd has no member of that name, but .*w \("):
+            await plan.replace(tmp_path, "a", "f", machines.addresses["d"])
+        plans = [plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()) for name in "be"]
         assert len({plan.settings_of(it)["ETCD_INITIAL_CLUSTER_TOKEN"] for it in plans}) == 1
-        machines.start("d")
+        machines.start("e")
         machines.end("b")
         await eventually(lambda: written(etcd))  # with w alone there would be no quorum
-        await eventually(lambda: names(etcd), {"b", "w", "d"})
+        await eventually(lambda: names(etcd), {"b", "w", "e"})
 
 
 def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(
