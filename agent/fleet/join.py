@@ -130,7 +130,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
     data, cause = wanted["ETCD_DATA_DIR"], ""
     if present and present != files["etcd"].decode().splitlines():
-        cause = f"{SETTINGS} has other settings than the plan"
+        cause = f"{SETTINGS} has other settings than the plan: move it away, and empty {data}"
     elif not present and (os.path.lexists(data) or _holds_keys()):
         cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"
     if cause:
@@ -144,6 +144,8 @@ def install_member(files: Mapping[str, bytes]) -> None:
     # The first member of a new cluster is ready when the second one has started.
     for words in ("enable",), ("start" if present else "restart", "--no-block"):
         run(f"{words[0]} etcd.service", "systemctl", *words, "etcd.service")
+    failed = "sleep 3; ! systemctl is-failed etcd.service >&2"
+    run("start etcd.service; journalctl -u etcd says why", "sh", "-c", failed)
 
 
 def check_address(doing: str, host: str) -> None:

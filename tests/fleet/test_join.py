@@ -169,7 +169,7 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
         join.install_member(files)
     files["etcd"] = files["etcd"].replace(b"198.51.100.2", b"127.0.0.1")
     settings.write_text("# of Debian\nETCD_NAME=other\n")
-    with pytest.raises(Refused, match="other settings"):
+    with pytest.raises(Refused, match=f"other settings .* empty {tmp_path}/wa-agent"):
         join.install_member(files)
     settings.write_text("# of Debian\n")
     (tmp_path / "wa-agent").mkdir()
@@ -180,7 +180,11 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     join.install_member(files)
     (tmp_path / "wa-agent").mkdir()
     join.install_member(files)
-    assert [it.args[0][1] for it in ran.call_args_list] == ["enable", "restart", "enable", "start"]
+    done = [it.args[0][1] for it in ran.call_args_list]
+    assert done == ["enable", "restart", "-c", "enable", "start", "-c"]
+    ran.side_effect = lambda it, **_: SimpleNamespace(returncode=it[0] == "sh", stderr="failed\n")
+    with pytest.raises(HostError, match=r"cannot start etcd.*journalctl -u etcd .*: failed"):
+        join.install_member(files)
     assert settings.read_text() == "# of Debian\n" + files["etcd"].decode()
     key = (tmp_path / "certificates/machine.key").stat()
     assert (stat.S_IMODE(key.st_mode), key.st_gid) == (0o640, group)
