@@ -20,22 +20,21 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
 
     `without`: machines that are off and whose files do not count.
     """
-    halts = (await store.read(Get(keys.halt))).found[0]
+    every = keys.halt, keys.claims, keys.machines, keys.sessions
+    halts, claims, hosts, sessions = [(await store.read(Get(it))).found[0] for it in every]
     if (halt := read_halt(halts)) is None:
         return {}
     same = Same(keys.halt, halts[0].revision)
-    claims = (await store.read(Get(keys.claims))).found[0]
-    machines = (await store.read(Get(keys.machines))).found[0]
     said = {named(it.key): decoded(it.value, Claim) for it in claims}
     held = {name: it.sessions for name, it in said.items() if it and it.halt == halt.id}
-    every = {named(it.key): decoded(it.value, Machine) or Machine() for it in machines}
-    if unknown := ", ".join(sorted({*without} - every.keys())):
+    machines = {named(it.key): decoded(it.value, Machine) or Machine() for it in hosts}
+    if unknown := ", ".join(sorted({*without} - machines.keys())):
         raise NotFound(f"cannot accept the store without {unknown}: the fleet has no such machine")
-    if silent := {id for id, it in every.items() if not it.forgotten} - held.keys() - {*without}:
+    if silent := {id for id, it in machines.items() if not it.forgotten} - held.keys() - {*without}:
         words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
         words += " it has; start its agent, or name it with --without if it is off for good"
         raise Refused(words, code="machine_silent")
-    known = {named(it.key): it for it in (await store.read(Get(keys.sessions))).found[0]}
+    known = {named(it.key): it for it in sessions}
     decided = dict[str, Session]()
     for id in known.keys() | {id for part in held.values() for id in part}:
         record = decoded(known[id].value, Session) if id in known else None

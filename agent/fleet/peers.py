@@ -77,7 +77,7 @@ class Peers:
         self.own: Callable[[], Rows]
         """The sessions of this machine."""
         self._session: aiohttp.ClientSession | None = None
-        self.forwarded: Callable[[], web.Application] | None = None
+        self.forwarded: Callable[[], web.Application] = web.Application
         """Makes what answers forwarded requests."""
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
@@ -97,8 +97,7 @@ class Peers:
         app.router.add_get(f"/copies/{_ID}", self._show)
         app.router.add_post(f"/messages/{_ID}", self._messages)
         app.router.add_get("/sessions", self._sessions)
-        if self.forwarded is not None:
-            app.add_domain(OWNER, self.forwarded())
+        app.add_domain(OWNER, self.forwarded())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:

@@ -218,8 +218,10 @@ class Copies:
                 continue
             try:
                 change, pairing = row.changed.look(), COPIED_LIVE[engine]
-                if change and (row.base or pairing in {*change.files, *change.gone}):
-                    self._check(id, engine)
+                # No copy is replaced by the damaged files of a pairing.
+                new = change and (row.base or pairing in {*change.files, *change.gone})
+                if new and self._is_lost(id, engine):
+                    raise VaultError(DAMAGED)
                 row.cause, row.lost = "", False
             except (VaultError, OSError) as error:
                 row.lost, row.cause = self._is_lost(id, engine), str(error)
@@ -236,11 +238,6 @@ class Copies:
                 size += len(sealed.content) * row.base
             found.append((row, sealed))
         return found
-
-    def _check(self, id: InstanceId, engine: str) -> None:
-        """No copy is replaced by the damaged files of a pairing."""
-        if self._is_lost(id, engine):
-            raise VaultError(DAMAGED)
 
     def _is_lost(self, id: InstanceId, engine: str) -> bool:
         whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
@@ -396,7 +393,8 @@ class Copies:
             await asyncio.to_thread(self._beside.look)
             if (change := await asyncio.to_thread(changed.look)) is None:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
-            await asyncio.to_thread(self._check, id, record.engine)
+            if await asyncio.to_thread(self._is_lost, id, record.engine):
+                raise VaultError(DAMAGED)
             number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
                 number = max(number, answer.number) + JUMP
