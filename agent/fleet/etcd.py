@@ -99,14 +99,10 @@ class _Range(msgspec.Struct):
     kvs: list[_Kv] = []
 
 
-class _Response(msgspec.Struct):
-    response_range: _Range | None = None
-
-
 class _Txn(msgspec.Struct):
     header: _Header
     succeeded: bool = False
-    responses: list[_Response] = []
+    responses: list[dict[str, _Range]] = []
 
 
 class _Event(msgspec.Struct):
@@ -151,7 +147,7 @@ class Etcd:
         compare, success = [*map(_compare, same)], [*map(_operation, then)]
         asked = {"compare": compare, "success": success, "failure": [*map(_operation, otherwise)]}
         txn = await self._ask("kv/txn", asked, _Txn, writes=True)
-        ranges = [it.response_range for it in txn.responses if it.response_range is not None]
+        ranges = [it["response_range"] for it in txn.responses if "response_range" in it]
         found = [[*map(_pair, it.kvs)] for it in ranges]
         return Answer(txn.succeeded, txn.header.revision, txn.header.cluster_id, found)
 

@@ -93,8 +93,7 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
 
 def put_keys(folder: Path, content: bytes) -> None:
     """As the user of the state folder."""
-    doing = f"write the keys into {folder}"
-    if done_as_owner(folder.parent, doing, folder, feed=content):
+    if done_as_owner(folder.parent, f"write the keys into {folder}", folder, feed=content):
         return
     make_folder(folder)
     files, ca = unpack(content), folder / "ca.pem"
@@ -173,10 +172,10 @@ def rename(name: str, address: str, path: Path, config: Config) -> str:
     text, state, root = path.read_text("utf-8"), config.agent.state_path, config.session_root
     if not (fleet := own.name.rpartition("/")[0]):
         raise Refused(f"cannot rename this machine: {path} names no FLEET/MACHINE in [fleet]")
-    new, doing = f"{fleet}/{name}", "rename this machine"
-    if len(own.store) > 0 and asyncio.run(_is_known(name, own, state / "fleet")):
-        raise Refused(f"cannot {doing}: its fleet has a machine {name}; take another name")
-    check_address(doing, address)
+    new, key = f"{fleet}/{name}", records.Keys(fleet).machine(name)
+    if len(own.store) > 0 and asyncio.run(_is_known(key, own, state / "fleet")):
+        raise Refused(f"cannot rename this machine: its fleet has a machine {name} already")
+    check_address("rename this machine", address)
     lines = f'[fleet]\nname = "{new}"\naddress = "{reached(address)}"\n'
     made = with_fleet(text, lines, path, replaces=True)
     if not done_as_owner(state, "empty this machine", state, root):
@@ -185,11 +184,10 @@ def rename(name: str, address: str, path: Path, config: Config) -> str:
     return new
 
 
-async def _is_known(name: str, own: FleetSettings, folder: Path) -> bool:
-    """True if the store has a machine of that name, as it has this one's, that is not forgotten.
-    `folder`: of this machine's keys."""
+async def _is_known(key: str, own: FleetSettings, folder: Path) -> bool:
+    """True if the store has a machine there, as it has this one, that is not forgotten. `folder`:
+    of this machine's keys."""
     async with aclosing(etcd.Etcd(own.store, peers.tls_of(folder))) as store:
-        key = records.Keys(own.names[0]).machine(name)
         pairs = (await store.read(etcd.Get(key))).found[0]
     found = [records.decoded(it.value, records.Machine) for it in pairs]
     return any(it is None or not it.forgotten for it in found)

@@ -180,8 +180,8 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     join.install_member(files)
     (tmp_path / "wa-agent").mkdir()
     join.install_member(files)
-    done = [it.args[0][1] for it in ran.call_args_list]
-    assert done == ["enable", "restart", "-c", "enable", "start", "-c"]
+    did = " ".join(it.args[0][1] for it in ran.call_args_list)
+    assert did == "enable restart -c enable start -c"
     ran.side_effect = lambda it, **_: SimpleNamespace(returncode=it[0] == "sh", stderr="failed\n")
     with pytest.raises(HostError, match=r"cannot start etcd.*journalctl -u etcd .*: failed"):
         join.install_member(files)
