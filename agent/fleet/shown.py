@@ -132,9 +132,10 @@ async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
     members = await (etcd := fleet.reached()).members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
-    cause = "this member of etcd is missing or full: the next loss may stop the fleet"
+    cause = "missing or full: the next loss may stop the fleet"
     if 2 * len(missing) >= len(members):
-        cause = "this member of etcd is missing, or has no majority: the fleet has stopped"
+        cause = "missing, or has no majority: the fleet has stopped"
+    cause = f"this member of etcd is {cause}; free its disk, and there: systemctl start etcd"
     return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
 
 

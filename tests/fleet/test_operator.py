@@ -202,4 +202,4 @@ async def test_orders_about_the_fleet_reach_its_agent(
         assert "its fleet has a machine a" in (await cli(agent, *command))[1]
         await eventually(drained, False)
         await store.change_members("add", {"peerURLs": ["http://127.0.0.1:1"]})
-        await eventually(lambda: says(agent, "http://127.0.0.1:1", "the fleet has stopped"))
+        await eventually(lambda: says(agent, "http://127.0.0.1:1", "systemctl start etcd"))
