@@ -166,8 +166,7 @@ def rename(options: command.Options) -> int:
     if not options.yes:
         raise Refused("cannot rename this machine: its sessions go to the trash; add --yes")
     path, _, config = _changed(options)
-    name, address = machine_of(options.new)
-    new = rename(name, address, path, config)
+    new = rename(*machine_of(options.new), path, config)
     member = "if it was cloned with a member of etcd: sudo systemctl disable --now etcd"
     return options.print({"machine": new}, f"this machine is {new}, and empty", member)
 
@@ -213,6 +212,7 @@ def drain(options: command.Options) -> int:
     stay, as no other machine can take them."""
     found = options.ask("POST /api/fleet/drain", {"on": True})
     said = "this machine takes no session; those that it has move away, one after the other"
+    said += f"; not yet: {command.clean(found['problem'])}" if found["problem"] else ""
     return options.print(found, said, _table(found, "STAYS"), good=not found["sessions"])
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from agent.clock import boot_id, boot_now
 from agent.core.words import SUSPECT, InstanceId, SessionFiles
-from agent.errors import Refused, TryLater, WaError
+from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
 from agent.fleet.copies.change import FleetKey
@@ -456,6 +456,8 @@ class Joined(running.Running):
     async def move(self, id: str, target: str) -> None:
         """End it here and let `target` go on with it."""
         keeper, copies = self.part(f"move {id}")
+        if not (id in self.view.owned(self.name) or self.elsewhere(id)):
+            raise NotFound(f"cannot move {id}: the fleet has no session of that name", field="id")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
         push = partial(copies.push, InstanceId(id), target)

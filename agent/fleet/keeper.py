@@ -180,7 +180,8 @@ class Keeper:
         runs here again, or this machine was lost meanwhile and another one took it. `push`: called
         once it has ended, brings its files there."""
         if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
-            raise TryLater(f"cannot hand over {id}: this machine does not own it for sure now")
+            why = self.problem or "this machine does not own it for sure now"
+            raise TryLater(f"cannot hand over {id}: {why}")
         if (there := self.view.machines.get(target)) is None:
             raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
         if (machine := there.record).lost or machine.drained or machine.released:

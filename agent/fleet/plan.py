@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
 
-from agent.core.model import parse_instance_id
+from agent.core.setting import name_fault
 from agent.errors import HostError, InvalidRequest, NotFound, Refused
 from agent.files import write_whole
 from agent.fleet.etcd import Etcd, StoreAway
@@ -40,7 +40,8 @@ _CA_USE = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,c
 def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
     """Write plan-MACHINE.tar for each machine, and ca.key, which a machine that is added later
     needs; returns their paths. Nothing is replaced."""
-    parse_instance_id(fleet)
+    if fault := name_fault(fleet):
+        raise InvalidRequest(f"cannot plan a fleet of that name: {fault}")
     paths = [folder / f"plan-{name}.tar" for name in addresses]
     for path in (*paths, folder / "ca.key"):
         if path.exists():
@@ -171,12 +172,13 @@ def _url(address: str, port: int) -> str:
 def machine_of(text: str) -> tuple[str, str]:
     """Name and address of a machine, from NAME=ADDRESS."""
     name, _, address = text.partition("=")
+    fault = name_fault(name) or "NAME=ADDRESS, an IP address that others reach"
     with suppress(ValueError):
         ip = ipaddress.ip_address(address)
         odd = ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_reserved
-        if not (odd or ip.is_link_local or "%" in address):
-            return parse_instance_id(name), str(ip)
-    raise InvalidRequest(f"cannot use {text!r:.80}: NAME=ADDRESS, an IP address that others reach")
+        if not (odd or ip.is_link_local or "%" in address or name_fault(name)):
+            return name, str(ip)
+    raise InvalidRequest(f"cannot use {text!r:.80}: {fault}")
 
 
 def reached(address: str) -> str:

@@ -49,9 +49,11 @@ async def move(call: Call) -> Json:
 async def drain(call: Call) -> Json:
     """Move all sessions away from this machine, which takes none until `on` is false.
 
-    The answer has the sessions that stay until another machine can take them, each with the cause.
+    The answer has the sessions that stay until another machine can take them, each with the cause;
+    and the problem that must end before the others move, if there is one.
     """
-    return {"on": call.body["on"], "sessions": await _fleet(call).drain(call.body["on"])}
+    fleet, on = _fleet(call), call.body["on"]
+    return {"on": on, "sessions": await fleet.drain(on), "problem": fleet.problem}
 
 
 async def accept(call: Call) -> Json:
@@ -75,9 +77,11 @@ async def forget(call: Call) -> Json:
     return {"sessions": dict.fromkeys(await operator.forget(fleet.reached(), fleet.keys, name), "")}
 
 
-_MACHINE = Field("machine", str, "the machine that gets it", required=True, pattern=ID_PATTERN)
+_NAME = f"(?:{ID_PATTERN})"
+"""No session's id, which a refusal would call it."""
+_MACHINE = Field("machine", str, "the machine that gets it", required=True, pattern=_NAME)
 _ON = Field("on", bool, "false = it takes sessions again", required=True)
-_WITHOUT = Field("without", list, "machines that are off for good", most=100, pattern=ID_PATTERN)
+_WITHOUT = Field("without", list, "machines that are off for good", most=100, pattern=_NAME)
 ROUTES = (
     route("GET /api/fleet", Right.READ, show),
     route("GET /api/fleet/sessions/{id}", Right.READ, why),

@@ -39,7 +39,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     machines = list[dict[str, Any]]()
     for name, seen in sorted(view.machines.items()):
         it = seen.record
-        state = (it.lost and "lost") or (it.drained and "drained") or "up"
+        state = next((word for word in ("forgotten", "lost", "drained") if getattr(it, word)), "up")
         row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
         row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
         machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})

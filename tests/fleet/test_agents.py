@@ -207,6 +207,8 @@ async def is_accepted(
 ) -> None:
     """Each machine has its own session again, under the next epoch."""
     await eventually(lambda: record(store, KEYS.claims + "a", Claim))
+    assert "not yet: halted" in (await cli(b, "fleet", "drain"))[1]
+    assert (await cli(b, "fleet", "undrain"))[0] == 0
     status, said = await cli(a, "fleet", "accept")
     assert (status, said.split()[-4:]) == (0, ["s", "a", "t", "b"])
     await eventually(lambda: its(store, "gone", "deleted"))
@@ -219,6 +221,7 @@ async def is_accepted(
         return (await cli(b, "fleet", "forget", "a", "--yes"))[0]
 
     await eventually(forget, 0)
+    assert " forgotten " in (await cli(b, "fleet", "status"))[1]
 
 
 async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(

@@ -12,7 +12,7 @@ from pytest import raises
 from agent.api.http.auth import CALLER, VIA, Caller
 from agent.config.load import load_config
 from agent.core.model import InstanceId
-from agent.errors import Refused, TryLater
+from agent.errors import NotFound, Refused, TryLater
 from agent.fleet.copies.change import Change, FleetKey, Sealed, seal
 from agent.fleet.copies.changed import Changed
 from agent.fleet.copies.sender import Row
@@ -224,6 +224,8 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     assert (await it.b.drain(True)).keys() == {"w"}
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
+    with raises(NotFound, match="cannot move x: the fleet has no session of that name"):
+        await it.b.move("x", "a")
     it.b.move = AsyncMock()  # it comes back
     it.tasks.append(asyncio.create_task(it.b.keep_drained()))
     for moves in 1, 2:

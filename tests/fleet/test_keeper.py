@@ -137,6 +137,8 @@ def test_a_store_that_went_back_halts_the_fleet_and_what_runs_goes_on(restarted:
         await asyncio.sleep(TTL)
         assert b"went back" in world.memory.pairs[world.keys.halt].value
         assert all("went back" in host.keeper.problem for host in world.hosts.values())
+        with pytest.raises(TryLater, match="cannot hand over s0: halted until"):
+            await world.hosts["b"].keeper.hand_over("s0", "a", asyncio.sleep)
         await world.hosts["c"].kill()
         world.hosts["c"].start_agent()
         await asyncio.sleep(3 * TTL)

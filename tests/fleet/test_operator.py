@@ -162,8 +162,7 @@ def test_a_certificate_is_named_in_time(tmp_path: Path, monkeypatch: pytest.Monk
     made += ["-nodes", "-subj", "/CN=a", "-keyout", "key", "-days"]
     for name, days in ("machine.pem", "20"), ("ca.pem", "40000"):
         subprocess.run([*made, days, "-out", name], cwd=tmp_path, check=True, capture_output=True)
-    [soon] = certificates(tmp_path, "a")
-    assert soon == ("certificate machine.pem of this machine ends in 20 days", False)
+    assert "pem of this machine ends in 20 days', False)]" in str([*certificates(tmp_path, "a")])
     monkeypatch.setattr("time.time", lambda: 4e9)
     found = dict(certificates(tmp_path, "b"))
     assert ([it[-9:] for it in found], {*found.values()}) == (["has ended", " reach it"], {True})
