@@ -62,7 +62,7 @@ def plan(fleet: str, addresses: Mapping[str, str], folder: Path) -> list[Path]:
 async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
     """The etcd of `folder`, where its plan was made, loses member `old` and gets member `new`, for
     which plan-NEW.tar is written; returns what `[fleet] store` is from now on. Cut off it can be
-    done again."""
+    done again, between the two with `etcdctl member add`, as the refusal says."""
     path, of_old = (folder / f"plan-{it}.tar" for it in (new, old))
     peer, theirs = _url(address, PEERS), ""
     plans = [it for it in sorted(folder.glob("plan-*.tar")) if it != of_old]

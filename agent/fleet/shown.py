@@ -89,7 +89,7 @@ def _trouble(fleet: "Joined", id: str) -> str:
         if id not in here or (fleet.copies and id in fleet.copies.away):
             copies = " or ".join(record.copies)
             comes = f"the copy of {copies} comes in its place" if copies else "restore or delete it"
-            return f"its files on {me} are damaged or gone: {comes}"
+            return f"its files on {me} are damaged or gone: {comes}; or closed: wa-agent why {id}"
         if here[id].wait.reason == NO_LEASE and not fleet.problem:
             return f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
