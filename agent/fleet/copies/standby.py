@@ -25,6 +25,8 @@ FOLD_AT = 200
 """Changes after a base from which a new base is made."""
 _HEAD = struct.Struct(">II")
 """Length of what follows, and its checksum: a length that was changed is no torn end."""
+Row = tuple[Sealed, Sealed]
+"""A base and the newest change after it, or the base again, without their content."""
 
 
 class Standby:
@@ -33,17 +35,16 @@ class Standby:
 
     def __init__(self, root: Path, key: FleetKey) -> None:
         self._root, self._key = root, key
-        self.rows = dict[str, list[Sealed]]()
-        """The base of each session and what follows it, without their content. One that this key
-        does not open, as it was replaced, is none."""
+        self.rows = dict[str, Row]()
+        """One that this key does not open, as it was replaced, is none."""
         self.asked = dict[str, float]()
         """Unix time of the last change or question of each session's owner."""
         make_folder(root)
-        for folder in root.iterdir():
+        for id in (it.name for it in root.iterdir()):
             with suppress(VaultError, FileNotFoundError):
-                each = (it for it in self.read(folder.name) if key.open(it.context, it.content))
-                self.rows[folder.name] = [*map(_head, each)]
-                self.asked[folder.name] = (folder / LOG).stat().st_mtime
+                heads = [_head(it) for it in self.read(id) if key.open(it.context, it.content)]
+                self.rows[id] = heads[0], heads[-1]
+                self.asked[id] = (root / id / LOG).stat().st_mtime
 
     def newest(self, id: str) -> tuple[int, int] | None:
         """Epoch and number of what can be built; None: nothing."""
@@ -70,10 +71,10 @@ class Standby:
         if known is None or not _follows(self.rows[id][-1], sealed):
             raise Refused(f"cannot take a change of {id}: it follows another", code="needs_base")
         self._append(id, sealed)
-        self.rows[id].append(_head(sealed))
-        if len(self.rows[id]) > FOLD_AT:
+        self.rows[id] = first, last = self.rows[id][0], _head(sealed)
+        if last.number - first.number >= FOLD_AT:
             with suppress(VaultError):  # where there is no room for a base the row goes on
-                base = msgspec.structs.replace(self.rows[id][-1], base=True)
+                base = msgspec.structs.replace(last, base=True)
                 self._write(id, seal(self._key, base, whole(self.build(id))))
 
     def build(self, id: InstanceId) -> dict[str, bytearray]:
@@ -82,7 +83,7 @@ class Standby:
         if not (rows := self.rows.get(id)):
             raise damaged(f"there is none of {id}")
         read = list(self.read(id)) if (self._root / id / LOG).exists() else []
-        if [_head(it) for it in read] != rows:
+        if not read or (_head(read[0]), _head(read[-1])) != rows:
             raise damaged("it is not what was taken")
         for sealed in read:
             apply(files, unseal(self._key, sealed)[1])
@@ -124,7 +125,7 @@ class Standby:
             write_whole(path, _framed(base))
         except OSError as error:
             raise explain("write", path, error) from error
-        self.rows[id] = [_head(base)]
+        self.rows[id] = _head(base), _head(base)
 
     def _append(self, id: InstanceId, sealed: Sealed) -> None:
         path = self._root / id / LOG
