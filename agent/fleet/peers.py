@@ -130,15 +130,13 @@ class Peers:
         return _packed([await self._keep(peer, sealed) for sealed in changes])
 
     async def _keep(self, peer: str, sealed: Sealed) -> Taken:
-        code = ""
         async with self.lock(sealed.id):
-            if not peer or self._owner(sealed.id) != peer:
-                code = "not_owner"
-            else:
-                try:
+            code = "" if peer and self._owner(sealed.id) == peer else "not_owner"
+            try:
+                if not code:
                     await asyncio.to_thread(self._standby.take, sealed)
-                except WaError as error:
-                    code = error.code
+            except WaError as error:
+                code = error.code
             return Taken(code, *(self._standby.newest(sealed.id) or (0, 0)))
 
     async def _show(self, request: web.Request) -> web.Response:

@@ -10,10 +10,10 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
-from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,9 @@ group_concat(case when state in ('accepted', 'sending') then file end, '/')
 from messages group by instance
 """
 Stamp = tuple[Any, ...]
-FULL = 30
-"""Looks after which files are looked at though no folder says that they changed."""
-Folders = tuple[int, ...]
-"""Stamp of a folder; () = it is gone."""
+"""() = there is none."""
+EVERY = 30.0
+"""Seconds after which files are looked at though no folder says that they changed."""
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -72,7 +71,7 @@ class Beside:
 
     def look(self) -> None:
         """At the outbox, once for all sessions."""
-        if (stamp := _stamps(self._outbox)) == self._seen:
+        if (stamp := _stamps(str(self._outbox))) == self._seen:
             return
         with suppress(sqlite3.Error, OSError), closing(self._open()) as db:
             self._rows = {
@@ -83,14 +82,13 @@ class Beside:
 
     def stamps(self, id: InstanceId) -> Mapping[str, Stamp]:
         """By path of the copy what differs when that changed."""
-        stamps = {IDENTITY: _stamps(self._root / id / IDENTITY)}
+        stamps = {IDENTITY: _stamps(f"{self._root}/{id}/{IDENTITY}")}
         if id in self._rows:
             stamps[ROWS], files = self._rows[id]
             stamps |= {MEDIA + name: () for name in files}
-        if stamp := _stamps(self._root / id / MESSAGES):
+        if stamp := _stamps(f"{self._root}/{id}/{MESSAGES}"):
             until, before = self._paused.get(id, (0.0, stamp))
-            stamps[MESSAGES] = before if time.monotonic() < until else stamp
-            self._copied[id] = stamps[MESSAGES]
+            stamps[MESSAGES] = self._copied[id] = before if time.monotonic() < until else stamp
         return stamps
 
     def hurry(self, id: InstanceId) -> None:
@@ -137,61 +135,42 @@ class Changed(msgspec.Struct, eq=False):
     as_of: float = 0.0
     """Begin of the last look that saw all, by the boot clock."""
     _seen: bytes = zlib.compress(msgspec.msgpack.encode({}))
-    """By path, packed: a Baileys session has 800 files, and a machine 200 sessions."""
-    _folders: dict[str, Folders] = {}
-    _others: Mapping[str, Stamp] = {}
-    _skipped: int = FULL
+    """The session's files, packed: a Baileys session has 800, and a machine 200 sessions."""
+    _size: int = 0
+    _folders: dict[str, Stamp] = {}
+    _beside: dict[str, Seen] = {}
+    _all_at: float = 0.0
+    """Begin of the next look at all files."""
 
     def look(self) -> Change | None:
         """None: nothing changed, or the files change while they are read: the next look has them.
         VaultError where they cannot be read."""
-        begun, others = boot_now(), self.beside.stamps(self.id)
+        begun, stamps, below = boot_now(), self.beside.stamps(self.id), self.root / self.id
+        same = begun < self._all_at and _folder_stamps(below, self._folders) == self._folders
+        if same and stamps == {path: it.stamp for path, it in self._beside.items()}:
+            self.as_of = begun
+            return None
+        seen = {} if same else _SEEN.decode(zlib.decompress(self._seen))
+        folders = self._folders if same else dict[str, Stamp]()
         with open_instance(self.root, self.id) as top:
-            same = others == self._others and _folder_stamps(top, self._folders) == self._folders
-            if self._skipped < FULL and same:
-                self._skipped, self.as_of = self._skipped + 1, begun
-                return None
-            seen = _SEEN.decode(zlib.decompress(self._seen))
-            folders, files, found = self._read(top, others, seen)
-            if _folder_stamps(top, folders) != folders:
-                return None
-        gone = tuple(sorted(seen.keys() - files.keys()))
-        # What is renamed into it within the same tick of the kernel's clock leaves no other stamp.
-        newest = max(stamp[-1] for stamp in folders.values() if stamp) / 1e9
-        self._folders, self._skipped = folders, 0 if newest < time.time() - TICK else FULL
-        self._seen = zlib.compress(msgspec.msgpack.encode(files), 1)
-        self._others, self.as_of = others, begun
-        return Change(found, gone) if found or gone else None
+            paths = chain(stamps.items(), () if same else self._walk(top, folders))
+            files, found = self._read(top, paths, {**seen, **self._beside}, self._size * same)
+        if _folder_stamps(below, folders) != folders:
+            return None
+        gone = (seen.keys() | self._beside.keys()) - files.keys()
+        self._beside = {path: files.pop(path) for path in stamps if path in files}
+        if not same:
+            # What is renamed into it within the same tick of the clock leaves no other stamp.
+            newest = max(stamp[-1] for stamp in folders.values() if stamp) / 1e9
+            self._folders, self._all_at = folders, begun + EVERY * (newest < time.time() - TICK)
+        if not same and files != seen:
+            self._seen = zlib.compress(msgspec.msgpack.encode(files), 1)
+            self._size = sum(it.size for it in files.values())
+        self.as_of = begun
+        return Change(found, tuple(sorted(gone))) if found or gone else None
 
-    def _read(
-        self, top: Folder, others: Mapping[str, Stamp], seen: Mapping[str, Seen]
-    ) -> tuple[dict[str, Folders], dict[str, Seen], dict[str, File]]:
-        """Stamps of the folders, and the files; of those that may differ the blocks that do."""
-        folders, files, found = dict[str, Folders](), dict[str, Seen](), dict[str, File]()
-        left = LARGEST
-
-        def take(path: str, stamp: Stamp, read: Callable[[], bytes]) -> None:
-            nonlocal left
-            had = seen.get(path, _NONE)
-            if had.stamp == stamp:
-                files[path] = had
-                left -= had.size
-                return
-            content = read()
-            left -= len(content)
-            if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
-                most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
-                raise VaultError(f"cannot copy {self.id}: more than {most}", code="too_large")
-            blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
-            now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
-            new = {n: it for n, it in enumerate(blocks) if had.hashes[n : n + 1] != now[n : n + 1]}
-            files[path] = Seen(stamp, len(content), now * (len(blocks) > 1))
-            if new or len(content) != had.size:
-                found[path] = File(len(content), new)
-
-        for path, stamp in others.items():
-            with unless_absent():  # it was sent meanwhile, say
-                take(path, stamp, partial(self.beside.read, self.id, path))
+    def _walk(self, top: Folder, folders: dict[str, Stamp]) -> Iterator[tuple[str, Stamp]]:
+        """The session's files; `folders` gets the stamps of its folders."""
         with top.inner(SESSION) as session:
             folders[SESSION] = _stamp(os.fstat(session.fd))
             for entry in walk(session, self.engine):
@@ -199,31 +178,56 @@ class Changed(msgspec.Struct, eq=False):
                 if entry.is_folder:
                     folders[path] = stamp
                 else:
-                    take(path, stamp, partial(b"".join, read_file(session, entry.path)))
-        return folders, files, found
+                    yield path, stamp
+
+    def _read(
+        self, top: Folder, paths: Iterable[tuple[str, Stamp]], seen: Mapping[str, Seen], size: int
+    ) -> tuple[dict[str, Seen], dict[str, File]]:
+        """The files; of those that may differ the blocks that do. `size`: of all others."""
+        files, found, left = dict[str, Seen](), dict[str, File](), LARGEST - size
+        for path, stamp in paths:
+            had = seen.get(path, _NONE)
+            if had.stamp == stamp:
+                files[path] = had
+                left -= had.size
+                continue
+            with unless_absent():  # it was sent meanwhile, say
+                own = path.startswith(f"{SESSION}/")
+                content = b"".join(read_file(top, path)) if own else self.beside.read(self.id, path)
+                left -= len(content)
+                if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
+                    most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
+                    raise VaultError(f"cannot copy more than {most}", code="too_large")
+                blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
+                now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
+                was = dict(enumerate(had.hashes))
+                new = {n: it for n, it in enumerate(blocks) if was.get(n) != now[n]}
+                files[path] = Seen(stamp, len(content), now * (len(blocks) > 1))
+                if new or len(content) != had.size:
+                    found[path] = File(len(content), new)
+        return files, found
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _folder_stamps(top: Folder, folders: Mapping[str, Folders]) -> dict[str, Folders]:
-    found = dict[str, Folders]()
-    for path in folders:
-        try:
-            found[path] = _stamp(os.stat(path or ".", dir_fd=top.fd, follow_symlinks=False))
-        except FileNotFoundError:
-            found[path] = ()
-    return found
+def _folder_stamps(below: Path, folders: Iterable[str]) -> dict[str, Stamp]:
+    return {path: _stamp_at(f"{below}/{path}") for path in folders}
 
 
-def _stamps(path: Path) -> Stamp:
-    """Return the stamp of a file and of SQLite's journal of it; () = there is none."""
+def _stamp_at(path: str) -> Stamp:
+    with suppress(OSError):
+        return _stamp(os.lstat(path))
+    return ()
+
+
+def _stamps(path: str) -> Stamp:
+    """Of a file and of SQLite's journal of it."""
     found = list[object]()
-    for each in (path, path.with_name(path.name + "-wal")):
-        with suppress(OSError):
-            status = each.lstat()
-            found += status.st_ino, status.st_size, status.st_mtime_ns
+    for each in (path, f"{path}-wal"):
+        if stamp := _stamp_at(each):
+            found += stamp
             # A second write in the same tick of the kernel's clock would not show.
-            found += [time.monotonic()] * (abs(time.time() - status.st_mtime) < TICK)
+            found += [time.monotonic()] * (abs(time.time() - stamp[-1] / 1e9) < TICK)
     return tuple(found)
