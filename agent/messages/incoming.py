@@ -61,6 +61,7 @@ MOST_FOUND = 200
 MOST_UNREAD = 1000
 FORGOTTEN = 7 * 86_400.0
 """Seconds after which a session that no consumer reads has none waiting, and loses none."""
+_COUNTS = "update state set newest=?, count=count+?, bytes=bytes+? returning count, bytes"
 _OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))"
 """A person's other name is the chat's too, but in a group."""
 
@@ -83,9 +84,7 @@ class Incoming:
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
         all were there."""
-        if newest := self._do(self._append, [(record, encode(record)) for record in records]):
-            self._do(self._trim)
-        return newest
+        return self._do(self._append, [(record, encode(record)) for record in records])
 
     def read(self, do: str, args: Answer) -> Answer:
         """The answer to a call of the link: one of CALLS."""
@@ -154,32 +153,33 @@ class Incoming:
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
-        cursor, size, kept = self._next, 0, round(time.time(), 3)
+        cursor, size, kept, count, bytes = self._next, 0, round(time.time(), 3), 0, 0
         row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
         with db:
             db.execute("begin immediate")
             for record, body in made:
-                # WhatsApp's texts come from JavaScript, where half a character is possible.
-                words = (record.get(it, "").encode("utf-8", "replace").decode() for it in _WORDS)
+                words = (_sound(record.get(it, "")) for it in _WORDS)
                 given = (cursor, next(words), kept, record["kind"], *words, body)
                 if db.execute(row, given).rowcount:
                     cursor, size = cursor + 1, size + len(body) + BESIDE
             if cursor > self._next:
-                state = "update state set newest = ?, count = count + ?, bytes = bytes + ?"
-                db.execute(state, (cursor - 1, cursor - self._next, size))
+                [(count, bytes)] = db.execute(_COUNTS, (cursor - 1, cursor - self._next, size))
         new, self._next = cursor > self._next, cursor
+        if self._is_full(count, bytes):
+            self._trim(db)
         return cursor - 1 if new else 0
+
+    def _is_full(self, count: int, bytes: int) -> bool:
+        return count > self.bounds["most"] or bytes > self.bounds["megabytes"] * (1 << 20)
 
     def _trim(self, db: sqlite3.Connection, by_age: bool = False) -> None:
         """Let the oldest go while a bound is passed, and a little more: not with each record."""
-        _, count, bytes, *_ = state_of(db)
+        _, count, bytes, _, settled, settled_wall = state_of(db)
         most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
         if by_age:  # a clock that jumps makes nothing old, also not what comes after it
             now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
             due = now - self.bounds["hours"] * 3600
-        elif count <= most and bytes <= largest:
-            return
-        if count > most or bytes > largest:
+        if self._is_full(count, bytes):
             most, largest = most - most // 64, largest - largest / 64
         last = went = freed = since = 0
         rows = "select cursor, kept, length(body) from records order by cursor"
@@ -189,7 +189,6 @@ class Incoming:
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
         if not went:
             return
-        *_, settled, settled_wall = state_of(db)
         if not by_age:
             settled = max(settled, min(self._had.values(), default=0))
         with db:
@@ -207,6 +206,11 @@ class Incoming:
                 db.execute(f"{widen} (select min(last) from gone)", (unread,))
             change = "count = count - ?, bytes = bytes - ?, lost = lost + ?, settled = ?"
             db.execute(f"update state set {change}", (went, freed, lost, settled))
+
+
+def _sound(text: str) -> str:
+    """WhatsApp's texts come from JavaScript, where half a character is possible."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def read_only(path: Path, do: str, args: Answer) -> Answer:

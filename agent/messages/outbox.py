@@ -341,8 +341,7 @@ class Outbox:
 
 
 def _insert(db: Database, row: Mapping[str, Any], how: str = "") -> int:
-    marks = ", ".join("?" * len(row))
-    into = f"insert {how} into messages ({', '.join(row)}) values ({marks})"
+    into = f"insert {how} into messages ({', '.join(row)}) values ({', '.join('?' * len(row))})"
     return int(db.execute(into, [*row.values()]).lastrowid or 0)
 
 
