@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.cli import client, command
 from agent.core import reasons, words
-from agent.engines.base import KeepsNothing, in_path
+from agent.engines.base import KeepsNothing
 from agent.engines.web import fetch, rules
 from agent.engines.web.browser import page, process
 from agent.engines.web.engine import WebEngine
@@ -53,10 +53,9 @@ def pair(options: command.Options) -> int:
     # A closed terminal ends it in order too: nothing of the pairing stays behind.
     for end in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(end, signal.default_int_handler)
-    cache = os.environ.get("WA_CACHE_PATH") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
-    )
-    program = find_visible_browser(options.browser)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    cache = os.environ.get("WA_CACHE_PATH") or f"{home}/wa-agent"
+    program = process.find_visible_browser(options.browser)
     url = options.page or rules.WHATSAPP
     linked = "if the phone linked it, "
     # The profile goes in any case: a copy that is left here could run beside the server's.
@@ -97,7 +96,6 @@ _REASONS = {
     "page_crashed": "the window was closed before WhatsApp Web was connected",
 }
 _CODES = {"page_crashed": "window_closed", "": "not_connected"}
-_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
 class _Claims(KeepsNothing):
@@ -157,7 +155,10 @@ async def _until_connected(engine: WebEngine, claims: _Claims) -> dict[str, Any]
             continue
         if isinstance(claim, BaseException):
             raise EngineError(f"cannot pair: {claim}") from claim
-        sentence = _sentence(claim)
+        sentence = _REASONS.get(claim.reason) or _WORDS.get(claim.status, "it is not connected")
+        if claim.reason and claim.reason not in _REASONS:
+            reason = reasons.reason_of(claim.reason)
+            sentence = f"{reason.title}: {reason.advice}" if reason.advice else reason.title
         if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
             why = f" ({claim.raw})" if claim.raw else ""
             code = _CODES.get(claim.reason, claim.reason)
@@ -170,28 +171,3 @@ async def _until_connected(engine: WebEngine, claims: _Claims) -> dict[str, Any]
         needs_passkey |= claim.reason == words.PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
             return {"account": claim.account, "needs_passkey": needs_passkey}
-
-
-def _sentence(claim: words.Claim) -> str:
-    if claim.reason in _REASONS:
-        return _REASONS[claim.reason]
-    if not claim.reason:
-        return _WORDS.get(claim.status, "it is not connected")
-    reason = reasons.reason_of(claim.reason)
-    return f"{reason.title}: {reason.advice}" if reason.advice else reason.title
-
-
-def find_visible_browser(named: str = "") -> process.Program:
-    """The named one, else the first that the machine has; ConfigError says what to install."""
-    usual = (*process.BINARIES[rules.CHROMIUM], *_NAMES)
-    for name in (named, str(Path(named).absolute())) if named else usual:
-        if (path := in_path(name)) is not None:
-            return process.Program(rules.CHROMIUM, Path(path).absolute(), visible=True)
-    raise ConfigError(
-        f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
-        " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"
-        " https://www.google.com/chrome/ (Ubuntu: its snap cannot be used); or name it: --browser"
-        " PROGRAM",
-        field="browser",
-        code="browser_missing",
-    )

@@ -10,7 +10,6 @@ import pytest
 
 from agent.cli import pair as command
 from agent.cli.command import run
-from agent.cli.pair import find_visible_browser
 from agent.engines.web.browser import process
 from agent.errors import ConfigError, VaultError
 from agent.vault.archives import Limits, read_archive_manifest
@@ -107,11 +106,11 @@ def test_a_browser_is_searched_for_and_may_be_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(process, "BINARIES", {"chromium": ()})
     with pytest.raises(ConfigError, match="install it"):
-        find_visible_browser()
+        process.find_visible_browser()
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     for named in ("", "google-chrome", str(program)):
-        found = find_visible_browser(named)
+        found = process.find_visible_browser(named)
         assert (found.path, found.visible) == (program, True)
     with pytest.raises(ConfigError):
-        find_visible_browser("no-such-browser")
+        process.find_visible_browser("no-such-browser")

@@ -84,8 +84,11 @@ def examine(
         _of(lambda: fetch.read_bundle(cache)),
         _of(find_setpriv),
         sandbox_problem(),
-        _fonts(),
     ]
+    if not any(any(Path(folder).rglob("*.[to]tf")) for folder in _FONT_FOLDERS):
+        words = "no font is installed, pictures of the page show no text"
+        cure = "apt-get install fonts-liberation"
+        findings.append(Finding("fonts_missing", words, cure, serious=False))
     return [finding for finding in findings if finding is not None]
 
 
@@ -98,10 +101,3 @@ def _of(need: Callable[[], object]) -> Finding | None:
             sentence, _, cure = str(error).rpartition(": ")
         return Finding(error.code, sentence, cure.strip())
     return None
-
-
-def _fonts() -> Finding | None:
-    if any(any(Path(folder).rglob("*.[to]tf")) for folder in _FONT_FOLDERS):
-        return None
-    words, cure = "no font is installed, pictures of the page show no text", "fonts-liberation"
-    return Finding("fonts_missing", words, f"apt-get install {cure}", serious=False)

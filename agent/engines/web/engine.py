@@ -324,7 +324,9 @@ class WebEngine:
             await self._look(limit)
             detail: dict[str, Any] = {}
             if deep:
-                detail["missing"] = await page_calls.missing_parts(self._session.page, limit)
+                told = await self._session.page.ask("missing", within=limit)
+                parts = told if isinstance(told, list) else []
+                detail["missing"] = [name for name in parts if isinstance(name, str)]
                 self._starts.complete(detail["missing"])
         except errors.EngineError:
             view.silent = True

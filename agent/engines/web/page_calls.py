@@ -303,12 +303,6 @@ async def presence(page: Page, asked: Mapping[str, Any]) -> None:
     await _done(page, "show a presence", "presence", state, chat, seconds)
 
 
-async def missing_parts(page: Page, limit: float) -> list[str]:
-    """Parts of WhatsApp's page that it lacks."""
-    raw = await page.ask("missing", within=limit)
-    return [name for name in raw if isinstance(name, str)] if isinstance(raw, list) else []
-
-
 async def load_media(page: Page, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
     """An empty piece says that the page is still loading."""
     begun = await _ask_for_file(page, "begin", str(record["_media"].get("key", "")))

@@ -40,20 +40,13 @@ BINARIES = {
 PACKAGES = {SHELL: "chromium-headless-shell", CHROMIUM: "chromium"}
 
 _OFF = (
-    "IsolateOrigins",
-    "site-per-process",
-    "SpareRendererForSitePerProcess",
-    "BackForwardCache",
-    "Translate",
-    "MediaRouter",
-    "OptimizationHints",
-    "DialMediaRouteProvider",
-    "CertificateTransparencyComponentUpdater",
+    "IsolateOrigins,site-per-process,SpareRendererForSitePerProcess,BackForwardCache,Translate,"
+    "MediaRouter,OptimizationHints,DialMediaRouteProvider,CertificateTransparencyComponentUpdater,"
     # Else the browser reports a script's pieces only when all are there, and no progress shows.
-    "BackgroundResourceFetch",
+    "BackgroundResourceFetch"
 )
 
-_OFF_ON_LOOPBACK = ("LocalNetworkAccessChecks", "LocalNetworkAccessChecksWebSockets")
+_OFF_ON_LOOPBACK = ",LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets"
 """A pinned page comes from nowhere, and from there loopback would be out of reach."""
 
 _LEAN = (
@@ -105,18 +98,34 @@ def find_browser(kind: str, named: str = "") -> Program:
         path = Path(named)
         if not path.is_absolute() or not path.is_file():
             why = f"cannot find the browser {named!r:.200} that WA_BROWSER names"
-            raise ConfigError(why, field="WA_BROWSER", code="browser_missing")
+            raise _missing(why, "WA_BROWSER")
         return Program("headless-shell" if "headless" in path.name else "chromium", path)
     for path in map(Path, BINARIES[kind]):
         if path.is_file():
             return Program(kind, path)
-    package = PACKAGES[kind]
-    raise ConfigError(
+    raise _missing(
         f"cannot find a {kind} browser in {', '.join(BINARIES[kind])}; install it:"
-        f" apt-get install {package}  (or name another one in WA_BROWSER)",
-        field="browser",
-        code="browser_missing",
+        f" apt-get install {PACKAGES[kind]}  (or name another one in WA_BROWSER)"
     )
+
+
+def find_visible_browser(named: str = "") -> Program:
+    """The named one, else the first that the machine has; ConfigError says what to install."""
+    names = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+    usual = (*BINARIES[CHROMIUM], *names)
+    for name in (named, str(Path(named).absolute())) if named else usual:
+        if (path := in_path(name)) is not None:
+            return Program(CHROMIUM, Path(path).absolute(), visible=True)
+    raise _missing(
+        f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
+        " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"
+        " https://www.google.com/chrome/ (Ubuntu: its snap cannot be used); or name it: --browser"
+        " PROGRAM"
+    )
+
+
+def _missing(why: str, field: str = "browser") -> ConfigError:
+    return ConfigError(why, field=field, code="browser_missing")
 
 
 def command_line(
@@ -131,8 +140,7 @@ def command_line(
         # Each pixel is kept twice, for a picture that is not shown.
         line.append("--window-size=800,600")
     line += ["--remote-debugging-pipe", f"--user-data-dir={profile}", *_LEAN]
-    off = (*_OFF, *_OFF_ON_LOOPBACK) if loopback else _OFF
-    line.append(f"--disable-features={','.join(off)}")
+    line.append(f"--disable-features={_OFF}{_OFF_ON_LOOPBACK if loopback else ''}")
     line.append("--enable-features=NetworkServiceInProcess2")
     if os.geteuid():
         # It would be a tenth of the browser's memory, for processes that this one never starts.
