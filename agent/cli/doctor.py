@@ -17,9 +17,9 @@ from agent import VERSION, errors, files
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
-from agent.config.config import BackendDeclaration, Config, hide_secrets
+from agent.config.config import BackendDeclaration, Config, Declaration, hide_secrets
 from agent.config.load import load_config
-from agent.core.words import BEHIND
+from agent.core.words import BEHIND, InstanceId
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
@@ -46,9 +46,7 @@ def doctor(options: Options) -> int:
     overrides, named = overrides_of(options), client.sockets or os.environ.get("WA_AGENT_SOCKET")
     if named and not (client.url or options.config or options.state):
         with suppress(errors.WaError):  # that agent's settings; without an answer, these
-            places = client.get("/api/health")["agent"]["places"]
-            path = Path(places["config"]) if "config" in places else path
-            overrides |= {key: places[name] for name, key in _PLACES.items() if name in places}
+            path, overrides = _used_by(client, path, overrides)
     config, findings = Config(), list[Finding]()
     try:
         config = load_config(path, os.environ, overrides=overrides)
@@ -66,6 +64,26 @@ def doctor(options: Options) -> int:
     cures = (f"{row['check']}: {row['advice']}" for row in rows if row["advice"])
     good = all(row["level"] != "wrong" for row in rows)
     return options.print({"findings": rows}, table, *cures, good=good)
+
+
+def _used_by(client: Client, path: Path | None, over: dict[str, str]) -> Any:
+    """The file of the agent that answers, and its places over those of the file."""
+    places = client.get("/api/health")["agent"]["places"]
+    path = Path(places["config"]) if "config" in places else path
+    return path, over | {key: places[name] for name, key in _PLACES.items() if name in places}
+
+
+def lacking(client: Client, id: str, engine: str) -> Iterator[str]:
+    """What this machine lacks to run that new instance, each with its cure."""
+    check = {"web": browser, "baileys": node}.get(engine, program_commands.examine)
+    with suppress(errors.WaError, OSError):  # what this user may not see, `doctor` reports
+        path, overrides = _used_by(client, None, {})
+        settings = client.get(f"/api/instance/{id}/details")["settings"]
+        own = Declaration(InstanceId(id), engine, settings=settings)
+        config = replace(load_config(path, os.environ, overrides=overrides), instance=(own,))
+        for it in check(Installation(config, client, path)):
+            if it.level == "wrong" and it.check in ("", f"program {settings.get('program')}"):
+                yield f"{it.sentence}; {it.advice}"
 
 
 def examine(here: Installation) -> Iterator[Finding]:
@@ -264,8 +282,7 @@ def _environment(here: Installation) -> Mapping[str, str]:
     if not here.installed:
         return os.environ
     (row,) = show_units("Environment", [units.INSTANCES.unit("x")]) or [{}]
-    words = shlex.split(row.get("Environment", ""))
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
+    return dict(word.split("=", 1) for word in shlex.split(row.get("Environment", "")))
 
 
 def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]:

@@ -94,8 +94,20 @@ def create(options: Options) -> int:
         "enabled": not options.disabled,
         "settings": parse_settings([*options.set, *program]),
     }
+    made = options.ask("POST /api/instance", body)
     done = "created, disabled" if options.disabled else "created"
-    return wait_and_print(options, options.ask("POST /api/instance", body), done)
+    return wait_and_print(options, made, done + but_it_lacks(options, made))
+
+
+def but_it_lacks(options: Options, made: dict[str, Any]) -> str:
+    """What this machine lacks to run a session that was just made, also put into the answer. Such
+    a session is not refused: a person may install the parts later."""
+    if options.client.url or made["engine"] not in ("web", "baileys", "program"):
+        return ""
+    from agent.cli import doctor  # with the checks of every room
+
+    made["lacks"] = [*doctor.lacking(options.client, made["id"], made["engine"])]
+    return "".join(f"\nbut it cannot run here yet: {it}" for it in made["lacks"])
 
 
 def settings(options: Options) -> int:
@@ -415,7 +427,7 @@ def finish(options: Options, instance: dict[str, Any]) -> int:
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
     return options.print(
         instance,
-        f"{id} imported, {'enabled' if enabled else 'disabled'}",
+        f"{id} imported, {'enabled' if enabled else 'disabled'}{but_it_lacks(options, instance)}",
         f"engine {instance['engine']}, account {instance['account'] or 'not known yet'}",
         f"SHA-256 of the archive: {instance['sha256']}",
         instance.get("left_out", ""),

@@ -75,7 +75,7 @@ async def test_a_browser_is_looked_at_before_the_first_web_instance(
 
 
 async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_them(
-    doctor: Doctor, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    doctor: Doctor, house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WA_NODE", "/nonexistent/node")
     _, found = await doctor()
@@ -85,4 +85,6 @@ async def test_node_and_packages_are_looked_at_where_a_baileys_instance_needs_th
     status, found = await doctor("--config", str(declared))
     assert status == 1
     assert {one["level"] for one in found["baileys"]} == {"wrong"}
-    assert any("scripts/install --with baileys" in one["advice"] for one in found["baileys"])
+    cast(dict[str, str], house.server._parts.places)["state"] = str(doctor.state)
+    said = await doctor._run("create", "shop", "--engine", "baileys")
+    assert (said.status, "scripts/install --with baileys" in said.out) == (0, True)
