@@ -166,9 +166,14 @@ def delete(options: Options) -> int:
     if dropped := answer.get("messages_dropped"):
         noun = "message that waits" if dropped == 1 else "messages that wait"
         lines.append(f"{dropped} {noun} to be sent went with it, for good")
-    if answer["trash"]:
-        lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
+    if trash := answer["trash"]:
+        lines.append(f"its session can come back{_on(answer)}: wa-agent trash restore {trash}")
     return options.print(answer, *lines)
+
+
+def _on(answer: dict[str, Any]) -> str:
+    """In a fleet, whose trash it is: `wa-agent trash` is of the machine that is asked."""
+    return f" on machine {clean(answer['machine'])}" if answer.get("machine") else ""
 
 
 def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: str = "") -> int:
@@ -339,7 +344,7 @@ def restore(options: Options) -> int:
     path, doing = f"snapshots/{options.name}/restore", f"restoring {options.id}"
     answer = options.ask(f"POST {path}", options.given("force"), doing)
     taken, trash = moment(answer["snapshot"]["taken"]), answer["trash"]
-    old = f"the trash has the old session as {trash}" if trash else ""
+    old = f"the trash{_on(answer)} has the old session as {trash}" if trash else ""
     return options.print(answer, f"{options.id} is as it was at {taken}", old)
 
 

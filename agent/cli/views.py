@@ -273,8 +273,7 @@ def _watch(client: Client) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    rows: list[dict[str, Any]] = []
-    seen, lost = time.monotonic(), ""
+    rows, seen, lost = list[dict[str, Any]](), time.monotonic(), ""
     with Live(screen=True, auto_refresh=False) as live:
         while True:
             try:

@@ -272,7 +272,7 @@ class Alone:
     """A machine without a fleet, whose sessions run without a lease; agent/fleet/running.py takes
     its place in a fleet."""
 
-    leased = False
+    leased, name = False, ""  # the name is the machine's in its fleet
 
     def attached(self, facts: Facts) -> None:
         """The link to a session's worker is open."""

@@ -32,8 +32,9 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
         assert (await cli(verb, "sales")).status == 0, verb
     shown = await cli("show", "sales")
     assert re.search(r"connection_status +QR_REQUIRED\n +since +\d{4}-", shown.out)
+    house.supervisor.gate.fleet.name = "b"
     deleted = await cli("delete", "sales")
-    assert "wa-agent trash restore sales.20260115T103045Z" in deleted.out
+    assert "on machine b: wa-agent trash restore sales.20260115T103045Z" in deleted.out
     assert "sales.20260115T103045Z" in (await cli("trash", "list")).out
     assert (
         await cli("trash", "restore", "sales.20260115T103045Z")

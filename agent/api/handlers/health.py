@@ -30,7 +30,10 @@ async def health(call: Call) -> Json:
     views = call.supervisor.views().values()
     status, of_metrics = call.supervisor.status(), ("pass_seconds_total", "incidents")
     shown = {name: value for name, value in status.items() if name not in of_metrics}
-    trouble = sorted(view.instance.id for view in views if _is_in_trouble(view))
+    bad = (model.Health.STUCK, model.Health.CORRUPTED)
+    unwell = (it for it in views if it.verdict.health in bad or has_given_up(it))
+    # They should run, and only a person can bring them back.
+    trouble = sorted(it.instance.id for it in unwell if is_wanted(it))
     word = "sessions_in_trouble" if trouble else "ok"
     own = {"places": dict(call.parts.places), "not_listening": call.parts.not_listening}
     return {
@@ -44,12 +47,6 @@ async def health(call: Call) -> Json:
             "by_verdict": dict(Counter(view.verdict.health.value for view in views)),
         },
     }
-
-
-def _is_in_trouble(view: session.Session) -> bool:
-    """True if it should run, and only a person can bring it back."""
-    bad = view.verdict.health in (model.Health.STUCK, model.Health.CORRUPTED)
-    return is_wanted(view) and (bad or has_given_up(view))
 
 
 async def check_now(call: Call) -> Json:

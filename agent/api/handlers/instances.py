@@ -220,7 +220,7 @@ async def delete(call: Call) -> Json:
         call.parts.end_listeners_of(row.id)
     if ended:
         deleted["keys_ended"] = [row.name or row.id for row in ended]
-    return {**deleted, "trash": trash}
+    return {**deleted, "trash": trash, "machine": call.supervisor.gate.fleet.name}
 
 
 async def history(call: Call) -> Json:
@@ -279,6 +279,7 @@ async def restore(call: Call) -> Json:
     return {
         "snapshot": show_snapshot(restored.snapshot),
         "trash": restored.retired.name if restored.retired else "",
+        "machine": call.supervisor.gate.fleet.name,
         "instance": show_instance(call.view),
     }
 
