@@ -2,6 +2,7 @@
 says of each."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from agent.cli import client, command
 from agent.errors import ConfigError, WaError
@@ -44,7 +45,11 @@ def retry(options: command.Options) -> int:
 
 def examine(here: client.Installation) -> Iterator[client.Finding]:
     """For the doctor; sends nothing: a test event would be an event that did not happen."""
-    for webhook in webhooks_of(here.config):
+    declared, views = webhooks_of(here.config), None
+    if declared:
+        with suppress(WaError):  # the check of the agent tells why
+            views = {it["name"]: it for it in here.client.get("/api/webhooks")["webhooks"]}
+    for webhook in declared:
         from agent.api.handlers.instances import unknown_kinds  # with the library for HTTP
         from agent.webhooks.courier import open_files
 
@@ -53,16 +58,12 @@ def examine(here: client.Installation) -> Iterator[client.Finding]:
             yield client.wrong(fault, "correct its kinds in agent.toml", check)
         try:
             open_files(webhook)
-            views = here.client.get("/api/webhooks")["webhooks"]
         except ConfigError as error:
             advice = "it sends nothing until its file is right, and the user wa-agent may read it"
             yield client.wrong(str(error), advice, check)
             continue
-        except WaError:
-            continue  # the check of the agent tells why
-        failing = [it for it in views if it["name"] == webhook.name and it["state"] == "failing"]
-        for it in failing:
+        if views is not None and (it := views.get(webhook.name, {})).get("state") == "failing":
             waiting = f"{it['problem']}; {it['waiting']} events wait"
             yield client.wrong(waiting, f"wa-agent webhooks test {webhook.name}", check)
-        if not failing:
+        elif views is not None:
             yield client.ok("its target takes events", check=check)

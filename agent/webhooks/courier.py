@@ -195,8 +195,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         keepalive_timeout=_KEPT_OPEN,
         limit=POSTS,
     )
-    loop = asyncio.get_running_loop()
-    connector._factory = lambda: _HeadFirst(loop=loop)  # type: ignore[assignment]
+    connector._factory = lambda: _HeadFirst(loop=asyncio.get_running_loop())  # type: ignore[assignment]
     return connector
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from agent.cli.client import Client
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.webhooks.fake_webhooks import FAILING, TAKEN
@@ -72,9 +73,15 @@ def doctor(cli: Cli, house: House, tmp_path: Path):
     return examine
 
 
-async def test_the_doctor_says_what_keeps_a_webhook_from_sending(doctor, house, tmp_path):
+async def test_the_doctor_says_what_keeps_a_webhook_from_sending(
+    doctor, house, tmp_path, monkeypatch
+):
     house.webhooks.known["ops"] = FAILING
-    assert await doctor() == [("wrong", "it answered 503; 7 events wait")]
+    asked, get = [], Client.get
+    monkeypatch.setattr(Client, "get", lambda it, path: asked.append(path) or get(it, path))
+    two = "[[webhook]]\nname = 'b'\nurl = 'https://b.example'"
+    assert await doctor(two) == [("wrong", "it answered 503; 7 events wait")]
+    assert asked.count("/api/webhooks") == 1
     house.webhooks.known["ops"] = {**FAILING, "state": "idle"}
     (level, sentence), ok = await doctor("kinds = ['status', 'statsu']")
     assert (level, ok) == ("wrong", ("ok", "its target takes events"))
