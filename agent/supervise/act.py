@@ -127,8 +127,7 @@ async def begin_run(means: Means, facts: Facts, *, again: bool) -> None:
         await seats.reset_failed(facts)
     facts.action.is_start = True
     try:
-        begin = seats.restart if again else seats.start
-        await begin(facts)
+        await (seats.restart if again else seats.start)(facts)
     finally:
         facts.action.is_start = False
         facts.action.started_run = (await seats.status(facts)).run
@@ -302,7 +301,10 @@ def note_step(config: Config, facts: Facts, plan: Plan, outcome: Outcome) -> Non
     if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
         facts.next_probe = facts.next_deep = 0.0
         if outcome.ok:
-            facts.begin_again(clock.boot_now())
+            # Its server begins it again: earlier claims prove nothing, and its time starts here.
+            # Failed pings stay until a probe says otherwise.
+            facts.begun_at = facts.run.linked_since = clock.boot_now()
+            facts.run.claim = None
     counters.repair_steps[(kind.value, "done" if outcome.ok else "failed")] += 1
     counters.repair_seconds += outcome.seconds
     if outcome.ok and kind in ladder.ENDING_STEPS:

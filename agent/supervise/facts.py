@@ -167,13 +167,6 @@ class Facts(session.Session):
             self.next_probe = self.next_deep = 0.0
         return before is None or before.claim != claim or proved is (claim.proof_age is None)
 
-    def begin_again(self, now: float) -> None:
-        """Note that a server begins this session again: earlier claims prove nothing, and its time
-        starts here. Failed pings stay until a probe says otherwise."""
-        self.begun_at = self.run.linked_since = now
-        self.run.claim = None
-        self.next_probe = self.next_deep = 0.0
-
 
 def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")

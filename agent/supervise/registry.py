@@ -136,16 +136,21 @@ class Registry:
             # It has a name of its own on its server, and was not adopted: it is to be made.
             instance = replace(instance, settings={**instance.settings, words.ADOPTED: False})
         async with self.making(instance.id, f"create {instance.id}"):
-            await asyncio.to_thread(identity.create, self.root, instance, self._of_rooms(instance))
-            now_wall = time.time()
+            now_wall, own = time.time(), self._of_rooms(instance)
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
             try:
+                await asyncio.to_thread(identity.create, self.root, instance, own)
                 await self.store.add(instance, record, said)
-            except WaError:  # what is refused must not be there after the next start
-                with log.going_on():  # a full disk refuses that as well
-                    await asyncio.to_thread(folders.retire, self.root, instance.id, "deleted")
-                (self.root / instance.id / instance_file.NAME).unlink(missing_ok=True)
+            except WaError as error:  # what is refused must not be there after the next start
+                if not isinstance(error, VaultError | Refused):
+                    with log.going_on():  # a full disk refuses that as well
+                        await asyncio.to_thread(folders.retire, self.root, instance.id, "deleted")
+                    (self.root / instance.id / instance_file.NAME).unlink(missing_ok=True)
+                # What is empty goes, too: it would hold the name.
+                for empty in (self.root / instance.id / SESSION, self.root / instance.id):
+                    with suppress(OSError):
+                        empty.rmdir()
                 raise
             facts = self.add(instance, record)
             facts.saved.identity = None if facts.leased else identity_of(facts)
