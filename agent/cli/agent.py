@@ -81,8 +81,7 @@ def _greet(state: Path, listen: str) -> None:
     socket = state / "api.sock"
     program = shlex.quote(str(Path(sys.argv[0]).absolute()))
     command = f"WA_AGENT_SOCKET={shlex.quote(str(socket))} {program}"
-    client, deadline = Client(sockets=(socket,)), time.monotonic() + 60.0
-    greeting = ""
+    client, deadline, greeting = Client(sockets=(socket,)), time.monotonic() + 60.0, ""
     while not greeting:
         if time.monotonic() > deadline:
             return
@@ -187,8 +186,7 @@ def init_config(options: Options) -> int:
         raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
     try:
         before = target.stat() if target.exists() else None
-        mode = 0o644 if before is None else before.st_mode & 0o777
-        group = None if before is None else before.st_gid
+        mode, group = (before.st_mode & 0o777, before.st_gid) if before else (0o644, None)
         # Written in place, a full disk or a kill would leave half a file.
         files.write_whole(target.resolve(), text.encode(), mode=mode, group=group)
     except OSError as error:

@@ -57,7 +57,7 @@ def add_backend(options: command.Options) -> int:
     keys = (f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items())
     lines = "\n".join(["[[backend]]", *keys, ""])
     load.add_rows(path, lines, env=os.environ, what=f"add backend {options.backend} to")
-    agent.post("/api/reload")
+    agent.request("POST", "/api/reload")
     done = f"{options.backend} is added; how it is: wa-agent backends check {options.backend}"
     return options.print(wanted, done)
 

@@ -109,9 +109,6 @@ class Client:
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         return self.request("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path)
 
-    def post(self, path: str, body: Body = None) -> dict[str, Any]:
-        return self.request("POST", path, body)
-
     def request(self, method: str, path: str, body: Body = None, **headers: str) -> dict[str, Any]:
         with self.exchange(method, path, body, **headers) as response:
             answer = _object(response.read(_LARGEST))

@@ -250,11 +250,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
 
 
-def size(count: float) -> str:
-    mebibytes = count / 1048576
-    return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
-
-
 def shown(name: str, value: Any) -> object:
     """A field of the API for people: its name says the unit."""
     if value is None or value == "":
@@ -262,7 +257,8 @@ def shown(name: str, value: Any) -> object:
     if isinstance(value, list):
         return " ".join(map(str, value))
     if name.endswith("_bytes"):
-        return size(value)
+        mebibytes = value / 1048576
+        return f"{mebibytes:.0f} MiB" if mebibytes < 10_000 else f"{mebibytes / 1024:.0f} GiB"
     if isinstance(value, int | float) and any(it in name for it in _SECONDS):
         if 0 < value < 1:
             return f"{round(value * 1000, 1):g} ms"

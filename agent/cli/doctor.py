@@ -25,6 +25,7 @@ from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
 from agent.engines.web.rules import SHELL
 from agent.fleet import commands as fleet
+from agent.fleet.settings import fleet_of
 from agent.host import units
 from agent.moving import program_commands
 from agent.vault.identity import scan
@@ -89,14 +90,12 @@ def lacking(client: Client, id: str, engine: str) -> Iterator[str]:
 def examine(here: Installation) -> Iterator[Finding]:
     """The checks in their order, each with the cure of what it finds. A check only looks, and one
     that cannot look says so and hides no other."""
-    again = "run scripts/install again"
     for name, check, cure in (
         ("clock", clock, "run timedatectl set-ntp true, or install chrony"),
         ("disk", disk, "remove unneeded files; wa-agent trash list: retired sessions"),
         ("state", state, "chmod o-rwx, and find out which program gave the right"),
         ("kernel", kernel, ""),
-        ("units", unit_files, again),
-        ("polkit", polkit, again),
+        ("units", unit_files, "run scripts/install again"),
         ("memory limits", unit_memory, ""),
         ("agent", agent, "journalctl -u wa-agent says more"),
         ("database", database, "systemctl restart wa-agent: it rebuilds the database"),
@@ -105,10 +104,11 @@ def examine(here: Installation) -> Iterator[Finding]:
         ("backend", backends, ""),
         ("program", program_commands.examine, ""),
         ("webhook", webhooks.examine, ""),
+        ("fleet", fleet_store, "write the members there: fleet.toml of plan-MACHINE.tar has them"),
         ("fleet", fleet.examine, "wa-agent fleet status; then agent/fleet/README.md"),
     ):
         units_serve = here.installed and here.config.agent.host != "process"
-        if units_serve or name not in ("units", "polkit", "memory limits"):
+        if units_serve or name not in ("units", "memory limits"):
             try:
                 for finding in check(here):
                     advice = finding.advice or ("" if finding.level == "ok" else cure)
@@ -179,11 +179,8 @@ def unit_files(_: Installation) -> Iterator[Finding]:
         cure = f"systemctl unmask {unit}" if load == "masked" else ""
         bad = wrong(f"{unit}: {load} {row.get('LoadError', '')}".rstrip(), cure)
         yield ok(f"{unit} is loaded") if load == "loaded" else bad
-
-
-def polkit(_: Installation) -> Iterator[Finding]:
-    missing = "the polkit rule is missing: the agent may not start its workers"
-    yield ok("the rule is there") if any(map(Path.exists, RULES)) else wrong(missing)
+    bad = wrong("the polkit rule is missing: the agent may not start its workers", check="polkit")
+    yield ok("the rule is there", check="polkit") if any(map(Path.exists, RULES)) else bad
 
 
 def show_units(properties: str, units: Iterable[str]) -> list[dict[str, str]]:
@@ -220,10 +217,9 @@ def kernel(_: Installation) -> Iterator[Finding]:
 
 def unit_memory(here: Installation) -> Iterator[Finding]:
     """Sessions that the kernel ends before the memory is used that their settings grant."""
-    client = here.client
     try:
-        local = {it["id"] for it in client.instances() if not it["backend"]}
-        report = client.get("/api/memory/report")["instances"]
+        local = {it["id"] for it in here.client.instances() if not it["backend"]}
+        report = here.client.get("/api/memory/report")["instances"]
     except errors.WaError:
         return  # the check `agent` reports it
     limits = {units.INSTANCES.unit(id): report[id]["memoryLimit"] for id in local & {*report}}
@@ -270,7 +266,7 @@ def agent(here: Installation) -> Iterator[Finding]:
 
 def database(here: Installation) -> Iterator[Finding]:
     try:
-        found = str(here.client.post("/api/database/check")["found"])
+        found = str(here.client.request("POST", "/api/database/check")["found"])
     except errors.WaError:
         yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
     else:
@@ -331,6 +327,19 @@ def backends(here: Installation) -> Iterator[Finding]:
         server = [] if views is None else [_server(row, views.get(row.name))]
         for finding in (*server, *_secrets_and_redis(row)):
             yield replace(finding, check=f"backend {row.name}")
+
+
+ETCD = Path("/etc/default/etcd")
+
+
+def fleet_store(here: Installation) -> Iterator[Finding]:
+    """A fleet that this machine joined, and that its agent does not ask."""
+    store, key = fleet_of(here.config).store, here.state / "fleet/machine.pem"
+    own = ETCD.read_text(encoding="utf-8") if store and ETCD.exists() else ""
+    if not store and key.exists():
+        yield wrong(f"[fleet] store names no member of etcd, but {key} is there")
+    elif "wa-agent-etcd" in own and not any(str(urlsplit(it).hostname) in own for it in store):
+        yield wrong(f"[fleet] store names no member of this machine's own etcd: {ETCD}")
 
 
 def _open_to_all(path: Path) -> int:

@@ -87,7 +87,7 @@ def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
 
 def _repair(agent: client.Client, instance: dict[str, Any]) -> dict[str, Any]:
     try:
-        result = agent.post(f"/api/instance/{instance['id']}/recover?wait=300")
+        result = agent.request("POST", f"/api/instance/{instance['id']}/recover?wait=300")
     except client.AgentSaidNo as error:
         return {"result": str(error), "good": False, "steps": []}
     words = result["ending"].replace("_", " ") or "well"

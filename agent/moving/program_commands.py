@@ -337,7 +337,7 @@ def render(programs: list[declaration.ProgramDeclaration]) -> str:
 
 def _create(agent: client.Client, bots: list[Bot]) -> None:
     """An instance for each program, of its name, where it is not there already."""
-    agent.post("/api/reload")
+    agent.request("POST", "/api/reload")
     deadline = time.monotonic() + _RELOADS
     for bot in bots:
         limit = {"memory_limit": bot.memory_limit} if bot.memory_limit else {}
@@ -345,7 +345,7 @@ def _create(agent: client.Client, bots: list[Bot]) -> None:
         while left:
             body = {"id": (id := left[0].name), "engine": "program", "enabled": False}
             try:
-                agent.post("/api/instance", {**body, "settings": {"program": id, **limit}})
+                agent.request("POST", "/api/instance", body | {"settings": limit | {"program": id}})
             except client.AgentSaidNo as error:
                 if error.code == "unknown_program" and time.monotonic() < deadline:
                     time.sleep(_EVERY)  # the agent reads its settings after it answered

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from agent.cli.client import Client, Installation
-from agent.cli.doctor import agent, disk, unit_files
+from agent.cli.doctor import agent, disk, fleet_store, unit_files
 from agent.config.config import AgentSection, ApiSection, Config
+from agent.fleet.settings import FleetSettings
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -109,10 +110,24 @@ def test_missing_and_masked_units_are_named(
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     here = Installation(Config(), Client(), None)
-    assert [(one.level, one.sentence, one.advice) for one in unit_files(here)] == [
+    assert [(one.level, one.sentence, one.advice) for one in unit_files(here)][:2] == [
         ("wrong", "wa-agent.service: not-found", ""),
         ("wrong", "wa-agent.socket: masked", "systemctl unmask wa-agent.socket"),
     ]
+
+
+def test_a_fleet_not_asked_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fleet").mkdir()
+    (tmp_path / "fleet/machine.pem").touch()
+    (own := tmp_path / "etcd").write_text(
+        "ETCD_A=https://10.0.0.1:2379,/etc/wa-agent-etcd/ca.pem\n"
+    )
+    monkeypatch.setattr("agent.cli.doctor.ETCD", own)
+    for store, words in ((), "no member of etcd"), (["10.9.9.9"], "own etcd"), (["10.0.0.1"], ""):
+        fleet = FleetSettings(tuple(f"https://{it}:2379" for it in store))
+        config = Config(AgentSection(state_path=tmp_path), rows={"fleet": (fleet,)})
+        found = [it.sentence for it in fleet_store(Installation(config, Client(), None))]
+        assert len(found) == bool(words) and all(words in it for it in found)
 
 
 def test_a_full_disk_is_wrong(small_disk: Any) -> None:
