@@ -179,9 +179,8 @@ def show_backend(view: BackendView) -> dict[str, Any]:
 
 
 def show_incident(incident: admission.Incident) -> dict[str, Any]:
-    ago = boot_now() - incident.since
     shown = part(incident, "group kind code sentence members canary tries")
-    return {**shown, "since": wall_text(time.time() - ago)}
+    return {**shown, "since": wall_text(time.time() - (boot_now() - incident.since))}
 
 
 def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:

@@ -183,9 +183,8 @@ def system_figures(call: Call) -> dict[str, Any]:
 
 # Repairs
 
-_UP = Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300)
-_DOWN = Field("wait", int, "seconds to wait until it is closed", most=300)
-UP, DOWN = {"query": (_UP,)}, {"query": (_DOWN,)}
+UP = {"query": (Field("wait", int, "seconds to wait for CONNECTED or QR_REQUIRED", most=300),)}
+DOWN = {"query": (Field("wait", int, "seconds to wait until it is closed", most=300),)}
 
 
 async def disconnect(call: Call) -> Json:
@@ -326,8 +325,7 @@ def _place(
 
 async def incidents(call: Call) -> Json:
     """Failures that many instances have in common."""
-    active = call.supervisor.incidents.active.values()
-    return {"incidents": [present.show_incident(incident) for incident in active]}
+    return {"incidents": [*map(present.show_incident, call.supervisor.incidents.active.values())]}
 
 
 async def release_incident(call: Call) -> Json:

@@ -254,6 +254,5 @@ def _address(request: web.Request) -> str:
 
 def _came_from(request: web.Request) -> str:
     """The connection's address, with the address that a proxy gives for its client."""
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    address = _address(request)
+    address, forwarded = _address(request), request.headers.get("X-Forwarded-For", "")
     return f"{address} for {forwarded[:80]!r}" if forwarded else address

@@ -194,7 +194,11 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     try:
         parsed = msgspec.json.decode(raw)
     except ValueError as error:
-        raise _bad(str(error)[:200]) from None
+        told = "a string is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        cause, _, at = told[:200].partition(" (byte ")
+        lines = raw[: int(at.rstrip(")") or 0)].decode(errors="replace").split("\n")
+        place = f" (line {len(lines)}, column {len(lines[-1]) + 1})" if at else ""
+        raise _bad(cause + place) from None
     except RecursionError:
         raise _bad("it is nested too deeply") from None
     if not isinstance(parsed, dict):

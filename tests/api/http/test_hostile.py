@@ -361,3 +361,8 @@ def test_f67_whatever_the_bytes_are_parsing_gives_an_object_or_says_no(raw: byte
         return
     assert isinstance(found, dict)
     json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+
+
+def test_an_error_of_json_names_line_and_column() -> None:
+    with pytest.raises(InvalidRequest, match=r"\(line 2, column 6\)$"):
+        parse_object('{\n"é": x}'.encode())
