@@ -61,9 +61,13 @@ async def test_a_proxy_s_password_is_shown_to_who_may_change_it(
             key = await house.key(scope)
             details = await client.get("/api/instance/sales/details", headers=key)
             assert seen in (await details.json())["settings"]["proxy"]
-        # Where it connects to is no word of theirs: they would try ports with it.
-        there = {"settings": {"url": "http://127.0.0.1:1"}}
-        assert (await client.patch("/api/instance/sales", json=there, headers=key)).status == 403
+        # Where it connects to is no word of theirs: they would try ports with it, or listen.
+        for name in ("url", "media_url", "proxy"):
+            there = {
+                "settings": {"proxy": "http://u:secret@proxy.example:80", name: "http://[::1]:1"}
+            }
+            said = await client.patch("/api/instance/sales", json=there, headers=key)
+            assert (said.status, f"change settings.{name}" in await said.text()) == (403, True)
 
 
 async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(

@@ -280,8 +280,7 @@ async def set_up(call: Call) -> Answer:
 
     The code is a secret: it stands in the answer and nowhere else.
     """
-    body = call.body
-    id = parse_instance_id(body["instanceName"])
+    body, id = call.body, parse_instance_id(call.body["instanceName"])
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = model.Instance(id, engine, True, {"name": body["name"], **settings}, time.time())

@@ -42,15 +42,16 @@ PLACE = (
     Field("backend", str, "the [[backend]] that runs it, short for settings.backend", most=48),
     Field("remote", str, "its name there, short for settings.remote; default: id", most=256),
 )
+_SETTINGS = "the engine's settings; another url, media_url or proxy needs the scope admin"
 CREATE = (
     Field("id", str, "the instance's id", required=True, pattern=ID_PATTERN),
     Field("engine", str, "its engine", required=True, choices=tuple(engine_names())),
     Field("enabled", bool, "true = run it; default true"),
-    Field("settings", dict, "the engine's settings"),
+    Field("settings", dict, _SETTINGS),
     *PLACE,
 )
 _PLACE = tuple(field.name for field in PLACE)
-CHANGE = (Field("settings", dict, "replaces the engine's settings", required=True),)
+CHANGE = (Field("settings", dict, f"replaces {_SETTINGS}", required=True),)
 LOGOUT = (Field("confirm", bool, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
 _WORDS = "with remote=true: the words 'delete REMOTE'"
 DELETE = (Field("confirm", str, _WORDS, most=300), CONFIRM_PASSKEY)
@@ -103,10 +104,11 @@ async def create(call: Call) -> Json:
 
 
 def _may_lead(call: Call, settings: Mapping[str, Any], before: Mapping[str, Any]) -> None:
-    """Where a session connects to is an administrator's word: others would try this machine's
-    ports with it."""
-    if settings.get("url") != before.get("url"):
-        require(call.caller, Right.ADMIN, None)
+    """Where a session connects to, and through which proxy, is an administrator's word: others
+    would try this machine's ports with it, or lead its traffic through a stranger's machine."""
+    for name in ("url", "media_url", "proxy"):
+        if settings.get(name) != before.get(name):
+            require(call.caller, Right.ADMIN, None, f"change settings.{name}")
 
 
 def placed(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,8 +52,7 @@ async def mark_read(call: Call) -> Json:
 
 async def presence(call: Call) -> Json:
     """Show that the account types or records in a chat, or is there."""
-    body = call.body
-    state, chat = body["state"], body.get("chat", "")
+    body, state, chat = call.body, call.body["state"], call.body.get("chat", "")
     if (state in base.IN_CHAT) != bool(chat):
         what = "give one" if state in base.IN_CHAT else f"{state} is shown to all"
         raise InvalidRequest(f"cannot use the field 'chat': {what}", field="chat")

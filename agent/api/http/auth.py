@@ -158,13 +158,13 @@ def _token_of(request: web.Request) -> str | None:
     return None
 
 
-def require(caller: Caller, right: Right, instance: InstanceId | None) -> None:
-    if caller.may(right, instance):
+def require(caller: Caller, right: Right, id: InstanceId | None, doing: str = "do this") -> None:
+    if caller.may(right, id):
         return
     if caller.level is Right.OPEN and not caller.instances:
         cure = "send 'Authorization: Bearer KEY'; for wa-agent: set WA_AGENT_KEY"
         raise errors.Unauthorized(f"cannot do this without a key: {cure}")
-    why = f"cannot do this with this key: it needs the scope {right.name.lower()}"
+    why = f"cannot {doing} with this key: it needs the scope {right.name.lower()}"
     raise errors.Forbidden(why, field="scopes")
 
 
