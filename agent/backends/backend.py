@@ -419,8 +419,7 @@ class Backend:
         """Read the list now; callers at the same time share one request."""
         if self.api is not None:
             if self._checking is None or self._checking.done():
-                check = self._check(self.api)
-                self._checking = self._tasks.start(check, f"list of {self.name}")
+                self._checking = self._tasks.start(self._check(self.api), f"list of {self.name}")
             await asyncio.wait([self._checking])  # its end by the task is not that of its callers
         return self.claim
 

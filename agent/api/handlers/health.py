@@ -344,5 +344,4 @@ async def statistics(call: Call) -> Json:
     counts = "since_wall checked repaired cleaned failed success_rate"
     mean = "mean_check_seconds mean_seconds_to_repair=mean_time_to_repair"
     by_hand = {"asked": totals.asked, "needed": totals.needed_person}
-    shown = present.part(totals, f"{counts} {mean}")
-    return {**shown, "interventions": by_hand, "steps": steps}
+    return {**present.part(totals, f"{counts} {mean}"), "interventions": by_hand, "steps": steps}
