@@ -26,8 +26,7 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
     made = await cli("create", "sales", "--engine", "sandbox", "--set", "scan=manual")
     assert (made.status, made.out) == (0, "sales created\n")
     assert house.supervisor.known[InstanceId("sales")].instance.settings == {"scan": "manual"}
-    listed = await cli("list")
-    assert re.search(r"sales +sandbox +QR_REQUIRED +disconnected +yes", listed.out)
+    assert re.search(r"sales +sandbox +QR_REQUIRED +disconnected +yes", (await cli("list")).out)
     for verb in ("disable", "enable", "stop", "start", "restart", "logout"):
         assert (await cli(verb, "sales")).status == 0, verb
     shown = await cli("show", "sales")
@@ -118,8 +117,7 @@ async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House)
 
 
 async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = await cli("key", "add", "x", "--scope", "read")
-    token = made.out.strip()
+    token = (await cli("key", "add", "x", "--scope", "read")).out.strip()
     assert (await cli("list", "--url", house.url)).status == 4
     assert (await cli("list", "--url", house.url, "--key", token)).status == 0
     monkeypatch.setenv("WA_AGENT_URL", house.url)

@@ -147,8 +147,7 @@ def test_where_no_other_session_of_its_server_is_connected_the_pairing_is_kept(u
     """That its server answers does not show that it reaches WhatsApp."""
     server = Server(replace(PAIRED), heals=None)
     alone = replace(REMOTE, another_connected=False)
-    policy = replace(POLICY, unpair=unpair)
-    repair, _ = play(server, around=alone, limit=9000.0, policy=policy)
+    repair, _ = play(server, around=alone, limit=9000.0, policy=replace(POLICY, unpair=unpair))
     assert set(kinds(server)) == {K.RESTART}
     assert not repair.over and len(kinds(server)) >= 4 * POLICY.tries, "it is tried on and on"
     server.heals = K.RESTART
@@ -229,8 +228,7 @@ def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
 
 
 def test_a_logout_that_brought_a_code_has_cleaned_and_not_recovered():
-    server = Server(replace(PAIRED), heals=K.LOGOUT_RESTART)
-    repair, _ = play(server, goal=Goal.WORKING_QR)
+    repair, _ = play(Server(replace(PAIRED), heals=K.LOGOUT_RESTART), goal=Goal.WORKING_QR)
     assert repair.answer == {"healthy": True, "cleaned": True, "recovered": False}
 
 
@@ -253,8 +251,7 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
 
 
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
-    server = Server(replace(PAIRED), heals=K.CLEANUP)
-    repair, at = play(server, limit=35.0)
+    repair, at = play(Server(replace(PAIRED), heals=K.CLEANUP), limit=35.0)
     repair = repair.join(Goal.CLEANUP, Consent.PAIRING)
     starting = connecting(PAIRED, ago=3.0)
     case = case_of(starting, REMOTE, POLICY, WALL + at)

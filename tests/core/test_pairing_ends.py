@@ -48,8 +48,7 @@ NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
 
 def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, policy=POLICY):
     case = case_of(observation, around, policy)
-    repair = replace(begin_repair(case.verdict, goal, WALL), consent=consent)
-    return may_repair_end_it(case, repair)
+    return may_repair_end_it(case, replace(begin_repair(case.verdict, goal, WALL), consent=consent))
 
 
 @pytest.mark.parametrize(
@@ -94,8 +93,7 @@ def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
     ],
 )
 def test_with_its_proof_a_working_code_that_was_asked_for_is_shown(observation, ground):
-    proof = answer(observation, CALM)
-    assert proof == Proof(ground or Ground.NO_PAIRING)
+    assert answer(observation, CALM) == Proof(ground or Ground.NO_PAIRING)
 
 
 @given(observations, circumstances, policies, st.sampled_from([Goal.WORKING_QR, Goal.CLEANUP]))

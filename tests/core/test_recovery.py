@@ -371,8 +371,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     """After a restart of the agent no session has been counted yet, and a connect comes first."""
     there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
     one_peer = replace(ONE_PEER, instance=there)
-    verdict = judge_health(one_peer, HEALTH, NOW)
-    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    repair = begin_repair(judge_health(one_peer, HEALTH, NOW), Goal.HEAL, WALL)
     repair, action = step_repair(case_of(one_peer, PEERS), repair)
     assert action.kind is K.REGENERATE_KEYS
     repair = repair.resume(WALL)
@@ -435,8 +434,7 @@ def test_a_repair_ends_by_itself(observation, ending):
 
 @pytest.mark.parametrize("code", ["logout", "banned"])
 def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(code):
-    ended = seen(claim=said(S.DISCONNECTED, reason=code))
-    done, _ = run(ended, goal=Goal.WORKING_QR)
+    done, _ = run(seen(claim=said(S.DISCONNECTED, reason=code)), goal=Goal.WORKING_QR)
     assert done == [K.BACK_UP, K.CLEANUP]
 
 

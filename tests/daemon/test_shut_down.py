@@ -14,8 +14,7 @@ class Host:
         self.stopped: list[str] = []
 
     async def list(self) -> Any:
-        ids = ("own", "packed", "remote")
-        return {InstanceId(id): UnitStatus(UnitState.ACTIVE) for id in ids}
+        return {InstanceId(id): UnitStatus(UnitState.ACTIVE) for id in ("own", "packed", "remote")}
 
     async def stop(self, which: Facts | InstanceId) -> None:
         self.stopped.append(which.id if isinstance(which, Facts) else which)

@@ -57,8 +57,7 @@ class HostContract:
 
         async def back() -> bool:
             status = await watching.status(HANG)
-            another = status.restarts >= 1 and status.run != before.run
-            return another and status.result == "watchdog"
+            return status.restarts >= 1 and status.run != before.run and status.result == "watchdog"
 
         await eventually(back)
 

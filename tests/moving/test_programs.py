@@ -112,8 +112,7 @@ def test_a_place_of_one_session_gets_no_second_instance(
 def test_doctor_looks_at_each_program(tmp_path: Path, more: str, words: str) -> None:
     config = load(tmp_path, '[[program]]\nname = "shop"\ncommand = ["/bin/sh"]\n' + more)
     (tmp_path / "agent.toml").chmod(0o644)
-    here = Installation(config, Client(), tmp_path / "agent.toml")
-    (finding,) = examine(here)
+    (finding,) = examine(Installation(config, Client(), tmp_path / "agent.toml"))
     assert words in finding.sentence
 
 

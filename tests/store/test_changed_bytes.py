@@ -47,8 +47,7 @@ async def write(path):
     killed = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
     killed.pop("agent.db-shm")
     await store.close()
-    stopped = {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}
-    return stopped, killed
+    return {part.name: part.read_bytes() for part in path.parent.glob("agent.db*")}, killed
 
 
 HEADER, WAL_HEADER, FRAME_HEADER = 100, 32, 24

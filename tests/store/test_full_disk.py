@@ -22,8 +22,7 @@ async def test_f31_a_full_commit_fails_all_of_its_writes_and_keeps_none(small_di
     acknowledged = [one for one in results if not isinstance(one, BaseException)]
     assert len(acknowledged) < 200
     (folder / "ballast").unlink()
-    kept = await store.history(kinds=["x"], limit=1000)
-    assert len(kept) == len(acknowledged)
+    assert len(await store.history(kinds=["x"], limit=1000)) == len(acknowledged)
     await store.close()
 
 

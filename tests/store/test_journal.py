@@ -89,8 +89,7 @@ def test_rows_that_are_too_old_go_but_never_the_newest():
     db = memory()
     fill(db, [entry("old", wall=5.0)] * 30 + [entry("new", wall=9e5)] * 10)
     assert trim_all(db, 9e5) > 0
-    kinds = [one.kind for one in select_entries(db, after=0)]
-    assert kinds == ["old"] * 10 + ["new"] * 10
+    assert [one.kind for one in select_entries(db, after=0)] == ["old"] * 10 + ["new"] * 10
     assert trim_all(db, 9e12) == 0
     db.close()
 

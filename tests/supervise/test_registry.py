@@ -34,6 +34,5 @@ async def test_what_the_database_or_disk_refuses_is_not_there_after_the_next_sta
 async def test_an_order_that_lapsed_with_the_last_agent_stands_in_the_journal() -> None:
     asked = Repair(Trouble.CONNECTION, "zombie", Goal.CLEANUP, 0.0, Consent.PAIRING)
     registry = Registry(Mock(), GATE, Path())
-    facts = registry.add(Instance(SHOP, "sandbox", True), SessionRecord(repair=asked))
-    [said] = facts.unsaid
+    [said] = registry.add(Instance(SHOP, "sandbox", True), SessionRecord(repair=asked)).unsaid
     assert "order (cleanup) had not begun" in said.sentence

@@ -112,8 +112,7 @@ def look(
 
     def heard(*_: object) -> None: ...
 
-    settings = Settings(Config())
-    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=settings)
+    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=Settings(Config()))
     remember(gate, it, judge_health(it, HealthPolicy(), at))
     return [one.kind for one in said(it)]
 

@@ -68,8 +68,7 @@ def test_an_admitted_session_counts_at_once_and_the_next_waits_with_the_numbers(
         " all together 1100 MiB"
         " ([memory] total, machine_share)"
     )
-    small = facts("small", "sandbox")
-    assert house.waits_for(small) == "", "a small one still fits"
+    assert house.waits_for(facts("small", "sandbox")) == "", "a small one still fits"
     house.budget = 0
     assert house.waits_for(c) == "", "no budget, no limit"
 

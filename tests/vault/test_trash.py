@@ -47,8 +47,7 @@ def test_the_trash_is_listed_newest_first_whatever_the_clock_said(root, sales):
     for at in (AT + 86_400 * 3650, AT, AT - 86_400):
         create(root, sales)
         retire(root, sales.id, str(at), now_wall=at)
-    listed = list_trash(root)
-    assert [one.at_wall for one in listed] == [AT - 86_400, AT, AT + 86_400 * 3650]
+    assert [one.at_wall for one in list_trash(root)] == [AT - 86_400, AT, AT + 86_400 * 3650]
 
 
 def test_the_sweep_deletes_only_what_is_old_and_ours(root, sales):

@@ -151,6 +151,5 @@ async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:
         over.set()
 
     async with listening(drip) as port:
-        reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=3600.0)
-        assert reply.taken
+        assert (await send(f"http://127.0.0.1:{port}/", private=True, timeout=3600.0)).taken
         await over.wait()

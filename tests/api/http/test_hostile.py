@@ -262,8 +262,7 @@ async def test_f75_a_foreign_page_moves_nothing(
         aiohttp.ClientSession(house.url) as session,
     ):
         house.supervisor.known[InstanceId("sales")] = make_view("sales")
-        answer = await session.post("/api/instance/sales/stop", headers=headers)
-        assert answer.status == status
+        assert (await session.post("/api/instance/sales/stop", headers=headers)).status == status
         own = {"Origin": house.url}
         assert (await session.post("/api/instance/sales/start", headers=own)).status == 202
 

@@ -71,8 +71,7 @@ async def test_an_export_is_whole_private_and_can_be_imported(
     replaced = await cli("import", "sales.tar.gz", "--replace", "--json")
     assert replaced.json()["trash"].startswith("sales.")
     assert replaced.json()["sha256"] == sha256
-    other = await cli("import", "sales.tar.gz", "other")
-    assert other.out.startswith("other imported")
+    assert (await cli("import", "sales.tar.gz", "other")).out.startswith("other imported")
     assert InstanceId("other") in house.supervisor.known
 
 

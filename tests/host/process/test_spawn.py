@@ -17,8 +17,7 @@ def test_a_module_in_the_agents_current_folder_is_not_run(
     monkeypatch.chdir(tmp_path)
     out = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        pid = spawn(["-m", "agent.worker"], dict(os.environ), out)
-        _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(spawn(["-m", "agent.worker"], dict(os.environ), out), 0)
     finally:
         os.close(out)
     assert os.waitstatus_to_exitcode(status) == 78, (tmp_path / "out").read_text()
