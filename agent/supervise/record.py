@@ -11,9 +11,8 @@ from typing import Any
 
 from agent import log, redaction
 from agent.clock import boot_now
-from agent.core import crypto, memory, reasons, reconcile, words
+from agent.core import crypto, figures, memory, reasons, reconcile, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
-from agent.core.figures import judge_silence, note_hour
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
 from agent.core.reconnect import after_connected, after_drop, after_lasting
@@ -115,7 +114,7 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
         limit, history = settings.memory_limit(facts), run.memory_history
         signals.append(memory.judge_memory(history, run.memory_bytes, limit, config.memory, now))
     if (since := facts.connected_since_wall) is not None:
-        signals.append(judge_silence(facts.inbound, since, time.time()))
+        signals.append(figures.judge_silence(facts.inbound, since, time.time()))
     # Errors about keys have a judge of their own.
     counters = facts.counters
     errors = sum(count for kind, count in counters.errors.items() if kind not in OF_KEYS)
@@ -140,7 +139,9 @@ def _watch_hour(facts: Facts) -> None:
         facts.hour_wall = 0.0
     elif now_wall - facts.hour_wall >= HOUR:
         if facts.hour_wall:
-            facts.inbound = note_hour(facts.inbound, facts.hour_wall, came - facts.hour_messages)
+            facts.inbound = figures.note_hour(
+                facts.inbound, facts.hour_wall, came - facts.hour_messages
+            )
         facts.hour_wall, facts.hour_messages = now_wall, came
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from agent import instance_file, log
-from agent.clock import boot_now
+from agent import clock, instance_file, log
 from agent.config.config import check_declared, declared_for, worker_settings
 from agent.core import crypto, figures, health, reasons, session, words
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
@@ -106,7 +105,7 @@ class Registry:
             counts_messages=not entry_of(instance.engine).remote,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
-            status_time=figures.StatusTime(record.status, boot_now()),
+            status_time=figures.StatusTime(record.status, clock.boot_now()),
             of_rooms=self._of_rooms(instance),
             leased=self.gate.fleet.leased and not instance.backend,
         )
@@ -201,7 +200,7 @@ class Registry:
     def present(self, id: InstanceId) -> session.Session:
         """The session itself, brought up to date; read it at once."""
         facts, settings = self.get(id), self.settings
-        facts.at, facts.at_wall = boot_now(), time.time()
+        facts.at, facts.at_wall = clock.boot_now(), time.time()
         breaker, rules = facts.record.breaker, settings.config.reconnect.breaker
         facts.circuit = breaker.state(facts.at_wall, rules).value
         trial_in = breaker.trial_in(facts.at_wall, rules)
@@ -319,7 +318,7 @@ class Registry:
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record = facts.instance, facts.record
-        facts.status_time = facts.status_time.enter(record.status, boot_now())
+        facts.status_time = facts.status_time.enter(record.status, clock.boot_now())
         await self.store.save(instance, record, *entries)
         facts.saved.instance, facts.saved.record = instance, record
 

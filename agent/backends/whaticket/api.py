@@ -15,8 +15,7 @@ from typing import Any
 from agent import clock, errors, files, log
 from agent.backends.backend import Seat, crashed
 from agent.backends.http import cannot, read_json, segment
-from agent.backends.whaticket import calls, keys, logs
-from agent.backends.whaticket.contract import BackendSettings, is_safe
+from agent.backends.whaticket import calls, contract, keys, logs
 from agent.config.config import BackendDeclaration
 from agent.core.crypto_patterns import CryptoPattern
 from agent.core.words import Happening, RemoteSession, ServerClaim
@@ -43,7 +42,7 @@ class Whaticket:
         self, declared: BackendDeclaration, folder: Path, patterns: Sequence[CryptoPattern]
     ) -> None:
         self.declared, self.folder = declared, folder
-        self.own: BackendSettings = declared.own
+        self.own: contract.BackendSettings = declared.own
         self.calls = calls.WhaticketCalls(declared)
         self.keys = keys.open_keys(declared, folder / "removed")
         self.held: dict[str, Session] = {}
@@ -79,7 +78,9 @@ class Whaticket:
     def _trouble_of_folders(self) -> str:
         """Why a repair could not remove keys: no connected session has a folder that the agent may
         write in. "" = one has."""
-        ids = [row.id for row in (self.rows or {}).values() if row.connected and is_safe(row.id)]
+        ids = [
+            it.id for it in (self.rows or {}).values() if it.connected and contract.is_safe(it.id)
+        ]
         paths = [self.own.auth_folder.replace("{id}", id) for id in ids if self.own.auth_folder]
         good = not paths or any(os.access(path, os.R_OK | os.W_OK | os.X_OK) for path in paths)
         return "" if good else f"cannot write in {paths[0]}: it is absent or closed to the agent"
