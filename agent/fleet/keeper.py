@@ -228,21 +228,23 @@ class Keeper:
     async def _begin_again(self) -> None:
         """Until this machine may write its record."""
         if self._acknowledged or not self._agent:
-            self._past = await asyncio.to_thread(self._read_past)
+            self._past = decoded(self._path.read_bytes(), Past) if self._path.exists() else None
         if self._acknowledged and self._past:  # what has its agent's name now is its twin
             self._past = replace(self._past, boot_and_folder="")
         past, stood = self._past, None
         while True:
             try:
                 answer = await self.store.read(Get(self._own.key))
+                pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
+                found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
+                if past and found and found.forgotten:  # the store went back, or on, without it
+                    past = replace(past, cluster=answer.cluster, revision=0)
                 if past and answer.revision < past.revision:
                     self._suspect(f"it is older than the last begin of {self.name}")
                     await self._halt()  # before a machine starts whose disk went back with it
-                pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 now = self.clock.now()
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
-                found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
                 how = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
                 if how is not None:
                     break
@@ -384,8 +386,7 @@ class Keeper:
                 if self._last.drained or not ids or not await self._move(taken):
                     return
                 log.warning("took over %s sessions", len(ids))
-                owned = self.view.owned(self.name)
-                self.runner.start({id: it for id, it in owned.items() if id not in self.leaving})
+                self.wake()
 
     async def _move(self, records: Mapping[str, Session]) -> bool:
         """Write sessions with another owner, all or none: void if this machine, its view of one of
@@ -482,9 +483,6 @@ class Keeper:
                         self.view.forgotten(id)
         with suppress(StoreAway):  # also where another machine was first
             await self.store.compact(old or 1)
-
-    def _read_past(self) -> Past | None:
-        return decoded(self._path.read_bytes(), Past) if self._path.exists() else None
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:
         self._noted = self._n

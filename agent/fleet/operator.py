@@ -18,7 +18,8 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
     """End a halt. Each session goes to the machine whose files are of its highest epoch; one that
     no machine has comes back as stopped. Returns the sessions as they are now, without the deleted.
 
-    `without`: machines that are off and whose files do not count.
+    `without`: machines that are off and whose files do not count. One that comes back finds that
+    it was forgotten, and halts nothing.
     """
     every = keys.halt, keys.claims, keys.machines, keys.sessions
     halts, claims, hosts, sessions = [(await store.read(Get(it))).found[0] for it in every]
@@ -46,7 +47,9 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         as_read = [Same(keys.session(id), known[id].revision if id in known else 0) for id in batch]
         puts = [Put(keys.session(id), encoded(decided[id])) for id in batch]
         await _must(store, [same, *as_read], puts)
-    await _must(store, [same], [Delete(keys.halt), Delete(keys.claims)])
+    off = (it for it in hosts if named(it.key) in without)
+    puts = [Put(it.key, encoded(replace(machines[named(it.key)], forgotten=True))) for it in off]
+    await _must(store, [same], [*puts, Delete(keys.halt), Delete(keys.claims)])
     return {id: it for id, it in decided.items() if not it.deleted}
 
 

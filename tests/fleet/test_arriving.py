@@ -156,8 +156,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
         await gather(a.start(), b.start())
-        both = await gather(a.ask(*NEW), b.ask(*NEW))
-        assert sorted(status for status, _ in both) == [201, 409]
+        assert sorted(it[0] for it in await gather(a.ask(*NEW), b.ask(*NEW))) == [201, 409]
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         await eventually(lambda: copied(store, "b"))

@@ -70,18 +70,19 @@ async def halted(world: World) -> None:
 @played
 async def test_a_machine_that_said_nothing_must_be_left_out_by_name(world: World) -> None:
     await halted(world)
-    line = world.hosts["a"].line
+    world.memory.cluster, line = "2", world.hosts["a"].line
     with pytest.raises(Refused, match="c did not say"):
         await accept(line, world.keys)
     with pytest.raises(NotFound, match="x: the fleet has no such machine"):
         await accept(line, world.keys, without=["c", "x"])
     assert world.keys.halt in world.memory.pairs
-    decided = await accept(line, world.keys, without=["c"])
-    assert decided["s0"].machine == "b"
+    assert (decided := await accept(line, world.keys, without=["c"]))["s0"].machine == "b"
     assert {id for id, it in decided.items() if it.wanted == "stopped"} == {"s2", "s5"}
     assert await accept(line, world.keys) == {}, "once"
     assert _decide(None, {"a": (1, 0, 1), "b": (2, 1, 1)}, off=["b"]).machine == "a"
+    world.hosts["c"].start_agent()
     await asyncio.sleep(3 * TTL)
+    assert world.keys.halt not in world.memory.pairs, "one that was off halts nothing"
     assert where(world) == {"s0": "b", "s1": "b", "s3": "a", "s4": "b"}
 
 
