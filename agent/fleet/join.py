@@ -68,7 +68,7 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
     tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
     own: Mapping[str, object] = tables.get("fleet", {})
     for key in () if replaces else own.keys() & fleet.keys():
-        if own[key] != fleet[key]:
+        if own[key] != fleet[key] and (key != "store" or own.get("name") != fleet["name"]):
             words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"
             cure = "a machine is in one fleet; take its [fleet] out first if it is to leave it"
             raise Refused(f"cannot join {fleet['name']}: {words}; {cure}", code="in_fleet")

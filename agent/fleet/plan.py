@@ -34,6 +34,7 @@ FILES = (*KEYS, "fleet.toml", "etcd")
 LARGEST = 1 << 20
 """Bytes of a plan, and of each file in it."""
 _NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650")
+_SIGNED = ("-CA", "ca.pem", "-CAkey", "ca.key")
 _CA_USE = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
 
 
@@ -71,6 +72,8 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
     if not (plans and (folder / "ca.key").exists()):
         cause = f"{folder} has no ca.key and plans; name the plan's folder with --plans"
         raise Refused(f"cannot replace {old}: {cause}")
+    if not os.access(folder, os.W_OK):
+        raise Refused(f"cannot replace {old}: this user may not write in {folder}")
     if of_old.exists():  # one that never started has no name in etcd
         theirs = settings_of(unpack(of_old.read_bytes()))["ETCD_INITIAL_ADVERTISE_PEER_URLS"]
     files = unpack(plans[0].read_bytes())
@@ -80,6 +83,7 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         for name in KEYS:
             (work / name).write_bytes(files[name])
         (work / "ca.key").write_bytes((folder / "ca.key").read_bytes())
+        _openssl(work, "try", (), *_SIGNED, "-subj", "/CN=try")  # before etcd changes
         async with aclosing(Etcd(table["store"], tls_of(work))) as etcd:
             members = await etcd.members()
             gone = [it for it in members if it.name == old or (not it.name and theirs in it.peers)]
@@ -117,7 +121,7 @@ async def _patiently(etcd: Etcd, how: str, member: object) -> None:
             return
         except StoreAway as error:
             if not left:
-                cure = "start each member; take out one that never starts: etcdctl member remove ID"
+                cure = "it may be done once all run; one that never will: etcdctl member remove ID"
                 raise StoreAway(f"{error}; {cure}") from error
             await asyncio.sleep(1)
 
@@ -215,8 +219,8 @@ def _write(
 ) -> None:
     """One machine's plan, with a certificate by the CA in `work`; `name`: FLEET/MACHINE."""
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-subj", f"/CN={name.partition('/')[2]}")
-    _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *signed)
+    subject = ("-subj", f"/CN={name.partition('/')[2]}")
+    _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *_SIGNED, *subject)
     fleet = (
         f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached(address)}"\n'
     )
