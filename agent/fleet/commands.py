@@ -31,8 +31,7 @@ def add(commands: command.Commands) -> None:
     new = ("the machine that gets one", {"metavar": "NEW=ADDRESS"})
     own = ("its new name, and its IP address", {"metavar": "NEW=ADDRESS"})
     among.add("rename", rename, "c=10.0.0.4 --yes", {"NEW": own, **config})
-    words: command.Words = {"OLD": "the machine whose member goes", "NEW": new}
-    store.add("replace", replace, "a d=10.0.0.4", words)
+    store.add("replace", replace, "a d=10.0.0.4", {"OLD": "the machine that loses it", "NEW": new})
     among.add("why", why, "sales")
     among.add("move", move, "sales b")
     among.add("drain", drain)

@@ -21,8 +21,7 @@ def main(argv: list[str]) -> int:
         print("cannot try a fleet: name 2 to 9 machines, as --fleet 3", file=sys.stderr)
         return 2
     if shutil.which("etcd") is None:
-        print("cannot try a fleet: no etcd here; sudo apt install etcd-server", file=sys.stderr)
-        return 1
+        sys.exit("cannot try a fleet: no etcd here; sudo apt install etcd-server")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     agents, members = Processes(), Processes()
     with tempfile.TemporaryDirectory(prefix="wa-fleet-", ignore_cleanup_errors=True) as root:

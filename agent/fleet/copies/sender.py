@@ -40,7 +40,7 @@ is up to 4 s old, and the write takes a moment."""
 BEGINS = 2.5
 """Seconds in which a machine of the record must answer to an agent that begins: it does not know
 since when that machine lacks changes."""
-ASKS = 3.0
+ASKS = 4.0
 """Seconds after which a machine that got nothing is asked if it still has the copy."""
 AGAIN = 1.0
 """Seconds until a machine that did not answer is asked again."""
@@ -114,9 +114,6 @@ class Line(Struct, eq=False):
     """Why it is away; "" once it has answered."""
 
 
-Found = tuple[Row, Sealed | None]
-
-
 class Copies:
     def __init__(
         self, state: Path, root: Path, key: FleetKey, owner: "Joined", address: str
@@ -133,7 +130,7 @@ class Copies:
         self._forgets_at = boot_now() + FORGETS
         self._hurried = asyncio.Event()
         """Set when the next look is waited for."""
-        self._looking: asyncio.Future[list[Found]] | None = None
+        self._looking: asyncio.Future[list[tuple[Row, Sealed | None]]] | None = None
 
     @property
     def away(self) -> list[InstanceId]:
@@ -194,20 +191,19 @@ class Copies:
 
     def _targets(self, id: str, engine: str) -> tuple[str, ...]:
         """One machine of two, two of three or more."""
-        found, now = list[str](), boot_now()
+        found, now, me = list[str](), boot_now(), self._owner.name
         machines = self._owner.view.machines
         for name, seen in machines.items():
             it, line = seen.record, self.lines.get(name)
             away = it.lost or it.released or it.drained or (line and line.away_until > now)
-            away = away or it.key != self.mark
-            if name != self._owner.name and engine in it.engines and not away:
+            if name != me and engine in it.engines and it.key == self.mark and not away:
                 found.append(name)
         return tuple(in_order(id, found)[: 1 if len(machines) < 3 else 2])
 
-    def _look(self, begun: float, rows: list[Row]) -> list[Found]:
+    def _look(self, begun: float, rows: list[Row]) -> list[tuple[Row, Sealed | None]]:
         """In a thread: what changed in each session since the last look, bases last."""
         self._beside.look()
-        found, size = list[Found](), 0
+        found, size = list[tuple[Row, Sealed | None]](), 0
         for row in sorted(rows, key=lambda it: it.base):
             id, engine = row.changed.id, row.changed.engine
             session = self._root / id / SESSION

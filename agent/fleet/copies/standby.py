@@ -25,8 +25,6 @@ FOLD_AT = 200
 """Changes after a base from which a new base is made."""
 _HEAD = struct.Struct(">II")
 """Length of what follows, and its checksum: a length that was changed is no torn end."""
-Row = tuple[Sealed, Sealed]
-"""A base and the newest change after it, or the base again, without their content."""
 
 
 class Standby:
@@ -35,8 +33,9 @@ class Standby:
 
     def __init__(self, root: Path, key: FleetKey) -> None:
         self._root, self._key = root, key
-        self.rows = dict[str, Row]()
-        """One that this key does not open, as it was replaced, is none."""
+        self.rows = dict[str, tuple[Sealed, Sealed]]()
+        """The base of each session and its newest change, or the base again, without their content.
+        One that this key does not open, as it was replaced, is none."""
         self.asked = dict[str, float]()
         """Unix time of the last change or question of each session's owner."""
         make_folder(root)
