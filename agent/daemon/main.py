@@ -280,11 +280,11 @@ class Daemon:
     async def _take_over(self, supervisor: assemble.Supervisor, *, older: bool) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
         registry, config = supervisor.registry, self._config
-        await assemble.load_instances(registry, config.instance, older=older)
+        left = await assemble.load_instances(registry, config.instance, older=older)
         await supervisor.backends.take_over(config.backend)
         with going_on():
             await supervisor.seats.take_over(config.agent.state_path / "run-packs")
-        for id in await assemble.line_up(registry, supervisor.seats):
+        for id in await assemble.line_up(registry, supervisor.seats, left):
             self._wakes.wake(id)
         await supervisor.upkeep.take_over()
         supervisor.expect(registry.facts)

@@ -139,8 +139,10 @@ class Supervisor:
 
 async def load_instances(
     registry: Registry, declared: Iterable[Declaration], *, older: bool = False
-) -> None:
-    """Fill the registry. `older`: the database is older than what its state folder has seen."""
+) -> str | None:
+    """Fill the registry; the time of the last entry of the agent before this one. `older`: the
+    database is older than what its state folder has seen."""
+    left = max([it.wall for it in await registry.store.history(limit=1)], default=None)
     for instance, record in await registry.store.instances():
         # Runs that such a database names ended long ago, and not by an operator's hand.
         forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
@@ -148,25 +150,27 @@ async def load_instances(
     await _take_in_folders(registry)
     await create_declared(registry, declared)
     await _lay_out_missing(registry)
+    return session.wall_text(left)
 
 
-async def line_up(registry: Registry, own: seats.Seats) -> list[InstanceId]:
-    """Mark sessions that wait for a start; all ids in the order of their first passes."""
+async def line_up(registry: Registry, own: seats.Seats, left: str | None) -> list[InstanceId]:
+    """Mark sessions that wait for a start; all ids in the order of their first passes. `left`: as
+    `load_instances` returned it."""
     running = {id for id, unit in (await own.list()).items() if unit.runs}
-    waiting: list[Facts] = []
     for facts in list(registry.facts.values()):
         facts.enabled_by_operator = own.enabled_by_operator(facts)
         if facts.id in running:
             # Before the first pass: no other start may take its memory.
             registry.gate.promise(facts)
-        elif facts.should_run and facts.record.status is ConnectionStatus.CONNECTED:
+        elif facts.should_run and left and facts.record.status in ("CONNECTED", "QR_REQUIRED"):
             # Not counted as a loss: a session that comes back after the agent's own stop is no
             # reconnect, and a machine that boots is no storm.
-            status = ConnectionStatus.RECONNECTING
+            before, status = facts.record.status, ConnectionStatus.RECONNECTING
             facts.record = replace(facts.record, status=status, status_since_wall=time.time())
-            waiting.append(facts)
+            said = f"{before} → {status}: the agent was away since {left}, and its worker with it"
+            facts.note("status", said, status=status, before=before, unknown_since=left, asked=True)
     # Asked for together, so that one commit has all.
-    await asyncio.gather(*(registry.save(facts) for facts in waiting))
+    await asyncio.gather(*(registry.save(it) for it in registry.facts.values() if it.unsaid))
 
     def place(facts: Facts) -> tuple[bool, float, str]:
         """First what runs (adopting costs nothing), then the rest by last activity."""

@@ -149,8 +149,7 @@ class Snapshots:
         snapshot = await asyncio.to_thread(copies.find_snapshot, self.root, id, name)
         linked = await asyncio.to_thread(copies.linked_of, self.root, snapshot)
         facts.action.interrupt_start()
-        doing = f"restore {name} of {id}"
-        alone = self.registry.alone(id, facts.instance.engine, doing, linked)
+        alone = self.registry.alone(id, facts.instance.engine, f"restore {name} of {id}", linked)
         async with alone, facts.busy, self.locks[id]:
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:

@@ -40,6 +40,18 @@ async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
     assert await stop == 0
 
 
+async def test_the_history_tells_since_when_a_session_was_away_with_its_agent(agent, eventually):
+    """The page counts that time neither as connected nor as down."""
+    await connected(agent, eventually, "a")
+    await agent.stop()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    [stopped] = (await agent.do("GET", "/api/events?kind=agent_stopped"))["events"]
+    told = (await agent.do("GET", "/api/instance/a/events?kind=status"))["events"]
+    [away] = [it["detail"] for it in told if "unknown_since" in it["detail"]]
+    assert (away["before"], away["unknown_since"]) == ("CONNECTED", stopped["time"])
+
+
 async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent, eventually):
     await connected(agent, eventually, "a", "b")
     await agent.do("POST", "/api/instance/b/disable")

@@ -87,8 +87,7 @@ export function makeImport() {
     setText(go, "Sending…");
     try {
       const how = { raw: file.files[0], seconds: LONG };
-      const answer = await send("POST", "/api/import?" + query, how);
-      const made = await answer.json();
+      const made = await (await send("POST", "/api/import?" + query, how)).json();
       form.reset();
       const trash = made.trash ? "; what it replaced is in the trash: " + made.trash : "";
       note(made.id + " is imported" + trash);

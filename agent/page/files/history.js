@@ -97,8 +97,9 @@ function partsOf(events, begin, end) {
     const when = Date.parse(event.time);
     if (!status || when >= until) continue;
     parts.unshift([Math.max(when, begin), until, status]);
-    until = when;
-    if (when <= begin) return parts;
+    // The agent was away, and the worker with it: nothing is known of that time.
+    until = Date.parse(event.detail.unknown_since) || when;
+    if (until <= begin) return parts;
   }
   return parts;
 }
