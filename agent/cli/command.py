@@ -180,6 +180,8 @@ Columns = Mapping[str, Any]
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SECONDS = ("seconds", "proof_age", "still_for")
 """Parts of the names of times in seconds."""
+_LEAVE = "ENGINE ENABLED MEMORY UPTIME TYPE ACCEPTED TRIES CIRCUIT VERSION URL OLDEST".split()
+"""Heads of the columns that leave a narrow window, in this order."""
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
@@ -209,22 +211,31 @@ class Table:
             named = ((it, row.get(it)) if isinstance(it, str) else ("", it(row)) for it in fields)
             yield tuple(clean(shown(name, value)) for name, value in named)
 
+    def widths(self) -> list[int]:
+        rows = zip(tuple(self.columns), *self.cells(), strict=True)
+        return [max(map(len, column)) for column in rows]
+
     def __str__(self) -> str:
         """For a pipe: a line for each row, however long."""
-        rows = [tuple(self.columns), *self.cells()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows, widths = (tuple(self.columns), *self.cells()), self.widths()
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
-        """For a terminal: long cells are wrapped inside their column. With `styles`, one for each
+        """For a terminal: long cells are wrapped inside their column, and where the window is too
+        narrow for whole words, the columns of least use are left out. With `styles`, one for each
         row, a row is one line, of which the last cell is cut."""
-        from rich import box, table, text  # only where a person looks
+        from rich import box, console, table, text  # only where a person looks
+
+        widths, heads = self.widths(), [*self.columns]
+        if len(heads) > 2 and sum(min(it, 24) + 3 for it in widths) > console.Console().width:
+            gone = next((it for it in _LEAVE if it in heads), heads[-2])
+            left = {it: self.columns[it] for it in heads if it != gone}
+            return Table(self.rows, left).drawn(styles)
 
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
         drawn.expand = bool(styles)
-        for number, head in enumerate(self.columns):
-            # The first is a name to copy.
-            drawn.add_column(head, overflow="fold", no_wrap=drawn.expand or not number)
+        for head, width in zip(heads, [0, *widths[1:]], strict=True):  # the first: a name to copy
+            drawn.add_column(head, overflow="fold", no_wrap=drawn.expand or width <= 24)
         drawn.columns[-1].ratio = 1 if styles else None
         for cells, style in zip_longest(self.cells(), styles):
             texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)

@@ -7,10 +7,8 @@ from pathlib import Path
 from agent.cli import command, session
 from agent.errors import InvalidRequest
 
-FAULTS_SHOWN = """\
-  crash    hang      zombie    slow          drop       leak
-  bad-mac  prekey    logout    ban           temp-ban   conflict
-  outdated passkey   stuck-loading           corrupt-files"""
+FAULTS_SHOWN = """crash hang zombie slow drop leak bad-mac prekey logout ban temp-ban conflict
+  outdated passkey stuck-loading corrupt-files"""
 """Laid out by hand: argparse would break a name at its hyphen."""
 
 
@@ -19,7 +17,7 @@ def add(commands: command.Commands) -> None:
     among = commands.group("sandbox", summary, example)
     among.one("scan", scan)
     parser = among.one("fault", fault, "zombie --for 30")
-    parser.description = f"Cause a fault, one of:\n\n{FAULTS_SHOWN}"
+    parser.description = f"Cause a fault, one of:\n\n  {FAULTS_SHOWN}"
     among.one("clear", clear)
     among.one("say", let_say, "5511999990000 hello")
     among.one("heard", heard)

@@ -418,10 +418,9 @@ def id_for(session: "FoundSession", given: str | None) -> str:
     if given:
         return given
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
-    try:
+    with suppress(InvalidRequest):
         return model.parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))
-    except InvalidRequest:
-        return ""
+    return ""
 
 
 def finish(options: Options, instance: dict[str, Any]) -> int:

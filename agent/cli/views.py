@@ -78,8 +78,7 @@ def _enabled(instance: dict[str, Any]) -> str:
 
 COLUMNS = {
     **{"ID": "id", "ENGINE": "engine", "STATUS": "connection_status"},
-    "HEALTH": lambda instance: instance["health"]["verdict"],
-    "ENABLED": _enabled,
+    **{"HEALTH": lambda instance: instance["health"]["verdict"], "ENABLED": _enabled},
     **{"UPTIME": "uptime_seconds", "MEMORY": "memory_bytes", "WHY": _why},
 }
 NOTHING = "no instances"
@@ -120,9 +119,7 @@ def _look(options: Options) -> tuple[dict[str, Any], dict[str, list[str]], list[
     events = options.ask("GET events", limit=4 * _LATELY, kind=_KINDS.split())["events"]
     events = [event for event in events if event["detail"].get("verdict") not in _NOTHING_WRONG]
     parts = {
-        "lately": [
-            f"{moment(event['time'])}  {event['sentence']}" for event in reversed(events[:_LATELY])
-        ],
+        "lately": [f"{moment(it['time'])}  {it['sentence']}" for it in reversed(events[:_LATELY])],
         "now": list(filter(None, present_state(details))),
         "next": list(next_steps(details)),
     }
@@ -259,9 +256,7 @@ def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
     counts = Counter(tones)
     parts = [f"{counts[tone]} {tone}" for tone in _STYLES if counts[tone]]
     head = f"{time.strftime('%H:%M:%S')}  {len(rows)} instances: {', '.join(parts) or NOTHING}"
-    # The others have no place in a window of 80 columns.
-    columns = {head: it for head, it in COLUMNS.items() if head not in ("ENGINE", "ENABLED")}
-    table = Table(rows, columns).drawn([_STYLES[tone] for tone in tones])
+    table = Table(rows, COLUMNS).drawn([_STYLES[tone] for tone in tones])
     notice = [text.Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
     return console.Group(text.Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)
 

@@ -208,14 +208,20 @@ def test_durations_have_two_units(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 
 
-def test_tables_stay_aligned_and_print_no_foreign_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_stay_aligned_and_print_no_foreign_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     columns = {"A": "a", "B": "b"}
     table = Table([{"a": "abc", "b": "x"}, {"a": "abcde", "b": "y"}], columns)
     assert str(table).splitlines() == ["A      B", "abc    x", "abcde  y"]
-    capsys.readouterr()
     Console().print(Table([{"a": "CONNECTED", "b": "a\x1b[2Jb [red]"}], columns).drawn())
     drawn = capsys.readouterr().out
     assert ("CONNECTED" in drawn, "a�[2Jb [red]" in drawn, "\x1b" in drawn) == (True, True, False)
+    monkeypatch.setenv("COLUMNS", "80")
+    long = dict.fromkeys(("ID", "MEMORY", "STATUS", "OLDEST", "WHY"), "CONNECTED " * 2)
+    Console(width=80).print(Table([long], {it: it for it in long}).drawn())
+    assert "STATUS" in (wide := capsys.readouterr().out) and "MEMORY" not in wide
+    assert wide.count("CONNECTED") == 6, "each word is whole"
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
 
 

@@ -92,8 +92,7 @@ def test_a_start_asked_of_us_after_a_stop_by_hand_is_no_stop_again() -> None:
 
 
 def test_without_systemd_no_operator_acts_past_the_agent():
-    it = facts()
-    assert operated(it, STOPPED, past_us=False) == []
+    assert operated(facts(), STOPPED, past_us=False) == []
 
 
 def look(

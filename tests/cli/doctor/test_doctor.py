@@ -19,8 +19,7 @@ from tests.cli.conftest import Cli
 async def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     (folder / "sessions" / "sales").mkdir(parents=True)
-    store = await Store.open(folder / "agent.db")
-    await store.close()
+    await (await Store.open(folder / "agent.db")).close()
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o700 if path.is_dir() else 0o600)
     return folder
