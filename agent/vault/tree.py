@@ -38,12 +38,9 @@ class Entry:
     path: str
     """Relative to where the walk began."""
     status: os.stat_result
+    is_folder: bool = True
     fault: VaultError | None = None
     """Why it cannot be copied; its content is not walked."""
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.status.st_mode)
 
 
 def is_left_out(name: str, rules: FileRules) -> bool:
@@ -77,7 +74,7 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         names = here.names()
     except (VaultError, OSError) as error:
         fault = error if isinstance(error, VaultError) else explain(verb, here.path, error)
-        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault)
+        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault=fault)
         return
     for name in names:
         relative = before + name
@@ -86,23 +83,23 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         try:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except OSError as error:
-            yield Entry(relative, os.fstat(here.fd), explain(verb, here.path / name, error))
+            cause = explain(verb, here.path / name, error)
+            yield Entry(relative, os.fstat(here.fd), fault=cause)
             continue
-        entry = Entry(relative, status, _fault(verb, here, name, status))
-        if entry.fault is not None and rules.moves_aside(relative):
+        is_folder = stat.S_ISDIR(status.st_mode)
+        fault = None if is_folder else _fault(verb, here, name, status)
+        if fault is not None and rules.moves_aside(relative):
             continue
-        yield entry
-        if entry.is_folder:
+        yield Entry(relative, status, is_folder, fault)
+        if is_folder:
             try:
                 with here.inner(name) as inner:
                     yield from entries(inner, rules, verb, f"{relative}/")
             except VaultError as error:
-                yield Entry(relative, status, error)
+                yield Entry(relative, status, fault=error)
 
 
 def _fault(verb: str, here: Folder, name: str, status: os.stat_result) -> VaultError | None:
-    if stat.S_ISDIR(status.st_mode):
-        return None
     if not stat.S_ISREG(status.st_mode):
         return planted(verb, here.path / name)
     if status.st_size <= LARGEST_FILE:
