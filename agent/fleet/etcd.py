@@ -210,9 +210,8 @@ _NOT_MADE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 def _keys(key: str) -> dict[str, bytes]:
-    if key.endswith("/"):  # "0" comes right after "/"
-        return {"key": key.encode(), "range_end": key[:-1].encode() + b"0"}
-    return {"key": key.encode()}
+    below = {"range_end": key[:-1].encode() + b"0"}  # "0" comes right after "/"
+    return {"key": key.encode(), **(below if key.endswith("/") else {})}
 
 
 def _range(get: Get) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from agent.errors import StoreError, VaultError
 from agent.files import open_plain
 from agent.fleet.copies.change import BLOCK, LARGEST, LONGEST_PATH, MOST_FILES, Change, File
 from agent.messages.database import open_to_read
-from agent.vault.folder import SESSION, Folder, open_instance, unless_absent
+from agent.vault.folder import SESSION, open_instance, unless_absent
 from agent.vault.tree import read_file, walk
 
 IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outbox.json", "outbox/"
@@ -35,11 +35,9 @@ SHARE = 20
 TICK = 0.05
 LONGEST_PAUSE = 4.0
 """Seconds, well within what a copy may lack."""
-_CHANGED = """
-select instance, count(*), max(changed_wall), total(tries), max(begun_wall),
+_CHANGED = """select instance, count(*), max(changed_wall), total(tries), max(begun_wall),
 group_concat(case when state in ('accepted', 'sending') then file end, '/')
-from messages group by instance
-"""
+from messages group by instance"""
 Stamp = tuple[Any, ...]
 """() = there is none."""
 EVERY = 30.0
@@ -53,7 +51,17 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     """Hash of each block, where it has several."""
 
 
-_SEEN, _NONE = msgspec.msgpack.Decoder(dict[str, Seen]), Seen((None,), -1)
+_NONE = Seen((None,), -1)
+
+
+class Files(msgspec.Struct, frozen=True):
+    """A session's files as of one look: a Baileys session has 800, and a machine 200 sessions."""
+
+    folders: dict[str, Stamp] = {}
+    marks: bytes = b""
+    """A hash of path and stamp of each file."""
+    paths: bytes = zlib.compress(b"")
+    size: int = 0
 
 
 class Beside:
@@ -134,10 +142,7 @@ class Changed(msgspec.Struct, eq=False):
     beside: Beside
     as_of: float = 0.0
     """Begin of the last look that saw all, by the boot clock."""
-    _seen: bytes = zlib.compress(msgspec.msgpack.encode({}))
-    """The session's files, packed: a Baileys session has 800, and a machine 200 sessions."""
-    _size: int = 0
-    _folders: dict[str, Stamp] = {}
+    _files: Files = Files()
     _beside: dict[str, Seen] = {}
     _all_at: float = 0.0
     """Begin of the next look at all files."""
@@ -146,66 +151,72 @@ class Changed(msgspec.Struct, eq=False):
         """None: nothing changed, or the files change while they are read: the next look has them.
         VaultError where they cannot be read."""
         begun, stamps, below = boot_now(), self.beside.stamps(self.id), self.root / self.id
-        same = begun < self._all_at and _folder_stamps(below, self._folders) == self._folders
+        files, beside, found = self._files, dict[str, Seen](), dict[str, File]()
+        same = begun < self._all_at and _folder_stamps(below, files.folders) == files.folders
         if same and stamps == {path: it.stamp for path, it in self._beside.items()}:
             self.as_of = begun
             return None
-        seen = {} if same else _SEEN.decode(zlib.decompress(self._seen))
-        folders = self._folders if same else dict[str, Stamp]()
-        with open_instance(self.root, self.id) as top:
-            paths = chain(stamps.items(), () if same else self._walk(top, folders))
-            files, found = self._read(top, paths, {**seen, **self._beside}, self._size * same)
-        if _folder_stamps(below, folders) != folders:
-            return None
-        gone = (seen.keys() | self._beside.keys()) - files.keys()
-        self._beside = {path: files.pop(path) for path in stamps if path in files}
+        size = files.size * same
+        for path, stamp in stamps.items():
+            had = self._beside.get(path, _NONE)
+            with unless_absent():  # it was sent meanwhile, say
+                if had.stamp != stamp:
+                    had = _take(found, path, had, stamp, self.beside.read(self.id, path))
+                beside[path] = had
+                _limit(size := size + had.size)
+        gone = self._beside.keys() - beside.keys()
         if not same:
+            files = self._walk(found, size)
+            if _folder_stamps(below, files.folders) != files.folders:
+                return None
             # What is renamed into it within the same tick of the clock leaves no other stamp.
-            newest = max(stamp[-1] for stamp in folders.values() if stamp) / 1e9
-            self._folders, self._all_at = folders, begun + EVERY * (newest < time.time() - TICK)
-        if not same and files != seen:
-            self._seen = zlib.compress(msgspec.msgpack.encode(files), 1)
-            self._size = sum(it.size for it in files.values())
-        self.as_of = begun
+            newest = max(stamp[-1] for stamp in files.folders.values() if stamp) / 1e9
+            self._all_at = begun + EVERY * (newest < time.time() - TICK)
+        if files.paths != self._files.paths:
+            gone |= _unpacked(self._files.paths) - _unpacked(files.paths)
+        self._files, self._beside, self.as_of = files, beside, begun
         return Change(found, tuple(sorted(gone))) if found or gone else None
 
-    def _walk(self, top: Folder, folders: dict[str, Stamp]) -> Iterator[tuple[str, Stamp]]:
-        """The session's files; `folders` gets the stamps of its folders."""
-        with top.inner(SESSION) as session:
-            folders[SESSION] = _stamp(os.fstat(session.fd))
+    def _walk(self, found: dict[str, File], beside: int) -> Files:
+        """What may differ is found whole. `beside`: bytes of other files."""
+        known, size, paths, marks = {*array("q", self._files.marks)}, 0, list[str](), array("q")
+        with open_instance(self.root, self.id, SESSION) as session:
+            folders: dict[str, Stamp] = {SESSION: _stamp(os.fstat(session.fd))}
             for entry in walk(session, self.engine):
-                path, stamp = f"{SESSION}/{entry.path}", _stamp(entry.status)
+                path, it = f"{SESSION}/{entry.path}", entry.status
                 if entry.is_folder:
-                    folders[path] = stamp
-                else:
-                    yield path, stamp
+                    folders[path] = _stamp(it)
+                    continue
+                paths.append(path)
+                marks.append(hash((path, it.st_ino, it.st_size, it.st_mtime_ns)))
+                size += it.st_size
+                _limit(beside + size, len(paths), len(path))
+                if marks[-1] not in known:
+                    with unless_absent():
+                        _take(found, path, _NONE, (), b"".join(read_file(session, entry.path)))
+        packed = zlib.compress("\0".join(paths).encode(errors="surrogateescape"), 1)
+        return Files(folders, marks.tobytes(), packed, size)
 
-    def _read(
-        self, top: Folder, paths: Iterable[tuple[str, Stamp]], seen: Mapping[str, Seen], size: int
-    ) -> tuple[dict[str, Seen], dict[str, File]]:
-        """The files; of those that may differ the blocks that do. `size`: of all others."""
-        files, found, left = dict[str, Seen](), dict[str, File](), LARGEST - size
-        for path, stamp in paths:
-            had = seen.get(path, _NONE)
-            if had.stamp == stamp:
-                files[path] = had
-                left -= had.size
-                continue
-            with unless_absent():  # it was sent meanwhile, say
-                own = path.startswith(f"{SESSION}/")
-                content = b"".join(read_file(top, path)) if own else self.beside.read(self.id, path)
-                left -= len(content)
-                if left < 0 or len(files) >= MOST_FILES or len(path) > LONGEST_PATH:
-                    most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
-                    raise VaultError(f"cannot copy more than {most}", code="too_large")
-                blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
-                now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
-                was = dict(enumerate(had.hashes))
-                new = {n: it for n, it in enumerate(blocks) if was.get(n) != now[n]}
-                files[path] = Seen(stamp, len(content), now * (len(blocks) > 1))
-                if new or len(content) != had.size:
-                    found[path] = File(len(content), new)
-        return files, found
+
+def _take(found: dict[str, File], path: str, had: Seen, stamp: Stamp, content: bytes) -> Seen:
+    """A file as it is now; `found` gets the blocks of it that differ."""
+    blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
+    now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
+    was = dict(enumerate(had.hashes))
+    new = {n: it for n, it in enumerate(blocks) if was.get(n) != now[n]}
+    if new or len(content) != had.size:
+        found[path] = File(len(content), new)
+    return Seen(stamp, len(content), now * (len(blocks) > 1))
+
+
+def _limit(size: int, files: int = 0, longest: int = 0) -> None:
+    if size > LARGEST or files > MOST_FILES or longest > LONGEST_PATH:
+        most = f"{MOST_FILES} files or {LARGEST >> 20} MiB, or a long path"
+        raise VaultError(f"cannot copy more than {most}", code="too_large")
+
+
+def _unpacked(paths: bytes) -> set[str]:
+    return {*zlib.decompress(paths).decode(errors="surrogateescape").split("\0")} - {""}
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

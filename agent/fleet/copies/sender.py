@@ -33,7 +33,7 @@ from agent.vault.tree import inspect
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
 
-TICK = 0.5
+TICK = 0.75
 OLDEST, LEAVES = 15.0, 8.0
 """Seconds that changes may be lacking, and after which the record says so: a copy of messages.db
 is up to 4 s old, and the write takes a moment."""
@@ -118,10 +118,9 @@ class Copies:
     def __init__(
         self, state: Path, root: Path, key: FleetKey, owner: "Joined", address: str
     ) -> None:
-        folder = state / "fleet"
         self._root, self._key, self._owner, self.mark = root, key, owner, key.mark
-        self.standby = standby.Standby(folder / "standby", key)
-        self.peers = Peers(folder, owner.name, address, self.standby, owner.elsewhere)
+        self.standby = standby.Standby(state / "fleet/standby", key)
+        self.peers = Peers(state / "fleet", owner.name, address, self.standby, owner.elsewhere)
         self._beside = Beside(root, state / "outbox.db")
         self.rows = dict[InstanceId, Row]()
         self.lines = dict[str, Line]()
