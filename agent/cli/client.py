@@ -200,8 +200,6 @@ class Client:
 
 # Files that come and go
 
-_PIECE = 1 << 18
-
 
 def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tuple[int, str]:
     """Size and SHA-256 of what arrived, which is the one in the header `announced`."""
@@ -209,7 +207,7 @@ def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tup
 
     digest, received = hashlib.sha256(), 0
     with whole_file(target) as file:
-        while piece := response.read(_PIECE):
+        while piece := response.read(1 << 18):
             file.write(piece)
             digest.update(piece)
             received += len(piece)

@@ -180,7 +180,7 @@ Columns = Mapping[str, Any]
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 _SECONDS = ("seconds", "proof_age", "still_for")
 """Parts of the names of times in seconds."""
-_LEAVE = "ENGINE ENABLED MEMORY UPTIME TYPE ACCEPTED TRIES CIRCUIT VERSION URL OLDEST".split()
+_LEAVE = "ENGINE ENABLED MEMORY UPTIME TYPE ACCEPTED TRIES CIRCUIT VERSION URL OLDEST"
 """Heads of the columns that leave a narrow window, in this order."""
 _MOMENT = "%Y-%m-%d %H:%M:%S"
 _STYLES = {
@@ -228,7 +228,7 @@ class Table:
 
         widths, heads = self.widths(), [*self.columns]
         if len(heads) > 2 and sum(min(it, 24) + 3 for it in widths) > console.Console().width:
-            gone = next((it for it in _LEAVE if it in heads), heads[-2])
+            gone = next((it for it in _LEAVE.split() if it in heads), heads[-2])
             left = {it: self.columns[it] for it in heads if it != gone}
             return Table(self.rows, left).drawn(styles)
 

@@ -74,10 +74,9 @@ async def look(address: Address, within: float) -> str:
 
 
 async def _ask(address: Address) -> str:
-    connector = aiohttp.TCPConnector(resolver=Resolver(), force_close=True)
     async with (
         aiohttp.ClientSession(
-            connector=connector,
+            connector=aiohttp.TCPConnector(resolver=Resolver(), force_close=True),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             max_line_size=LONGEST_HEADER,
             max_field_size=LONGEST_HEADER,

@@ -246,8 +246,7 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
     repair = replace(repair, step=K.LOGOUT_RESTART, tries=1, backup="there")
     for refusal, expected in (("no_effect", K.CLEANUP), ("", K.LOGOUT_RESTART)):
         reported = after_action(repair, K.LOGOUT_RESTART, False, POLICY, WALL, refusal=refusal)
-        case = case_of(stuck, REMOTE, POLICY, WALL + 10)
-        assert step_repair(case, reported)[1].kind is expected
+        assert step_repair(case_of(stuck, REMOTE, POLICY, WALL + 10), reported)[1].kind is expected
 
 
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
@@ -287,8 +286,7 @@ def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_aske
 def test_a_held_session_that_shows_its_code_is_well():
     held = changed(CODE, wait_reason="incident")
     repair = begin_repair(case_of(connecting(NEVER_PAIRED, ago=99)).verdict, Goal.WORKING_QR, WALL)
-    case = case_of(held, replace(REMOTE, well=False))
-    repair, _ = step_repair(case, repair)
+    repair, _ = step_repair(case_of(held, replace(REMOTE, well=False)), repair)
     assert repair.ending is Ending.NO_STEP
 
 
@@ -323,8 +321,7 @@ def test_an_empty_round_brings_the_end_of_a_pairing_no_nearer_in_time():
     nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
     repair, at = begin_repair(judge_health(nothing, HEALTH, NOW), Goal.HEAL, WALL), 0.0
     while at < 2 * POLICY.round_pause - 60.0:
-        case = case_of(nothing, REMOTE, POLICY, WALL + at)
-        repair, action = step_repair(case, repair)
+        repair, action = step_repair(case_of(nothing, REMOTE, POLICY, WALL + at), repair)
         assert action.kind is K.WAIT
         at += 30.0
 

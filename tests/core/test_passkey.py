@@ -103,9 +103,8 @@ def test_after_a_logout_its_files_stay_and_its_sentence_asks_for_a_person():
 
 
 def test_a_suspect_of_that_kind_is_never_published_as_unpaired():
-    lost = without_worker(files=SessionFiles.UNPAIRED, record=GUARDED)
     for goal in (Goal.HEAL, Goal.RECOVER, Goal.WORKING_QR):
-        done, repair = run(lost, goal=goal)
+        done, repair = run(without_worker(files=SessionFiles.UNPAIRED, record=GUARDED), goal=goal)
         assert ENDING_STEPS.isdisjoint(done)
         assert repair.ending is Ending.GAVE_UP
 

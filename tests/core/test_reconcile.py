@@ -184,8 +184,7 @@ def test_nothing_is_planned_before_its_time(observation):
 
 @given(observations)
 def test_the_next_look_is_in_the_future_and_not_far(observation):
-    verdict = judge_health(observation, POLICY, NOW)
-    at = next_deadline(observation, verdict, POLICY, NOW)
+    at = next_deadline(observation, judge_health(observation, POLICY, NOW), POLICY, NOW)
     if observation.should_run:
         assert NOW < at <= NOW + POLICY.interval
     else:

@@ -442,8 +442,7 @@ def test_keys_count_as_healed_when_no_new_trouble_shows_for_a_while():
     repair = begin_repair(judge_health(KEYS, HEALTH, NOW), Goal.HEAL, WALL)
     repair, action = step_repair(case_of(KEYS, PEERS), repair)
     repair = after_action(repair, action.kind, True, POLICY, WALL)
-    quiet = case_of(seen(), PEERS, POLICY, WALL + 60)
-    repair, action = step_repair(quiet, repair)
+    repair, action = step_repair(case_of(seen(), PEERS, POLICY, WALL + 60), repair)
     assert (action.kind, action.not_before_wall) == (K.WAIT, WALL + POLICY.settle_keys)
     again, action = step_repair(case_of(KEYS, PEERS, POLICY, WALL + 61), repair)
     assert again.stage is Stage.DUE
@@ -459,11 +458,9 @@ def test_a_lost_ping_after_a_step_is_no_success_yet():
         stage=Stage.SETTLING,
         stage_wall=WALL - 10,
     )
-    doubtful = case_of(seen(probe=ProbeFact(False, NOW, 10, 1)))
-    after, action = step_repair(doubtful, repair)
+    after, action = step_repair(case_of(seen(probe=ProbeFact(False, NOW, 10, 1))), repair)
     assert (after.over, action.kind) == (False, K.WAIT)
-    answers = case_of(seen())
-    after, _ = step_repair(answers, repair)
+    after, _ = step_repair(case_of(seen()), repair)
     assert after.ending is Ending.NO_STEP
 
 
@@ -582,8 +579,7 @@ def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     for wait in ("backend_circuit", "incident"):
         observation = seen(wait_reason=wait)
-        verdict = judge_health(observation, HEALTH, NOW)
-        assert verdict.healthy
+        assert judge_health(observation, HEALTH, NOW).healthy
         case = case_of(observation, surroundings(well=False), POLICY, WALL + 60)
         assert step_repair(case, repair)[0].ending is Ending.NO_STEP
 

@@ -97,8 +97,7 @@ def test_what_a_deleted_sessions_link_leads_to_stays(root, sales, tmp_path):
     assert (retired.path / "session").is_symlink()
     assert restore_trash(root, retired.name) == sales.id
     assert (folder / "session" / "creds").read_text() == "kept"
-    gone = retire(root, sales.id, "deleted", follows=False)
-    assert sweep(root, 0, 1) == [gone.name]
+    assert [retire(root, sales.id, "deleted", follows=False).name] == sweep(root, 0, 1)
     assert (elsewhere / "creds").read_text() == "kept"
 
 
@@ -168,8 +167,7 @@ def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales
     (precious / "file").write_text("x")
     folder = create(root, sales)
     (folder / "session" / "link").symlink_to(precious)
-    retired = retire(root, sales.id, "test")
-    assert sweep(root, 0.0, 0.0) == [retired.name]
+    assert [retire(root, sales.id, "test").name] == sweep(root, 0.0, 0.0)
     assert (precious / "file").exists()
 
 

@@ -137,8 +137,7 @@ def test_a_snapshot_that_was_taken_is_whole(root: Path, subject: Subject, disk: 
 def test_a_session_that_was_restored_is_there_and_so_is_the_old_one(
     root: Path, sales: Instance, session: Path, subject: Subject, disk: Disk
 ) -> None:
-    taken = take_snapshot(root, subject)
-    restore_snapshot(root, sales, taken, "a test")
+    restore_snapshot(root, sales, take_snapshot(root, subject), "a test")
     assert disk.debts() == []
 
 

@@ -86,9 +86,8 @@ def test_whole_credentials_may_log_in(tmp_path: Path) -> None:
 
 
 def test_credentials_of_another_account_may_not(tmp_path: Path) -> None:
-    folder = write(tmp_path, linked(OTHER))
     with pytest.raises(EngineError, match="is of the account …0003, and this session") as refusal:
-        check_login(folder, ACCOUNT)
+        check_login(write(tmp_path, linked(OTHER)), ACCOUNT)
     assert refusal.value.code == "session_foreign"
     assert OTHER not in str(refusal.value)
     advice = reason_of("session_foreign").advice

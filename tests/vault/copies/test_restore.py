@@ -164,9 +164,8 @@ def test_a_copy_that_is_damaged_or_of_another_engine_is_refused(
     root, sales, session, subject, taken
 ):
     (session / "sandbox.json").write_bytes(b"broken")
-    evidence = take_snapshot(root, subject)
     with pytest.raises(Refused) as caught:
-        refuse_roll_back(root, sales, evidence)
+        refuse_roll_back(root, sales, take_snapshot(root, subject))
     assert caught.value.code == "not_good"
     with pytest.raises(Refused) as caught:
         refuse_roll_back(root, replace(sales, engine="web"), taken)

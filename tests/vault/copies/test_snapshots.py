@@ -193,9 +193,8 @@ def test_a_clock_that_was_ahead_makes_no_snapshot_the_newest(root, sales, sessio
     newest = newest_good(root, sales.id)
     assert newest is not None and newest.name == fresh.name
     (session / "sandbox.json").write_bytes(b"damaged")
-    evidence = replace(subject, backup=True)
     for keep in (2, 1, 1):
-        take_snapshot(root, evidence, now_wall=AT + 60)
+        take_snapshot(root, replace(subject, backup=True), now_wall=AT + 60)
         prune_snapshots(root, sales.id, keep)
         newest = newest_good(root, sales.id)
         assert newest is not None and newest.name == fresh.name
