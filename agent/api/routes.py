@@ -52,7 +52,7 @@ ROUTES: tuple[Route, ...] = (
     _intent("disable", "Stop an instance, now and after every boot"),
     _intent("start", "Run an instance until the next boot"),
     _intent("stop", "Stop an instance until the next start or boot"),
-    _intent("restart", "Restart an instance's worker"),
+    _intent("restart", "Restart an instance"),
     route(f"POST {ID}/logout", OPERATE, instances.logout, instances.LOGOUT, **ENDED),
     route(f"PUT {ID}/passkey", OPERATE, instances.mark_passkey, instances.PASSKEY),
     route(f"POST {ID}/health", OPERATE, health.check_instance, (), **LATE),

@@ -36,7 +36,7 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("disable", "stop an instance, now and after every boot", "disabled", {}),
     ("start", "run an instance until the next boot", "will be started", WAIT),
     ("stop", "stop an instance until the next start or boot", "will be stopped", {}),
-    ("restart", "restart an instance's worker", "will be restarted", WAIT),
+    ("restart", "restart an instance", "will be restarted", WAIT),
     ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
 _LARGEST = 64 << 20

@@ -245,8 +245,7 @@ def test_a_mistake_in_the_environment_names_the_variable(env, words):
 
 
 def test_backends_are_read_with_the_flat_keys_of_their_worker(load):
-    config = load(EVO + "adopt = ['shop-*']\n" + TICKET)
-    evo, tick = config.backend
+    evo, tick = load(EVO + "adopt = ['shop-*']\n" + TICKET).backend
     assert (evo.name, evo.adopt, evo.timeout, evo.parallel) == ("evo", ("shop-*",), 10.0, 50)
     assert (tick.own.preset, tick.own.disconnect_keeps_pairing) == ("spec", None)
 
@@ -279,9 +278,8 @@ def test_a_secret_that_cannot_be_read_is_named_and_not_shown(tmp_path, raw, caus
     path = tmp_path / "key"
     if raw is not None:
         path.write_bytes(raw)
-    one = tables.BackendDeclaration("evo", "evolution", "http://e", key_file=str(path))
     with pytest.raises(ConfigError, match=cause) as caught:
-        with_secrets(one)
+        with_secrets(tables.BackendDeclaration("evo", "evolution", "http://e", key_file=str(path)))
     assert str(path) in str(caught.value)
     assert "backend evo" in str(caught.value)
     assert "sesame" not in str(caught.value)
@@ -341,8 +339,7 @@ def test_variables_of_the_command_line_and_of_other_programs_are_no_settings():
 def test_a_total_of_memory_that_is_set_alone_is_the_limit(load, text, env, share):
     config = load(text, env)
     assert config.memory.machine_share == share
-    budget = memory_budget(64 << 30, config.memory)
-    assert (budget == config.memory.total) is (share == 0.0)
+    assert (memory_budget(64 << 30, config.memory) == config.memory.total) is (share == 0.0)
 
 
 def test_the_example_file_is_the_dataclasses_and_the_twenty_that_matter_come_first():
@@ -370,8 +367,7 @@ def test_a_rendered_file_reads_back_as_the_same_config(load, text):
 
 
 def test_only_changed_values_stand_live():
-    config = replace(Config(), stop=replace(Config().stop, save=12.0))
-    live = tomllib.loads(render_config(config))
+    live = tomllib.loads(render_config(replace(Config(), stop=replace(Config().stop, save=12.0))))
     assert live["messages"].pop("pace") == {}
     assert {name: table for name, table in live.items() if table} == {"stop": {"save": 12.0}}
 

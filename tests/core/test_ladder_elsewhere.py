@@ -85,8 +85,7 @@ def play(
     repair, at = begun or (new, 0.0)
     while at < limit:
         observation = server.shows(at)
-        case = case_of(observation, around, policy, WALL + at)
-        repair, action = step_repair(case, repair)
+        repair, action = step_repair(case_of(observation, around, policy, WALL + at), repair)
         if repair.over:
             break
         if action.kind is K.WAIT:
@@ -234,8 +233,7 @@ def test_a_logout_that_brought_a_code_has_cleaned_and_not_recovered():
 
 def test_a_logout_that_fails_goes_on_to_the_clean_up():
     server = Server(replace(PAIRED), heals=K.CLEANUP)
-    works = tuple(set(K) - {K.LOGOUT_RESTART})
-    repair, at = play(server, goal=Goal.WORKING_QR, works=works)
+    repair, at = play(server, goal=Goal.WORKING_QR, works=tuple(set(K) - {K.LOGOUT_RESTART}))
     assert kinds(server) == [K.RESTART, *[K.LOGOUT_RESTART] * 3, K.CLEANUP]
     assert (repair.ending, at < 240) == (Ending.CLEANED, True)
 

@@ -169,8 +169,7 @@ def test_what_a_person_confirmed_holds_for_one_round():
     wall, rounds = WALL, []
     hangs = changed(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
     while not repair.over:
-        case = case_of(hangs, CALM, POLICY, wall)
-        repair, action = step_repair(case, repair)
+        repair, action = step_repair(case_of(hangs, CALM, POLICY, wall), repair)
         rounds.append((repair.round, repair.consent))
         wall = max(wall + 1, action.not_before_wall)
         if action.kind is not K.WAIT:

@@ -101,8 +101,7 @@ def test_an_engine_that_connects_by_itself_is_asked_when_its_address_is_back():
 
     def plan(back_at):
         observation = changed(waits, back_at=back_at)
-        verdict = judge_health(observation, HEALTH, NOW)
-        planned = plan_actions(observation, verdict, HEALTH, NOW)
+        planned = plan_actions(observation, judge_health(observation, HEALTH, NOW), HEALTH, NOW)
         return [] if planned is None else list(planned.actions)
 
     assert plan(None) == []

@@ -27,8 +27,7 @@ HALF_OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 600))
 
 
 def plan(observation, now=NOW):
-    verdict = judge_health(observation, POLICY, now)
-    return kinds(plan_actions(observation, verdict, POLICY, now))
+    return kinds(plan_actions(observation, judge_health(observation, POLICY, now), POLICY, now))
 
 
 def kinds(planned):

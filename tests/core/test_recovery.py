@@ -312,8 +312,7 @@ def test_a_start_under_way_is_waited_for():
     repair = after_action(repair, action.kind, True, POLICY, WALL)
     repair, action = step_repair(case_of(starting, wall=WALL + 300), repair)
     assert action.kind is K.WAIT
-    late = WALL + POLICY.start_limit
-    repair, action = step_repair(case_of(starting, wall=late), repair)
+    repair, action = step_repair(case_of(starting, wall=WALL + POLICY.start_limit), repair)
     repair, action = step_repair(case_of(starting, wall=action.not_before_wall), repair)
     assert (action.kind, repair.tries) == (K.RESTART, 2)
 

@@ -3,12 +3,13 @@
 import gzip
 from typing import Any
 
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, Instance, InstanceId
 from agent.page.pages import PARTS
 from agent.supervise.gate import Alone
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.page.watcher import Watcher
+from tests.sessions import changed
 
 # The cells whose content is wider than they are; an ellipsis stands for the rest of a name.
 _CROWDED = """[...document.querySelectorAll('th, td:not(.cell-name)')]
@@ -16,6 +17,7 @@ _CROWDED = """[...document.querySelectorAll('th, td:not(.cell-name)')]
     .map((cell) => cell.innerText)"""
 _TITLES = "[...document.querySelectorAll('.panel:not([hidden]) h2')].map((it) => it.textContent)"
 _SHOWN = "document.querySelector('[data-machine]').closest('.panel').innerText"
+_ASKED = "document.querySelector('dialog[open]').innerText"
 FOUL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 
@@ -63,6 +65,21 @@ async def test_f83_a_browser_shows_foreign_text_and_obeys_none(
     assert "&lt;img src=x onerror=" in shown
     assert "<title>wa-agent</title>" in shown
     assert "<img src=" not in shown
+
+
+async def test_what_an_action_does_is_told_as_its_engine_does_it(
+    open_house: OpenHouse, watcher: Watcher
+) -> None:
+    there = {"backend": "evo", "remote": "shop-1"}
+    shop = Instance(InstanceId("sales"), "evolution", True, there, 0.0)
+    async with open_house(trust_loopback=True) as house:
+        house.supervisor.known[shop.id] = changed(make_view("sales"), instance=shop)
+        await watcher.go(house.url + "/#/instance/sales")
+        for action, says in (("clean-up", "with its chats"), ("delete", "session stays on evo")):
+            await watcher.click(f"[data-do={action}]")
+            await watcher.until(f"{_ASKED}.includes('{says}')")
+            assert "trash" not in await watcher.run(_ASKED)
+            await watcher.press("Escape")
 
 
 async def test_no_column_of_a_hundred_sessions_lies_over_another(

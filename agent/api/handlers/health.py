@@ -238,7 +238,7 @@ async def recover(call: Call) -> Answer:
 
 
 async def cleanup(call: Call) -> Answer:
-    """Retire an instance's session and show a new code."""
+    """Retire an instance's session and show a new code; an Evolution server deletes its chats."""
     return await _repair(call, Goal.CLEANUP, **call.confirmed)
 
 

@@ -249,7 +249,7 @@ async def intend(name: str, call: Call) -> Json:
 
 
 async def logout(call: Call) -> Json:
-    """End the pairing and retire the session."""
+    """End the pairing; a person must scan again."""
     return show_instance(await call.supervisor.orders.logout(call.id, **call.confirmed))
 
 

@@ -5,7 +5,12 @@ import { act, confirm } from "/page/dialogs.js";
 import { make } from "/page/dom.js";
 import { isBanned, plain } from "/page/words.js";
 
-const CLEANS = "makes a backup, moves the session to the trash and shows a new code.";
+const CLEANS = {
+  evolution: "lets its server delete the session with its chats and make it again",
+  whaticket: "lets its server end the pairing",
+};
+const cleans = ({ engine }) =>
+  (CLEANS[engine] || "makes a backup, moves the session to the trash") + " and shows a new code.";
 export const LONG = 3600; // seconds that a large archive may take
 export const pathOf = (id) => "/api/instance/" + encodeURIComponent(id);
 
@@ -43,8 +48,8 @@ const mayTry = (instance) =>
   instance.connection_status !== "CONNECTED" &&
   Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
-// `line`: what it does; `fits`: is it offered for this session (absent: for each); `asks`, `warns`:
-// what to confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
+// `line`: what it does; `fits`: is it offered for this session (absent: for each); `warns`: what to
+// confirm first; `right`: needed instead of "operate"; `calm`: it makes no login.
 /** @type {Record<string, any>} */
 const NAMED = {
   "try-now": {
@@ -67,14 +72,14 @@ const NAMED = {
   },
   stop: {
     label: "Stop",
-    line: "Saves and closes it; the pairing stays.",
+    line: "Ends its connection; the pairing stays.",
     fits: (instance) => instance.should_run,
     calm: true,
     run: order("/api/instance/ID/stop", "ID asked to stop"),
   },
   restart: {
     label: "Restart",
-    line: "A fresh worker with the same pairing; seconds of downtime.",
+    line: "A fresh start with the same pairing; seconds of downtime.",
     fits: (instance) => instance.should_run,
     run: order("/api/instance/ID/restart", "ID asked to restart"),
   },
@@ -123,8 +128,7 @@ const NAMED = {
     right: "admin",
     calm: true,
     run: download,
-    asks: (id) => "Export " + id + "?",
-    warns:
+    warns: () =>
       "A person who gets the archive can use the account. " +
       "Stop the session here before another machine runs it: two copies end the pairing.",
   },
@@ -133,8 +137,7 @@ const NAMED = {
     line: "Repairs until it is connected or shows a code; may end the pairing.",
     harsh: true,
     run: repair("ensure-healthy", {}),
-    asks: (id) => "Repair " + id + " to the end?",
-    warns: "Milder repairs come first. If none helps, the agent " + CLEANS,
+    warns: (its) => "Milder repairs come first. If none helps, the agent " + cleans(its),
   },
   "log-out": {
     label: "Log out",
@@ -142,29 +145,27 @@ const NAMED = {
     fits: (instance) => instance.paired,
     harsh: true,
     run: order("/api/instance/ID/logout", "ID asked to log out", { confirm: true }),
-    asks: (id) => "Log " + id + " out?",
-    warns:
-      "This ends the pairing. Its files go to the trash, " +
-      "and a person must scan a new code with the phone.",
+    warns: ({ backend }) =>
+      "This ends the pairing. " +
+      (backend ? "" : "Its files go to the trash. ") +
+      "A person must scan a new code with the phone.",
   },
   "clean-up": {
     label: "Clean up",
-    line: "Retires its files after a backup and shows a new code.",
+    line: "Begins a new session, which shows a code.",
     harsh: true,
     run: repair("cleanup", { confirm: true }),
-    asks: (id) => "Clean " + id + " up?",
-    warns: "The agent " + CLEANS + " If the session is paired, its pairing ends.",
+    warns: (its) => "The agent " + cleans(its) + " If the session is paired, its pairing ends.",
   },
   delete: {
     label: "Delete",
-    line: "Removes it here; its files stay in the trash for a while.",
+    line: "Removes it here; the trash or its server keeps the session.",
     harsh: true,
     run: remove,
-    asks: (id) => "Delete " + id + "?",
-    warns:
-      "The agent moves the session to the trash, keeps it there for a while, and removes " +
-      "the instance. If agent.toml declares the instance, the agent creates it again " +
-      "at its next start.",
+    warns: ({ backend }) =>
+      "The agent removes the instance; " +
+      (backend ? "its session stays on " + backend : "the trash keeps the session for a while") +
+      ". If agent.toml declares the instance, the agent creates it again at its next start.",
     typed: true,
   },
 };
@@ -180,8 +181,7 @@ export function helpful(instance) {
   if (!instance.enabled) return NAMED.enable;
   if (!instance.should_run) return NAMED.start;
   if (isBanned(instance)) return null;
-  const waits = instance.next_attempt && mayTry(instance);
-  if (isPaused(instance) || waits) return NAMED["try-now"];
+  if (isPaused(instance) || (instance.next_attempt && mayTry(instance))) return NAMED["try-now"];
   if (LOST.includes(instance.reason)) return NAMED["ensure-healthy"];
   if (AILING.includes(instance.health.verdict)) return NAMED.recover;
   return null;
@@ -193,10 +193,11 @@ export const isFit = (action, instance) => !action.fits || action.fits(instance)
 export const prolongsBan = (action, instance) => !action.calm && isBanned(instance);
 
 function questionOf(action, id) {
-  const { label: yes, asks, warns: text, typed } = action;
-  const question = asks && { title: asks(id), text, yes, typed: typed && id };
-  const instance = answers.instances.get(id);
-  if (!instance || !prolongsBan(action, instance)) return question;
+  const { label: yes, warns, typed } = action;
+  const instance = answers.instances.get(id) || {};
+  const text = warns?.(instance);
+  const question = text && { title: yes + " " + id + "?", text, yes, typed: typed && id };
+  if (!prolongsBan(action, instance)) return question;
   const end =
     instance.reason === "temporary_ban"
       ? "each login makes the ban longer, and the agent tries once when it is over."

@@ -98,8 +98,7 @@ export function makeImport() {
   };
   const over = checkbox("Replace a session of that id; its files go to the trash", replace);
   const once = checkbox("Run it at once", enable);
-  const fields = [field("Archive", file), field("Id", id), over, once];
-  const form = makeForm(fields, go, submit);
+  const form = makeForm([field("Archive", file), field("Id", id), over, once], go, submit);
   const hint = "Its session must not run elsewhere: two copies end the pairing.";
   return panel("Import", make("p.soft", "An archive of an export. " + hint), form);
 }

@@ -122,8 +122,7 @@ export function makeSettings(saved) {
       saved();
       note("the settings of " + details.id + " are saved; restart it to use them");
     };
-    const form = makeForm(state.fields.places, make("button.primary", "Save"), save);
-    holder.replaceChildren(form);
+    holder.replaceChildren(makeForm(state.fields.places, make("button.primary", "Save"), save));
   }
 
   return {

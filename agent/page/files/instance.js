@@ -200,8 +200,7 @@ function makeSandbox(current) {
   const end = fault(() => "clear");
   const buttons = [actButton("Cause fault", cause), actButton("End faults", end)];
   const hint = "This session is simulated: you let its phone scan and cause its faults.";
-  const acts = make("div.actions", scan, chosen, buttons);
-  const place = panel("Sandbox", make("p.soft", hint), acts);
+  const place = panel("Sandbox", make("p.soft", hint), make("div.actions", scan, chosen, buttons));
   async function fill() {
     const described = await getOrNull("/openapi.json");
     if (!described) return;

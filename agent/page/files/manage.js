@@ -80,8 +80,7 @@ function makeKeys() {
 
 function askKey(made) {
   const name = input({ id: "key-name", required: true, maxlength: 64 });
-  const ids = [...answers.instances.keys()].sort();
-  const choices = ids.map((id) => [id, id]);
+  const choices = [...answers.instances.keys()].sort().map((id) => [id, id]);
   const some = select(choices, { id: "key-sessions", multiple: true, size: 6 });
   const which = field("Sessions", some);
   which.hidden = true;
