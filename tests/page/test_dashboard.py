@@ -69,6 +69,8 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
     await watcher.until("!document.querySelector('#banner').hidden")
     await watcher.until("document.querySelector('#live').textContent === 'Not live'")
     await picture(watcher, "not-live")
+    pale = "getComputedStyle(document.querySelector('main')).filter"
+    assert await watcher.run(pale) == "grayscale(1)", "on each view"
     await agent.start()
     await agent.create("meanwhile")
     await watcher.until("document.querySelector('#banner').hidden")

@@ -34,7 +34,8 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await watcher.until("document.querySelector('#new-key').textContent.startsWith('wak_')")
     token = await watcher.run("document.querySelector('#new-key').textContent")
     await picture(watcher, "new-key")
-    await watcher.press("Enter")
+    assert await watcher.run("document.activeElement.textContent") == "Copy"
+    await watcher.click("dialog[open] .primary")
     await watcher.until("!document.querySelector('dialog').open")
     bearer = {"Authorization": f"Bearer {token}"}
     (seen,) = (await agent.ask("GET", "/api/instances", headers=bearer))[1]["instances"]

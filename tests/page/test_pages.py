@@ -89,13 +89,17 @@ async def test_no_column_of_a_hundred_sessions_lies_over_another(
     async with open_house(trust_loopback=True) as house:
         for number in range(100):
             id = InstanceId(f"shop-with-a-long-name-{number}")
-            house.supervisor.known[id] = make_view(id, verdict=corrupted, sentence="word " * 30)
+            more = {"account": f"55119999900{number:02}", "sentence": "word " * 30}
+            house.supervisor.known[id] = make_view(id, verdict=corrupted, **more)
         for width in (1280, 390):
             await watcher.size(width, 844, phone=width == 390)
             await watcher.go(house.url + "/")
             await watcher.until("document.querySelectorAll('[data-id]').length >= 30")
             assert await watcher.run("document.documentElement.scrollWidth") <= width
             assert await watcher.run(_CROWDED) == []
+        await watcher.run("document.querySelector('[type=search]').focus()")
+        await watcher.type("5511999990042")
+        await watcher.until("document.querySelectorAll('[data-id]').length === 1")
 
 
 class Fleet(Alone):

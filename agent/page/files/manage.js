@@ -103,7 +103,7 @@ function showOnce(key) {
   const hint = make("p", "Copy it now: the agent keeps only its hash and shows it this once.");
   const token = make("code.command", { id: "new-key" }, key.token);
   openDialog("The key " + key.name, hint, token, make("div.actions", copy, close));
-  close.focus();
+  copy.focus(); // another Enter must not close it
 }
 
 const STATES = {

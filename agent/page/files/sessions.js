@@ -115,8 +115,8 @@ export function makeSessions() {
   };
 }
 
-const textOf = (instance) =>
-  (instance.id + " " + words.placeOf(instance) + " " + instance.sentence).toLowerCase();
+const textOf = (its) =>
+  [its.id, words.placeOf(its), words.accountOf(its), its.sentence].join(" ").toLowerCase();
 
 function makeRow(id, state, changed) {
   const pick = make("input", { type: "checkbox", "aria-label": "Choose " + id });
