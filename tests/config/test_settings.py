@@ -259,8 +259,7 @@ def test_secrets_come_from_their_files(load, tmp_path, caplog):
     (evo,) = load(EVO.replace("key = 'K-1'", f"key_file = '{key}'")).backend
     assert with_secrets(evo).key == "K-2"
     assert not caplog.records
-    text = TICKET.replace("password = 'P-1'", f"password_file = '{password}'")
-    (tick,) = load(text).backend
+    (tick,) = load(TICKET.replace("password = 'P-1'", f"password_file = '{password}'")).backend
     assert with_secrets(tick).own.password == "blank and ü"
     assert f"{password} is open to every user" in caplog.text
 

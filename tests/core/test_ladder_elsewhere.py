@@ -250,9 +250,9 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
     repair, at = play(Server(replace(PAIRED), heals=K.CLEANUP), limit=35.0)
     repair = repair.join(Goal.CLEANUP, Consent.PAIRING)
-    starting = connecting(PAIRED, ago=3.0)
-    case = case_of(starting, REMOTE, POLICY, WALL + at)
-    repair, action = step_repair(case, repair)
+    repair, action = step_repair(
+        case_of(connecting(PAIRED, ago=3.0), REMOTE, POLICY, WALL + at), repair
+    )
     assert action.kind is K.BACK_UP
 
 

@@ -103,8 +103,7 @@ def test_no_live_pairing_ends_unconfirmed_while_no_other_session_shows_that_what
     paired = changed(observation, record=replace(observation.record, paired=True, reason=""))
     paired = changed(paired, claim=None, wait_reason="")
     case = case_of(paired, around, policy)
-    repair = replace(begin_repair(case.verdict, goal, WALL), backup="kept")
-    _, action = step_repair(case, repair)
+    _, action = step_repair(case, replace(begin_repair(case.verdict, goal, WALL), backup="kept"))
     if action.kind in ENDING_STEPS:
         assert action.proof is not None
         assert around.well

@@ -540,8 +540,7 @@ def test_when_the_agent_begins_a_repair(last, after, wanted):
         if last is None
         else Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=last, ended_wall=WALL)
     )
-    verdict = judge_health(ZOMBIE, HEALTH, NOW)
-    assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
+    assert wants_repair(judge_health(ZOMBIE, HEALTH, NOW), before, POLICY, WALL + after) is wanted
 
 
 def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again():

@@ -24,6 +24,11 @@ async def test_create_scan_fault_and_repair_are_seen_live(
     await watcher.run("document.querySelector('dialog details').open = true")
     await watcher.choose("#new-engine", "sandbox")
     await watcher.choose("#setting-scan", "manual")
+    await watcher.choose("#setting-messages_per_minute", "-1")
+    await watcher.click("dialog .primary")
+    await watcher.until("document.activeElement.textContent.includes('messages_per_minute')")
+    wrong = "document.activeElement.getBoundingClientRect().bottom < innerHeight"
+    assert await watcher.run(wrong), "it is scrolled to"
     await watcher.choose("#setting-messages_per_minute", "60")
     await watcher.click("dialog .primary")
 

@@ -165,8 +165,7 @@ def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_text("x")
-    folder = create(root, sales)
-    (folder / "session" / "link").symlink_to(precious)
+    (create(root, sales) / "session" / "link").symlink_to(precious)
     assert [retire(root, sales.id, "test").name] == sweep(root, 0.0, 0.0)
     assert (precious / "file").exists()
 

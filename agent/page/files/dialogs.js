@@ -44,7 +44,7 @@ export const closeDialog = () => at("dialog").close();
 
 // A form whose refusal is shown in it; `submit` is called with the button that sends it.
 export function makeForm(fields, go, submit, ...more) {
-  const wrong = make("p.wrong", { role: "alert" });
+  const wrong = make("p.wrong", { role: "alert", tabindex: "-1" });
   const form = make("form.fields", fields, wrong, make("div.actions", more, go));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -55,6 +55,7 @@ export function makeForm(fields, go, submit, ...more) {
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       setText(wrong, error.message);
+      wrong.focus(); // which scrolls a long form to it
     } finally {
       go.disabled = false;
       refreshSoon();

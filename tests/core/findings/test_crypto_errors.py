@@ -171,8 +171,7 @@ def test_words_that_a_line_quotes_name_no_contact(line):
     ],
 )
 def test_a_message_is_judged_by_what_says_most(tried, name):
-    lines = [HEADER, *(line for error in tried for line in (error, STACK)), "next"]
-    found = read(lines)
+    found = read([HEADER, *(line for error in tried for line in (error, STACK)), "next"])
     assert [one.name for one in found] == ["known_header", name]
     assert found[-1].peer == "5511888888888"
 

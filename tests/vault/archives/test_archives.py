@@ -301,9 +301,8 @@ def test_f81_a_changed_archive_is_refused_or_gives_the_same_session(tmp_path_fac
         assert not contents(root)
         return
     found = contents(root / ".staging" / "other.import" / "session")
-    listing = arrived.manifest.listing
     assert {name: hashlib.sha256(raw).hexdigest() for name, raw in found.items()} == {
-        file.path: file.sha256 for file in listing.files
+        file.path: file.sha256 for file in arrived.manifest.listing.files
     }
 
 
