@@ -170,10 +170,6 @@ class Trouble:
         return self.row.name, self.who
 
     @property
-    def named(self) -> str:
-        return f"{self.row.name} of {self.who}" if self.who else self.row.name
-
-    @property
     def sentence(self) -> str:
         return self.row.sentence.format(who=self.who, value=self.value)
 
@@ -260,7 +256,11 @@ def counted_of(view: Session) -> dict[str, float]:
 
 
 def _because(code: str) -> str:
-    return f": {code}" if code else ""
+    return f": {_title(code)}" if code else ""
+
+
+def _title(code: str) -> str:
+    return REASONS[code].title if code in REASONS else code
 
 
 def _share(part: float, whole: float, limit: float) -> str | None:
@@ -291,12 +291,12 @@ def _corrupted(_: Sight, view: Session) -> str | None:
 def _given_up(_: Sight, view: Session) -> str | None:
     code = view.reason
     given_up = has_given_up(view) or code in _FOR_A_PERSON
-    return _because(REASONS[code].title if code in REASONS else code) if given_up else None
+    return _because(code) if given_up else None
 
 
 def _unstable(sight: Sight, view: Session) -> str | None:
     if view.reason in _KEEPS_ENDING:
-        return view.reason
+        return _title(view.reason)
     if (hangs := sight.rise(view.id, "hangs", 30 * MINUTE)) > HANGS:
         return f"its worker hung {hangs:g} times in half an hour"
     if (reconnects := sight.rise(view.id, "reconnects", 10 * MINUTE)) > RECONNECTS:

@@ -64,7 +64,7 @@ class Troubles:
         self._present, begun, over = look(TABLE, self._present, self._sight())
         entries = [
             *(_entry("trouble", one, one.sentence) for one in begun),
-            *(_entry("trouble_over", one, f"{one.named} is over") for one in over),
+            *(_entry("trouble_over", one, f"it is over: {one.sentence}") for one in over),
         ]
         for entry in entries:
             bad = entry.detail["severity"] == Severity.CRITICAL

@@ -111,11 +111,11 @@ class Calls:
             how = f"To end it and get a new code: `wa-agent cleanup {id} --yes`"
             raise Refused(f"cannot get a pairing code for {id}: {why}. {how}", code="not_waiting")
         if not alone:
-            arguments = await in_parts(self._linked(id, f"{name} with")[1], id, arguments)
+            arguments = await in_parts(self._linked(id, "do this with")[1], id, arguments)
         call = {"name": name, "arguments": dict(arguments)}
         try:
             async with facts.busy if alone else nullcontext():
-                _, link = self._linked(id, f"{name} with")
+                _, link = self._linked(id, "do this with")
                 if alone:
                     facts.note("operator", f"an operator asked its engine for: {name}")
                     await self.registry.save(facts)

@@ -445,8 +445,7 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
             told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
             cleaned = {**_NOTHING_DONE, "cleaned": answer["cleaned"]}
             return {**cleaned, "ending": "needs_scan", "sentence": told}
-    sentence = "" if answer["healthy"] else _trouble(facts)
-    return {**answer, "ending": ending, "sentence": sentence}
+    return {**answer, "ending": ending, "sentence": "" if answer["healthy"] else _trouble(facts)}
 
 
 def _refuse_away(facts: Facts) -> None:

@@ -124,7 +124,8 @@ class Registry:
         put back does not go when this one is refused."""
         async with self._locks.setdefault(("name", id), asyncio.Lock()):
             if id in self.facts and not replaces:
-                raise Refused(f"cannot {doing}: it exists already", field="id", code="exists")
+                words = f"cannot {doing}: it exists; to replace it: wa-agent delete {id}"
+                raise Refused(words, field="id", code="exists")
             self.gate.fleet.may_make(id, doing)
             yield
             await self.gate.fleet.made(id, doing)

@@ -57,7 +57,7 @@ async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
     await agent.clear("sales")
     await agent.do("POST", "/force-reconnection/sales")
     await watcher.until(f"!{INSTANCE}.length")
-    await watcher.until(f"{story}.includes('given_up of sales is over')")
+    await watcher.until(f"{story}.includes('it is over: ')")
     await watcher.run("location.hash = '#/'")
     await watcher.until(f"!{OVERVIEW}.some((t) => t.includes('sales'))")
     assert watcher.loads == 1

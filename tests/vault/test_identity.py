@@ -104,9 +104,7 @@ def test_a_wrong_identity_is_refused_with_its_cause(root, sales, change, cause):
 ).map(lambda value: json.dumps(value).encode()))  # fmt: skip
 def test_any_bytes_are_an_identity_or_a_vault_error(tmp_path_factory, raw):
     try:
-        assert (
-            parse_identity(raw, tmp_path_factory.getbasetemp() / "sales").instance.id == "sales"
-        )
+        assert parse_identity(raw, tmp_path_factory.getbasetemp() / "sales").instance.id == "sales"
     except VaultError as error:
         assert error.code == "damaged"
 

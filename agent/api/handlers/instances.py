@@ -390,8 +390,9 @@ async def show_qr(call: Call) -> Answer:
     if view.status is ConnectionStatus.CONNECTED:
         raise errors.Refused(f"cannot show a code: {call.id} is connected", code="connected")
     if not view.should_run:
-        why = f"cannot show a code: {call.id} is disabled or stopped"
-        raise errors.Refused(why, code="not_running")
+        why = f"{call.id} is {'stopped' if view.instance.enabled else 'disabled'}"
+        how = f"cannot show a code: {why}; run it: wa-agent start {call.id}"
+        raise errors.Refused(how, code="not_running")
     if (qr := await call.supervisor.asking.qr(call.id)) is None:
         why = f"cannot show a code: {call.id} has none at the moment ({view.verdict.sentence})"
         raise errors.NotYet(why, code="no_qr")

@@ -297,7 +297,7 @@ async def heard(call: Call) -> Json:
 async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
     view = call.view
     if view.instance.engine != "sandbox":
-        why = f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox"
+        why = f"cannot do this with {call.id}: its engine is {view.instance.engine}, not sandbox"
         raise Refused(why, code="not_sandbox")
     try:
         return dict(await call.supervisor.asking.command(call.id, name, arguments))

@@ -105,7 +105,8 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
     begun, over = await bench.store.history(kinds=("trouble", "trouble_over"), after=0)
     assert begun.detail["severity"] == "warning"
     assert begun.detail["advice"].startswith("`wa-agent why a`")
-    assert begun.sentence == "a should be connected and is not: connection_lost"
+    assert begun.sentence.startswith("a should be connected and is not: the connection was lost")
+    assert over.sentence == f"it is over: {begun.sentence}"
     told = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [one for one in told if one[1] in (begun.sentence, over.sentence)] == [
         ("WARNING", begun.sentence),
