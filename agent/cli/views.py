@@ -281,6 +281,7 @@ def _watch(client: Client) -> int:
 
 # The history, and the workers' lines
 
+_LOOK_EVERY = 1.0
 _AGAIN = ("not_running", "slow", "stopping", "no_lease", "owner_away", "owner_changed")
 """Codes of a session that is expected back, on this machine or another one."""
 
@@ -325,7 +326,7 @@ def follow(options: Options, path: str, query: dict[str, Any]) -> Iterator[dict[
             said, patient = "", options.follow
             if page.get("more") or "wait" in query:
                 continue  # it comes at once, or is waited for there
-        time.sleep(1.0)
+        time.sleep(_LOOK_EVERY)
 
 
 def logs(options: Options) -> int:

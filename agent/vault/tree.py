@@ -73,8 +73,8 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
             raise VaultError(deep, code="too_deep")
         names = here.names()
     except (VaultError, OSError) as error:
-        fault = error if isinstance(error, VaultError) else explain(verb, here.path, error)
-        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault=fault)
+        why = error if isinstance(error, VaultError) else explain(verb, here.path, error)
+        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault=why)
         return
     for name in names:
         relative = before + name
