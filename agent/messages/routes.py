@@ -47,7 +47,6 @@ LONGEST_NAME = 150
 SLOWEST = 32 * 1024
 """Bytes a second that a reader must take of the whole, beside a minute."""
 _LOAD_WAIT = 30
-_NO_NAME = re.compile(r"[^\w .,()\[\]+=@~#-]", re.ASCII)
 
 
 # What arrived
@@ -143,7 +142,7 @@ def file_name(filename: object, mimetype: object) -> str:
 
 def disposition(name: str) -> str:
     """RFC 6266: for old readers in ASCII, for others as it is."""
-    plain = _NO_NAME.sub("_", name)
+    plain = re.sub(r"[^\w .,()\[\]+=@~#-]", "_", name, flags=re.ASCII)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
 
 
@@ -153,7 +152,7 @@ async def media(call: Call) -> web.StreamResponse:
     chat, wait = call.query.get("chat", ""), float(call.query.get("wait", _LOAD_WAIT))
     if chat and "@" not in chat:
         chat = f"{digits_of(chat)}@s.whatsapp.net"
-    message, loop = call.request.match_info["message"], asyncio.get_running_loop()
+    message = call.request.match_info["message"]
     async with call.parts.reader.media(call.id, message, chat, wait) as (about, file):
         mimetype = about.get("mimetype")
         headers = {
@@ -166,12 +165,15 @@ async def media(call: Call) -> web.StreamResponse:
             "X-Media-SHA256": str(about["sha256"]),
         }
         answer = web.StreamResponse(headers=headers)
-        answer.content_length = size = about["size"]
+        answer.content_length = left = size = about["size"]
         try:
             await answer.prepare(call.request)
             async with asyncio.timeout(60.0 + size / SLOWEST):
-                while piece := await loop.run_in_executor(None, file.read, incoming.PIECE):
+                while piece := await asyncio.to_thread(file.read, min(left, incoming.PIECE)):
                     await answer.write(piece)
+                    left -= len(piece)
+                if left:
+                    raise OSError(5, "it was cut")
                 await answer.write_eof()
         except (OSError, TimeoutError) as error:
             # Half an answer is out: only the end of the connection tells the reader.

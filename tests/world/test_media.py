@@ -1,5 +1,6 @@
 """Files that the contacts of a sandbox send, through the worker, the agent and its API."""
 
+import asyncio
 import base64
 import io
 import json
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import pytest
 
 from tests.world.sending import ID, PATH, connected
 
@@ -69,3 +71,15 @@ async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually):
     async with client_of(agent) as client:
         answer = await client.get(path_of("3EB0/é", f"?chat={ANN}&wait=0"))
         assert await answer.read() == content
+
+
+async def test_a_file_that_is_cut_while_it_is_read_ends_its_answer_at_once(agent, eventually):
+    await connected(agent, eventually, messages_per_minute=0)
+    id = await say_file(agent, os.urandom(8 * MIB))
+    await eventually(lambda: has(agent, id))
+    async with client_of(agent) as client, asyncio.timeout(20):
+        answer = await client.get(path_of(id))
+        (file,) = (agent.state / "sessions" / ID / "messages" / "media").iterdir()
+        os.truncate(file, 2 * MIB)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
