@@ -39,11 +39,10 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
     sqlite3.Error or OSError: the disk does not allow it now. SchemaTooNew: nothing was touched.
     """
     aside = ""
-    if path.is_symlink():
-        raise StoreError(f"cannot open {path}: it is a link, which is not followed; put it there")
+    refuse_link(path)
     # SQLite calls a file malformed also where one read of it failed: damage shows twice.
     if os.path.lexists(path) and all(fault := _find_fault(path, form) for _look in range(2)):
-        aside = f"{path.name} was damaged ({fault}); it is kept as {set_aside(path).name}"
+        aside = set_aside(path, f"damaged ({fault})")
     if not os.path.lexists(path):
         _make(path, form, mode)
     db = _connect(path)
@@ -55,6 +54,11 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
         db.close()
         raise
     return db, aside
+
+
+def refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StoreError(f"cannot open {path}: it is a link, which is not followed; put it there")
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
@@ -73,14 +77,15 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, what: str) -> str:
+    """Give it another name; return a sentence on that, in one line. `what`: what it was."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     kept = path.with_name(f"{path.name}.damaged-{stamp}-{os.urandom(3).hex()}")
     path.rename(kept)
     for log in _BESIDE:
         with suppress(FileNotFoundError):
             path.with_name(path.name + log).rename(kept.with_name(kept.name + log))
-    return kept
+    return f"{path.name} was {' '.join(what.split())}; it is kept as {kept.name}"
 
 
 def _make(path: Path, form: Form, mode: int) -> None:

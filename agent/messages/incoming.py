@@ -21,9 +21,9 @@ from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from agent import clock, errors, files
-from agent.engines.base import Engine, LoadsMedia, new_sha256
-from agent.messages.database import Form, is_damage, open_file, open_to_read, set_aside
+from agent import clock, errors, files, log
+from agent.engines.base import Engine, LoadsMedia, new_sha256, sha256
+from agent.messages import database
 from agent.messages.record import LONGEST_WORD, MESSAGE, PRIVATE, encode, gap, read, show
 
 T = TypeVar("T")
@@ -49,8 +49,7 @@ create table state (
 );
 insert into state (owner) values ('');
 """
-FORM = Form(0x57414D53, 1, TABLES)  # WAMS
-_WORDS = ("id", "chat", "alias", "message_id")
+FORM = database.Form(0x57414D53, 1, TABLES)  # WAMS
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
@@ -115,12 +114,11 @@ class Incoming:
             try:
                 return work(self._open(), *args)
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                if not is_damage(error):
+                if not database.is_damage(error):
                     raise
                 self.close()
                 if not again:
-                    kept = set_aside(self.path).name
-                    self.said.append(f"{NAME} was damaged ({error}); it is kept as {kept}")
+                    self.said.append(database.set_aside(self.path, f"damaged ({error})"))
         return work(self._open(), *args)
 
     def _open(self) -> sqlite3.Connection:
@@ -130,13 +128,12 @@ class Incoming:
                 return self._db
             self.close()  # moved away under us: no reader would ever find what it takes
         rights = _rights_in(self.path.parent)
-        db, aside = open_file(self.path, FORM, mode=rights)
+        db, aside = database.open_file(self.path, FORM, mode=rights)
         owner = db.execute("select owner from state").fetchone()[0]
         if owner and owner != self.owner:
             db.close()
-            kept = set_aside(self.path).name
-            aside = f"{NAME} was of the session {owner!r:.80}; it is kept as {kept}"
-            db, _ = open_file(self.path, FORM, mode=rights)
+            aside = database.set_aside(self.path, f"of the session {owner!r:.80}")
+            db, _ = database.open_file(self.path, FORM, mode=rights)
         self.said += [aside] if aside else []
         self._opened_wall, self._opened_at = time.time(), clock.boot_now()
         with db:
@@ -158,7 +155,7 @@ class Incoming:
         with db:
             db.execute("begin immediate")
             for record, body in made:
-                words = (_sound(record.get(it, "")) for it in _WORDS)
+                words = (_sound(record.get(it, "")) for it in ("id", "chat", "alias", "message_id"))
                 given = (cursor, next(words), kept, record["kind"], *words, body)
                 if db.execute(row, given).rowcount:
                     cursor, size = cursor + 1, size + len(body) + BESIDE
@@ -215,12 +212,10 @@ def _sound(text: str) -> str:
 
 def read_only(path: Path, do: str, args: Answer) -> Answer:
     """From the file of a worker that does not run. An error means: ask again."""
-    try:
-        db = open_to_read(path)
-    except FileNotFoundError:
-        return nothing(do, args)
-    with closing(db):
+    database.refuse_link(path)
+    with suppress(FileNotFoundError), closing(database.open_to_read(path)) as db:
         return READS[do](db, args)
+    return nothing(do, args)
 
 
 def nothing(do: str, args: Answer) -> Answer:
@@ -389,15 +384,14 @@ STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
 PIECE = 256 * 1024
-_ERRORS: Mapping[type[errors.WaError], tuple[str, ...]] = {
+ERRORS: Mapping[type[errors.WaError], tuple[str, ...]] = {
     errors.NotFound: ("message_not_found", "no_media", "media_gone"),
     errors.Refused: ("media_too_large", "media_refused", "not_supported", "not_connected"),
     errors.TryLater: ("media_unreachable", "busy", "timeout", "interrupted", "not_ready"),
     errors.StoreError: ("media_not_kept",),
 }
-"""A code that is not here, such as `media_damaged`, is an error of the engine: 502."""
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_NAME = re.compile(r"[0-9a-f]{40}")
+"""By whose fault a file is refused. A code that is not here, such as `media_damaged`, is an error
+of the engine: 502."""
 _PART_ENDS = ".part"
 
 
@@ -419,11 +413,11 @@ class MediaLoader:
         media = record.get("media")
         if record["kind"] != MESSAGE or not isinstance(media, Mapping):
             raise _no("the message brought none", "no_media")
-        if not _SHA256.fullmatch(str(media.get("sha256"))) or "_media" not in record:
+        if not re.fullmatch("[0-9a-f]{64}", str(media.get("sha256"))) or "_media" not in record:
             raise _no("the message does not say enough to load and to check it", "no_media")
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not await asyncio.to_thread(_is_whole, path, media["sha256"]):
+        if not await asyncio.to_thread(is_whole, path, media["sha256"], self._most):
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
@@ -464,20 +458,23 @@ class MediaLoader:
         if (load := getattr(self.engine, "load_media", None)) is None:
             raise _no("the engine of this session loads none", "not_supported")
         async with self._turns:
-            part = self._folder / (name + _PART_ENDS)
+            path, part = self._folder / name, self._folder / (name + _PART_ENDS)
             try:
                 with await asyncio.to_thread(_begin_file, self._folder, part) as file:
                     async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, record["media"]["sha256"])
                 await asyncio.to_thread(_make_room, self._folder, self._most, part)
-                part.rename(self._folder / name)
+                if path.is_dir():
+                    log.warning("%s", database.set_aside(path, "a folder"))
+                part.rename(path)
             except TimeoutError as error:
                 raise _no("WhatsApp gives it too slowly", "media_unreachable") from error
             except OSError as error:
                 why = f"the disk does not take it: {error.strerror}"
                 raise _no(why, "media_not_kept") from error
             finally:
-                part.unlink(missing_ok=True)
+                with suppress(OSError):
+                    part.unlink()
 
     async def _fill(
         self, file: IO[bytes], pieces: AsyncGenerator[bytes, None], size: int, sha256: str
@@ -512,11 +509,12 @@ class OutFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def write(self, name: str, content: str) -> None:
-        """Keep a file that came as base64; on the disk when this returns."""
+    def write(self, name: str, content: str) -> str:
+        """Keep a file that came as base64; on the disk when this returns its sha256."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.write_whole(self.folder / name, base64.b64decode(content))
+            files.write_whole(self.folder / name, raw := base64.b64decode(content))
+            return sha256(raw)
         except OSError as error:
             why = f"cannot keep the file of a message in {self.folder}: {error.strerror}"
             full = error.errno in (28, 122)
@@ -536,20 +534,17 @@ class OutFiles:
 def open_media(folder: Path, name: str, size: int) -> IO[bytes]:
     """A file that a worker has ready, as the agent reads it: to its end, though its name goes.
 
-    OSError: it is gone, or is not what the worker said: another user made it."""
-    if not _NAME.fullmatch(name) or (folder / MEDIA_FOLDER).is_symlink() or folder.is_symlink():
+    OSError: it is gone, or is not what the worker said: another user made it. StoreError: its
+    folder is a link."""
+    if not re.fullmatch("[0-9a-f]{40}", name):
         raise OSError(22, "its worker names no file of its own", name)
+    for above in (folder, folder / MEDIA_FOLDER):
+        database.refuse_link(above)
     file = files.open_plain(folder / MEDIA_FOLDER / name)
     if os.fstat(file.fileno()).st_size != size:
         file.close()
         raise OSError(22, "it has another size", name)
     return file
-
-
-def explain_loss(id: str, error: errors.EngineError) -> errors.WaError:
-    """The worker's refusal of a file, by whose fault it is."""
-    kinds = (kind for kind, codes in _ERRORS.items() if error.code in codes)
-    return next(kinds, errors.EngineError)(f"{error} ({id})", code=error.code)
 
 
 def _rights_in(folder: Path) -> int:
@@ -569,13 +564,14 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     return file
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    """It had its name once it was whole and on the disk, which may have changed it."""
+def is_whole(path: Path, hash: str, most: int) -> bool:
+    """True for a plain file with this hash: it had its name once it was whole and on the disk,
+    which may have changed it. Of more than `most` bytes the rest is not read."""
     digest = new_sha256()
-    with suppress(OSError), path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return bool(digest.hexdigest() == sha256)
+    with suppress(OSError), files.open_plain(path) as file:
+        for _ in range(most // PIECE + 1):
+            digest.update(file.read(PIECE))
+    return bool(digest.hexdigest() == hash)
 
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
@@ -586,7 +582,7 @@ def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
     whole, now = sum(size for _, size, _ in kept), time.time()
     for loaded, size, path in kept:
         half = path.suffix == _PART_ENDS and now - loaded > LONGEST
-        if path != coming and (now - loaded > LIVES or half or whole > most):
+        if path != coming and not path.is_dir() and (now - loaded > LIVES or half or whole > most):
             path.unlink(missing_ok=True)
             whole -= size
 

@@ -15,7 +15,7 @@ import msgspec
 from agent import clock, errors
 from agent.core.words import NO_LEASE, InstanceId
 from agent.engines import tasks, whatsapp
-from agent.messages.incoming import FOLDER, NAME, Answer, explain_loss, open_media, read_only
+from agent.messages.incoming import ERRORS, FOLDER, NAME, Answer, open_media, read_only
 from agent.messages.record import MESSAGE
 from agent.supervise.registry import Registry
 
@@ -95,6 +95,8 @@ class Reader:
         self._files = asyncio.Semaphore(FILES)
         self._own = self.follow_changes()
         """Those whose workers are to be told what is settled, and asked for their figures."""
+        self._unknown = asyncio.Event()
+        """Set where a session has none yet: it is asked at once."""
         self.consumers: Mapping[str, Callable[[InstanceId], bool]] = {}
         """Who gets the messages of which sessions; `settle` tells how far each is."""
 
@@ -143,7 +145,8 @@ class Reader:
             try:
                 said = await self.call(id, "messages_media", asked, wait + MEDIA_SECONDS)
             except errors.EngineError as error:
-                raise explain_loss(id, error) from error
+                kinds = (kind for kind, codes in ERRORS.items() if error.code in codes)
+                raise next(kinds, errors.EngineError)(f"{error} ({id})", code=error.code) from error
             if said.get("state") != "ready":
                 raise errors.NotYet(f"this file of {id} is being loaded", code="media_loading")
             folder = self._registry.root / id / FOLDER
@@ -166,8 +169,9 @@ class Reader:
             path, loop = self._registry.root / id / FOLDER / NAME, asyncio.get_running_loop()
             try:
                 return await loop.run_in_executor(None, read_only, path, do, args)
-            except (OSError, sqlite3.Error, TypeError, ValueError) as error:  # or it is damaged
-                raise errors.TryLater(f"{_CANNOT} of {id}: {error}", code="slow") from error
+            except (OSError, sqlite3.Error, errors.StoreError, TypeError, ValueError) as error:
+                why = f"cannot read the messages that are kept: {error}; try again"
+                raise errors.TryLater(f"{_CANNOT} of {id}: {why}", code="slow") from error
 
     async def call(
         self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
@@ -201,8 +205,9 @@ class Reader:
         """Tell workers what all consumers have, and take their figures."""
         try:
             while True:
+                self._unknown.clear()
                 await asyncio.gather(*map(self._settle, await self._own.next()))
-                await asyncio.sleep(SETTLE_EVERY)
+                await tasks.until_set(self._unknown, SETTLE_EVERY)
         finally:
             self.end()
 
@@ -242,6 +247,8 @@ class Reader:
     def changed(self, id: InstanceId) -> None:
         """The worker kept more, or was connected and may have."""
         self._sessions[id].tell()
+        if not self._sessions[id].figures:
+            self._unknown.set()
         for follower in self._followers:
             follower.add(id)
 

@@ -30,7 +30,6 @@ _TEXT = {"type": "string", "maxLength": LONGEST_TEXT}
 _WORD = {"type": "string", "maxLength": LONGEST_WORD}
 _NUMBER, _TRUTH, _OBJECT = {"type": "number"}, {"type": "boolean"}, {"type": "object"}
 _WORDS = {"type": "array", "items": {"type": "string"}}
-_OBJECTS = {"type": "array", "items": _OBJECT}
 _Fields = Mapping[str, tuple[Mapping[str, Any], str]]
 COMMON: _Fields = {
     "at": (_NUMBER, "WhatsApp's time of it, in Unix seconds"),
@@ -50,7 +49,7 @@ OWN: Mapping[str, _Fields] = {
         "mentions": (_WORDS, "jids that it names"),
         "media": (_OBJECT, "mimetype, size, sha256, filename, seconds, width, height"),
         "location": (_OBJECT, "latitude, longitude, name, address"),
-        "contacts": (_OBJECTS, "each with name and vcard"),
+        "contacts": ({"type": "array", "items": _OBJECT}, "each with name and vcard"),
         "poll": (_OBJECT, "question, options, several"),
         "fresh": (_TRUTH, "false = it came from a history, or by a comparison after a pause"),
     },
@@ -75,7 +74,6 @@ OWN: Mapping[str, _Fields] = {
     },
 }
 """Each kind with the fields that only it has. A gap is made for a reader and never kept."""
-_PERSONS = ("chat", "sender", "alias", "participant")
 _DEVICE = re.compile(r":[0-9]{1,5}@")
 """In a jid of one of a person's devices, 49…:12@s.whatsapp.net: records name the person."""
 _BY_KIND = {it: [(n, w) for n, (w, _) in {**COMMON, **OWN[it]}.items()] for it in OWN if it != GAP}
@@ -94,7 +92,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, wanted in _BY_KIND[kind]:
         if name in raw and (value := _take(raw[name], wanted)) is not None:
             found[name] = value
-    for name in _PERSONS:
+    for name in ("chat", "sender", "alias", "participant"):
         if ":" in found.get(name, ""):
             found[name] = _DEVICE.sub("@", found[name])
     for name, value in raw.items():

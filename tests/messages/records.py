@@ -58,10 +58,6 @@ def newest(file: Incoming) -> int:
     return int(page_of(file, 0, 1)["newest"])
 
 
-def lost_of(file: Incoming) -> int:
-    return int(file.read("messages_state", {})["lost"])
-
-
 def read_all(file: Incoming, after: int = 0, limit: int = 1000) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:

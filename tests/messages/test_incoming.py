@@ -14,21 +14,15 @@ from hypothesis import strategies as st
 
 from agent.errors import SchemaTooNew
 from agent.messages import incoming
-from agent.messages.incoming import FOLDER, Incoming, read_only
-from tests.messages.records import (
-    UNSURE,
-    file_at,
-    lost_of,
-    messages,
-    newest,
-    numbers_of,
-    page_of,
-    read_all,
-    settle,
-)
+from agent.messages.incoming import FOLDER, Incoming
+from tests.messages.records import file_at, messages, newest, numbers_of, page_of, read_all, settle
 
-ALL = {"after": 0, "limit": 100}
+UNSURE = numbers_of([{"kind": "message_gap"}])[0]
 BY = {"consumer": "one", "consumers": ["one"]}
+
+
+def lost_of(file: Incoming) -> int:
+    return int(file.read("messages_state", {})["lost"])
 
 
 def test_what_is_kept_is_read_in_its_order_from_any_cursor(tmp_path: Path) -> None:
@@ -301,24 +295,3 @@ def test_a_file_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(SchemaTooNew):
         file_at(tmp_path).append(messages([2]))
     assert [each.name for each in file.path.parent.iterdir()] == ["messages.db"]
-
-
-@pytest.mark.parametrize("killed", [False, True])
-def test_the_agent_reads_the_file_of_a_worker_that_does_not_run(
-    tmp_path: Path, killed: bool
-) -> None:
-    tmp_path.chmod(0o770)
-    file = file_at(tmp_path)
-    file.append(messages(range(3)))
-    if not killed:
-        file.close()
-    before = sorted(file.path.parent.iterdir())
-    assert numbers_of(read_only(file.path, "messages", ALL)["records"]) == [0, 1, 2]
-    assert sorted(file.path.parent.iterdir()) == before
-    assert file.path.parent.stat().st_mode & 0o777 == 0o770
-    rights = {each.stat().st_mode & 0o777 for each in file.path.parent.iterdir()}
-    assert rights == {0o660}, "the group that agent and workers share"
-    file.close()
-    file.path.unlink()
-    file.path.symlink_to("/etc/hostname")
-    assert read_only(file.path, "messages", ALL)["records"] == [], "no link is followed"

@@ -79,6 +79,10 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
     for damaged in (CONTENT[:9], b"x" + CONTENT[1:]):
         file.write_bytes(damaged)
         assert await at.read(id) == CONTENT
+    for put in (os.mkfifo, Path.mkdir):
+        file.unlink()
+        put(file)
+        assert await at.read(id) == CONTENT
     await at.intake.close()
 
 
@@ -133,7 +137,10 @@ async def test_a_full_disk_keeps_no_half_of_a_file(
     id = await at.bring()
     at.engine.gives["https://1"] = [CONTENT[:9], OSError(28, "No space left on device")]
     assert await at.code_of(id) == "media_not_kept"
-    assert list((at.folder / "messages" / "media").iterdir()) == []
+    folder = at.folder / "messages" / "media"
+    folder.rmdir()
+    folder.touch()
+    assert await at.code_of(id) == "media_not_kept"
     await at.intake.close()
 
 
@@ -160,4 +167,6 @@ async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) ->
     file.unlink()
     os.mkfifo(file)
     assert await at.code_of(id) == "busy"
+    folder.symlink_to(folder.rename(tmp_path / "media"))
+    assert await at.code_of(id) == "store"
     await at.intake.close()

@@ -84,7 +84,8 @@ async def test_a_poll_goes_on_while_the_worker_is_restarted(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("killed", [True, False])
 async def test_without_a_worker_the_file_is_read(tmp_path: Path, killed: bool) -> None:
-    at = Bench(tmp_path)
+    at, path = Bench(tmp_path), tmp_path / ID / "messages" / "messages.db"
+    path.parents[1].chmod(0o770)
     assert (await at.reader.page(ID, 0)).records == []
     assert (await at.reader.page(ID, 7)).next == 7
     await at.start_worker().keep([message(number) for number in range(5)])
@@ -93,25 +94,35 @@ async def test_without_a_worker_the_file_is_read(tmp_path: Path, killed: bool) -
         del at.workers.works[ID]
     else:
         await at.stop_worker()
+    there = sorted(path.parent.iterdir())
     page = await at.reader.page(ID, 0, limit=3)
     assert (numbers_of(page.records), page.more) == ([0, 1, 2], True)
     assert numbers_of((await at.reader.page(ID, page.next)).records) == [3, 4]
     assert (await at.reader.page(ID, None)).next == newest
+    assert sorted(path.parent.iterdir()) == there
+    rights = {each.stat().st_mode & 0o777 for each in (path.parent, *there)}
+    assert rights == {0o770, 0o660}, "the group that agent and workers share"
     if killed:
         return
-    path = tmp_path / ID / "messages" / "messages.db"
     sqlite3.connect(path, isolation_level=None).execute("delete from state")
     assert await code_of(at.reader.page(ID, 0)) == "slow", "no error of the agent's own"
     path.write_bytes(b"no file of ours" * 99)
     assert await code_of(at.reader.page(ID, 0)) == "slow"
     assert not list(path.parent.glob("*damaged*")), "its worker sets it aside"
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+    assert await code_of(at.reader.page(ID, 0)) == "slow", "no link is followed"
     await at.intake.close()
 
 
 async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     at = Bench(tmp_path)
     settling = asyncio.create_task(at.reader.run())
+    at.reader.changed(InstanceId("another"))
+    await asyncio.sleep(1)
     await at.start_worker().keep([message(number) for number in range(10)])
+    await asyncio.sleep(1)
+    assert ID in at.reader.figures(), "one that comes is asked at once"
     cursors = [each["cursor"] for each in (await at.reader.page(ID, 0)).records]
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert "settled" not in at.workers.calls, "no consumer, so nothing can be lost"
