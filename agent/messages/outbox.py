@@ -9,6 +9,7 @@ however the machine's clock is set.
 
 import hashlib
 import json
+import os
 import secrets
 import sqlite3
 import time
@@ -33,7 +34,6 @@ CUT = 64
 # In a query that one message answers, +instance keeps SQLite from reading all of the instance.
 _WAITS = "state in ('accepted', 'sending')"
 _FOLLOWED = "state in ('accepted', 'sending', 'sent', 'delivered')"
-_WIPED = {"content": "", "file": "", "size": 0}
 LOST = "a copy of outbox.db was put back while it was sent: check whether it went out"
 
 
@@ -104,7 +104,7 @@ class Mark(NamedTuple):
 
     id: str
     times: int
-    """Number of openings: a copy from before has a lower one."""
+    """Rises with each opening and `tidy`: a copy from before has a lower one."""
 
 
 Ack = tuple[str, str]
@@ -140,12 +140,12 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 
 
 class Outbox:
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
+    def __init__(self, writer: Writer, status: os.stat_result, damage: str) -> None:
+        self.writer, self.status = writer, status
         self.fits: Callable[[OutMessage], object] = bool
         """Raises where there is no room for a new row; asked in a thread, of no repeat."""
         self.mark = Mark("", 0)
-        self.opened_so = ""
+        self.opened_so = damage
         """A sentence on what a person must know of how the file was opened."""
         self.ahead = 0.0
         """Seconds from the boot clock to this one."""
@@ -153,29 +153,20 @@ class Outbox:
         """Acknowledgements of messages that are not known; a try under way may have sent them."""
 
     @classmethod
-    async def open(cls, path: Path, known: Mark | None) -> "Outbox":
-        """`known`: the mark of the file that this agent had last; None = it had none."""
-        aside = []
+    async def open(cls, path: Path) -> "Outbox":
+        """Its caller begins with it, and closes it."""
+        found: list[Any] = []
 
         def connect() -> Database:
             try:
                 db, damage = open_file(path, FORM)
+                found.extend((path.lstat(), damage))
             except (sqlite3.Error, OSError) as error:
                 raise explain("open", path, error) from error
             db.execute("pragma secure_delete = on").fetchall()
-            aside.append(damage)
             return opened(db)
 
-        outbox = cls(await Writer.open(path, connect))
-        try:
-            await outbox._begin(known, aside[0])
-        except BaseException:
-            await outbox.close()
-            raise
-        return outbox
-
-    async def close(self) -> None:
-        await self.writer.close()
+        return cls(await Writer.open(path, connect), *found)
 
     def now(self) -> float:
         return clock.boot_now() + self.ahead
@@ -185,7 +176,9 @@ class Outbox:
         """Seconds that the machine's clock is ahead of this one."""
         return time.time() - self.now()
 
-    async def _begin(self, known: Mark | None, damage: str) -> None:
+    async def begin(self, known: Mark | None) -> None:
+        """`known`: the mark of the file that this agent had last; None = it had none."""
+
         def write(db: Database) -> tuple[Mark, bool, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
@@ -201,18 +194,19 @@ class Outbox:
 
         self.mark, fresh, self.ahead = await self.writer.write(write)
         lost = "messages that waited in it are not sent"
-        if damage:
-            self.opened_so = f"{damage}; the {lost}"
+        if self.opened_so:
+            self.opened_so += f"; the {lost}"
         elif known and fresh:
             self.opened_so = f"{NAME} was removed; {lost}"
         elif known and (self.mark.id != known.id or self.mark.times <= known.times):
-            self.opened_so = (
-                f"{NAME} is a copy, or another one than before; messages that it had taken since"
-                " are not sent, and those whose sending had begun are unknown"
-            )
+            copy = f"{NAME} is a copy, or another one than before; messages that it had taken since"
+            self.opened_so = f"{copy} are not sent, and those whose sending had begun are unknown"
             rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
             for row in await self._rows(rows):
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
+            # A try since then may have sent it: an engine that cannot repeat it does not.
+            perhaps = "update messages set state = 'sending' where state = 'accepted'"
+            await self.writer.write(lambda db: db.execute(perhaps))
 
     async def take(
         self, new: OutMessage, content: str, committed: Callable[[OutMessage, bool], None]
@@ -250,12 +244,12 @@ class Outbox:
     async def waiting(self) -> list[OutMessage]:
         return await self._rows(f"select {{}} from messages where {_WAITS} order by number")
 
-    async def content(self, number: int) -> Mapping[str, Any] | None:
+    async def content(self, number: int) -> dict[str, Any] | None:
         """None: it ended meanwhile. Refused: it is damaged."""
         row = "select content from messages where number = ?"
         found = await self.writer.read(lambda db: db.execute(row, [number]).fetchone())
         try:
-            content: Mapping[str, Any] | None = json.loads(found[0]) if found and found[0] else None
+            content: dict[str, Any] | None = json.loads(found[0]) if found and found[0] else None
         except ValueError as error:
             why = f"cannot send it: {NAME} was damaged, and what it says cannot be read"
             raise errors.Refused(why, code="file_lost") from error
@@ -282,7 +276,7 @@ class Outbox:
     async def change(self, number: int, state: State, **columns: Any) -> None:
         """Change a message that waits. Its content is wiped when it ends."""
         columns |= {"state": state, "changed_wall": self.now()}
-        columns |= {} if state in WAITING else _WIPED
+        columns |= {} if state in WAITING else {"content": "", "file": "", "size": 0}
         names = ", ".join(f"{name} = ?" for name in columns)
         row = f"update messages set {names} where number = ? and {_WAITS}"
         sent = str(columns.get("message_id", ""))
@@ -330,11 +324,17 @@ class Outbox:
         return await self.writer.write(write)
 
     async def tidy(self) -> None:
-        """Rows that ended long ago go, and what was wiped goes from the journal as well."""
-        ended = f"delete from messages where not {_WAITS} and changed_wall < ?"
-        due, empty = self.now() - 72 * 3600.0, "pragma wal_checkpoint(truncate)"
-        await self.writer.write(lambda db: db.execute(ended, [due]))
-        await self.writer.read(lambda db: db.execute(empty).fetchall())
+        """Rows that ended long ago go, what was wiped goes from the journal as well, and the mark
+        is another one: a copy from before has a lower one."""
+        due = self.now() - 72 * 3600.0
+
+        def write(db: Database) -> Mark:
+            db.execute(f"delete from messages where not {_WAITS} and changed_wall < ?", [due])
+            mark = "update opened set times = times + 1 returning id, times"
+            return Mark(*db.execute(mark).fetchone())
+
+        self.mark = await self.writer.write(write)
+        await self.writer.read(lambda db: db.execute("pragma wal_checkpoint(truncate)").fetchall())
 
     async def _rows(self, sql: str, *given: Any) -> list[OutMessage]:
         return await self.writer.read(lambda db: _find(db, sql, *given))

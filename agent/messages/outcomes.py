@@ -27,8 +27,6 @@ class State(StrEnum):
 WAITING = (State.ACCEPTED, State.SENDING)
 LEFT = (State.SENT, State.DELIVERED, State.READ)
 """In their order: an acknowledgement moves a message forward only."""
-_ACKS = {"server": "sent", "played": "read"}
-"""Words of acknowledgements that are no state of that name."""
 
 UNSURE = "unknown_outcome"
 """The code of a try that may have sent the message."""
@@ -79,7 +77,7 @@ def is_time_lock(code: str, words: str) -> bool:
 def after_ack(state: State, ack: str) -> State:
     if ack == "error":
         return State.FAILED if state is State.SENT else state
-    reached = _ACKS.get(ack, ack)
+    reached = {"server": "sent", "played": "read"}.get(ack, ack)
     if reached not in LEFT or state not in LEFT:
         return state
     return max(state, State(reached), key=LEFT.index)

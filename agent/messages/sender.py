@@ -15,7 +15,7 @@ from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
 from agent.engines import catalog, tasks
 from agent.engines.whatsapp import chat_of
 from agent.files import failpoint
-from agent.messages.incoming import OutFiles
+from agent.messages.incoming import OutFiles, is_whole
 from agent.messages.outbox import Outbox, OutMessage
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
@@ -51,8 +51,6 @@ class Waiting:
     """As its last try left it: `sending` = one that is over may have sent it."""
     impatient: bool = False
     """True if a client waits for the answer to the first try: a refusal of it ends the message."""
-    due: float = 0.0
-    """Boot time before which it is not tried."""
     under_way: bool = False
     refused: bool = False
     """True if the last try of it showed that the session cannot send."""
@@ -92,8 +90,7 @@ class SessionSender:
         """Boot time of the last try; None: not read yet."""
 
     def add(self, row: OutMessage, *, impatient: bool = False) -> Waiting:
-        waiting = Waiting(row, impatient, row.not_before_wall - self._outbox.ahead)
-        self.waiting[row.number] = waiting
+        waiting = self.waiting[row.number] = Waiting(row, impatient)
         self._chats.setdefault(row.lane, deque()).append(waiting)
         self.bytes += row.size
         self._wake.set()
@@ -174,8 +171,8 @@ class SessionSender:
     def _take(self) -> Waiting | None:
         """The first message of a chat that is due; of those the session refused, only where there
         is no other. Chats take turns, so one with many messages delays no other."""
-        firsts, now = (chat[0] for chat in self._chats.values()), clock.boot_now()
-        due = (each for each in firsts if not each.under_way and each.due <= now)
+        firsts, now = (chat[0] for chat in self._chats.values()), self._outbox.now()
+        due = (it for it in firsts if not it.under_way and it.row.not_before_wall <= now)
         if first := min(due, key=lambda each: each.refused, default=None):
             first.under_way, first.refused = True, False
         return first
@@ -211,8 +208,9 @@ class SessionSender:
             until = self.hold.until_wall or float("inf")
             return min(max(until - time.time(), LEAST_WAIT), LOOK_AGAIN)
         firsts = () if self._full else [chat[0] for chat in self._chats.values()]
-        due = min((each.due for each in firsts if not each.under_way), default=float("inf"))
-        return min(max(due - clock.boot_now(), LEAST_WAIT), LONGEST_WAIT)
+        times = (each.row.not_before_wall for each in firsts if not each.under_way)
+        left = min(times, default=float("inf")) - self._outbox.now()
+        return min(max(left, LEAST_WAIT), LONGEST_WAIT)
 
     async def _refuse_impatient(self, hold: Hold) -> None:
         """A hold holds each way: clients that wait hear of it, and no try is made."""
@@ -229,6 +227,7 @@ class SessionSender:
 
     async def _try(self, waiting: Waiting, view: Session) -> None:
         row, engine = waiting.row, view.instance.engine
+        path = self._files.folder / row.file if row.file else None
         try:
             content = await self._outbox.content(row.number)
             if content is None or view.instance.created_wall != row.born:
@@ -241,6 +240,10 @@ class SessionSender:
             if waiting.maybe_out and not catalog.entry_of(engine).repeats:
                 await self._unsure(waiting, "the agent ended while it was sent")
                 return
+            hash = content.pop("sha256", "")
+            if path and not await asyncio.to_thread(is_whole, path, hash, row.size):
+                words = f"cannot send with {self.id}: the file of the message is not whole here"
+                raise errors.Refused(words, code="file_lost")
             # On the disk before the session hears of it.
             await self._outbox.change(row.number, State.SENDING, begun_wall=self._outbox.now())
         except errors.Refused as error:
@@ -251,7 +254,6 @@ class SessionSender:
             self._put_back(waiting)
             return
         failpoint("outbox_begun")
-        path = self._files.folder / row.file if row.file else None
         try:
             message = await complete(self.id, content, self._outbox, self._sessions)
             answer = await self._sessions.send(self.id, message, path)
@@ -273,14 +275,13 @@ class SessionSender:
     async def _failed(self, waiting: Waiting, error: errors.WaError, engine: str) -> None:
         shown, row = refusal_of(engine, error), waiting.row
         found = judge(shown.code, str(error), row.tries + 1)
-        wait, now = 0.0, clock.boot_now()
         ends = not waiting.maybe_out and self._limits.sure(self.id)
         if found == "session":
-            self._holds.refuse(shown.code, str(shown), now, random.random())
+            self._holds.refuse(shown.code, str(shown), clock.boot_now(), random.random())
             waiting.refused = True
         else:
-            wait = next_try(row.tries + 1, random.random())
-            row = replace(row, tries=row.tries + 1, not_before_wall=self._outbox.now() + wait)
+            at = self._outbox.now() + next_try(row.tries + 1, random.random())
+            row = replace(row, tries=row.tries + 1, not_before_wall=at)
         if found == "unknown":
             if not catalog.entry_of(engine).repeats:
                 await self._unsure(waiting, str(shown))
@@ -289,7 +290,7 @@ class SessionSender:
         elif found == "final" or (waiting.impatient and ends):
             await self._fail(waiting, shown)
             return
-        waiting.row, waiting.due = row, now + wait
+        waiting.row = row
         told = {"tries": row.tries, "reason": shown.code, "sentence": str(shown)}
         try:
             at = row.not_before_wall

@@ -3,6 +3,7 @@ session, and ends what waited for too long."""
 
 import asyncio
 import json
+import os
 import secrets
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
+from agent.engines.tasks import until_set
 from agent.engines.whatsapp import chat_of, check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.messages import incoming, settings
@@ -33,15 +35,14 @@ FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
 OPEN_AGAIN = 10.0
-TIDY_EVERY = 5.0
+TIDY_EVERY, MARK_EVERY = 5.0, 60.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 _CANNOT = "cannot take the message"
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)
 
 
 class TooManyWait(TryLater):
-    code = "outbox_full"
-    http = 429
+    code, http = "outbox_full", 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Sending:
         """For people: the part of the outbox that was lost before this agent opened it; why none
         is opened."""
         self._untidy = True
-        """True if a message ended since the journal was emptied of what it said."""
+        """True if one came or ended since the journal was emptied of what those said."""
 
     def take_on(self, config: Config) -> None:
         """The settings that were read."""
@@ -121,15 +122,17 @@ class Sending:
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
         content["to"] = check_receiver(str(content["to"]))
-        apart = content.pop("content", "")
-        text = json.dumps(content, separators=(",", ":"))
         chat = lane = chat_of(content["to"])
         if "@lid" in chat:  # both names of a person keep one order
             with suppress(WaError):
                 other = await self._reader.ask(id, "messages_name", {"chat": chat})
                 lane = chat_of(str(other.get("name") or "")) or chat
         expires = expires_in or self.limits.messages.expires_hours * 3600
-        row = OutMessage(
+        if apart := content.pop("content", ""):
+            content["sha256"] = await asyncio.to_thread(self.files.write, name, apart)
+        files.failpoint("outbox_file")
+        text = json.dumps(content, separators=(",", ":"))
+        new = OutMessage(
             *(0, name, id, born, account_of(view), lane, chat, str(content["type"])),
             *(State.ACCEPTED, now, now, now + expires),
             repeats=hash_of(whose, born) if whose else "",
@@ -137,9 +140,26 @@ class Sending:
             file=name if apart else "",
             size=len(text) + len(apart) // 4 * 3,
         )
-        taken = await self._keep(outbox, row, text, apart, impatient=wait > 0)
+        waiting = None
+
+        def committed(row: OutMessage, again: bool) -> None:
+            nonlocal waiting
+            if not again and self._outbox is outbox:  # else the next agent sends it
+                waiting = self.add(outbox, row, impatient=wait > 0)
+            elif again and (sender := self.senders.get(row.instance)):
+                waiting = sender.waiting.get(row.number)
+                if waiting is not None:  # a 202 holds whatever the first request waits for
+                    waiting.impatient &= wait > 0
+
+        try:
+            row, again = await outbox.take(new, text, committed)
+        except WaError:
+            await asyncio.to_thread(self.files.remove, new.file)
+            raise
+        if again:
+            await asyncio.to_thread(self.files.remove, new.file)
         files.failpoint("outbox_accepted")
-        return taken
+        return Taken(row, again, waiting)
 
     async def answer(self, taken: Taken, seconds: float) -> tuple[int, Mapping[str, Any]]:
         """Status and body for the client, after `seconds` at most; raises the message's error."""
@@ -147,9 +167,7 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds if waiting.ending is None else 0):
-                        await waiting.over.wait()
+                await until_set(waiting.over, seconds if waiting.ending is None else 0)
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -234,12 +252,16 @@ class Sending:
     # Taking
 
     async def ready(self) -> Outbox:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(10.0):  # just after the agent's start
-                await self._opened.wait()
-        if self._outbox is None or not self._path.exists():
+        await until_set(self._opened, 10.0)  # just after the agent's start
+        if self._outbox is None or not self._in_place(self._outbox):
             raise self._trouble
         return self._outbox
+
+    def _in_place(self, outbox: Outbox) -> bool:
+        """False if its file was removed, or another one has its name."""
+        with suppress(OSError):
+            return os.path.samestat(self._path.lstat(), outbox.status)
+        return False
 
     def _must_fit(self, new: OutMessage) -> None:
         id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
@@ -252,32 +274,6 @@ class Sending:
             why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
             most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             raise StoreError(f"{why} {most}", code="outbox_full")
-
-    async def _keep(
-        self, outbox: Outbox, new: OutMessage, text: str, apart: str, *, impatient: bool
-    ) -> Taken:
-        waiting = None
-
-        def committed(row: OutMessage, again: bool) -> None:
-            nonlocal waiting
-            if not again and self._outbox is outbox:  # else the next agent sends it
-                waiting = self.add(outbox, row, impatient=impatient)
-            elif again and (sender := self.senders.get(row.instance)):
-                waiting = sender.waiting.get(row.number)
-                if waiting is not None:  # a 202 holds whatever the first request waits for
-                    waiting.impatient &= impatient
-
-        if apart:
-            await asyncio.to_thread(self.files.write, new.file, apart)
-        files.failpoint("outbox_file")
-        try:
-            row, again = await outbox.take(new, text, committed)
-        except WaError:
-            await asyncio.to_thread(self.files.remove, new.file)
-            raise
-        if again:
-            await asyncio.to_thread(self.files.remove, new.file)
-        return Taken(row, again, waiting)
 
     def _show(self, row: OutMessage) -> dict[str, Any]:
         hold = sender.hold if (sender := self.senders.get(row.instance)) else None
@@ -296,12 +292,22 @@ class Sending:
     async def _open(self) -> Outbox:
         while True:
             try:
-                known = await self._store.get_fact(MARK)
-                outbox = await Outbox.open(self._path, Mark(*json.loads(known)) if known else None)
+                outbox = await Outbox.open(self._path)
                 try:
-                    rows = await self._take_over(outbox)
+                    known = await self._store.get_fact(MARK)
+                    await outbox.begin(Mark(*json.loads(known)) if known else None)
+                    if said := outbox.opened_so:
+                        self.lost = f"the outbox is lost: {said}"
+                        log.error("%s", said)
+                        note = JournalEntry("store_repaired", said, Category.SYSTEM)
+                        await self._store.note(replace(note, wall=time.time()))
+                    await self._mark(outbox)
+                    for id in {row.instance for row in await outbox.waiting()}:
+                        await self._forget(outbox, id, 0.0)
+                    rows = await outbox.waiting()
+                    await asyncio.to_thread(self.files.remove_others, {it.file for it in rows})
                 except BaseException:
-                    await outbox.close()
+                    await outbox.writer.close()
                     raise
             except WaError as error:
                 if (said := f"messages to send are refused: {error}") != self.refused:
@@ -318,19 +324,8 @@ class Sending:
             self._opened.set()
             return outbox
 
-    async def _take_over(self, outbox: Outbox) -> list[OutMessage]:
-        """Take over the messages that the agent before this one left to be sent."""
-        if said := outbox.opened_so:
-            self.lost = f"the outbox is lost: {said}"
-            log.error("%s", said)
-            now = time.time()
-            await self._store.note(JournalEntry("store_repaired", said, Category.SYSTEM, wall=now))
+    async def _mark(self, outbox: Outbox) -> None:
         await self._store.put_facts({MARK: json.dumps(outbox.mark)})
-        for id in {row.instance for row in await outbox.waiting()}:
-            await self._forget(outbox, id, 0.0)
-        left = await outbox.waiting()
-        await asyncio.to_thread(self.files.remove_others, {row.file for row in left})
-        return left
 
     async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
         self._outbox = None
@@ -346,7 +341,8 @@ class Sending:
         self._tasks.clear()
         with suppress(StoreError):
             await outbox.tidy()
-        await outbox.close()
+            await self._mark(outbox)
+        await outbox.writer.close()
 
     def add(self, outbox: Outbox, row: OutMessage, *, impatient: bool) -> Waiting:
         if (sender := self.senders.get(row.instance)) is None:
@@ -354,6 +350,7 @@ class Sending:
             sender.ended, self.senders[sender.id] = self._ended, sender
             work = self._run_sender(sender)
             self._tasks[sender.id] = asyncio.create_task(work, name=f"outbox {sender.id}")
+        self._untidy = True
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:
@@ -375,19 +372,22 @@ class Sending:
         waiting.tell(end)
 
     async def _tick(self, outbox: Outbox) -> None:
-        """Until the file is found damaged, or is gone."""
-        tidied = time.monotonic()
+        """Until the file is found damaged, or is not in its place."""
+        known, tidied, marked = outbox.mark, outbox.now(), outbox.now()
         while True:
             senders, now = list(self.senders.values()), outbox.now()
             damaged = any(sender.hold and sender.hold.code == "damaged" for sender in senders)
-            if damaged or not self._path.exists():
+            if damaged or not self._in_place(outbox):
                 return
             for sender in senders:
                 for waiting in [it for it in sender.waiting.values() if it.row.expires_wall <= now]:
                     await sender.take_back(waiting, State.EXPIRED, "it could not be sent in time")
-            if self._untidy and time.monotonic() - tidied >= TIDY_EVERY:
-                self._untidy, tidied = False, time.monotonic()
+            if self._untidy and now - tidied >= TIDY_EVERY:
+                self._untidy, tidied = False, now
                 await outbox.tidy()
+            if outbox.mark != known and now - marked >= MARK_EVERY:
+                known, marked = outbox.mark, now
+                await self._mark(outbox)
             await asyncio.sleep(clock.until_next(1.0 if senders else 4.0))
 
     async def _events(self, outbox: Outbox) -> None:

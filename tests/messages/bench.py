@@ -134,7 +134,7 @@ class Agent:
         """What its tasks would write at their end is written by none."""
         sending = self.sending
         if (outbox := sending._outbox) is not None:
-            await outbox.close()
+            await outbox.writer.close()
         for sender in sending.senders.values():
             for task in sender._tries:
                 task.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -18,13 +19,14 @@ from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, StoreError, TryLater, WaError
 from agent.files import VARIABLE, FailpointHit
 from agent.messages.outcomes import LOCK_TRY
-from agent.messages.sending import FOLDER
+from agent.messages.sending import FOLDER, MARK_EVERY, TIDY_EVERY
 from agent.messages.settings import MessagesSettings, PaceSettings
 from tests.messages.bench import AWAY, ID, UNKNOWN, Agent, Phone, code_of, until
 from tests.messages.records import file_at, messages
 
 A, B = "4915100000001", "4915100000002"
 LID = "123456789012345@lid"
+MEDIA = {"type": "media", "to": A, "mimetype": "a/b", "content": "eHh4" * 99_000}
 CONNECTED = ConnectionStatus.CONNECTED
 
 
@@ -415,10 +417,7 @@ async def test_another_account_sends_nothing_that_was_accepted_before_it(
 
 async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
-    content = base64.b64encode(b"x" * 300_000).decode()
-    await agent.sending.accept(
-        ID, {"type": "media", "to": A, "mimetype": "a/b", "content": content}
-    )
+    await agent.sending.accept(ID, MEDIA)
     assert len(list((agent.folder / FOLDER).iterdir())) == 1
     phone.show(instance=replace(phone.shown[ID].instance, created_wall=3e9))
     agent.tell("deleted")
@@ -453,6 +452,19 @@ async def test_a_file_goes_when_its_message_was_sent(agent: Agent, phone: Phone)
     (agent.folder / FOLDER / "out_left_by_a_kill").write_bytes(b"1")
     await agent.restart()
     assert list((agent.folder / FOLDER).iterdir()) == []
+
+
+async def test_a_file_that_is_not_whole_any_more_is_not_sent(agent: Agent, phone: Phone) -> None:
+    phone.show(status=AWAY)
+    taken = [await agent.sending.accept(ID, MEDIA) for _ in range(3)]
+    cut, flipped, huge = (agent.folder / FOLDER / each.row.file for each in taken)
+    os.truncate(cut, 9)
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"y")
+    os.truncate(huge, 1 << 42)
+    phone.show(status=CONNECTED)
+    await asyncio.sleep(60)
+    states = {await agent.state(each) for each in taken}
+    assert (states, phone.tried) == ({"failed file_lost"}, [])
 
 
 async def test_no_more_waits_than_the_limits_allow(agent: Agent, phone: Phone) -> None:
@@ -492,21 +504,26 @@ async def test_a_reply_has_whatsapps_id_and_the_writer_of_what_it_is_about(
 # The file
 
 
-async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(agent: Agent, phone: Phone) -> None:
+@pytest.mark.parametrize("killed", [True, False])
+async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
+    agent: Agent, phone: Phone, killed: bool
+) -> None:
     phone.refuses["begun"] = [UNKNOWN] * 99
     begun = await agent.say(A, "begun")
     await asyncio.sleep(1)
     phone.show(status=AWAY)
     accepted = await agent.say(B, "accepted")
-    await agent.stop()
-    copy = agent.file.read_bytes()
-    await agent.start()  # one opening later it is older already
-    await asyncio.sleep(1)
-    await agent.stop()
-    agent.file.write_bytes(copy)
-    tries = len(phone.tried)
+    copy, tries = agent.folder / "copy", len(phone.tried)
+    sqlite3.connect(agent.file).execute("vacuum into ?", [str(copy)])
+    if killed:
+        await asyncio.sleep(MARK_EVERY + TIDY_EVERY)
+        await agent.kill()
+    copy.rename(agent.file)
+    if killed:
+        await agent.start()
+    assert killed or await code_of(agent.say(B, "no")) == "starting"
+    await asyncio.sleep(5)
     phone.show(status=CONNECTED)
-    await agent.start()
     await asyncio.sleep(600)
     assert (await agent.state(begun), await agent.state(accepted)) == ("unknown unknown", "sent")
     assert phone.tried[tries:] == ["accepted"]
