@@ -167,7 +167,7 @@ async def line_up(registry: Registry, own: seats.Seats, left: str | None) -> lis
             # reconnect, and a machine that boots is no storm.
             before, status = facts.record.status, ConnectionStatus.RECONNECTING
             facts.record = replace(facts.record, status=status, status_since_wall=time.time())
-            said = f"{before} → {status}: the agent was away since {left}, and its worker with it"
+            said = f"the agent was away since {left}, and its worker with it"
             facts.note("status", said, status=status, before=before, unknown_since=left, asked=True)
     # Asked for together, so that one commit has all.
     await asyncio.gather(*(registry.save(it) for it in registry.facts.values() if it.unsaid))
