@@ -111,5 +111,4 @@ class LoopHost:
 
     async def close(self, *, leave_workers: bool) -> None:
         if not leave_workers:
-            workers = self._machine.known().values()
-            await asyncio.gather(*(worker.stop() for worker in workers))
+            await asyncio.gather(*(it.stop() for it in self._machine.known().values()))

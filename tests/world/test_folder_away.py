@@ -59,8 +59,7 @@ async def test_an_identity_file_of_another_engine_is_named_and_written_again(
     agent, eventually, caplog, killed
 ):
     """Also where it counts as newer than the database: an instance keeps its engine for life."""
-    folder = await connected(agent, eventually)
-    file = folder / "instance.json"
+    file = await connected(agent, eventually) / "instance.json"
     content = json.loads(file.read_bytes())
     content |= {"engine": "baileys", "generation": content["generation"] + 5}
     file.write_text(json.dumps(content))

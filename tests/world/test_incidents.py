@@ -59,8 +59,7 @@ async def test_an_incident_has_one_canary_and_its_success_frees_all_members(thre
     for id in IDS:
         await eventually(lambda id=id: three.hold(id), "incident")
     await eventually(lambda: tried(three, first))
-    metrics = await three.do("GET", "/metrics")
-    assert 'wa_agent_incident_active{engine="sandbox"} 1.0' in metrics
+    assert 'wa_agent_incident_active{engine="sandbox"} 1.0' in await three.do("GET", "/metrics")
 
     async def cured():
         """Whose turn it is can connect; on a slow machine it may be the next one's."""

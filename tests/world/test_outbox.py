@@ -3,21 +3,7 @@
 import sqlite3
 from contextlib import closing
 
-from tests.world.sending import ID, OUTBOX, PATH, TO, connected, goes_away, heard, say, state
-
-
-async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, eventually):
-    await connected(agent, eventually, read_after=0.2)
-    id = await say(agent, "on its way")
-    await eventually(lambda: state(agent, id), "read")
-    shown = await agent.do("GET", f"{OUTBOX}/{id}")
-    assert shown["message_id"].startswith("3EB0")
-    assert await heard(agent) == ["on its way"]
-    by_whatsapp = await agent.do("GET", f"{OUTBOX}/{shown['message_id']}")
-    assert by_whatsapp["id"] == id
-    assert (await agent.do("GET", OUTBOX))["messages"] == [by_whatsapp]
-    status, sent = await agent.ask("POST", f"{PATH}?wait=30", {"to": TO, "text": "now"})
-    assert (status, sent["message_id"][:4]) == (200, "3EB0")
+from tests.world.sending import ID, OUTBOX, connected, goes_away, heard, say
 
 
 async def test_a_damaged_row_holds_up_no_other_message(agent, eventually):

@@ -48,8 +48,7 @@ async def test_what_may_be_out_is_never_called_cancelled_or_expired(agent, event
         return await state(agent, row["id"]) not in ("accepted", "sending")
 
     await eventually(ended)
-    row = await agent.do("GET", f"{OUTBOX}/{row['id']}")
-    assert row["state"] == "unknown"
+    assert await state(agent, row["id"]) == "unknown"
     await eventually(lambda: agent.status(ID), "CONNECTED")
     assert await heard(agent) == ["your order"]
 

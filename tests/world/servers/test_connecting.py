@@ -91,8 +91,7 @@ async def test_a_setup_while_whatsapp_is_away_needs_no_second_request(
     """Of an instance that others made, and that hangs."""
     standin = await StandIn.open(version, times=Times())
     standin.silence(True)
-    there = standin.add("shop")
-    there.connect()
+    standin.add("shop").connect()
     agent = make_agent(table(standin, adopt=[]))
     await agent.start()
     begun = boot_now()

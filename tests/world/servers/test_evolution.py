@@ -151,8 +151,7 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     assert asked < 12 * (2 + 2 * seconds), "its checks, and no more"
     assert one.ended_anything() == []
     for number in range(12):
-        shown = await one.agent.show(f"line-{number}")
-        assert shown["attempts"] == 0
+        assert (await one.agent.show(f"line-{number}"))["attempts"] == 0
         assert not [kind for kind, _ in await one.agent.story(f"line-{number}") if kind == "repair"]
 
 
