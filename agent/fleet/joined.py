@@ -58,7 +58,7 @@ class Joined(running.Running):
         self.folder, self.keys = state / "fleet", records.Keys(self.fleet)
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
-        self._told = dict[str, str]()
+        self.told = dict[str, str]()
         self._tried = dict[str, float]()
         """Boot time of the next try to move a session away, since the last order to drain."""
         self._orders: Orders = {}
@@ -269,8 +269,8 @@ class Joined(running.Running):
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
         if not self.is_sure_of(id):
-            why = self.why(id) or "it changes its machine"
-            raise TryLater(f"cannot {doing} for {id}: {why}; try again", code="owner_changed")
+            why, what = self.why(id) or "it changes its machine", id or "a new session"
+            raise TryLater(f"cannot {doing} for {what}: {why}; try again", code="owner_changed")
 
     def is_sure_of(self, id: str) -> bool:
         """False if another machine has the session, or may have it soon, with its messages."""
@@ -302,7 +302,7 @@ class Joined(running.Running):
             await BootClock().wait(self.started, LOOK_EVERY)
             self.started.clear()
             if self.keeper is not None and self.view.revision:
-                with going_on("cannot bring the records of the fleet up to date", self._told):
+                with going_on("cannot bring the records of the fleet up to date", self.told):
                     if self.copies is not None:
                         await self._miss(self.copies)
                     await self._settle(self.keeper)
@@ -350,7 +350,7 @@ class Joined(running.Running):
         for id, facts in self.here().items():
             owned = self.view.owned(self.name)  # it may have come back in the meantime
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
-                with going_on(f"the old folder of {id} stays", self._told):
+                with going_on(f"the old folder of {id} stays", self.told):
                     await self._give_up(facts, *why)
 
     async def _give_up(self, facts: Facts, kind: str, why: str) -> None:
@@ -430,7 +430,7 @@ class Joined(running.Running):
                 may = due and self._may_write() and not self._registry.stopping
                 if may and (target := self.view.place_for(id)):
                     self._tried[id] = boot_now() + MOVES_AGAIN
-                    with going_on(f"{id} stays on this machine"):
+                    with going_on(f"{id} stays here", self.told):
                         await self.move(id, target)
 
     async def drain(self, on: bool) -> dict[str, str]:

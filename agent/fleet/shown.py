@@ -93,8 +93,8 @@ def _trouble(fleet: "Joined", id: str) -> str:
         if here[id].wait.reason == NO_LEASE and not fleet.problem:
             return f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
-            moves = "it moves to" if fleet.view.place_for(id) else "it stays: it cannot go to"
-            return f"{me} is drained; {moves} another machine"
+            moves = "it moves" if fleet.view.place_for(id) else "it stays: no machine can take it"
+            return f"{me} is drained; {fleet.told.get(f'{id} stays here') or moves}"
         return ""
     if id in here and late:
         return f"its folder lies on {me}, and does not run there"
@@ -132,10 +132,10 @@ async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
     members = await (etcd := fleet.reached()).members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
-    cause = "missing or full: the next loss may stop the fleet"
+    cause = "missing, new or full: the next loss may stop the fleet"
     if 2 * len(missing) >= len(members):
         cause = "missing, or has no majority: the fleet has stopped"
-    cause = f"this member of etcd is {cause}; free its disk, and there: systemctl start etcd"
+    cause = f"this member of etcd is {cause}; there: free its disk, systemctl start etcd, or join"
     return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
 
 

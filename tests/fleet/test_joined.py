@@ -226,12 +226,12 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
     with raises(NotFound, match="cannot move x: the fleet has no session of that name"):
         await it.b.move("x", "a")
-    it.b.move = AsyncMock()  # it comes back
+    it.b.move = AsyncMock(side_effect=TryLater("a is full"))
     it.tasks.append(asyncio.create_task(it.b.keep_drained()))
     for moves in 1, 2:
         await it.until(lambda moves=moves: it.b.move.await_count == moves, 5)
-        assert not await it.b.drain(False)
-        await it.b.drain(True)
+        assert "drained; a is full" in str((await it.b.show())["troubles"])
+        assert not await it.b.drain(False) and await it.b.drain(True)
 
 
 @real

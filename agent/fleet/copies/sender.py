@@ -55,7 +55,6 @@ MOST_SENT = 4 << 20
 MOST_READ = 16 << 20
 """Bytes of the bases that are made in one tick, or wait for one machine."""
 
-
 DAMAGED = "cannot copy it: the files of its pairing are damaged, or gone"
 JUMP = 1000
 """Changes of an agent before this one, or of a row that ended, that may still be on their way."""
@@ -158,9 +157,9 @@ class Copies:
         if self._looking is None:
             work = asyncio.to_thread(self._look, begun, [*self.rows.values()])
             self._looking = asyncio.ensure_future(work)
-        found = await asyncio.shield(self._looking)  # if cancelled, the next tick has what it found
-        self._looking = None
-        for row, sealed in found:
+        await asyncio.wait({self._looking})  # if cancelled, the next tick has what it found
+        looked, self._looking = self._looking, None
+        for row, sealed in looked.result():
             self._queue(row, sealed, begun)
         for name, line in self.lines.items():
             if begun > line.away_until + AWAY:  # it is not asked any more
