@@ -26,9 +26,9 @@ async def test_create_scan_fault_and_repair_are_seen_live(
     await watcher.choose("#setting-scan", "manual")
     await watcher.choose("#setting-messages_per_minute", "-1")
     await watcher.click("dialog .primary")
-    await watcher.until("document.activeElement.textContent.includes('messages_per_minute')")
-    wrong = "document.activeElement.getBoundingClientRect().bottom < innerHeight"
-    assert await watcher.run(wrong), "it is scrolled to"
+    wrong = "document.querySelector('.wrong:focus')"
+    await watcher.until(f"{wrong}.textContent.includes('messages_per_minute')")
+    assert await watcher.run(f"{wrong}.getBoundingClientRect().bottom < innerHeight"), "seen"
     await watcher.choose("#setting-messages_per_minute", "60")
     await watcher.click("dialog .primary")
 
