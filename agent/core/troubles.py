@@ -124,7 +124,7 @@ class Sight:
     machine: Mapping[str, float] = field(default_factory=dict)
     """Figures by the name of their metric."""
     outbox_oldest: Mapping[str, float] = field(default_factory=dict)
-    webhooks_oldest: float | None = None
+    webhooks_oldest: tuple[float, str] | None = None
     policy: TroublesPolicy = field(default_factory=TroublesPolicy)
     health: HealthPolicy = field(default_factory=HealthPolicy)
     memory: MemoryPolicy = field(default_factory=MemoryPolicy)
@@ -363,9 +363,8 @@ def _error_rate(sight: Sight, _: None) -> str | None:
     return _share(failed, failed + done, limit) or _share(failures, requests, limit)
 
 
-def _age(at: float | None, wall: float) -> str | None:
-    age = 0.0 if at is None else wall - at
-    return f"{age / MINUTE:.0f} minutes" if age > OLD else None
+def _age(at: float, wall: float) -> str | None:
+    return f"{(wall - at) / MINUTE:.0f} minutes" if wall - at > OLD else None
 
 
 def _messages(sight: Sight, view: Session) -> str | None:
@@ -376,15 +375,16 @@ def _messages(sight: Sight, view: Session) -> str | None:
         return f"{lost:g} were dropped, as their reader was away for too long"
     if (failed := sight.rise(who, "sends_failed", 30 * MINUTE)) > FAILED_SENDS:
         return f"{failed:g} were not sent within half an hour"
-    age = _age(sight.outbox_oldest.get(who), sight.wall)
+    age = _age(sight.outbox_oldest.get(who, sight.wall), sight.wall)
     return f"one waits to be sent for {age}" if age else None
 
 
 def _not_delivered(sight: Sight, _: None) -> str | None:
     if sight.outbox_lost:
         return sight.outbox_lost
-    age = _age(sight.webhooks_oldest, sight.wall)
-    return f"a webhook has not taken an event for {age}" if age else None
+    at, name = sight.webhooks_oldest or (sight.wall, "")
+    age = _age(at, sight.wall)
+    return f"webhook {name} has not taken an event for {age}" if age else None
 
 
 _lasting = partial(Row, wait=5 * MINUTE)

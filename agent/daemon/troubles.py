@@ -96,7 +96,7 @@ class Troubles:
             {group: code for group, code in status["incidents"].items() if code},
             self.exporter.machine.values(),
             {id: since for id, it in self.sending.senders.items() if (since := it.oldest())},
-            self.webhooks.oldest_wall(),
+            self.webhooks.oldest(),
             config.troubles,
             config.health,
             config.memory,

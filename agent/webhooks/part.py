@@ -67,10 +67,10 @@ class Webhooks:
     def views(self) -> list[dict[str, Any]]:
         return [self._couriers[name].view() for name in sorted(self._couriers)]
 
-    def oldest_wall(self) -> float | None:
-        """When the oldest event that waits happened; None: none waits."""
-        oldest = [courier.oldest_wall for courier in self._couriers.values()]
-        return min((wall for wall in oldest if wall is not None), default=None)
+    def oldest(self) -> tuple[float, str] | None:
+        """When the oldest event that waits happened, and its webhook; None: none waits."""
+        every = ((it.oldest_wall, name) for name, it in self._couriers.items())
+        return min(((wall, it) for wall, it in every if wall is not None), default=None)
 
     def families(self) -> Iterator[Family]:
         tries = [({"result": result}, self._results[result]) for result in RESULTS]

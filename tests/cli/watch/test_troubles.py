@@ -63,7 +63,7 @@ def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     reader = FakeMessages().reader
     sending = Sending(tmp_path, supervisor, store, supervisor.bus, reader)
     supervisor.settings, supervisor.store = Settings(CALM), store
-    webhooks = cast(Any, SimpleNamespace(oldest_wall=lambda: None))
+    webhooks = cast(Any, SimpleNamespace(oldest=lambda: None))
     troubles = Troubles(supervisor, exporter, reader, sending, webhooks)
     return Bench(troubles, supervisor, store, exporter, clock)
 
@@ -115,10 +115,11 @@ async def test_begin_and_end_are_in_the_journal_the_log_and_the_gauge(
 
 
 async def test_f61_an_event_that_no_webhook_takes(bench: Bench) -> None:
-    bench.troubles.webhooks.oldest_wall = lambda: 1.0
+    bench.troubles.webhooks.oldest = lambda: (1.0, "sales")
     await bench.look()
     assert await bench.look(301) == {"not_delivered"}
-    bench.troubles.webhooks.oldest_wall = lambda: None
+    assert "webhook sales" in (await bench.store.history(after=0))[-1].sentence
+    bench.troubles.webhooks.oldest = lambda: None
     assert await bench.look(5) == set()
 
 
