@@ -316,8 +316,8 @@ ROWS = (
     ),
     _for_person(
         "qr_idle",
-        "the QR codes expired without a scan, and WhatsApp sends no more",
-        "Ask for a new QR code and scan it.",
+        "the QR codes expired without a scan, and WhatsApp sends no more by itself",
+        "`wa-agent qr ID --watch` asks for a new one; scan it.",
         status=ConnectionStatus.QR_REQUIRED,
     ),
     _for_person(
