@@ -164,7 +164,7 @@ def require(caller: Caller, right: Right, id: InstanceId | None, doing: str = "d
     if caller.level is Right.OPEN and not caller.instances:
         cure = "send 'Authorization: Bearer KEY'; for wa-agent: set WA_AGENT_KEY"
         raise errors.Unauthorized(f"cannot do this without a key: {cure}")
-    why = f"cannot {doing} with this key: it needs the scope {right.name.lower()}"
+    why = f"cannot {doing} with {caller.name}: it needs the scope {right.name.lower()}"
     raise errors.Forbidden(why, field="scopes")
 
 
