@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import Commands, Options, Words, clean, duration, moment
-from agent.core import model, reasons
+from agent.core.model import parse_instance_id
+from agent.core.reasons import reason_of
 from agent.errors import InvalidRequest, Refused, TryLater
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def settings(options: Options) -> int:
         answer = options.ask(f"PATCH /api/instance/{options.id}", {"settings": merged})
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
-            cure = f"wa-agent restart {options.id}"
-            note = f"{options.id} runs with its former settings until: {cure}"
+            note = f"{options.id} has its former settings until: wa-agent restart {options.id}"
     shown = {name: json.dumps(value) for name, value in present.items()}
     return options.print(present, shown, note)
 
@@ -197,8 +197,8 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         shown = client.get(f"/api/instance/{id}/details") if old else {}
         if status == "CONNECTED" and (not old or (shown["unit"]["run"] != old and shown["proved"])):
             return instance
-        # Where it is down for a hopeless reason, only a person helps.
-        if not shows_code and not (down and reason and reasons.reason_of(reason).hopeless):
+        # Where it is disabled, or down for a hopeless reason, only a person helps.
+        if instance["should_run"] and not (shows_code or (down and reason_of(reason).hopeless)):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
             if shows_code:
@@ -419,7 +419,7 @@ def id_for(session: "FoundSession", given: str | None) -> str:
         return given
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
     with suppress(InvalidRequest):
-        return model.parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))
+        return parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))
     return ""
 
 

@@ -16,7 +16,8 @@ class Told:
 
     def get(self, _path: str) -> dict[str, Any]:
         status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        return {"connection_status": status, "reason": reason, "sentence": f"it says {reason}"}
+        answer = {"connection_status": status, "reason": reason, "should_run": reason != "disabled"}
+        return {**answer, "sentence": f"it says {reason}"}
 
 
 def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SETTLED", 0.3)
 
 
-@pytest.mark.parametrize("reason", ["misconfigured", "banned"])
+@pytest.mark.parametrize("reason", ["misconfigured", "banned", "disabled"])
 def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
     with pytest.raises(Refused, match=f"a person must help, it says {reason}"):
         wait(("DISCONNECTED", reason), seconds=100_000)
@@ -46,9 +47,7 @@ def test_the_word_of_the_last_run_ends_no_waiting() -> None:
         pytest.param("DISCONNECTED", "connection_lost", id="it is tried again"),
     ],
 )
-def test_wait_goes_on_to_its_end_while_a_session_may_still_connect(
-    status: str, reason: str
-) -> None:
+def test_wait_goes_on_while_a_session_may_still_connect(status: str, reason: str) -> None:
     with pytest.raises(TryLater, match="cannot wait longer"):
         wait((status, reason), seconds=1.0)
 
@@ -69,11 +68,11 @@ def test_a_restart_is_waited_for_until_its_new_run_is_connected() -> None:
 
     class Restarting:
         def get(self, path: str) -> dict[str, Any]:
-            shown = {"connection_status": "CONNECTED", "reason": "", "sentence": ""}
+            row = {"connection_status": "CONNECTED", "reason": "", "should_run": 1, "sentence": ""}
             if not path.endswith("/details"):
-                return shown
+                return row
             run, proved = next(runs)
-            return {**shown, "unit": {"run": run}, "proved": proved}
+            return {**row, "unit": {"run": run}, "proved": proved}
 
     session.wait_until_connected(Restarting(), "sales", 60, "a")  # type: ignore[arg-type]
     assert next(runs, None) is None
