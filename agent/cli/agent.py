@@ -158,7 +158,7 @@ def check_config(options: Options) -> int:
     for sentence in () if options.json else warnings:
         say(f"wa-agent: {sentence}")
     shown = {"good": True, "file": path and str(path), "warnings": warnings}
-    return options.print(shown, f"{path or 'the defaults'}: good")
+    return options.print(shown, f"{path or 'the defaults'}: {'usable' if warnings else 'good'}")
 
 
 def show_config(options: Options) -> int:

@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         about = f"{self.prog} COMMAND" if message.startswith("unrecognized") else self.prog
         if wrong := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             near = nearest(wrong[2], re.findall("'(.*?)'", wrong[3]))
-            message = f"{wrong[1]}; {near}" if near else message
+            message = f"{wrong[1]}; {near}".rstrip("; ")
         words = f"cannot read the command: {message}; {about} --help tells more"
         raise errors.InvalidRequest(words)
 

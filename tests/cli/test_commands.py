@@ -64,9 +64,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param((), 2, "invalid_request", id="no command"),
         pytest.param(("create", "b", "--wait", "-1"), 2, "invalid_request", id="no time"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
-        pytest.param(
-            ("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="no text"
-        ),
+        pytest.param(("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="foul"),
     ],
 )
 async def test_exit_statuses(
@@ -87,6 +85,7 @@ async def test_exit_statuses(
     ("argv", "told"),
     [
         ("trash lst", "invalid choice: 'lst'; did you mean list?"),
+        ("xyzzy", "invalid choice: 'xyzzy'; wa-agent --help tells more"),
         ("why sale", "instance sale: there is none of that name; did you mean sales?"),
         ("events --kind nope", "cannot use --kind: it must be one of ack, action"),
         ("create x --engine Bailys", "whaticket, not 'Bailys'; did you mean baileys?"),
@@ -215,7 +214,7 @@ async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cl
         said = await cli("settings", "sales", "--set", f"y={text}", "--json")
         assert said.json()["y"] == text, "no JSON has such a number, so it is a text"
     plain = await cli("settings", "sales", "--set", "x=false")
-    assert plain.out.endswith("sales runs with its former settings until: wa-agent restart sales\n")
+    assert plain.out.endswith("sales has its former settings until: wa-agent restart sales\n")
     assert (await cli("settings", "sales", "--set", "nonsense")).status == 2
 
 

@@ -95,7 +95,7 @@ def test_a_variable_for_another_program_is_reported_and_stops_nothing(
     monkeypatch.setenv("REDIS_URL", "redis://:R-1@cache:6379")
     assert run(["config", "check", "--config", "a.toml"]) == 0
     said = capsys.readouterr()
-    assert said.out == "a.toml: good\n"
+    assert said.out == "a.toml: usable\n"
     assert said.err.startswith("wa-agent: the environment variable REDIS_URL is not used: ")
     assert run(["config", "check", "--config", "a.toml", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
