@@ -181,7 +181,9 @@ class Outbox:
 
         def write(db: Database) -> tuple[Mark, bool, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
-            fresh, mark = not id, Mark(id or secrets.token_hex(8), times + 1)
+            # With an id of its own no copy of an earlier file is ever taken for this one.
+            new = not id or (known is not None and (id != known.id or times < known.times))
+            mark = Mark(secrets.token_hex(8) if new else id, times + 1)
             if boot != clock.boot_id():  # only the wall's clock tells how long the machine was off
                 newest = db.execute("select max(changed_wall) from messages").fetchone()[0] or 0.0
                 ahead = max(time.time(), newest) - clock.boot_now()
@@ -190,7 +192,7 @@ class Outbox:
             # Else a damaged one could not be read, nor the others of its session.
             lost = "update messages set state = 'unknown', content = '' where state not in"
             db.execute(f"{lost} {tuple(map(str, State))}")
-            return mark, fresh, ahead
+            return mark, not id, ahead
 
         self.mark, fresh, self.ahead = await self.writer.write(write)
         lost = "messages that waited in it are not sent"
@@ -198,11 +200,10 @@ class Outbox:
             self.opened_so += f"; the {lost}"
         elif known and fresh:
             self.opened_so = f"{NAME} was removed; {lost}"
-        elif known and (self.mark.id != known.id or self.mark.times <= known.times):
+        elif known and self.mark.id != known.id:
             copy = f"{NAME} is a copy, or another one than before; messages that it had taken since"
             self.opened_so = f"{copy} are not sent, and those whose sending had begun are unknown"
-            rows = f"select {{}} from messages where {_WAITS} and begun_wall > 0"
-            for row in await self._rows(rows):
+            for row in [it for it in await self.waiting() if it.begun_wall > 0]:
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
             # A try since then may have sent it: an engine that cannot repeat it does not.
             perhaps = "update messages set state = 'sending' where state = 'accepted'"

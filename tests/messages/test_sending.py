@@ -513,7 +513,7 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     await asyncio.sleep(1)
     phone.show(status=AWAY)
     accepted = await agent.say(B, "accepted")
-    copy, tries = agent.folder / "copy", len(phone.tried)
+    copy, tries, was = agent.folder / "copy", len(phone.tried), agent.sending._outbox.mark
     sqlite3.connect(agent.file).execute("vacuum into ?", [str(copy)])
     if killed:
         await asyncio.sleep(MARK_EVERY + TIDY_EVERY)
@@ -527,7 +527,7 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     await asyncio.sleep(600)
     assert (await agent.state(begun), await agent.state(accepted)) == ("unknown unknown", "sent")
     assert phone.tried[tries:] == ["accepted"]
-    assert "copy" in await agent.repaired()
+    assert "copy" in await agent.repaired() and agent.sending._outbox.mark.id != was.id
 
 
 @pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone while it runs"])
