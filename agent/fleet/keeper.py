@@ -238,7 +238,7 @@ class Keeper:
                 pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
                 if past and found and found.forgotten:  # the store went back, or on, without it
-                    past = replace(past, cluster=answer.cluster, revision=0)
+                    past, self._suspicion = replace(past, cluster=answer.cluster, revision=0), ""
                 if past and answer.revision < past.revision:
                     self._suspect(f"it is older than the last begin of {self.name}")
                     await self._halt()  # before a machine starts whose disk went back with it

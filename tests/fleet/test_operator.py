@@ -84,6 +84,11 @@ async def test_a_machine_that_said_nothing_must_be_left_out_by_name(world: World
     await asyncio.sleep(3 * TTL)
     assert world.keys.halt not in world.memory.pairs, "one that was off halts nothing"
     assert where(world) == {"s0": "b", "s1": "b", "s3": "a", "s4": "b"}
+    world.memory.cluster = "3"
+    await asyncio.sleep(TTL)
+    await accept(line, world.keys, without=["c"])
+    await asyncio.sleep(3 * TTL)
+    assert world.keys.halt not in world.memory.pairs, "nor does one that is up"
 
 
 @pytest.mark.parametrize("write", [1, 2])
