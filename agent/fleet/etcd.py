@@ -174,11 +174,9 @@ class Etcd:
         """Forget the older values of keys, as of this revision."""
         await self._ask("kv/compaction", {"revision": str(revision)}, _Members)
 
-    async def members(self) -> list[Member]:
-        return (await self._ask("cluster/member/list", {}, _Members)).members
-
-    async def change_members(self, how: str, member: Any) -> None:
-        await self._ask(f"cluster/member/{how}", member, _Members)
+    async def members(self, how: str = "list", member: Any = None) -> list[Member]:
+        """As they are; or after `how`, a change of one."""
+        return (await self._ask(f"cluster/member/{how}", member or {}, _Members)).members
 
     async def is_well(self, member: Member) -> bool:
         with suppress(aiohttp.ClientError, OSError, ValueError, IndexError):

@@ -64,8 +64,8 @@ async def forward(fleet: "Joined", id: str, request: web.Request) -> web.StreamR
     headers = {name: _plain(request.headers[name]) for name in _SENT if name in request.headers}
     epoch = fleet.view.sessions[id].record.epoch
     asked: Asked = caller.name, caller.level, id in caller.instances, epoch
-    headers[HEADER] = msgspec.json.encode(asked).decode()
-    headers |= {"Host": OWNER, "X-Request-Id": request[REQUEST_ID]}
+    headers |= {HEADER: msgspec.json.encode(asked).decode(), "Host": OWNER}
+    headers["X-Request-Id"] = request[REQUEST_ID]
     body = request.content if request.can_read_body else None
     to = copies.address(there), there, request.method, request.rel_url.raw_path_qs
     # A machine that is frozen takes a request and says nothing: here nothing was sent yet.
@@ -122,8 +122,7 @@ async def enter(fleet: "Joined", request: web.Request) -> Caller:
     except ValueError:
         raise InvalidRequest(f"cannot read {HEADER}", field=HEADER) from None
     if peer not in fleet.view.machines:
-        words = f"cannot answer machine {peer}: machine {fleet.name} does not know it"
-        raise TryLater(words, code="unknown_machine")
+        raise TryLater(f"machine {fleet.name} does not know machine {peer}", code="unknown_machine")
     record = fleet.view.owned(fleet.name).get(id)
     knows = record and (fleet.settled(id, record) or _drops(fleet, id, request))
     if not (record and knows and record.epoch == epoch):

@@ -10,8 +10,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from agent import VERSION
 from agent.clock import boot_id, boot_now
 from agent.core.words import SUSPECT, InstanceId, SessionFiles
+from agent.engines.catalog import engine_names, remote_engines
 from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.files import write_whole
 from agent.fleet import arriving, etcd, forward, peers, records, running, settings, shown, taking
@@ -31,8 +33,9 @@ move a session from a machine that is drained."""
 FLUSHES, LOOKS = 5.0, 0.05
 """Seconds at an ordered stop, and before an order is answered, for the last changes to reach the
 machines with copies; and between two looks if they have."""
-DRAINED, LASTS = "drained", "say that this lasts"
-"""File of an order that lasts; what cannot be said of an order that was carried out."""
+DRAINED, LASTS, GONE = "drained", "say that this lasts", "deleted"
+"""File of an order that lasts; what cannot be said of an order that was carried out; `wanted` of a
+session that the fleet deleted, with the epoch of the next one of its name."""
 KERNEL, AT_ONCE = 2.0, 16
 """Seconds past its lease after which no worker is left: `margin` is more; and sessions whose files
 are brought in at the same time."""
@@ -53,12 +56,14 @@ class Joined(running.Running):
 
     def __init__(self, supervisor: Supervisor, state: Path) -> None:
         self.settings = settings.fleet_of(supervisor.settings.config)
-        super().__init__(supervisor, self.settings.address)
+        super().__init__(supervisor)
         self.fleet, self.name = self.settings.names
         self.folder, self.keys = state / "fleet", records.Keys(self.fleet)
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self.told = dict[str, str]()
+        self.drained = False
+        """An operator's order: it takes no session, and gives those that it has away."""
         self._tried = dict[str, float]()
         """Boot time of the next try to move a session away, since the last order to drain."""
         self._orders: Orders = {}
@@ -129,7 +134,9 @@ class Joined(running.Running):
     async def _keep(self) -> None:
         try:
             await asyncio.to_thread(self.folder.mkdir, mode=0o700, exist_ok=True)
-            self._written = await asyncio.to_thread(self._read_orders)
+            path = self.folder / "orders.json"
+            read = records.decoded(path.read_bytes(), Orders) if path.exists() else None
+            self._written = read or {}
             self._orders = self._written | self._orders
             await self._open_copies()
             self.drained = await asyncio.to_thread((self.folder / DRAINED).exists)
@@ -276,9 +283,6 @@ class Joined(running.Running):
         """False if another machine has the session, or may have it soon, with its messages."""
         leaves = self.keeper is not None and id in self.keeper.leaving
         return not (leaves or self.elsewhere(id)) and boot_now() < self._until
-
-    def is_paired(self, id: InstanceId) -> bool:
-        return id in self.here() and self.here()[id].record.paired
 
     def _may_write(self) -> bool:
         return self.keeper is not None and self.keeper.may_start() and not self.problem
@@ -428,8 +432,7 @@ class Joined(running.Running):
             for id in sorted(self.engines()) if self.drained else ():
                 due = self.drained and boot_now() >= self._tried.get(id, 0.0)
                 may = due and self._may_write() and not self._registry.stopping
-                if may and (target := self.view.place_for(id)):
-                    self._tried[id] = boot_now() + MOVES_AGAIN
+                if may and (target := self.place_for(id)):
                     with going_on(f"{id} stays here", self.told):
                         await self.move(id, target)
 
@@ -441,10 +444,13 @@ class Joined(running.Running):
         await asyncio.to_thread(work)
         self.drained = on
         self._tried.clear()
-        if self.keeper is not None:
-            self.keeper.wake()
-        stay = [id for id in self.view.owned(self.name) if on and not self.view.place_for(id)]
-        return dict.fromkeys(stay, "no other machine that takes sessions has its engine and room")
+        stay = [id for id in self.view.owned(self.name) if on and not self.place_for(id)]
+        return dict.fromkeys(stay, "no other machine takes sessions, is reached, and has room")
+
+    def place_for(self, id: str) -> str:
+        """Not a machine that its copies do not reach now."""
+        lines = self.copies.lines if self.copies else {}
+        return self.view.place_for(id, {name for name, it in lines.items() if it.cause})
 
     def part(self, doing: str) -> tuple[Keeper, Copies]:
         """What this machine takes part with; TryLater: it cannot."""
@@ -456,10 +462,15 @@ class Joined(running.Running):
     async def move(self, id: str, target: str) -> None:
         """End it here and let `target` go on with it."""
         keeper, copies = self.part(f"move {id}")
-        if not (id in self.view.owned(self.name) or self.elsewhere(id)):
-            raise NotFound(f"cannot move {id}: the fleet has no session of that name", field="id")
+        known = id in self.view.owned(self.name) or self.elsewhere(id)
+        if not (known and target in self.view.machines):
+            what = f"machine {target}" if known else "session of that name"
+            raise NotFound(f"cannot move {id}: the fleet has no {what}", field="id")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
+        with suppress(Refused):  # it has no copy yet, but answers: else the session ends here
+            await copies.peers.get(copies.address(target), target, f"/copies/{id}", Any)
+        self._tried[id] = boot_now() + MOVES_AGAIN
         push = partial(copies.push, InstanceId(id), target)
         if (there := await keeper.hand_over(id, target, push)) != target:
             raise TryLater(f"cannot move {id}: machine {there} has it; try again")
@@ -476,7 +487,10 @@ class Joined(running.Running):
         """Each order of another machine, once: what is carried out is written down first."""
         do, orders = list[InstanceId](), self._supervisor.orders
         owned, here = self.view.owned(self.name), self.here()
-        known = {id: it for id, it in self._orders.items() if id in owned or id in here}
+        gone = {id: it.record for id, it in self.view.sessions.items() if it.record.deleted}
+        known = {id: (GONE, it.epoch + 1) for id, it in gone.items()}
+        stay = {*owned, *here, *(it for it in self._orders if self.halted)}
+        known |= {id: it for id, it in self._orders.items() if id in stay}
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
             if not self.settled(id, record):
@@ -553,19 +567,26 @@ class Joined(running.Running):
         gone &= known | {id for id in gone if self._deleted_here.get(id) == owned[id].epoch}
         return {id: replace(owned[id], deleted=True) for id in gone}
 
-    def _read_orders(self) -> Orders:
-        path = self.folder / "orders.json"
-        return (records.decoded(path.read_bytes(), Orders) if path.exists() else None) or {}
-
     def describe(self) -> records.Machine:
+        """The keeper adds agent, n and word."""
+        known, each = self._supervisor.settings, self._supervisor.settings.config.memory.instance
         mine = [(id, why) for machine, id, why in self.troubles() if id and machine == self.name]
-        mark = self.copies.mark if self.copies else ""
-        return replace(super().describe(), lacks=dict(mine[:20]), key=mark)
+        return records.Machine(
+            address=self.settings.address,
+            version=VERSION,
+            capacity=known.memory_budget() // each if each else 0,
+            used=len(self.running()),
+            engines=tuple(it for it in engine_names() if it not in remote_engines()),
+            drained=self._registry.stopping or self.drained,
+            lacks=dict(mine[:20]),
+            key=self.copies.mark if self.copies else "",
+        )
 
     def held(self) -> dict[str, records.Held]:
         """Sessions whose files this machine has: as their owner, or as a copy."""
         runs, known = self.running(), self._orders
-        held = {id: (known[id][1], int(id in runs), OWN) for id in self.here() if id in known}
+        held = {id: (epoch, -1, 0) for id, (wanted, epoch) in known.items() if wanted == GONE}
+        held |= {id: (known[id][1], int(id in runs), OWN) for id in self.here() if id in known}
         for id, rows in self.copies.standby.rows.items() if self.copies else ():
             held[id] = max(held.get(id, (0, 0, 0)), (rows[-1].epoch, 0, rows[-1].number))
         return held

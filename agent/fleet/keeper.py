@@ -13,7 +13,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 
 from agent.clock import boot_now
 from agent.engines.tasks import until_set
-from agent.errors import NotFound, TryLater
+from agent.errors import TryLater
 from agent.files import write_whole
 from agent.fleet.etcd import Delete, Etcd, Get, Pair, Put, Same, StoreAway
 from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
@@ -75,23 +74,19 @@ class Past(Struct, frozen=True):
         return later or found.n > self.n + 2 * NOTED
 
 
-class Begin(Enum):
-    FRESH = "nothing of this machine runs: it starts its sessions at once"
-    CONTINUES = "workers of the last agent may run: it extends them and starts none for a ttl"
-
-
 def how_to_begin(
     past: Past | None, found: Machine | None, here: str, stood: float, ttl: float
-) -> Begin | None:
-    """None: wait. The record may be of a twin that lives. `here`: boot and folder. `stood`: seconds
-    for which it did not change."""
+) -> bool | None:
+    """True: nothing of this machine runs, it starts its sessions at once. False: workers of the
+    last agent may run, it extends them and starts none for a ttl. None: wait, the record may be of
+    a twin that lives. `here`: boot and folder. `stood`: seconds for which it did not change."""
     if stood >= ttl or (past is None and found is None):
-        return Begin.FRESH
+        return True
     if past is None or found is None or found.agent != past.agent:
         return None
     if found.lost or (found.released and past.released):
-        return Begin.FRESH
-    return Begin.CONTINUES if past.boot_and_folder == here and not found.released else None
+        return True
+    return False if past.boot_and_folder == here and not found.released else None
 
 
 class Keeper:
@@ -130,7 +125,7 @@ class Keeper:
         self._last = Machine()
         self._unanswered = dict[str, float]()
         """Begin of each renewal without an answer, by its word."""
-        self._begin = Begin.FRESH
+        self._fresh = True
         self._starts_at: float | None = None
         """Boot time from which sessions may start here; None before the first renewal."""
         self._elsewhere = False
@@ -182,17 +177,16 @@ class Keeper:
         if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             why = self.problem or "this machine does not own it for sure now"
             raise TryLater(f"cannot hand over {id}: {why}")
-        if (there := self.view.machines.get(target)) is None:
-            raise NotFound(f"cannot hand over {id}: the fleet has no machine {target}")
-        if (machine := there.record).lost or machine.drained or machine.released:
-            raise TryLater(f"cannot hand over {id}: machine {target} is lost, or takes no session")
+        if not self.view.place_for(id, self.view.machines.keys() - {target}):
+            raise TryLater(
+                f"cannot hand over {id}: {target} is away, or has not its engine or room"
+            )
         seen = self.view.sessions[id]
         self.leaving.add(id)
         try:
             await self.runner.end({id})
             await push()
-            more = seen.record.epoch + 1
-            moved = replace(seen.record, machine=target, epoch=more, copies=(self.name,))
+            moved = replace(seen.record.taken_by(target), copies=(self.name,))
             if self.view.sessions.get(id, seen).revision == seen.revision:
                 with suppress(StoreAway):
                     await self._move({id: moved})
@@ -205,8 +199,7 @@ class Keeper:
     async def change(self, records: Mapping[str, Session]) -> bool:
         """Write sessions that stay, begin or end here, all or none, a BATCH at most. False: nothing
         is written, as this machine's view is old; StoreAway: the next renewal says if they are."""
-        sessions = self.view.sessions
-        ended = [id for id in records if id in sessions and sessions[id].record.deleted]
+        ended = [id for id in records if (old := self.view.sessions.get(id)) and old.record.deleted]
         for id, it in records.items():
             known = self.view.sessions.get(id, Seen(Session("", 0, deleted=True), 0, 0.0)).record
             mine, free = known.machine == self.name, known.deleted
@@ -245,19 +238,19 @@ class Keeper:
                 now = self.clock.now()
                 if stood is None or stood[0] != pair.revision:
                     stood = pair.revision, now
-                how = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
-                if how is not None:
+                fresh = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
+                if fresh is not None:
                     break
                 self._note(f"{self.name} may still run: wait; if a clone: `wa-agent fleet rename`")
             except StoreAway as error:
                 self._note(str(error))
             await self.clock.sleep(self.fleet.renew_every)
-        if how is not Begin.CONTINUES:
+        if fresh:
             await self.runner.end_all()
-        if how is Begin.FRESH and past and found and past.is_older(found):
+        if fresh and past and found and past.is_older(found):
             log.warning("this disk is older than the store: each session waits for its copies")
             await self.runner.distrust()
-        self.view, self.until, self._begin, self._starts_at = View(), 0.0, how, None
+        self.view, self.until, self._fresh, self._starts_at = View(), 0.0, fresh, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
         self._own, self._cluster = pair, past.cluster if past else answer.cluster
@@ -291,7 +284,7 @@ class Keeper:
         self._unanswered.clear()  # those before it name an older revision: they are void
         now, halted = self.clock.now(), self.view.halt is not None
         if self._starts_at is None:
-            self._starts_at = now + self.fleet.ttl * (self._begin is Begin.CONTINUES)
+            self._starts_at = now + self.fleet.ttl * (not self._fresh)
         blind = now > self.until - self.fleet.usable + self.fleet.ttl / 2
         back = self.view.learn(answer.found, answer.revision, now, blind=blind)
         if back and not self.halted:

@@ -47,8 +47,8 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         as_read = [Same(keys.session(id), known[id].revision if id in known else 0) for id in batch]
         puts = [Put(keys.session(id), encoded(decided[id])) for id in batch]
         await _must(store, [same, *as_read], puts)
-    off = (it for it in hosts if named(it.key) in without)
-    puts = [Put(it.key, encoded(replace(machines[named(it.key)], forgotten=True))) for it in off]
+    off = {it: replace(machines[it], forgotten=True) for it in without}
+    puts = [Put(keys.machine(it), encoded(record)) for it, record in off.items()]
     await _must(store, [same], [*puts, Delete(keys.halt), Delete(keys.claims)])
     return {id: it for id, it in decided.items() if not it.deleted}
 
@@ -72,11 +72,15 @@ async def forget(store: Etcd, keys: Keys, name: str) -> list[str]:
 
 
 def _decide(record: Session | None, held: Mapping[str, Held], off: Collection[str]) -> Session:
-    epochs = [it[0] for it in held.values()] + ([record.epoch] if record else [])
-    decided = replace(record or Session("", 0), epoch=max(epochs) + 1, copies=())
+    known = record or Session("", 0)
+    newest = max([known.epoch, *(it[0] for it in held.values())])
+    decided = replace(known, epoch=newest + 1, copies=())
     if not (left := sorted(held.keys() - {*off})):
         return replace(decided, wanted="stopped")
-    return replace(decided, machine=max(left, key=lambda name: held[name]))
+    machine = max(left, key=lambda name: held[name])
+    epoch, runs, _ = held[machine]
+    gone = runs < 0 or (known.deleted and epoch <= known.epoch)
+    return replace(decided, machine=machine, deleted=gone)
 
 
 async def _must(store: Etcd, same: list[Same], then: Sequence[Step]) -> None:

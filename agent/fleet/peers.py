@@ -121,13 +121,12 @@ class Peers:
         return self._locks.setdefault(id, asyncio.Lock())
 
     async def _take(self, request: web.Request) -> web.Response:
-        peer = self.asks(request)
         try:
             async with asyncio.timeout(TAKES + (request.content_length or 0) / SLOWEST):
                 changes = msgspec.msgpack.decode(await request.read(), type=list[Sealed])
         except (msgspec.MsgspecError, ValueError, TimeoutError):
             raise web.HTTPBadRequest from None
-        return _packed([await self._keep(peer, sealed) for sealed in changes])
+        return _packed([await self._keep(self.asks(request), it) for it in changes])
 
     async def _keep(self, peer: str, sealed: Sealed) -> Taken:
         async with self.lock(sealed.id):

@@ -117,7 +117,7 @@ async def _patiently(etcd: Etcd, how: str, member: object) -> None:
     """etcd changes its members when those that it has were connected for 5 s: 20 s at most."""
     for left in range(20, -1, -1):
         try:
-            await etcd.change_members(how, member)
+            await etcd.members(how, member)
             return
         except StoreAway as error:
             if not left:
@@ -221,9 +221,8 @@ def _write(
     uses = ("basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth")
     subject = ("-subj", f"/CN={name.partition('/')[2]}")
     _openssl(work, "new", (*uses, f"subjectAltName=IP:{address},IP:127.0.0.1"), *_SIGNED, *subject)
-    fleet = (
-        f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\naddress = "{reached(address)}"\n'
-    )
+    fleet = f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\n'
+    fleet += f'address = "{reached(address)}"\n'
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
     contents = (*certificates, key, fleet.encode(), etcd.encode())
     packed = io.BytesIO()

@@ -80,7 +80,8 @@ class Halt(msgspec.Struct, frozen=True):
 
 
 Held = tuple[int, int, int]
-"""Epoch of a session's files on a machine, 1 if it runs there, number of its last change."""
+"""Epoch of a session's files on a machine; 1 if it runs there, -1 if it was deleted and they are
+none; number of its last change."""
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json, route
 from agent.clock import boot_now
 from agent.core.words import ID_PATTERN
-from agent.errors import NotFound
+from agent.errors import NotFound, Refused
 
 
 def _fleet(call: Call) -> Any:
@@ -62,8 +62,10 @@ async def accept(call: Call) -> Json:
     409 while a machine has not said which sessions it has, unless `without` names it."""
     from agent.fleet import operator
 
-    fleet = _fleet(call)
-    decided = await operator.accept(fleet.reached(), fleet.keys, call.body.get("without", ()))
+    fleet, without = _fleet(call), call.body.get("without", ())
+    if fleet.name in without:
+        raise Refused(f"cannot accept without {fleet.name}: it is up, as its agent answers")
+    decided = await operator.accept(fleet.reached(), fleet.keys, without)
     return {"sessions": {id: it.machine for id, it in sorted(decided.items())}}
 
 

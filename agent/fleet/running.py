@@ -9,11 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from agent import VERSION
 from agent.clock import boot_now
 from agent.core import admission, reconcile, session, words
 from agent.core.model import InstanceId
-from agent.engines.catalog import engine_names, remote_engines
 from agent.errors import EngineError, LinkError, WaError
 from agent.fleet import keeper, records
 from agent.log import about, going_on, log
@@ -35,15 +33,13 @@ class Running(gate.Alone):
     why: Callable[[str], str]
     """Why the session may not start here; "" = there is nothing more to say."""
 
-    def __init__(self, supervisor: assemble.Supervisor, address: str) -> None:
-        self._supervisor, self._registry, self._address = supervisor, supervisor.registry, address
+    def __init__(self, supervisor: assemble.Supervisor) -> None:
+        self._supervisor, self._registry = supervisor, supervisor.registry
         self._allowed: Mapping[str, records.Session] = {}
         """Sessions that may start before `_until`."""
         self._until = 0.0
         self.keeper: keeper.Keeper | None = None
         """None until the store has answered."""
-        self.drained = False
-        """An operator's order: it takes no session, and gives those that it has away."""
         self._telling = set[asyncio.Task[None]]()
         self.started = asyncio.Event()
         """Set with each `start`."""
@@ -53,19 +49,6 @@ class Running(gate.Alone):
         return {id: it for id, it in self._registry.facts.items() if it.leased}
 
     # What the keeper asks.
-
-    def describe(self) -> records.Machine:
-        """The keeper adds agent, n and word."""
-        settings = self._supervisor.settings
-        each = settings.config.memory.instance
-        return records.Machine(
-            address=self._address,
-            version=VERSION,
-            capacity=settings.memory_budget() // each if each else 0,
-            used=len(self.running()),
-            engines=tuple(it for it in engine_names() if it not in remote_engines()),
-            drained=self._registry.stopping or self.drained,
-        )
 
     def running(self) -> Collection[InstanceId]:
         """Those that have a worker."""

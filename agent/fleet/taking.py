@@ -93,14 +93,14 @@ class View(Struct):
         """The store has no record of it any more; a new one has the next epoch all the same."""
         self.sessions[id] = Seen(self.sessions[id].record, 0, math.inf)
 
-    def place_for(self, id: str) -> str:
+    def place_for(self, id: str, but: Iterable[str] = ()) -> str:
         """The machine that this session may go to: one with a copy, else one with the most room;
-        "" = none has room, its engine and its machine's key."""
+        "" = none has room, its engine and its machine's key. `but`: machines that it may not."""
         it, found = self.sessions[id].record, dict[str, tuple[int, int]]()
         key = self.machines[it.machine].record.key
         for name, seen in self.machines.items():
             there, room = seen.record, seen.record.capacity - seen.record.used
-            away = there.lost or there.released or there.drained or name == it.machine
+            away = there.lost or there.released or there.drained or name in {it.machine, *but}
             if not away and room > 0 and it.engine in there.engines and there.key == key:
                 found[name] = (name in it.copies, room)
         return max(in_order(id, found), key=lambda name: found[name], default="")

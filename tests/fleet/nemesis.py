@@ -27,10 +27,8 @@ class Nemesis:
 
     async def _haunt(self, name: str, end: float) -> None:
         ends = (Host.kill_agent, 45), (Host.kill_agent, 45), (Host.kill, 90), (Host.stop, 90)
-        kinds: list[Callable[[Host], Awaitable[None]]] = [
-            *(partial(self._ends, *it) for it in ends),
-            *(self.frozen, self.cut, self.late, self.late, self.moves, self.moves, self.twin),
-        ]
+        kinds = [*(partial(self._ends, *it) for it in ends), self.frozen, self.cut]
+        kinds += [self.late, self.late, self.moves, self.moves, self.twin]
         while True:
             await asyncio.sleep(self.draw.expovariate(1 / 12))
             if asyncio.get_running_loop().time() > end:

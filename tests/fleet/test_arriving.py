@@ -39,8 +39,7 @@ def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
     files = {str(it.relative_to(folder)): it.read_bytes() for it in names if it.name != "lock"}
     with closing(sqlite3.connect(agent.state / "outbox.db")) as db:
         rows = db.execute("select * from messages")
-        names_of = [its[0] for its in rows.description]
-        files["outbox.json"] = json.dumps([names_of, *rows.fetchall()]).encode()
+        files["outbox.json"] = json.dumps([[it[0] for it in rows.description], *rows]).encode()
     return files
 
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agent.errors import TryLater
 from agent.fleet import keeper as keepers
 from agent.fleet.etcd import Get, Pair, Put, Same
-from agent.fleet.keeper import Begin, Past, how_to_begin
+from agent.fleet.keeper import Past, how_to_begin
 from agent.fleet.operator import accept
 from agent.fleet.records import Machine, Session, encoded
 from agent.fleet.taking import Seen, View
@@ -184,6 +184,8 @@ def test_a_store_is_older_if_it_lacks_what_this_machine_wrote_or_knows() -> None
     view.written.add("s0")
     assert "s0" in view.learn([[], [], []], 11, 0.0), "its takeover is not there"
     assert "s0" in view.learn([[], pairs(3, 12), []], 12, 0.0), "its epoch falls"
+    view.sessions["s0"] = Seen(Session("a", 5, deleted=True), 1, 0.0)
+    assert view.learn([[], pairs(1, 13), []], 13, 0.0) == "", "a new one of its name"
 
 
 @played
@@ -239,24 +241,24 @@ PAST = Past("me", "boot", "1")
 
 
 @pytest.mark.parametrize(
-    ("past", "found", "stood", "how"),
+    ("past", "found", "stood", "fresh"),
     [
-        (None, None, 0, Begin.FRESH),
+        (None, None, 0, True),
         (None, replace(OTHER, lost=True), 0, None),
         (PAST, None, 0, None),
-        (PAST, ME, 0, Begin.CONTINUES),
+        (PAST, ME, 0, False),
         (replace(PAST, boot_and_folder="before"), ME, 0, None),
-        (PAST, replace(ME, lost=True), 0, Begin.FRESH),
-        (replace(PAST, released=True), replace(ME, released=True), 0, Begin.FRESH),
+        (PAST, replace(ME, lost=True), 0, True),
+        (replace(PAST, released=True), replace(ME, released=True), 0, True),
         (PAST, replace(ME, released=True), TTL - 1, None),  # its disk is an older image
         (PAST, replace(OTHER, lost=True), 0, None),
-        (PAST, OTHER, TTL, Begin.FRESH),
+        (PAST, OTHER, TTL, True),
     ],
 )
 def test_a_machine_waits_unless_its_own_disk_wrote_the_record(
-    past: Past | None, found: Machine | None, stood: float, how: Begin | None
+    past: Past | None, found: Machine | None, stood: float, fresh: bool | None
 ) -> None:
-    assert how_to_begin(past, found, "boot", stood, TTL) is how
+    assert how_to_begin(past, found, "boot", stood, TTL) is fresh
 
 
 def test_a_disk_is_older_than_renewals_that_it_does_not_know() -> None:
@@ -280,7 +282,7 @@ MUTANTS = {
     "no compare in renew": (Host, "change", staticmethod(no_compare_in_renew)),
     "no own key": (Host, "change", staticmethod(no_own_key)),
     "no fence": (Host, "fenced", False),
-    "no wait for a twin": (keepers, "how_to_begin", lambda *_: Begin.FRESH),
+    "no wait for a twin": (keepers, "how_to_begin", lambda *_: True),
 }
 
 
@@ -407,6 +409,3 @@ def test_the_record_of_a_deleted_session_goes(monkeypatch: pytest.MonkeyPatch) -
         assert [await keeper.change(made), await keeper.change(made)] == [False, True]
 
     well(play(story))
-    view = View(sessions={"s": Seen(Session("a", 5, deleted=True), 1, 0.0)})
-    made = Pair("wa/f/session/s", encoded(Session("b", 1)), 2)
-    assert view.learn([[], [made], []], 2, 0.0) == "", "the store did not go back"

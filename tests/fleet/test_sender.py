@@ -39,7 +39,7 @@ class Host:
 
     halted, until, leaving = False, 1e9, frozenset[str]()
     elsewhere = Joined.elsewhere
-    is_paired = Mock(return_value=False)
+    here = dict[str, Mock]
 
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name, self.view, self.keeper = world, name, world.view, self
@@ -340,14 +340,14 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     assert not world.view.sessions[other].record.copies
     (a.root / other / "session/large").unlink()
     await world.until(lambda: world.view.sessions[other].record.copies, within=AWAY + SOON)
-    a.is_paired = other.__eq__
+    a.here = lambda: {other: Mock()}
     (a.root / other / "session/sandbox.json").touch()
     await world.until(lambda: a.copies.away == [other])
     await world.sleep(OLDEST)
     assert world.view.sessions[other].record.copies, "they have what it has lost"
-    a.is_paired, copied = Mock(return_value=False), world.hosts["b"].copies.standby
+    a.here, copied = dict, world.hosts["b"].copies.standby
     await world.until(lambda: copied.build(other).get("session/sandbox.json") == b"")
-    a.is_paired = other.__eq__
+    a.here = lambda: {other: Mock()}
     with pytest.raises(VaultError, match="damaged"):
         await a.copies.push(other, "b")
     # Its agent begins again, and no other machine is there.

@@ -34,11 +34,9 @@ async def test_a_transaction_is_all_or_nothing_and_reads_what_it_wrote(store: Et
     both = [Put("wa/t/k/a", b"1"), Put("wa/t/k/b", b"2")]
     first = await store.commit([Same("wa/t/k/a", 0)], [*both, Get("wa/t/k/")])
     assert first.found[0] == [Pair(it.key, it.value, first.revision) for it in both]
-    late = await store.commit(
-        [Same("wa/t/k/b", first.revision), Same("wa/t/k/a", first.revision, b"2")],
-        [Put("wa/t/k/b", b"3")],
-        [Get("wa/t/k/b"), Get("wa/t/k/none")],
-    )
+    wrong = [Same("wa/t/k/b", first.revision), Same("wa/t/k/a", first.revision, b"2")]
+    then, otherwise = [Put("wa/t/k/b", b"3")], [Get("wa/t/k/b"), Get("wa/t/k/none")]
+    late = await store.commit(wrong, then, otherwise)
     assert [[it.value for it in found] for found in late.found] == [[b"2"], []]
     assert (late.committed, late.revision, late.cluster) == (False, first.revision, first.cluster)
     second = await store.commit([Same("wa/t/k/b", 0, b"2")], [Put("wa/t/k/b", b"3")])

@@ -142,7 +142,7 @@ class Host:
     # What the keeper asks of it.
 
     def describe(self) -> Machine:
-        return Machine(address="127.0.0.1:9", capacity=1000, used=len(self.workers))
+        return Machine(address="127.0.0.1:9", capacity=1000, engines=("baileys",))
 
     def running(self) -> Collection[str]:
         return self.workers.keys()

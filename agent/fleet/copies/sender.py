@@ -235,7 +235,7 @@ class Copies:
 
     def _is_lost(self, id: InstanceId, engine: str) -> bool:
         whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
-        return not whole and self._owner.is_paired(id)
+        return not whole and id in (here := self._owner.here()) and here[id].record.paired
 
     def _takes(self, place: tuple[str, Place]) -> bool:
         queue = self.lines[place[0]].queue
