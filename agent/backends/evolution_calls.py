@@ -373,13 +373,10 @@ def _webhook(raw: Any, old: bool) -> dict[str, Any]:
     if old:
         names = ("webhook_by_events", "webhook_base64")
         return both | {key: raw.get(key) is True for key in names}
-    headers = raw.get("headers")
-    more = {
-        "headers": headers if isinstance(headers, Mapping) else {},
-        "byEvents": raw.get("webhookByEvents") is True,
-        "base64": raw.get("webhookBase64") is True,
-    }
-    return {"webhook": both | more}
+    headers = given if isinstance(given := raw.get("headers"), Mapping) else {}
+    more = {"byEvents": "webhookByEvents", "base64": "webhookBase64"}
+    flags = {name: raw.get(theirs) is True for name, theirs in more.items()}
+    return {"webhook": {**both, "headers": headers, **flags}}
 
 
 def folder_name(name: str) -> str:

@@ -7,6 +7,7 @@ hold no key, no query and no body: bodies may have QR texts.
 
 import asyncio
 import json
+import os
 import re
 import ssl
 import time
@@ -212,4 +213,5 @@ def _classified(error: Exception) -> tuple[str, str]:
     for kind, reason, cause in _CAUSES:
         if isinstance(error, kind):
             return reason, cause
-    return "unreachable", getattr(error, "strerror", "") or type(error).__name__
+    number = getattr(error, "errno", None)
+    return "unreachable", os.strerror(number).lower() if number else "no connection"

@@ -161,7 +161,7 @@ class Client:
                 raise WaError(f"cannot read the answer: it is {kind}, not {sent['Accept']}")
             yield response
         except (OSError, http.client.HTTPException) as error:
-            cause = str(error) or type(error).__name__
+            cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
             words = f"cannot finish talking to the agent: {cause}{self.asked}; {_START_IT}"
             raise AgentUnreachable(words) from error
         finally:
@@ -181,7 +181,7 @@ class Client:
             try:
                 return socket.create_connection((parts.hostname, parts.port or 80), _HELLO_SECONDS)
             except (OSError, ValueError) as error:
-                problems.append(f"{parts.netloc}: {error}")
+                problems.append(f"{parts.netloc}: {getattr(error, 'strerror', None) or error}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_HELLO_SECONDS)

@@ -70,7 +70,7 @@ async def test_a_misbehaviour_is_a_code_and_costs_no_memory(name: str) -> None:
 
 async def test_what_is_not_there_was_not_reached() -> None:
     begun = boot_now()
-    with pytest.raises(ServerDown) as caught:
+    with pytest.raises(ServerDown, match=r"GET /any: connection refused$") as caught:
         await ask(f"http://127.0.0.1:{free_port()}")
     assert caught.value.reason == "unreachable" and not caught.value.reached
     assert boot_now() - begun < CONNECT
