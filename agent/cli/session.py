@@ -121,8 +121,7 @@ def settings(options: Options) -> int:
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
             note = f"{options.id} has its former settings until: wa-agent restart {options.id}"
-    shown = {name: json.dumps(value) for name, value in present.items()}
-    return options.print(present, shown, note)
+    return options.print(present, {name: json.dumps(it) for name, it in present.items()}, note)
 
 
 def intend(options: Options) -> int:
@@ -142,9 +141,8 @@ def mark(options: Options) -> int:
         --confirm-passkey
     """
     needed = options.word == "needed"
-    instance = options.ask("PUT passkey", {"needed": needed})
-    word = "needs a passkey" if needed else "needs no passkey"
-    return options.print(instance, f"{options.id}: its account {word} to link")
+    done = f"{{id}}: its account needs {'a' if needed else 'no'} passkey to link"
+    return options.do("PUT passkey", done, {"needed": needed})
 
 
 def delete(options: Options) -> int:
@@ -187,8 +185,7 @@ def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: s
 
 def wait_until_connected(client: Client, id: str, seconds: float, old: str = "") -> dict[str, Any]:
     """`old`: the run that is to end first."""
-    now = time.monotonic()
-    deadline, in_vain_at = now + seconds, now + SETTLED
+    deadline, in_vain_at = time.monotonic() + seconds, time.monotonic() + SETTLED
     while True:
         instance = client.get(f"/api/instance/{id}")
         status, sentence = instance["connection_status"], instance["sentence"]
@@ -203,7 +200,9 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         if now >= in_vain_at:
             if shows_code:
                 raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
-            raise Refused(f"cannot wait for {id}: a person must help, {sentence}")
+            verb = "start" if reason == "stopped" else "enable"
+            cure = "" if instance["should_run"] else f": wa-agent {verb} {id}"
+            raise Refused(f"cannot wait for {id}: a person must help, {sentence}{cure}")
         if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)

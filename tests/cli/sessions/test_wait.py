@@ -7,6 +7,8 @@ import pytest
 from agent.cli import session
 from agent.errors import Refused, TryLater
 
+OFF = {"disabled": ": wa-agent enable sales", "stopped": ": wa-agent start sales"}
+
 
 class Told:
     """An agent that answers one thing after the other, the last one for ever."""
@@ -16,7 +18,7 @@ class Told:
 
     def get(self, _path: str) -> dict[str, Any]:
         status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        answer = {"connection_status": status, "reason": reason, "should_run": reason != "disabled"}
+        answer = {"connection_status": status, "reason": reason, "should_run": reason not in OFF}
         return {**answer, "sentence": f"it says {reason}"}
 
 
@@ -29,9 +31,9 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SETTLED", 0.3)
 
 
-@pytest.mark.parametrize("reason", ["misconfigured", "banned", "disabled"])
+@pytest.mark.parametrize("reason", ["misconfigured", "banned", *OFF])
 def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
-    with pytest.raises(Refused, match=f"a person must help, it says {reason}"):
+    with pytest.raises(Refused, match=f"must help, it says {reason}{OFF.get(reason, '')}$"):
         wait(("DISCONNECTED", reason), seconds=100_000)
 
 
