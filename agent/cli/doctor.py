@@ -19,7 +19,7 @@ from agent.cli.client import Client, Finding, Installation, config_path, note, o
 from agent.cli.command import CONFIG, Commands, Options, Table
 from agent.config.config import BackendDeclaration, Config, Declaration, hide_secrets
 from agent.config.load import load_config
-from agent.core.words import BEHIND, InstanceId
+from agent.core.words import BEHIND, InstanceId, counted
 from agent.engines.baileys import node as baileys
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.process import BINARIES
@@ -253,7 +253,7 @@ def agent(here: Installation) -> Iterator[Finding]:
         words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
         yield note(words, "wa-agent list --trouble; journalctl -u wa-agent")
     else:
-        yield ok(f"version {VERSION} runs, {health['instances']['total']} instances")
+        yield ok(f"version {VERSION} runs, {counted(health['instances']['total'], 'instance')}")
     its_state = itself.get("places", {}).get("state", str(here.state))
     if its_state != str(here.state):
         words = f"that agent runs on {its_state}; these findings are about {here.state}"
@@ -364,12 +364,10 @@ def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Find
             " unit the right: Access in agent/backends/README.md"
         )
         return wrong(f"it answers, but {view['warning']}", advice)
-    total = "?" if view["sessions"] is None else view["sessions"]
+    total = "? sessions" if view["sessions"] is None else counted(view["sessions"], "session")
     words = f"{backend.engine} {view['version']}".strip()
-    return ok(
-        f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
-        f" {view['connected']} of our {view['held']} connected"
-    )
+    words = f"{words} answers in {view['answer_seconds']:.2f} s; {total}"
+    return ok(f"{words}, {view['connected']} of our {view['held']} connected")
 
 
 def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:

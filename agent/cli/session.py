@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
 from agent.cli.command import Commands, Options, Words, clean, duration, moment
-from agent.core.model import parse_instance_id
 from agent.core.reasons import reason_of
+from agent.core.words import counted, parse_instance_id
 from agent.errors import InvalidRequest, Refused, TryLater
 
 if TYPE_CHECKING:
@@ -351,7 +351,8 @@ def _contents(copy: dict[str, Any]) -> str:
     if copy["problem"]:
         return str(copy["problem"])
     kind = "backup, " if copy["backup"] else ""
-    return f"{kind}{copy['state']}, {copy['files']} files, {copy['bytes']} bytes"
+    size = f"{counted(copy['files'], 'file')}, {counted(copy['bytes'], 'byte')}"
+    return f"{kind}{copy['state']}, {size}"
 
 
 def list_trash(options: Options) -> int:
@@ -390,7 +391,7 @@ def put_back(options: Options) -> int:
 
 def _removed(row: dict[str, Any]) -> str:
     whole = "the whole folder, " if row["whole"] else ""
-    return f"{whole}{row['files']} files, {row['keys']} keys in Redis"
+    return f"{whole}{counted(row['files'], 'file')}, {counted(row['keys'], 'key')} in Redis"
 
 
 # Importing: an archive sent to the agent, the list of sessions

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Commands, Options, Table, clean, duration, moment, say, shown, soft
 from agent.core.reasons import REASONS, reasons_table
+from agent.core.words import counted
 from agent.errors import AgentUnreachable, InvalidRequest, Refused
 from agent.host.units import INSTANCES_SLICE
 
@@ -61,8 +62,7 @@ def list_instances(options: Options) -> int:
         rows = [{head(moment(it["since"]), **it): it["sentence"], "": it["advice"]} for it in told]
         nothing = "" if told else "no troubles; what has just begun shows in `wa-agent list`"
         return options.print({"troubles": told}, *rows, nothing, good=not told)
-    instances = list(options.client.instances(status=options.status))
-    return options.print_rows(instances, COLUMNS, nothing=NOTHING)
+    return options.print_rows([*options.client.instances(status=options.status)], COLUMNS, NOTHING)
 
 
 def _why(it: dict[str, Any]) -> str:
@@ -125,8 +125,7 @@ def _look(options: Options) -> tuple[dict[str, Any], dict[str, list[str]], list[
     }
     lines = []
     for title, sentences in parts.items():
-        lines.append(soft(title))
-        lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
+        lines += [soft(title), *("  " + clean(it) for it in sentences or ["nothing"])]
     return details, parts, lines
 
 
@@ -254,8 +253,8 @@ def frame(rows: list[dict[str, Any]], lost: str = "") -> "Group":
 
     tones = [tone_of(row) for row in rows]
     counts = Counter(tones)
-    parts = [f"{counts[tone]} {tone}" for tone in _STYLES if counts[tone]]
-    head = f"{time.strftime('%H:%M:%S')}  {len(rows)} instances: {', '.join(parts) or NOTHING}"
+    parts = ", ".join(f"{counts[tone]} {tone}" for tone in _STYLES if counts[tone]) or NOTHING
+    head = f"{time.strftime('%H:%M:%S')}  {counted(len(rows), 'instance')}: {parts}"
     table = Table(rows, COLUMNS).drawn([_STYLES[tone] for tone in tones])
     notice = [text.Text(clean(lost), "bold red", no_wrap=True, overflow="ellipsis")] if lost else []
     return console.Group(text.Text(head, no_wrap=True, overflow="ellipsis"), *notice, table)

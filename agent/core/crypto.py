@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from agent.core.crypto_patterns import CryptoFinding, Effect, own_pattern
 from agent.core.model import Health, Signal
 from agent.core.setting import setting
+from agent.core.words import counted
 
 
 def _patterns_fault(entries: tuple[str, ...]) -> str:
@@ -173,16 +174,15 @@ def judge_crypto(
     else:
         # Nothing heals unseen, and what a step in this time did not heal the next would not either.
         corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
-    named = len([peer for peer in by_peer if peer])
-    words = f"{errors} crypto {_plural('error', errors)} in {policy.window / 60:.0f} min"
-    words += f", {named} {_plural('peer', named)}"
+    words = f"{counted(errors, 'crypto error')} in {policy.window / 60:.0f} min"
+    words += f", {counted(len([peer for peer in by_peer if peer]), 'peer')}"
     words += f", {share:.0%} of messages" if share is not None else ""
     signal = Signal("crypto_errors", Health.DEGRADED, words) if errors else None
     if corrupted:
         signal = Signal("crypto_corrupted", Health.CORRUPTED, words)
     elif peers:
-        many = f"{len(peers)} {_plural('peer', len(peers))}"
-        signal = Signal("crypto_peer", Health.DEGRADED, f"{words}: new keys for {many}")
+        words += f": new keys for {counted(len(peers), 'peer')}"
+        signal = Signal("crypto_peer", Health.DEGRADED, words)
     return CryptoState(peers, signal, failing)
 
 
@@ -197,7 +197,3 @@ def _is_corrupted(
         return False
     enough = share is not None and messages >= policy.least_messages
     return enough or named > policy.few_peers or unnamed >= policy.errors
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"

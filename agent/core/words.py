@@ -25,6 +25,10 @@ def parse_instance_id(text: object) -> InstanceId:
     raise InvalidRequest(why, field="id", code="invalid_id")
 
 
+def counted(count: int, word: str) -> str:
+    return f"{count} {word if count == 1 else word + 's'}"
+
+
 class ConnectionStatus(StrEnum):
     INITIALIZING = "INITIALIZING"
     LOADING = "LOADING"

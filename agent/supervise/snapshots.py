@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.clock import boot_now, until_next
-from agent.core.model import Category, ConnectionStatus, InstanceId
+from agent.core.words import Category, ConnectionStatus, InstanceId, counted
 from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, WaError
 from agent.log import about, going_on, log
 from agent.supervise.facts import Facts, entry, tell
@@ -102,7 +102,7 @@ class Snapshots:
         assert manifest is not None
         if manifest.good:
             facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
-        size = f"{len(manifest.listing.files)} files, {manifest.listing.size} bytes"
+        size = f"{counted(len(manifest.listing.files), 'file')}, {manifest.listing.size} bytes"
         sentence = f"snapshot {taken.name} made ({why}): {size}, {manifest.state}"
         await self.say(facts, "snapshot", sentence, name=taken.name, state=manifest.state)
         return taken

@@ -18,7 +18,7 @@ from agent.backends.http import Answer, Http, ServerDown, cannot
 from agent.backends.whaticket import contract, logs
 from agent.backends.whaticket.keys import Record, SessionKeys
 from agent.config.config import BackendDeclaration
-from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
+from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, counted
 from agent.engines import base, tasks, whatsapp
 
 Status = ConnectionStatus
@@ -413,7 +413,7 @@ class DownAndUp:
                 await tasks.in_thread(self.keys.take_out, self.id, records, why)
                 await self._must_stay_gone(records)
             keys = sum(record.redis for record in records)
-            counts = f"{len(records) - keys} files, {keys} keys in Redis"
+            counts = f"{counted(len(records) - keys, 'file')}, {counted(keys, 'key')} in Redis"
             self.report(f"back up and remove: {counts}")
 
         await self._while_down(work)

@@ -26,7 +26,7 @@ async def test_a_snapshot_is_made_listed_and_restored(
 ) -> None:
     assert (await cli("snapshots", "sales")).out == "no snapshots of sales\n"
     made = await cli("snapshot", "sales")
-    assert made.out == "snapshot 20260115T103000Z of sales: whole, 1 files, 3 bytes\n"
+    assert made.out == "snapshot 20260115T103000Z of sales: whole, 1 file, 3 bytes\n"
     assert "20260115T103000Z" in (await cli("snapshots", "sales")).out
     assert (await cli("snapshots", "sales", "--json")).json()[0]["good"] is True
     done = await cli("restore", "sales", "20260115T103000Z")

@@ -21,12 +21,12 @@ async def knows(house, cli):
 
 async def test_files_put_aside_are_listed_and_put_back(cli, house, knows):
     listed = await cli("removed", "list", "shop")
-    row = rf"{NAME} +2026-01-15 .* 3 files, 1 keys in Redis +done +new keys with single peers"
+    row = rf"{NAME} +2026-01-15 .* 3 files, 1 key in Redis +done +new keys with single peers"
     assert re.search(row, listed.out), listed.out
     assert (await cli("removed", "list", "shop", "--json")).json()[0]["name"] == NAME
     done = await cli("removed", "restore", "shop", NAME)
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("3 files, 1 keys in Redis of shop put back\nshop is ")
+    assert done.out.startswith("3 files, 1 key in Redis of shop put back\nshop is ")
     assert house.supervisor.commands[-1] == ("shop", "restore_removed", {"name": NAME})
     as_json = (await cli("removed", "restore", "shop", NAME, "--json")).json()
     assert as_json["instance"]["id"] == "shop"
