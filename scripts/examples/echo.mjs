@@ -1,6 +1,7 @@
 // Answers each message of a session with its own text, once: `node echo.mjs SESSION`.
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 
+if (!process.argv[2]) { console.error("usage: node echo.mjs SESSION"); process.exit(2); }
 const { WA_AGENT_URL = "http://127.0.0.1:8470", WA_AGENT_KEY: key } = process.env;
 const place = `echo-${process.argv[2]}.cursor`; // how far it came: after a kill it goes on there
 let after = (existsSync(place) && readFileSync(place, "utf8")) || "0";

@@ -3,9 +3,10 @@ import json
 import time
 from os import getenv
 from pathlib import Path
-from sys import argv
+from sys import argv, exit
 from urllib.request import Request, urlopen
 
+argv[1:] or exit("usage: python3 echo.py SESSION")
 URL = f"{getenv('WA_AGENT_URL', 'http://127.0.0.1:8470')}/api/instance/{argv[1]}/messages"
 HEADERS = {"Authorization": f"Bearer {key}"} if (key := getenv("WA_AGENT_KEY")) else {}
 place = Path(f"echo-{argv[1]}.cursor")  # how far it came: after a kill it goes on there

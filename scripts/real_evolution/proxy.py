@@ -65,5 +65,4 @@ class Proxy:
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             return web.Response(status=502, text=f"<html>{error}</html>", content_type="text/html")
-        kind = answer.content_type
-        return web.Response(status=answer.status, body=body, content_type=kind)
+        return web.Response(status=answer.status, body=body, content_type=answer.content_type)
