@@ -20,16 +20,16 @@ async def test_create_scan_fault_and_repair_are_seen_live(
 
     await watcher.click(".empty .primary")
     await watcher.until("document.activeElement.id === 'new-id'")
-    await watcher.type("sales")
+    await watcher.type("s" * 60)
     await watcher.run("document.querySelector('dialog details').open = true")
     await watcher.choose("#new-engine", "sandbox")
     await watcher.choose("#setting-scan", "manual")
-    await watcher.choose("#setting-messages_per_minute", "-1")
+    await watcher.choose("#setting-messages_per_minute", "60")
     await watcher.click("dialog .primary")
     wrong = "document.querySelector('.wrong:focus')"
-    await watcher.until(f"{wrong}.textContent.includes('messages_per_minute')")
+    await watcher.until(f"{wrong}.textContent.includes('1 to 48 of a-z')")
     assert await watcher.run(f"{wrong}.getBoundingClientRect().bottom < innerHeight"), "seen"
-    await watcher.choose("#setting-messages_per_minute", "60")
+    await watcher.choose("#new-id", "sales")
     await watcher.click("dialog .primary")
 
     await watcher.until("location.hash === '#/instance/sales'")
@@ -83,8 +83,7 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
     await watcher.until(pill("meanwhile", "good"))
 
     await watcher.choose(".panel-head select", "")
-    journal = await agent.do("GET", "/api/events?limit=1000")
-    wanted = [one["cursor"] for one in journal["events"]]
+    wanted = [one["cursor"] for one in (await agent.do("GET", "/api/events?limit=1000"))["events"]]
     shown = "[...document.querySelectorAll('#overview .story-entry')].map((e) => +e.dataset.cursor)"
     await watcher.until(f"{shown}.length >= {len(wanted)}")
     found = await watcher.run(shown)
@@ -129,6 +128,8 @@ async def test_a_key_lets_in_and_decides_what_can_be_done(
     await watcher.until(pill("sales", "good"))
     await watcher.until("document.querySelector('#live').textContent === 'Live'")
     assert await watcher.run("document.querySelector('[data-id=other]')") is None
+    await watcher.run("location.hash = '#/instance/other'")
+    await watcher.until("document.querySelector('#instance').innerText.includes('may not see a')")
     await watcher.run("location.hash = '#/instance/sales'")
     await watcher.until("document.querySelector('[data-do=delete]').checkVisibility()")
     stored = await watcher.run("[document.cookie, JSON.stringify(Object.entries(localStorage))]")

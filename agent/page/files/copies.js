@@ -3,7 +3,7 @@ import { get, getOrNull, post, send } from "/page/agent.js";
 import { LONG, pathOf } from "/page/actions.js";
 import { may } from "/page/answers.js";
 import { act, confirm, makeForm, note } from "/page/dialogs.js";
-import { ID, button, checkbox, field, fill, folded, input } from "/page/dom.js";
+import { button, checkbox, field, fill, folded, input } from "/page/dom.js";
 import { make, panel, row, setText } from "/page/dom.js";
 import { bytes, moment } from "/page/words.js";
 
@@ -76,7 +76,7 @@ export function makeTrash() {
 
 export function makeImport() {
   const file = make("input", { type: "file", accept: ".gz,application/gzip", required: true });
-  const id = input({ placeholder: "the one in the archive", ...ID });
+  const id = input({ placeholder: "the one in the archive" });
   const replace = make("input", { type: "checkbox" });
   const enable = make("input", { type: "checkbox" });
   const go = make("button", "Import");

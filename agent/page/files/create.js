@@ -3,7 +3,7 @@ import { get, getOrNull, post, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { pathOf } from "/page/actions.js";
 import { askForm, closeDialog, makeForm, note } from "/page/dialogs.js";
-import { ID, at, checkbox, field, folded, input, make, select, setText } from "/page/dom.js";
+import { at, checkbox, field, folded, input, make, select, setText } from "/page/dom.js";
 
 const FIXED = ["backend", "remote"]; // where its session lives: another place is another session
 const backendsOf = (engine) => answers.backends.filter((backend) => backend.engine === engine);
@@ -54,7 +54,7 @@ function settingFields(known, own) {
 
 export async function createInstance() {
   const { engines } = await get("/api/engines");
-  const id = input({ id: "new-id", required: true, ...ID });
+  const id = input({ id: "new-id", required: true });
   const backend = select([], { id: "new-backend" });
   const remote = input({ id: "new-remote", maxlength: 128, placeholder: "the same as its id" });
   const there = [field("Backend", backend), field("Its name on the backend", remote)];
@@ -68,9 +68,8 @@ export async function createInstance() {
     settings.hidden = entry.remote;
     fields = settingFields(entry.remote ? [] : entry.settings, {});
     settings.replaceChildren(settings.firstChild, ...fields.places);
-    const optionOf = ({ name, up }) =>
-      make("option", { value: name }, name + (up ? "" : " (down)"));
-    backend.replaceChildren(...backendsOf(engine.value).map(optionOf));
+    const option = ({ name, up }) => make("option", { value: name }, name + (up ? "" : " (down)"));
+    backend.replaceChildren(...backendsOf(engine.value).map(option));
   };
   const engine = select([], { id: "new-engine", change: choose });
   for (const { name, about, remote } of engines) {

@@ -1,7 +1,5 @@
 // The parts that every view is made of. Foreign text goes in as text, nothing else.
 
-export const ID = { pattern: "[a-z0-9][a-z0-9_\\-]{0,47}", maxlength: 48 };
-
 /** @param {string} id @returns {any} an element of the page's own frame */
 export const at = (id) => document.getElementById(id);
 

@@ -23,7 +23,7 @@ export function makeInstance(place) {
   const [pill, why, next, nextTime] = makeEach("span.pill", "p.why", "span", "strong");
   const help = button("", () => perform(help, helpful(current()), state.id), { class: "primary" });
   const attention = makeAttention("Troubles of this session", false);
-  const gone = make("p.panel", { hidden: true }, "The agent has no session of this name.");
+  const gone = make("p.panel", { hidden: true });
   const [helpLine, repair, held] = makeEach("span.soft.small", "p.notice-line", "p.soft.small");
   const facts = words.makeFacts();
   const [code, history, evidence] = [makeCode(), makeHistory(), makeEvidence()];
@@ -87,6 +87,8 @@ export function makeInstance(place) {
 
   function draw() {
     const instance = current();
+    const lack = may("read", state.id) ? "The agent has no" : "Your key may not see a";
+    setText(gone, lack + " session of this name.");
     gone.hidden = Boolean(instance) || !answers.loaded;
     shown.hidden = !instance;
     code.watch(instance || null);
