@@ -12,7 +12,7 @@ import { duration, tick } from "/page/words.js";
 const PAGES = ["overview", "instance", "manage"];
 
 // `failed`: the error of the last look; `why`: the reason of a lost connection.
-const state = { inside: false, failed: "", why: "", again: null, place: null };
+const state = { inside: false, failed: "", why: "", again: null, place: null, scroll: 0 };
 const overview = makeOverview(at("overview"));
 const instance = makeInstance(at("instance"));
 const manage = makeManage(at("manage"));
@@ -107,6 +107,7 @@ function route() {
   if (!state.inside || !answers.caller) return;
   const [, wanted = ""] = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash) || [];
   const page = wanted ? "instance" : location.hash === "#/agent" && reads() ? "manage" : "overview";
+  if (state.place === "overview") state.scroll = scrollY;
   for (const id of PAGES) at(id).hidden = id !== page;
   if (wanted && wanted !== instance.shown()) instance.show(wanted);
   if (!wanted) instance.hide();
@@ -118,7 +119,7 @@ function route() {
   const here = wanted || page;
   if (state.place !== null && state.place !== here) {
     at(page).querySelector("h1").focus({ preventScroll: true });
-    scrollTo(0, 0);
+    scrollTo(0, page === "overview" ? state.scroll : 0);
   }
   state.place = here;
 }

@@ -12,8 +12,7 @@ export function makeManage(place) {
   const [keys, webhooks, trash, archive] = [makeKeys(), makeWebhooks(), makeTrash(), makeImport()];
   const wrong = make("p.wrong", { role: "alert" });
   const left = make("div", keys.place, webhooks.place);
-  const right = make("div", trash.place, archive);
-  place.append(wrong, make("div.columns.halves", left, right));
+  place.append(wrong, make("div.columns.halves", left, make("div", trash.place, archive)));
 
   async function draw(...parts) {
     const lacks = "Keys, exports and imports need a key with the scope admin.";

@@ -159,8 +159,7 @@ function makeRow(id, state, changed) {
 }
 
 function makeBulk(state) {
-  const count = make("strong"),
-    progress = make("span.soft.small", { role: "status" });
+  const [count, progress] = [make("strong"), make("span.soft.small", { role: "status" })];
   const buttonOf = (action) => button(action.label, () => ask(action), { title: action.line });
   const buttons = ACTIONS.filter(({ key }) => BULK.includes(key)).map(buttonOf);
   const more = { hidden: true, role: "group", "aria-label": "Actions for the chosen sessions" };
