@@ -211,6 +211,7 @@ async def test_openapi_lists_every_route_and_the_pages_call_no_other_address(hou
         described = await (await anyone.get("/openapi.json")).json()
         listed = {(m.upper(), path) for path, ms in described["paths"].items() for m in ms}
         assert listed == {(route.method, plain_path(route.path)) for route in ROUTES}
+        assert "scope read" in described["paths"]["/api/events"]["get"]["summary"]
         for path in ("/", "/docs", *(f"/page/{name}" for name in PARTS if name != "icon.svg")):
             answer = await anyone.get(path)
             text = await answer.text()

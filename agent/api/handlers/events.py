@@ -94,7 +94,7 @@ _OWN = "; ask /api/instance/ID/events, or open a WebSocket"
 
 
 async def events(call: Call) -> Answer:
-    """Live events over a WebSocket; the history without one."""
+    """Live events over a WebSocket; without one the history, for which the key needs scope read."""
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await serve_live(call, _filter(call), partial(_write, call))
     if not call.caller.sees(None):
