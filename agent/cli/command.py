@@ -221,21 +221,23 @@ class Table:
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
     def drawn(self, styles: Sequence[str] = ()) -> "RichTable":
-        """For a terminal: long cells are wrapped inside their column, and where the window is too
-        narrow for whole words, the columns of least use are left out. With `styles`, one for each
-        row, a row is one line, of which the last cell is cut."""
+        """For a terminal: long cells but the first, a name to copy, are wrapped. Where the window
+        is too narrow for that, the columns of least use are left out, and of two both are wrapped.
+        With `styles`, one for each row, a row is one line, of which the last cell is cut."""
         from rich import box, console, table, text  # only where a person looks
 
         widths, heads = self.widths(), [*self.columns]
-        if len(heads) > 2 and sum(min(it, 24) + 3 for it in widths) > console.Console().width:
+        least = widths[0] + 3 * len(widths) + sum(min(it, 24) for it in widths[1:])
+        if (tight := least > console.Console().width) and len(heads) > 2:
             gone = next((it for it in _LEAVE.split() if it in heads), heads[-2])
             left = {it: self.columns[it] for it in heads if it != gone}
             return Table(self.rows, left).drawn(styles)
 
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
         drawn.expand = bool(styles)
-        for head, width in zip(heads, [0, *widths[1:]], strict=True):  # the first: a name to copy
-            drawn.add_column(head, overflow="fold", no_wrap=drawn.expand or width <= 24)
+        for head, width in zip(heads, [0, *widths[1:]], strict=True):
+            one_line = drawn.expand or (width <= 24 and not tight)
+            drawn.add_column(head, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
         drawn.columns[-1].ratio = 1 if styles else None
         for cells, style in zip_longest(self.cells(), styles):
             texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
