@@ -40,8 +40,7 @@ def messages(options: Options) -> int:
 
 
 def _print(record: dict[str, Any], options: Options) -> None:
-    at = record.get("at") or record.get("kept")
-    when = str(shown("_wall", at and float(at)))
+    when = str(shown("_wall", (at := record.get("at") or record.get("kept")) and float(at)))
     chat, sender = record.get("chat", ""), str(record.get("sender", ""))
     if record.get("from_me"):
         sender = "me"
@@ -88,13 +87,11 @@ def outbox(options: Options) -> int:
     if options.cancel is not None:
         return _cancel(options)
     page = options.ask("GET outbox", **options.given("limit", "state"))
-    waits = page["outbox"]
-    if waits and waits["sentence"] and not options.json:
+    if (waits := page["outbox"]) and waits["sentence"] and not options.json:
         print(f"{waits['waiting']} wait: {clean(waits['sentence'])}")
     shown = {"ID": "id", "ACCEPTED": "accepted", "TO": "to", "TYPE": "type", "STATE": "state"}
     shown |= {"TRIES": "tries", "WHATSAPP'S ID": "message_id", "WHY": "sentence"}
-    nothing = f"the outbox of {options.id} is empty"
-    return options.print_rows(page["messages"], shown, nothing=nothing)
+    return options.print_rows(page["messages"], shown, f"the outbox of {options.id} is empty")
 
 
 def _cancel(options: Options) -> int:

@@ -417,7 +417,7 @@ class MediaLoader:
             raise _no("the message does not say enough to load and to check it", "no_media")
         name = new_sha256(record["id"].encode()).hexdigest()[:40]
         path = self._folder / name
-        if not await asyncio.to_thread(is_whole, path, media["sha256"], self._most):
+        if not await asyncio.to_thread(is_whole, path, media["sha256"], self._most, OSError):
             task = self._begin(name, record)
             if not (await asyncio.wait({task}, timeout=wait))[0]:
                 return {"state": "loading"}
@@ -564,11 +564,12 @@ def _begin_file(folder: Path, part: Path) -> IO[bytes]:
     return file
 
 
-def is_whole(path: Path, hash: str, most: int) -> bool:
+def is_whole(path: Path, hash: str, most: int, lost: type[OSError] = FileNotFoundError) -> bool:
     """True for a plain file with this hash: it had its name once it was whole and on the disk,
-    which may have changed it. Of more than `most` bytes the rest is not read."""
+    which may have changed it. Of more than `most` bytes the rest is not read. `lost`: the errors
+    that say that there is none."""
     digest = new_sha256()
-    with suppress(OSError), files.open_plain(path) as file:
+    with suppress(lost), files.open_plain(path) as file:
         for _ in range(most // PIECE + 1):
             digest.update(file.read(PIECE))
     return bool(digest.hexdigest() == hash)

@@ -101,9 +101,7 @@ def refusal_of(engine: str, error: WaError) -> WaError:
         return Refused(f"{error} ({engine})", field="type", code="not_supported")
     if error.code == "file_too_large":
         return TooLarge(str(error), field="content", code=error.code)
-    if error.code in _STATES:
-        return Refused(str(error), code=error.code)
-    return error
+    return Refused(str(error), code=error.code) if error.code in _STATES else error
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +146,10 @@ class Holds:
         elif self._seen_locked and not locked:
             self.sent()
         told = view.claim.claim.until_wall if locked and view.claim else None
-        code, sentence = self._refused
         until = told if told is not None and wall < told else wall + self._until - now
         if wall >= until:
             return None
-        again = session.wall_text(until)
+        (code, sentence), again = self._refused, session.wall_text(until)
         return Hold(code, f"{sentence}; the next one is tried at {again}", until, code)
 
     def refuse(self, code: str, sentence: str, now: float, jitter01: float) -> None:

@@ -249,6 +249,10 @@ class SessionSender:
         except errors.Refused as error:
             await self._fail(waiting, error, tries=0)
             return
+        except OSError as error:
+            words = f"the file of the message cannot be read: {error.strerror}"
+            await self._failed(waiting, self._cannot(words, "file_unreadable"), engine)
+            return
         except errors.StoreError as error:
             self._holds.refuse(error.code, str(error), clock.boot_now(), random.random())
             self._put_back(waiting)

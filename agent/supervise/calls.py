@@ -285,7 +285,7 @@ async def in_parts(
                 index, size = index + 1, size + len(raw)
     except OSError as error:
         cause = f"the file of the message cannot be read: {error.strerror}"
-        raise Refused(f"cannot send with {id}: {cause}", code="file_lost") from error
+        raise TryLater(f"cannot send with {id}: {cause}", code="file_unreadable") from error
     except (LinkError, EngineError) as error:
         may_pass = ("timeout", "internal", "busy", "file_lost")
         if isinstance(error, LinkError) or error.code in may_pass:
