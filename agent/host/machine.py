@@ -160,8 +160,7 @@ def _of_group(unit: str, main_pid: int) -> Usage:
     pages = _field(group / "memory.stat", "inactive_file") or 0
     kept = int(memory[0]) - pages if memory else None
     # 0: it is about to go, and has no number any more.
-    processes = sum(pid != "0" for pid in pids)
-    return Usage(kept, None if used is None else used / 1e6, processes)
+    return Usage(kept, None if used is None else used / 1e6, sum(pid != "0" for pid in pids))
 
 
 def _words(path: Path) -> list[str]:

@@ -150,9 +150,10 @@ class UnitCache:
         unknown = bool(different) and not before
         if unknown or WANTED.intersection(invalidated) or LIFE.intersection(different):
             entry.stale = True
-        entry.properties = before | different
+        told = before | different
+        entry.properties = told if before else None  # a signal has only a part of them
         if different.get("Result", "success") != "success":
-            entry.ended = {n: entry.properties.get(n) for n in ("Result", "ExecMainStatus")}
+            entry.ended = {n: told.get(n) for n in ("Result", "ExecMainStatus")}
         return entry.stale or bool(different.keys() - {"StatusText"})
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
