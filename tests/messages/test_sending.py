@@ -430,6 +430,8 @@ async def test_a_deleted_session_takes_its_messages_with_it(agent: Agent, phone:
         if ends:
             await agent.restart()
             assert all(row["state"] == "sent" for row in await agent.sending.page(ID))
+            (entry,) = await agent.store.history(ID, limit=1, kinds=("outbox_dropped",))
+            assert "their instance is not here, or outbox.db is another" in entry.sentence
         phone.show(status=CONNECTED)
         await asyncio.sleep(60)
     assert phone.texts() == ["of the new one"], "another instance sends none of it"
