@@ -485,7 +485,8 @@ _AGENTS = "[A-Za-z0-9._-]{1,96}"
 _ARGUMENTS: Mapping[str, Read] = {
     **{"ID": parse_instance_id, "FILE": Path},
     "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
-    **{"NAME": name_of_a("copy", _AGENTS), "KEY": name_of_a("key", _AGENTS)},
+    "NAME": name_of_a("copy", _AGENTS),
+    "KEY": name_of_a("key: give its id, which wa-agent key list shows", _AGENTS),
     **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
 }
 _VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int, "CURSOR": int}

@@ -132,7 +132,12 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     listed = await cli("key", "list", "--socket", str(house.socket_path))
     assert token not in listed.out
     key_id = listed.out.splitlines()[1].split()[0]
-    assert (await cli("key", "revoke", key_id, "--socket", str(house.socket_path))).status == 0
+    for word, said in (
+        ("x", "'x': wa-agent key list has no"),
+        ("my x", "list shows"),
+        (key_id, ""),
+    ):
+        assert said in (await cli("key", "revoke", word, "--socket", str(house.socket_path))).err
 
 
 @pytest.mark.parametrize("words", [("list", "--key"), ("send", "a", "1", "x", "--idempotency-key")])

@@ -124,8 +124,7 @@ async def performance(call: Call) -> Json:
     call.supervisor.sampler.watch()
     views, sees = sorted(call.supervisor.views().items()), call.caller.sees
     instances = {id: show_figures(view) for id, view in views if sees(id)}
-    system = {"system": system_figures(call)} if sees(None) else {}
-    return {"instances": instances, **system}
+    return {"instances": instances, **({"system": system_figures(call)} if sees(None) else {})}
 
 
 async def memory_report(call: Call) -> Json:
