@@ -131,8 +131,7 @@ def test_without_a_journal_the_line_goes_to_stderr(pipe, tmp_path):
 def test_the_journal_is_used_where_stderr_is_its_stream(pipe):
     _, writing = pipe
     stat = os.fstat(writing)
-    right = f"{stat.st_dev}:{stat.st_ino}"
-    assert journal_listens({"JOURNAL_STREAM": right}, writing)
+    assert journal_listens({"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}, writing)
     assert not journal_listens({"JOURNAL_STREAM": f"{stat.st_dev}:1"}, writing)
     assert not journal_listens({"JOURNAL_STREAM": "nonsense"}, writing)
     assert not journal_listens({}, writing)
@@ -223,8 +222,7 @@ def test_wrong_arguments_are_logged_not_raised(pipe):
 
 def test_a_very_long_message_is_cut(pipe):
     reading, writing = pipe
-    writer = LineWriter(writing, "text", to_journal=False)
-    writer.handle(record("x" * 1_000_000))
+    LineWriter(writing, "text", to_journal=False).handle(record("x" * 1_000_000))
     total = 0
     while True:
         try:

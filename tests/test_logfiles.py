@@ -139,8 +139,7 @@ async def test_the_performance_log_has_a_line_for_each_instance(
     views = {view.instance.id: view}
     often = replace(Config(), log=LogSection(performance_interval=0.01))
     registry: Any = SimpleNamespace(views=lambda: views, settings=Settings(often))
-    upkeep = Upkeep(registry)
-    writing = asyncio.create_task(upkeep.log_performance())
+    writing = asyncio.create_task(Upkeep(registry).log_performance())
     path = tmp_path / "performance.log"
     await eventually(lambda: path.read_text().count("[sales] status=CONNECTED") >= 2)
     writing.cancel()

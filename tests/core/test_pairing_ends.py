@@ -78,8 +78,7 @@ def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
     assert ENDING_STEPS.isdisjoint(done)
     words = {Consent.PAIRING, Consent.PASSKEY} - ({Consent.PAIRING} if "passkey" in code else set())
     for word in words:
-        proof = answer(observation, around, policy=policy, consent=word)
-        assert proof == Proof(Ground.PERSON)
+        assert answer(observation, around, policy=policy, consent=word) == Proof(Ground.PERSON)
 
 
 @pytest.mark.parametrize(

@@ -425,8 +425,7 @@ async def test_an_agent_that_never_reads_loses_events_but_never_the_newest_claim
         message = await agent.hear()
         assert message is not None
         heard.append(message)
-    claims = [each for each in heard if each["t"] == "claim"]
-    assert claims == [told(last)]
+    assert [each for each in heard if each["t"] == "claim"] == [told(last)]
     events = [each for each in heard if each["t"] == "event"]
     numbers = [each["detail"]["number"] for each in events if each["kind"] == "message"]
     assert numbers == sorted(numbers) and server.MOST_EVENTS <= len(numbers) < 10_000

@@ -83,8 +83,7 @@ def test_names_and_types_stay_and_prometheus_own_checker_has_nothing_to_say(hous
     promtool = shutil.which("promtool")
     assert promtool, "the Debian package prometheus brings it; scripts/test installs it"
     for id in ("a", "b"):
-        measured = {"memory_bytes": 1, "cpu_seconds": 1.0}
-        house.put(id, **measured, connected_since_wall=NOW)
+        house.put(id, memory_bytes=1, cpu_seconds=1.0, connected_since_wall=NOW)
     house.status = house.status | {"last_pass_age_seconds": 1.0, "incidents": {"web": "zombie"}}
     with house.exporter.http.observe("GET") as seen:
         seen.code = 200
@@ -125,16 +124,14 @@ def test_all_lines_of_a_connected_session(house: House) -> None:
     assert of(found, "wa_session_restarts_total", session="a", reason="watchdog") == 2
     assert of(found, "wa_session_proof_timestamp_seconds", session="a") == NOW - 2
     assert of(found, "wa_session_response_time_seconds_sum", session="a") == 0.5
-    sent = of(found, "wa_session_messages_total", session="a", direction="out", result="sent")
-    assert sent == 3
+    assert of(found, "wa_session_messages_total", session="a", direction="out", result="sent") == 3
     assert of(found, "wa_agent_sessions", status="connected") == 1
     assert sum(v for (n, _), v in found.items() if n == "wa_session_status") == 1
 
 
 def test_a_clock_that_was_set_back_shows_no_time_that_shrinks(house: House) -> None:
     later = {"status_since_wall": NOW + 60, "connected_since_wall": NOW + 60}
-    time = StatusTime(CS.CONNECTED, BOOT + 60, {CS.CONNECTED: 7.25})
-    house.put("a", **later, status_time=time)
+    house.put("a", **later, status_time=StatusTime(CS.CONNECTED, BOOT + 60, {CS.CONNECTED: 7.25}))
     found = house.samples()
     assert of(found, "wa_session_uptime_seconds", session="a") == 0
     assert of(found, "wa_session_status_seconds_total", session="a", status="connected") == 7.25

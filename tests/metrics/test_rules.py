@@ -90,8 +90,7 @@ def said(alert: str, labels: dict[str, str]) -> dict[str, str]:
 def test_the_dashboard_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
     supervisor = FakeSupervisor()
     supervisor.known = {InstanceId("a"): make_view("a")}
-    text = (FILES / "grafana.json").read_text()
-    queries = re.findall(r'"expr": "(.*)"', text)
+    queries = re.findall(r'"expr": "(.*)"', (FILES / "grafana.json").read_text())
     assert len(queries) > 20
     rules = [
         {"record": f"query:{number}", "expr": json.loads(f'"{query}"').replace("$", "")}

@@ -200,8 +200,7 @@ def test_a_session_whose_keys_come_and_go_is_in_use(
 ) -> None:
     """Programs replace a key by a rename: between its name and its time it may be gone."""
     folder = write_folder(tmp_path / "shop", keys_of())
-    gone = SimpleNamespace(name="pre-key-9.json", stat=(folder / "pre-key-9.json").stat)
-    first = iter([[gone]])
+    first = iter([[SimpleNamespace(name="pre-key-9.json", stat=(folder / "pre-key-9.json").stat)]])
     found = sources._key_files
     monkeypatch.setattr(sources, "_key_files", lambda folder: next(first, None) or found(folder))
     assert find_sessions(str(folder))[0].code == "in_use"

@@ -39,8 +39,7 @@ async def write(path):
     for made, record in sessions():
         await store.add(made, record, entry("created", made.id))
     for number in range(300):
-        detail = {"number": number}
-        await store.append(entry(sentence=f"it changed → {number}" * 3, detail=detail))
+        await store.append(entry(sentence=f"it changed → {number}" * 3, detail={"number": number}))
     await store.add_key(KEY)
     for number in range(30):
         await store.put_facts({f"fact:{number}": "x" * 50})

@@ -65,8 +65,7 @@ async def test_a_key_is_read_again(backends, tmp_path: Path, monkeypatch, eventu
     monkeypatch.setattr(Evolution, "sessions", sessions)
     monkeypatch.setattr(module, "EVERY", 0.1)
     monkeypatch.setattr(module, "SOON", 0.01)
-    declared = BackendDeclaration("evo", "evolution", URL, key_file=str(key))
-    await backends.take_on([declared])
+    await backends.take_on([BackendDeclaration("evo", "evolution", URL, key_file=str(key))])
     one = backends.all["evo"]
     await eventually(lambda: str(key) in one.sentence)
     assert one.api is None

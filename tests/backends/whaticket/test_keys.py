@@ -169,8 +169,7 @@ async def test_killed_at_each_step_and_run_again_nothing_is_lost(
         for name, text in paired_keys("551100000007", [PEER], LIDS).items():
             await theirs.write("7", name, text)
         before = await theirs.load("7")
-        plan = keys.plan("7", [PEER], damaged=False)
-        plan = keys.all("7") if whole else plan
+        plan = keys.all("7") if whole else keys.plan("7", [PEER], damaged=False)
         with monkeypatch.context() as patched:
             die_at(step, patched, *CHANGES)
             try:

@@ -103,8 +103,7 @@ async def test_a_backend_is_added_to_the_settings_of_a_person(cli, house, evo, t
     refused = await cli(*words, "--key-file", key)
     assert (refused.status, "it is empty" in refused.err) == (78, True)
     key.write_text("a-key-of-mine\n")
-    added = await cli(*words, "--key-file", key, "--adopt", "*")
-    assert added.out.startswith("desk is added")
+    assert (await cli(*words, "--key-file", key, "--adopt", "*")).out.startswith("desk is added")
     (desk,) = load_config(config, {}).backend
     assert (desk.name, desk.key_file, desk.adopt) == ("desk", str(key), ("*",))
     assert "# mine" in config.read_text() and "a-key-of-mine" not in config.read_text()

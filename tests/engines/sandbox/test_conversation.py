@@ -153,8 +153,7 @@ def test_each_type_of_message_has_what_belongs_to_it() -> None:
 async def test_what_cannot_be_said_is_refused_by_its_field(
     said: dict[str, Any], field: str, start: Any
 ) -> None:
-    heard = Keeping()
-    engine = await start(heard, connected=False)
+    engine = await start(Keeping(), connected=False)
     with pytest.raises(InvalidRequest) as refused:
         await engine.command("say", said)
     assert refused.value.field == field

@@ -117,8 +117,7 @@ def test_a_look_becomes_a_claim(
     ],
 )
 def test_a_refusal_counts_wherever_it_is_said(field: str, word: str, reason: str) -> None:
-    facts = page(**{"mode": "MAIN", "socket": "CONNECTED", field: word})
-    claim = claim_of(facts, BEFORE)
+    claim = claim_of(page(**{"mode": "MAIN", "socket": "CONNECTED", field: word}), BEFORE)
     assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, reason, True)
 
 

@@ -124,8 +124,7 @@ async def test_what_is_no_worker_of_this_folder_is_not_adopted(open_host, killed
     shutil.copytree(
         tmp_path / "run/good", tmp_path / "copy/good", ignore=lambda *_: ["notify", "link.sock"]
     )
-    copy = await open_host(run_dir=tmp_path / "copy")
-    assert await copy.list() == {}
+    assert await (await open_host(run_dir=tmp_path / "copy")).list() == {}
     host = await open_host()
     assert list(await host.list()) == ["good"]
 

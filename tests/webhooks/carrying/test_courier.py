@@ -192,8 +192,7 @@ async def test_f61_what_left_the_journal_before_its_turn_is_said(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
     webhooks = await bench.begin(hook(target))
-    one = await bench.say("one")
-    await eventually(lambda: only(webhooks)["cursor"], one.cursor)
+    await eventually(lambda: only(webhooks)["cursor"], (await bench.say("one")).cursor)
     await bench.end()
     gone = [await bench.say(f"gone {number}") for number in range(7)]
     await bench.say("still there")
@@ -212,8 +211,7 @@ async def test_a_reload_begins_changes_and_ends_webhooks(
 ) -> None:
     webhooks = await bench.begin(hook(target))
     assert await bench.told("webhook_begun") == ["webhook ops: it starts with the next event"]
-    first = await bench.say("first")
-    await eventually(lambda: only(webhooks)["cursor"], first.cursor)
+    await eventually(lambda: only(webhooks)["cursor"], (await bench.say("first")).cursor)
     async with Receiver().open() as other:
         webhooks.reload(settings(replace(hook(target), url=other.url)))
         await bench.say("second")
