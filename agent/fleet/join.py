@@ -129,7 +129,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
     data, cause = wanted["ETCD_DATA_DIR"], ""
     if present and present != files["etcd"].decode().splitlines():
-        cause = f"{SETTINGS} has other settings than the plan: move it away, and empty {data}"
+        cause = f"{SETTINGS} is another member's: if that is of no use, move it, and empty {data}"
     elif not present and (os.path.lexists(data) or _holds_keys()):
         cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"
     if cause:

@@ -76,7 +76,7 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
         raise Refused(f"cannot replace {old}: this user may not write in {folder}")
     if of_old.exists():  # one that never started has no name in etcd
         theirs = settings_of(unpack(of_old.read_bytes()))["ETCD_INITIAL_ADVERTISE_PEER_URLS"]
-    files = unpack(plans[0].read_bytes())
+    files = unpack(plans[0].read_bytes(), plans[0])
     table = tomllib.loads(files["fleet.toml"].decode())["fleet"]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -126,7 +126,7 @@ async def _patiently(etcd: Etcd, how: str, member: object) -> None:
             await asyncio.sleep(1)
 
 
-def unpack(content: bytes) -> dict[str, bytes]:
+def unpack(content: bytes, what: object = "this plan") -> dict[str, bytes]:
     """The files of a plan, which has no others."""
     found = dict[str, bytes]()
     try:
@@ -143,7 +143,7 @@ def unpack(content: bytes) -> dict[str, bytes]:
             raise ValueError("it is not whole")
     except (tarfile.TarError, ValueError, KeyError, AttributeError) as error:
         cause = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
-        raise InvalidRequest(f"cannot use this plan: {cause}", code="no_plan") from error
+        raise InvalidRequest(f"cannot use {what}: {cause}", code="no_plan") from error
     return found
 
 
@@ -202,7 +202,7 @@ def _openssl(folder: Path, name: str, extensions: Iterable[str], *options: str) 
     """Make NAME.key and its certificate NAME.pem."""
     extended = [word for it in extensions for word in ("-addext", it)]
     out = (*extended, *options, "-keyout", f"{name}.key", "-out", f"{name}.pem")
-    run("make a certificate", "openssl", "req", "-x509", *_NEW_KEY, *out, cwd=folder)
+    run("make a certificate with ca.key", "openssl", "req", "-x509", *_NEW_KEY, *out, cwd=folder)
 
 
 def run(doing: str, *command: str, cwd: Path | None = None) -> None:

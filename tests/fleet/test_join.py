@@ -169,7 +169,7 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
         join.install_member(files)
     files["etcd"] = files["etcd"].replace(b"198.51.100.2", b"127.0.0.1")
     settings.write_text("# of Debian\nETCD_NAME=other\n")
-    with pytest.raises(Refused, match=f"other settings .* empty {tmp_path}/wa-agent"):
+    with pytest.raises(Refused, match=f"another member's.* empty {tmp_path}/wa-agent"):
         join.install_member(files)
     settings.write_text("# of Debian\n")
     (tmp_path / "wa-agent").mkdir()
