@@ -188,9 +188,8 @@ def _failed(session: Session, policy: HealthPolicy) -> HealthVerdict:
         return given_up
     if session.wait.reason:
         return _waiting(session)
-    code, sentence = "worker_failed", f"its worker failed ({unit.result})"
-    if unit.exit_status == words.HELD:
-        code, sentence = "held_elsewhere", reason_of("held_elsewhere").title
+    code, failed = words.ENDS.get(unit.exit_status, ""), f"its worker failed ({unit.result})"
+    sentence, code = reason_of(code).title if code else failed, code or "worker_failed"
     return HealthVerdict(Health.DEGRADED, Status.RECONNECTING, code, sentence)
 
 

@@ -74,6 +74,8 @@ PASSKEY_REQUIRED, PASSKEY_SUSPECTED = "passkey_required", "passkey_suspected"
 never completed."""
 NO_LEASE = "no_lease"
 """The reason code of a session of a fleet whose machine may not run it now."""
+ENDS = {MISCONFIGURED: "misconfigured", LEASE_OVER: NO_LEASE, HELD: "held_elsewhere"}
+"""The reason codes of workers that ended with these exit statuses."""
 SAME_DEVICE = "same_device"
 """The reason code of a session whose linked device another instance is."""
 OTHER_ACCOUNT = "other_account"

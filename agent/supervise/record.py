@@ -203,9 +203,8 @@ def find_drop(session: Session, verdict: HealthVerdict) -> Drop | None:
     if away or not session.should_run:  # that says nothing about the session
         return None
     if unit.state is UnitState.FAILED:
-        codes = {words.MISCONFIGURED: "misconfigured", words.LEASE_OVER: words.NO_LEASE}
-        codes[words.HELD] = "held_elsewhere"
-        return Drop(codes.get(unit.exit_status, "worker_failed"), ("unit", unit.run, unit.since))
+        code = words.ENDS.get(unit.exit_status, "worker_failed")
+        return Drop(code, ("unit", unit.run, unit.since))
     if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
         # The session did not end: what was recorded before is still the reason.
         return None

@@ -44,6 +44,10 @@ VERDICTS = {
         without_worker(UnitState.FAILED, result="signal"),
         "degraded RECONNECTING worker_failed",
     ),
+    "its lease is over": (
+        without_worker(UnitState.FAILED, exit_status=77),
+        "degraded RECONNECTING no_lease",
+    ),
     "configuration error": (
         without_worker(UnitState.FAILED, exit_status=78),
         "disconnected DISCONNECTED misconfigured",
