@@ -30,7 +30,7 @@ from agent.store.rows import KeyRow
 from agent.supervise import act
 from agent.vault import tree
 from agent.vault.folders import list_trash, restore_trash, retire
-from agent.vault.identity import create, lineage_of, read_identity, replace_identity
+from agent.vault.identity import Identity, create, lineage_of, read_identity, replace_identity
 from agent.vault.restore import MESSAGES, bring_back, finish, restore_snapshot
 from agent.vault.snapshots import (
     Snapshot,
@@ -48,7 +48,6 @@ from tests.standin.failing_operations import KILL, FailingOperations, Fault
 from tests.store.conftest import entry
 from tests.vault.conftest import contents, sandbox_file
 from tests.vault.test_give_back import told
-from tests.vault.written import write_identity
 
 CODES = {errno.ENOSPC: "disk_full", errno.EROFS: "read_only", errno.EIO: "vault"}
 FAULTS = [(errno.ENOSPC, 2), (errno.EIO, 1)]
@@ -83,7 +82,7 @@ class Failing(AbstractContextManager["Failing"]):
 def paired(root: Path) -> Path:
     """The session's folder of a paired instance."""
     folder = create(root, SALES)
-    write_identity(root, SALES, True, "49151")
+    replace_identity(root, Identity(SALES, True, "49151"))
     (folder / "session" / "keys").mkdir()
     (folder / "session" / "keys" / "one").write_bytes(b"key" * 50)
     (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
@@ -105,9 +104,9 @@ def identity(root: Path, failing: Failing) -> None:
     folder = paired(root).parent
     before = read_identity(folder)
     with failing:
-        write_identity(root, SALES, True, "49152")
+        replace_identity(root, Identity(SALES, True, "49152"))
     assert read_identity(folder).account in ("49152", "49151" if failing.error else "")
-    write_identity(root, SALES, True, "49152")
+    replace_identity(root, Identity(SALES, True, "49152"))
     now = read_identity(folder)
     assert (now.account, now.lineage) == ("49152", before.lineage)
     assert names(folder) == ["instance.json", "session"]

@@ -18,6 +18,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.orders import GOES_ON, Answer, Repairs
 from tests.conftest import Eventually
 from tests.fakes.supervisor import result
+from tests.refused import refused
 
 LIMIT = 0.05
 ID = InstanceId("sales")
@@ -85,9 +86,8 @@ async def test_no_repair_of_a_session_begins_while_its_server_is_away(
     repairs: Repairs, facts: Facts, *, word: str
 ) -> None:
     facts.wait, facts.sentence = Wait("backend_down"), "its backend is down"
-    with pytest.raises(TryLater, match="its backend is down") as refused:
+    with refused(TryLater, "backend_down", match="its backend is down"):
         await ask(repairs, word, wait=0)
-    assert refused.value.code == "backend_down"
     assert facts.repair is None
 
 
@@ -110,9 +110,8 @@ async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
     assert facts.repair is not None
     facts.repair = replace(facts.repair, ending=Ending.GAVE_UP, acts=3)
     facts.action.refusal = "cannot delete sales: it answers 500"
-    with pytest.raises(TryLater, match="it answers 500") as refused:
+    with refused(TryLater, "cleanup_failed", match="it answers 500"):
         await asked
-    assert refused.value.code == "cleanup_failed"
 
 
 @pytest.mark.parametrize("unpaired", [False, True])

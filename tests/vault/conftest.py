@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from agent.core.model import Instance, InstanceId
-from agent.vault.identity import create
+from agent.vault.identity import Identity, create, replace_identity
 from agent.vault.snapshots import Subject
 from tests.lacking import not_lent
-from tests.vault.written import write_identity
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534
@@ -50,7 +49,7 @@ def contents(folder):
 def session(root, sales):
     """The session folder of a paired instance, with files in folders."""
     folder = create(root, sales)
-    write_identity(root, sales, True, "49151")
+    replace_identity(root, Identity(sales, True, "49151"))
     (folder / "session" / "sandbox.json").write_bytes(sandbox_file())
     (folder / "session" / "keys" / "empty").mkdir(parents=True)
     (folder / "session" / "keys" / "one").write_bytes(bytes(range(256)) * 3000)

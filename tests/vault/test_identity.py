@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import InvalidRequest, Refused, VaultError
-from agent.vault.identity import create, parse_identity, read_identity, scan
-from tests.vault.written import write_identity
+from agent.vault.identity import (
+    Identity,
+    create,
+    parse_identity,
+    read_identity,
+    replace_identity,
+    scan,
+)
+from tests.refused import refused
 
 
 def mode(path):
@@ -35,7 +42,7 @@ def test_the_group_may_enter_where_they_are_two(root, sales):
     for path in (folder, folder / "session"):
         assert mode(path) & 0o777 == 0o770
         assert path.stat().st_gid == group
-    write_identity(root, sales, True, "x")
+    replace_identity(root, Identity(sales, True, "x"))
     assert mode(folder / "instance.json") == 0o660
     assert (folder / "instance.json").stat().st_gid == group
 
@@ -49,7 +56,7 @@ def test_a_root_whose_own_folder_is_away_is_not_made(tmp_path, sales):
 def test_a_folder_from_a_crash_is_taken_over_with_its_pairing(root, sales):
     folder = create(root, sales)
     (folder / "session" / "sandbox.json").write_text("{}")
-    write_identity(root, sales, paired=True, account="49151")
+    replace_identity(root, Identity(sales, True, "49151"))
     create(root, replace(sales, enabled=False))
     found = read_identity(folder)
     assert (found.paired, found.account, found.instance.enabled) == (True, "49151", False)
@@ -60,12 +67,11 @@ def test_a_session_of_something_else_is_not_taken_over(root, sales, other):
     folder = create(root, sales)
     (folder / "session" / "creds.json").write_text("{}")
     if other == "engine":
-        write_identity(root, replace(sales, engine="web"), True, "")
+        replace_identity(root, Identity(replace(sales, engine="web"), True, ""))
     else:
         (folder / "instance.json").write_text("garbage")
-    with pytest.raises(Refused, match="move it away first") as caught:
+    with refused(Refused, "session_exists", match="move it away first"):
         create(root, sales)
-    assert caught.value.code == "session_exists"
     assert (folder / "session" / "creds.json").exists()
 
 
@@ -73,7 +79,7 @@ def test_keys_of_another_version_are_kept(root, sales):
     folder = create(root, sales)
     path = folder / "instance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": {"a": [1]}}))
-    write_identity(root, sales, True, "x")
+    replace_identity(root, Identity(sales, True, "x"))
     assert json.loads(path.read_text())["colour"] == {"a": [1]}
     assert read_identity(folder).paired
 
@@ -112,7 +118,7 @@ def test_any_bytes_are_an_identity_or_a_vault_error(tmp_path_factory, raw):
 def test_every_folder_is_found_and_the_unreadable_ones_with_a_problem(root, sales):
     create(root, sales)
     create(root, Instance(InstanceId("b"), "web", False))
-    write_identity(root, sales, True, "49151")
+    replace_identity(root, Identity(sales, True, "49151"))
     (root / "torn").mkdir()
     (root / "torn" / "instance.json").write_text('{"version": 1, "id": "to')
     (root / ".trash").mkdir()
@@ -141,7 +147,6 @@ def test_no_other_name_reaches_the_disk(root, id):
 
 def test_an_identity_that_no_worker_would_read_is_not_written(root, sales):
     folder = create(root, sales)
-    with pytest.raises(VaultError, match="more than a worker reads") as caught:
-        write_identity(root, replace(sales, settings={"x": "y" * (1 << 20)}), True, "")
-    assert caught.value.code == "too_large"
+    with refused(VaultError, "too_large", match="more than a worker reads"):
+        replace_identity(root, Identity(replace(sales, settings={"x": "y" * (1 << 20)}), True, ""))
     assert read_identity(folder).instance == sales

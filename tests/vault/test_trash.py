@@ -7,9 +7,8 @@ import pytest
 
 from agent.errors import NotFound, Refused
 from agent.vault.folders import list_trash, restore_trash, retire, sweep
-from agent.vault.identity import create
+from agent.vault.identity import Identity, create, replace_identity
 from tests.vault.conftest import in_python
-from tests.vault.written import write_identity
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 
@@ -17,7 +16,7 @@ AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 @pytest.fixture
 def paired(root, sales):
     folder = create(root, sales)
-    write_identity(root, sales, True, "49151")
+    replace_identity(root, Identity(sales, True, "49151"))
     (folder / "session" / "creds").write_text("precious")
     return folder
 

@@ -14,6 +14,7 @@ from agent.core.words import ConnectionStatus as Status
 from agent.errors import EngineError
 from agent.worker import fence
 from tests.full import fill
+from tests.refused import refused
 
 BY_ITSELF, BY_THE_KERNEL = fence.LEASE_OVER, -signal.SIGKILL
 
@@ -61,9 +62,8 @@ async def test_without_a_lease_it_waits_and_touches_nothing(bench: Any) -> None:
         ("logout", {}),
         ("command", {"name": "scan", "arguments": {}}),
     ):
-        with pytest.raises(EngineError, match="waiting for this machine's lease") as refused:
+        with refused(EngineError, "no_lease", match="waiting for this machine's lease"):
             await link.call(do, args)
-        assert refused.value.code == "no_lease"
     await link.call("lease", {"until": boot_now() + 30, "extend": True})
     assert list(bench.session.iterdir()) == []
     await lease(bench, 30)
@@ -107,9 +107,8 @@ async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
 )
 async def test_an_invalid_lease_connects_nothing(bench: Any, until: object, code: str) -> None:
     link = await start(bench)
-    with pytest.raises(EngineError) as refused:
+    with refused(EngineError, code):
         await link.call("lease", {"until": until})
-    assert refused.value.code == code
     with pytest.raises(EngineError, match="waiting"):
         await link.call("connect")
 

@@ -12,11 +12,11 @@ from agent.core.words import SessionFiles
 from agent.engines.program.rules import NOTE, RULES, refuse_unusable, write_note
 from agent.errors import EngineError
 from agent.vault.folder import LARGEST
-from agent.vault.identity import create
+from agent.vault.identity import Identity, create, replace_identity
 from agent.vault.restore import restore_snapshot
 from agent.vault.snapshots import Subject, take_snapshot
 from agent.vault.tree import inspect
-from tests.vault.written import write_identity
+from tests.refused import refused
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
 CREDS = {"noiseKey": KEY, "signedIdentityKey": KEY, "me": {"id": "5511900000001:3@s.whatsapp.net"}}
@@ -26,7 +26,7 @@ CREDS = {"noiseKey": KEY, "signedIdentityKey": KEY, "me": {"id": "5511900000001:
 def session(tmp_path: Path) -> Path:
     shop = Instance(InstanceId("shop"), "program", True, {"program": "bot"})
     folder = create(tmp_path / "sessions", shop)
-    write_identity(tmp_path / "sessions", shop, True, "5511900000001")
+    replace_identity(tmp_path / "sessions", Identity(shop, True, "5511900000001"))
     return folder / "session"
 
 
@@ -47,9 +47,8 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
     for damaged in (b"", b"\0" * 90, b'{"noiseKey":', b"[]"):
         (place / "creds.json").write_bytes(damaged)
         assert files_of(session) is SessionFiles.DAMAGED
-        with pytest.raises(EngineError, match="would begin again over it") as caught:
+        with refused(EngineError, "session_damaged", match="would begin again over it"):
             RULES.check_login(session, "5511900000001")
-        assert caught.value.code == "session_damaged"
         assert (place / "creds.json").read_bytes() == damaged
 
 
@@ -72,9 +71,8 @@ def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(session: Path
 def test_credentials_of_another_account_start_no_bot(session: Path) -> None:
     told = CREDS | {"account": {"details": "a"}, "me": {"id": "4915110000000:1@s.whatsapp.net"}}
     (session / "creds.json").write_text(json.dumps(told))
-    with pytest.raises(EngineError) as caught:
+    with refused(EngineError, "session_foreign"):
         RULES.check_login(session, "5511900000001")
-    assert caught.value.code == "session_foreign"
 
 
 def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:

@@ -27,6 +27,7 @@ from agent.engines.web.session import (
 )
 from agent.errors import ConfigError, EngineError, Refused
 from agent.moving.sources import refuse_open
+from tests.refused import refused
 
 
 @pytest.mark.parametrize(
@@ -54,9 +55,8 @@ def test_a_bundle_that_was_changed_is_refused(tmp_path: Path) -> None:
     path = fetch.bundle_path(tmp_path)
     path.parent.mkdir()
     path.write_text("alert(1)")
-    with pytest.raises(ConfigError, match="checksum") as caught:
+    with refused(ConfigError, "bundle_changed", match="checksum"):
         fetch.read_bundle(tmp_path)
-    assert caught.value.code == "bundle_changed"
     with pytest.raises(EngineError, match="sha256"):
         fetch.keep_bundle(tmp_path, b"alert(1)")
     path.unlink()
@@ -116,12 +116,10 @@ def test_a_browser_without_lock_files_is_known_by_its_databases(tmp_path: Path) 
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
-        with pytest.raises(EngineError, match=f"process {process.pid} has it open") as caught:
+        with refused(EngineError, "profile_in_use", match=f"process {process.pid} has it open"):
             prepare_profile(session)
-        assert caught.value.code == "profile_in_use"
-        with pytest.raises(Refused) as refused:
+        with refused(Refused, "profile_in_use"):
             refuse_open(profile, "import")
-        assert refused.value.code == "profile_in_use"
         process.stdin.close()
     assert holder(profile) is None
 
@@ -202,9 +200,8 @@ def test_pages_are_kept_by_version_and_only_the_newest(tmp_path: Path) -> None:
     assert read_page(tmp_path, "known_good", note) == "<p>3"
     assert read_page(tmp_path, "known_good", Note(page="2.1")) is None
     assert read_page(tmp_path, "2.3000.2", note) == "<p>2"
-    with pytest.raises(EngineError) as caught:
+    with refused(EngineError, "page_missing"):
         read_page(tmp_path, "2.3000.0", note)
-    assert caught.value.code == "page_missing"
 
 
 # --- the pipe ---------------------------------------------------------------------------------
@@ -247,9 +244,8 @@ async def pipe() -> Any:
 
 async def test_a_call_that_was_given_up_harms_no_later_one(pipe: Any) -> None:
     near, far = pipe
-    with pytest.raises(EngineError) as caught:
+    with refused(EngineError, "browser_silent"):
         await near.call("Slow.call", within=0.05)
-    assert caught.value.code == "browser_silent"
     (slow,) = far.heard()
     far.say({"id": slow["id"], "error": {"message": "too late"}})
     later = asyncio.ensure_future(near.call("Next.call", within=2))

@@ -1,7 +1,6 @@
 """Snapshots: whole or not there at all, whatever happens while they are made."""
 
 import os
-import re
 import shutil
 import stat
 from dataclasses import replace
@@ -21,6 +20,7 @@ from agent.vault.snapshots import (
     take_snapshot,
 )
 from agent.vault.tree import read_back
+from tests.refused import refused
 from tests.vault.conftest import contents
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
@@ -40,10 +40,8 @@ def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, 
     assert (taken.path / "files" / "keys" / "empty").is_dir()
     assert list_snapshots(root, sales.id) == [taken]
     manifest = taken.manifest
-    assert (manifest.id, manifest.engine, manifest.account, manifest.why) == (
-        *("sales", "sandbox", "49151"),
-        "a test",
-    )
+    assert (manifest.id, manifest.engine) == ("sales", "sandbox")
+    assert (manifest.account, manifest.why) == ("49151", "a test")
     assert (manifest.state, taken.good) == (SessionFiles.WHOLE, True)
     assert read_again(root, taken) == manifest
     assert newest_good(root, sales.id) == taken
@@ -56,9 +54,8 @@ def test_a_session_of_a_senseless_size_is_refused_with_its_largest_file(
     for name, size in (("stray", 900 << 10), ("other", 200 << 10)):
         (session / name).touch()
         os.truncate(session / name, size)
-    with pytest.raises(VaultError, match="the largest is stray") as refused:
+    with refused(VaultError, "too_large", match="the largest is stray"):
         take_snapshot(root, subject)
-    assert refused.value.code == "too_large"
     assert list_snapshots(root, subject.instance.id) == []
 
 
@@ -83,11 +80,8 @@ def test_f80_a_planted_link_is_refused_and_named(root, session, subject, tmp_pat
     (outside := tmp_path / "outside").mkdir()
     (outside / "secret").write_text("precious")
     (session / name).symlink_to(outside if "folder" in name else outside / "secret")
-    with pytest.raises(
-        VaultError, match=f"{re.escape(str(session / name))}: it is a sym"
-    ) as caught:
+    with refused(VaultError, "symlink", match=f"{session / name}: it is a symbolic link"):
         take_snapshot(root, subject)
-    assert caught.value.code == "symlink"
     assert list_snapshots(root, "sales") == []
     assert b"precious" not in contents(root / ".snapshots").values()
 
@@ -125,9 +119,8 @@ def test_a_session_that_changes_meanwhile_is_not_copied(root, sales, session, su
             changed.append(True)
             change(session)
 
-    with pytest.raises(VaultError) as caught:
+    with refused(VaultError, "changing"):
         take_snapshot(root, subject, tick=tick)
-    assert caught.value.code == "changing"
     assert list_snapshots(root, sales.id) == []
     assert list((root / ".snapshots" / "sales").iterdir()) == []
 
@@ -149,9 +142,8 @@ def test_a_write_in_the_same_tick_of_the_clock_does_not_slip_through(root, sessi
 
 def test_there_is_nothing_to_copy_of_an_empty_session(root, sales, session, subject):
     delete_all(session)
-    with pytest.raises(Refused) as caught:
+    with refused(Refused, "no_session"):
         take_snapshot(root, subject)
-    assert caught.value.code == "no_session"
     session.mkdir()
     (session / "SingletonLock").symlink_to("x")
     with pytest.raises(Refused):
