@@ -17,11 +17,10 @@ from agent.core.model import Instance, InstanceId
 from agent.files import make_folder
 from agent.vault.archives import Limits, export_snapshot, unpack
 from agent.vault.folders import DOOMED, restore_trash, retire
-from agent.vault.identity import Identity, create
+from agent.vault.identity import Identity, create, replace_identity
 from agent.vault.restore import finish, put_in_place, restore_snapshot
 from agent.vault.snapshots import Subject, take_snapshot
 from tests.vault.conftest import sandbox_file
-from tests.vault.written import write_identity
 
 Key = tuple[int, int]
 
@@ -117,28 +116,26 @@ def _whole(path: Any, dir_fd: int | None) -> Path:
 
 @pytest.fixture
 def disk(root: Path, session: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    """Watched from here on: what was there before is on the disk."""
+    """Watched from here on: what was there before is on the disk, and so is all at the end."""
     found = Disk(root)
     found.watch(monkeypatch)
     yield found
+    assert found.debts() == []
 
 
 def test_an_identity_that_was_written_is_there(root: Path, sales: Instance, disk: Disk) -> None:
     create(root, Instance(InstanceId("fresh"), "sandbox", True))
-    write_identity(root, sales, True, "another account")
-    assert disk.debts() == []
+    replace_identity(root, Identity(sales, True, "another account"))
 
 
 def test_a_snapshot_that_was_taken_is_whole(root: Path, subject: Subject, disk: Disk) -> None:
     take_snapshot(root, subject)
-    assert disk.debts() == []
 
 
 def test_a_session_that_was_restored_is_there_and_so_is_the_old_one(
-    root: Path, sales: Instance, session: Path, subject: Subject, disk: Disk
+    root: Path, sales: Instance, subject: Subject, disk: Disk
 ) -> None:
     restore_snapshot(root, sales, take_snapshot(root, subject), "a test")
-    assert disk.debts() == []
 
 
 def test_a_session_that_was_retired_or_brought_back_is_where_it_was_said_to_be(
@@ -147,7 +144,6 @@ def test_a_session_that_was_retired_or_brought_back_is_where_it_was_said_to_be(
     gone = retire(root, sales.id, "a test")
     assert disk.debts() == []
     restore_trash(root, gone.name)
-    assert disk.debts() == []
 
 
 def test_a_session_that_came_in_an_archive_is_there(
@@ -160,7 +156,6 @@ def test_a_session_that_came_in_an_archive_is_there(
     unpack(root, io.BytesIO(out.getvalue()), other, limits)
     identity = Identity(Instance(other, "sandbox", False), True, "49151")
     put_in_place(root, "import", identity, lineage="l", why="", replace=False)
-    assert disk.debts() == []
 
 
 def test_a_restore_that_a_crash_left_half_done_is_finished_for_good(
@@ -178,4 +173,3 @@ def test_a_restore_that_a_crash_left_half_done_is_finished_for_good(
 
 def test_a_backends_folder_outlives_a_power_cut(root: Path, disk: Disk) -> None:
     make_folder(root / "backends" / "server")
-    assert disk.debts() == []
