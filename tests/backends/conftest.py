@@ -13,6 +13,7 @@ from agent.backends.backend import EVERY, Backend
 from agent.clock import boot_now
 from agent.config.config import BackendDeclaration
 from agent.core.words import Claim, InstanceId
+from agent.errors import EngineError
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.instances import Instance as There
@@ -40,6 +41,12 @@ class Bench:
     async def do(self, what: str, id: str = "one", /, **args: object) -> Mapping[str, Any]:
         """As a pass or an order does it."""
         return await self.server.seats[InstanceId(id)].call(what, args, timeout=600)
+
+    async def refusal(self, what: str, id: str = "one", /, **args: object) -> str:
+        """The code of the error that it ends in."""
+        with pytest.raises(EngineError) as caught:
+            await self.do(what, id, **args)
+        return caught.value.code
 
     def claim(self, name: str = "one") -> Claim:
         fact = self.server.seats[InstanceId(name)].fact

@@ -46,18 +46,16 @@ async def test_one_peers_keys_go_and_can_be_put_back(bench: OpenBench) -> None:
     assert theirs.status == "CONNECTED" and theirs.logouts == 0 and theirs.receive(PEER)
 
     at.standin.requests.clear()
-    with pytest.raises(EngineError) as caught:
-        await at.do("regenerate_keys", "7", peers=["5599888887777"])
-    assert caught.value.code == "nothing_to_remove" and at.acts == []
+    assert await at.refusal("regenerate_keys", "7", peers=["5599888887777"]) == "nothing_to_remove"
+    assert at.acts == []
     [shown] = (await at.do("command", "7", name="removed"))["removed"]
-    await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
+    asked = {"name": "restore_removed", "arguments": {"name": shown["name"]}}
+    await at.do("command", "7", **asked)
     assert theirs.status == "CONNECTED" and not theirs.receive(PEER)  # the damaged one is back
     assert {name: at.auth()[name] for name in before} == before
     kept = (await at.do("command", "7", name="removed"))["removed"]
     assert len(kept) == 2  # what stood in its way was not lost either
-    with pytest.raises(EngineError) as caught:
-        await at.do("command", "7", name="restore_removed", arguments={"name": shown["name"]})
-    assert caught.value.code == "put_back_already"
+    assert await at.refusal("command", "7", **asked) == "put_back_already"
 
 
 def _lie(name: str, value: object = True) -> Callable[[Bench], None]:
@@ -100,8 +98,7 @@ async def test_what_stops_a_repair(bench: OpenBench, code: str) -> None:
         assert at.auth()["creds.json"] == creds and not set(at.auth()) & REMOVED
         return
     if code == "session_damaged":  # a start would replace them with empty ones
-        with pytest.raises(EngineError):
-            await at.do("restart", "7")
+        assert await at.refusal("restart", "7")
         await at.do("renew", "7", confirmed=True)
         assert ((await at.do("command", "7", name="removed"))["removed"])[0]["whole"]
     elif code != "pairing_lost":
@@ -113,9 +110,7 @@ async def test_a_caller_who_leaves_stops_no_repair(bench: OpenBench) -> None:
     asking = asyncio.create_task(at.do("regenerate_keys", "7", peers=[PEER]))
     await at.until(lambda: theirs.status == "DISCONNECTED", 5)
     asking.cancel()
-    with pytest.raises(EngineError) as caught:
-        await at.do("regenerate_keys", "7", peers=[OTHER])
-    assert caught.value.code == "busy"
+    assert await at.refusal("regenerate_keys", "7", peers=[OTHER]) == "busy"
     await at.end()  # the agent stops
     await at.until(lambda: theirs.status == "CONNECTED", 5)
 
@@ -137,8 +132,7 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
     before = at.auth()
     if preset == "spec":
         at.standin.faults.refuses_start = 400
-        with pytest.raises(EngineError):
-            await at.do("renew", "7", confirmed=True)
+        assert await at.refusal("renew", "7", confirmed=True)
         assert at.auth() == before
         at.standin.faults.refuses_start = 0
         await at.do("connect", "7")
