@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.core.words import ConnectionStatus
+from agent.core.words import ConnectionStatus as Status
 from agent.engines import base, tasks, whatsapp
 from agent.engines.baileys import peer_keys, rules, session_state
 from agent.errors import EngineError, InvalidRequest, WaError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Join = Callable[[OnEvent, OnEnd], Awaitable[NodeShare]]
 
-Status = ConnectionStatus
 log = logging.getLogger(__name__)
 
 ANSWERED = 20.0

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import ConnectionStatus
+from agent.core.words import ConnectionStatus as Status
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
 from agent.engines.program import declaration, process, rules, state
 from agent.engines.program.declaration import ProgramDeclaration
@@ -18,7 +18,6 @@ from agent.errors import EngineError, InvalidRequest
 
 log = logging.getLogger(__name__)
 
-Status = ConnectionStatus
 WITHIN = 600.0
 """Seconds over which its ends are counted."""
 STEADY = 10.0

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from tests.engines.web.bench import Bench
 from tests.engines.web.kept import KEEP, kept
 from tests.standin.web.stand_in import StandIn
 
-Status = ConnectionStatus
 ANN = "5511777777777@c.us"
 
 

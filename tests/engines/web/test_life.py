@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from agent.engines.web.session import read_note
 from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
-
-Status = ConnectionStatus
 
 
 async def test_a_new_session_shows_a_code_and_connects_when_a_phone_scans_it(

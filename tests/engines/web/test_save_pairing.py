@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from agent.engines.web.session import holds_mark
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn
 
-Status = ConnectionStatus
 SETTLED = (Status.CONNECTED, Status.QR_REQUIRED, Status.AUTH_FAILURE)
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from agent.engines.web.view import (
     PageFacts,
     SessionView,
@@ -16,7 +16,6 @@ from agent.engines.web.view import (
     read_fields,
 )
 
-Status = ConnectionStatus
 NEW, BEFORE = Story(), Story(was_connected=True)
 
 

@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
 from tests.standin.web.stand_in import StandIn
-
-Status = ConnectionStatus
 
 
 async def test_codes_are_replaced_and_the_last_one_is_idle_until_a_new_request(
@@ -60,6 +58,28 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
     with pytest.raises(EngineError) as caught:
         await link.call("command", {"name": "pairing_code", "arguments": {"phone": ACCOUNT}})
     assert caught.value.code == "not_waiting"
+
+
+async def test_a_passkey_that_the_page_asks_for_is_reported_and_not_answered(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    link = await bench.start()
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.passkey = "ask"
+    stand_in.scan(ACCOUNT)
+    claim = await bench.claimed(Status.QR_REQUIRED, "passkey_required")
+    assert not claim.paired
+    heard = stand_in.page().received
+    await bench.until(lambda: heard[-1]["do"].startswith("passkey_"))
+    assert heard[-1] == {"do": "passkey_refused", "why": "NotAllowedError"}
+    assert bench.claims[-1].reason == "passkey_required"
+
+    # Who asks for a code gets a new one; here a phone without a passkey scans it.
+    stand_in.passkey = ""
+    assert (await link.call("qr"))["qr"] is None
+    await bench.claimed(Status.QR_REQUIRED)
+    stand_in.scan(ACCOUNT)
+    assert (await bench.claimed(Status.CONNECTED)).paired
 
 
 async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
 from agent.engines.web.session import read_note
 from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import not_lent
 from tests.listener import listening
 from tests.standin.web.stand_in import StandIn
 
-Status = ConnectionStatus
 NOBODY = 65534
 
 
