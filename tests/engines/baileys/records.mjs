@@ -1,14 +1,9 @@
 // What needs no session: polls with their votes, and the marks of a session's own ids. Arguments PACKAGES.
 import assert from "node:assert/strict";
 import { createCipheriv, createHash, createHmac, randomBytes } from "node:crypto";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, lib } from "./opened.mjs";
 
-const [packages] = process.argv.slice(2);
-const client = (name) => import(new URL(`../../../agent/engines/baileys/client/${name}`, import.meta.url));
 const [{ Polls }, { idOf, isOwn, newId }, { recordsOf }] = await Promise.all(["polls.mjs", "own_ids.mjs", "incoming.mjs"].map(client));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-const lib = await load("baileys");
 
 // A vote as WhatsApp's programs seal it.
 function seal(names, secret, id, creator, voter) {

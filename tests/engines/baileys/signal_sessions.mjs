@@ -1,14 +1,9 @@
 // Signal's sessions on the store, with a contact that reads what this session writes: arguments
 // PACKAGES FOLDER.
 import assert from "node:assert/strict";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, folder, lib, load } from "./opened.mjs";
 
-const [packages, folder] = process.argv.slice(2);
-const client = (name) => import(new URL(`../../../agent/engines/baileys/client/${name}`, import.meta.url));
 const [{ silenceConsole }, { keepUntriedSessions, repositoryOf }, { Store }] = await Promise.all(["log.mjs", "signal.mjs", "store.mjs"].map(client));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-const lib = await load("baileys");
 silenceConsole();
 keepUntriedSessions((await load("libsignal")).default);
 

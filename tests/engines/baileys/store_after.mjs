@@ -2,13 +2,10 @@
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, folder, lib } from "./opened.mjs";
 
-const [packages, folder] = process.argv.slice(2);
-const { Store } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-
-const store = new Store(folder, await load("baileys"), (error) => assert.fail(error.message));
+const { Store } = await client("store.mjs");
+const store = new Store(folder, lib, (error) => assert.fail(error.message));
 const { keys } = await store.open(false);
 const onDisk = () => JSON.parse(readFileSync(join(folder, "session-a.json"), "utf8")).round;
 const beside = () => readdirSync(folder).filter((name) => name.endsWith(".tmp"));

@@ -3,13 +3,10 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, folder, lib } from "./opened.mjs";
 
-const [packages, folder] = process.argv.slice(2);
-const { Store } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
-const { fileOf } = await import(new URL("../../../agent/engines/baileys/client/record.mjs", import.meta.url));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-const lib = await load("baileys");
+const { Store } = await client("store.mjs");
+const { fileOf } = await client("record.mjs");
 
 const told = [];
 const store = new Store(folder, lib, (error) => assert.fail(error.message), (event) => told.push(event));

@@ -3,12 +3,9 @@
 import assert from "node:assert/strict";
 import { existsSync, lstatSync, mkdirSync, readFileSync, readdirSync, renameSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, folder, lib } from "./opened.mjs";
 
-const [packages, folder] = process.argv.slice(2);
-const { Store } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-const lib = await load("baileys");
+const { Store } = await client("store.mjs");
 
 const told = [];
 const own = join(folder, "session");

@@ -5,12 +5,10 @@
 import assert from "node:assert/strict";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { client, folder as root, lib, more } from "./opened.mjs";
 
-const [packages, root, control] = process.argv.slice(2);
-const { Store } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
-const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
-const lib = await load("baileys");
+const [control] = more;
+const { Store } = await client("store.mjs");
 
 const value = (round, name) => ({ round, name, bytes: Buffer.alloc(300, round) });
 const batch = (round) => {

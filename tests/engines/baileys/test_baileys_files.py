@@ -32,13 +32,12 @@ def whatsapp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WhatsA
     server.end()
 
 
-async def hand_over(bench: Bench, content: bytes, skip: int = -1) -> dict[str, Any]:
+async def hand_over(bench: Bench, content: bytes) -> dict[str, Any]:
     upload = secrets.token_hex(16)
     for index, start in enumerate(range(0, len(content), PART)):
-        if index != skip:
-            data = base64.b64encode(content[start : start + PART]).decode()
-            told = {"upload": upload, "index": index, "data": data}
-            await bench.engine.command("file_part", told)
+        data = base64.b64encode(content[start : start + PART]).decode()
+        told = {"upload": upload, "index": index, "data": data}
+        await bench.engine.command("file_part", told)
     return {"upload": upload, "size": len(content)}
 
 
