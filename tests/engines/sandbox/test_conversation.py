@@ -11,10 +11,11 @@ from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.engines.sandbox.server import KINDS, TYPES, record_of
 from agent.errors import EngineError, InvalidRequest
 from agent.messages.record import clean
-from tests.engines.sandbox.test_engine import QUICK, Heard
+from tests.engines.heard import Heard
 
 ANN = "5511999990000@s.whatsapp.net"
-SETTINGS = {**QUICK, "messages_per_minute": 0, "read_after": 0.01}
+SETTINGS = {"scan_after": 0.005, "login_seconds": 0.002, "sync_seconds": 0.004}
+SETTINGS |= {"messages_per_minute": 0, "read_after": 0.01}
 
 
 class Keeping(Heard):
@@ -64,6 +65,19 @@ async def start(tmp_path: Path, eventually: Any) -> AsyncIterator[Callable[..., 
     yield begin
     while engines:
         await engines.pop().close()
+
+
+async def test_a_pairing_that_is_being_written_does_not_ask_for_a_code(start: Any) -> None:
+    """Or a check in between takes the new session for a lost one."""
+    heard = Heard()
+    engine = await start(heard, connected=False)
+    await engine.connect()
+    claim = (await engine.probe()).claim
+    async with asyncio.timeout(60):
+        while not claim.paired:
+            await asyncio.sleep(0)
+            claim = (await engine.probe()).claim
+    assert "QR_REQUIRED" not in [one.status for one in (claim, *heard.claims) if one.paired]
 
 
 async def say(engine: SandboxEngine, text: str, **more: Any) -> Mapping[str, Any]:
