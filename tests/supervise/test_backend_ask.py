@@ -25,14 +25,15 @@ def facts(id):
 
 
 @pytest.fixture
-def house(tmp_path: Path):
+async def house(tmp_path: Path):
     sessions, woken = {id: facts(id) for id in (A, B)}, []
     backends = make_backends(tmp_path, woken.append)
     backends.instances = sessions
     declared = BackendDeclaration("evo", "evolution", {"url": "http://127.0.0.1:1", "key": "k"})
     backends.all["evo"] = one = Backend(declared, InstanceId("evo"), backends)
     one.down = False
-    return backends, one, sessions, woken
+    yield backends, one, sessions, woken
+    await backends.close()
 
 
 async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
@@ -56,24 +57,20 @@ async def test_no_session_begins_until_a_check_was_good(house):
     assert len(woken) == 2
     answers(one, up=True)
     assert backends.ask(sessions[A], boot_now()) is None and backends.may_begin(sessions[A])
-    await backends.close()
 
 
 async def test_only_what_lasts_longer_than_a_blink_is_an_outage(house, monkeypatch):
-    backends, one, _, woken = house
+    _, one, _, woken = house
     now = [100.0]
     monkeypatch.setattr(module, "boot_now", lambda: now[0])
     answers(one, up=False)
-    one.judge()
     assert (sorted(woken), one.down) == ([A, B], False), "nothing measures them now"
     for seconds, down in ((9.9, False), (0.1, True)):
         now[0] += seconds
         one.judge()
         assert one.down == down
     answers(one, up=True)
-    one.judge()
     assert (one.down, one.away_since, one.away) == (False, None, {A, B})
-    await backends.close()
 
 
 async def test_after_a_blink_its_sessions_are_looked_at_again(house, eventually):
@@ -83,4 +80,3 @@ async def test_after_a_blink_its_sessions_are_looked_at_again(house, eventually)
     answers(one, up=False)
     answers(one, up=True)
     await eventually(lambda: sorted(looked), [A, B])
-    await backends.close()

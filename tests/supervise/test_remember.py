@@ -26,13 +26,14 @@ from agent.core.model import (
 )
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import ReconnectPolicy
-from agent.core.words import Claim
+from agent.core.words import Claim, Happening
 from agent.supervise import passes
 from agent.supervise.facts import Facts, Settings, is_trouble
 from agent.supervise.observe import note_unit
-from agent.supervise.record import note_operator, remember
+from agent.supervise.record import judge_keys, note_operator, remember, signals_of, take_in
 from agent.supervise.registry import Registry
 
+SETTINGS = Settings(Config())
 BOOT = "boot-1"
 NOW = 1000.0
 WALL = 1_800_000_000.0
@@ -111,7 +112,7 @@ def look(
 
     def heard(*_: object) -> None: ...
 
-    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=Settings(Config()))
+    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=SETTINGS)
     remember(gate, it, judge_health(it, HealthPolicy(), at))
     return [one.kind for one in said(it)]
 
@@ -205,7 +206,7 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
 
 async def test_a_reconnect_and_how_it_ended_stand_under_one_category(monkeypatch) -> None:
     monkeypatch.setattr(passes, "carry_out", AsyncMock(return_value=Outcome(True, 1.0)))
-    it, means = facts(reason="connection_lost"), AsyncMock(settings=Settings(Config()))
+    it, means = facts(reason="connection_lost"), AsyncMock(settings=SETTINGS)
     it.lost_because = "connection_lost"
     await passes.carry_through(means, it, Plan("start", (ActionKind.START,), "it should run"))
     assert [one.category for one in said(it)] == ["RECONNECT", "RECONNECT"]
@@ -228,11 +229,32 @@ def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_betwee
     assert [one.kind for one in said(it)] == ["session_circuit_closed"]
 
 
+def test_troubles_that_the_log_shows_as_warnings() -> None:
+    def status(before: str, now: str, reason: str, **more: object) -> JournalEntry:
+        detail = {"before": before, "status": now, "reason": reason, **more}
+        return JournalEntry("status", "", detail=detail)
+
+    def verdict(health: str, reason: str) -> JournalEntry:
+        return JournalEntry("verdict", "", detail={"verdict": health, "reason": reason})
+
+    for entry, warns in (
+        (status("CONNECTED", "RECONNECTING", "connection_lost"), True),
+        (status("CONNECTED", "DISCONNECTED", "stopped"), False),
+        (status("CONNECTED", "AUTH_FAILURE", "logout", asked=True), False),
+        (status("RECONNECTING", "CONNECTED", ""), False),
+        (status("LOADING", "DISCONNECTED", "banned"), True),
+        (status("LOADING", "QR_REQUIRED", "waiting_for_scan"), False),
+        (verdict("stuck", "start_stuck"), True),
+        (verdict("disconnected", "qr_idle"), False),
+    ):
+        assert is_trouble(entry) is warns, entry
+
+
 def test_a_proof_that_grew_too_old_since_the_last_pass_is_no_connection() -> None:
     """As after a suspend of the machine, until the loop of passes turns."""
     it = facts(status=ConnectionStatus.CONNECTED)
     it.unit, it.verdict = RUNS, judge_health(it, HealthPolicy(), NOW)
-    registry = Registry(Mock(), Mock(settings=Settings(Config())), Path(), {it.id: it})
+    registry = Registry(Mock(), Mock(settings=SETTINGS), Path(), {it.id: it})
     for old, status in ((60.0, "CONNECTED"), (3600.0, "RECONNECTING")):
         it.heard(Claim(ConnectionStatus.CONNECTED, proof_age=old), boot_now())
         assert registry.view(it.id).status == status
@@ -246,3 +268,24 @@ def test_a_phase_that_began_under_an_agent_before_us_began_then() -> None:
     assert it.run.claim.phase_since == 830.0, "once known, it is not moved by a word's delay"
     it.heard(loading(phase="sync", still_for=0.5), 1010.0)
     assert it.run.claim.phase_since == 1009.5
+
+
+def after(errors: int, peers: int, **more: str) -> Facts:
+    it = facts(paired=True)
+    for number in range(errors):
+        peer, id = f"55119000000{number % peers:02}", f"{number % peers}"
+        detail = {"text": "Bad MAC", "peer": peer, "id": id, **more}
+        take_in(Mock(settings=SETTINGS), it, Happening("crypto_error", detail))
+    return it
+
+
+@pytest.mark.parametrize(("errors", "peers"), [(8, 1), (400, 90)])
+def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: int) -> None:
+    """Contacts of whom the session holds no keys: what they write costs it nothing."""
+    policy, later = SETTINGS.config.crypto, boot_now() + 60
+    assert judge_keys(after(errors, peers), policy, later).signal is not None
+    it = after(errors, peers, stranger="true")
+    found = judge_keys(it, policy, later)
+    assert (found.signal, found.peers) == (None, ())
+    assert it.counters.errors == {"crypto_stranger": errors}
+    assert not [signal for signal in signals_of(SETTINGS, it) if "crypto" in signal.name]

@@ -61,10 +61,7 @@ async def test_the_kernels_figure_counts_more_than_the_workers(
 async def test_a_worker_that_cannot_be_seen_is_asked_and_stays_unmeasured_without_an_answer(
     link: Worker | None,
 ) -> None:
-    known = {
-        InstanceId("a"): facts_of("a", link),
-        InstanceId("b"): facts_of("b", Worker(TOLD)),
-    }
+    known = {InstanceId("a"): facts_of("a", link), InstanceId("b"): facts_of("b", Worker(TOLD))}
     found = await measure_whole({id: HIDDEN + ord(id) for id in known}, known)
     assert found == {"a": UNSEEN, "b": Usage(5000, 2.5, 3)}
 
