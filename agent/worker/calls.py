@@ -40,7 +40,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         return {"claim": asdict(reports.renew(answer.claim)), "detail": dict(answer.detail)}
 
     async def qr(_args: Mapping[str, Any]) -> Answer:
-        code = None if reports.suspect else await engine.qr()
+        code = None if reports.pairing.suspect else await engine.qr()
         return {"qr": None if code is None else asdict(code)}
 
     def given(key: str, method: Callable[[Answer], Awaitable[Answer | None]]) -> Work:
@@ -60,7 +60,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         name = args.get("name")
         if not isinstance(name, str):
             raise InvalidRequest("cannot do a command: it has no name", field="name")
-        if reports.suspect and name in PAIRING_COMMANDS:
+        if reports.pairing.suspect and name in PAIRING_COMMANDS:
             why = "it was paired and came up unpaired; restore its files first"
             raise EngineError(f"cannot pair it: {why}", code="suspect")
         return await engine.command(name, object_of(args, "arguments"))

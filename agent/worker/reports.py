@@ -27,7 +27,7 @@ class Pairing:
     def __init__(self, paired: bool) -> None:
         self._paired = paired
         self.suspect = False
-        """It is unpaired now without a logout: its code must not be scanned."""
+        """It is unpaired now without a logout: a scan of its code would replace a pairing."""
 
     def judge(self, claim: Claim) -> Claim:
         """The claim for the agent: a code where a pairing should be becomes AUTH_FAILURE."""
@@ -48,6 +48,11 @@ class Reports:
         self, id: InstanceId, changed: asyncio.Event, crashed: Crashed, pairing: Pairing
     ) -> None:
         """`changed` is set when STATUS= may have to be another."""
+        self.server: LinkServer | None = None
+        """Tells the agent."""
+        self.pairing = pairing
+        self.progressed_at = 0.0
+        """When a save last told that it goes on."""
         self.changed = changed
         self.crashed = crashed
         self.instead: Claim | None = None
@@ -55,14 +60,8 @@ class Reports:
         self.keeper: Keeper = KeepsNothing()
         """Who takes what arrives."""
         self._id = id
-        self._pairing = pairing
-        self._server: LinkServer | None = None
         self._claim = Claim(ConnectionStatus.INITIALIZING, phase="process")
         self._at = self._moved_at = boot_now()
-        self._progressed_at = 0.0
-
-    def attach(self, server: LinkServer) -> None:
-        self._server = server
 
     def claim(self, claim: Claim) -> None:
         before, claim = self._claim, self.renew(claim)
@@ -70,12 +69,12 @@ class Reports:
             level = logging.WARNING if claim.reason else logging.INFO
             words = _words(before), _words(claim)
             log.log(level, "%s -> %s", *words, extra={"wa_instance": self._id})
-        if self._server is not None:
-            self._server.claim(claim)
+        if self.server is not None:
+            self.server.claim(claim)
 
     def renew(self, claim: Claim) -> Claim:
         """Take what a probe found as the newest claim, without telling it; the claim to send."""
-        claim = self.instead or self._pairing.judge(claim)
+        claim = self.instead or self.pairing.judge(claim)
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at
@@ -84,8 +83,8 @@ class Reports:
         return self._claim
 
     def happened(self, happening: Happening) -> None:
-        if self._server is not None:
-            self._server.happened(happening)
+        if self.server is not None:
+            self.server.happened(happening)
 
     @property
     def keeps(self) -> bool:
@@ -95,16 +94,7 @@ class Reports:
         await self.keeper.keep(records)
 
     def progress(self) -> None:
-        self._progressed_at = boot_now()
-
-    def progressed(self) -> float:
-        """When a save last told that it goes on."""
-        return self._progressed_at
-
-    @property
-    def suspect(self) -> bool:
-        """True if it asks for a scan that would replace a pairing without a logout."""
-        return self._pairing.suspect
+        self.progressed_at = boot_now()
 
     def current(self) -> Claim:
         """The newest claim as it stands now: older than when it was made."""
@@ -114,8 +104,8 @@ class Reports:
 
     def repeat(self) -> None:
         """Tell the agent, which asks then if it took the session for well."""
-        if self._server is not None:
-            self._server.claim(self.current())
+        if self.server is not None:
+            self.server.claim(self.current())
 
     def status_text(self) -> str:
         claim = self._claim

@@ -29,11 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 # Opens an engine's files to the group that worker and agent share. A browser makes its files for
 # its user alone, whatever the umask says; the agent, another user, could then neither copy a
 # session nor throw it away.
-
 
 _FOR_THE_GROUP = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -142,8 +140,7 @@ async def run_session(
             fence.admit(call.do)
         return await answer_with(works, call)
 
-    server = await LinkServer.open(link_path, life.hello, answer, reports.current)
-    reports.attach(server)
+    reports.server = await LinkServer.open(link_path, life.hello, answer, reports.current)
     try:
         return await life.spend(
             {
@@ -152,7 +149,7 @@ async def run_session(
                 "watch": watch.watch_engine(engine, reports, life.notifier, life.watchdog),
             },
             reports.status_text,
-            lambda: stop.stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
+            lambda: stop.stop_in_order(engine, reports, life.notifier, life.hurry),
         )
     finally:
         closing = True
@@ -165,7 +162,7 @@ async def run_session(
         finally:
             if fence is not None and not isinstance(life, ProcessLife):
                 fence.close()  # a process keeps it to its end, which may hang
-            await life.end(server)
+            await life.end(reports.server)
 
 
 def open_intake(identity: Identity, reports: Reports) -> "Intake | None":

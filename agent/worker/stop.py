@@ -6,12 +6,13 @@ short, never the saving.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from agent.clock import boot_now
 from agent.engines.base import Engine
 from agent.host.notify import Notifier
+from agent.worker.reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +31,28 @@ LIMITS = StopLimits()
 
 async def stop_in_order(
     engine: Engine,
-    progressed: Callable[[], float],
+    reports: Reports,
     notifier: Notifier,
     hurry: asyncio.Event,
     limits: StopLimits = LIMITS,
 ) -> bool:
-    """Return True when all was saved and closed. `progressed`: when a save last went on."""
+    """Return True when all was saved and closed."""
     notifier.send("STOPPING=1", "STATUS=stopping: preparing")
     await _bounded("prepare", engine.prepare_stop(), limits.prepare, hurry)
     notifier.send("STATUS=stopping: saving")
-    saved = await _save(engine, progressed, notifier, limits)
+    saved = await _save(engine, reports, notifier, limits)
     notifier.send("STATUS=stopping: closing")
     closed = await _bounded("close", engine.close(), limits.close, hurry)
     return saved and closed
 
 
-async def _save(
-    engine: Engine, progressed: Callable[[], float], notifier: Notifier, limits: StopLimits
-) -> bool:
+async def _save(engine: Engine, reports: Reports, notifier: Notifier, limits: StopLimits) -> bool:
     task = asyncio.ensure_future(engine.save())
-    deadline, seen = boot_now() + limits.save, progressed()
+    deadline, seen = boot_now() + limits.save, reports.progressed_at
     while not task.done() and boot_now() < deadline:
         await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - boot_now())))
-        if progressed() > seen:
-            seen = progressed()
+        if reports.progressed_at > seen:
+            seen = reports.progressed_at
             deadline = seen + limits.save
             notifier.send(f"EXTEND_TIMEOUT_USEC={round((limits.save + limits.close) * 1e6)}")
     return await _ended("save", task)

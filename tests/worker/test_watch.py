@@ -77,7 +77,7 @@ class ScriptedEngine:
 async def watched(engine: ScriptedEngine, watchdog: float) -> AsyncIterator[Notices]:
     notices, reports = Notices(), made_reports()
     reports.claim(UP)
-    reports.attach(SimpleNamespace(claim=notices.told.append))  # type: ignore[arg-type]
+    reports.server = SimpleNamespace(claim=notices.told.append)  # type: ignore[assignment]
     watching = watch_engine(engine, reports, notices, watchdog)  # type: ignore[arg-type]
     task = asyncio.create_task(watching)
     yield notices
@@ -131,7 +131,7 @@ async def stopped(engine: Any, reports: Reports, **how: Any) -> tuple[bool, list
     notices: Any = Notices()
     limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
     hurry = how.get("hurry", asyncio.Event())
-    return await stop_in_order(engine, reports.progressed, notices, hurry, limits), notices.sent
+    return await stop_in_order(engine, reports, notices, hurry, limits), notices.sent
 
 
 async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:
