@@ -100,23 +100,15 @@ class Bench:
         await self.until(lambda: "READY=1" in "\n".join(self.notices) or ended() is not None)
         assert ended() is None, "the worker ended"
         self.claims.clear()
-        self.link = await self.open_link()
+        listener = Listener(
+            lambda _run, claim: self.claims.append(claim),
+            lambda _run, happening: self.happened.append(happening),
+            self.closed.append,
+        )
+        path, pid = self.runtime / "link.sock", self.process.pid
+        self.link = await Link.open(path, self.id, pid, listener, timeout=self.patience)
         self._links.append(self.link)
         return self.link
-
-    async def open_link(self) -> Link:
-        assert self.process is not None
-        return await Link.open(
-            self.runtime / "link.sock",
-            self.id,
-            self.process.pid,
-            Listener(
-                lambda _run, claim: self.claims.append(claim),
-                lambda _run, happening: self.happened.append(happening),
-                self.closed.append,
-            ),
-            timeout=self.patience,
-        )
 
     async def connected(self, **how: Any) -> Link:
         self.start(**how)

@@ -1,6 +1,5 @@
 """A worker reads its instance.json, or says that it cannot be used."""
 
-import json
 import os
 from pathlib import Path
 
@@ -41,12 +40,3 @@ def test_an_identity_that_is_no_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "b" / "instance.json").mkdir(parents=True)
     with pytest.raises(FolderUnusable):
         read_identity("b", tmp_path)
-
-
-def test_keys_of_a_newer_program_are_ignored(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    content = {"version": 1, "id": "a", "engine": "sandbox", "enabled": True, "colour": "red"}
-    content["settings"] = {"x": 1}
-    (tmp_path / "a" / "instance.json").write_text(json.dumps(content))
-    identity = read_identity("a", tmp_path)
-    assert identity.engine == "sandbox" and identity.settings == {"x": 1}

@@ -3,19 +3,23 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.words import Claim, ConnectionStatus, parse_instance_id
+from agent.core.model import ConnectionStatus as Status
+from agent.core.words import Claim, parse_instance_id
 from agent.engines.base import Qr
 from agent.engines.sandbox.rules import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
-from agent.worker.empty_store import StillEngine
+from agent.worker.empty_store import StillEngine, open_engine
+from agent.worker.identity import read_identity
 from agent.worker.reports import Pairing, Reports
+from tests.engines.baileys.conftest import ACCOUNT, OTHER
+from tests.engines.baileys.test_baileys_creds import linked, write
 
-Status = ConnectionStatus
 AUTO = {"scan": "auto", "scan_after": 0.01}
 
 
@@ -77,21 +81,35 @@ async def test_a_live_session_whose_file_was_unpaired_beneath_it_shows_no_code(b
     assert json.loads((bench.session / "sandbox.json").read_bytes())["device"] == "another"
 
 
-def said(status: Status, reason: str = "", **more: Any) -> Claim:
-    return Claim(status, reason, **more)
-
-
 def test_a_code_where_a_pairing_should_be_is_none() -> None:
     """As a browser's profile shows it, which has its store and no login in it."""
     pairing = Pairing(paired=True)
-    assert pairing.judge(said(Status.INITIALIZING)).status is Status.INITIALIZING
+    assert pairing.judge(Claim(Status.INITIALIZING)).status is Status.INITIALIZING
     for reason in ("", "qr_idle"):
-        told = pairing.judge(said(Status.QR_REQUIRED, reason, phase="login", raw="QR/-/UNPAIRED"))
+        told = pairing.judge(Claim(Status.QR_REQUIRED, reason, phase="login", raw="QR/-/UNPAIRED"))
         assert (told.status, told.reason) == (Status.AUTH_FAILURE, "unpaired_suspect")
         assert told.raw == "QR/-/UNPAIRED"
         assert pairing.suspect
-    assert pairing.judge(said(Status.CONNECTED, paired=True)).status is Status.CONNECTED
+    assert pairing.judge(Claim(Status.CONNECTED, paired=True)).status is Status.CONNECTED
     assert not pairing.suspect
+
+
+def reports_of(pairing: Pairing) -> Reports:
+    return Reports(parse_instance_id("sales"), asyncio.Event(), lambda _error: None, pairing)
+
+
+async def test_a_store_of_another_account_is_refused_by_the_record(tmp_path: Path) -> None:
+    (tmp_path / "sales").mkdir()
+    told = {"version": 1, "id": "sales", "engine": "baileys", "enabled": True}
+    told |= {"paired": True, "account": ACCOUNT}
+    (tmp_path / "sales/instance.json").write_text(json.dumps(told))
+    write(tmp_path / "sales/session", linked(OTHER))
+    engine = open_engine(read_identity("sales", tmp_path), reports_of(Pairing(False)))
+    await engine.connect()
+    claim = (await engine.probe()).claim
+    assert (claim.status, claim.reason) == (Status.AUTH_FAILURE, "session_foreign")
+    assert "is of the account …0003" in claim.raw
+    assert not (tmp_path / "sales/session/baileys.json").exists()
 
 
 class Offers(StillEngine):
@@ -105,19 +123,17 @@ class Offers(StillEngine):
 
 
 async def test_a_code_that_is_not_to_be_scanned_is_not_given_out() -> None:
-    pairing = Pairing(paired=True)
-    reports = Reports(parse_instance_id("a"), asyncio.Event(), lambda _error: None, pairing=pairing)
+    reports = reports_of(Pairing(paired=True))
     works = session_works(Offers("", "", reports), reports)
-    reports.claim(said(Status.QR_REQUIRED))
+    reports.claim(Claim(Status.QR_REQUIRED))
     assert reports.current().reason == "unpaired_suspect"
     assert await works["qr"]({}) == {"qr": None}
     for name in ("pairing_code", "scan"):
         with pytest.raises(EngineError, match="came up unpaired"):
             await works["command"]({"name": name})
     assert await works["command"]({"name": "screenshot", "arguments": {}}) == {"did": "screenshot"}
-    reports.claim(said(Status.DISCONNECTED, "logout"))
-    reports.claim(said(Status.QR_REQUIRED))
+    reports.claim(Claim(Status.DISCONNECTED, "logout"))
+    reports.claim(Claim(Status.QR_REQUIRED))
     assert (await works["qr"]({}))["qr"]["number"] == 1
-    assert await works["command"]({"name": "pairing_code", "arguments": {}}) == {
-        "did": "pairing_code"
-    }
+    told = await works["command"]({"name": "pairing_code", "arguments": {}})
+    assert told == {"did": "pairing_code"}

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from agent.link.client import Link, Listener
 from agent.worker import pack as member_module
 from agent.worker.identity import lock_held
 from agent.worker.pack import Members, follow_tasks
+from tests.worker import conftest
+from tests.worker.conftest import QUICK
 
-QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02}
+until = conftest.Bench.until
 SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
 
 
@@ -84,17 +86,8 @@ class Bench:
 
     async def connected(self, id: str) -> Link:
         link = await self.link(id)
-        await until(
-            lambda: any(c.status is ConnectionStatus.CONNECTED for c in self.claims[id]), id
-        )
+        await until(lambda: any(c.status is ConnectionStatus.CONNECTED for c in self.claims[id]))
         return link
-
-
-async def until(probe: Callable[[], Any], what: object = "", within: float = 60.0) -> None:
-    deadline = asyncio.get_running_loop().time() + within
-    while not probe():
-        assert asyncio.get_running_loop().time() < deadline, f"not within {within} s: {what}"
-        await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -163,7 +156,7 @@ async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
 
     monkeypatch.setattr(bench.engines[TILL], "probe", dead)
     bench.claims[TILL].clear()
-    await until(lambda: bench.claims[TILL], "a member at rest speaks up, too")
+    await until(lambda: bench.claims[TILL])  # a member at rest speaks up, too
 
     async def hang(**_how: Any) -> Any:
         await asyncio.Event().wait()
