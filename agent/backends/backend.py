@@ -54,7 +54,6 @@ ServerSession: TypeAlias = "evolution.Session | whaticket.Session"
 EngineError something of this session. An action that may end a pairing is called with a proof or a
 person's word. `known` is what is known of it, without I/O."""
 
-
 # One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 # Calls for its sessions count, but not where the server cannot be reached. While the circuit is
 # open the agent starts, connects and repairs none of its sessions. Checks go on: after a quick one,

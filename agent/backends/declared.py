@@ -224,8 +224,7 @@ class Backends:
                     await self._take_in(backend, session.name, self._free_id(backend, session.name))
                 except errors.WaError as error:
                     if str(error) not in self._refused:
-                        cause = "cannot adopt a session of backend %s: %s"
-                        log.warning(cause, backend.name, error)
+                        log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
                     self._refused.add(str(error))
 
     async def let_go(self, instance: Instance) -> None:

@@ -374,8 +374,7 @@ class Session:
 
     async def _take_away(self, heard: Live | None) -> None:
         """Delete the session after a backup. `heard`: the state by which that was decided."""
-        name = self.name
-        live = await self._calls.state(name)
+        live = await self._calls.state(self.name)
         if live is Live.MISSING:
             return
         if not self.known.owed:  # else a first backup has what may be half deleted by now

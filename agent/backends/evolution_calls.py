@@ -371,12 +371,12 @@ def _webhook(raw: Any, old: bool) -> dict[str, Any]:
         return {}
     both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
     if old:
-        names = ("webhook_by_events", "webhook_base64")
-        return both | {key: raw.get(key) is True for key in names}
-    headers = given if isinstance(given := raw.get("headers"), Mapping) else {}
-    more = {"byEvents": "webhookByEvents", "base64": "webhookBase64"}
-    flags = {name: raw.get(theirs) is True for name, theirs in more.items()}
-    return {"webhook": {**both, "headers": headers, **flags}}
+        return both | {key: raw.get(key) is True for key in ("webhook_by_events", "webhook_base64")}
+    headers = raw.get("headers")
+    more = {"headers": headers if isinstance(headers, Mapping) else {}}
+    more |= {"byEvents": raw.get("webhookByEvents") is True}
+    more |= {"base64": raw.get("webhookBase64") is True}
+    return {"webhook": both | more}
 
 
 def folder_name(name: str) -> str:

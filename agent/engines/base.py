@@ -161,7 +161,6 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
 reporter."""
 
-
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PLAIN_TO_HTTP = {"http": "http", "ws": "http"}
 

@@ -43,7 +43,6 @@ class EngineEntry(NamedTuple):
 PLAIN = frozenset({"text", "media", "location", "contact", "reaction"})
 ALL = PLAIN | {"quote", "mentions", "edit", "delete", "mark_read", "typing"}
 
-
 _ENGINES = (
     EngineEntry(
         "web", "WhatsApp Web in one headless browser per instance", sends=ALL, repeats=True

@@ -39,7 +39,6 @@ class PaceSettings:
         low=0, high=6000)
 # fmt: on
 
-
 HEAD = """\
 # What arrives in a session is kept in its own folder until programs have read it. A session takes a
 # change on when its worker starts next. What is to be sent waits in outbox.db.\

@@ -228,7 +228,6 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
 # A session's repair: asks the core for its next step, and writes down how the step went. Saved
 # before each step begins and after it ended: the next agent goes on with it.
 
-
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {
     RecoveryKind.RECONNECT: (ActionKind.DISCONNECT, ActionKind.CONNECT),
     RecoveryKind.RESTART: (ActionKind.RESTART,),

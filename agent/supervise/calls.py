@@ -52,13 +52,11 @@ AT_ONCE = 200
 """Messages of one call to an engine."""
 MARKING = "mark messages as read"
 
-
 LOGOUT_TIMEOUT, COMMAND_TIMEOUT = 30.0, 10.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
-
 
 _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 """Codes of an engine that cannot tell whether it sent the message."""

@@ -25,7 +25,6 @@ NOT_FAILING = ("", NEVER)
 FOLDER_LOST = "folder_lost"
 """The code of a session whose folder was deleted or replaced under its worker."""
 
-
 WorkerLink = Link | Seat
 """The way to a session's worker, or to its place in the task of its server."""
 
@@ -221,7 +220,6 @@ class Settings:
 
 MEMORY = 96 << 20
 """Bytes counted for one session of a pack: its worker, and its part of the shared process."""
-
 
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of journal entries about a session's circuit; a backend's has its own."""

@@ -29,7 +29,6 @@ from agent.supervise.reach import Reaching
 # Many sessions that fail alike: one incident per engine, one canary, one trouble. The rules are the
 # core's; this is its clock, its history and its wake-ups.
 
-
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
 _BETWEEN = {"starting", "stopping", "not_running", "ping_failed", words.NO_PROOF, words.UNMEASURED}

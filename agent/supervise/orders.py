@@ -240,7 +240,6 @@ REFUSALS = 4
 _HOLDS = AWAY | {gate.MEMORY_FULL, SAME_DEVICE}
 """Wait reasons for which no repair is begun."""
 
-
 Answer = dict[str, Any]
 """healthy, cleaned, recovered; `ending`, and `sentence`: the trouble that is left, "" = it is well.
 As JSON shows it."""

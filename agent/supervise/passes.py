@@ -273,10 +273,6 @@ def _plan_asked(gate: Gate, facts: Facts, verdict: HealthVerdict) -> Plan | None
     return plan
 
 
-_ORDERS = {"restart_of": "", "start_asked": False, "past_looks": False}
-"""Fields of the record that hold an operator's order, with their values without one."""
-
-
 async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     """Count the try, carry it out, and write both down: what is done before it happens, and how it
     went."""
@@ -288,7 +284,9 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     else:
         count = _count_try(config.reconnect, facts, plan)
     # Until they are carried out the record has an operator's orders: a kill loses none.
-    orders = {} if plan.repair else {**_ORDERS}
+    orders = {"restart_of": "", "start_asked": False, "past_looks": False}
+    if plan.repair:
+        orders.clear()
     if plan.logs_in and not plan.ordered:
         orders.pop("restart_of", "")  # a plain start or connect is no restart
     ended: Any = {name: none for name, none in orders.items() if getattr(facts.record, name)}

@@ -178,7 +178,6 @@ LOOKS_APART, ASK_AGAIN = 1.0, 5.0
 """Seconds in which many that lose their connection share one look; after which a session that
 waits asks by itself, if it is not woken."""
 
-
 NOWHERE = Address("")
 """Address of sessions that need none: it is never looked at, and never away."""
 

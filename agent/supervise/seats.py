@@ -30,7 +30,6 @@ from agent.supervise.gate import Gate
 # Packs: sessions that share one worker, where `[worker] pack` is more than 1. A pack's worker says
 # which sessions it holds, so that the next agent moves none.
 
-
 Statuses = dict[InstanceId, UnitStatus]
 
 LOOK_EVERY = 1.0

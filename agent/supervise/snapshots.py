@@ -29,7 +29,6 @@ AT_ONCE = 2
 
 T = TypeVar("T")
 
-
 WAITS = (0.0, 0.25, 0.5, 1.0)
 """Seconds before each try of one snapshot."""
 LOOK_EVERY, AFTER_FAILURE = 28.0, 600.0

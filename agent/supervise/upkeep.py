@@ -31,7 +31,6 @@ from agent.vault.snapshots import sweep_snapshots
 
 SWEEP_EVERY, FIRST_COPY, CHECK_EVERY = 3600.0, 300.0, 86400.0
 
-
 # A table, kept apart from the agent's own log lines.
 logging.getLogger(logfiles.PERFORMANCE).propagate = False
 
@@ -55,7 +54,6 @@ def performance_line(view: Session) -> str:
 
 # What an agent learned and the next should know: statistics, usual message rates. Written each hour
 # and at the stop; a kill loses an hour of counting.
-
 
 LEARNED = "learned"
 """The row in the database."""
@@ -159,10 +157,8 @@ class Upkeep:
 # The agent's link in the chain of watchdogs: fed by completed passes, never by a timer alone.
 # sdnotify's socket does not block: a manager that reads nothing must not stop the agent.
 
-
 LONGEST_PASS = 180.0
 """Seconds: a start or a stop with a long save takes its time, and many may do so at once."""
-
 
 UNASKED = 32.0
 """The time within which a manager wants a ping, where none says it."""

@@ -166,7 +166,6 @@ class _Archive:
 
 # Folders that must not outlive a command: keys of sessions lie in them.
 
-
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
@@ -195,7 +194,6 @@ def scratch() -> Iterator[Path]:
 
 
 # Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only.
-
 
 _PIECE = 1 << 16
 LONGEST_HEADS = 1 << 16
@@ -320,8 +318,7 @@ class _Unpacked:
         self._at += len(piece)
         self._left -= len(piece)
         if self._left < 0:
-            cause = f"unpacked it has more than {self._most} bytes"
-            raise too_large(cause, "unpacks_too_large")
+            raise too_large(f"unpacked it has more than {self._most} bytes", "unpacks_too_large")
         return piece
 
 
@@ -345,12 +342,7 @@ def read_archive_manifest(source: IO[bytes], limits: Limits) -> snapshots.Manife
 
 
 def unpack(
-    root: Path,
-    source: IO[bytes],
-    id: InstanceId,
-    limits: Limits,
-    *,
-    tick: tree.Tick = tree.no_tick,
+    root: Path, source: IO[bytes], id: InstanceId, limits: Limits, *, tick: tree.Tick = tree.no_tick
 ) -> Arrived:
     """Stage the archive's session under this id; InvalidRequest for an archive that is not whole.
     Each member must be the next of the manifest, with its size and checksum: so no link, device,

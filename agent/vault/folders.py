@@ -186,12 +186,7 @@ class Retired:
 
 
 def retire(
-    root: Path,
-    id: InstanceId,
-    why: str,
-    *,
-    now_wall: float | None = None,
-    follows: bool = True,
+    root: Path, id: InstanceId, why: str, *, now_wall: float | None = None, follows: bool = True
 ) -> Retired:
     """Move an instance's folder into the trash. The worker must not run. `follows`: the session is
     to be in the trash; False: where its folder is a link, the link alone is, and what it leads to

@@ -21,7 +21,6 @@ from agent.vault.identity import Identity, ids_in, lineage_of, new_lineage, othe
 # What a session keeps beside its files, while these are replaced, lies in a place of its own, from
 # where it comes back after any crash.
 
-
 CARRIED = ".carried"
 MESSAGES = "messages"
 """The folder beside the session's files."""
@@ -121,7 +120,6 @@ def _from(root: Path, retired: str, id: InstanceId, names: set[str]) -> Iterator
 # The old folder goes to the trash first. `finish` after a crash: if the old one is still there,
 # nothing has happened; otherwise the new one belongs there.
 
-
 _READY = ".ready"
 
 Kind = Literal["restore", "import"]
@@ -152,13 +150,7 @@ def discard(root: Path, id: InstanceId, kind: Kind) -> None:
 
 
 def put_in_place(
-    root: Path,
-    kind: Kind,
-    identity: Identity,
-    *,
-    lineage: str = "",
-    why: str,
-    replace: bool,
+    root: Path, kind: Kind, identity: Identity, *, lineage: str = "", why: str, replace: bool
 ) -> folders.Retired | None:
     """Give the staged folder its identity and its place; return the retired one. The worker must
     not run; if it does, its lock stops this. `lineage`: "" = a new one."""

@@ -286,11 +286,7 @@ class Subject:
 
 
 def take_snapshot(
-    root: Path,
-    subject: Subject,
-    *,
-    now_wall: float | None = None,
-    tick: tree.Tick = tree.no_tick,
+    root: Path, subject: Subject, *, now_wall: float | None = None, tick: tree.Tick = tree.no_tick
 ) -> Snapshot:
     """Copy the session as it is. VaultError `changing`: it changed meanwhile; ask again."""
     id = parse_instance_id(subject.instance.id)

@@ -23,7 +23,6 @@ from agent.vault.identity import OTHERS, names_other_engine, read_identity
 
 # All entries of a session, each step down by an open folder and through no link.
 
-
 LARGEST_FILE = 256 << 20
 """Bytes: no engine writes a larger file. A stray one would fill the disk, copy by copy."""
 _COARSE = 0.05
@@ -83,8 +82,7 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
         try:
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except OSError as error:
-            cause = explain(verb, here.path / name, error)
-            yield Entry(relative, os.fstat(here.fd), fault=cause)
+            yield Entry(relative, os.fstat(here.fd), fault=explain(verb, here.path / name, error))
             continue
         is_folder = stat.S_ISDIR(status.st_mode)
         fault = None if is_folder else _fault(verb, here, name, status)
@@ -269,7 +267,6 @@ def _sync(top: Folder, relative: str) -> None:
 
 # The one inspection of a session's folder: is there a session, and is it whole? It looks at the
 # files and changes nothing.
-
 
 LOCK = "lock"
 """A worker holds this lock while it runs."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 RESULTS, _KIND = ("delivered", "failed", "dead", "expired"), {"kind": "webhook"}
 
-
 Read = tuple[Store, EventBus, Reader, Mapping[words.InstanceId, session.Session]]
 """The parts that couriers read."""
 

@@ -368,7 +368,6 @@ class Owners:
 # old record back. So it must say that the session is down, twice, before and after. A session that
 # was taken down is brought up again whatever failed in between.
 
-
 DOWN_WITHIN, UP_WITHIN = 30.0, 90.0
 """Seconds until a disconnected session must be down, and a started one connected."""
 LOOK_EVERY = 0.25

@@ -106,8 +106,7 @@ def _expression_fault(text: str) -> str:
 
 
 def _form_fault(pattern: str, words: str, text: str) -> str:
-    good = not text or re.fullmatch(pattern, text)
-    return "" if good else f"it must be like {words}"
+    return "" if not text or re.fullmatch(pattern, text) else f"it must be like {words}"
 
 
 def _way(name: str, does: str) -> str:

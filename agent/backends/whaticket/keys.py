@@ -140,8 +140,7 @@ class Shelf:
 
 def _safe(id: str) -> str:
     if not is_safe(id):
-        cause = "its name cannot name a folder"
-        raise cannot(f"keep keys of {id!r:.60}", cause, "remote_name")
+        raise cannot(f"keep keys of {id!r:.60}", "its name cannot name a folder", "remote_name")
     return id
 
 
@@ -495,7 +494,6 @@ def open_keys(declared: BackendDeclaration, folder: Path) -> SessionKeys:
 # Which records Baileys cannot use: cut short, empty, or not what their name says. A record that
 # only looks unusual is whole: damage must be certain, for the record is taken out. Creds and
 # app-state keys are not judged here: nothing may take those out.
-
 
 JUDGED = re.compile(r"(?:session|identity-key|sender-key|pre-key)-.+")
 _MEMORY = "sender-key-memory-"

@@ -215,10 +215,7 @@ class Client(Conversation):
     """Seconds without a line of a client that was asked for one: its loop stands still."""
 
     def __init__(
-        self,
-        process: asyncio.subprocess.Process,
-        commands: asyncio.StreamWriter,
-        on_event: OnEvent,
+        self, process: asyncio.subprocess.Process, commands: asyncio.StreamWriter, on_event: OnEvent
     ) -> None:
         super().__init__(commands, on_event)
         self.pid = process.pid

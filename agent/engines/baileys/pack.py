@@ -118,8 +118,7 @@ class SharedNode:
         share."""
         if (leaving := self._leaving.get(folder)) is not None:
             await asyncio.wait({leaving})
-        client = await self._running()
-        share = NodeShare(self, client, folder, on_event, on_end)
+        share = NodeShare(self, await self._running(), folder, on_event, on_end)
         self._shares[share.name] = share
         return share
 

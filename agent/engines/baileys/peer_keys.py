@@ -13,14 +13,12 @@ from agent.engines.baileys.rules import KEY_KINDS, REMOVED, UNREADABLE, read_key
 # Which of a session's keys belong to one peer, by the names that Baileys gives them. The same names
 # are files (`/` as `__`, `:` as `-`, `.json` at the end) and Redis suffixes.
 
-
 _ADDRESS = re.compile(r"(?P<user>\d{1,20})(?:_\d{1,3})?(?:\.\d{1,5})?")
 _JID = re.compile(
     r"(?P<user>\d{5,20})(?:_\d{1,3})?(?::(?P<device>\d{1,5}))?@(?P<server>[a-z.]{2,20})"
 )
 _AGENTS = {"s.whatsapp.net": "", "c.us": "", "lid": "_1", "hosted": "_128", "hosted.lid": "_129"}
 """A Signal address has this suffix after a user of a server other than the usual one."""
-
 
 _USER = r"(?P<user>\d{1,20})(?:_\d{1,3})?"
 _OWNED = (

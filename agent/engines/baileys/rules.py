@@ -80,7 +80,6 @@ def needed_address(settings: BaileysSettings, _folder: Path) -> Address:
 # The credentials of a session: whether they fit together, and what of them never changes once a
 # device is linked.
 
-
 CREDS = "creds.json"
 _PRIME = 2**255 - 19
 _KEYS = ("noiseKey", "signedIdentityKey", "signedPreKey")
@@ -165,7 +164,6 @@ def public_of(private: bytes) -> bytes:
 
 # What connected last, in a file beside the keys: the version of WhatsApp Web, the account, and a
 # mark of the credentials that WhatsApp took.
-
 
 NOTE = "baileys.json"
 

@@ -24,7 +24,6 @@ MISSING, FAILING = "parts_missing", "worker_failed"
 REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
 STORE = REFUSED | {"storage_failed"}
 
-
 CRYPTO_WORDS = {
     "bad_mac": "Bad MAC",
     "prekey": "Invalid PreKey ID",

@@ -111,7 +111,6 @@ def variable_fault(entry: str) -> str:
 
 # A program's environment_file: NAME=VALUE lines, as systemd and dotenv write them.
 
-
 MISSING = "program_missing"
 LONGEST_FILE = 1 << 16
 _QUOTED = r"""

@@ -20,7 +20,6 @@ from agent.errors import EngineError
 
 # What pm2 gives the programs that it runs: process.send, and a standard input that stays open.
 
-
 _CHUNK = 1 << 16
 SHUTDOWN = b'"shutdown"\n'
 
@@ -68,7 +67,6 @@ class LikePm2:
 
 
 # All processes that a program started: they are the worker's, also those that left its group.
-
 
 _PR_SET_CHILD_SUBREAPER = 36
 ROUNDS, PAUSE = 20, 0.02

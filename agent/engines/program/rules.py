@@ -43,7 +43,6 @@ def needed_address(_settings: ProgramSettings, _folder: Path) -> None:
 
 # What is noted beside a program's session: that it is paired, and whether its files lie here.
 
-
 NOTE = "program.json"
 
 

@@ -156,26 +156,11 @@ FIRST_CODE = 60.0
 _LARGEST = 1e10
 """Seconds: no time that a person means is longer."""
 COMES_BACK = frozenset(
-    [
-        "connection_lost",
-        "service_unavailable",
-        "restart_required",
-        "bad_session",
-        "unknown",
-    ]
+    ["connection_lost", "service_unavailable", "restart_required", "bad_session", "unknown"]
 )
 """Reasons after which most programs reconnect by themselves."""
-ENDS = frozenset(
-    [
-        "logout",
-        "banned",
-        "temporary_ban",
-        "client_outdated",
-        "conflict",
-        "multidevice_mismatch",
-        "proxy_block",
-    ]
-)
+ENDS = frozenset({"logout", "banned", "temporary_ban", "client_outdated"})
+ENDS |= {"conflict", "multidevice_mismatch", "proxy_block"}
 """Reasons after which no login follows at once."""
 QR_IDLE = "qr_idle"
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)

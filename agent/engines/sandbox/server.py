@@ -41,7 +41,6 @@ from agent.files import open_plain
 # sync after a login stops.
 # corrupt-files: the session file is damaged, then the worker is killed.
 
-
 FAULTS_FILE = "faults.json"
 
 _ALWAYS_KEPT = {"ban", "temp-ban", "outdated", "passkey"}

@@ -15,7 +15,6 @@ from agent.errors import ConfigError
 
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
-
 _NOBODY = 65534
 _SECONDS = 20.0
 _SETTINGS = (

@@ -30,7 +30,6 @@ from agent.engines.web.view import SessionView
 Status = ConnectionStatus
 log = logging.getLogger(__name__)
 
-
 TAKEN = "taken.json"
 COMPARE_EVERY = 600.0
 MARGIN = 900.0
@@ -81,12 +80,7 @@ class Intake:
     """Takes in what arrives in one session, where messages are kept."""
 
     def __init__(
-        self,
-        folder: Path,
-        keeper: base.Keeper,
-        session: Session,
-        view: SessionView,
-        tasks: Tasks,
+        self, folder: Path, keeper: base.Keeper, session: Session, view: SessionView, tasks: Tasks
     ) -> None:
         self._folder, self._keeper, self._tasks = folder, keeper, tasks
         self._session, self._view = session, view

@@ -19,7 +19,6 @@ _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
 """The bundle's codes of what the page never does, however often it is asked."""
 
-
 UPLOAD_LIMIT = 64 * 1024 * 1024
 """Bytes of a file that comes in parts."""
 
@@ -212,7 +211,6 @@ def _why(raw: Mapping[str, Any]) -> str:
 
 
 # Give the page a message to send, and files in parts; say what became of them.
-
 
 ANSWER = 8.0
 FILE_ANSWER = 60.0

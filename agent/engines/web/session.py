@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 LOCKS = ("SingletonLock", "SingletonSocket", "SingletonCookie")
 
-
 _FLOCK = "hhqqi4x"
 """struct flock of fcntl(2) on 64-bit Linux."""
 
@@ -90,7 +89,6 @@ def make_durable(session: Path, progress: Callable[[], None]) -> None:
 
 
 # The engine's own files beside the profile: a note, known pages, diagnostics.
-
 
 _PAGES, _DIAGNOSTICS = "pages", "diagnostics"
 _PAGES_KEPT, _DIAGNOSTICS_KEPT = 2, 3
@@ -172,7 +170,6 @@ def _keep_newest(folder: Path, pattern: str, count: int) -> None:
 # Bring a new pairing to the disk before the engine publishes it. A browser writes IndexedDB to the
 # kernel when a transaction ends, and local storage up to a second later. A pairing needs both:
 # until then a killed browser comes up with a new code.
-
 
 _MARK_LIMIT = 8.0
 """Seconds for a mark: a record may end at a block's border, where no search finds it whole."""

@@ -243,7 +243,6 @@ def _raw(facts: PageFacts) -> str:
 # The document that the browser shows: WhatsApp Web, or something else. Its content is not trusted:
 # it is shortened and shown.
 
-
 SILENT = 25.0
 """Seconds in which nothing moved on in a document that is not ready."""
 
@@ -320,7 +319,6 @@ LOOK = """(() => {
   };
 })()"""
 """Asked in any document: `read` is null where nothing of ours runs."""
-
 
 LONGEST = 900.0
 """Seconds after which bytes of a start no longer count: a page may fetch something for ever."""

@@ -18,12 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def page_script(
-    url: str,
-    config: str,
-    bundle: str,
-    *,
-    person: bool = False,
-    kept_from: float | None = None,
+    url: str, config: str, bundle: str, *, person: bool = False, kept_from: float | None = None
 ) -> str:
     """Return the script that runs first in each document: only in WhatsApp's own page, never in
     frames. `person`: a person sits at the window, and their browser answers the page's call for a
@@ -60,7 +55,6 @@ HIDE_CODES = """new Promise((done) => {
 SHOW_CODES = """document.adoptedStyleSheets =
   document.adoptedStyleSheets.filter((each) => each !== globalThis.__waAgentSheet);
   delete globalThis.__waAgentSheet; true"""
-
 
 _KINDS = frozenset({"Document", "Script", "Stylesheet"})
 """Kinds of requests that a page is made of. Asking its server again and again is no progress."""

@@ -19,9 +19,7 @@ from agent.errors import ConfigError, EngineError
 
 log = logging.getLogger(__name__)
 
-
 # Which browser, and with which arguments: the leanest ones that keep its sandbox.
-
 
 BINARIES = {
     SHELL: (
