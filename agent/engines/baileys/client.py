@@ -182,13 +182,8 @@ def _whole(value: Any) -> Any:
 
 
 FLAGS = (
-    "--max-semi-space-size=1",
-    "--optimize-for-size",
-    "--v8-pool-size=1",
-    "--single-threaded-gc",
-    "--expose-gc",
-    "--initial-heap-size=48",
-    "--inspect-port=192.0.2.1:9229",
+    *("--max-semi-space-size=1", "--optimize-for-size", "--v8-pool-size=1", "--single-threaded-gc"),
+    *("--expose-gc", "--initial-heap-size=48", "--inspect-port=192.0.2.1:9229"),
 )
 """The first heap holds all that a start reads: collections would take a sixth of its processor
 time. The library's WebAssembly excludes --lite-mode and --jitless. SIGUSR1 opens a debugger without

@@ -69,17 +69,14 @@ def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
 
 
 def examine(
-    cache: Path, env: Mapping[str, str] | None = None, kinds: Iterable[str] = (rules.SHELL,)
+    cache: Path, env: Mapping[str, str] = os.environ, kinds: Iterable[str] = (rules.SHELL,)
 ) -> list[Finding]:
     """Every finding; an empty list when the engine can run, with all these kinds of browsers."""
-    env = os.environ if env is None else env
     named = env.get("WA_BROWSER", "")
+    # One that is named is the only one, whatever an instance asks for.
+    wanted = [rules.SHELL] if named else sorted(kinds)
     findings = [
-        # One that is named is the only one, whatever an instance asks for.
-        *(
-            _of(partial(find_browser, kind, named))
-            for kind in ([rules.SHELL] if named else sorted(kinds))
-        ),
+        *(_of(partial(find_browser, kind, named)) for kind in wanted),
         _of(lambda: fetch.read_bundle(cache)),
         _of(find_setpriv),
         sandbox_problem(),

@@ -43,8 +43,7 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     to, kind = chat_of(message.get("to")), message.get("type", "text")
     read = _READ.get(kind) if isinstance(kind, str) else None
     if read is None:
-        kinds = ", ".join(_READ)
-        why = f"cannot send {kind!r:.40}: the web engine sends {kinds}"
+        why = f"cannot send {kind!r:.40}: the web engine sends {', '.join(_READ)}"
         raise InvalidRequest(why, field="type")
     name, content, more = read(message)
     if "quote" in message:
@@ -111,10 +110,8 @@ def _read_media(message: Mapping[str, Any]) -> _Read:
 
 
 def _read_location(message: Mapping[str, Any]) -> _Read:
-    content: dict[str, Any] = {
-        "lat": _degrees(message, "latitude", 90),
-        "lng": _degrees(message, "longitude", 180),
-    }
+    lat, lng = _degrees(message, "latitude", 90), _degrees(message, "longitude", 180)
+    content: dict[str, Any] = {"lat": lat, "lng": lng}
     content |= {name: _text(message, name) for name in ("name", "address") if message.get(name)}
     return "location", content, {}
 
@@ -259,13 +256,8 @@ FILE_LOOK = 8.0
 PIECE = 192 * 1024
 """Bytes of a file that the page hands over at once."""
 _LOST = "media_unreachable"
-_FILE_CODES = {
-    "media_not_found": "media_gone",
-    "msg_not_found": "media_gone",
-    "message_not_contains_media": "no_media",
-    "not_ready": _LOST,
-    "file_lost": _LOST,
-}
+_FILE_CODES = {"media_not_found": "media_gone", "msg_not_found": "media_gone"}
+_FILE_CODES |= {"message_not_contains_media": "no_media", "not_ready": _LOST, "file_lost": _LOST}
 """The bundle's codes, and those of media.js."""
 
 
@@ -323,7 +315,7 @@ async def _ask_for_file(page: Page, what: str, *given: Any) -> Mapping[str, Any]
     try:
         raw = await page.ask(f"media.{what}", *given, within=FILE_LOOK + ANSWER)
     except EngineError as error:
-        raise EngineError(f"cannot load the file: {error}", code="media_unreachable") from error
+        raise EngineError(f"cannot load the file: {error}", code=_LOST) from error
     if isinstance(raw, Mapping) and isinstance(ok := raw.get("ok"), Mapping):
         return ok
     refused = refusal("load the file", raw)

@@ -139,9 +139,8 @@ def linked(folder: base.SessionFolder) -> base.Linked:
     """The note names the device since its first connection with this version of the engine."""
     note = base.object_of(folder.read(NOTE))
     account, device = (note.get(name) for name in ("account", "device"))
-    if note.get("paired") is not True or not isinstance(account, str):
-        return base.Linked()
-    return base.Linked(account, device) if isinstance(device, str) else base.Linked()
+    known = note.get("paired") is True and isinstance(account, str) and isinstance(device, str)
+    return base.Linked(str(account), str(device)) if known else base.Linked()
 
 
 def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:

@@ -48,28 +48,15 @@ _OFF_ON_LOOPBACK = ",LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets
 """A pinned page comes from nowhere, and from there loopback would be out of reach."""
 
 _LEAN = (
-    "--disable-gpu",
-    "--in-process-gpu",
+    *("--disable-gpu", "--in-process-gpu", "--renderer-process-limit=1", "--disable-extensions"),
+    *("--disable-component-update", "--disable-background-networking", "--disable-default-apps"),
+    *("--disable-sync", "--disable-breakpad", "--disable-crash-reporter", "--disable-hang-monitor"),
+    *("--disable-client-side-phishing-detection", "--disable-prompt-on-repost", "--mute-audio"),
+    *("--no-first-run", "--no-default-browser-check", "--hide-scrollbars"),
     # Or 12 MB more for pictures that are not shown.
     "--disable-software-rasterizer",
-    "--renderer-process-limit=1",
-    "--disable-extensions",
-    "--disable-component-update",
-    "--disable-background-networking",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--disable-breakpad",
-    "--disable-crash-reporter",
-    "--disable-client-side-phishing-detection",
-    "--disable-hang-monitor",
-    "--disable-prompt-on-repost",
-    "--mute-audio",
-    "--no-first-run",
-    "--no-default-browser-check",
-    "--hide-scrollbars",
     # A hidden page must keep its timers, or its connection dies.
-    "--disable-background-timer-throttling",
-    "--disable-backgrounding-occluded-windows",
+    *("--disable-background-timer-throttling", "--disable-backgrounding-occluded-windows"),
     "--disable-renderer-backgrounding",
     # /dev/shm is 64 MB in many containers.
     "--disable-dev-shm-usage",
