@@ -2,11 +2,11 @@
 
 import pytest
 
-from agent.core.words import Claim, ConnectionStatus
+from agent.core.model import ConnectionStatus as Status
+from agent.core.words import Claim
 from agent.engines.web.browser.page import network_code
 from agent.engines.web.view import LONGEST, Advance, Document, judge_document, read_fields
 
-Status = ConnectionStatus
 WANTED = "https://web.whatsapp.com/"
 HERE = "https://web.whatsapp.com"
 

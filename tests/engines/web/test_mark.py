@@ -15,9 +15,8 @@ from agent.engines.web.engine import MARGIN, TAKEN, Intake, Mark, read_mark, wri
 from agent.engines.web.session import Session
 from agent.engines.web.view import SessionView
 from agent.errors import EngineError
-from tests.engines.web.bench import Bench
+from tests.engines.web.bench import ACCOUNT, Bench
 
-ACCOUNT = "5511999999999"
 DAY = 86400.0
 
 

@@ -27,9 +27,6 @@ def test_a_message_asks_for_no_link_preview_and_reads_nothing() -> None:
     assert "hi" not in repr(asked)
 
 
-UPLOAD = "0123456789abcdef"
-
-
 @pytest.mark.parametrize(
     ("message", "field"),
     [
@@ -51,47 +48,31 @@ def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any], field
     assert caught.value.field == field
 
 
+ABOUT = {"message_id": "3EB0A1"}
+FILE = {"upload": "0123456789abcdef", "size": 7}
+
+
 @pytest.mark.parametrize(
-    ("message", "kind", "content"),
+    ("type", "message", "content"),
     [
+        ("media", {"mimetype": "a/b", **FILE}, FILE),
         (
-            {"type": "media", "mimetype": "a/b", "upload": UPLOAD, "size": 7},
-            "file",
-            {"upload": UPLOAD, "size": 7},
-        ),
-        (
-            {"type": "location", "latitude": -33.4, "longitude": 151, "name": "here"},
             "location",
+            {"latitude": -33.4, "longitude": 151, "name": "here"},
             {"lat": -33.4, "lng": 151.0, "name": "here"},
         ),
-        (
-            {"type": "contact", "name": "Ann", "phone": "+55 11 7777-7777"},
-            "contact",
-            {"id": "551177777777@c.us", "name": "Ann"},
-        ),
-        (
-            {"type": "reaction", "message_id": "3EB0A1", "emoji": ""},
-            "reaction",
-            {"id": "3EB0A1", "emoji": "", "by": ""},
-        ),
-        (
-            {"type": "edit", "message_id": "3EB0A1", "text": "x"},
-            "edit",
-            {"id": "3EB0A1", "text": "x"},
-        ),
-        (
-            {"type": "delete", "message_id": "3EB0A1", "sender": "5511777@s.whatsapp.net"},
-            "delete",
-            {"id": "3EB0A1", "by": "5511777@c.us"},
-        ),
+        ("contact", {"name": "Ann", "phone": "+55 1 77-7"}, {"id": "551777@c.us", "name": "Ann"}),
+        ("reaction", {**ABOUT, "emoji": ""}, {"id": "3EB0A1", "emoji": "", "by": ""}),
+        ("edit", {**ABOUT, "text": "x"}, {"id": "3EB0A1", "text": "x"}),
+        ("delete", {**ABOUT, "sender": "551@s.whatsapp.net"}, {"id": "3EB0A1", "by": "551@c.us"}),
     ],
 )
 def test_every_kind_of_message_becomes_a_call_of_the_bundle(
-    message: dict[str, Any], kind: str, content: dict[str, Any]
+    type: str, message: dict[str, Any], content: dict[str, Any]
 ) -> None:
-    asked = read_message({"to": "5511999999999", **message})
-    assert (asked.kind, asked.content) == (kind, content)
-    assert asked.about == ("3EB0A1" if kind in ("reaction", "delete") else "")
+    asked = read_message({"to": "5511999999999", "type": type, **message})
+    assert (asked.kind, asked.content) == ("file" if type == "media" else type, content)
+    assert asked.about == ("3EB0A1" if type in ("reaction", "delete") else "")
 
 
 @pytest.mark.parametrize(

@@ -51,18 +51,15 @@ async def test_a_group_is_written_to_and_its_members_are_read(
     again = await send(bench, to=GROUP, type="text", text="to all", key="one")
     assert again["id"] == told["id"] and len(stand_in.arrived) == 1, "one message of one key"
     page = stand_in.page()
-    page.tell(
-        "message", **{"from": GROUP}, participant=CHAT, body="and you?", id="ABCDEF0123456789"
-    )
-    await bench.until(lambda: heard(bench, direction="in", id="ABCDEF0123456789"))
-    about = {"message_id": "ABCDEF0123456789", "sender": CHAT}
+    id = "ABCDEF0123456789"
+    page.tell("message", **{"from": GROUP}, participant=CHAT, body="and you?", id=id)
+    await bench.until(lambda: heard(bench, direction="in", id=id))
+    about = {"message_id": id, "sender": CHAT}
     told = await send(bench, to=GROUP, type="reaction", emoji="\N{THUMBS UP SIGN}", **about)
     assert told["outcome"] == "sent"
     sent = sends(stand_in)[-1]
-    assert (sent["type"], sent["to"], sent["about"]) == ("reaction", GROUP, "ABCDEF0123456789")
-    told = await send(
-        bench, to=GROUP, type="text", text="me too", quote="ABCDEF0123456789", quote_from=CHAT
-    )
+    assert (sent["type"], sent["to"], sent["about"]) == ("reaction", GROUP, id)
+    told = await send(bench, to=GROUP, type="text", text="me too", quote=id, quote_from=CHAT)
     assert (told["outcome"], sends(stand_in)[-1]["to"]) == ("sent", GROUP)
     content = base64.b64encode(b"x" * 1000).decode()
     file = {"content": content, "mimetype": "text/plain", "filename": "x.txt"}

@@ -38,9 +38,8 @@ async def test_a_session_contacts_no_other_host_and_its_logout_reaches_whatsapp(
     proxy, asked = outside
     device = await bench.pair(stand_in, proxy=proxy)
     await bench.until(lambda: read_note(bench.session).paired)
-    await bench.link.call(
-        "send", {"message": {"to": "5511888888888", "text": "see http://x.example"}}
-    )
+    message = {"to": "5511888888888", "text": "see http://x.example"}
+    await bench.link.call("send", {"message": message})
     await bench.link.call("logout")
     assert not (await bench.claimed(Status.DISCONNECTED, "logout")).paired
     await bench.until(lambda: device not in stand_in.devices)
