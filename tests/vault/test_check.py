@@ -28,6 +28,8 @@ def folder(root, sales):
         pytest.param(b"", SessionFiles.DAMAGED, id="empty"),
         pytest.param(GOOD[:-10], SessionFiles.DAMAGED, id="truncated"),
         pytest.param(b'{"paired": true}', SessionFiles.DAMAGED, id="no device"),
+        pytest.param(b"null", SessionFiles.DAMAGED, id="null"),
+        pytest.param(b"{}", SessionFiles.DAMAGED, id="nothing in it"),
         pytest.param(b"[" * 100_000, SessionFiles.DAMAGED, id="nested without end"),
     ],
 )
