@@ -17,11 +17,10 @@ pytestmark = pytest.mark.slow
 GROUP = "120363000000000001@g.us"
 
 
-async def hear(bed: Bed, sender: str, text: str) -> list[str]:
-    """A contact writes to the group; the receipts of the account's client, the last one good."""
+async def hear(bed: Bed, sender: str, text: str) -> None:
+    """A contact writes to the group, and the account's client can read it."""
     id = bed.whatsapp.say_in_group(sender, ACCOUNT, GROUP, text)
     await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, id)), within=60)
-    return bed.whatsapp.receipts(ACCOUNT, id)
 
 
 def sender_key_of(bed: Bed, who: str) -> str:
@@ -73,7 +72,6 @@ async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None
     kinds = ("session-", "pre-key-", "sender-key-120", "sender-key-memory-")
     for kind in kinds:
         assert any(name.startswith(kind) for name in judged), kind
-    assert [name for name, raw in judged.items() if not is_record(name, raw)] == []
     assert damaged(bed) == []
     for name, raw in judged.items():
         if raw != b"null":
@@ -111,6 +109,5 @@ async def test_damaged_records_that_no_log_line_names_are_found_and_the_client_r
     assert bed.codes_shown() == 1
     assert set(before) - set(bed.files()) == {session.name, group.name}
     await bed.talk(PEER, "with new keys")
-    lost = bed.whatsapp.say_in_group(PEER, ACCOUNT, GROUP, "again")
-    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, lost)), within=60)
+    await hear(bed, PEER, "again")
     assert damaged(bed) == []

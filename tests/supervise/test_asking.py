@@ -55,10 +55,8 @@ async def test_after_a_logout_no_older_claim_counts(bench, monkeypatch):
     asks, facts, _, _ = bench
     monkeypatch.setattr(Registry, "save", AsyncMock())
     asks.keeping.ending = lambda _: nullcontext()
-    facts.instance, facts.run.claim = (
-        Instance(ID, "sandbox", True),
-        ClaimFact(Claim(ConnectionStatus.CONNECTED), 0.0, 0.0),
-    )
+    facts.instance = Instance(ID, "sandbox", True)
+    facts.run.claim = ClaimFact(Claim(ConnectionStatus.CONNECTED), 0.0, 0.0)
     await asks.logout(ID)
     assert (facts.run.claim, facts.record.reason) == (None, "logout")
 

@@ -64,9 +64,8 @@ async def test_a_reply_is_shown_as_one_to_who_wrote_it(paired: Bench) -> None:
     assert shown["quote"] == {"id": asked["message_id"], "from": PEER, "text": "coming?"}
     assert (shown["text"], shown["mentions"]) == (f"yes @{OTHER}", [OTHER])
     own = await paired.until(lambda: record(paired, message_id=id))
-    assert own["quote"] == {
-        **{"message_id": asked["message_id"], "sender": jid(PEER), "text": "coming?"}
-    }
+    quoted = {"message_id": asked["message_id"], "sender": jid(PEER), "text": "coming?"}
+    assert own["quote"] == quoted
     again = await send(paired, text="and I", quote=id, quote_from="me", quote_text=reply["text"])
     shown = await paired.until(lambda: message(paired, again))
     assert shown["quote"] == {"id": id, "from": ACCOUNT, "text": reply["text"]}

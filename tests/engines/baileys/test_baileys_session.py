@@ -62,6 +62,7 @@ async def test_every_refusal_of_a_login_has_its_reason(bench: Bench) -> None:
 
 
 REPLACED = {"tag": "conflict", "attrs": {"type": "replaced"}}
+DOWNGRADE = {"tag": "downgrade_webclient", "attrs": {}}
 
 
 async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_removal(
@@ -76,10 +77,7 @@ async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_remo
         ({"tag": "stream:error", "attrs": {"code": "503"}}, "service_unavailable"),
         ({"tag": "failure", "attrs": {"reason": "401", "location": "atn"}}, "connection_lost"),
         ({"tag": "failure", "attrs": {"reason": "406"}}, "connection_lost"),
-        (
-            {"tag": "ib", "attrs": {}, "content": [{"tag": "downgrade_webclient", "attrs": {}}]},
-            "connection_lost",
-        ),
+        ({"tag": "ib", "attrs": {}, "content": [DOWNGRADE]}, "connection_lost"),
     ]
     for stanza, reason in words:
         word = {"stage": "now", "kind": "last", "stanza": stanza}

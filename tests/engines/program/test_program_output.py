@@ -28,15 +28,11 @@ def printed(caplog: pytest.LogCaptureFixture, text: str, values: dict[str, str])
 def test_a_private_key_over_several_lines_is_shown_in_none(
     caplog: pytest.LogCaptureFixture, kind: str, before: str
 ) -> None:
-    rows = [
-        f"-----BEGIN {kind}PRIVATE KEY-----",
-        *[KEY] * 5,
-        LAST,
-        f"-----END {kind}PRIVATE KEY-----",
-    ]
+    begin, end = f"-----BEGIN {kind}PRIVATE KEY-----", f"-----END {kind}PRIVATE KEY-----"
+    rows = [begin, *[KEY] * 5, LAST, end]
     text = "".join(f"{before if row != LAST else ''}{row}\n" for row in rows)
     lines = printed(caplog, f"begins\n{text}goes on\n", {})
-    assert lines == ["begins", f"{before}{rows[0]}", "goes on"]
+    assert lines == ["begins", f"{before}{begin}", "goes on"]
 
 
 def test_a_private_key_is_taken_out_of_one_line_and_what_is_no_key_stays(
@@ -52,14 +48,8 @@ def test_a_private_key_is_taken_out_of_one_line_and_what_is_no_key_stays(
 
 
 def test_values_of_all_lengths_and_forms_are_taken_out(caplog: pytest.LogCaptureFixture) -> None:
-    values = {
-        "LONG": "ab/cd ef&gh",
-        "SHORT": "pw9",
-        "PIN": "12",
-        "PORT": "80",
-        "MODE": "dev",
-        "CERT": "first line\\nsecond line",
-    }
+    values = {"LONG": "ab/cd ef&gh", "SHORT": "pw9", "PIN": "12", "PORT": "80", "MODE": "dev"}
+    values["CERT"] = "first line\\nsecond line"
     text = (
         "it is ab/cd ef&gh, ab%2Fcd%20ef%26gh, YWIvY2QgZWYmZ2g=\n"
         "pw9 and 12, not pw99 or 120\nport 80, mode dev\nfirst line\nsecond line\n"

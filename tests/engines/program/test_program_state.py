@@ -64,9 +64,8 @@ def test_failing_keys_are_counted_for_the_contact_that_a_line_names() -> None:
     output.feed(b"Key used already or never filled\n")
     output.close()
     (error,) = heard.happenings
-    assert (error.kind, error.detail["pattern"], error.detail["peer"]) == (
-        *("crypto_error", "bad_mac", "5511999990000"),
-    )
+    told = (error.kind, error.detail["pattern"], error.detail["peer"])
+    assert told == ("crypto_error", "bad_mac", "5511999990000")
 
 
 BOT = ProgramDeclaration(name="bot", command=("sh", "-c", "true"))
