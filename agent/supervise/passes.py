@@ -284,9 +284,7 @@ async def carry_through(means: Means, facts: Facts, plan: Plan) -> Outcome:
     else:
         count = _count_try(config.reconnect, facts, plan)
     # Until they are carried out the record has an operator's orders: a kill loses none.
-    orders = {"restart_of": "", "start_asked": False, "past_looks": False}
-    if plan.repair:
-        orders.clear()
+    orders = {} if plan.repair else {"restart_of": "", "start_asked": False, "past_looks": False}
     if plan.logs_in and not plan.ordered:
         orders.pop("restart_of", "")  # a plain start or connect is no restart
     ended: Any = {name: none for name, none in orders.items() if getattr(facts.record, name)}
