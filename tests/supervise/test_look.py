@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -23,19 +23,22 @@ async def serving(talk: Talk) -> AsyncIterator[int]:
     """A server that talks so; its port."""
 
     async def serve(reader, writer):
-        with suppress(OSError, asyncio.IncompleteReadError):
+        try:
             await talk(reader, writer)
-        writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
 
     async with listening(serve) as port:
         yield port
 
 
-def answers(status: str) -> Talk:
+def answers(status: str, page: str = "page") -> Talk:
     async def talk(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         # The page comes for HEAD too, as from servers that know only GET.
-        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\npage".encode())
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(page)}\r\n\r\n{page}".encode())
         await writer.drain()
 
     return talk
