@@ -372,11 +372,10 @@ def _webhook(raw: Any, old: bool) -> dict[str, Any]:
     both = {"enabled": True, "url": url, "events": events if isinstance(events, list) else []}
     if old:
         return both | {key: raw.get(key) is True for key in ("webhook_by_events", "webhook_base64")}
-    headers = raw.get("headers")
-    more = {"headers": headers if isinstance(headers, Mapping) else {}}
-    more |= {"byEvents": raw.get("webhookByEvents") is True}
-    more |= {"base64": raw.get("webhookBase64") is True}
-    return {"webhook": both | more}
+    headers = given if isinstance(given := raw.get("headers"), Mapping) else {}
+    flags = {"byEvents": raw.get("webhookByEvents") is True}
+    flags["base64"] = raw.get("webhookBase64") is True
+    return {"webhook": {**both, "headers": headers, **flags}}
 
 
 def folder_name(name: str) -> str:
