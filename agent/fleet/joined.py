@@ -39,8 +39,9 @@ session that the fleet deleted, with the epoch of the next one of its name."""
 KERNEL, AT_ONCE = 2.0, 16
 """Seconds past its lease after which no worker is left: `margin` is more; and sessions whose files
 are brought in at the same time."""
-OWN = 1 << 53
-"""Number of the last change of a session's own folder: no copy of its epoch is newer."""
+OWN, MANY = 1 << 53, 9999
+"""Number of the last change of a session's own folder: no copy of its epoch is newer; and sessions
+that a machine has room for that limits no memory."""
 
 Orders = dict[str, tuple[str, int]]
 """For each session of this machine `wanted` of its record, as carried out here, and the epoch of
@@ -574,7 +575,7 @@ class Joined(running.Running):
         return records.Machine(
             address=self.settings.address,
             version=VERSION,
-            capacity=known.memory_budget() // each if each else 0,
+            capacity=(known.memory_budget() or MANY * each) // each if each else MANY,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
             drained=self._registry.stopping or self.drained,

@@ -43,7 +43,7 @@ class Real(World):
         config.touch()
         in_fleet(Mock(config=config, state=root / "b"), Mock(clients={"": f"http://{at}"}), "b", at)
         base.settings.config = load_config(config, {})
-        base.settings.memory_budget.return_value = 1 << 40
+        base.settings.memory_budget.return_value = 0
         base.seats.list = AsyncMock(return_value={})
         self.registry, self.b = base.registry, Joined(base, root / "b")
         self.registry.facts, self.registry.stopping = {}, False
@@ -119,7 +119,8 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     facts = await it.has()
     await it.b.made(S, "create s")
     found = await it.ask("POST"), await it.ask("GET", more="/messages"), await it.b.kept(S)
-    assert (*found, *it.b.describe().lacks) == (None, None, None, "s"), "it does not run"
+    says = it.b.describe()
+    assert (*found, *says.lacks, says.capacity) == (None, None, None, "s", 9999), "it runs nothing"
     it.b.keeper.leaving.add("s")
     for order in it.ask("DELETE"), it.ask("GET", more="/messages"), it.b.kept(S):
         with code_is("owner_changed"):
