@@ -81,8 +81,7 @@ class Bench:
     async def pair_with(self, code: str) -> None:
         await asyncio.to_thread(self.whatsapp.scan, code, self.account)
         await self.is_now("DISCONNECTED", "restart_required")
-        await self.engine.connect()
-        await self.is_now("CONNECTED")
+        await self.come_back()
 
     async def lay_paired(self) -> None:
         """The files of a paired session, and a server that knows it: of a pairing that the first
@@ -102,7 +101,15 @@ class Bench:
     async def come_paired(self, **settings: Any) -> None:
         """Connected, as after `pair`."""
         await self.lay_paired()
+        await self.come_up(**settings)
+
+    async def come_up(self, **settings: Any) -> None:
         await self.start(**settings)
+        await self.is_now("CONNECTED")
+
+    async def come_back(self) -> None:
+        """By another try of the same engine."""
+        await self.engine.connect()
         await self.is_now("CONNECTED")
 
     def creds(self) -> dict[str, Any]:
@@ -110,8 +117,7 @@ class Bench:
 
     async def restart(self, **settings: Any) -> None:
         await self.stop()
-        await self.start(**settings)
-        await self.is_now("CONNECTED")
+        await self.come_up(**settings)
 
     async def hear(self, text: str, sender: str = PEER, within: float = 60.0) -> None:
         """A peer writes, and the session reads it."""

@@ -236,8 +236,7 @@ async def test_on_a_full_disk_whatsapp_keeps_the_messages_and_hears_of_none(keep
     await keeping.until(lambda: len(reasons(spool)) == 2)
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 3
     spool.full = False
-    await keeping.engine.connect()
-    await keeping.is_now("CONNECTED")
+    await keeping.come_back()
     await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
     assert spool.texts() == ["number 0", "number 1", "number 2"]
     assert keeping.whatsapp.person(PEER)["retries"] == 0, "none had to be sent again"

@@ -42,8 +42,7 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     assert "did not answer" in bench.heard.last.raw
     with pytest.raises(ProcessLookupError):
         os.kill(first.pid, 0)
-    await bench.engine.connect()
-    await bench.is_now("CONNECTED")
+    await bench.come_back()
     await bench.talk("cured")
 
 

@@ -177,8 +177,7 @@ async def test_a_session_never_logs_in_with_a_changed_digit(bench: Bench) -> Non
     await bench.stop()
     assert bench.whatsapp.device(ACCOUNT)["logins"] == logins
     creds.write_text(whole)
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
     await bench.talk("its own again")
 
 

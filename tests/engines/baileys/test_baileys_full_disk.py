@@ -54,8 +54,7 @@ async def test_a_client_that_is_killed_at_the_scan_links_no_device_that_is_not_s
         if not bench.whatsapp.device(ACCOUNT) and creds_tell_of_a_pairing(bench.folder):
             retire(bench.folder)  # as the agent does when WhatsApp knows no such device
     assert killed > 2
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
     await bench.talk("hello")
 
 

@@ -53,8 +53,7 @@ async def test_a_kill_at_each_step_of_a_message_costs_no_message_even_if_nobody_
         killed = has_crashed()
         disk.unlink()
         if killed:
-            await bench.engine.connect()
-            await bench.is_now("CONNECTED")
+            await bench.come_back()
         await bench.until(lambda id=id: is_kept(id))
         await bench.until(is_taken)
         at += 1

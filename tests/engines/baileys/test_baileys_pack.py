@@ -58,9 +58,7 @@ async def test_sessions_share_a_node_and_neither_another_nor_a_kill_costs_a_mess
         assert answer.detail["pid"] == pid
 
     # A stop, a start and a logout of one leave the others' connections alone.
-    await first.stop()
-    await first.start()
-    await first.is_now("CONNECTED")
+    await first.restart()
     await first.talk("again")
     await second.engine.logout()
     await second.is_now("DISCONNECTED", "logout")
@@ -76,8 +74,7 @@ async def test_sessions_share_a_node_and_neither_another_nor_a_kill_costs_a_mess
     await first.is_now("AUTH_FAILURE", "session_damaged")
     assert (first.folder / CREDS).read_bytes() == b"{"
     (first.folder / CREDS).write_bytes(whole)
-    await first.engine.connect()
-    await first.is_now("CONNECTED")
+    await first.come_back()
     await third.talk("all the while")
     assert third.whatsapp.device(third.account)["logins"] == 1
 
@@ -90,8 +87,7 @@ async def kill_its_node(sessions: list[Bench]) -> None:
     for bench, mine in zip(sessions, kept, strict=True):
         await bench.stop()
         bench.hearing = partial(Spool, mine)
-        await bench.start()
-        await bench.is_now("CONNECTED")
+        await bench.come_up()
         await bench.hear("hello")
     said = {bench.account: ["hello"] for bench in sessions}
     for turn in range(2):
@@ -103,8 +99,7 @@ async def kill_its_node(sessions: list[Bench]) -> None:
         os.kill(*_nodes(), signal.SIGKILL)
         for bench in sessions:
             await bench.until(lambda bench=bench: bench.heard.last.status == "DISCONNECTED")
-            await bench.engine.connect()
-            await bench.is_now("CONNECTED")
+            await bench.come_back()
     for bench, mine in zip(sessions, kept, strict=True):
         await bench.until(lambda bench=bench: not _unconfirmed(bench))
         texts = [record["text"] for record in mine.values() if record["kind"] == "message"]

@@ -24,8 +24,7 @@ async def put_back(bench: Bench, kept: Path, *patterns: str) -> None:
     await bench.stop()
     shutil.rmtree(bench.folder)
     copy(kept, bench.folder, *patterns)
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
 
 
 async def read(bench: Bench, id: str, within: float = 60.0) -> None:
@@ -48,8 +47,7 @@ async def test_a_restored_session_reads_every_message_in_the_end(
     kept = tmp_path / "kept"
     await bench.stop()
     copy(bench.folder, kept)
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
     for number in range(older):
         id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, f"since {number}")
     if older:

@@ -84,8 +84,7 @@ async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_remo
         await asyncio.to_thread(bench.whatsapp.tell, "/ambush", {"user": ACCOUNT, **word})
         await bench.is_now("DISCONNECTED", reason)
         assert bench.heard.last.paired, stanza
-        await bench.engine.connect()
-        await bench.is_now("CONNECTED")
+        await bench.come_back()
     bench.whatsapp.trouble(ACCOUNT, "conflict", type="device_removed")
     await bench.is_now("DISCONNECTED", "logout")
 

@@ -51,8 +51,7 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     await bench.engine.connect()
     await bench.is_now("DISCONNECTED", "storage_failed")
     filler.unlink()
-    await bench.engine.connect()
-    await bench.is_now("CONNECTED")
+    await bench.come_back()
     await bench.talk("in the same worker")
     before = bench.heard.count("message", direction="in")
     await bench.restart()
@@ -77,8 +76,7 @@ async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> Non
     await bench.stop()
     assert not creds.exists(), "no new identity over the keys of an old one"
     creds.write_bytes(whole)
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
 
 
 async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(
@@ -94,8 +92,7 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(
     text = json.dumps(record)
     others = json.loads(next(bench.folder.glob("session-*900000003*")).read_text())
     session.write_text(json.dumps({**record, "_sessions": others.get("_sessions", {})}))
-    await bench.start()
-    await bench.is_now("CONNECTED")
+    await bench.come_up()
     bench.whatsapp.answers_retries(PEER, False)
     await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "cannot be read")
     await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
