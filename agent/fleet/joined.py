@@ -490,6 +490,7 @@ class Joined(running.Running):
         owned, here = self.view.owned(self.name), self.here()
         gone = {id: it.record for id, it in self.view.sessions.items() if it.record.deleted}
         known = {id: (GONE, it.epoch + 1) for id, it in gone.items()}
+        # Under a halt the view may be of an older store, which knows of no deletion since.
         stay = {*owned, *here, *(it for it in self._orders if self.halted)}
         known |= {id: it for id, it in self._orders.items() if id in stay}
         for id in owned.keys() & here.keys():
