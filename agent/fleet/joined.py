@@ -510,7 +510,10 @@ class Joined(running.Running):
         return id in self.view.sessions and bool(self.view.sessions[id].record.copies)
 
     def copied(self) -> Container[str]:
-        return self.copies.standby.rows if self.copies else ()
+        """As a copy, or as the folder of one that was given away and has not run elsewhere yet."""
+        went = filter(self.elsewhere, self.here().keys() & self._orders.keys())
+        left = {id for id in went if self.view.sessions[id].record.epoch == self._orders[id][1] + 1}
+        return left.union(self.copies.standby.rows if self.copies else ())
 
     async def distrust(self) -> None:
         """This disk is an older image: prefer copies to its folders, also those of the same epoch,

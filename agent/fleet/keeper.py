@@ -178,9 +178,8 @@ class Keeper:
             why = self.problem or "this machine does not own it for sure now"
             raise TryLater(f"cannot hand over {id}: {why}")
         if not self.view.place_for(id, self.view.machines.keys() - {target}):
-            raise TryLater(
-                f"cannot hand over {id}: {target} is away, or has not its engine or room"
-            )
+            words = "is away, drained, or lacks its engine, its key or room"
+            raise TryLater(f"cannot hand over {id}: machine {target} {words}")
         seen = self.view.sessions[id]
         self.leaving.add(id)
         try:

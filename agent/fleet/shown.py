@@ -93,9 +93,8 @@ def _trouble(fleet: "Joined", id: str) -> str:
         if here[id].wait.reason == NO_LEASE and not fleet.problem:
             return f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
-            moves = fleet.told.get(f"{id} stays here") or "it moves"
-            stays = "it stays: no machine can take it"
-            return f"{me} is drained; {moves if fleet.place_for(id) else stays}"
+            moves = fleet.place_for(id) and (fleet.told.get(f"{id} stays here") or "it moves")
+            return f"{me} is drained; {moves or 'it stays: no machine can take it'}"
         return ""
     if id in here and late:
         return f"its folder lies on {me}, and does not run there"

@@ -144,6 +144,7 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     for asked in order, it.ask("GET", more="/messages/live"):
         with code_is("owner_changed"):
             await asked
+    assert [*it.b.copied()] == ["s"], "as its folder; it may not have run there yet"
     # Another machine's request, before this one's first renewal.
     it.b.keeper, request = None, make_mocked_request("POST", "/")
     call = Mock(**{"supervisor.gate.fleet": it.b, "request.match_info": {"id": "x"}})
