@@ -99,12 +99,9 @@ class InSections(argparse.RawDescriptionHelpFormatter):
 
 def build_parser(word: str = "") -> argparse.ArgumentParser:
     """Reads the commands of the module of `word` alone, or all where the word names none."""
+    about = "Keeps WhatsApp sessions alive on this machine."
     parser = Parser(
-        prog="wa-agent",
-        description="Keeps WhatsApp sessions alive on this machine.",
-        epilog=_EPILOG,
-        formatter_class=InSections,
-        allow_abbrev=False,
+        "wa-agent", None, about, _EPILOG, formatter_class=InSections, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=version_line())
     add_common(parser)
@@ -231,10 +228,13 @@ class Table:
         if (tight := least > console.Console().width) and len(heads) > 2:
             gone = next((it for it in _LEAVE.split() if it in heads), heads[-2])
             left = {it: self.columns[it] for it in heads if it != gone}
-            return Table(self.rows, left).drawn(styles)
+            fits = Table(self.rows, left).drawn(styles)
+            if not styles:
+                fits.caption = f"{fits.caption or 'not shown, as the window is narrow:'} {gone}"
+            return fits
 
         drawn = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-        drawn.expand = bool(styles)
+        drawn.expand, drawn.caption_justify = bool(styles), "left"
         for head, width in zip(heads, [0, *widths[1:]], strict=True):
             one_line = drawn.expand or (width <= 24 and not tight)
             drawn.add_column(head, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)

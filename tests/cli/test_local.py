@@ -220,13 +220,13 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
     monkeypatch.setenv("COLUMNS", "80")
     long = dict.fromkeys(("ID", "MEMORY", "STATUS", "OLDEST", "WHY"), "CONNECTED " * 2)
     Console(width=80).print(Table([long], {it: it for it in long}).drawn())
-    assert "STATUS" in (wide := capsys.readouterr().out) and "MEMORY" not in wide
+    assert "STATUS" in (wide := capsys.readouterr().out) and "is narrow: OLDEST MEMORY" in wide
     assert wide.count("CONNECTED") == 6, "each word is whole"
     monkeypatch.setenv("COLUMNS", "40")
     copy = {"NAME": "sales.20260115T103045Z-4", "ID": "sales", "RETIRED": "2026-01-15 10:30:45"}
     Console(width=40).print(Table([copy], {it: it for it in copy}).drawn())
     parts = ["sales.20260115T10", "2026-01-15", "3045Z-4", "10:30:45"]
-    assert capsys.readouterr().out.split()[-4:] == parts, "nothing of it is cut"
+    assert capsys.readouterr().out.split("not shown")[0].split()[-4:] == parts, "nothing is cut"
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
 
 

@@ -146,8 +146,7 @@ async def test_a_full_disk_keeps_no_half_of_a_file(
 
 async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) -> None:
     at = Bench(tmp_path)
-    id = await at.bring()
-    await at.read(id)
+    await at.read(await at.bring())
     folder = at.folder / "messages" / "media"
     (file,) = folder.iterdir()
     size = (folder.parent / "messages.db").stat().st_size

@@ -565,6 +565,7 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_until_it_can(
     earlier = await agent.say(A, "earlier")
     await agent.stop()
     agent.file.symlink_to(agent.file.rename(agent.folder / "on another disk"))
+    (agent.folder / FOLDER).touch()  # a text needs none
     await agent.start()
     assert (await code_of(agent.say(A, "no")), "a link" in agent.sending.refused) == ("store", True)
     (agent.folder / "on another disk").rename(agent.file)
