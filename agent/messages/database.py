@@ -106,7 +106,7 @@ def _make(path: Path, form: Form, mode: int) -> None:
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, timeout=5.0, check_same_thread=False)
     # Each session has a log of its own, and one that is written over is faster than one that grows.
-    db.executescript("pragma cache_size = -256; pragma wal_autocheckpoint = 400")
+    db.executescript("pragma cache_size = -256; pragma wal_autocheckpoint = 100")
     return db
 
 
