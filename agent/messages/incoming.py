@@ -527,7 +527,7 @@ class OutFiles:
 
     def remove_others(self, used: Collection[str]) -> None:
         """A kill left them: files of no message that waits."""
-        with suppress(OSError):  # a closed folder is told by each message that has a file
+        with suppress(OSError):  # a message with a file says that its folder is closed
             self.remove(*{path.name for path in self.folder.iterdir()}.difference(used))
 
 
