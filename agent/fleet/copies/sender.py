@@ -218,7 +218,10 @@ class Copies:
                     raise VaultError(DAMAGED)
                 row.cause, row.lost = "", False
             except (VaultError, OSError) as error:
-                row.lost, row.cause = self._is_lost(id, engine), str(error)
+                row.lost = self._is_lost(id, engine)
+                if getattr(error, "code", "") == "absent" and os.path.lexists(session):
+                    continue  # a file went meanwhile: the next look has what is there
+                row.cause = str(error)
                 if row.cause == DAMAGED:
                     row.begin()  # the next change has all files
                 elif os.path.lexists(session):  # or a logout replaces it
@@ -398,7 +401,7 @@ class Copies:
                 if answer.code != "older":
                     break
             if answer.code:
-                raise TryLater(f"cannot give {id} to {target} ({answer.code}): see fleet status")
+                raise TryLater(f"cannot give {id} to {target}: it takes no copy ({answer.code})")
         finally:
             self._pushed.discard(id)
 
