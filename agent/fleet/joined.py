@@ -23,7 +23,7 @@ from agent.fleet.etcd import Get, Put, Same, StoreAway
 from agent.fleet.keeper import BootClock, Keeper
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
-from agent.supervise.assemble import Supervisor
+from agent.supervise import assemble
 from agent.supervise.facts import Facts
 from agent.vault import folders, tree
 
@@ -55,7 +55,7 @@ def wanted_of(facts: Facts) -> str:
 class Joined(running.Running):
     """One for each agent whose agent.toml has `[fleet] store`."""
 
-    def __init__(self, supervisor: Supervisor, state: Path) -> None:
+    def __init__(self, supervisor: assemble.Supervisor, state: Path) -> None:
         self.settings = settings.fleet_of(supervisor.settings.config)
         super().__init__(supervisor)
         self.fleet, self.name = self.settings.names
@@ -91,6 +91,7 @@ class Joined(running.Running):
         sending.limits.sure = self.is_sure_of
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
         tasks |= {"copies": self.keep_copies, "listener for other machines": self.keep_listening}
+        tasks |= {"instances of agent.toml": self.make_declared}
         return {**tasks, "drain of this machine": self.keep_drained}
 
     @property
@@ -207,6 +208,14 @@ class Joined(running.Running):
         there = seen.record.machine if seen is not None and not seen.record.deleted else ""
         return "" if there == self.name else there
 
+    async def make_declared(self) -> None:
+        """Of agent.toml, those that no machine has: not before the store said so."""
+        while not self._may_write():
+            await BootClock().sleep(LOOK_EVERY)
+        live = {id for id, it in self.view.sessions.items() if not it.record.deleted}
+        new = [it for it in self._supervisor.settings.config.instance if it.id not in live]
+        await assemble.create_declared(self._registry, new)
+
     def may_make(self, id: InstanceId, doing: str) -> None:
         own, there = self.view.owned(self.name).get(id), self.elsewhere(id)
         # One that is on its way here has no cause yet why its files do not come.
@@ -214,7 +223,7 @@ class Joined(running.Running):
         if there or (comes and doing != f"{arriving.BRING_IN} {id}"):
             cause = f"machine {there or self.name} of this fleet has a session of that name"
             raise Refused(f"cannot {doing}: {cause}", field="id", code="exists")
-        if self.halted:
+        if self.halted or not self.view.revision:
             raise self._not_sure(doing)
         if self.drained and not own:  # what was given to it before that comes, and goes on
             raise Refused(f"cannot {doing}: {self.name} is drained; ask another machine")
@@ -222,7 +231,7 @@ class Joined(running.Running):
             self._orders = {it: known for it, known in self._orders.items() if it != id}
 
     async def made(self, id: InstanceId, doing: str) -> None:
-        if (facts := self.here().get(id)) is None or self.keeper is None:  # of agent.toml
+        if (facts := self.here().get(id)) is None:  # a backend's
             return
         await self._written_down(id)
         if self.elsewhere(id):  # it was first

@@ -148,7 +148,8 @@ async def load_instances(
         forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
         registry.add(instance, forgotten if older else record)
     await _take_in_folders(registry)
-    await create_declared(registry, declared)
+    if not registry.gate.fleet.leased:  # else another machine may have them
+        await create_declared(registry, declared)
     await _lay_out_missing(registry)
     return session.wall_text(left)
 
@@ -239,7 +240,8 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
         instance = Instance(row.id, row.engine, row.enabled, dict(row.settings), time.time())
         if row.id not in registry.facts:
             with going_on("cannot create an instance that [[instance]] declares"):
-                await registry.create(instance, "created because agent.toml declares it")
+                made = await registry.create(instance, "created because agent.toml declares it")
+                registry.gate.wake(made.id)
 
 
 async def _lay_out_missing(registry: Registry) -> None:

@@ -40,7 +40,8 @@ class Real(World):
         super().__init__(root, seed)
         base, config, at = Mock(root=root / "b/sessions"), root / "b.toml", "127.0.0.1:1"
         base.root.mkdir(parents=True)
-        config.touch()
+        rows = (f'[[instance]]\nid = "{id}"\nengine = "sandbox"\n' for id in ("mine", "theirs"))
+        config.write_text("".join(rows))
         in_fleet(Mock(config=config, state=root / "b"), Mock(clients={"": f"http://{at}"}), "b", at)
         base.settings.config = load_config(config, {})
         base.settings.memory_budget.return_value = 0
@@ -48,8 +49,10 @@ class Real(World):
         self.registry, self.b = base.registry, Joined(base, root / "b")
         self.registry.facts, self.registry.stopping = {}, False
         self.b._store = Store(self.memory, self.draw, self.add("a").thawed)
-        works = self.b.begin(Mock(), Mock())
-        self.tasks = [asyncio.create_task(works[it]()) for it in ("fleet", "records of the fleet")]
+        self.write("theirs", Session("a", 1))
+        works, base.registry.create = self.b.begin(Mock(), Mock()), AsyncMock()
+        run = "fleet", "records of the fleet", "instances of agent.toml"
+        self.tasks = [asyncio.create_task(works[it]()) for it in run]
 
     async def end(self) -> None:
         for task in self.tasks:
@@ -103,7 +106,11 @@ async def test_a_session_without_files_is_deleted_unless_a_copy_may_be_left(it: 
 
 @real
 async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(it: Real) -> None:
-    await it.until(lambda: it.b.view.revision, TTL)
+    with code_is("no_lease"):
+        it.b.may_make(S, "create s")
+    await it.until(lambda: it.registry.create.await_count, TTL)
+    made = [call.args[0].id for call in it.registry.create.await_args_list]
+    assert made == ["mine"], "of agent.toml's, the one that no other machine has"
     for id, machine in (S, "b"), (T, "a"):
         it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
         with raises(Refused, match=f"machine {machine} of this fleet has a session of that"):
