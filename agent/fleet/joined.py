@@ -70,6 +70,7 @@ class Joined(running.Running):
         self._orders: Orders = {}
         self._written: Orders = {}
         """Those of them that are on the disk: the next agent carries no order out again."""
+        self._has_room = True
         self._deleted_here = dict[str, int]()
         """Their epoch: one whose folder was lost is in no trash."""
         self.unsettled = dict[str, str]()
@@ -317,6 +318,9 @@ class Joined(running.Running):
             self.started.clear()
             if self.keeper is not None and self.view.revision:
                 with going_on("cannot bring the records of the fleet up to date", self.told):
+                    least = self._supervisor.settings.config.start.disk_free
+                    room = partial(folders.has_room, self._supervisor.root, least)
+                    self._has_room = await asyncio.to_thread(room)
                     if self.copies is not None:
                         await self._miss(self.copies)
                     await self._settle(self.keeper)
@@ -522,7 +526,7 @@ class Joined(running.Running):
         """As a copy, or as the folder of one that was given away and has not run elsewhere yet."""
         went = filter(self.elsewhere, self.here().keys() & self._orders.keys())
         left = {id for id in went if self.view.sessions[id].record.epoch == self._orders[id][1] + 1}
-        return left.union(self.copies.standby.rows if self.copies else ())
+        return left.union(self.copies.standby.rows if self.copies and self._has_room else ())
 
     async def distrust(self) -> None:
         """This disk is an older image: prefer copies to its folders, also those of the same epoch,
@@ -584,11 +588,12 @@ class Joined(running.Running):
     def describe(self) -> records.Machine:
         """The keeper adds agent, n and word."""
         known, each = self._supervisor.settings, self._supervisor.settings.config.memory.instance
+        room = (known.memory_budget() or MANY * each) // each if each else MANY
         mine = [(id, why) for machine, id, why in self.troubles() if id and machine == self.name]
         return records.Machine(
             address=self.settings.address,
             version=VERSION,
-            capacity=(known.memory_budget() or MANY * each) // each if each else MANY,
+            capacity=room if self._has_room else 0,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
             drained=self._registry.stopping or self.drained,

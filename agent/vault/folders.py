@@ -167,6 +167,14 @@ def why_no_start(session_root: Path, least: int) -> str:
     return f"no room in {session_root}: {problem}" if problem else ""
 
 
+def has_room(session_root: Path, least: int) -> bool:
+    """True if a session that comes from elsewhere could be put there, and start."""
+    with suppress(OSError):
+        full = lacks_room(session_root)[0] or why_no_start(session_root, least)
+        return os.access(session_root, os.W_OK) and not full
+    return False
+
+
 def _size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB"
 

@@ -242,6 +242,8 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     for id, to, cause in ("x", "a", "no session of"), ("s", "x", "no machine x"), ("s", "a", "rea"):
         with raises((NotFound, TryLater), match=f"cannot .*{cause}"):  # nothing is ended for it
             await it.b.move(id, to)
+    it.b._supervisor.root, it.b.copies.standby.rows["x"] = it.root / "no disk", ()
+    await it.until(lambda: not it.b.describe().capacity and not it.b.copied(), 5)
     it.b.copies.lines["a"] = Mock(cause="no answer")
     assert (await it.b.drain(True)).keys() == {"s", "w"}
     del it.b.copies.lines["a"]

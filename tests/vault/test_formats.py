@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.engines.catalog import CATALOG, file_rules
-from agent.vault.folders import LEAST_FREE, lacks_room, why_no_start
+from agent.vault.folders import LEAST_FREE, has_room, lacks_room, why_no_start
 from agent.vault.identity import create
 from agent.vault.tree import inspect, is_left_out
 from tests.vault.conftest import sandbox_file
@@ -234,6 +234,9 @@ def test_room(monkeypatch, tmp_path, free, total, words):
     monkeypatch.setattr(os, "statvfs", lambda _path: space)
     problem, _ = lacks_room(tmp_path)
     assert words in problem if words else not problem
+    assert has_room(tmp_path, 0) == (not words)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert not has_room(tmp_path, 0), "it is closed"
 
 
 def test_why_no_session_may_start_on_a_disk(small_disk, root, tmp_path):
