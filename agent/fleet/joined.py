@@ -482,8 +482,8 @@ class Joined(running.Running):
             raise NotFound(f"cannot move {id}: the fleet has no {what}", field="id")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
-        with suppress(Refused):  # it has no copy yet, but answers: else the session ends here
-            await copies.peers.get(copies.address(target), target, f"/copies/{id}", Any)
+        # The session ends here for no machine that does not answer.
+        await copies.peers.send(copies.address(target), target, ())
         self._tried[id] = boot_now() + MOVES_AGAIN
         push = partial(copies.push, InstanceId(id), target)
         if (there := await keeper.hand_over(id, target, push)) != target:

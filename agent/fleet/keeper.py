@@ -192,7 +192,9 @@ class Keeper:
         finally:
             self._settling.add(id)
             self.wake()
-        await self._renewed.wait()
+        await until_set(renewed := self._renewed, self.fleet.ttl)
+        if not renewed.is_set():
+            raise TryLater(f"cannot know if {id} is {target}'s: {self.problem}", code="unsure")
         return self.view.sessions.get(id, seen).record.machine
 
     async def change(self, records: Mapping[str, Session]) -> bool:

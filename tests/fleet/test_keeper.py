@@ -332,6 +332,18 @@ def test_a_hand_over_without_an_answer_is_undone_by_writing() -> None:
 
 
 @played
+async def test_a_hand_over_that_etcd_does_not_hear_of_is_answered(world: World) -> None:
+    await world.begin("ab", 2)
+    await asyncio.sleep(TTL)
+
+    async def push() -> None:
+        world.memory.off = True
+
+    with pytest.raises(TryLater, match="cannot know if s0 is b's: "):
+        await world.hosts["a"].keeper.hand_over("s0", "b", push)
+
+
+@played
 async def test_a_hand_over_is_void_once_another_machine_took_the_session(world: World) -> None:
     """Its owner was cut off, and lost, while it sent the files."""
     await world.begin("abc", 3, copies=1)
