@@ -358,7 +358,7 @@ class Joined(running.Running):
         owned = self.view.owned(self.name)
         new = [(InstanceId(id), it) for id, it in owned.items() if not self.settled(id, it)]
         self.unsettled = {id: self.unsettled.get(id, "") for id, _ in new}
-        for at in range(0, 0 if keeper.halted else len(new), AT_ONCE):
+        for at in range(0, len(new) if self._may_write() else 0, AT_ONCE):
             batch = new[at : at + AT_ONCE]
             came = await asyncio.gather(*(self._arrive(*each) for each in batch))
             known = {str(id): (self._done(id, it), it.epoch) for id, it in batch if id in came}

@@ -68,6 +68,10 @@ class Past(Struct, frozen=True):
     n: int = 0
     """Number of the last renewal that was noted."""
 
+    def is_halted(self, found: Machine, revision: int) -> bool:
+        """True if that agent itself went on in an older store, which it does under a halt alone."""
+        return found.agent == self.agent and found.n > self.n and revision < self.revision
+
     def is_older(self, found: Machine) -> bool:
         """True if the store knows later renewals of this machine: the disk is an older image."""
         later = found.agent != self.agent or (found.released and not self.released)
@@ -231,7 +235,8 @@ class Keeper:
                 answer = await self.store.read(Get(self._own.key))
                 pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
-                if past and found and found.forgotten:  # the store went back, or on, without it
+                # The store went back, or on, without it; or had its word in the halt since.
+                if past and found and (found.forgotten or past.is_halted(found, answer.revision)):
                     past, self._suspicion = replace(past, cluster=answer.cluster, revision=0), ""
                 if past and answer.revision < past.revision:
                     self._suspect(f"it is older than the last begin of {self.name}")

@@ -192,6 +192,10 @@ async def test_an_older_disk_or_a_lost_folder_goes_on_with_copies(it: Real) -> N
     await asyncio.sleep(TTL)
     assert not it.b.engines(), "machine a may have a newer one"
     fetch = it.b.copies.fetch_newer = AsyncMock(return_value="")
+    it.b._may_write = lambda: False  # its lease is too new, as after `accept`
+    await asyncio.sleep(TTL)
+    assert not it.b.engines()
+    del it.b._may_write
     await it.until(it.b.engines, TTL)
     # Its folder is lost: copies in sync count alone. Where all are away, their disk may come yet.
     for id in S, T:
