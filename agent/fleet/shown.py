@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.fleet.joined import Joined
 
 NO_PART = "its agent began without a good fleet.key, or it has no [fleet] address"
+STATES = {"forgotten": "forgotten", "lost": "lost", "released": "stopped", "drained": "drained"}
 LATE, SILENT = 5.0, 10.0
 """Seconds that the files of a session may take to its machine, and a machine from one renewal to
 the next."""
@@ -39,7 +40,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     machines = list[dict[str, Any]]()
     for name, seen in sorted(view.machines.items()):
         it = seen.record
-        state = next((word for word in ("forgotten", "lost", "drained") if getattr(it, word)), "up")
+        state = next((said for name, said in STATES.items() if getattr(it, name)), "up")
         row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
         row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
         machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})
