@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from random import SystemRandom
 
-from tests.trial.hostile.frame import hunt, load, names, play_alone
+from tests.trial.hostile.frame import Rooms, hunt, load, names
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -44,7 +44,7 @@ def _options() -> argparse.Namespace:
 async def _run(options: argparse.Namespace, folder: Path) -> int:
     boundary = load(options.boundary)
     if options.steps is not None:
-        broke = await play_alone(boundary, folder, json.loads(options.steps.read_text()))
+        broke = await Rooms(boundary, folder).try_alone(json.loads(options.steps.read_text()))
         print(broke or "nothing broke")
         return 1 if broke else 0
     print(f"{options.boundary}, seed {options.seed}", flush=True)

@@ -31,7 +31,6 @@ CASE_LIMIT = 180.0
 """Seconds after which a case hangs."""
 SHRINK = 180.0
 """Seconds for making a failing case shorter."""
-_NO_BOUNDARY = ("frame",)
 
 
 class Boundary(Protocol):
@@ -67,7 +66,7 @@ def names() -> list[str]:
     """Of all boundaries."""
     modules = pkgutil.iter_modules([str(Path(__file__).parent)])
     found = (module.name for module in modules if not module.ispkg)
-    return [n for n in found if n not in _NO_BOUNDARY and not n.startswith(("test_", "__"))]
+    return [name for name in found if name != "frame" and not name.startswith(("test_", "__"))]
 
 
 def load(name: str) -> Boundary:
@@ -91,7 +90,7 @@ async def hunt(
 ) -> tuple[Finding | None, int]:
     """Play these cases until one breaks something, or until that monotonic time; the finding, and
     how many were played."""
-    rooms, played = _Rooms(boundary, folder), 0
+    rooms, played = Rooms(boundary, folder), 0
     async with rooms.one() as world:
         first: int | None = None
         for number in numbers:
@@ -112,11 +111,6 @@ async def hunt(
     return Finding(name, seed, first, number, broke, case), played
 
 
-async def play_alone(boundary: Boundary, folder: Path, case: list[Step]) -> str:
-    """What this case breaks in a new world; "" = nothing."""
-    return await _Rooms(boundary, folder).try_alone(case)
-
-
 async def _broken_by(boundary: Boundary, world: object, case: list[Step]) -> str:
     try:
         async with asyncio.timeout(CASE_LIMIT):
@@ -128,7 +122,7 @@ async def _broken_by(boundary: Boundary, world: object, case: list[Step]) -> str
     return ""
 
 
-class _Rooms:
+class Rooms:
     """Worlds of one boundary, each in a folder of its own."""
 
     def __init__(self, boundary: Boundary, folder: Path) -> None:
@@ -142,6 +136,7 @@ class _Rooms:
             yield world
 
     async def try_alone(self, case: list[Step]) -> str:
+        """What this case breaks in a new world; "" = nothing."""
         async with self.one() as world:
             return await _broken_by(self._boundary, world, case)
 

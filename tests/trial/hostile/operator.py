@@ -8,9 +8,8 @@ import json
 import logging
 import os
 import signal
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from random import Random
 
 from scripts.benches.processes import children
@@ -40,6 +39,7 @@ from tests.trial.hostile.operating.themes import THEMES, UNLINKS, UNREADABLE
 from tests.trial.hostile.operating.world import World
 
 log = logging.getLogger(__name__)
+world = opened
 CASES = 2
 AWAITED = 10.0
 """Seconds for which a step is waited for before the next one."""
@@ -116,10 +116,6 @@ def _command(chance: Random, theme: str, id: str) -> Step:
 def _how(chance: Random) -> Step:
     kill = round(chance.uniform(0.1, 1.5), 2) if chance.random() < 0.1 else 0.0
     return {"twice": chance.random() < 0.3, "waits": chance.random() < 0.6, "kill": kill}
-
-
-def world(folder: Path) -> AbstractAsyncContextManager[World]:
-    return opened(folder)
 
 
 async def play(world: World, case: list[Step]) -> None:

@@ -38,7 +38,7 @@ LEFT = {
     "pair": "opens a browser on a desktop",
     "install-units": "changes the machine",
 }
-LEFT_OPTIONS = ("follow", "watch", "help", "listen")
+LEFT_OPTIONS = ("follow", "watch", "listen")
 """They run until they are interrupted, or change the machine."""
 
 ROUTES_END = {

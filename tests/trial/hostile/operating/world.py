@@ -23,8 +23,6 @@ from tests.standin.whaticket.server import StandIn
 from tests.trial.hostile.operating.commands import BACKENDS, DEAF
 
 PATIENCE = 60.0
-OURS = {0, 1, 2, 3, 4, 5, 66, 75, 78}
-"""The exit statuses that the help names, and the one of a worker without its folder."""
 
 
 @dataclass(slots=True)
