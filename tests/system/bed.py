@@ -184,19 +184,14 @@ class Bed:
             return self.console.read_text(errors="replace")[-8000:]
         return ""
 
-    def power_off(self, within: float = 120.0) -> None:
-        """The orderly end: every unit is stopped in its order."""
-        assert self.nspawn is not None
-        self.try_run("systemctl", "poweroff", "--no-block")
-        self._wait_for_the_end(within)
-
     def reboot(self) -> None:
-        self.power_off()
+        """In order: every unit is stopped in its order."""
+        self.try_run("systemctl", "poweroff", "--no-block")
+        self._wait_for_the_end(120)
         self.boot()
 
     def power_cut(self) -> None:
         """Every process of the bed is gone at once; what was written stays."""
-        assert self.nspawn is not None
         # The init of a pid namespace takes all its processes with it.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.init, signal.SIGKILL)
@@ -267,17 +262,13 @@ class Bed:
 
     def outside_pid(self, inside: int) -> int:
         """The pid by which the outside sees a process of the bed."""
-        for status in Path("/proc").glob("[0-9]*/status"):
+        own = Path(f"/proc/{self.init}/ns/pid").readlink()
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                for line in status.read_text().splitlines():
-                    if line.startswith("NSpid:") and line.split()[1:][-1:] == [str(inside)]:
-                        pid = int(status.parent.name)
-                        if self._is_inside(pid):
-                            return pid
+                numbers = (process / "status").read_text().partition("\nNSpid:")[2].splitlines()[0]
+                if numbers.split()[-1] == str(inside) and (process / "ns/pid").readlink() == own:
+                    return int(process.name)
         raise AssertionError(f"no process {inside} in the bed")
-
-    def _is_inside(self, pid: int) -> bool:
-        return pid_namespace(pid) == pid_namespace(self.init)
 
     def path(self, inside: str) -> Path:
         """A path of the booted bed (its /run too) as the outside can open it."""
@@ -321,10 +312,6 @@ def _remove(group: Path) -> None:
         for folder in sorted((group, *group.rglob("*")), reverse=True):
             with contextlib.suppress(OSError):  # a file, or not empty yet
                 folder.rmdir()
-
-
-def pid_namespace(pid: int) -> Path:
-    return Path(f"/proc/{pid}/ns/pid").readlink()
 
 
 def clean_environment() -> dict[str, str]:

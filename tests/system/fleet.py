@@ -83,7 +83,8 @@ class Fleet:
         """ "unseen" for a session that the agent has not looked at since it started: until then it
         shows the status that the agent before it wrote down."""
         rows = self.list()
-        return {id: seen_status(rows[id]) if id in rows else "none" for id in self.ids}
+        seen = {id: row for id, row in rows.items() if row["reason"] != "not_looked_yet"}
+        return {id: seen.get(id, {}).get("connection_status", "unseen") for id in self.ids}
 
     def runs(self) -> dict[str, str]:
         """Told by systemd, not by the code under test."""
@@ -144,22 +145,6 @@ class Fleet:
             elif status != "CONNECTED":
                 self.do("POST", f"/api/instance/{id}/start")
         self.until_connected()
-
-    def delete(self) -> None:
-        """Until systemd has forgotten their units: an inactive one may stay loaded for a while."""
-        for id in self.ids:
-            self.forget(id)
-        self.bed.until(lambda: not self.loaded())
-
-    def loaded(self) -> Sequence[str]:
-        """Their units that systemd has in memory."""
-        units = map(self.unit, self.ids)
-        return self.bed.run("systemctl", "list-units", "--all", "--no-legend", *units).splitlines()
-
-
-def seen_status(row: Mapping[str, Any]) -> str:
-    unseen = row["reason"] == "not_looked_yet"
-    return "unseen" if unseen else str(row["connection_status"])
 
 
 def answers(details: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from tests.standin.baileys.run import WhatsApp
 from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
-from tests.system.test_baileys_worker import bring_packages, whatsapp
+from tests.system.test_baileys_worker import bring_packages, node_of, whatsapp
 
 __all__ = ["whatsapp"]
 
@@ -53,17 +53,11 @@ def logins(whatsapp: WhatsApp) -> list[int]:
     return [int(whatsapp.device(account)["logins"]) for account in IDS.values()]
 
 
-def node_of(bed: Bed) -> int:
-    keeper = bed.outside_pid(int(bed.show(PACK, "MainPID")))
-    (node,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-    return int(node)
-
-
 @pytest.mark.timeout(280)
 def test_two_sessions_share_a_worker_that_sees_nothing_else_of_the_machine(
     fleet: Fleet, whatsapp: WhatsApp
 ) -> None:
-    bed, node = fleet.bed, node_of(fleet.bed)
+    bed, node = fleet.bed, node_of(fleet.bed, PACK)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{node}/status").read_text().splitlines()
     )

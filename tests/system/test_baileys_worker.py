@@ -55,18 +55,11 @@ def bring_packages(machine: Bed) -> None:
     machine.run("chmod", "-R", "u=rwX,g=rX,o=", inside)
 
 
-def worker_of(fleet: Fleet) -> int:
-    return fleet.bed.outside_pid(fleet.pid(ID))
-
-
-def node_of(fleet: Fleet) -> int:
-    worker = worker_of(fleet)
-    children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-    return next((int(pid) for pid in children if b"main.mjs" in _line(int(pid))), worker)
-
-
-def _line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+def node_of(bed: Bed, unit: str) -> int:
+    """The only child of the unit's worker."""
+    worker = bed.outside_pid(int(bed.show(unit, "MainPID")))
+    (node,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    return int(node)
 
 
 @pytest.mark.timeout(280)
@@ -79,7 +72,7 @@ def test_a_session_lives_in_its_hardened_unit(fleet: Fleet, whatsapp: WhatsApp) 
     assert fleet.cli("send", ID, PEER, "the offer")["outcome"] == "sent"
     bed.until(lambda: any(h["text"] == "the offer" for h in whatsapp.person(PEER)["heard"]))
 
-    node = node_of(fleet)
+    node = node_of(bed, fleet.unit(ID))
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{node}/status").read_text().splitlines()
     )

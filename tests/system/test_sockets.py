@@ -23,7 +23,8 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     bed.run("systemctl", "reset-failed")
     bed.run("systemctl", "start", "wa-agent.socket", AGENT)
     fleet.until_it_answers()
-    fleet.delete()
+    for id in fleet.ids:
+        fleet.forget(id)
 
 
 def ready(bed: Bed) -> bool:

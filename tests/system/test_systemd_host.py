@@ -19,18 +19,15 @@ UNIT = "wa-instance@good.service"
 Standin = Callable[..., None]
 
 
-class Woken(list[str]):
-    """The instances that the host woke, oldest first."""
-
-
 @pytest.fixture
-def woken() -> Woken:
-    return Woken()
+def woken() -> list[str]:
+    """The instances that the host woke, oldest first."""
+    return []
 
 
 @pytest_asyncio.fixture
 async def host(
-    bed: Bed, standin: Standin, woken: Woken, monkeypatch: pytest.MonkeyPatch
+    bed: Bed, standin: Standin, woken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SystemdHost]:
     standin("good", "exit7", "exit77", "exit78", "hang")
     standin("deaf", more="TimeoutStopSec=500ms\n")
@@ -87,7 +84,7 @@ async def test_f29_a_masked_unit_is_told_apart(bed: Bed, host: SystemdHost, even
 
 
 async def test_systemctl_commands_of_an_operator_wake_the_agent(
-    bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
+    bed: Bed, host: SystemdHost, woken: list[str], eventually: Eventually
 ):
     async def state() -> UnitState:
         return (await host.status(GOOD)).state
@@ -102,7 +99,7 @@ async def test_systemctl_commands_of_an_operator_wake_the_agent(
 
 
 async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
-    bed: Bed, host: SystemdHost, standin: Standin, woken: Woken, eventually: Eventually
+    bed: Bed, host: SystemdHost, standin: Standin, woken: list[str], eventually: Eventually
 ):
     standin("late")
     await host.start(GOOD)

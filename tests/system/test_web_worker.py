@@ -6,7 +6,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,21 +52,6 @@ class Played:
         self._loop.close()
 
 
-@dataclass
-class Web:
-    """One web session on the bed, and the stand-in behind it."""
-
-    fleet: Fleet
-    stand_in: StandIn
-
-    @property
-    def bed(self) -> Bed:
-        return self.fleet.bed
-
-    def worker(self) -> int:
-        return self.bed.outside_pid(self.fleet.pid(ID))
-
-
 @pytest.fixture
 def played(bed: Bed) -> Iterator[Played]:
     cache = Path(os.environ.get("WA_CACHE_PATH", SOURCE / ".cache"))
@@ -85,7 +69,7 @@ def played(bed: Bed) -> Iterator[Played]:
 
 
 @pytest.fixture
-def web(bed: Bed, played: Played) -> Iterator[Web]:
+def fleet(bed: Bed, played: Played) -> Iterator[Fleet]:
     """Connected."""
     fleet = Fleet(bed, (ID,))
     bed.run("systemctl", "start", "wa-agent.socket", AGENT)
@@ -94,14 +78,13 @@ def web(bed: Bed, played: Played) -> Iterator[Web]:
     bed.until(lambda: fleet.statuses()[ID] == "QR_REQUIRED")
     played.play(lambda: played.stand_in.scan(ACCOUNT, ID))
     fleet.until_connected()
-    yield Web(fleet, played.stand_in)
+    yield fleet
     fleet.forget(ID)
 
 
-def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
-    bed, fleet = web.bed, web.fleet
+def test_a_web_session_lives_in_its_hardened_unit(bed: Bed, played: Played, fleet: Fleet) -> None:
     # Its browser keeps its own sandbox inside of ours.
-    worker = web.worker()
+    worker = bed.outside_pid(fleet.pid(ID))
     outside = _user_namespace(worker)
     found = []
     for pid in renderers_below(worker):
@@ -124,7 +107,7 @@ def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     bed.until(lambda: fleet.list()[ID]["override"] == "stopped")
     fleet.cli("start", ID)
     fleet.until_connected()
-    assert len(web.stand_in.devices) == 1, "no second scan was made"
+    assert len(played.stand_in.devices) == 1, "no second scan was made"
 
 
 def _user_namespace(pid: int) -> Path:
