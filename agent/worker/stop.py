@@ -7,7 +7,7 @@ short, never the saving.
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
 from agent.clock import boot_now
 from agent.engines.base import Engine
@@ -17,44 +17,32 @@ from agent.worker.reports import Reports
 log = logging.getLogger(__name__)
 
 
-class StopLimits(NamedTuple):
-    """Seconds; together below the unit's own limit for stopping."""
-
-    prepare: float = 3.0
-    save: float = 20.0
-    """Without a sign of progress."""
-    close: float = 5.0
-
-
-LIMITS = StopLimits()
+PREPARE, SAVE, CLOSE = 3.0, 20.0, 5.0
+"""Seconds, of a save without a sign of progress; together below the unit's limit for stopping."""
 
 
 async def stop_in_order(
-    engine: Engine,
-    reports: Reports,
-    notifier: Notifier,
-    hurry: asyncio.Event,
-    limits: StopLimits = LIMITS,
+    engine: Engine, reports: Reports, notifier: Notifier, hurry: asyncio.Event
 ) -> bool:
     """Return True when all was saved and closed."""
     notifier.send("STOPPING=1", "STATUS=stopping: preparing")
-    await _bounded("prepare", engine.prepare_stop(), limits.prepare, hurry)
+    await _bounded("prepare", engine.prepare_stop(), PREPARE, hurry)
     notifier.send("STATUS=stopping: saving")
-    saved = await _save(engine, reports, notifier, limits)
+    saved = await _save(engine, reports, notifier)
     notifier.send("STATUS=stopping: closing")
-    closed = await _bounded("close", engine.close(), limits.close, hurry)
+    closed = await _bounded("close", engine.close(), CLOSE, hurry)
     return saved and closed
 
 
-async def _save(engine: Engine, reports: Reports, notifier: Notifier, limits: StopLimits) -> bool:
+async def _save(engine: Engine, reports: Reports, notifier: Notifier) -> bool:
     task = asyncio.ensure_future(engine.save())
-    deadline, seen = boot_now() + limits.save, reports.progressed_at
+    deadline, seen = boot_now() + SAVE, reports.progressed_at
     while not task.done() and boot_now() < deadline:
         await asyncio.wait({task}, timeout=min(1.0, max(0.0, deadline - boot_now())))
         if reports.progressed_at > seen:
             seen = reports.progressed_at
-            deadline = seen + limits.save
-            notifier.send(f"EXTEND_TIMEOUT_USEC={round((limits.save + limits.close) * 1e6)}")
+            deadline = seen + SAVE
+            notifier.send(f"EXTEND_TIMEOUT_USEC={round((SAVE + CLOSE) * 1e6)}")
     return await _ended("save", task)
 
 

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer
 from agent.errors import EngineError
-from agent.worker import watch
+from agent.worker import stop, watch
 from agent.worker.reports import Pairing, Reports
-from agent.worker.stop import StopLimits, stop_in_order
 from agent.worker.watch import watch_engine
 
 UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0, paired=True)
@@ -129,9 +129,9 @@ async def test_the_watch_pings_again_once_the_engine_answers_again(
 
 async def stopped(engine: Any, reports: Reports, **how: Any) -> tuple[bool, list[str]]:
     notices: Any = Notices()
-    limits = StopLimits(prepare=0.2, save=0.5, close=0.2)
     hurry = how.get("hurry", asyncio.Event())
-    return await stop_in_order(engine, reports, notices, hurry, limits), notices.sent
+    with patch.multiple(stop, PREPARE=0.2, SAVE=0.5, CLOSE=0.2):
+        return await stop.stop_in_order(engine, reports, notices, hurry), notices.sent
 
 
 async def test_a_stop_prepares_saves_and_closes_in_this_order() -> None:
