@@ -43,16 +43,19 @@ def main(argv: list[str]) -> int:
     gc.disable()  # until READY: what the imports leave is little, and looking for it is a tenth
     # The modules below import asyncio: each only where its worker is wanted.
     import_asyncio_in_small()
-    if len(argv) == 2 and argv[0] == "--pack":
-        from agent.worker.pack import run_pack
+    from agent.worker.life import live
 
-        return run_pack(argv[1])
+    if len(argv) == 2 and argv[0] == "--pack":
+        from agent.worker.pack import read_pack, work_together
+
+        return live(argv[1], read_pack, work_together)
     if len(argv) != 1:
         print("usage: python -m agent.worker ID | --pack NAME", file=sys.stderr)
         return 78
-    from agent.worker.run import run_worker
+    from agent.worker.identity import read_identity
+    from agent.worker.run import work_alone
 
-    return run_worker(argv[0])
+    return live(argv[0], read_identity, work_alone)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ class StillEngine:
 
     async def disconnect(self) -> None: ...
 
+    free_memory = prepare_stop = save = close = disconnect
+
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         return ProbeAnswer(self._claim, {})
 
@@ -77,14 +79,6 @@ class StillEngine:
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise self._refusal("regenerate keys")
-
-    async def free_memory(self) -> None: ...
-
-    async def prepare_stop(self) -> None: ...
-
-    async def save(self) -> None: ...
-
-    async def close(self) -> None: ...
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         raise self._refusal(f"{name!r:.40}")

@@ -107,10 +107,9 @@ class Life:
         log.log(level, "closed in order" if in_order else "closed, but not all was saved")
         return 0 if in_order else 1
 
-    async def end(self, server: LinkServer | None) -> None:
+    async def end(self, server: LinkServer) -> None:
         self._done.set()
-        if server is not None:
-            await server.close()
+        await server.close()
         self.notifier.close()
 
     async def _until_wanted(
@@ -143,7 +142,7 @@ class ProcessLife(Life):
         for number in ENDING_SIGNALS:
             self._loop.add_signal_handler(number, self.ask)
 
-    async def end(self, server: LinkServer | None) -> None:
+    async def end(self, server: LinkServer) -> None:
         await super().end(server)
         for number in ENDING_SIGNALS:
             # All is saved: a signal from here on may not turn a good end into a bad one.

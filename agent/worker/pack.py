@@ -29,7 +29,7 @@ from agent.link.server import LinkServer
 from agent.link.wire import Hello
 from agent.worker.calls import Work, answer_with, plain
 from agent.worker.identity import Identity, lock_held, read_identity, refuse_foreign_group
-from agent.worker.life import MEMBER, Life, ProcessLife, live, path_of
+from agent.worker.life import MEMBER, Life, ProcessLife, path_of
 from agent.worker.run import run_session
 from agent.worker.watch import tell_status
 
@@ -236,18 +236,13 @@ class Members:
         return self.all[id]
 
 
-def run_pack(name: str) -> int:
-    """Do it all with what the environment says; return the exit status."""
-    return live(name, _read_pack, _work)
-
-
-def _read_pack(name: str, _root: Path) -> Identity:
+def read_pack(name: str, _root: Path) -> Identity:
     """A pack has no file: its name says the engine, its run folder holds the rest."""
     id = parse_instance_id(name)
     return Identity(id, path_of("RUNTIME_DIRECTORY"), id.rpartition("-")[0], {})
 
 
-async def _work(identity: Identity, link_path: Path) -> int:
+async def work_together(identity: Identity, link_path: Path) -> int:
     life, loop = ProcessLife(identity), asyncio.get_running_loop()
     shared = SharedNode(identity.id)
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))

@@ -76,7 +76,8 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it; the claim to send."""
         claim = self.instead or self.pairing.judge(claim)
         before, self._at = self._claim, boot_now()
-        if _moved(before, claim):
+        progressed = (claim.progress or 0.0) > (before.progress or 0.0)
+        if progressed or (before.status, before.phase) != (claim.status, claim.phase):
             self._moved_at = self._at
         self._claim = replace(claim, still_for=self._at - self._moved_at)
         self.changed.set()
@@ -110,12 +111,6 @@ class Reports:
     def status_text(self) -> str:
         claim = self._claim
         return _words(claim) + ("" if claim.progress is None else f" {claim.progress:.0%}")
-
-
-def _moved(before: Claim, claim: Claim) -> bool:
-    if (before.status, before.phase) != (claim.status, claim.phase):
-        return True
-    return (claim.progress or 0.0) > (before.progress or 0.0)
 
 
 def _words(claim: Claim) -> str:

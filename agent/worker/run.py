@@ -20,8 +20,8 @@ from agent.link.server import LinkServer
 from agent.link.wire import Call
 from agent.worker import empty_store, stop, watch
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
-from agent.worker.identity import Identity, read_identity
-from agent.worker.life import Life, ProcessLife, live
+from agent.worker.identity import Identity
+from agent.worker.life import Life, ProcessLife
 from agent.worker.reports import Pairing, Reports
 
 if TYPE_CHECKING:
@@ -104,12 +104,7 @@ FIRST_CONNECT = 60.0
 """Seconds an engine may take to begin to connect."""
 
 
-def run_worker(id_text: str) -> int:
-    """Do it all with what the environment says; return the exit status."""
-    return live(id_text, read_identity, _work)
-
-
-async def _work(identity: Identity, link_path: Path) -> int:
+async def work_alone(identity: Identity, link_path: Path) -> int:
     return await run_session(identity, link_path, ProcessLife(identity), load_engine)
 
 
