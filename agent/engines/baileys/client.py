@@ -41,6 +41,8 @@ class Conversation:
 
     owns_pipe = True
     """False: other conversations use the pipe as well, and it outlives this one."""
+    hangs_after = 10.0
+    """Seconds without a line of a client that was asked for one: its loop stands still."""
 
     def __init__(self, commands: asyncio.StreamWriter, on_event: OnEvent) -> None:
         self.ended = ""
@@ -53,6 +55,7 @@ class Conversation:
         self._on_event = on_event
         self._answers: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
         self._next = 0
+        self._asked_at: float | None = None
         self._garbage = 0
         self._lines, self._counted_from = 0, self.heard_at
         self.most_lines = MOST_LINES
@@ -84,6 +87,21 @@ class Conversation:
             raise EngineError(f"cannot {do}: the client is gone", code=INTERRUPTED) from error
         finally:
             self._answers.pop(number, None)
+
+    async def look(self, limit: float, *, ask: bool) -> Mapping[str, Any]:
+        """The client's answer to a probe."""
+        if self._asked_at is None or self.heard_at > self._asked_at:
+            self._asked_at = time.monotonic()
+        answer = await self.call("look", limit, ask=ask, seconds=limit * 0.8)
+        self._asked_at = None
+        return answer
+
+    def hangs(self, error: EngineError) -> str:
+        """Why to kill it after this error of `look`; "" = there is no cause: one late answer on a
+        busy machine is none."""
+        silent = time.monotonic() - max(self._asked_at or 0.0, self.heard_at)
+        late = error.code == "timeout" and silent >= self.hangs_after
+        return f"its loop did not answer within {silent:.0f} s; it was killed" if late else ""
 
     def end(self, why: str) -> bool:
         """True the first time."""
@@ -206,9 +224,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Client(Conversation):
-    hangs_after = 10.0
-    """Seconds without a line of a client that was asked for one: its loop stands still."""
-
     def __init__(
         self, process: asyncio.subprocess.Process, commands: asyncio.StreamWriter, on_event: OnEvent
     ) -> None:

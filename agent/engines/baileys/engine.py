@@ -52,7 +52,6 @@ class ClientLife:
         self._cache = base.cache_folder()
         self._join = join
         self._ends: list[float] = []
-        self._asked_at: float | None = None
 
     @property
     def alive(self) -> bool:
@@ -79,18 +78,15 @@ class ClientLife:
         return client
 
     async def look(self, client: "Client | NodeShare", *, ask: bool) -> Mapping[str, Any]:
-        """The client's answer to a probe; ends one whose loop hangs."""
-        limit = base.probe_limit()
-        if self._asked_at is None or client.heard_at > self._asked_at:
-            self._asked_at = time.monotonic()
+        """The client's answer to a probe; ends one whose loop hangs. The next connect starts
+        another."""
         try:
-            answer = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
+            return await client.look(base.probe_limit(), ask=ask)
         except EngineError as error:
-            if error.code == "timeout":
-                await self._end_hanging(client)
+            if client is self.client and (why := client.hangs(error)):
+                await client.kill("its loop stood still")
+                self._ended(why)
             raise
-        self._asked_at = None
-        return answer
 
     async def hang_up(self) -> None:
         client, self.client = self.client, None
@@ -111,14 +107,13 @@ class ClientLife:
             await client.kill(why)
 
     async def _begin(self) -> "Client | NodeShare":
-        on_event, on_end = self._hear, self._ended
         if self._join is not None:
-            return await self._join(on_event, on_end)
+            return await self._join(self._hear, self._ended)
         from agent.engines.baileys import client, node
 
         # ConfigError says what is missing, and the next try looks again.
         found, packages = await asyncio.to_thread(node.find_node), node.find_packages(self._cache)
-        return await client.Client.start(found, packages, on_event, on_end)
+        return await client.Client.start(found, packages, self._hear, self._ended)
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if event.get("event") != "keep":
@@ -162,16 +157,6 @@ class ClientLife:
             # Copies of sent messages outlive the client where messages are kept.
             "copies": str(self._folder.parent / COPIES) if self._keeper.keeps else "",
         }
-
-    async def _end_hanging(self, client: "Client | NodeShare") -> None:
-        """End a client whose loop hangs; the next connect starts another. One late answer on a busy
-        machine is no such loop."""
-        now = time.monotonic()
-        silent = now - max(self._asked_at or now, client.heard_at)
-        if client is self.client and silent >= client.hangs_after:
-            self._asked_at = None
-            await client.kill("its loop stood still")
-            self._ended(f"its loop did not answer within {silent:.0f} s; it was killed")
 
     def _ended(self, why: str) -> None:
         log.warning("Node of this session: %s", why)

@@ -22,8 +22,6 @@ WITHIN = 600.0
 """Seconds over which its ends are counted."""
 STEADY = 10.0
 """Seconds that one which failed must run before that counts as over."""
-HANGS_AFTER = 10.0
-"""Seconds without a line of one that was asked for one."""
 LOOK_EVERY = 1.0
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
@@ -68,7 +66,6 @@ class ProgramEngine:
         """Another client has the session: this run is being ended, and is heard no more."""
         self._busy = asyncio.Lock()
         self._ends: list[float] = []
-        self._asked_at: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
 
@@ -112,7 +109,7 @@ class ProgramEngine:
             command, env, place, ears, preloads=program.library == "auto", pm2=program.pm2
         )
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
-        self._asked_at, self._ousted = None, False
+        self._ousted = False
         if self._state.claim.reason != state.FAILING:
             self._state.begun()
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
@@ -183,7 +180,7 @@ class ProgramEngine:
     async def disconnect(self) -> None:
         async with self._busy:
             await self._end_run()
-        self._state.stopped()
+        self._state.ended("", "")
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         run = self._run
@@ -197,20 +194,14 @@ class ProgramEngine:
         return ProbeAnswer(self._state.current(), detail)
 
     async def _ask(self, run: process.Process, *, deep: bool) -> Mapping[str, Any]:
-        limit = probe_limit()
-        if self._asked_at is None or run.speech.heard_at > self._asked_at:
-            self._asked_at = time.monotonic()
         age = self._state.current().proof_age
         ask = deep or age is None or age > OLD_FRAME
         try:
-            answer = await run.speech.call("look", limit, ask=ask, seconds=limit * 0.8)
+            return await run.speech.look(probe_limit(), ask=ask)
         except EngineError as error:
-            silent = time.monotonic() - max(self._asked_at or 0.0, run.speech.heard_at)
-            if error.code == "timeout" and silent >= HANGS_AFTER:
-                run.end_with(f"its loop did not answer within {silent:.0f} s; it was killed")
+            if why := run.speech.hangs(error):
+                run.end_with(why)
             raise
-        self._asked_at = None
-        return answer
 
     async def qr(self) -> Qr | None:
         return self._state.code()

@@ -91,7 +91,10 @@ class Output:
         if self._is_of_key(plain):
             return
         self._tell(self._reader.feed(plain))
-        self._show(self._without_secrets(plain))
+        for secret in self._secrets:
+            plain = plain.replace(secret, redaction.REMOVED)
+        plain = self._words.sub(redaction.REMOVED, plain) if self._words else plain
+        self._show(redaction.redact(plain))
 
     def _show(self, line: str) -> None:
         if not _NO_WORDS.fullmatch(line):
@@ -125,11 +128,6 @@ class Output:
         if begun != line and _KEY_ENDS not in begun:
             self._key_lines = _LONGEST_KEY
         return False
-
-    def _without_secrets(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, redaction.REMOVED)
-        return redaction.redact(self._words.sub(redaction.REMOVED, text) if self._words else text)
 
     def _tell(self, found: list[CryptoFinding]) -> None:
         for finding in found:
@@ -194,10 +192,6 @@ class ProgramState(session_state.State):
             return
         self._forget()
         self.change(Status.AUTH_FAILURE, error.code, raw=str(error)[:200])
-
-    def stopped(self) -> None:
-        self._forget()
-        self.change(Status.DISCONNECTED)
 
     def note_status(self, words: str) -> None:
         """STATUS= of one that tells nothing else."""
