@@ -162,7 +162,6 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 reporter."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PLAIN_TO_HTTP = {"http": "http", "ws": "http"}
 
 
 def read_table(kind: type[T], raw: Mapping[str, Any], words: str) -> T:
@@ -210,7 +209,8 @@ def device_name_fault(name: str) -> str:
 def address_of(url: str, proxy: str) -> Address:
     """Return the address that a client which connects to `url` must reach first."""
     parts = urlsplit(url)
-    return Address(f"{_PLAIN_TO_HTTP.get(parts.scheme, 'https')}://{parts.netloc}/", proxy)
+    scheme = "http" if parts.scheme in ("http", "ws") else "https"
+    return Address(f"{scheme}://{parts.netloc}/", proxy)
 
 
 def origin_of(url: str) -> str:

@@ -22,14 +22,6 @@ KNOWN_GOOD = "known_good"
 _VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,6}\.[0-9]{1,12}")
 
 
-def _url_fault(url: str) -> str:
-    return base.server_fault(url, "wss", "ws")
-
-
-def _media_fault(url: str) -> str:
-    return base.server_fault(url, "https", "http") if url else ""
-
-
 def _version_fault(version: str) -> str:
     if version in ("", KNOWN_GOOD) or _VERSION.fullmatch(version):
         return ""
@@ -41,12 +33,12 @@ class BaileysSettings:
     url: str = setting(
         WHATSAPP,
         "address of WhatsApp; for tests another wss address, or ws on loopback",
-        check=_url_fault,
+        check=lambda url: base.server_fault(url, "wss", "ws"),
     )
     media_url: str = setting(
         "",
         'address of a server that gives files in tests, https or http on loopback; "" = WhatsApp',
-        check=_media_fault,
+        check=lambda url: base.server_fault(url, "https", "http") if url else "",
     )
     version: str = setting(
         "",
@@ -68,7 +60,6 @@ class BaileysSettings:
 
 
 def read_settings(raw: Mapping[str, Any]) -> BaileysSettings:
-    """ConfigError names the setting that cannot be used."""
     return base.read_table(BaileysSettings, raw, "baileys setting")
 
 
@@ -296,10 +287,6 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
     )
 
 
-def _moves_aside(path: str) -> bool:
-    return path != CREDS and re.fullmatch(rf"({KEY_KINDS})\.json", path) is not None
-
-
 def linked(folder: base.SessionFolder) -> base.Linked:
     return linked_of(base.object_of(folder.read(CREDS)))
 
@@ -367,7 +354,7 @@ RULES = base.FileRules(
     lost_store,
     key_based=True,
     left_out=frozenset({REMOVED, NOTE}),
-    moves_aside=_moves_aside,
+    moves_aside=lambda path: path != CREDS and bool(re.fullmatch(rf"({KEY_KINDS})\.json", path)),
     check_login=check_login,
     lacks=lacks_pre_keys,
     linked=linked,

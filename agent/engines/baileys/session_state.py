@@ -69,10 +69,8 @@ def why_closed(
     what is so. `codes`: how many this login showed. `expire`: seconds until a ban ends, where
     WhatsApp said so."""
     said = f"{code} {raw}" if code is not None else raw
-    if code is None:
-        return Ended("connection_lost", said)
-    if raw.startswith("WebSocket Error"):
-        # It never reached WhatsApp: the number is the library's, or a proxy's that answered.
+    if code is None or raw.startswith("WebSocket Error"):
+        # Such an error never reached WhatsApp: its number is the library's, or a proxy's.
         return Ended("connection_lost", said)
     if code == 408 and not paired and codes:
         return Ended("qr_idle", said)

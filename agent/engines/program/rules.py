@@ -33,7 +33,6 @@ class ProgramSettings:
 
 
 def read_settings(raw: Mapping[str, Any]) -> ProgramSettings:
-    """ConfigError names the setting that cannot be used."""
     return read_table(ProgramSettings, raw, "program setting")
 
 
@@ -184,7 +183,6 @@ def outside(folder: SessionFolder) -> str:
 
 
 def lost_store(folder: Path) -> str:
-    """Why this folder cannot hold a pairing; "" where it may."""
     try:
         names = {entry.name for entry in folder.iterdir()}
     except FileNotFoundError:

@@ -42,7 +42,6 @@ class SandboxSettings:
 
 
 def read_settings(raw: Mapping[str, object]) -> SandboxSettings:
-    """ConfigError names the setting that cannot be used."""
     return base.read_table(SandboxSettings, raw, "sandbox setting")
 
 
@@ -104,7 +103,6 @@ def check(folder: base.SessionFolder, _paired: bool) -> base.FilesReport:
 
 
 def lost_store(folder: Path) -> str:
-    """Why this folder cannot hold a pairing; "" where it may."""
     try:
         session = read_session(folder)
     except (SessionDamagedError, OSError):

@@ -90,10 +90,6 @@ _Read = tuple[str, dict[str, Any], dict[str, Any]]
 """The kind in observer.js's words, the content, more options."""
 
 
-def _read_text(message: Mapping[str, Any]) -> _Read:
-    return "text", {"text": _text(message, "text")}, {}
-
-
 def _read_media(message: Mapping[str, Any]) -> _Read:
     mimetype = _text(message, "mimetype")
     options = {"type": "auto-detect", "mimetype": mimetype}
@@ -140,7 +136,7 @@ def _read_delete(message: Mapping[str, Any]) -> _Read:
 
 
 _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
-    "text": _read_text,
+    "text": lambda message: ("text", {"text": _text(message, "text")}, {}),
     "media": _read_media,
     "location": _read_location,
     "contact": _read_contact,

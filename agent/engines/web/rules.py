@@ -17,10 +17,6 @@ LIVE, KNOWN_GOOD = "live", "known_good"
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.-]{0,39}")
 
 
-def _url_fault(url: str) -> str:
-    return base.server_fault(url, "https", "http")
-
-
 def _page_fault(page: str) -> str:
     if page in (LIVE, KNOWN_GOOD) or _VERSION.fullmatch(page):
         return ""
@@ -42,7 +38,7 @@ class WebSettings:
     url: str = setting(
         WHATSAPP,
         "address of WhatsApp Web; for tests another https address, or http on loopback",
-        check=_url_fault,
+        check=lambda url: base.server_fault(url, "https", "http"),
     )
     page: str = setting(
         LIVE,
@@ -63,7 +59,6 @@ class WebSettings:
 
 
 def read_settings(raw: Mapping[str, object]) -> WebSettings:
-    """ConfigError names the setting that cannot be used."""
     return base.read_table(WebSettings, raw, "web setting")
 
 
@@ -101,7 +96,6 @@ def has_pairing(profile: Path) -> bool:
 
 
 def lost_store(session: Path) -> str:
-    """Why this folder cannot hold a pairing; "" where it may."""
     stores = profile_path(session) / STORES
     try:
         if any(entry.is_dir() for entry in stores.iterdir()):
