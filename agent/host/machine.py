@@ -138,11 +138,9 @@ def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
     return trees
 
 
-def measure(
-    main_pids: Mapping[InstanceId, int], kind: units.Kind = units.INSTANCES
-) -> dict[InstanceId, Usage]:
+def measure(main_pids: Mapping[InstanceId, int]) -> dict[InstanceId, Usage]:
     """By the kernel's account of a unit's control group where it has one, else by /proc."""
-    by_id = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
+    by_id = {id: _of_group(units.INSTANCES.unit(id), pid) for id, pid in main_pids.items()}
     lacking = {id: main_pids[id] for id, usage in by_id.items() if usage.partial}
     if lacking:
         trees = measure_trees(frozenset(lacking.values()))

@@ -7,7 +7,7 @@ names instead of refusing them.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from dbus_fast import Message, MessageType
@@ -109,10 +109,8 @@ class SystemdHost(life.Host):
 
     name = "systemd"
 
-    def __init__(
-        self, wake: life.Wake, limits: life.Limits, kind: units.Kind, unit_folders: Sequence[Path]
-    ) -> None:
-        self._wake, self._limits, self._kind, self._folders = wake, limits, kind, unit_folders
+    def __init__(self, wake: life.Wake, limits: life.Limits, kind: units.Kind) -> None:
+        self._wake, self._limits, self._kind = wake, limits, kind
         self._files, self._cache = units.UnitFiles(), units.UnitCache()
         self._files_changed = asyncio.Event()
         self.boot = self._own_unit = ""
@@ -122,17 +120,12 @@ class SystemdHost(life.Host):
 
     @classmethod
     async def open(
-        cls,
-        wake: life.Wake,
-        limits: life.Limits,
-        kind: units.Kind = units.INSTANCES,
-        *,
-        unit_folders: Sequence[Path] = units.FOLDERS,
+        cls, wake: life.Wake, limits: life.Limits, kind: units.Kind = units.INSTANCES
     ) -> "SystemdHost":
         """Each host has a connection of its own: two kinds do not disturb each other."""
-        self = cls(wake, limits, kind, unit_folders)
+        self = cls(wake, limits, kind)
         try:
-            self._files = await asyncio.to_thread(units.read_unit_files, unit_folders, kind)
+            self._files = await asyncio.to_thread(units.read_unit_files, kind)
             await self._bus.open()
         except BaseException:
             self._files_reader.cancel()
@@ -319,7 +312,7 @@ class SystemdHost(life.Host):
             await self._files_changed.wait()
             self._files_changed.clear()
             was = self._files
-            now = await asyncio.to_thread(units.read_unit_files, self._folders, self._kind)
+            now = await asyncio.to_thread(units.read_unit_files, self._kind)
             self._files = now
             for instance in (was.enabled ^ now.enabled) | (was.masked ^ now.masked):
                 self._cache.mark_stale(instance)

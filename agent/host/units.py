@@ -5,7 +5,7 @@ or masked. A unit is asked again only when a signal or a listing shows a change.
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,6 @@ AGENT_SERVICE = "wa-agent.service"
 AGENT_SOCKET = "wa-agent.socket"
 AGENT_HTTP_SOCKET = "wa-agent-http.socket"
 INSTANCES_SLICE = "wa-instances.slice"
-
-INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
-"""WA_SESSION_ROOT of the units as they are shipped."""
 
 INSTALLED_CACHE = Path("/var/lib/wa-agent/cache")
 """WA_CACHE_PATH of the units as they are shipped."""
@@ -65,7 +62,7 @@ class Kind:
         return self.runtime / parse_instance_id(id)
 
 
-INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), INSTALLED_SESSIONS)
+INSTANCES = Kind("wa-instance@", Path("/run/wa-instance"), Path("/var/lib/wa-agent/sessions"))
 
 PACKS = Kind("wa-pack@", Path("/run/wa-pack"), Path("/run/wa-pack"), ("--pack",))
 """The process that several workers' sessions share; it stores nothing."""
@@ -206,11 +203,11 @@ class UnitFiles:
     masked: frozenset[InstanceId] = frozenset()
 
 
-def read_unit_files(folders: Iterable[Path] = FOLDERS, kind: Kind = INSTANCES) -> UnitFiles:
+def read_unit_files(kind: Kind) -> UnitFiles:
     """From the links in the unit folders: over D-Bus, systemd lists enabled instances of a template
     only one by one."""
     enabled, masked = set[InstanceId](), set[InstanceId]()
-    for folder in folders:
+    for folder in FOLDERS:
         for path in _paths(folder):
             if path.suffix in (".wants", ".requires"):
                 enabled.update(id for link in _paths(path) if (id := kind.id_of(link.name)))

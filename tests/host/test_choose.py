@@ -30,7 +30,7 @@ async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, m
     monkeypatch.setattr(units, "template_installed", lambda _kind: True)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
     with pytest.raises(HostError, match="cannot connect to the system bus"):
-        await opened("auto", tmp_path, units.INSTALLED_SESSIONS)
+        await opened("auto", tmp_path, units.INSTANCES.installed)
 
 
 async def test_asking_for_systemd_where_it_is_not_is_a_clear_error(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
+from agent.host import units
 from agent.host.life import Limits
 from agent.host.systemd import SystemdHost
 from tests.conftest import Eventually
@@ -33,7 +34,8 @@ async def host(
     standin("deaf", more="TimeoutStopSec=500ms\n")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
-    host = await SystemdHost.open(woken.append, Limits(20.0), unit_folders=folders)
+    monkeypatch.setattr(units, "FOLDERS", folders)
+    host = await SystemdHost.open(woken.append, Limits(20.0))
     yield host
     await host.close(leave_workers=True)
 

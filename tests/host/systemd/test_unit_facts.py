@@ -3,6 +3,7 @@
 import pytest
 
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState
+from agent.host import units
 from agent.host.units import INSTANCES, PACKS, UnitCache, read_unit, read_unit_files
 
 A = InstanceId("a")
@@ -72,13 +73,14 @@ def test_an_unloaded_unit_stays_absent_until_a_signal_names_it():
 
 
 @pytest.mark.parametrize("kind", [INSTANCES, PACKS], ids=lambda kind: kind.prefix)
-def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path):
+def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(units, "FOLDERS", [tmp_path])
     wants = tmp_path / "multi-user.target.wants"
     wants.mkdir()
     for each in (INSTANCES, PACKS):
         (wants / each.unit(each.prefix[:4])).symlink_to("/x")
         (tmp_path / each.unit("masked")).symlink_to("/dev/null")
     (wants / kind.unit("mine")).symlink_to("/x")
-    found = read_unit_files([tmp_path], kind)
+    found = read_unit_files(kind)
     assert found.enabled == {kind.prefix[:4], "mine"}
     assert found.masked == {"masked"}

@@ -119,6 +119,7 @@ class Loading:
             self.bytes += size
 
 
+ATTACH = 20.0
 LISTEN = 60.0
 """Seconds after which the open question for words is asked again."""
 
@@ -140,18 +141,11 @@ class Page:
 
     @classmethod
     async def open(
-        cls,
-        browser: DebuggerConnection,
-        script: str,
-        version: str,
-        tell: Tell,
-        *,
-        within: float = 20.0,
+        cls, browser: DebuggerConnection, script: str, version: str, tell: Tell
     ) -> "Page":
         """Attach to the browser's first page; `script` runs in each document before its own."""
-        async with asyncio.timeout(within):
-            target = await _first_page(browser, within)
-            page = cls(await browser.attach(target, within=within), tell)
+        async with asyncio.timeout(ATTACH):
+            page = cls(await browser.attach(await _first_page(browser), within=ATTACH), tell)
             page._debugger.on("Inspector.targetCrashed", page._crashed)
             page._debugger.on("Page.frameNavigated", page._navigated)
             page._debugger.on("Page.javascriptDialogOpening", page._dialog)
@@ -165,7 +159,7 @@ class Page:
                 ("Page.addScriptToEvaluateOnNewDocument", {"source": script}),
                 ("Emulation.setUserAgentOverride", agent),
             ):
-                await page.call(method, params, within=within)
+                await page.call(method, params, within=ATTACH)
         page._ear = asyncio.create_task(page._listen_to_words(), name="page words")
         return page
 
@@ -330,11 +324,11 @@ _UNUSABLE = (
 """Something answered, or took the connection."""
 
 
-async def _first_page(browser: DebuggerConnection, within: float) -> str:
-    for target in (await browser.call("Target.getTargets", within=within)).get("targetInfos", []):
+async def _first_page(browser: DebuggerConnection) -> str:
+    for target in (await browser.call("Target.getTargets", within=ATTACH)).get("targetInfos", []):
         if target.get("type") == "page":
             return str(target["targetId"])
-    made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=within)
+    made = await browser.call("Target.createTarget", {"url": "about:blank"}, within=ATTACH)
     return str(made["targetId"])
 
 
