@@ -146,7 +146,7 @@ class Joined(running.Running):
             tls, disk = peers.tls_of(self.folder), self.folder.stat()
             store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
             keeper = Keeper(
-                *(store, self.keys, self.name),
+                *(store, self.keys),
                 fleet=await self._common(store),
                 runner=self,
                 path=self.folder / "agent.json",

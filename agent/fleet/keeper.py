@@ -103,7 +103,6 @@ class Keeper:
         self,
         store: Etcd,
         keys: Keys,
-        name: str,
         *,
         fleet: Fleet,
         runner: "Joined",
@@ -113,15 +112,15 @@ class Keeper:
         draw: random.Random,
     ) -> None:
         """`path`: of agent.json. `boot_and_folder`: ids of both, as one text."""
-        self.store, self.keys, self.name, self.fleet = store, keys, name, fleet
-        self.runner, self.clock = runner, clock
+        self.store, self.keys, self.fleet, self.clock = store, keys, fleet, clock
+        self.runner, self.name = runner, runner.name
         self._path, self._here, self._draw = path, boot_and_folder, draw
         self.view = View()
         self.until = 0.0
         """Boot time until which this machine may run its sessions."""
         self.problem = ""
         """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
-        self._own = Pair(keys.machine(name), b"", 0)
+        self._own = Pair(keys.machine(self.name), b"", 0)
         """The own record, as far as it is known."""
         self._agent, self._cluster = "", ""
         self._past: Past | None = None

@@ -97,7 +97,7 @@ class Host:
         assert self._agent is None
         keys, draw = self.world.keys, random.Random(self.world.draw.random())
         self.keeper = Keeper(
-            *(self.line, keys, self.name),
+            *(self.line, keys),
             **{"fleet": self.fleet, "runner": self, "path": self.disk / "agent.json"},
             **{"boot_and_folder": self.boot, "clock": self.clock, "draw": draw},
         )
