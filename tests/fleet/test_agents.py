@@ -165,7 +165,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         assert "machine a; try" in (await b.ask("POST", "/api/instance/s/start"))[1]["message"]
         await asyncio.sleep(FLEET.ttl)
         assert (await b.pid("s"), await a.status("s")) == (0, "CONNECTED")
-        assert (await record(store, KEYS.session("s"), Session)).machine == "a"
+        assert await its(store, "s", "machine") == "a"
         # Halted: what runs goes on, and nothing starts. An order that is given then is kept.
         await b.do("POST", "/api/instance/t/stop")
         await eventually(lambda: its(store, "t", "wanted"), "stopped")
@@ -203,7 +203,7 @@ async def is_accepted(a: RunningAgent, b: RunningAgent, store: Etcd, within: Eve
     assert (await cli(a, "fleet", "accept"))[1].split()[-4:] == ["s", "a", "t", "b"]
     await within(lambda: a.status("s"), "CONNECTED", within=3 * FLEET.ttl)
     await within(lambda: b.status("t"), "CONNECTED", within=3 * FLEET.ttl)
-    assert (await b.pid("s"), (await record(store, KEYS.session("s"), Session)).epoch) == (0, 2)
+    assert (await b.pid("s"), await its(store, "s", "epoch")) == (0, 2)
     await a.kill()
 
     await within(lambda: says(b, "it is lost"))

@@ -11,18 +11,17 @@ from contextlib import closing
 from typing import Any
 
 import aiohttp
-from msgspec.structs import replace
 
 from agent.fleet.copies.change import FleetKey, Sealed, seal, whole
 from agent.fleet.copies.standby import Standby
-from agent.fleet.etcd import Etcd, Put
+from agent.fleet.etcd import Put
 from agent.fleet.forward import HEADER
 from agent.fleet.peers import NAME, OWNER
 from agent.fleet.records import Session, encoded
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
-from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, reason, record, store_of
+from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, its, reason, store_of
 from tests.ports import free_port
 from tests.waiting import alive
 
@@ -80,7 +79,7 @@ async def test_a_session_goes_on_with_its_copy(
         await a.stop()
         copy = seal(KEY, Sealed("s", 1, 7, True, "row", b""), whole(copy_of(a, "s")))
         Standby(b.state / "fleet/standby", KEY).take(copy)
-        moved = replace(await record(store, KEYS.session("s"), Session), machine="b", epoch=2)
+        moved = Session("b", 2, "sandbox", wanted="stopped")
         await store.commit([], [Put(KEYS.session("s"), encoded(moved))])
         await b.start({"WA_FAILPOINT": "staging_in_place:kill"}, ready=False)
         await eventually(lambda: b.process.returncode is not None)
@@ -98,16 +97,12 @@ async def test_a_machine_takes_over_and_gives_back(
     make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually
 ) -> None:
     a, b = two_with_key(make_agent, etcd)
-
-    async def of() -> Session:
-        return await record(store, KEYS.session("s"), Session)
-
     async with store_of(etcd) as store:
         await gather(a.start(), b.start())
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
         account = (await a.show("s"))["account"]
-        await eventually(lambda: copied(store, "b"))
+        await eventually(lambda: its(store, "s", "copies"), ("b",))
         await any_machine_is_asked(a, b)
         await eventually(lambda: outbox(a), ["read"])
         # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
@@ -124,20 +119,20 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: reason(b, "s"), "stopped")
         await b.do("POST", "/api/instance/s/start")
         await eventually(lambda: is_up(b, account))
-        assert ((await of()).machine, (await of()).epoch) == ("b", 2)
+        assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["b", 2]
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
         # What only it had accepted is sent there.
         accept_late(a, "late")
         await a.start()
-        await eventually(lambda: copied(store, "a"))
+        await eventually(lambda: its(store, "s", "copies"), ("a",))
         await eventually(lambda: ids(a), [])
         await eventually(lambda: outbox(b), ["read", "read"])
         await eventually(lambda: is_well(a))
         # An operator gives it back.
         assert (await cli(a, "fleet", "move", "s", "a"))[0] == 0
         await eventually(lambda: is_up(a, account))
-        await eventually(lambda: copied(store, "b"))
-        assert ((await of()).machine, (await of()).epoch) == ("a", 3)
+        await eventually(lambda: its(store, "s", "copies"), ("b",))
+        assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["a", 3]
         await eventually(lambda: ids(b), [])
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
@@ -145,7 +140,7 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (await cli(a, "fleet", "drain"))[0] == 0
         await eventually(lambda: is_up(b, account))
         assert " drained " in (await cli(b, "fleet", "status"))[1]
-        assert (await a.ask("POST", "/api/instance", {"id": "t", "engine": "sandbox"}))[0] == 409
+        assert (await a.ask(*NEW))[0] == 409
         assert (await cli(a, "fleet", "undrain"))[0] == 0
 
 
@@ -158,7 +153,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
         assert sorted(it[0] for it in await gather(a.ask(*NEW), b.ask(*NEW))) == [201, 409]
         await a.create("s")
         await eventually(lambda: a.status("s"), "CONNECTED")
-        await eventually(lambda: copied(store, "b"))
+        await eventually(lambda: its(store, "s", "copies"), ("b",))
         await b.kill()
         etcd.kill("m0")
         assert (await a.stop(), "the agent has stopped" in a.log.read_text()) == (0, True)
@@ -166,10 +161,6 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
 
 async def start(agent: RunningAgent) -> bool:
     return (await agent.ask("POST", f"{ONE}/start"))[0] < 300
-
-
-async def copied(store: Etcd, name: str) -> bool:
-    return (await record(store, KEYS.session("s"), Session)).copies == (name,)
 
 
 def two_with_key(make_agent: Callable[..., RunningAgent], etcd: Members) -> list[RunningAgent]:

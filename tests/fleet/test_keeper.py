@@ -307,25 +307,20 @@ def test_the_oracle_sees_a_keeper_without_one_rule(
     pytest.fail(f"{len(MUTANT_SEEDS)} seeds, and the oracle saw nothing")
 
 
-def hold_moves(host: Host, seconds: float) -> None:
-    """Writes of sessions by this machine arrive so late."""
-    before = host.line.change
-
-    def change(same: Sequence[Same], then: Sequence[Put | Get]) -> Sequence[Same]:
-        if "/session/" in then[0].key:
-            host.line.faults[host.line.writes] = seconds
-        return before(same, then)
-
-    host.line.change = change
-
-
 def test_a_hand_over_without_an_answer_is_undone_by_writing() -> None:
     async def story(world: World) -> None:
         await world.begin("ab", 2)
         await asyncio.sleep(TTL)
-        hold_moves(world.hosts["a"], 1.3)
+        line = world.hosts["a"].line
+
+        def change(same: Sequence[Same], then: Sequence[Put | Get]) -> Sequence[Same]:
+            if "/session/" in then[0].key:
+                line.faults[line.writes] = 1.3  # it arrives so late
+            return same
+
+        line.change = change
         await world.hosts["a"].move("s0", "b")
-        assert world.hosts["a"].line.faults
+        assert line.faults
         await asyncio.sleep(TTL)
         assert where(world)["s0"] == "a"
 

@@ -1,10 +1,8 @@
 """The line between machines: who asks, and who answers, is as a certificate of the fleet says."""
 
 import asyncio
-import os
 import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -12,12 +10,13 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater
-from agent.fleet import plan
+from agent.fleet import join, plan
 from agent.fleet.copies.change import Change, File, FleetKey, Sealed, seal
 from agent.fleet.copies.standby import Standby
 from agent.fleet.forward import TIMES
 from agent.fleet.peers import Peers, Taken
 from tests.conftest import Eventually
+from tests.fleet.members import own_addresses
 from tests.ports import free_port
 
 ID = InstanceId("shop")
@@ -43,16 +42,13 @@ def listens(machine: Machine) -> bool:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[dict[str, Machine]]:
+def machines(tmp_path: Path) -> dict[str, Machine]:
     """With certificates."""
-    net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
-    addresses = {name: f"{net}.{at}" for at, name in enumerate("abc", 1)}
+    addresses = own_addresses("abc")
     plan.plan("shops", addresses, tmp_path)
     for name in addresses:
-        (tmp_path / name).mkdir()
-        for it, content in plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()).items():
-            (tmp_path / name / it).write_bytes(content)
-    yield {name: Machine(tmp_path, name, address) for name, address in addresses.items()}
+        join.put_keys(tmp_path / name, (tmp_path / f"plan-{name}.tar").read_bytes())
+    return {name: Machine(tmp_path, name, address) for name, address in addresses.items()}
 
 
 async def test_a_machine_is_who_its_certificate_says(

@@ -12,46 +12,37 @@ import pytest
 
 from agent.cli.command import run
 from agent.errors import HostError, NotFound, Refused
-from agent.fleet import plan
+from agent.fleet import join, plan
 from agent.fleet.etcd import Etcd, Get, Put, StoreAway
 from agent.fleet.peers import tls_of
 from tests.conftest import Eventually
-from tests.fleet.members import needs_etcd
+from tests.fleet.members import Members, needs_etcd, own_addresses
+
+ADDRESSES = own_addresses("abwde")
 
 
-class Planned:
-    """Members as the files of the plan in `folder` say."""
-
-    def __init__(self, folder: Path) -> None:
-        net = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}"
-        self.addresses = {name: f"{net}.{at}" for at, name in enumerate("abwde", 1)}
-        self.folder, self.processes = folder, dict[str, subprocess.Popen[bytes]]()
-
+class Planned(Members):
     def start(self, name: str) -> None:
-        (folder := self.folder / name).mkdir()
-        for file, content in plan.unpack((self.folder / f"plan-{name}.tar").read_bytes()).items():
-            (folder / file).write_bytes(content)
-        settings = (folder / "etcd").read_text().replace(plan.ETCD, str(folder))
-        lines = settings.replace("/var/lib/etcd", str(folder)).splitlines()
-        env = {**os.environ, **dict(line.split("=", 1) for line in lines)}
+        """As its plan says."""
+        folder, content = self._root / name, (self._root / f"plan-{name}.tar").read_bytes()
+        join.put_keys(folder, content)
+        env = dict(os.environ)
+        for what, value in plan.settings_of(plan.unpack(content)).items():
+            env[what] = value.replace(plan.ETCD, str(folder)).replace("/var/lib/etcd", str(folder))
         with (folder / "log").open("wb") as log:
-            self.processes[name] = subprocess.Popen(["etcd"], env=env, stdout=log, stderr=log)
-
-    def end(self, name: str) -> None:
-        self.processes[name].kill()
-        self.processes[name].wait()
+            self._processes[name] = subprocess.Popen(["etcd"], env=env, stdout=log, stderr=log)
 
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Planned]:
     needs_etcd()
-    made = Planned(tmp_path)
-    plan.plan("shops", {name: made.addresses[name] for name in "abw"}, tmp_path)
+    made = Planned(tmp_path, {})
+    plan.plan("shops", {name: ADDRESSES[name] for name in "abw"}, tmp_path)
     for name in "abw":
         made.start(name)
     yield made
-    for name in made.processes:
-        made.end(name)
+    for name in made._processes:
+        made.kill(name)
 
 
 async def written(etcd: Etcd) -> bool:
@@ -67,7 +58,7 @@ async def names(etcd: Etcd) -> set[str]:
 async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
     tmp_path: Path, machines: Planned, eventually: Eventually
 ) -> None:
-    urls = [f"https://{machines.addresses[name]}:{plan.CLIENTS}" for name in "abw"]
+    urls = [f"https://{ADDRESSES[name]}:{plan.CLIENTS}" for name in "abw"]
     tls = tls_of(tmp_path / "a"), ssl.create_default_context(cafile=tmp_path / "a/ca.pem")
     async with aclosing(Etcd(urls, tls[0])) as etcd, aclosing(Etcd(urls, tls[1])) as stranger:
         await eventually(lambda: written(etcd))
@@ -75,22 +66,22 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
             await stranger.read(Get("wa/shops/x"))
         for old, at, cause in (("x", "d", "has no"), ("b", "d", "runs"), ("a", "w", "ress of w")):
             with pytest.raises((NotFound, Refused), match=f"cannot replace {old}: .*{cause}"):
-                await plan.replace(tmp_path, old, "d", machines.addresses[at])
-        machines.end("a")
-        store = await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
+                await plan.replace(tmp_path, old, "d", ADDRESSES[at])
+        machines.kill("a")
+        store = await plan.replace(tmp_path, "a", "d", ADDRESSES["d"])
         with pytest.raises(Refused, match=r"plan-d\.tar exists; use it as it is"):
-            await plan.replace(tmp_path, "a", "d", machines.addresses["d"])
+            await plan.replace(tmp_path, "a", "d", ADDRESSES["d"])
         (tmp_path / "plan-d.tar").unlink()  # as if it had been cut off
-        assert await plan.replace(tmp_path, "a", "d", machines.addresses["d"]) == store
-        assert {*store} == {*urls[1:], f"https://{machines.addresses['d']}:{plan.CLIENTS}"}
+        assert await plan.replace(tmp_path, "a", "d", ADDRESSES["d"]) == store
+        assert {*store} == {*urls[1:], f"https://{ADDRESSES['d']}:{plan.CLIENTS}"}
         # It never starts.
-        await plan.replace(tmp_path, "d", "e", machines.addresses["e"])
+        await plan.replace(tmp_path, "d", "e", ADDRESSES["e"])
         with pytest.raises(NotFound, match=r"a: etcd has no member of that name, but .*w \("):
-            await plan.replace(tmp_path, "a", "f", machines.addresses["d"])
+            await plan.replace(tmp_path, "a", "f", ADDRESSES["d"])
         plans = [plan.unpack((tmp_path / f"plan-{name}.tar").read_bytes()) for name in "be"]
         assert len({plan.settings_of(it)["ETCD_INITIAL_CLUSTER_TOKEN"] for it in plans}) == 1
         machines.start("e")
-        machines.end("b")
+        machines.kill("b")
         await eventually(lambda: written(etcd))  # with w alone there would be no quorum
         await eventually(lambda: names(etcd), {"b", "w", "e"})
 
