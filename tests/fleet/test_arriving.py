@@ -12,7 +12,9 @@ from typing import Any
 
 import aiohttp
 
-from agent.fleet.copies.change import FleetKey, Sealed, seal, whole
+from agent.core.model import InstanceId
+from agent.fleet.copies.change import FleetKey, Sealed, seal
+from agent.fleet.copies.changed import Beside, Changed
 from agent.fleet.copies.standby import Standby
 from agent.fleet.etcd import Put
 from agent.fleet.forward import HEADER
@@ -31,15 +33,13 @@ ONE = "/api/instance/s"
 PEER, KEY = "4915112345678", FleetKey(b"k" * 32)
 
 
-def copy_of(agent: RunningAgent, id: str) -> dict[str, bytes]:
+def copy_of(agent: RunningAgent) -> Sealed:
     """As its machine gives it to another one, while nothing runs."""
-    folder = agent.state / "sessions" / id
-    names = [it for it in folder.rglob("*") if it.is_file() and it.parent.name != "whatsapp"]
-    files = {str(it.relative_to(folder)): it.read_bytes() for it in names if it.name != "lock"}
-    with closing(sqlite3.connect(agent.state / "outbox.db")) as db:
-        rows = db.execute("select * from messages")
-        files["outbox.json"] = json.dumps([[it[0] for it in rows.description], *rows]).encode()
-    return files
+    root = agent.state / "sessions"
+    beside = Beside(root, agent.state / "outbox.db")
+    beside.look()
+    change = Changed(root, InstanceId("s"), "sandbox", beside).look()
+    return seal(KEY, Sealed("s", 1, 7, True, "row", b""), change)
 
 
 def accept_late(agent: RunningAgent, text: str) -> None:
@@ -77,8 +77,7 @@ async def test_a_session_goes_on_with_its_copy(
         await eventually(lambda: a.pid("s"), 0)
         assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
-        copy = seal(KEY, Sealed("s", 1, 7, True, "row", b""), whole(copy_of(a, "s")))
-        Standby(b.state / "fleet/standby", KEY).take(copy)
+        Standby(b.state / "fleet/standby", KEY).take(copy_of(a))
         moved = Session("b", 2, "sandbox", wanted="stopped")
         await store.commit([], [Put(KEYS.session("s"), encoded(moved))])
         await b.start({"WA_FAILPOINT": "staging_in_place:kill"}, ready=False)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agent.errors import TryLater
 from agent.fleet import keeper as keepers
 from agent.fleet.etcd import Get, Pair, Put, Same
-from agent.fleet.keeper import Past, how_to_begin
+from agent.fleet.keeper import Keeper, Past, how_to_begin
 from agent.fleet.operator import accept
 from agent.fleet.records import Machine, Session, encoded
 from agent.fleet.taking import Seen, View
@@ -79,16 +79,6 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
         await world.all_up(TTL)
 
     well(play(story))
-
-
-@played
-async def test_a_clone_that_won_its_name_gives_no_session_away_within_a_ttl(world: World) -> None:
-    await world.begin("ab", 2)
-    world.hosts["a"].thawed.clear()
-    twin = world.twin("a", reboots=False)
-    await world.until(lambda: twin.keeper.view.owned("a"), 5)
-    await twin.move("s0", "b")
-    await asyncio.sleep(2 * TTL)
 
 
 def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() -> None:
@@ -285,6 +275,7 @@ MUTANTS = {
     "no own key": (Host, "change", staticmethod(no_own_key)),
     "no fence": (Host, "fenced", False),
     "no wait for a twin": (keepers, "how_to_begin", lambda *_: True),
+    "no wait to give away": (Keeper, "_may_move", lambda it: it.clock.now() < it.until),
 }
 
 

@@ -70,10 +70,6 @@ class Host:
             assert isinstance(result, asyncio.CancelledError), result
         await self.copies.peers.close()
 
-    def wipe(self) -> None:
-        shutil.rmtree(self.state / "fleet/standby")
-        self.world.wiped.add(self.name)
-
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
         draw, target = self.world.draw, self.world.hosts[name]
         if self.cut or target.cut or target.silent is not None:
@@ -207,7 +203,8 @@ def test_a_machine_of_the_record_never_lacks_much(seed: int) -> None:
                     it = world.hosts[draw.choice("bc" if a.etcd_away else "abc")]
                     await it.kill()
                     if draw.random() < 0.3:
-                        it.wipe()
+                        shutil.rmtree(it.state / "fleet/standby")
+                        world.wiped.add(it.name)
                     it.start()
                 case 4:
                     world.hosts[draw.choice("bc")].full ^= True

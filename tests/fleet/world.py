@@ -128,8 +128,7 @@ class Host:
         keeper = self.keeper
         await self.kill_agent()
         await self.end_all()
-        if keeper is not None:
-            await keeper.release()
+        await keeper.release()
         self.boot += "+"
 
     async def move(self, id: str, target: str) -> None:
