@@ -105,12 +105,8 @@ class _Txn(msgspec.Struct):
     responses: list[dict[str, _Range]] = []
 
 
-class _Event(msgspec.Struct):
-    kv: _Kv
-
-
 class _Events(msgspec.Struct):
-    events: list[_Event] = []
+    events: list[dict[str, _Kv]] = []
 
 
 class Member(msgspec.Struct, rename={"id": "ID", "peers": "peerURLs", "clients": "clientURLs"}):
@@ -166,7 +162,7 @@ class Etcd:
                 async for line in it.content:
                     heard = msgspec.json.decode(line, type=dict[str, _Events], strict=False)
                     for event in heard["result"].events:
-                        yield _pair(event.kv)
+                        yield _pair(event["kv"])
         except (aiohttp.ClientError, OSError, ValueError, KeyError) as error:
             raise StoreAway(f"cannot watch etcd at {member}: {cause_of(error)}") from error
 

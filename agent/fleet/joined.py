@@ -63,14 +63,12 @@ class Joined(running.Running):
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self.told = dict[str, str]()
-        self.drained = False
-        """An operator's order: it takes no session, and gives those that it has away."""
+        self.drained, self._has_room = False, True
+        """The first: an operator's order: it takes no session, and gives away those that it has."""
         self._tried = dict[str, float]()
         """Boot time of the next try to move a session away, since the last order to drain."""
-        self._orders: Orders = {}
-        self._written: Orders = {}
-        """Those of them that are on the disk: the next agent carries no order out again."""
-        self._has_room = True
+        self._orders, self._written = Orders(), Orders()
+        """The second: on the disk, so that the next agent carries no order out again."""
         self._deleted_here = dict[str, int]()
         """Their epoch: one whose folder was lost is in no trash."""
         self.unsettled = dict[str, str]()
@@ -92,8 +90,7 @@ class Joined(running.Running):
         sending.limits.sure = self.is_sure_of
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
         tasks |= {"copies": self.keep_copies, "listener for other machines": self.keep_listening}
-        tasks |= {"instances of agent.toml": self.make_declared}
-        return {**tasks, "drain of this machine": self.keep_drained}
+        return {**tasks, "agent.toml": self.make_declared, "drain": self.keep_drained}
 
     @property
     def problem(self) -> str:
@@ -248,11 +245,10 @@ class Joined(running.Running):
         record = records.decoded(pairs[0].value, records.Session) if pairs else None
         if record is None or record.deleted:
             return
-        if record.machine != self.name:
-            self.view.sessions[id] = taking.Seen(record, pairs[0].revision, boot_now())
-        else:
+        if record.machine == self.name:
             cause = self.unsettled.get(id) or "its files are brought in, or its end is written down"
             raise TryLater(f"cannot find {id} now: {cause}", code="owner_changed")
+        self.view.sessions[id] = taking.Seen(record, pairs[0].revision, boot_now())
 
     async def kept(self, id: InstanceId) -> None:
         if id not in self.here() and (record := self.view.owned(self.name).get(id)):
@@ -560,7 +556,7 @@ class Joined(running.Running):
         if record and known and record.epoch + record.deleted > known[1]:
             return None  # its folder is an older one
         wanted, engine = wanted_of(facts), facts.instance.engine
-        how = records.Failover("newest" if engine in records.COPIED_LIVE else "wait")
+        how = "newest" if engine in records.COPIED_LIVE else "wait"
         if record is None or record.deleted:
             epoch = record.epoch + 1 if record else 1
             return records.Session(self.name, epoch, engine, how, wanted)

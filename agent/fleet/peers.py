@@ -31,7 +31,6 @@ TAKES, CONNECTS = 5.0, 2.0
 """Seconds for a request, and those of them in which the connection must be made."""
 SLOWEST = 1 << 20
 """Bytes a second: a large request or answer has more time."""
-_SERVER = ssl.Purpose.SERVER_AUTH
 NAME = "X-Machine"
 """Header with the name of the machine that asks, where no certificate says it."""
 _ID = f"{{id:{ID_PATTERN}}}"
@@ -49,7 +48,7 @@ class Taken(msgspec.Struct, frozen=True, array_like=True):
     """Number of the newest change that the machine has."""
 
 
-def tls_of(folder: Path, purpose: ssl.Purpose = _SERVER) -> ssl.SSLContext | None:
+def tls_of(folder: Path, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.SSLContext | None:
     """With the certificates that are there; None: there is none."""
     ca, own = folder / "ca.pem", folder / "machine.pem"
     if not (ca.exists() or own.exists()):
@@ -169,10 +168,7 @@ class Peers:
 
     async def send(self, address: str, name: str, changes: Sequence[Sealed]) -> list[Taken]:
         """TryLater: the machine did not answer; it may have taken them."""
-        answers = await self.get(address, name, "/copies", list[Taken], changes)
-        if len(answers) != len(changes):
-            raise TryLater(f"machine {name} answers for {len(answers)} of {len(changes)} changes")
-        return answers
+        return await self.get(address, name, "/copies", list[Taken], changes)
 
     async def pass_on(self, address: str, name: str, id: InstanceId, files: Any) -> None:
         if code := await self.get(address, name, f"/messages/{id}", str, files):
@@ -182,7 +178,7 @@ class Peers:
         self, address: str, name: str, method: str, path: str, times: Any, **how: Any
     ) -> aiohttp.ClientResponse:
         """The answer, of which the head has come."""
-        tls = None if self._session else await asyncio.to_thread(self._tls, _SERVER)
+        tls = None if self._session else await asyncio.to_thread(self._tls, ssl.Purpose.SERVER_AUTH)
         if self._session is None:
             line = aiohttp.TCPConnector(ssl=tls or True, limit=0)
             self._session = aiohttp.ClientSession(connector=line, headers={NAME: self._name})

@@ -6,7 +6,6 @@ read over.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
@@ -14,13 +13,6 @@ import msgspec
 T = TypeVar("T")
 TABLES = 1
 """Form of these records: a machine takes no part in a fleet whose form is newer."""
-
-
-class Failover(StrEnum):
-    NEWEST = "newest"
-    """Another machine takes the session over with the newest copy."""
-    WAIT = "wait"
-    """The session ends with its machine's lease, and waits for that machine."""
 
 
 COPIED_LIVE = {"baileys": "session/creds.json", "sandbox": "session/sandbox.json"}
@@ -60,7 +52,9 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
     epoch: int
     """Fencing token: one more at each change of owner."""
     engine: str = ""
-    failover: Failover = Failover.NEWEST
+    failover: str = "newest"
+    """Another machine takes it over with the newest copy. `wait`: it ends with its machine's lease,
+    and waits for that machine."""
     wanted: str = "running"
     copies: tuple[str, ...] = ()
     """Machines whose copy is in sync: they may take the session over."""

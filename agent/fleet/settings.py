@@ -2,6 +2,7 @@
 
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -24,10 +25,9 @@ def _store_fault(members: tuple[str, ...]) -> str:
 
 
 def _is_near(host: str) -> bool:
-    try:
+    with suppress(ValueError):
         return is_loopback(host) or ip_address(host).is_private
-    except ValueError:
-        return False
+    return False
 
 
 def _name_fault(name: str) -> str:

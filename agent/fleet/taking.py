@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from agent.fleet.etcd import Pair
-from agent.fleet.records import Failover, Halt, Machine, Session, decoded, named
+from agent.fleet.records import Halt, Machine, Session, decoded, named
 
 R = TypeVar("R", Machine, Session)
 BATCH = 100
@@ -85,7 +85,7 @@ class View(Struct):
             if id not in copied or (found and it.machine != self.sessions[found[0]].record.machine):
                 continue
             before = in_order(id, living & {*it.copies}).index(me)
-            if it.failover is Failover.NEWEST and now >= owner.since + before * ttl / 3:
+            if it.failover == "newest" and now >= owner.since + before * ttl / 3:
                 found.append(id)
         return found[:BATCH]
 

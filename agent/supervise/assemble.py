@@ -240,8 +240,7 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
         instance = Instance(row.id, row.engine, row.enabled, dict(row.settings), time.time())
         if row.id not in registry.facts:
             with going_on("cannot create an instance that [[instance]] declares"):
-                made = await registry.create(instance, "created because agent.toml declares it")
-                registry.gate.wake(made.id)
+                await registry.create(instance, "created because agent.toml declares it")
 
 
 async def _lay_out_missing(registry: Registry) -> None:

@@ -247,8 +247,7 @@ class Incidents:
 
     def _way_out(self, facts: Facts) -> str | None:
         """The way by which a session goes out; None = not known, so no other goes out the same."""
-        known = self.backends if facts.instance.backend else self.reaching
-        return known.way_out(facts)
+        return (self.backends if facts.instance.backend else self.reaching).way_out(facts)
 
 
 def is_well(verdict: HealthVerdict) -> bool:

@@ -57,7 +57,6 @@ class Orders:
         made = replace(instance, created_wall=instance.created_wall or time.time())
         disabled = "" if made.enabled else ", disabled"
         facts = await self.registry.create(made, f"created with engine {made.engine}{disabled}")
-        self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
         return self.registry.view(facts.id)
 

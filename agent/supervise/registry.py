@@ -154,6 +154,7 @@ class Registry:
                 raise
             facts = self.add(instance, record)
             facts.saved.identity = None if facts.leased else identity_of(facts)
+            self.gate.wake(facts.id)
             return facts
 
     def check(self, instance: Instance) -> None:

@@ -87,8 +87,7 @@ def grow(folder: Folder, names: Iterable[str], passed: float) -> dict[str, float
     before: dict[str, float] = {}
     # Ages that cannot be read begin again: the agent deletes later then.
     with suppress(VaultError, ValueError, TypeError, AttributeError, RecursionError):
-        content = json.loads(folder.content(AGES))
-        before = {str(name): float(age) for name, age in content.items()}
+        before = {str(name): float(age) for name, age in json.loads(folder.content(AGES)).items()}
     ages = {name: before[name] + passed if name in before else 0.0 for name in names}
     with going_on(f"what lies in {folder.path} does not grow older"):
         if not ages:
@@ -167,12 +166,9 @@ def why_no_start(session_root: Path, least: int) -> str:
     return f"no room in {session_root}: {problem}" if problem else ""
 
 
-def has_room(session_root: Path, least: int) -> bool:
+def has_room(root: Path, least: int) -> bool:
     """True if a session that comes from elsewhere could be put there, and start."""
-    with suppress(OSError):
-        full = lacks_room(session_root)[0] or why_no_start(session_root, least)
-        return os.access(session_root, os.W_OK) and not full
-    return False
+    return os.access(root, os.W_OK) and not (lacks_room(root)[0] or why_no_start(root, least))
 
 
 def _size(count: int) -> str:

@@ -170,8 +170,7 @@ def copy_tree(
             target.make(entry.path, modes)
             folders.append(entry.path)
         else:
-            pieces = read_file(source, entry.path)
-            files.append(add_file(target, entry.path, pieces, modes, tick))
+            files.append(add_file(target, entry.path, read_file(source, entry.path), modes, tick))
     return Listing(tuple(files), tuple(folders))
 
 

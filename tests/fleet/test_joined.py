@@ -19,7 +19,7 @@ from agent.fleet.copies.sender import Row
 from agent.fleet.etcd import Put
 from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
-from agent.fleet.records import Failover, Machine, Session, encoded
+from agent.fleet.records import Machine, Session, encoded
 from agent.fleet.routes import why
 from agent.fleet.taking import Seen
 from tests.fleet.memory import Line
@@ -51,7 +51,7 @@ class Real(World):
         self.b._store = Store(self.memory, self.draw, self.add("a").thawed)
         self.write("theirs", Session("a", 1))
         works, base.registry.create = self.b.begin(Mock(), Mock()), AsyncMock()
-        run = "fleet", "records of the fleet", "instances of agent.toml"
+        run = "fleet", "records of the fleet", "agent.toml"
         self.tasks = [asyncio.create_task(works[it]()) for it in run]
 
     async def end(self) -> None:
@@ -165,12 +165,12 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
 async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(it: Real) -> None:
     await asyncio.gather(it.has("s", "web"), it.has("t", "web"))
     it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(), AsyncMock()
-    back = dict.fromkeys("st", Seen(Session("b", 3, "web", Failover.WAIT), 99, 0.0))
+    back = dict.fromkeys("st", Seen(Session("b", 3, "web", "wait"), 99, 0.0))
     it.b._arriving.retire.side_effect = lambda *_: it.b.view.sessions.update(back)
-    it.write("s", Session("b", 1, "web", Failover.WAIT, copies=("a",)))
+    it.write("s", Session("b", 1, "web", "wait", copies=("a",)))
     await it.until(lambda: not it.sessions()["s"].copies, TTL)
     for id in "st":
-        it.write(id, Session("a", 2, "web", Failover.WAIT))
+        it.write(id, Session("a", 2, "web", "wait"))
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
     await asyncio.sleep(1)
     assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agent.errors import NotFound, Refused
 from agent.fleet.etcd import MayHaveHappened, Put
 from agent.fleet.operator import _decide, accept, forget
-from agent.fleet.records import Failover, Fleet, Halt, Machine, Session, encoded
+from agent.fleet.records import Fleet, Halt, Machine, Session, encoded
 from agent.fleet.shown import certificates, explain
 from agent.fleet.taking import Seen, View
 from tests.conftest import Eventually
@@ -115,7 +115,7 @@ def test_an_acceptance_that_was_cut_off_is_done_again(write: int) -> None:
 @played
 async def test_a_machine_that_was_switched_off_is_forgotten(world: World) -> None:
     await world.begin("abc", 6, copies=1)
-    world.write("s0", replace(world.sessions()["s0"], failover=Failover.WAIT))
+    world.write("s0", replace(world.sessions()["s0"], failover="wait"))
     world.copying.cancel()
     world.write("s9", Session("a", 1))
     await world.hosts["a"].kill()
@@ -157,7 +157,7 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
         return explain(view, "s")
 
     assert "waits for it (failover: newest; mach" in why()
-    assert "failover: wait" in why(copies=("a",), failover=Failover.WAIT)
+    assert "failover: wait" in why(copies=("a",), failover="wait")
     assert ("stopped" in why(wanted="stopped"), "deleted" in why(deleted=True)) == (True, True)
     assert ("x is not known" in why(machine="x"), why(machine="a")[-6:]) == (True, " why s")
     view.halt = Halt("b", "", "1")

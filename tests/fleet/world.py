@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from agent.fleet import records
 from agent.fleet.etcd import Pair, Put
 from agent.fleet.keeper import BootClock, Keeper
-from agent.fleet.records import Failover, Fleet, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import Fleet, Keys, Machine, Session, decoded, encoded, named
 from tests.clocks import stopped
 from tests.fleet.memory import Line, Memory
 from tests.world.virtual import Loop, virtual_time
@@ -286,7 +286,7 @@ class World:
         if after.epoch < before.epoch:
             self.logins.wrong.append(f"{now():.1f}: the epoch of {pair.key} falls")
         taken = before.machine != after.machine and owner is not None and owner.lost
-        if taken and (heir is None or heir.lost or before.failover is not Failover.NEWEST):
+        if taken and (heir is None or heir.lost or before.failover != "newest"):
             self.logins.wrong.append(f"{now():.1f}: {after.machine}, lost itself, took {pair.key}")
 
 
