@@ -47,7 +47,7 @@ from tests.messages.records import file_at, messages, newest, numbers_of, read_a
 from tests.standin.failing_operations import KILL, FailingOperations, Fault
 from tests.store.conftest import entry
 from tests.vault.conftest import contents, sandbox_file
-from tests.vault.test_give_back import told
+from tests.vault.test_planted import told
 
 CODES = {errno.ENOSPC: "disk_full", errno.EROFS: "read_only", errno.EIO: "vault"}
 FAULTS = [(errno.ENOSPC, 2), (errno.EIO, 1)]

@@ -1,11 +1,15 @@
 """Planted links, pipes and other things, and files without rights."""
 
+import json
 import os
 
 import pytest
 
-from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.core.model import Instance, InstanceId, SessionFiles, SessionRecord
 from agent.errors import VaultError
+from agent.supervise import act
+from agent.supervise.facts import Facts
+from agent.vault import restore
 from agent.vault.folders import list_trash, restore_trash, retire, sweep
 from agent.vault.identity import Identity, create, read_identity, replace_identity
 from agent.vault.snapshots import Subject, take_snapshot
@@ -14,22 +18,21 @@ from tests.moving.conftest import creds, keys_of, write_folder
 from tests.refused import refused
 
 
-def calls(root, sales):
-    return {
-        "create": lambda: create(root, sales),
-        "write": lambda: replace_identity(root, Identity(sales, True, "")),
-        "read": lambda: read_identity(root / "sales"),
-        "retire": lambda: retire(root, sales.id, "test"),
-    }
-
-
-@pytest.mark.parametrize("call", ["create", "write", "read", "retire"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        create,
+        lambda root, sales: replace_identity(root, Identity(sales, True, "")),
+        lambda root, sales: read_identity(root / sales.id),
+        lambda root, sales: retire(root, sales.id, "test"),
+    ],
+)
 def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_path, call):
     (outside := tmp_path / "outside").mkdir()
     (outside / "keep").write_text("x")
     (root / "sales").symlink_to(outside)
     with refused(VaultError, "symlink", match=f"{root / 'sales'}: it is a symbolic link"):
-        calls(root, sales)[call]()
+        call(root, sales)
     assert [part.name for part in outside.iterdir()] == ["keep"]
 
 
@@ -159,6 +162,25 @@ def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales
     (create(root, sales) / "session" / "link").symlink_to(precious)
     assert [retire(root, sales.id, "test").name] == sweep(root, 0.0, 0.0)
     assert (precious / "file").exists()
+
+
+def told(root):
+    """A bot's session with orders beside its store."""
+    shop = Instance(InstanceId("shop"), "program", True, {"program": "bot"}, 1.0)
+    session = create(root, shop) / "session"
+    write_folder(session / "auth_info_baileys", keys_of())
+    (session / "orders.sqlite").write_text("orders")
+    (session / "media").mkdir()
+    return Facts(shop, SessionRecord(paired=True, account=creds()["me"]["id"].split(":")[0]))
+
+
+def test_no_name_in_the_trash_leads_out_of_it(tmp_path):
+    retired = act.set_aside(tmp_path, told(tmp_path), "logout")
+    (tmp_path / "secret").write_text("mine")
+    folder = tmp_path / ".trash" / retired
+    (folder / restore.MARK).write_text(json.dumps(["../../../secret", "..", "", "/etc", 5]))
+    assert restore.give_back(tmp_path, InstanceId("shop")) == []
+    assert (tmp_path / "secret").read_text() == "mine"
 
 
 CREATE = """

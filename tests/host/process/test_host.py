@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from agent.core.model import InstanceId
-from agent.host.process import find_workers
+from agent.host.process import find_workers, spawn
 from agent.log import open_log
 from tests.host.contract import HostContract
 from tests.host.short_limits import FAST, WATCHFUL
@@ -158,6 +158,17 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
     await asyncio.sleep(0.1)
     after = await host.status(InstanceId("good"))
     assert (after.status_text, after.run) == (before.status_text, before.run)
+
+
+def test_a_module_in_the_agents_current_folder_is_not_run(tmp_path, monkeypatch):
+    """Whoever may write there (/tmp, a bot's folder) would run as the agent's user."""
+    for name in ("json", "asyncio", "agent"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)\n")
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "out").open("wb") as out:
+        _, status = os.waitpid(spawn(["-m", "agent.worker"], dict(os.environ), out.fileno()), 0)
+    assert os.waitstatus_to_exitcode(status) == 78, (tmp_path / "out").read_text()
+    assert "usage: python -m agent.worker ID" in (tmp_path / "out").read_text()
 
 
 @pytest.mark.timeout(30)

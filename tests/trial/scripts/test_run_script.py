@@ -98,16 +98,17 @@ async def test_the_first_run_greets_and_its_folder_is_closed_to_other_users(
     assert found["agent"]["level"] == "ok", found["agent"]
 
 
-async def test_a_state_in_use_is_not_greeted_for(
+async def test_a_state_in_use_is_not_greeted_for_and_one_that_was_there_keeps_its_rights(
     start: Callable[..., Any], tmp_path: Path, eventually: Eventually
 ) -> None:
-    state = tmp_path / "state"
+    (state := tmp_path / "state").mkdir(mode=0o755)
     first = await start("--state", str(state))
     await eventually(lambda: GREETING in first.text(), within=60)
     second = await start("--state", str(state))
     assert await second.ended() == 75
     assert "another agent runs on it" in second.text()
     assert GREETING not in second.text()
+    assert state.stat().st_mode & 0o777 == 0o755
 
 
 async def test_it_runs_with_a_file_of_ones_own(
@@ -127,16 +128,6 @@ async def test_it_runs_with_a_file_of_ones_own(
         return []
 
     await eventually(instances, ["mine"], within=60)
-
-
-async def test_a_folder_that_was_there_keeps_its_rights(
-    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
-) -> None:
-    state = tmp_path / "state"
-    state.mkdir(mode=0o755)
-    run = await start("--state", str(state))
-    await eventually(lambda: GREETING in run.text(), within=60)
-    assert state.stat().st_mode & 0o777 == 0o755
 
 
 async def test_s8_a_taken_port_is_said_instead_of_a_dashboard(
