@@ -211,9 +211,6 @@ def traffic(bed: Bed, *, upgrade: bool = False):
     program = bed.root / "opt/wa-agent/venv"
     before = program.readlink() if upgrade else None
 
-    def nothing_happens() -> bool:
-        return upgrade and program.readlink() == before
-
     def over_tcp() -> int:
         connection = http.client.HTTPConnection("127.0.0.1", bed.port, timeout=20)
         return _get(connection, "/healthz")
@@ -225,7 +222,7 @@ def traffic(bed: Bed, *, upgrade: bool = False):
         while not done.is_set():
             seen.note(over_tcp)
             seen.note(over_unix)
-            if nothing_happens():
+            if upgrade and program.readlink() == before:
                 done.wait(RARELY)
 
     askers = [threading.Thread(target=ask_on) for _ in range(CLIENTS)]

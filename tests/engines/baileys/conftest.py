@@ -76,10 +76,7 @@ class Bench:
         await self.is_now("QR_REQUIRED")
         code = await self.engine.qr()
         assert code is not None
-        await self.pair_with(code.text)
-
-    async def pair_with(self, code: str) -> None:
-        await asyncio.to_thread(self.whatsapp.scan, code, self.account)
+        await asyncio.to_thread(self.whatsapp.scan, code.text, self.account)
         await self.is_now("DISCONNECTED", "restart_required")
         await self.come_back()
 

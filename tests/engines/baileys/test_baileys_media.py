@@ -1,6 +1,7 @@
 """Files that contacts send, loaded by the engine on the real library."""
 
 import asyncio
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -13,29 +14,19 @@ from tests.engines.baileys.keepers import Spool, spool_of
 pytestmark = pytest.mark.slow
 
 
+@dataclass
 class Files:
-    """A connected session that keeps what arrives, and contacts that send files to it."""
+    """What contacts send to a session that keeps what arrives."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-
-    async def begin(self) -> None:
-        self.bench.hearing = Spool
-        await self.bench.come_paired(media_url=self.bench.whatsapp.files()["url"])
+    bench: Bench
 
     async def say(self, kind: str, **more: Any) -> dict[str, Any]:
-        said: dict[str, Any] = await asyncio.to_thread(
-            lambda: self.bench.whatsapp.say_file(PEER, ACCOUNT, kind, **more)
+        say, spool = self.bench.whatsapp.say_file, spool_of(self.bench)
+        said: dict[str, Any] = await asyncio.to_thread(say, PEER, ACCOUNT, kind, **more)
+        found = await self.bench.until(
+            lambda: [each for each in spool.of("message") if each["message_id"] == said["id"]]
         )
-        return said | {"record": await self.record(said["id"])}
-
-    async def record(self, id: str) -> dict[str, Any]:
-        spool = spool_of(self.bench)
-        return dict(
-            await self.bench.until(
-                lambda: next((r for r in spool.of("message") if r["message_id"] == id), None)
-            )
-        )
+        return said | {"record": found[0]}
 
     async def load(self, record: dict[str, Any]) -> str:
         """The file's sha256."""
@@ -54,8 +45,8 @@ class Files:
 async def test_files_of_each_kind_are_loaded_and_the_phone_gives_again_what_is_gone(
     bench: Bench,
 ) -> None:
-    files = Files(bench)
-    await files.begin()
+    files, bench.hearing = Files(bench), Spool
+    await bench.come_paired(media_url=bench.whatsapp.files()["url"])
     for kind in ("image", "video", "audio", "document", "sticker"):
         said = await files.say(kind, bytes=300_000)
         assert said["record"]["media"]["sha256"] == said["sha256"]

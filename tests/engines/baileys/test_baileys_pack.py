@@ -101,13 +101,9 @@ async def kill_its_node(sessions: list[Bench]) -> None:
             await bench.until(lambda bench=bench: bench.heard.last.status == "DISCONNECTED")
             await bench.come_back()
     for bench, mine in zip(sessions, kept, strict=True):
-        await bench.until(lambda bench=bench: not _unconfirmed(bench))
+        await bench.until(lambda it=bench: not it.whatsapp.device(it.account)["unconfirmed"])
         texts = [record["text"] for record in mine.values() if record["kind"] == "message"]
         assert sorted(texts) == sorted(said[bench.account])
-
-
-def _unconfirmed(bench: Bench) -> int:
-    return int(bench.whatsapp.device(bench.account)["unconfirmed"])
 
 
 def _nodes() -> list[int]:

@@ -66,19 +66,14 @@ async def play(world: World, case: list[Step]) -> None:
     (place / "steps").write_text(json.dumps(case))
     try:
         await _declare(world, id, place)
-        await _played(place)
+        until = time.monotonic() + PLAYS  # one that the agent stopped does not get to its end
+        while time.monotonic() < until and not (place / "played").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         await _judge(world, id, case)
     finally:
         status, said = await world.agent.ask("DELETE", f"/api/instance/{id}")
     assert status in (200, 202, 204), f"it cannot be deleted: {status} {said}"
     await _until(lambda: not _left(place), "it was deleted, and processes of it run")
-
-
-async def _played(place: Path) -> None:
-    """One that the agent stopped for what it told does not get to its end."""
-    until = time.monotonic() + PLAYS
-    while time.monotonic() < until and not (place / "played").exists():  # noqa: ASYNC110 - as below
-        await asyncio.sleep(0.05)
 
 
 async def _declare(world: World, id: str, place: Path) -> None:

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.defaults import changed
-from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
-from tests.lacking import lacks
-from tests.standin.baileys.run import BaileysServer, WhatsApp, why_not
+from tests.engines.baileys.conftest import ACCOUNT, Bench
+from tests.standin.baileys.run import BaileysServer, WhatsApp
 from tests.trial.hostile.contacting import acts
 from tests.trial.hostile.contacting.acts import FRIEND, GROUP, HOSTILE, OUTSIDER, SECRET, Step
 from tests.trial.hostile.contacting.doing import Target, do
+from tests.trial.hostile.whatsapp import paired
 
 CASES = 4
 READ = 60.0
@@ -66,18 +64,9 @@ class World:
 
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
-    if reason := why_not("baileys"):
-        lacks(reason)
-    session = folder / "sales" / "session"
-    session.mkdir(parents=True)
     async with AsyncExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setenv("WA_CACHE_PATH", str(make_cache(folder / "cache")))
-        whatsapp = WhatsApp(folder / "whatsapp.log")
-        stack.callback(whatsapp.end)
-        bench = Bench(whatsapp, session)
-        stack.push_async_callback(bench.stop)
-        await bench.pair()
+        bench = await stack.enter_async_context(paired(folder))
+        whatsapp = bench.whatsapp
         bot = await asyncio.to_thread(BaileysServer, whatsapp, folder / "bots", folder / "bot.log")
         stack.push_async_callback(asyncio.to_thread, bot.end)
         code = await bench.until(bot.qr, READ)
@@ -128,7 +117,8 @@ async def _reads_what_the_bot_reads(world: World, said: list[str], begun: int) -
 
     def not_read() -> set[str]:
         """What the bot read, and the session did not; the friend's message counts always."""
-        ours, bots = map(_read, _devices(world))
+        devices = [each for each in world.whatsapp.devices() if each["user"] == ACCOUNT]
+        ours, bots = map(_read, devices)  # in the order of their pairing
         return {said[-1], *said} & (bots | {said[-1]}) - ours
 
     until = time.monotonic() + READ
@@ -171,11 +161,6 @@ def _judge_secrets(whatsapp: WhatsApp) -> None:
         heard = [str(each["text"]) for each in whatsapp.person(user).get("heard", [])]
         stolen = [text for text in heard if text.startswith(SECRET) and group not in text]
         assert not stolen, f"{user} got what was sent to others: {stolen[0]}"
-
-
-def _devices(world: World) -> list[dict[str, Any]]:
-    """The session's and the bot's: in the order of their pairing."""
-    return [each for each in world.whatsapp.devices() if each["user"] == ACCOUNT]
 
 
 def _read(device: dict[str, Any]) -> set[str]:

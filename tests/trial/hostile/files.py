@@ -101,7 +101,10 @@ async def play(world: World, case: list[Step]) -> None:
         if step["where"] == "live":
             await _play_live(world, step)
         elif step["where"] == "folder":
-            await _play_folder(world, step)
+            other = next(each for each in SESSIONS if each != step["session"])
+            await play_folder(world.agent, partial(_until, world), step, other)
+            for id in SESSIONS:
+                assert world.device(id) == world.devices[id], "another device: its pairing was lost"
         else:
             _play_at_rest(world.folder / "rest" / str(number), step)
 
@@ -132,13 +135,6 @@ async def _play_live(world: World, step: Step) -> None:
     assert world.device(id) == world.devices[id], "it is another device: its pairing was lost"
     if step["file"] == "snapshot":
         await agent.do("POST", f"/api/instance/{id}/snapshots")
-
-
-async def _play_folder(world: World, step: Step) -> None:
-    other = next(each for each in SESSIONS if each != step["session"])
-    await play_folder(world.agent, partial(_until, world), step, other)
-    for id in SESSIONS:
-        assert world.device(id) == world.devices[id], "it is another device: its pairing was lost"
 
 
 async def _until(world: World, id: str, wanted: Any) -> dict[str, Any]:

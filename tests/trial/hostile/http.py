@@ -181,7 +181,8 @@ async def play(world: World, case: list[Step]) -> None:
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     await _is_as_before(world)
-    _judge_answers(world)
+    failed = {status for status in world.door.statuses if status >= b"500"} - {b"503"}
+    assert not failed, f"a hostile client was answered with {failed}"
     _judge_log(world, log.read_text()[before:])
 
 
@@ -235,11 +236,6 @@ async def _session(world: World) -> tuple[Any, ...]:
     shown = await world.agent.show(SESSION)
     told = ("connection_status", "enabled", "restarts_by_reason", "reconnects_by_reason")
     return shown["unit"]["main_pid"], *(shown[name] for name in told)
-
-
-def _judge_answers(world: World) -> None:
-    failed = {status for status in world.door.statuses if status >= b"500"} - {b"503"}
-    assert not failed, f"a hostile client was answered with {failed}"
 
 
 def _judge_log(world: World, new: str) -> None:

@@ -45,7 +45,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def paired(folder: Path) -> AsyncIterator[Bench]:
+    """A connected session, and its server."""
     if reason := why_not("baileys"):
         lacks(reason)
     session = folder / "sales" / "session"
@@ -56,10 +57,16 @@ async def world(folder: Path) -> AsyncIterator[World]:
         bench = Bench(whatsapp, session)
         try:
             await bench.pair()
-            yield World(folder, whatsapp, bench)
+            yield bench
         finally:
             await bench.stop()
             whatsapp.end()
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    async with paired(folder) as session:
+        yield World(folder, session.whatsapp, session)
 
 
 async def play(world: World, case: list[Step]) -> None:

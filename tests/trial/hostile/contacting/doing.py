@@ -115,13 +115,9 @@ async def _ask_for_anothers(target: Target, step: Step) -> None:
 def _damage_it(folder: Path, record: str, how: str) -> None:
     for path in sorted(folder.glob(f"{record}-*.json"))[:3]:
         with suppress(FileNotFoundError):  # the session moved it aside just now
-            _damage_file(path, how)
-
-
-def _damage_file(path: Path, how: str) -> None:
-    whole = path.read_bytes()
-    halves = {"empty": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
-    if how == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(halves.get(how, how.encode()))
+            whole = path.read_bytes()
+            halves = {"empty": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
+            if how == "gone":
+                path.unlink()
+            else:
+                path.write_bytes(halves.get(how, how.encode()))

@@ -107,7 +107,9 @@ class _Asked:
 async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
     match step["do"]:
         case "fault":
-            await _meddle(bench, step, chance)
+            first, last = step["late"]
+            bench.standin.front.chance, bench.standin.front.status = chance, step["status"]
+            await bench.standin.front.set(step["kind"], first, step["route"], up_to=last)
         case "happens":
             await _happen(bench, step["what"], step["name"])
         case "ask":
@@ -130,13 +132,6 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
             await bench.begin()
         case "wait":
             await asyncio.sleep(step["seconds"])
-
-
-async def _meddle(bench: Bench, step: Step, chance: Random) -> None:
-    first, last = step["late"]
-    front = bench.standin.front
-    front.chance, front.status = chance, step["status"]
-    await front.set(step["kind"], first, step["route"], up_to=last)
 
 
 async def _happen(bench: Bench, what: str, name: str) -> None:
