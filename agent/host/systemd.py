@@ -186,10 +186,7 @@ class SystemdHost(life.Host):
         except (BusCallFailed, BusGone) as error:
             raise errors.HostError(f"cannot list the workers' units: {error}") from error
         loaded = {id: row for row in rows if (id := self._kind.id_of(row[0])) is not None}
-        for id, row in loaded.items():
-            if self._cache.differs(id, row[3], row[7]):  # its active state, its job
-                self._cache.mark_stale(id)
-        self._cache.keep_only(frozenset(loaded))
+        self._cache.listed({id: (row[3], row[7]) for id, row in loaded.items()})
         statuses = await asyncio.gather(*map(self.status, loaded))
         masked = self._files.masked - loaded.keys()
         return dict(zip(loaded, statuses, strict=True)) | {id: self._absent(id) for id in masked}

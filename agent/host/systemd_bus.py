@@ -85,7 +85,6 @@ class SystemBus:
         init=False, default_factory=partial(asyncio.Semaphore, CALLS_AT_ONCE)
     )
     _keeper: asyncio.Task[None] | None = field(init=False, default=None)
-    reconnects: int = field(init=False, default=0)
 
     async def open(self) -> None:
         """Connect now, and again whenever the connection is lost, until `close`."""
@@ -156,7 +155,6 @@ class SystemBus:
             self.on_down()
             log.warning("the system bus went away (%s); reconnecting", cause)
             bus = await self._reconnect()
-            self.reconnects += 1
             log.info("the system bus is back")
 
     async def _reconnect(self) -> MessageBus:
@@ -179,8 +177,7 @@ class SystemBus:
 
     async def units(self, pattern: str) -> list[Any]:
         """The rows of all loaded units of that name: name, ..., active state (3), job (7), ..."""
-        rows: list[Any] = (await self.manage("ListUnitsByPatterns", "asas", [], [pattern]))[0]
-        return rows
+        return list((await self.manage("ListUnitsByPatterns", "asas", [], [pattern]))[0])
 
     async def is_loaded(self, unit: str) -> bool:
         """Unlike asking for its properties, this does not load it."""
@@ -211,8 +208,7 @@ class SystemBus:
 
     async def own_unit(self) -> str:
         """The object path of the unit that this process belongs to."""
-        path: str = (await self.manage("GetUnitByPID", "u", os.getpid()))[0]
-        return path
+        return str((await self.manage("GetUnitByPID", "u", os.getpid()))[0])
 
     async def job_type(self, unit_path: str) -> str:
         """Return the job of a unit: start, stop, restart, ...; "" = none."""

@@ -5,6 +5,7 @@ or masked. A unit is asked again only when a signal or a listing shows a change.
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,14 +114,20 @@ class _Entry:
 
 class UnitCache:
     def __init__(self) -> None:
-        self._entries: dict[InstanceId, _Entry] = {}
+        self._entries: defaultdict[InstanceId, _Entry] = defaultdict(_Entry)
 
     def known(self) -> list[InstanceId]:
         return list(self._entries)
 
-    def keep_only(self, instances: frozenset[InstanceId]) -> None:
-        for instance in self._entries.keys() - instances:
+    def listed(self, rows: Mapping[InstanceId, tuple[str, int]]) -> None:
+        """`rows`: active state and job of each loaded unit. Of one that differs from them, systemd
+        must be asked; others are forgotten."""
+        for instance in self._entries.keys() - rows.keys():
             del self._entries[instance]
+        for instance, (active_state, job) in rows.items():
+            known = self._entries[instance].properties or {}
+            if known.get("ActiveState") != active_state or known.get("Job", (0,))[0] != job:
+                self.mark_stale(instance)
 
     def note_absent(self, instance: InstanceId) -> None:
         """Not loaded. Asking for its properties would load it, and signal that, for ever."""
@@ -128,10 +135,10 @@ class UnitCache:
 
     def mark_stale(self, instance: InstanceId, *, stale: bool = True) -> None:
         """False before a question: later signals count as newer than the answer."""
-        self._entry(instance).stale = stale
+        self._entries[instance].stale = stale
 
     def answered(self, instance: InstanceId, properties: Mapping[str, Any]) -> UnitStatus:
-        entry = self._entry(instance)
+        entry = self._entries[instance]
         entry.properties = dict(properties)
         return _read(entry.ended, entry.properties)
 
@@ -140,7 +147,7 @@ class UnitCache:
     ) -> bool:
         """PropertiesChanged arrived; says whether there is something new to decide. A status text
         alone is for people; the worker's claims come over its link."""
-        entry = self._entry(instance)
+        entry = self._entries[instance]
         before = entry.properties or {}
         known = {name: value for name, value in changed.items() if name in WANTED}
         different = {name: value for name, value in known.items() if before.get(name) != value}
@@ -153,20 +160,12 @@ class UnitCache:
             entry.ended = {n: told.get(n) for n in ("Result", "ExecMainStatus")}
         return entry.stale or bool(different.keys() - {"StatusText"})
 
-    def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
-        """True if a listing differs from the cached state."""
-        known = self._entry(instance).properties or {}
-        return known.get("ActiveState") != active_state or known.get("Job", (0,))[0] != job
-
     def status(self, instance: InstanceId) -> UnitStatus | None:
         """None: systemd must be asked."""
         entry = self._entries.get(instance)
         if entry is None or entry.stale or entry.properties is None:
             return None
         return _read(entry.ended, entry.properties) if entry.properties else UNIT_ABSENT
-
-    def _entry(self, instance: InstanceId) -> _Entry:
-        return self._entries.setdefault(instance, _Entry())
 
 
 def _read(ended: Mapping[str, Any], told: Mapping[str, Any]) -> UnitStatus:
