@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent import clock, errors, files
 from agent.config.config import Config
-from agent.core.crypto import note_regenerated
+from agent.core.crypto import forget_old, note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.recovery import ladder
@@ -20,7 +20,7 @@ from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
 from agent.log import about, clean, going_on, log
 from agent.supervise.facts import Facts
-from agent.supervise.record import Means, failing_peers, reads_messages
+from agent.supervise.record import Means, failing_peers
 from agent.supervise.registry import Registry, is_written
 from agent.vault import folders, identity, restore, snapshots, tree
 from agent.vault.folder import unless_unusable
@@ -360,5 +360,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
         copied=gate.fleet.has_copy(facts.id),
         peers=failing_peers(facts, crypto),
         finds_records=entry_of(facts.instance.engine).finds_records,
-        reads=reads_messages(facts, crypto) or facts.inbound.last_wall >= begun - crypto.window,
+        reads=not facts.counts_messages  # its engine does not tell
+        or bool(forget_old(facts.crypto, crypto, clock.boot_now()).messages)
+        or facts.inbound.last_wall >= begun - crypto.window,
     )

@@ -46,12 +46,6 @@ def judge_keys(facts: Facts, policy: crypto.CryptoPolicy, now: float) -> crypto.
     return crypto.judge_crypto(facts.crypto, policy, now, counts_messages=facts.counts_messages)
 
 
-def reads_messages(facts: Facts, policy: crypto.CryptoPolicy) -> bool:
-    """True if it read a message within the window, or its engine does not tell."""
-    lately = crypto.forget_old(facts.crypto, policy, boot_now()).messages
-    return not facts.counts_messages or bool(lately)
-
-
 def failing_peers(facts: Facts, policy: crypto.CryptoPolicy) -> tuple[str, ...]:
     """Peers whose keys are to be made again; all that fail if no milder step helps."""
     keys = judge_keys(facts, policy, boot_now())
