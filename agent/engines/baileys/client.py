@@ -216,6 +216,8 @@ ENVIRONMENT = {
 """With FLAGS 60 % of a plain Node's memory; `scripts/bench baileys` measures it. Each operation on
 the disk holds a thread until it ends, a flush among them: with two threads the messages of a pack's
 sessions wait for each other's flushes. A thread takes 8 KiB."""
+KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
+"""Of the worker's own: no bus, no notify socket, no settings of the agent."""
 START = 20.0
 """Seconds until a new client must be ready."""
 MAIN = Path(__file__).parent / "client" / "main.mjs"
@@ -248,7 +250,7 @@ class Client(Conversation):
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs, written),
-                env=_environment(),
+                env=ENVIRONMENT | {it: os.environ[it] for it in KEPT if it in os.environ},
                 preexec_fn=die_with_worker,
             )
         except OSError as error:
@@ -332,9 +334,3 @@ def how_ended(status: int) -> str:
 def die_with_worker() -> None:
     """Between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _environment() -> dict[str, str]:
-    """No bus, no notify socket, no settings of the agent."""
-    kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
-    return {name: os.environ[name] for name in kept if name in os.environ} | ENVIRONMENT

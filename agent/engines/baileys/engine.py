@@ -40,7 +40,6 @@ class ClientLife:
         keeper: base.Keeper,
         join: "Join | None",
     ) -> None:
-        """`join`: as for `BaileysEngine`."""
         self.client: Client | NodeShare | None = None
         self._speaker: Conversation | None = None
         """Whose events come: also while it is hung up."""
@@ -170,8 +169,6 @@ class ClientLife:
         self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
 
 
-OLD_FRAME = 20.0
-"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 UPLOADING = 30.0
 FILE_OPENS, FILE_STILL = 85.0, 50.0
 """Seconds until a file begins to come, with a phone that must give it again; for its next piece."""
@@ -237,7 +234,8 @@ class BaileysEngine:
         client = self._life.client
         if client is None or not client.alive:
             return base.ProbeAnswer(self._state.current(), {"client": False})
-        ask = self._state.connected and (deep or (self._state.frame_age() or 0.0) > OLD_FRAME)
+        old = (self._state.frame_age() or 0.0) > whatsapp.OLD_FRAME
+        ask = self._state.connected and (deep or old)
         answer = await self._life.look(client, ask=ask)
         self._state.note_frame(answer.get("frame_age"))
         detail: dict[str, Any] = {

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from agent.engines.base import Finding, in_path, sha256
+from agent.engines.base import Finding, fetch_command, in_path, sha256
 from agent.errors import ConfigError
 
 OLDEST = 20
@@ -69,9 +69,6 @@ def version_of(path: Path) -> int | None:
     """The major version; None for another program."""
     try:
         status = path.stat()
-    except OSError:
-        return None
-    try:
         return _ask_version(path, status.st_ino, status.st_mtime_ns)
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
@@ -106,21 +103,17 @@ def find_packages(cache: Path) -> Path:
     if not (folder / MARK).is_file() or not (folder / LIBRARY).is_file():
         raise ConfigError(
             f"cannot find the packages of the baileys engine in {folder}: run"
-            f" `{fetch_command(cache)}`",
+            f" `{fetch_command(FETCH, cache)}`",
             field="engine",
             code="parts_missing",
         )
     return folder
 
 
-def fetch_command(cache: Path) -> str:
-    return f"{sys.executable} -m {FETCH} {cache}"
-
-
 def offline_way(cache: Path | str) -> str:
     return (
         f"Without a network: run `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and"
-        f" package-lock.json, bring DIR here, then `{sys.executable} -m {FETCH} {cache} DIR`"
+        f" package-lock.json, bring DIR here, then `{fetch_command(FETCH, cache)} DIR`"
     )
 
 
@@ -139,7 +132,7 @@ def examine(
         find_packages(cache)
     except ConfigError as error:
         sentence = str(error).partition(": ")[0]
-        cure = f"fetch them: {fetch_command(cache)}. {offline_way(cache)}"
+        cure = f"fetch them: {fetch_command(FETCH, cache)}. {offline_way(cache)}"
         findings.append(Finding(error.code, sentence, cure))
         if not find_npm():
             cure = "`scripts/install --with baileys` brings it, or Debian's package npm"

@@ -204,8 +204,7 @@ def _note(folder: Path, note: dict[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with files.open_plain(path) as file:
-            return base.object_of(file.read())
+        return base.object_of(read_key_file(path))
     except OSError:
         return {}
 
@@ -229,14 +228,10 @@ def lost_store(folder: Path) -> str:
     """Why this folder cannot have a pairing; "" where it may, damaged or not."""
     path = folder / CREDS
     try:
-        text = read_key_file(path).decode("utf-8")
+        creds = read_json(read_key_file(path).decode("utf-8"))
     except FileNotFoundError:
         return f"{path} is not there"
-    except (OSError, UnicodeDecodeError):
-        return ""
-    try:
-        creds = read_json(text)
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return "" if isinstance(creds, dict) and creds.get("me") else f"{path} holds no pairing"
 

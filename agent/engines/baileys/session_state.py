@@ -15,7 +15,6 @@ from agent.errors import EngineError, WaError
 log = logging.getLogger(__name__)
 
 Status = words.ConnectionStatus
-FIRST_CODE, NEXT_CODE = 60.0, 20.0
 WAITING = frozenset({"qr_idle", words.PASSKEY_REQUIRED, words.PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MOST_PEERS = 1000
@@ -184,7 +183,7 @@ class SessionState(State):
         if self.is_pairing:
             return  # the library goes on making codes
         self._codes += 1
-        lasts = FIRST_CODE if self._codes == 1 else NEXT_CODE
+        lasts = whatsapp.FIRST_CODE if self._codes == 1 else whatsapp.NEXT_CODE
         self._code = base.Qr(str(event.get("qr", "")), lasts, self._codes)
         self._code_until = time.monotonic() + lasts
         # The phone that was asked for a passkey is still at it; another may scan the new code.

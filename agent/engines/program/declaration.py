@@ -28,8 +28,6 @@ RESERVED = frozenset(
 )
 """Variables that the worker sets for a program, and WATCHDOG_PID, which would silence the last."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-LIBRARIES = ("auto", "none")
-PM2 = ("no", "signal", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +57,13 @@ class ProgramDeclaration:
     library: str = setting(
         "auto",
         "auto = the library that a Node program uses is noticed; none = nothing is loaded into it",
-        choices=LIBRARIES,
+        choices=("auto", "none"),
     )
     pm2: str = setting(
         "no",
         "signal, message = it has what pm2 gave it: process.send, and a standard input that stays"
         ' open; it is asked to end by SIGINT, or by the message "shutdown"',
-        choices=PM2,
+        choices=("no", "signal", "message"),
     )
     watchdog: float = setting(
         0.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus as Status
+from agent.engines import whatsapp
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
 from agent.engines.program import declaration, process, rules, state
 from agent.engines.program.declaration import ProgramDeclaration
@@ -23,8 +24,6 @@ WITHIN = 600.0
 STEADY = 10.0
 """Seconds that one which failed must run before that counts as over."""
 LOOK_EVERY = 1.0
-OLD_FRAME = 20.0
-"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "ProgramEngine":
@@ -73,19 +72,16 @@ class ProgramEngine:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
         async with self._busy:
-            if self._is_well():
+            # One that runs, and has not said that its session ended, is left to itself.
+            ended = self._state.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
+            failing = self._state.claim.reason in (state.ENDED, state.FAILING)
+            if self._run is not None and self._run.runs and (failing or not ended):
                 return
             await self._end_run()
             try:
                 await self._start()
             except EngineError as error:
                 self._state.refused(error)
-
-    def _is_well(self) -> bool:
-        """It runs, and has not said that its session ended: it is left to itself."""
-        ended = self._state.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
-        failing = self._state.claim.reason in (state.ENDED, state.FAILING)
-        return self._run is not None and self._run.runs and (failing or not ended)
 
     async def _start(self) -> None:
         if (program := self._program) is None:
@@ -195,7 +191,7 @@ class ProgramEngine:
 
     async def _ask(self, run: process.Process, *, deep: bool) -> Mapping[str, Any]:
         age = self._state.current().proof_age
-        ask = deep or age is None or age > OLD_FRAME
+        ask = deep or age is None or age > whatsapp.OLD_FRAME
         try:
             return await run.speech.look(probe_limit(), ask=ask)
         except EngineError as error:

@@ -202,14 +202,11 @@ def lost_store(folder: Path) -> str:
 
 def _local_auth(folder: Path) -> Path | None:
     """As `profile_in`, without the note."""
-    try:
-        outer = [folder, *(entry for entry in sorted(folder.iterdir()) if entry.is_dir())]
-        for place in outer:
-            found = (it for it in sorted(place.iterdir()) if _LOCAL_AUTH.fullmatch(it.name))
-            if profile := next((entry for entry in found if (entry / "Default").is_dir()), None):
-                return profile
-    except OSError:
-        pass
+    with suppress(OSError):
+        for pattern in ("session*/Default", "*/session*/Default"):
+            for default in sorted(folder.glob(pattern)):
+                if _LOCAL_AUTH.fullmatch(default.parent.name) and default.is_dir():
+                    return default.parent
     return None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from agent import errors, redaction
 from agent.core.crypto_patterns import CryptoFinding, CryptoLogReader, Effect
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus
+from agent.engines import whatsapp
 from agent.engines.baileys import session_state
 from agent.engines.base import Qr, Reporter, text
 from agent.engines.program.declaration import MISSING
@@ -150,7 +151,6 @@ def is_drawn_code(text: str) -> bool:
 Status = ConnectionStatus
 
 ENDED, FAILING = "program_ended", "program_failing"
-FIRST_CODE = 60.0
 _LARGEST = 1e10
 """Seconds: no time that a person means is longer."""
 COMES_BACK = frozenset(
@@ -240,7 +240,7 @@ class ProgramState(session_state.State):
         lasts = event.get("expires")
         seconds = float(lasts) if isinstance(lasts, int | float) and 0 < lasts < 3600 else 0.0
         code = text(event.get("qr"), 2000)
-        self._code = Qr(code, seconds or FIRST_CODE, self._codes)
+        self._code = Qr(code, seconds or whatsapp.FIRST_CODE, self._codes)
         self._code_until = time.monotonic() + self._code.expires_in
         self.change(Status.QR_REQUIRED, phase="login", raw=f"code {self._codes}")
 

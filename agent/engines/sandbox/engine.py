@@ -222,7 +222,9 @@ class SandboxEngine:
         elif name in server.LOST_BY:
             if fault.until_wall is None and name in server.KEPT_WITH_END:
                 self._faults.clear(name)
-            await self.lose(**fault.lost)
+            if self._server.connected or runs(self._login):
+                await self.hang_up()
+                self._tell(Status.DISCONNECTED, **fault.lost)
         elif name == "stuck-loading" and self._claim.status is Status.CONNECTED:
             await cancel(self._traffic)
             self._login = self._tasks.start(self._sync(), "sync")
@@ -232,12 +234,6 @@ class SandboxEngine:
             peers = fault.arguments.get("peers", ["5511900000001@s.whatsapp.net"])
             self._failing[name] = set(peers)
             self._tasks.start(self._fail_to_decrypt(fault), f"fault {name}")
-
-    async def lose(self, reason: str, until_wall: float | None = None) -> None:
-        """The connection ends from outside."""
-        if self._server.connected or runs(self._login):
-            await self.hang_up()
-            self._tell(Status.DISCONNECTED, reason, until_wall=until_wall)
 
     async def _leak_on(self, fault: server.Fault) -> None:
         rate = fault.arguments.get("bytes_per_second", 10 * 2**20)

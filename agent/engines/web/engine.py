@@ -243,8 +243,6 @@ def _moment(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 < value < 1e11 else 0.0
 
 
-FIRST_CODE, NEXT_CODE = 60.0, 20.0
-"""Seconds that WhatsApp lets a login's first code live, and each later one."""
 SETTLED = 5.0
 """Seconds of a connection after which the page has done the most of its start."""
 
@@ -341,7 +339,7 @@ class WebEngine:
         waits = self._view.claim.status is Status.QR_REQUIRED
         if not waits or facts is None or not facts.qr:
             return None
-        lives = FIRST_CODE if facts.qr_number == 1 else NEXT_CODE
+        lives = whatsapp.FIRST_CODE if facts.qr_number == 1 else whatsapp.NEXT_CODE
         return base.Qr(facts.qr, max(1.0, lives - (facts.qr_age or 0.0)), facts.qr_number)
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -177,8 +177,10 @@ def claim_of(facts: PageFacts | None, story: Story) -> Claim:
     if facts is None:
         return _on_its_way(story, "loaded", "")
     claim = _of_page(facts, story)
-    claim = replace(claim, paired=facts.auth is True, account=facts.account)
-    return replace(claim, raw=_raw(facts), version=facts.version)
+    raw = "/".join(word or "-" for word in (facts.mode, facts.info, facts.socket))
+    raw += " (an update is offered)" if facts.update else ""
+    account, version = facts.account, facts.version
+    return replace(claim, paired=facts.auth is True, account=account, raw=raw, version=version)
 
 
 def _of_page(facts: PageFacts, story: Story) -> Claim:
@@ -233,11 +235,6 @@ def _on_its_way(story: Story, phase: str, reason: str) -> Claim:
     return Claim(
         status, reason or (whatsapp.web_reason(story.passing) if story.passing else ""), phase
     )
-
-
-def _raw(facts: PageFacts) -> str:
-    words = [facts.mode or "-", facts.info or "-", facts.socket or "-"]
-    return "/".join(words) + (" (an update is offered)" if facts.update else "")
 
 
 # The document that the browser shows: WhatsApp Web, or something else. Its content is not trusted:
@@ -439,7 +436,7 @@ class SessionView:
         facts = read_fields(PageFacts, raw)
         if facts is None:
             return
-        self.facts = replace(facts, idle=self.idle(now))
+        self.facts = replace(facts, idle=self._advance.idle(now))
         self._conclude()
         if facts.frames != self._frames:
             self._frames = facts.frames
@@ -457,12 +454,8 @@ class SessionView:
         if self.facts is None or not self.facts.ready:
             self._advance.came(size, document.modules, now, complete=document.complete)
         self.look(raw.get("read"), now)
-        if reason := judge_document(document, wanted, self.idle(now)):
+        if reason := judge_document(document, wanted, self._advance.idle(now)):
             self.failed(reason, document.shown)
-
-    def idle(self, now: float) -> float:
-        """Seconds since the loading of this document last moved on."""
-        return self._advance.idle(now)
 
     @property
     def is_loading(self) -> bool:
@@ -491,13 +484,14 @@ class SessionView:
         """True if a connect that is asked for while a browser runs must change anything."""
         if self.silent:
             return True
+        begun, idle = self._advance.begun, self._advance.idle(now)
         match self.claim.status:
             case Status.QR_REQUIRED:
                 return self.lacks_code
             case Status.CONNECTED:
                 return self._proof_at is not None and now - self._proof_at > PROOF
             case Status.INITIALIZING | Status.LOADING:
-                return now - self._advance.begun > PATIENCE and self.idle(now) > PATIENCE / 2
+                return now - begun > PATIENCE and idle > PATIENCE / 2
         return True
 
     def _conclude(self) -> None:
