@@ -6,7 +6,6 @@ only: each worker has it in memory; configuration and vault ask the rules.
 import json
 import logging
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -241,11 +240,6 @@ def cache_folder() -> Path:
     if named := os.environ.get("WA_CACHE_PATH") or os.environ.get("CACHE_PATH"):
         return Path(named)
     return Path(os.environ.get("WA_SESSION_ROOT", ".state/sessions")).absolute().parent / "cache"
-
-
-def fetch_command(module: str, cache: Path | str) -> str:
-    """A command to paste. It names this Python, because no other one knows this program."""
-    return f"{sys.executable} -m {module} {cache}"
 
 
 def probe_limit() -> float:

@@ -10,8 +10,6 @@ from agent.errors import InvalidRequest
 
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
-OLD_FRAME = 20.0
-"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 
 _PHONE = re.compile(r"\+?[0-9][0-9 ().-]{4,24}")
 _NAME = re.compile(r"[0-9]{5,20}")

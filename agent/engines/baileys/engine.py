@@ -169,6 +169,8 @@ class ClientLife:
         self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
 
 
+OLD_FRAME = 20.0
+"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 UPLOADING = 30.0
 FILE_OPENS, FILE_STILL = 85.0, 50.0
 """Seconds until a file begins to come, with a phone that must give it again; for its next piece."""
@@ -234,8 +236,7 @@ class BaileysEngine:
         client = self._life.client
         if client is None or not client.alive:
             return base.ProbeAnswer(self._state.current(), {"client": False})
-        old = (self._state.frame_age() or 0.0) > whatsapp.OLD_FRAME
-        ask = self._state.connected and (deep or old)
+        ask = self._state.connected and (deep or (self._state.frame_age() or 0.0) > OLD_FRAME)
         answer = await self._life.look(client, ask=ask)
         self._state.note_frame(answer.get("frame_age"))
         detail: dict[str, Any] = {

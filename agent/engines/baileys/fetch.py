@@ -54,9 +54,8 @@ def _run_npm(folder: Path, brought: Path | None) -> None:
     line += ["--cache", str(own if brought is None else brought.absolute())]
     if brought is not None:
         line += ["--offline"]
-    home = os.environ.get("HOME", "")
     env = dict(os.environ)
-    if not home or not os.access(home, os.W_OK):
+    if not os.access(env.get("HOME", ""), os.W_OK):
         env["HOME"] = str(folder.parent)  # the service's user has none
     try:
         done = subprocess.run(

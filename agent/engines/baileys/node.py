@@ -8,7 +8,7 @@ from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from agent.engines.base import Finding, fetch_command, in_path, sha256
+from agent.engines.base import Finding, in_path, sha256
 from agent.errors import ConfigError
 
 OLDEST = 20
@@ -103,17 +103,21 @@ def find_packages(cache: Path) -> Path:
     if not (folder / MARK).is_file() or not (folder / LIBRARY).is_file():
         raise ConfigError(
             f"cannot find the packages of the baileys engine in {folder}: run"
-            f" `{fetch_command(FETCH, cache)}`",
+            f" `{fetch_command(cache)}`",
             field="engine",
             code="parts_missing",
         )
     return folder
 
 
+def fetch_command(cache: Path | str) -> str:
+    return f"{sys.executable} -m {FETCH} {cache}"
+
+
 def offline_way(cache: Path | str) -> str:
     return (
         f"Without a network: run `npm ci --cache DIR` elsewhere with {CLIENT}/package.json and"
-        f" package-lock.json, bring DIR here, then `{fetch_command(FETCH, cache)} DIR`"
+        f" package-lock.json, bring DIR here, then `{fetch_command(cache)} DIR`"
     )
 
 
@@ -132,7 +136,7 @@ def examine(
         find_packages(cache)
     except ConfigError as error:
         sentence = str(error).partition(": ")[0]
-        cure = f"fetch them: {fetch_command(FETCH, cache)}. {offline_way(cache)}"
+        cure = f"fetch them: {fetch_command(cache)}. {offline_way(cache)}"
         findings.append(Finding(error.code, sentence, cure))
         if not find_npm():
             cure = "`scripts/install --with baileys` brings it, or Debian's package npm"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus as Status
-from agent.engines import whatsapp
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter, probe_limit, text
 from agent.engines.program import declaration, process, rules, state
 from agent.engines.program.declaration import ProgramDeclaration
@@ -24,6 +23,8 @@ WITHIN = 600.0
 STEADY = 10.0
 """Seconds that one which failed must run before that counts as over."""
 LOOK_EVERY = 1.0
+OLD_FRAME = 20.0
+"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "ProgramEngine":
@@ -191,7 +192,7 @@ class ProgramEngine:
 
     async def _ask(self, run: process.Process, *, deep: bool) -> Mapping[str, Any]:
         age = self._state.current().proof_age
-        ask = deep or age is None or age > whatsapp.OLD_FRAME
+        ask = deep or age is None or age > OLD_FRAME
         try:
             return await run.speech.look(probe_limit(), ask=ask)
         except EngineError as error:

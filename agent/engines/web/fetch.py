@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 from agent import errors, files
-from agent.engines.base import fetch_command, sha256
+from agent.engines.base import sha256
 
 VERSION = "4.6.0"
 NAME = "@wppconnect/wa-js"
@@ -27,7 +27,7 @@ def read_bundle(cache: Path) -> str:
         with files.open_plain(path, links=True) as file:
             content = file.read(_SIZE_LIMIT)
     except FileNotFoundError:
-        why = f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(FETCH, cache)}"
+        why = f"cannot find the wa-js bundle {path}; fetch it: {fetch_command(cache)}"
         raise errors.ConfigError(why, code="bundle_missing") from None
     except OSError as error:
         why = f"cannot read {path}: {error.strerror}"
@@ -39,6 +39,11 @@ def read_bundle(cache: Path) -> str:
             code="bundle_changed",
         )
     return content.decode()
+
+
+def fetch_command(cache: Path) -> str:
+    """Return a command to paste. It names this Python, because no other one knows this program."""
+    return f"{sys.executable} -m {FETCH} {cache}"
 
 
 def page_config(device_name: str) -> str:
@@ -85,7 +90,7 @@ def _download(cache: Path) -> bytes:
         raise errors.EngineError(
             f"cannot fetch {url}: {error}. Without a network: on another machine run"
             f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
-            f" {fetch_command(FETCH, cache)} FILE",
+            f" {fetch_command(cache)} FILE",
             code="offline",
         ) from error
     return content

@@ -126,22 +126,18 @@ def _read_reaction(message: Mapping[str, Any]) -> _Read:
     return "reaction", {"id": id, "emoji": emoji, "by": _writer(message, "sender")}, {}
 
 
-def _read_edit(message: Mapping[str, Any]) -> _Read:
-    return "edit", {"id": _about(message, "message_id"), "text": _text(message, "text")}, {}
-
-
 def _read_delete(message: Mapping[str, Any]) -> _Read:
     by = _writer(message, "sender") or "me"
     return "delete", {"id": _about(message, "message_id"), "by": by}, {}
 
 
 _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
-    "text": lambda message: ("text", {"text": _text(message, "text")}, {}),
+    "text": lambda it: ("text", {"text": _text(it, "text")}, {}),
     "media": _read_media,
     "location": _read_location,
     "contact": _read_contact,
     "reaction": _read_reaction,
-    "edit": _read_edit,
+    "edit": lambda it: ("edit", {"id": _about(it, "message_id"), "text": _text(it, "text")}, {}),
     "delete": _read_delete,
 }
 
