@@ -13,7 +13,7 @@ from agent.core.memory import MemoryPolicy
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import AWAY, BackendView, Session
+from agent.core.session import AWAY, BackendView, Session, wall_text
 from agent.core.setting import setting
 from agent.core.words import NOT_TOLD, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
@@ -232,7 +232,7 @@ DISK_LOW, DISK_FULL, OPEN_FILES = 0.10, 0.02, 0.80
 _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 """WhatsApp ended the pairing or the account."""
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
-_FOR_A_PERSON = ("temporary_ban", "client_outdated", PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
+_FOR_A_PERSON = ("client_outdated", PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
 """The agent goes on, and a person should act before it can succeed."""
 _KEEPS_ENDING = ("worker_failed", "program_failing")
 _NOT_WELL = ("silent_inbound", "memory_leak")
@@ -292,6 +292,11 @@ def _given_up(_: Sight, view: Session) -> str | None:
     code = view.reason
     given_up = has_given_up(view) or code in _FOR_A_PERSON
     return _because(code) if given_up else None
+
+
+def _banned(_: Sight, view: Session) -> str | None:
+    # A second one soon after the first is `given_up`.
+    return wall_text(view.next_attempt_wall) if view.reason == "temporary_ban" else None
 
 
 def _unstable(sight: Sight, view: Session) -> str | None:
@@ -419,6 +424,15 @@ TABLE = (
         " before you read it.",
         covers=("down", "circuit_open", "needs_scan", "unstable"),
         of_incident=True,
+    ),
+    Row(
+        "banned",
+        _banned,
+        "WhatsApp banned the account of {who} for a time; the agent connects it again at {value}",
+        "Wait: a login before then makes the ban longer. Afterwards send less, and not to"
+        " strangers.",
+        hold=MINUTE,
+        covers=("down",),
     ),
     _critical(
         "corrupted",

@@ -28,9 +28,9 @@ async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
     await watcher.go(f"http://{agent.listen}/")
     await watcher.until(pill("sales", "good"))
     await agent.fault("sales", "temp-ban")
-    said = "WhatsApp banned the account for a time"
+    said = "WhatsApp banned the account of sales for a time; the agent connects it again at"
     await watcher.until(f"{OVERVIEW}.some((t) => t.includes('{said}'))")
-    row = "[data-trouble=given_up]"
+    row = "[data-trouble=banned]"
     assert not await watcher.run(f"document.querySelector('{row}').checkVisibility()"), "folded"
     await watcher.click(".attention > summary")
     await watcher.click(f"{row} summary")
@@ -40,7 +40,7 @@ async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
     await watcher.click(f"{row} .attention-acts a")
     await watcher.until("location.hash === '#/instance/sales'")
     await watcher.until(f"{INSTANCE}.some((t) => t.includes('{said}'))")
-    assert "wa-agent why sales" in (await watcher.run(f"{INSTANCE}.join()"))
+    assert "Wait: a login before" in (await watcher.run(f"{INSTANCE}.join()"))
 
     # A login makes the ban longer: no button offers one, and an action that logs in asks first.
     await watcher.until(f"{STATE} === 'Banned for a time'")

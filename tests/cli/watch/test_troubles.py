@@ -194,7 +194,7 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
 
     bench.supervisor.status = ready  # type: ignore[method-assign]
     bench.supervisor.agent = bench.supervisor.agent | {"ready": False}
-    bench.put("a", S.DISCONNECTED, reason="temporary_ban")
+    bench.put("a", S.DISCONNECTED, reason="client_outdated")
     task = asyncio.create_task(bench.troubles.run())
     await eventually(lambda: len(asked) >= 3)
     assert not bench.troubles.present()
@@ -206,7 +206,7 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
 async def test_the_route_and_the_command_name_what_is_wrong(
     bench: Bench, tmp_path: Path, cli: Cli
 ) -> None:
-    bench.put("sales", S.DISCONNECTED, reason="temporary_ban")
+    bench.put("sales", S.DISCONNECTED, reason="client_outdated")
     bench.put("shop", S.RECONNECTING)
     await bench.look()
     await bench.look(301)
@@ -226,7 +226,9 @@ async def test_the_route_and_the_command_name_what_is_wrong(
     assert said.status == 1
     first, advice, second, _ = said.out.splitlines()
     assert first.startswith("critical given_up since ")
-    assert first.endswith("a person should act: WhatsApp banned the account for a time")
+    assert first.endswith(
+        "a person should act: WhatsApp no longer accepts this version of the client"
+    )
     assert "`wa-agent why sales` says what to do" in advice
     assert second.startswith("warning down since ")
     assert [(one["kind"], one["instance"]) for one in found] == [
