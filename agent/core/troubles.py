@@ -385,8 +385,6 @@ def _messages(sight: Sight, view: Session) -> str | None:
 
 
 def _not_delivered(sight: Sight, _: None) -> str | None:
-    if sight.outbox_lost:
-        return sight.outbox_lost
     at, name = sight.webhooks_oldest or (sight.wall, "")
     age = _age(at, sight.wall)
     return f"webhook {name} has not taken an event for {age}" if age else None
@@ -619,7 +617,14 @@ TABLE = (
         "not_delivered",
         _not_delivered,
         "messages or events are not delivered: {value}",
-        "`wa-agent webhooks` says which target answers what. Where an outbox was damaged, its file"
-        " lies beside outbox.db: send again what is missing; the next start ends this.",
+        "`wa-agent webhooks` says which target answers what.",
+    ),
+    _machine(
+        "outbox_lost",
+        lambda sight, _: sight.outbox_lost or None,
+        "{value}",
+        "Where messages are refused, remove the cause: the agent tries again. Where they were lost,"
+        " send again what is missing; a damaged file lies beside outbox.db. The next start ends"
+        " this.",
     ),
 )

@@ -179,7 +179,7 @@ class Outbox:
     async def begin(self, known: Mark | None) -> None:
         """`known`: the mark of the file that this agent had last; None = it had none."""
 
-        def write(db: Database) -> tuple[Mark, bool, float]:
+        def write(db: Database) -> tuple[Mark, str, float]:
             id, times, boot, ahead = db.execute("select * from opened").fetchone()
             # With an id of its own no copy of an earlier file is ever taken for this one.
             new = not id or (known is not None and (id != known.id or times < known.times))
@@ -192,17 +192,21 @@ class Outbox:
             # Else a damaged one could not be read, nor the others of its session.
             lost = "update messages set state = 'unknown', content = '' where state not in"
             db.execute(f"{lost} {tuple(map(str, State))}")
-            return mark, not id, ahead
+            return mark, id, ahead
 
-        self.mark, fresh, self.ahead = await self.writer.write(write)
+        self.mark, found, self.ahead = await self.writer.write(write)
         lost = "messages that waited in it are not sent"
         if self.opened_so:
             self.opened_so += f"; the {lost}"
-        elif known and fresh:
+        elif known and not found:
             self.opened_so = f"{NAME} was removed; {lost}"
         elif known and self.mark.id != known.id:
-            copy = f"{NAME} is a copy, or another one than before; messages that it had taken since"
-            self.opened_so = f"{copy} are not sent, and those whose sending had begun are unknown"
+            copy = f"an older copy of {NAME} was put back; messages that it had taken since"
+            other = (
+                f"{NAME} was replaced by another agent's, or by an old copy; messages of its own"
+            )
+            lost = f"{copy if found == known.id else other} are not sent"
+            self.opened_so = f"{lost}, and those whose sending had begun are unknown"
             for row in [it for it in await self.waiting() if it.begun_wall > 0]:
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
             # A try since then may have sent it: an engine that cannot repeat it does not.

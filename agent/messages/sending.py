@@ -439,8 +439,8 @@ class Sending:
         if not (count := await self.let_go(outbox, id, born, moved=False)):
             return
         self._untidy, self.dropped[id] = True, self.dropped.get(id, 0) + count
-        why = "was deleted" if deleted_wall else f"is not here, or {NAME} is another one"
-        words = f"{count} accepted messages are not sent: their instance {why}"
+        why = "was deleted" if deleted_wall else "is gone, or another agent's"
+        words = f"{count} messages in {NAME} are not sent: their instance {why}"
         log.warning("%s", words, extra=log.about(id))
         said = JournalEntry("outbox_dropped", words, instance=id, wall=time.time())
         await self._store.note(replace(said, detail={"count": count}))
