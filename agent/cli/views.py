@@ -181,6 +181,8 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"its circuit is open; {trial}, or now: wa-agent recover {id}"
     if details["next_attempt"]:
         yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'])}"
+    if until := details.get("outbox", {}).get("until"):
+        yield f"what waits to be sent is tried {_when(until)}"
     reason = REASONS.get(details["reason"])
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"

@@ -111,6 +111,13 @@ class SessionSender:
         times = (each.row.accepted_wall + self._outbox.set_by for each in self.waiting.values())
         return next(times, None)
 
+    def of_one(self) -> Hold:
+        """Why the first that waits for a try of its own does."""
+        for row in (each.row for each in self.waiting.values()):
+            if row.not_before_wall > self._outbox.now():
+                return Hold(row.reason, row.sentence, row.not_before_wall + self._outbox.set_by)
+        return Hold("", "")
+
     def wake(self) -> None:
         """The session changed, perhaps for the better."""
         self._holds.changed()
@@ -294,8 +301,8 @@ class SessionSender:
         elif found == "final" or (waiting.impatient and ends):
             await self._fail(waiting, shown)
             return
-        waiting.row = row
-        told = {"tries": row.tries, "reason": shown.code, "sentence": str(shown)}
+        waiting.row = row = replace(row, reason=shown.code, sentence=str(shown))
+        told = {"tries": row.tries, "reason": row.reason, "sentence": row.sentence}
         try:
             at = row.not_before_wall
             await self._outbox.change(row.number, row.state, not_before_wall=at, **told)

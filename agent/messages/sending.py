@@ -24,7 +24,7 @@ from agent.engines.whatsapp import chat_of, check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.messages import incoming, settings
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, hash_of
-from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, Hold, State, judge
+from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
 from agent.messages.sender import End, Limits, SessionSender, Waiting, account_of
 from agent.metrics.exporter import Family, Row
@@ -218,7 +218,7 @@ class Sending:
         sender = self.senders.get(id)
         if sender is None or (oldest := sender.oldest()) is None:
             return {}
-        hold = sender.hold or Hold("", "")
+        hold = sender.hold or sender.of_one()
         return {
             "waiting": len(sender.waiting),
             "oldest": wall_text(oldest),

@@ -464,6 +464,7 @@ async def test_a_file_that_is_not_whole_any_more_is_not_sent(agent: Agent, phone
     await asyncio.sleep(1200)
     states = [await agent.state(each) for each in taken]
     assert (states, phone.tried) == (["failed file_lost"] * 3 + ["accepted file_unreadable"], [])
+    assert agent.sending.waiting(ID)["reason"] == "file_unreadable", "`why` and its page name it"
     (agent.folder / "aside").rename(shut)
     await asyncio.sleep(300)
     assert (await agent.state(taken[3]), len(phone.tried)) == ("sent", 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.views import next_steps
 from agent.core.admission import Incident
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Stage, Trouble
@@ -137,3 +138,6 @@ async def test_why_says_what_comes_next_and_when(
     assert "it fell silent" in told.out
     assert re.search(words, told.out), told.out
     assert set((await cli("why", "sales", "--json")).json()) == {"id", "lately", "now", "next"}
+    details = (await cli("show", "sales", "--json")).json()
+    found = [*next_steps(details | {"outbox": {"until": "2150-01-01T00:00:00Z"}})]
+    assert any(step.startswith("what waits to be sent is tried in ") for step in found)
