@@ -6,8 +6,8 @@ import json
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from agent.cli.client import AgentSaidNo, Client, check_target, open_source, who
 from agent.cli.command import Commands, Options, Words, clean, duration, moment
 from agent.core.reasons import reason_of
 from agent.core.words import counted, parse_instance_id
-from agent.errors import InvalidRequest, Refused, TryLater
+from agent.errors import InvalidRequest, Refused, TryLater, WaError
 
 if TYPE_CHECKING:
     from agent.vault.archives import FoundSession
@@ -176,11 +176,22 @@ def _on(answer: dict[str, Any]) -> str:
 
 def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: str = "") -> int:
     if getattr(options, "wait", None) is not None:
-        instance = wait_until_connected(options.client, options.id, options.wait, old)
+        with already(f"{options.id} {done}"):
+            instance = wait_until_connected(options.client, options.id, options.wait, old)
         done = "is connected"
     hold = clean(instance["wait_sentence"])
     waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
     return options.print(instance, f"{options.id} {done}", waits)
+
+
+@contextmanager
+def already(done: str) -> Iterator[None]:
+    """An error of what follows says that this much is done."""
+    try:
+        yield
+    except WaError as error:
+        error.args = (f"{done}; {error}".replace("\n", "; "),)
+        raise
 
 
 def wait_until_connected(client: Client, id: str, seconds: float, old: str = "") -> dict[str, Any]:
@@ -425,10 +436,10 @@ def id_for(session: "FoundSession", given: str | None) -> str:
 
 def finish(options: Options, instance: dict[str, Any]) -> int:
     """Reports one session, with --wait once it is connected."""
-    if options.wait is not None:
-        with options.progress(f"waiting for {instance['id']}"):
-            wait_until_connected(options.client, instance["id"], options.wait)
     id, enabled, trash = instance["id"], instance["enabled"], instance["trash"]
+    if options.wait is not None:
+        with options.progress(f"waiting for {id}"), already(f"{id} imported"):
+            wait_until_connected(options.client, id, options.wait)
     return options.print(
         instance,
         f"{id} imported, {'enabled' if enabled else 'disabled'}{but_it_lacks(options, instance)}",

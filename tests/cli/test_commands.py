@@ -176,11 +176,11 @@ async def test_a_code_without_a_scan_is_try_later(house: House, cli: Cli) -> Non
 
 
 async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None:
-    await cli("create", "sales", "--engine", "sandbox", "--disabled")
-    late = await cli("enable", "sales", "--wait", "0.1")
+    late = await cli("create", "sales", "--engine", "sandbox", "--disabled", "--wait", "0.1")
     assert (late.status, late.err) == (
         75,
-        "wa-agent: cannot wait longer for sales: it is DISCONNECTED, waits for a scan\n",
+        "wa-agent: sales created, disabled; cannot wait longer for sales: it is DISCONNECTED,"
+        " waits for a scan\n",
     )
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
