@@ -211,12 +211,16 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         if now >= in_vain_at:
             if shows_code:
                 raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
-            verb = "start" if reason == "stopped" else "enable"
-            cure = "" if instance["should_run"] else f": wa-agent {verb} {id}"
-            raise Refused(f"cannot wait for {id}: a person must help, {sentence}{cure}")
+            raise in_vain(id, instance)
         if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
+
+
+def in_vain(id: str, instance: dict[str, Any]) -> Refused:
+    verb = "start" if instance["reason"] == "stopped" else "enable"
+    cure = "" if instance["should_run"] else f": wa-agent {verb} {id}"
+    return Refused(f"cannot wait for {id}: a person must help, {instance['sentence']}{cure}")
 
 
 def pairing_code(options: Options) -> int:
@@ -311,7 +315,14 @@ def send(options: Options) -> int:
     key = options.idempotency_key
     # As the header that has its bytes. An empty one is the agent's to refuse.
     headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
-    message = options.client.request("POST", path, body, **headers)
+    try:
+        message = options.client.request("POST", path, body, **headers)
+    except AgentSaidNo as error:
+        if error.code in ("not_connected", "not_running"):
+            instance = options.client.get(f"/api/instance/{options.id}")
+            if not instance["should_run"]:
+                raise in_vain(options.id, instance) from None
+        raise
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         return options.print(message, kept, clean(message.get("sentence", "")))

@@ -182,6 +182,8 @@ async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None
         "wa-agent: sales created, disabled; cannot wait longer for sales: it is DISCONNECTED,"
         " waits for a scan\n",
     )
+    unsent = await cli("send", "sales", "4915112345678", "hello")
+    assert (unsent.status, "must help, " in unsent.err) == (4, True), "and not 75: try again"
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
 
