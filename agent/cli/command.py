@@ -8,12 +8,15 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from itertools import zip_longest
@@ -197,6 +200,16 @@ def soft(text: str) -> str:
     return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text
 
 
+def fitted(head: str, text: str) -> str:
+    """One line; in a window that is too narrow for it the text stands below its head."""
+    columns = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or len(head) + len(text) < columns:
+        return f"{soft(head)} {text}"
+    wrap = partial(textwrap.wrap, break_on_hyphens=False)
+    below = (f"  {line}" for line in wrap(text, columns - 2))
+    return "\n".join([*map(soft, wrap(head, columns)), *below])
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     rows: Sequence[Row]
@@ -338,7 +351,7 @@ class Options(argparse.Namespace):
             elif isinstance(line, dict):
                 width = max(map(len, line))
                 for name, value in line.items():
-                    print(f"{soft(name.ljust(width))}  {clean(value)}")
+                    print(fitted(name.ljust(width + 1), clean(value)))
             else:
                 print(line)
         return 0 if good else 1
@@ -348,8 +361,9 @@ class Options(argparse.Namespace):
         answer = self.ask(call, body, **query)
         return self.print(answer, clean(done.format_map(answer)))
 
-    def print_line(self, answer: object, line: str) -> None:
+    def print_line(self, answer: object, line: str, head: str = "") -> None:
         """One of many, which come one by one."""
+        line = fitted(head, line) if head else line
         print(json.dumps(answer, ensure_ascii=False) if self.json else line, flush=True)
 
     def print_rows(self, rows: Sequence[Row], columns: Columns, nothing: str) -> int:

@@ -300,8 +300,8 @@ def events(options: Options) -> int:
         # The newest come first without a cursor.
         for event in page["events"] if "after" in query else page["events"][::-1]:
             where, kind = clean(event["instance"] or "-"), clean(event["kind"])
-            head = f"{soft(moment(event['time']))} [{clean(event['category'])}] [{where}]"
-            options.print_line(event, f"{head} {kind}: {clean(event['sentence'])}")
+            head = f"{moment(event['time'])} [{clean(event['category'])}] [{where}]"
+            options.print_line(event, f"{kind}: {clean(event['sentence'])}", head)
             query["after"] = event["cursor"]
         query |= {"limit": 1000, "after": query.get("after", 0)}
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, check_target, write_checked
-from agent.cli.command import Commands, Options, clean, shown, soft
+from agent.cli.command import Commands, Options, clean, shown
 from agent.cli.views import follow
 from agent.errors import InvalidRequest
 from agent.messages.outcomes import State
@@ -47,8 +47,8 @@ def _print(record: dict[str, Any], options: Options) -> None:
     elif name := record.get("name", ""):
         sender = f"{name} <{sender}>"
     where = f"{sender} in {chat}" if sender and sender != chat else chat or "-"
-    head = f"{soft(when)} {record.get('cursor', '-')} [{clean(where)}]"
-    options.print_line(record, f"{head} {clean(record['kind'])}{clean(_what(record))}")
+    head = f"{when} {record.get('cursor', '-')} [{clean(where)}]"
+    options.print_line(record, f"{clean(record['kind'])}{clean(_what(record))}", head)
 
 
 def _what(record: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from agent.cli.client import checkout, config_path, socket_candidates
-from agent.cli.command import Table, clean, duration, run
+from agent.cli.command import Table, clean, duration, fitted, run
 from tests.cli.conftest import elsewhere
 from tests.full import fill
 
@@ -227,6 +228,9 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
     Console(width=40).print(Table([copy], {it: it for it in copy}).drawn())
     parts = ["sales.20260115T10", "2026-01-15", "3045Z-4", "10:30:45"]
     assert capsys.readouterr().out.split("not shown")[0].split()[-4:] == parts, "nothing is cut"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    trouble = fitted("critical given_up since 2026-01-15 10:30:45", "sales is down " * 5)
+    assert max(map(len, re.sub("\x1b.*?m", "", trouble).splitlines())) <= 40
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
 
 
