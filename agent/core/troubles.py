@@ -255,12 +255,14 @@ def counted_of(view: Session) -> dict[str, float]:
     }
 
 
-def _because(code: str) -> str:
-    return f": {_title(code)}" if code else ""
+def _because(code: str, sentence: str = "") -> str:
+    """In plain words: the title of a reason, or the sentence of what has another code."""
+    said = REASONS[code].title if code in REASONS else sentence or code
+    return f": {said}" if said else ""
 
 
-def _title(code: str) -> str:
-    return REASONS[code].title if code in REASONS else code
+def _cause(view: Session) -> str:
+    return _because(view.reason, view.verdict.sentence)
 
 
 def _share(part: float, whole: float, limit: float) -> str | None:
@@ -271,7 +273,7 @@ def _down(_: Sight, view: Session) -> Found:
     if view.status is ConnectionStatus.CONNECTED or view.reason == NOT_TOLD:
         return False
     # A code that stays lacks only a scan; one that comes and goes lacks more.
-    return None if view.status is ConnectionStatus.QR_REQUIRED else _because(view.reason)
+    return None if view.status is ConnectionStatus.QR_REQUIRED else _cause(view)
 
 
 def _needs_scan(_: Sight, view: Session) -> Found:
@@ -285,13 +287,12 @@ def _is_corrupted(view: Session) -> bool:
 
 
 def _corrupted(_: Sight, view: Session) -> str | None:
-    return _because(view.reason) if _is_corrupted(view) else None
+    return _cause(view) if _is_corrupted(view) else None
 
 
 def _given_up(_: Sight, view: Session) -> str | None:
-    code = view.reason
-    given_up = has_given_up(view) or code in _FOR_A_PERSON
-    return _because(code) if given_up else None
+    given_up = has_given_up(view) or view.reason in _FOR_A_PERSON
+    return _cause(view) if given_up else None
 
 
 def _banned(_: Sight, view: Session) -> str | None:
@@ -301,7 +302,7 @@ def _banned(_: Sight, view: Session) -> str | None:
 
 def _unstable(sight: Sight, view: Session) -> str | None:
     if view.reason in _KEEPS_ENDING:
-        return _title(view.reason)
+        return REASONS[view.reason].title
     if (hangs := sight.rise(view.id, "hangs", 30 * MINUTE)) > HANGS:
         return f"its worker hung {hangs:g} times in half an hour"
     if (reconnects := sight.rise(view.id, "reconnects", 10 * MINUTE)) > RECONNECTS:
@@ -478,7 +479,7 @@ TABLE = (
     ),
     _lasting(
         "circuit_open",
-        lambda _, view: _because(view.reason) if view.circuit == "open" else None,
+        lambda _, view: _cause(view) if view.circuit == "open" else None,
         "the circuit of {who} is open after failures in a row{value}",
         "The pause protects the account. `wa-agent recover {who}` ends it when the cause is gone.",
         of_incident=True,
@@ -520,7 +521,7 @@ TABLE = (
     ),
     _critical(
         "backend_down",
-        lambda _, view: None if view.claim.up else _because(view.claim.reason),
+        lambda _, view: None if view.claim.up else _because("", view.claim.sentence),
         "the backend {who} cannot be used; the state of its sessions is unknown{value}",
         "Does its server run, and is its key right? `wa-agent backends show {who}`. Its sessions"
         " need nothing: the agent brings them back once it answers.",

@@ -134,7 +134,7 @@ async def test_what_has_begun_is_not_told_again_by_the_next_agent(
     later.put("a", S.RECONNECTING)
     later.put("b")
     await later.troubles._take_over()
-    assert all(one.sentence.endswith("not: timeout") for one in later.troubles.present())
+    assert all(one.sentence.endswith("not: waits for a scan") for one in later.troubles.present())
     await later.look(30)
     assert len(await later.story()) == 2
     await later.look(60)

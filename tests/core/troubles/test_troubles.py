@@ -70,7 +70,7 @@ def bad(reason: str, status: ConnectionStatus = S.DISCONNECTED) -> dict[str, Any
 
 
 def backend(**more: Any) -> dict[str, BackendView]:
-    claim = ServerClaim(more.pop("up", False), more.pop("reason", ""))
+    claim = ServerClaim(more.pop("up", False), "failing", "it answers 502")
     return {"evo": BackendView("evo", "evolution", "http://x", claim, **more)}
 
 
@@ -96,7 +96,7 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("slow", 300, {"response_seconds": 5.1}, {}),
     ("memory_critical", 60, {"memory_bytes": 96, "memory_limit": 100}, {}),
     ("incident", 0, {}, {"groups": {"baileys": "client_outdated"}}),
-    ("backend_down", 120, {}, {"backends": backend(reason="unreachable")}),
+    ("backend_down", 120, {}, {"backends": backend()}),
     ("backend_logs", 0, {}, {"backends": backend(up=True, warning="a log is unreadable")}),
     ("machine_memory_critical", 60, {}, {"machine": {"wa_host_memory_used_bytes": 96.0}}),
     ("machine_cpu", 600, {}, {"machine": {"wa_host_cpu_usage_ratio": 0.91}}),
@@ -226,5 +226,7 @@ def test_of_sessions_on_a_server_that_is_down_nothing_new_is_told() -> None:
     world.put(instance=instance, status=S.RECONNECTING)
     world.put("b", instance=replace(instance, id=InstanceId("b")), status=S.RECONNECTING)
     assert world.run(900, backends=backend()) == {"given_up", "backend_down"}
+    said = world.present["backend_down", "evo"].sentence
+    assert said.endswith("the state of its sessions is unknown: it answers 502")
     world.put(instance=instance)
     assert world.run(10, backends=backend(up=True)) == set()
