@@ -109,3 +109,10 @@ class EngineError(WaError):
     reached = True
     """False where the request surely never got to the server that it was for."""
     code, http = "engine", 502
+
+
+def cause_of(error: BaseException) -> str:
+    """For people: without the number of an error of the system, and the path that it is about."""
+    inner = getattr(error, "reason", None)  # urllib wraps it
+    said = getattr(inner if isinstance(inner, OSError) else error, "strerror", None)
+    return str(said or error) or type(error).__name__

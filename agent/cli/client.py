@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from agent.errors import AgentUnreachable, InvalidRequest, Refused, WaError
+from agent.errors import AgentUnreachable, InvalidRequest, Refused, WaError, cause_of
 from agent.files import INSTALLED_SOCKET, open_plain, replacing, short_path
 
 if TYPE_CHECKING:
@@ -164,9 +164,8 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             if type(error) is http.client.BadStatusLine:  # an agent that stops says nothing
                 raise AgentUnreachable(no_agent) from error
-            cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            words = f"cannot finish talking to the agent: {cause}{self.asked}; {_START_IT}"
-            raise AgentUnreachable(words) from error
+            cause = f"{cause_of(error)}{self.asked}; {_START_IT}"
+            raise AgentUnreachable(f"cannot finish talking to the agent: {cause}") from error
         finally:
             connection.close()
 
@@ -184,7 +183,7 @@ class Client:
             try:
                 return socket.create_connection((parts.hostname, parts.port or 80), _HELLO_SECONDS)
             except (OSError, ValueError) as error:
-                problems.append(f"{parts.netloc}: {getattr(error, 'strerror', None) or error}")
+                problems.append(f"{parts.netloc}: {cause_of(error)}")
         for path in () if self.url else self.sockets or socket_candidates(os.environ):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(_HELLO_SECONDS)

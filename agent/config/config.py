@@ -30,7 +30,7 @@ from agent.core.recovery.pairing import RecoveryPolicy
 from agent.core.setting import HIDDEN, Fault, name_fault, path_fault, setting, settings_of
 from agent.core.troubles import TroublesPolicy
 from agent.engines.catalog import backend_faults, backend_settings, remote_engines
-from agent.errors import ConfigError, InvalidRequest, Refused
+from agent.errors import ConfigError, InvalidRequest, Refused, cause_of
 from agent.files import INSTALLED_SOCKET, open_plain
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) 
             raise ValueError(problem)
     except (OSError, ValueError) as error:
         undecoded = isinstance(error, UnicodeDecodeError)  # its own text shows what the file holds
-        cause = "it is not UTF-8" if undecoded else getattr(error, "strerror", None) or str(error)
+        cause = "it is not UTF-8" if undecoded else cause_of(error)
         origin = error if isinstance(error, OSError) else None
         raise ConfigError(f"cannot read {path} ({whose}): {cause}", field=field) from origin
     if mode & 0o004:

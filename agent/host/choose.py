@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.config.config import Config
-from agent.errors import ConfigError, HostError, TryLater
+from agent.errors import ConfigError, HostError, TryLater, cause_of
 from agent.files import folder_locked
 from agent.host import life, units
 
@@ -70,7 +70,7 @@ def only_agent(state: Path) -> Iterator[None]:
         cure = "put right its disk, or what is in its way, or point [agent] state_path elsewhere"
         # A disk that takes writes again needs no person.
         kind = TryLater if error.errno in (errno.EROFS, errno.EIO, errno.ENOSPC) else ConfigError
-        raise kind(f"cannot use {state} as state directory: {error}; {cure}") from error
+        raise kind(f"cannot use {state} as state directory: {cause_of(error)}; {cure}") from error
     with contextlib.ExitStack() as held:
         held.callback(os.close, fd)
         try:

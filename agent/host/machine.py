@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.core.model import InstanceId
-from agent.errors import HostError
+from agent.errors import HostError, cause_of
 from agent.host import units
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -44,7 +44,7 @@ def all_processes() -> Iterator[Process]:
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError as error:
-        raise HostError(f"cannot list the processes: {error}") from error
+        raise HostError(f"cannot list the processes: {cause_of(error)}") from error
     for pid in pids:
         if (process := read_process(pid)) is not None:
             yield process

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from agent import clock, files
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
-from agent.errors import HostError, InvalidRequest
+from agent.errors import HostError, InvalidRequest, cause_of
 from agent.host.life import UNKNOWN, Exit, Host, Limits, Wake, Worker
 from agent.host.machine import Process, all_processes, find_trees, proportional_bytes, variables_of
 from agent.log import about, going_on, open_log
@@ -248,8 +248,8 @@ class ProcessHost(Host):
             self = cls(wake, places, limits, program)
             await self._adopt()
         except OSError as error:
-            cure = "move away what is in its way"
-            raise HostError(f"cannot use {places.run_dir} for workers: {error}; {cure}") from error
+            why = f"{cause_of(error)}; move away what is in its way"
+            raise HostError(f"cannot use {places.run_dir} for workers: {why}") from error
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -309,12 +309,12 @@ class ProcessHost(Host):
             (folder / "link.sock").unlink(missing_ok=True)
             child, out = ProcessChild(self, worker), open_log(folder)
         except OSError as error:
-            raise HostError(f"cannot prepare {folder} for {id}: {error}") from error
+            raise HostError(f"cannot prepare {folder} for {id}: {cause_of(error)}") from error
         try:
             return child.watch(spawn([*self._program, id], environment, out))
         except OSError as error:
             child.release()
-            raise HostError(f"cannot start a worker for {id}: {error}") from error
+            raise HostError(f"cannot start a worker for {id}: {cause_of(error)}") from error
         finally:
             os.close(out)
 
@@ -350,7 +350,7 @@ class ProcessHost(Host):
             try:
                 child = ProcessChild(self, worker).watch(pid)
             except OSError as error:
-                log.warning("cannot adopt process %s: %s", pid, error, extra=about(id))
+                log.warning("cannot adopt process %s: %s", pid, cause_of(error), extra=about(id))
                 continue
             root = Path(known.get("WA_SESSION_ROOT", "/")).absolute()
             moved = root != places.session_root.absolute() and not _same(root, places.session_root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.core.words import InstanceId
-from agent.errors import LinkError, WaError
+from agent.errors import LinkError, WaError, cause_of
 from agent.files import short_path
 
 VERSION = 1
@@ -105,7 +105,8 @@ def listen_at(path: Path) -> socket.socket:
         sock.listen(16)
     except OSError as error:
         sock.close()
-        raise LinkError(f"cannot listen at {path}: {error}", code="unreachable") from error
+        why = f"cannot listen at {path}: {cause_of(error)}"
+        raise LinkError(why, code="unreachable") from error
     finally:
         os.umask(before)
     return sock
@@ -119,7 +120,7 @@ def reach(path: Path, pid: int) -> socket.socket:
             sock.connect(name)
     except OSError as error:
         sock.close()
-        raise LinkError(f"cannot reach {path}: {error}", code="unreachable") from error
+        raise LinkError(f"cannot reach {path}: {cause_of(error)}", code="unreachable") from error
     if (found := peer_of(sock)) != pid:
         sock.close()
         words = f"cannot trust who listens at {path}: process {found} answers, not {pid}"

@@ -23,7 +23,7 @@ from agent.engines.baileys import rules
 from agent.engines.catalog import file_rules
 from agent.engines.web.rules import MADE_BY_BROWSER, has_pairing, profile_path
 from agent.engines.web.session import LOCKS, holder
-from agent.errors import InvalidRequest, Refused, VaultError
+from agent.errors import InvalidRequest, Refused, VaultError, cause_of
 from agent.files import open_plain, replace_folder
 from agent.vault.archives import FoundSession
 
@@ -406,7 +406,7 @@ def export_folder(session: Path, engine: str, id: InstanceId, place: Path, *, fo
         os.sync()  # once for a thousand small files
         replace_folder(fresh, folder)
     except OSError as error:
-        raise VaultError(f"cannot write {folder}: {error}") from error
+        raise VaultError(f"cannot write {folder}: {cause_of(error)}") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)  # half of a session
     return folder
@@ -430,7 +430,7 @@ def _copy(source: Path, target: Path) -> None:
                     os.fchmod(new.fileno(), 0o600)
                     shutil.copyfileobj(old, new, 1 << 20)
     except OSError as error:
-        raise VaultError(f"cannot copy {source}: {error}") from error
+        raise VaultError(f"cannot copy {error.filename or source}: {cause_of(error)}") from error
 
 
 def _fail(error: OSError) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlite_utils import Database
 
-from agent.errors import StoreError, TryLater
+from agent.errors import StoreError, TryLater, cause_of
 from agent.files import put_in_place, refuses_writes
 
 _CODES = {
@@ -46,8 +46,7 @@ def explain(verb: str, path: Path, error: BaseException) -> StoreError:
     code = code_of(error)
     if code in ("io", "cannot_open", "disk_full") and refuses_writes(path.parent):
         code = "read_only"
-    cause = _CAUSES.get(code)
-    said = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    cause, said = _CAUSES.get(code), cause_of(error)
     text = f"{cause} ({said})" if cause else said
     made = StoreError(f"cannot {verb} {path}: {text}", code=code)
     if code == "busy":  # another program holds the database, which has room

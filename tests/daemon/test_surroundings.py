@@ -96,7 +96,7 @@ async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
     allow(0)
     try:
         await agent.create("b")
-        await eventually(lambda: "cannot start a worker for b: [Errno 11]" in agent.log.read_text())
+        await eventually(lambda: "cannot start a worker for b: Resource" in agent.log.read_text())
         assert (await agent.ask("GET", "/healthz"))[0] == 200
         assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
         assert agent.process.returncode is None

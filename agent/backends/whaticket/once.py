@@ -64,7 +64,7 @@ from agent.config.config import BackendDeclaration, with_secrets
 from agent.core import crypto, crypto_patterns, model
 from agent.core.setting import read_value, settings_of
 from agent.engines import catalog, tasks
-from agent.errors import ConfigError, InvalidRequest, WaError
+from agent.errors import ConfigError, InvalidRequest, WaError, cause_of
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def main(argv: list[str], env: Mapping[str, str]) -> int:
             raise InvalidRequest(f"cannot understand {' '.join(argv)!r:.80}: {cause}")
         return asyncio.run(_run(argv[0], env))
     except (WaError, OSError) as error:
-        words = str(error) if isinstance(error, WaError) else f"cannot run: {error}"
+        words = str(error) if isinstance(error, WaError) else f"cannot run: {cause_of(error)}"
         sys.stderr.write(f"auto-fix-sessions: {words}\n")
         return getattr(error, "exit_status", ConfigError.exit_status)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core.words import ConnectionStatus as Status
 from agent.engines import base, tasks, whatsapp
 from agent.engines.baileys import peer_keys, rules, session_state
-from agent.errors import EngineError, InvalidRequest, WaError
+from agent.errors import EngineError, InvalidRequest, WaError, cause_of
 
 if TYPE_CHECKING:
     from agent.engines.baileys.client import Client, Conversation, OnEnd, OnEvent
@@ -226,7 +226,7 @@ class BaileysEngine:
             except WaError as error:
                 self._state.failed(error)
             except OSError as error:
-                self._state.failed(EngineError(f"cannot start the client: {error}"))
+                self._state.failed(EngineError(f"cannot start the client: {cause_of(error)}"))
 
     async def disconnect(self) -> None:
         await self.close()

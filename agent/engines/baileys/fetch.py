@@ -62,7 +62,8 @@ def _run_npm(folder: Path, brought: Path | None) -> None:
             line, cwd=folder, env=env, capture_output=True, text=True, timeout=_MOST, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise errors.EngineError(f"cannot run npm: {error}", code="npm_failed") from error
+        why = f"cannot run npm: {errors.cause_of(error)}"
+        raise errors.EngineError(why, code="npm_failed") from error
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-600:]
         way = node.offline_way("CACHE")
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> int:
             return status
         path = fetch_packages(cache, *brought)
     except (errors.WaError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(errors.cause_of(error), file=sys.stderr)
         return 1
     print(path)
     return 0

@@ -16,7 +16,7 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import rules, server
 from agent.engines.tasks import Tasks, cancel, runs
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import EngineError, InvalidRequest, cause_of
 
 UNREADABLE = "session_unreadable"
 NOT_READ = rules.SessionFile("")
@@ -40,7 +40,8 @@ class SavedSession:
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
-            raise EngineError(f"cannot read the session: {error}", code=UNREADABLE) from error
+            why = f"cannot read the session: {cause_of(error)}"
+            raise EngineError(why, code=UNREADABLE) from error
         if session is None:
             self._write(rules.SessionFile(os.urandom(8).hex()))
         else:

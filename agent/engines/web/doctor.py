@@ -11,7 +11,7 @@ from typing import Any
 from agent.engines.base import Finding, in_path
 from agent.engines.web import fetch, rules
 from agent.engines.web.browser.process import find_browser, find_setpriv
-from agent.errors import ConfigError
+from agent.errors import ConfigError, cause_of
 
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
@@ -40,7 +40,7 @@ def sandbox_problem() -> Finding | None:
     try:
         done = _run(unshare)
     except (OSError, subprocess.SubprocessError) as error:
-        said = str(error)
+        said = cause_of(error)
     else:
         if done.returncode == 0:
             return None

@@ -88,8 +88,8 @@ def _download(cache: Path) -> bytes:
             content: bytes = reply.read(_SIZE_LIMIT)
     except (OSError, ValueError) as error:
         raise errors.EngineError(
-            f"cannot fetch {url}: {error}. Without a network: on another machine run"
-            f" `npm pack {NAME}@{VERSION}`, bring the file here, then"
+            f"cannot fetch {url}: {errors.cause_of(error)}. Without a network: on another machine"
+            f" run `npm pack {NAME}@{VERSION}`, bring the file here, then"
             f" {fetch_command(cache)} FILE",
             code="offline",
         ) from error

@@ -15,7 +15,7 @@ from agent.clock import boot_now
 from agent.engines.base import in_path
 from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.rules import CHROMIUM, SHELL
-from agent.errors import ConfigError, EngineError
+from agent.errors import ConfigError, EngineError, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -372,4 +372,5 @@ def version_of(program: Program) -> str:
         )
         return told.stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
-        raise EngineError(f"cannot start {program.path}: {error}", code="browser_failed") from error
+        why = f"cannot start {program.path}: {cause_of(error)}"
+        raise EngineError(why, code="browser_failed") from error
