@@ -153,10 +153,8 @@ class Seat:
     unheard: deque[Happening] = field(default_factory=partial(deque, maxlen=MOST_UNHEARD))
     """Happenings that logs told since the agent's start, before a pass listened."""
     fact: model.ClaimFact | None = None
-    """The newest claim."""
     looked: float = 0.0
     look: "asyncio.Task[None] | None" = None
-    """The look that is under way."""
     waits: bool = False
     """True if that look has had no turn yet."""
 
@@ -306,7 +304,6 @@ class Backend:
     shared: "Backends"
     circuit: Circuit = field(init=False)
     seats: dict[InstanceId, Seat] = field(default_factory=dict)
-    """The sessions that are watched."""
     api: "ServerApi | None" = None
     """None: its server is not asked."""
     known: asyncio.Event = field(default_factory=asyncio.Event)

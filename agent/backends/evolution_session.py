@@ -147,8 +147,7 @@ class EvolutionSession:
         if self.live is Live.UNLOADED:
             return "the server has not loaded it; if it stays so, restart the server"
         if restart and self.live in (Live.OPEN, Live.CONNECTING):
-            careful = self.calls.old or not self.calls.told
-            return _OLD_RESTART if careful else ""
+            return _OLD_RESTART if self.calls.old or not self.calls.told else ""
         if self.may_come_back:
             return (
                 "the server may still connect it by itself, and two logins would replace each other"

@@ -304,7 +304,6 @@ class Options(argparse.Namespace):
 
     @property
     def client(self) -> Client:
-        """Asks the agent that is meant."""
         url = self.url or ("" if self.socket else os.environ.get("WA_AGENT_URL", ""))
         named = "--url" if self.url else "WA_AGENT_URL"
         key = self.key or os.environ.get("WA_AGENT_KEY", "")

@@ -222,8 +222,6 @@ class Queues:
 
 @dataclass(frozen=True, slots=True)
 class IncidentPolicy:
-    """The [incident] table."""
-
     window: float = 900.0
     """Seconds within which failures of the same kind are one incident."""
     instances: int = setting(

@@ -22,8 +22,6 @@ def _patterns_fault(entries: tuple[str, ...]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CryptoPolicy:
-    """The [crypto] table."""
-
     window: float = setting(300.0, "seconds over which crypto errors are counted", low=1)
     errors: int = setting(
         5, "errors of several peers within the window that mean a corrupted session", low=1

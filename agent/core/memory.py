@@ -18,8 +18,6 @@ def limit_fault(limit: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPolicy:
-    """The [memory] table."""
-
     measure: bool = setting(
         True, "true = measure the memory of each instance; false = no check and no action"
     )

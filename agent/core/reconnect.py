@@ -20,8 +20,6 @@ LASTING = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """The [reconnect] table."""
-
     base: float = setting(
         2.0, "seconds before the first attempt, where the reason has no delay of its own", low=0.1
     )

@@ -69,8 +69,6 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class TroublesPolicy:
-    """The [troubles] table."""
-
     cpu: float = setting(
         0.90, "share of the machine's cores in use that is a trouble", low=0.1, high=1
     )

@@ -111,7 +111,6 @@ class Bot:
 
     name: str
     programs: list[declaration.ProgramDeclaration] = field(default_factory=list)
-    """One for each process."""
     memory_limit: int = 0
     notes: list[str] = field(default_factory=list)
     """Settings that have no counterpart here."""

@@ -88,8 +88,7 @@ def connect(path: Path) -> Database:
 def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    conn = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
-    return opened(conn)
+    return opened(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0))
 
 
 def check(db: Database) -> str:

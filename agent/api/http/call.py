@@ -406,7 +406,6 @@ async def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 
 Json = Mapping[str, Any]
-"""An answer in JSON."""
 Answer = Json | tuple[int, Json] | web.StreamResponse
 """With a status, where it is not the first one of the route."""
 Handler = Callable[[Call], Awaitable[Answer]]

@@ -24,8 +24,6 @@ class TooManyConnections(TryLater):
 
 @dataclass(slots=True)
 class Entrance:
-    """The limits, and the open connections."""
-
     head_seconds: float = 10.0
     """Seconds until the first head is there; a client that has its answer may be idle longer."""
     write_seconds: float = 60.0

@@ -52,8 +52,6 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The pairing is kept."""
-
     code: str
     why: str
     """A sentence without its full stop."""
