@@ -21,9 +21,15 @@ START, STOP = ActionKind.START, ActionKind.STOP
 RESTART, CONNECT = ActionKind.RESTART, ActionKind.CONNECT
 ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
-LOST = said(S.DISCONNECTED, reason="connection_lost")
 OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 599))
 HALF_OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 600))
+
+
+def ended(code, **more):
+    return seen(claim=said(S.DISCONNECTED, reason=code), **more)
+
+
+LOST, SHOWS_CODE = ended("connection_lost"), seen(claim=said(S.QR_REQUIRED))
 
 
 def plan(observation, now=NOW):
@@ -60,35 +66,27 @@ def kinds(planned):
         pytest.param(
             seen(probe=ZOMBIE, record=replace(PAIRED, attempts=20)), [], id="attempts used up"
         ),
-        pytest.param(seen(claim=LOST), [CONNECT], id="connection lost"),
-        pytest.param(seen(claim=LOST, record=OPEN), [], id="the circuit is open"),
-        pytest.param(seen(claim=LOST, record=HALF_OPEN), [CONNECT], id="the circuit's trial"),
+        pytest.param(LOST, [CONNECT], id="connection lost"),
+        pytest.param(ended("connection_lost", record=OPEN), [], id="the circuit is open"),
         pytest.param(
-            seen(claim=LOST, record=replace(PAIRED, breaker=Breaker(5, WALL - 600, WALL - 1))),
+            ended("connection_lost", record=HALF_OPEN), [CONNECT], id="the circuit's trial"
+        ),
+        pytest.param(
+            ended(
+                "connection_lost", record=replace(PAIRED, breaker=Breaker(5, WALL - 600, WALL - 1))
+            ),
             [],
             id="a trial is under way",
         ),
-        pytest.param(
-            seen(claim=said(S.DISCONNECTED, reason="page_crashed")), [RESTART], id="page crashed"
-        ),
-        pytest.param(
-            seen(claim=said(S.DISCONNECTED, reason="conflict"), record=replace(PAIRED, strikes=2)),
-            [],
-            id="second conflict",
-        ),
+        pytest.param(ended("page_crashed"), [RESTART], id="page crashed"),
+        pytest.param(ended("conflict", record=replace(PAIRED, strikes=2)), [], id="a second one"),
         pytest.param(
             seen(claim=said(S.QR_REQUIRED), record=SessionRecord()), [], id="waits for a scan"
         ),
-        pytest.param(seen(claim=said(S.QR_REQUIRED)), [STOP], id="a suspect is stopped"),
+        pytest.param(SHOWS_CODE, [STOP], id="a suspect is stopped"),
         pytest.param(seen(wait=Wait("same_device")), [STOP], id="another one is its device"),
-        *(
-            pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [STOP], id=code)
-            for code in ("logout", "banned")
-        ),
-        *(
-            pytest.param(seen(claim=said(S.DISCONNECTED, reason=code)), [], id=code)
-            for code in ("qr_idle", "session_damaged")
-        ),
+        *((ended(code), [STOP]) for code in ("logout", "banned")),
+        *((ended(code), []) for code in ("qr_idle", "session_damaged")),
         pytest.param(
             seen(claim=said(S.LOADING, ago=1), record=replace(PAIRED, reason="banned")),
             [STOP],
@@ -106,15 +104,12 @@ def test_plan(observation, actions):
 
 
 def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
-    outdated = seen(
-        claim=said(S.DISCONNECTED, reason="client_outdated"), record=replace(PAIRED, attempts=99)
-    )
-    assert plan(outdated) == [CONNECT]
+    assert plan(ended("client_outdated", record=replace(PAIRED, attempts=99))) == [CONNECT]
 
 
 @pytest.mark.parametrize("hold", ["backend_down", "incident"])
 def test_a_session_that_waits_for_its_network_or_server_does_nothing(hold):
-    for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
+    for observation in (without_worker(), LOST, seen(probe=ZOMBIE)):
         assert plan(changed(observation, wait_reason=hold)) == []
 
 
@@ -126,29 +121,12 @@ def repairing(trouble, stage):
     ("observation", "repair", "actions"),
     [
         pytest.param(seen(probe=ZOMBIE), None, [], id="stuck and no repair yet"),
+        pytest.param(LOST, repairing(Trouble.CONNECTION, Stage.ACTING), [], id="a step works"),
+        pytest.param(LOST, repairing(Trouble.CONNECTION, Stage.SETTLING), [CONNECT], id="a drop"),
+        pytest.param(SHOWS_CODE, repairing(Trouble.SUSPECT, Stage.SETTLING), [], id="a suspect"),
+        pytest.param(SHOWS_CODE, repairing(Trouble.SUSPECT, Stage.DUE), [STOP], id="its time over"),
         pytest.param(
-            seen(claim=LOST), repairing(Trouble.CONNECTION, Stage.ACTING), [], id="a step works"
-        ),
-        pytest.param(
-            seen(claim=LOST),
-            repairing(Trouble.CONNECTION, Stage.SETTLING),
-            [CONNECT],
-            id="a drop after a step",
-        ),
-        pytest.param(
-            seen(claim=said(S.QR_REQUIRED)),
-            repairing(Trouble.SUSPECT, Stage.SETTLING),
-            [],
-            id="a suspect has its longer time",
-        ),
-        pytest.param(
-            seen(claim=said(S.QR_REQUIRED)),
-            repairing(Trouble.SUSPECT, Stage.DUE),
-            [STOP],
-            id="and then is stopped",
-        ),
-        pytest.param(
-            seen(claim=LOST),
+            LOST,
             Repair(Trouble.CONNECTION, "", Goal.HEAL, WALL, ending=Ending.GAVE_UP),
             [CONNECT],
             id="a repair that is over",
@@ -201,8 +179,8 @@ def test_a_session_without_a_lease_is_asked_for_why_soon():
         pytest.param(seen(claim=said(proof_age=80)), id="proof"),
         pytest.param(seen(claim=said(S.LOADING, phase="login", ago=50)), id="phase"),
         pytest.param(seen(claim=said(S.LOADING, ago=20)), id="state"),
-        pytest.param(seen(claim=LOST, not_before=NOW + 4), id="next try"),
-        pytest.param(seen(claim=LOST, record=OPEN), id="circuit"),
+        pytest.param(ended("connection_lost", not_before=NOW + 4), id="next try"),
+        pytest.param(ended("connection_lost", record=OPEN), id="circuit"),
         pytest.param(seen(claim=None, probe=None, linked_since=NOW - 3), id="silence"),
     ],
 )

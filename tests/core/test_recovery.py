@@ -409,18 +409,9 @@ def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
     [
         pytest.param(seen(), Ending.NO_STEP, id="well again"),
         pytest.param(changed(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
-        pytest.param(
-            seen(claim=said(S.DISCONNECTED, reason="banned")), Ending.NEEDS_PERSON, id="banned"
-        ),
-        pytest.param(
-            seen(claim=said(S.DISCONNECTED, reason="temporary_ban")),
-            Ending.NEEDS_PERSON,
-            id="banned for a time",
-        ),
-        pytest.param(
-            seen(claim=said(S.DISCONNECTED, reason="client_outdated")),
-            Ending.NEEDS_PERSON,
-            id="outdated",
+        *(
+            (seen(claim=said(S.DISCONNECTED, reason=code)), Ending.NEEDS_PERSON)
+            for code in ("banned", "temporary_ban", "client_outdated")
         ),
     ],
 )
