@@ -113,6 +113,4 @@ class EngineError(WaError):
 
 def cause_of(error: BaseException) -> str:
     """For people: without the number of an error of the system, and the path that it is about."""
-    inner = getattr(error, "reason", None)  # urllib wraps it
-    said = getattr(inner if isinstance(inner, OSError) else error, "strerror", None)
-    return str(said or error) or type(error).__name__
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -133,7 +133,6 @@ class Client:
         if self.url and not _URL.fullmatch(self.url):
             shown = self.url.rpartition("@")[2]
             raise InvalidRequest(f"cannot use the URL {shown!r}: it must be http://HOST:PORT")
-        no_agent = f"what answers at {self.url or 'it'} is no wa-agent"
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc or "localhost")
         try:
             connection.sock = self._connect()
@@ -144,7 +143,7 @@ class Client:
                 words = f"the agent does not answer within {_HELLO_SECONDS:g} s{self.asked}"
                 raise AgentUnreachable(f"{words}: {_HUNG}") from None
             if hello.keys().isdisjoint(("alive", "request")):  # which each error of an agent has
-                raise AgentUnreachable(no_agent)
+                raise AgentUnreachable(f"what answers at {self.url or 'it'} is no wa-agent")
             connection.sock = connection.sock or self._connect()
             connection.sock.settimeout(_LONGEST)
             try:
@@ -162,8 +161,6 @@ class Client:
                 raise WaError(f"cannot read the answer: it is {kind}, not {sent['Accept']}")
             yield response
         except (OSError, http.client.HTTPException) as error:
-            if type(error) is http.client.BadStatusLine:  # an agent that stops says nothing
-                raise AgentUnreachable(no_agent) from error
             cause = f"{cause_of(error)}{self.asked}; {_START_IT}"
             raise AgentUnreachable(f"cannot finish talking to the agent: {cause}") from error
         finally:

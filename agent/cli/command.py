@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from itertools import zip_longest
@@ -205,9 +204,8 @@ def fitted(head: str, text: str) -> str:
     columns = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or len(head) + len(text) < columns:
         return f"{soft(head)} {text}"
-    wrap = partial(textwrap.wrap, break_on_hyphens=False)
-    below = (f"  {line}" for line in wrap(text, columns - 2))
-    return "\n".join([*map(soft, wrap(head, columns)), *below])
+    wrap = textwrap.TextWrapper(columns - 2, break_on_hyphens=False).wrap
+    return "\n".join([*map(soft, wrap(head)), *(f"  {line}" for line in wrap(text))])
 
 
 @dataclass(frozen=True, slots=True)

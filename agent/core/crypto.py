@@ -164,8 +164,7 @@ def judge_crypto(
         share = errors / (errors + readable) if errors else 0.0
     renewed = {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
-    most = policy.peer_errors
-    peers = tuple(it for it in failing if by_peer[it] >= most or renewing[it] >= 2)
+    peers = tuple(it for it in failing if by_peer[it] >= policy.peer_errors or renewing[it] >= 2)
     if counts_messages:
         hard = {peer: count for peer, count in by_peer.items() if peer in stays}
         corrupted = _is_corrupted(hard, errors + readable, share, policy)

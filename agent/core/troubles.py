@@ -232,7 +232,6 @@ _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
 _FOR_A_PERSON = ("client_outdated", PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
 """The agent goes on, and a person should act before it can succeed."""
-_KEEPS_ENDING = ("worker_failed", "program_failing")
 _NOT_WELL = ("silent_inbound", "memory_leak")
 
 
@@ -289,17 +288,11 @@ def _corrupted(_: Sight, view: Session) -> str | None:
 
 
 def _given_up(_: Sight, view: Session) -> str | None:
-    given_up = has_given_up(view) or view.reason in _FOR_A_PERSON
-    return _cause(view) if given_up else None
-
-
-def _banned(_: Sight, view: Session) -> str | None:
-    # A second one soon after the first is `given_up`.
-    return wall_text(view.next_attempt_wall) if view.reason == "temporary_ban" else None
+    return _cause(view) if has_given_up(view) or view.reason in _FOR_A_PERSON else None
 
 
 def _unstable(sight: Sight, view: Session) -> str | None:
-    if view.reason in _KEEPS_ENDING:
+    if view.reason in ("worker_failed", "program_failing"):
         return REASONS[view.reason].title
     if (hangs := sight.rise(view.id, "hangs", 30 * MINUTE)) > HANGS:
         return f"its worker hung {hangs:g} times in half an hour"
@@ -345,14 +338,12 @@ def _slow(sight: Sight, view: Session) -> str | None:
     return f"{seconds:.0f} s" if seconds is not None and seconds > sight.health.slow else None
 
 
-def _corrupted_together(sight: Sight, _: None) -> str | None:
-    number = sum(map(_is_corrupted, sight.sessions.values()))
+def _together(number: int) -> str | None:
     return str(number) if number >= TOGETHER else None
 
 
 def _ended_together(sight: Sight, _: None) -> str | None:
-    number = sum(sight.rise(who, "ended", 15 * MINUTE) > 0 for who in sight.sessions)
-    return str(number) if number >= TOGETHER else None
+    return _together(sum(sight.rise(who, "ended", 15 * MINUTE) > 0 for who in sight.sessions))
 
 
 def _error_rate(sight: Sight, _: None) -> str | None:
@@ -424,10 +415,10 @@ TABLE = (
     ),
     Row(
         "banned",
-        _banned,
+        # A second one soon after the first is `given_up`.
+        lambda _, it: wall_text(it.next_attempt_wall) if it.reason == "temporary_ban" else None,
         "WhatsApp banned the account of {who} for a time; the agent connects it again at {value}",
-        "Wait: a login before then makes the ban longer. Afterwards send less, and not to"
-        " strangers.",
+        "Wait: a login before then prolongs it. Afterwards send less, and not to strangers.",
         hold=MINUTE,
         covers=("down",),
     ),
@@ -444,7 +435,7 @@ TABLE = (
     ),
     _critical_machine(
         "corrupted_together",
-        _corrupted_together,
+        lambda sight, _: _together(sum(map(_is_corrupted, sight.sessions.values()))),
         "{value} sessions are corrupted at once: look for one cause",
         "A full or failing disk (`df -h`, `dmesg`), the session folder in use on a second machine,"
         " an update of the engine? Remove it, then `wa-agent repair all`.",
@@ -622,8 +613,7 @@ TABLE = (
         "outbox_lost",
         lambda sight, _: sight.outbox_lost or None,
         "{value}",
-        "Where messages are refused, remove the cause: the agent tries again. Where they were lost,"
-        " send again what is missing; a damaged file lies beside outbox.db. The next start ends"
-        " this.",
+        "Refused: remove the cause. Lost: send again what is missing; a damaged file lies beside"
+        " outbox.db, and the next start ends this.",
     ),
 )

@@ -130,5 +130,4 @@ def reach(path: Path, pid: int) -> socket.socket:
 
 def peer_of(sock: socket.socket) -> int:
     """The process at the other end, as the kernel names it."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int(struct.unpack("3i", raw)[0])
+    return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])

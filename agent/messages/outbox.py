@@ -201,12 +201,9 @@ class Outbox:
         elif known and not found:
             self.opened_so = f"{NAME} was removed; {lost}"
         elif known and self.mark.id != known.id:
-            copy = f"an older copy of {NAME} was put back; messages that it had taken since"
-            other = (
-                f"{NAME} was replaced by another agent's, or by an old copy; messages of its own"
-            )
-            lost = f"{copy if found == known.id else other} are not sent"
-            self.opened_so = f"{lost}, and those whose sending had begun are unknown"
+            what = "an older copy" if found == known.id else "another agent's, or an old copy"
+            copy = f"{NAME} is {what}; messages that this agent had taken since"
+            self.opened_so = f"{copy} are not sent, and those whose sending had begun are unknown"
             for row in [it for it in await self.waiting() if it.begun_wall > 0]:
                 await self.change(row.number, State.UNKNOWN, reason="unknown", sentence=LOST)
             # A try since then may have sent it: an engine that cannot repeat it does not.

@@ -19,7 +19,7 @@ from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
-from tests.supervise.test_look import answers, babbles, serving
+from tests.supervise.test_look import answers, serving
 
 
 async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
@@ -110,7 +110,7 @@ async def test_without_an_agent_it_says_how_to_start_one(cli: Cli, house: House)
     assert refused.status == 5 and why in refused.err
     with pytest.raises(WaError, match="it is text/html"):  # no agent's answer
         await asyncio.to_thread(Client(sockets=(house.socket_path,)).get, "/")
-    for other in (answers("200 OK", "{}"), answers("404 Not Found", '{"error": 404}'), babbles):
+    for other in (answers("200 OK", "{}"), answers("404 Not Found", '{"error": 404}')):
         async with serving(other) as port:
             assert "no wa-agent" in (await cli("list", "--url", f"http://127.0.0.1:{port}")).err
     for wrong in ("ftp://x", "http://[::1", "http://a:b", "http://a b", "http://a/?token=T"):

@@ -16,7 +16,7 @@ from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happenin
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.sandbox import rules, server
 from agent.engines.tasks import Tasks, cancel, runs
-from agent.errors import EngineError, InvalidRequest, cause_of
+from agent.errors import EngineError, InvalidRequest
 
 UNREADABLE = "session_unreadable"
 NOT_READ = rules.SessionFile("")
@@ -40,8 +40,7 @@ class SavedSession:
             raise
         except OSError as error:
             # Not damage: a matter of rights must not cost the session.
-            why = f"cannot read the session: {cause_of(error)}"
-            raise EngineError(why, code=UNREADABLE) from error
+            raise EngineError(f"cannot read the session: {error}", code=UNREADABLE) from error
         if session is None:
             self._write(rules.SessionFile(os.urandom(8).hex()))
         else:

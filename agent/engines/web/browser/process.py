@@ -367,10 +367,9 @@ def _environment(*, visible: bool = False) -> dict[str, str]:
 def version_of(program: Program) -> str:
     try:
         line, env = [str(program.path), "--version"], _environment()
-        told = subprocess.run(
+        return subprocess.run(
             line, capture_output=True, text=True, timeout=START, check=True, env=env
-        )
-        return told.stdout.strip()
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         why = f"cannot start {program.path}: {cause_of(error)}"
         raise EngineError(why, code="browser_failed") from error
