@@ -160,8 +160,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
 def _silent_worker(session: Session, policy: HealthPolicy, now: float) -> HealthVerdict | None:
     """The worker's process runs: does the worker report, and does its engine answer?"""
     if session.claim is None:
-        since = max(session.unit.since, session.run.linked_since or 0.0)
-        silent = now - since
+        silent = now - max(session.unit.since, session.run.linked_since or 0.0)
         if silent < PHASES["process"].limit:
             return _starting(Status.INITIALIZING, "its worker has not reported yet")
         what = "reports nothing" if session.linked else "accepts no connection"
