@@ -419,7 +419,6 @@ TABLE = (
         lambda _, it: wall_text(it.next_attempt_wall) if it.reason == "temporary_ban" else None,
         "WhatsApp banned the account of {who} for a time; the agent connects it again at {value}",
         "Wait: a login before then prolongs it. Afterwards send less, and not to strangers.",
-        hold=MINUTE,
         covers=("down",),
     ),
     _critical(
