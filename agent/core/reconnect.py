@@ -115,7 +115,8 @@ def after_try(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float, jitter01: float
 ) -> SessionRecord:
     """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
-    attempts = record.attempts + 1
+    # Without its address it is tried in spite of the looks, which no session may pay for.
+    attempts = record.attempts + (record.reason != UNREACHABLE)
     wait = delay_for(reason_of(record.reason), attempts, policy, jitter01)
     breaker = record.breaker.after_try(now_wall, policy.breaker)
     return replace(record, attempts=attempts, not_before_wall=now_wall + wait, breaker=breaker)

@@ -36,6 +36,7 @@ def test_an_unreached_address_opens_no_breaker_and_spends_no_attempt():
         assert record.breaker.state(now, RULES.breaker) is BreakerState.CLOSED
         assert record.not_before_wall <= now + 60
         record = after_try(record, RULES, now + 100, 0.5)
+        assert record.attempts == 0, "in spite of looks that fail: it may never hear how that went"
 
 
 def test_a_drop_without_a_reached_address_gives_its_attempt_back_once():
