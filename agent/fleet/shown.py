@@ -91,8 +91,8 @@ def _trouble(fleet: "Joined", id: str) -> str:
             copies = " or ".join(record.copies)
             comes = f"the copy of {copies} comes in its place" if copies else "restore or delete it"
             return f"its files on {me} are damaged or gone: {comes}; or closed: wa-agent why {id}"
-        if here[id].wait.reason == NO_LEASE and not fleet.problem:
-            return f"it waits for a lease of {me} under which it may start"
+        if (hold := here[id].wait).reason in (NO_LEASE, "disk_full") and not fleet.problem:
+            return hold.sentence or f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
             moves = fleet.place_for(id) and (fleet.told.get(f"{id} stays here") or "it moves")
             return f"{me} is drained; {moves or 'it stays: no machine can take it'}"

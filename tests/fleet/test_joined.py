@@ -69,7 +69,8 @@ class Real(World):
     async def has(self, id: str = "s", engine: str = "sandbox") -> Mock:
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
-        facts.unit.runs, facts.action.is_start, facts.wait.reason = False, False, "no_lease"
+        facts.unit.runs, facts.action.is_start = False, False
+        facts.wait = Mock(reason="no_lease", sentence="")
         facts.busy = asyncio.Lock()
         self.registry.facts[id] = facts
         await self.until(lambda: id in self.b.engines(), TTL)
@@ -109,8 +110,8 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
     with code_is("no_lease"):
         it.b.may_make(S, "create s")
     await it.until(lambda: it.registry.create.await_count, TTL)
-    made = [call.args[0].id for call in it.registry.create.await_args_list]
-    assert made == ["mine"], "of agent.toml's, the one that no other machine has"
+    # Of agent.toml's, the one that no other machine has.
+    assert [it.args[0].id for it in it.registry.create.await_args_list] == ["mine"]
     for id, machine in (S, "b"), (T, "a"):
         it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
         with raises(Refused, match=f"machine {machine} of this fleet has a session of that"):
@@ -128,6 +129,8 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     found = await it.ask("POST"), await it.ask("GET", more="/messages"), await it.b.kept(S)
     says = it.b.describe()
     assert (*found, *says.lacks, says.capacity) == (None, None, None, "s", 9999), "it runs nothing"
+    facts.wait = Mock(reason="disk_full", sentence="2 MiB are free")
+    assert it.b.describe().lacks == {"s": "2 MiB are free"}
     it.b.keeper.leaving.add("s")
     for order in it.ask("DELETE"), it.ask("GET", more="/messages"), it.b.kept(S):
         with code_is("owner_changed"):
