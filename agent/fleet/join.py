@@ -41,8 +41,7 @@ HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
     last: until then the agent is in no fleet."""
-    files = unpack(content)
-    path = config.resolve()
+    files, path = unpack(content), config.resolve()
     text = path.read_text(encoding="utf-8")
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
     if os.geteuid() == 0 and not state.is_dir():

@@ -47,8 +47,7 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         as_read = [Same(keys.session(id), known[id].revision if id in known else 0) for id in batch]
         puts = [Put(keys.session(id), encoded(decided[id])) for id in batch]
         await _must(store, [same, *as_read], puts)
-    off = {it: replace(machines[it], forgotten=True) for it in without}
-    puts = [Put(keys.machine(it), encoded(record)) for it, record in off.items()]
+    puts = [Put(keys.machine(it), encoded(replace(machines[it], forgotten=True))) for it in without]
     await _must(store, [same], [*puts, Delete(keys.halt), Delete(keys.claims)])
     return {id: it for id, it in decided.items() if not it.deleted}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.files import make_folder, write_whole
 
 Processes = list[subprocess.Popen[bytes]]
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(argv: list[str]) -> int:
@@ -24,7 +25,8 @@ def main(argv: list[str]) -> int:
         return 2
     if shutil.which("etcd") is None:
         sys.exit("cannot try a fleet: no etcd here; sudo apt install etcd-server")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
     processes = Processes()
     with tempfile.TemporaryDirectory(prefix="wa-fleet-", ignore_cleanup_errors=True) as root:
         try:
@@ -34,12 +36,12 @@ def main(argv: list[str]) -> int:
         except KeyboardInterrupt:
             print("it ends; a worker of an agent that you killed ends with its lease", flush=True)
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in ENDS:
+                signal.signal(number, signal.SIG_IGN)
             for process in reversed(processes):
                 process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(30)
+                    process.wait(10)
                 process.kill()
     return 0
 
