@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Bench:
         self.folder = root / ID
         self.folder.mkdir(exist_ok=True)
         self.folder.chmod(0o770)
+        self.media = self.folder / "messages" / "media"
         self.told: list[Happening] = []
         self.intake = Intake(self.folder, InstanceId(ID), settings, self.told.append)
         self.engine = Loads()
@@ -67,12 +68,18 @@ class Bench:
         return await code_of(self.read(id))
 
 
-async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Path) -> None:
+@pytest.fixture
+async def at(tmp_path: Path) -> AsyncIterator[Bench]:
     at = Bench(tmp_path)
+    yield at
+    await at.intake.close()
+
+
+async def test_a_file_is_loaded_once_checked_and_read_by_the_group(at: Bench) -> None:
     id = await at.bring()
     assert set(await asyncio.gather(at.read(id), at.read("000001", CHAT), at.read(id))) == {CONTENT}
     assert at.engine.asked == ["https://1"]
-    (file,) = (at.folder / "messages" / "media").iterdir()
+    (file,) = at.media.iterdir()
     assert file.stat().st_mode & 0o777 == 0o660
     async with at.reader.media(ID, id, "", 1) as (said, _):
         assert (said["mimetype"], said["size"]) == ("image/jpeg", len(CONTENT))
@@ -83,20 +90,17 @@ async def test_a_file_is_loaded_once_checked_and_read_by_the_group(tmp_path: Pat
         file.unlink()
         put(file)
         assert await at.read(id) == CONTENT
-    await at.intake.close()
 
 
-async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(tmp_path: Path) -> None:
-    at = Bench(tmp_path)
+async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(at: Bench) -> None:
     async with at.reader.media(ID, await at.bring(), "", 30) as (_, file):
         first = file.read(9)
-        path = next((at.folder / "messages" / "media").iterdir())
+        path = next(at.media.iterdir())
         old = time.time() - LIVES
         os.utime(path, (old, old))
         await asyncio.sleep(LOOK_EVERY + 1)
         assert not path.exists()
         assert first + file.read() == CONTENT
-    await at.intake.close()
 
 
 async def test_the_oldest_files_make_room(tmp_path: Path) -> None:
@@ -104,9 +108,9 @@ async def test_the_oldest_files_make_room(tmp_path: Path) -> None:
     for number in range(6):
         assert await at.read(await at.bring(number)) == CONTENT
         await asyncio.sleep(1)
-        path = max((at.folder / "messages" / "media").iterdir(), key=lambda it: it.stat().st_ctime)
+        path = max(at.media.iterdir(), key=lambda it: it.stat().st_ctime)
         os.utime(path, (time.time(), time.time()))
-    assert len(list((at.folder / "messages" / "media").iterdir())) == 3
+    assert len(list(at.media.iterdir())) == 3
     await at.intake.close()
 
 
@@ -126,30 +130,23 @@ async def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     slow = await at.bring(4)
     assert await code_of(at.read(slow, wait=5)) == "media_loading"
     assert [await code_of(at.read(slow, wait=60)) for _ in range(2)][1] == "media_unreachable"
-    assert list((at.folder / "messages" / "media").iterdir()) == []
+    assert list(at.media.iterdir()) == []
     await at.intake.close()
 
 
-async def test_a_full_disk_keeps_no_half_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    at = Bench(tmp_path)
+async def test_a_full_disk_keeps_no_half_of_a_file(at: Bench) -> None:
     id = await at.bring()
     at.engine.gives["https://1"] = [CONTENT[:9], OSError(28, "No space left on device")]
     assert await at.code_of(id) == "media_not_kept"
-    folder = at.folder / "messages" / "media"
-    folder.rmdir()
-    folder.touch()
+    at.media.rmdir()
+    at.media.touch()
     assert await at.code_of(id) == "media_not_kept"
-    await at.intake.close()
 
 
-async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) -> None:
-    at = Bench(tmp_path)
+async def test_a_worker_cannot_lead_the_agent_to_another_file(at: Bench, tmp_path: Path) -> None:
     await at.read(await at.bring())
-    folder = at.folder / "messages" / "media"
-    (file,) = folder.iterdir()
-    size = (folder.parent / "messages.db").stat().st_size
+    (file,) = at.media.iterdir()
+    size = (at.media.parent / "messages.db").stat().st_size
     answer = {"state": "ready", "name": "../messages.db", "size": size, "sha256": ""}
 
     async def says(_args: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,6 +163,5 @@ async def test_a_worker_cannot_lead_the_agent_to_another_file(tmp_path: Path) ->
     file.unlink()
     os.mkfifo(file)
     assert await at.code_of(id) == "busy"
-    folder.symlink_to(folder.rename(tmp_path / "media"))
+    at.media.symlink_to(at.media.rename(tmp_path / "media"))
     assert await at.code_of(id) == "store"
-    await at.intake.close()
