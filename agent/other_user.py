@@ -91,7 +91,8 @@ def run_as(
                 os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         out.seek(max(out.seek(0, os.SEEK_END) - _MOST_TEXT, 0))
-        text = _plain(out.read(_MOST_TEXT))
+        said = out.read(_MOST_TEXT).decode("utf-8", "replace").strip()
+    text = "".join(c if c == "\n" or c.isprintable() else "?" for c in said)
     if status is None:
         late = f"{command[0]} did not end within {within:g} s"
         return Answer(TIMED_OUT, f"{text}\n{late}".strip())
@@ -117,11 +118,6 @@ def _environment() -> dict[str, str]:
         if name in _KEPT or name.lower().endswith("_proxy") or name.startswith("npm_config_")
     }
     return {"PATH": _PATH, "LANG": "C.UTF-8", **kept}
-
-
-def _plain(said: bytes) -> str:
-    text = said.decode("utf-8", "replace").strip()
-    return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
 
 
 def main(argv: list[str]) -> int:
