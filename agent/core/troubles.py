@@ -283,14 +283,6 @@ def _is_corrupted(view: Session) -> bool:
     return view.verdict.health is Health.CORRUPTED
 
 
-def _corrupted(_: Sight, view: Session) -> str | None:
-    return _cause(view) if _is_corrupted(view) else None
-
-
-def _given_up(_: Sight, view: Session) -> str | None:
-    return _cause(view) if has_given_up(view) or view.reason in _FOR_A_PERSON else None
-
-
 def _unstable(sight: Sight, view: Session) -> str | None:
     if view.reason in ("worker_failed", "program_failing"):
         return REASONS[view.reason].title
@@ -406,7 +398,7 @@ TABLE = (
     ),
     _critical(
         "given_up",
-        _given_up,
+        lambda _, it: _cause(it) if has_given_up(it) or it.reason in _FOR_A_PERSON else None,
         "the agent alone does not bring {who} back; a person should act{value}",
         "`wa-agent why {who}` says what to do, and when or how it is tried again. Do not scan again"
         " before you read it.",
@@ -423,7 +415,7 @@ TABLE = (
     ),
     _critical(
         "corrupted",
-        _corrupted,
+        lambda _, view: _cause(view) if _is_corrupted(view) else None,
         "{who} is corrupted, and no repair has cured it{value}",
         "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
         " `wa-agent restore {who} NAME` bring a good copy back.",

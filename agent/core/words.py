@@ -19,9 +19,8 @@ def parse_instance_id(text: object) -> InstanceId:
     all code that names an instance uses this."""
     if isinstance(text, str) and _ID.fullmatch(text) and text != "all":
         return InstanceId(text)
-    shown = repr(text)[:80]
     form = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit, and not the word all"
-    why = f"cannot use {shown} as an instance id: {form}"
+    why = f"cannot use {text!r:.80} as an instance id: {form}"
     raise InvalidRequest(why, field="id", code="invalid_id")
 
 

@@ -183,8 +183,7 @@ class Repair:
         says whether the session is healthy."""
         good = self.ending in (Ending.RECOVERED, Ending.CLEANED)
         recovered = self.ending is Ending.RECOVERED
-        cleaned = self.cleaned or self.unpaired
-        return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
+        return {"healthy": good, "cleaned": self.cleaned or self.unpaired, "recovered": recovered}
 
     @property
     def where(self) -> str:
