@@ -4,35 +4,45 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli import client, command, session
-from agent.core.model import ConnectionStatus, Health, HealthVerdict
 
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = ("operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict")
-_MAY_END: command.Words = {
-    "--yes=confirm": "confirm that the pairing may end, and on an Evolution server the session's"
-    " chats",
-    **session.CONFIRM,
-}
-_ASKED = {
-    "recover": "repair an instance by every step that keeps its pairing",
-    "ensure-healthy": "repair an instance until it is connected or shows a code to scan",
-    "cleanup": "retire an instance's session and show a new code; the trash keeps the old session,"
-    " an Evolution server deletes it with its chats",
-}
 
 
 def add(commands: command.Commands) -> None:
-    for name, summary in _ASKED.items():
-        words = {} if name == "recover" else _MAY_END
-        commands.one(name, ask, summary=summary, words=words, verb=name)
+    commands.one("recover", recover)
+    commands.one("ensure-healthy", ensure_healthy, words=session.CONFIRM)
+    commands.one("cleanup", cleanup, words=session.CONFIRM)
     commands.add("repair", repair, "all --dry-run")
     command.Commands(commands.add("incidents", incidents)).add("release", release, "sandbox")
     commands.one("health", health)
 
 
-def ask(options: command.Options) -> int:
-    body, doing = options.given("confirm", "confirm_passkey"), f"{options.verb} {options.id}"
-    result = options.ask(f"POST {options.verb}", body, doing, wait=300)
+def recover(options: command.Options) -> int:
+    """Repair an instance by every step that keeps its pairing."""
+    return _ask(options, "recover")
+
+
+def ensure_healthy(options: command.Options) -> int:
+    """Repair an instance until it is connected or shows a code to scan.
+
+    --yes=confirm: confirm that the pairing may end, and on an Evolution server the session's chats
+    """
+    return _ask(options, "ensure-healthy")
+
+
+def cleanup(options: command.Options) -> int:
+    """Retire an instance's session and show a new code; the trash keeps the old session, an
+    Evolution server deletes it with its chats.
+
+    --yes=confirm: confirm that the pairing may end, and on an Evolution server the session's chats
+    """
+    return _ask(options, "cleanup")
+
+
+def _ask(options: command.Options, verb: str) -> int:
+    body = options.given("confirm", "confirm_passkey")
+    result = options.ask(f"POST {verb}", body, f"{verb} {options.id}", wait=300)
     ending = result["ending"].replace("_", " ")
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
@@ -53,12 +63,11 @@ def repair(options: command.Options) -> int:
     instances = own if every else [agent.get(one)]
     events = "/api/events" if every else f"{one}/events"
     unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
-    work = _dry_run if options.dry_run else lambda instance: _repair(agent, instance)
     newest = agent.get(events, limit=1)["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
-        done = [*pool.map(work, unwell)]
+        done = [*pool.map(lambda it: _repair(options, it), unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in agent.get(events, **query)["events"]:
@@ -73,21 +82,17 @@ def repair(options: command.Options) -> int:
     return 0 if all(row["good"] for row in rows) else 1
 
 
-def _dry_run(instance: dict[str, Any]) -> dict[str, Any]:
-    """The ladder for this instance; steps that end a pairing only where it has none."""
-    from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
+def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any]:
+    """Without --dry-run by the agent. Else its ladder is told: the steps that end a pairing only
+    where the instance has none."""
+    if options.dry_run:
+        from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 
-    health = instance["health"]
-    state = ConnectionStatus(health["state"])
-    verdict = HealthVerdict(Health(health["verdict"]), state, health["reason"], health["sentence"])
-    ladder = LADDERS[trouble_of(verdict)]
-    steps = [step.value for step in ladder if not (instance["paired"] and step in ENDING_STEPS)]
-    return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
-
-
-def _repair(agent: client.Client, instance: dict[str, Any]) -> dict[str, Any]:
+        ladder = LADDERS[trouble_of(instance["health"]["reason"])]
+        steps = [step.value for step in ladder if not (instance["paired"] and step in ENDING_STEPS)]
+        return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
     try:
-        result = agent.request("POST", f"/api/instance/{instance['id']}/recover?wait=300")
+        result = options.client.request("POST", f"/api/instance/{instance['id']}/recover?wait=300")
     except client.AgentSaidNo as error:
         return {"result": str(error), "good": False, "steps": []}
     words = result["ending"].replace("_", " ") or "well"

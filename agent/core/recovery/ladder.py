@@ -161,8 +161,8 @@ def needs_repair(verdict: HealthVerdict) -> bool:
     return verdict.health is Health.DEGRADED and verdict.reason in _MILD_REASONS
 
 
-def trouble_of(verdict: HealthVerdict) -> Trouble:
-    return _TROUBLE_OF.get(verdict.reason, Trouble.CONNECTION)
+def trouble_of(reason: str) -> Trouble:
+    return _TROUBLE_OF.get(reason, Trouble.CONNECTION)
 
 
 def wants_repair(
@@ -182,7 +182,7 @@ def wants_repair(
         return False
     if last is None or last.outlived or last.ending in _NEXT_IS_NEW:
         return True
-    if trouble_of(verdict) is not last.trouble:
+    if trouble_of(verdict.reason) is not last.trouble:
         return True
     if last.ending is not Ending.GAVE_UP:
         return False
@@ -199,7 +199,7 @@ def wants_repair(
 
 
 def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
-    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, stage_wall=now_wall)
+    return Repair(trouble_of(verdict.reason), verdict.reason, goal, now_wall, stage_wall=now_wall)
 
 
 # Its next act, from pass to pass.
@@ -318,7 +318,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.stage is not Stage.DUE:
         wait = 0.0 if repair.goal is Goal.CLEANUP else case.policy.delay_after(repair.tries)
         repair = repair.delay(case.now_wall, wait)
-    trouble = trouble_of(case.verdict)
+    trouble = trouble_of(case.verdict.reason)
     if needs_repair(case.verdict) and trouble is not repair.trouble:
         # The ladder of the other trouble begins.
         repair = repair.from_the_top(trouble=trouble, reason=case.verdict.reason)
