@@ -7,28 +7,29 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from agent.cli.client import AgentSaidNo, check_target, write_checked
-from agent.cli.command import Commands, Options, clean, shown
+from agent.cli.command import Commands, Options, Words, clean, shown
 from agent.cli.views import follow
 from agent.errors import InvalidRequest
 from agent.messages.outcomes import State
 
 
 def add(commands: Commands) -> None:
-    option = commands.one("messages", messages, "-f").add_argument
-    option("-f", "--follow", action="store_true", help="keep printing what arrives")
-    option("--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest")
-    option("--media", metavar="ID", help="fetch the file of a record (its id: --json)")
-    option("--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat")
-    option("--out", metavar="FILE", type=Path, help="where the file goes")
-    option("--force", action="store_true", help="replace a FILE that is there")
-    option = commands.one("outbox", outbox).add_argument
-    option("--state", choices=tuple(State), help="only messages in this state")
-    option("--limit", metavar="N", type=int, default=50, help="messages at most, newest first")
-    option("--cancel", metavar="MESSAGE", help="cancel the message of this id, if it is not sent")
+    words: Words = {"--after CURSOR": ("begin behind this cursor, or: newest", {"type": str})}
+    commands.one("messages", messages, "-f", words=words, after="0")
+    of_states = {"metavar": None, "choices": tuple(State)}
+    words = {"--state STATE": ("only messages in this state", of_states)}
+    commands.one("outbox", outbox, words=words, limit=50)
 
 
 def messages(options: Options) -> int:
-    """Print what arrived in a session, from the oldest record that is kept."""
+    """Print what arrived in a session, from the oldest record that is kept.
+
+    -f/--follow: keep printing what arrives
+    --media ID: fetch the file of a record (its id: --json)
+    --chat JID: then ID is WhatsApp's id of a message of this chat
+    --out FILE: where the file goes
+    --force: replace a FILE that is there
+    """
     if options.media is not None:
         return _fetch(options)
     query: dict[str, Any] = {"after": options.after, "limit": 200}
@@ -65,25 +66,30 @@ def _fetch(options: Options) -> int:
     """The file of a message, written whole or not at all."""
     if not (options.media and options.out):
         raise InvalidRequest("cannot fetch the file: give --media ID and --out FILE", field="out")
-    check_target(options.out, force=options.force)
+    out = Path(options.out)
+    check_target(out, force=options.force)
     query = {"wait": 60, **({"chat": options.chat} if options.chat else {})}
     path = f"/api/instance/{options.id}/messages/{quote(options.media, safe='')}/media"
     client, until = options.client, time.monotonic() + 900.0
     while True:
         try:
             with client.exchange("GET", f"{path}?{urlencode(query)}", Accept="*/*") as response:
-                size, digest = write_checked(response, options.out, "X-Media-SHA256")
+                size, digest = write_checked(response, out, "X-Media-SHA256")
                 mimetype = response.headers.get("Content-Type", "")
                 break
         except AgentSaidNo as error:
             if error.code != "media_loading" or time.monotonic() > until:
                 raise
-    shown = {"file": str(options.out), "bytes": size, "sha256": digest, "mimetype": mimetype}
-    return options.print(shown, f"{options.out}: {size} bytes, {mimetype}, sha256 {digest}")
+    shown = {"file": str(out), "bytes": size, "sha256": digest, "mimetype": mimetype}
+    return options.print(shown, f"{out}: {size} bytes, {mimetype}, sha256 {digest}")
 
 
 def outbox(options: Options) -> int:
-    """List messages that wait to be sent and what became of the others, or cancel one."""
+    """List messages that wait to be sent and what became of the others, or cancel one.
+
+    --limit N: messages at most, newest first
+    --cancel MESSAGE: cancel the message of this id, if it is not sent
+    """
     if options.cancel is not None:
         return _cancel(options)
     page = options.ask("GET outbox", **options.given("limit", "state"))

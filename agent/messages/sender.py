@@ -302,10 +302,9 @@ class SessionSender:
             await self._fail(waiting, shown)
             return
         waiting.row = row = replace(row, reason=shown.code, sentence=str(shown))
-        told = {"tries": row.tries, "reason": row.reason, "sentence": row.sentence}
+        told = {it: getattr(row, it) for it in ("tries", "reason", "sentence", "not_before_wall")}
         try:
-            at = row.not_before_wall
-            await self._outbox.change(row.number, row.state, not_before_wall=at, **told)
+            await self._outbox.change(row.number, row.state, **told)
         except errors.StoreError as failure:
             log.error("cannot note a try: %s", failure, extra=log.about(self.id))
         self._put_back(waiting)
