@@ -256,26 +256,13 @@ def show_qr(options: Options) -> int:
     --watch: follow the code until connected
     --for SECONDS: seconds to watch, default 300
     """
-    if options.watch:
-        return _watch(options.client, options.id, time.monotonic() + vars(options)["for"])
-    if options.json:
-        return options.print(options.ask("GET qr"))
-    print(draw_code(options.client, options.id)[0], end="")
-    return 0
-
-
-def draw_code(client: Client, id: str) -> tuple[str, str]:
-    """The code in this terminal's colours, and its number."""
-    with client.exchange("GET", f"/api/instance/{id}/qr", Accept="text/plain") as response:
-        drawing = response.read().decode("utf-8", "replace")
-        number = response.headers.get("X-Qr-Number", "")
-    if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
-        drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
-    return drawing, number
-
-
-def _watch(client: Client, id: str, deadline: float) -> int:
-    drawn = ("", "")
+    client, id = options.client, options.id
+    if not options.watch:
+        if options.json:
+            return options.print(options.ask("GET qr"))
+        print(draw_code(client, id)[0], end="")
+        return 0
+    deadline, drawn = time.monotonic() + vars(options)["for"], ("", "")
     while time.monotonic() < deadline:
         if client.get(f"/api/instance/{id}")["connection_status"] == "CONNECTED":
             print(f"{id} is connected")
@@ -293,6 +280,16 @@ def _watch(client: Client, id: str, deadline: float) -> int:
                 drawn = drawing
         time.sleep(0.5)
     raise TryLater(f"cannot watch longer: no phone scanned the code of {id}")
+
+
+def draw_code(client: Client, id: str) -> tuple[str, str]:
+    """The code in this terminal's colours, and its number."""
+    with client.exchange("GET", f"/api/instance/{id}/qr", Accept="text/plain") as response:
+        drawing = response.read().decode("utf-8", "replace")
+        number = response.headers.get("X-Qr-Number", "")
+    if sys.stdout.isatty():  # white on black in every terminal: a scanner needs the contrast
+        drawing = "".join(f"\x1b[97;40m{line}\x1b[0m\n" for line in drawing.splitlines())
+    return drawing, number
 
 
 def send(options: Options) -> int:
@@ -435,10 +432,8 @@ def upload(options: Options, archive: IO[bytes], id: str | None, name: str) -> d
     return options.ask("POST /api/import", archive, f"importing {name}", **query)
 
 
-def id_for(session: "FoundSession", given: str | None) -> str:
-    """The id that was given, or the source's name in the letters of an id."""
-    if given:
-        return given
+def id_for(session: "FoundSession") -> str:
+    """The source's name in the letters of an id; "" where none of them can be one."""
     name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
     with suppress(InvalidRequest):
         return parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))

@@ -131,7 +131,7 @@ def _engine(source: str) -> str:
 def _import_archive(options: command.Options, path: Path) -> int:
     if options.dry_run:
         session = look_at_archive(path)
-        return print_plan(options, [Planned(session, id_for(session, options.id))])
+        return print_plan(options, [Planned(session, options.id or id_for(session))])
     if options.set:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
@@ -174,7 +174,7 @@ def _import_found(options: command.Options, engine: str) -> int:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
     plan = []
     for found in _find(options, engine):
-        if not (id := id_for(found, options.id)) and not found.problem:
+        if not (id := options.id or id_for(found)) and not found.problem:
             words = "its name is no id: import it alone, by --only, with an ID after the source"
             found = replace(found, problem=words, code="invalid_id")
         plan.append(Planned(found, id))
