@@ -114,9 +114,8 @@ def given_settings(options: Options) -> dict[str, str]:
 def overrides_of(options: Options) -> dict[str, str]:
     """The settings over those of the file; a checkout has its state in its own folder."""
     top = checkout()
-    in_checkout = top is not None and config_path(options.config, os.environ) is None
-    named = options.state is not None or "WA_AGENT_AGENT__STATE_PATH" in os.environ
-    state = {"agent.state_path": f"{top}/.state"} if in_checkout and not named else {}
+    named = config_path(options.config, os.environ) or "WA_AGENT_AGENT__STATE_PATH" in os.environ
+    state = {"agent.state_path": f"{top}/.state"} if top and not named else {}
     return {**state, **given_settings(options)}
 
 

@@ -76,8 +76,7 @@ class AgentSaidNo(WaError):
         error = _object(body) or {}
         message = str(error.get("message", f"the agent answered {status}"))
         message += asked if status in (401, 403) else ""
-        super().__init__(message, field=error.get("field"))
-        self.code = str(error.get("error", "internal"))
+        super().__init__(message, field=error.get("field"), code=error.get("error", "internal"))
         self.exit_status = _EXITS.get(status, 1)
 
 
@@ -204,15 +203,14 @@ def write_checked(response: "HTTPResponse", target: Path, announced: str) -> tup
     """Size and SHA-256 of what arrived, which is the one in the header `announced`."""
     import hashlib  # only where a file arrives
 
-    digest, received = hashlib.sha256(), 0
+    digest = hashlib.sha256()
     with whole_file(target) as file:
         while piece := response.read(1 << 18):
             file.write(piece)
             digest.update(piece)
-            received += len(piece)
         if digest.hexdigest() != response.headers.get(announced):
             raise WaError(f"cannot write {target}: it did not arrive whole; try again")
-    return received, digest.hexdigest()
+        return file.tell(), digest.hexdigest()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ prints the answer: JSON with --json, else lines and aligned tables with colours 
 and sizes in words, and foreign text without control codes."""
 
 import argparse
-import io
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from inspect import cleandoc
 from itertools import zip_longest
@@ -93,9 +93,8 @@ class InSections(argparse.RawDescriptionHelpFormatter):
             others = (word for word in words.split() if word not in EVERY_DAY.split())
             titles.setdefault(title, []).extend(others)
         for title, listed in titles.items():
-            shown = [commands[word] for word in listed if word in commands]
-            parts += [f"\n{title}:\n"] if shown else []
-            parts += map(super()._format_action, shown)
+            shown = [commands[word] for word in listed]
+            parts += [f"\n{title}:\n", *map(super()._format_action, shown)]
         return self._join_parts(parts)
 
 
@@ -166,7 +165,7 @@ def take_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
-        elif isinstance(stream, io.TextIOWrapper):
+        else:
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -481,24 +480,20 @@ def seconds(text: str) -> float:
     return given
 
 
-def name_of_a(thing: str, pattern: str = ID_PATTERN) -> Read:
-    """Reads a name that becomes a part of an address: no other letters are allowed."""
-
-    def read(text: str) -> str:
-        if re.fullmatch(pattern, text) and text.strip("."):
-            return text
-        raise errors.InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
-
-    return read
+def read_name(thing: str, pattern: str, text: str) -> str:
+    """A name that becomes a part of an address: no other letters are allowed."""
+    if re.fullmatch(pattern, text) and text.strip("."):
+        return text
+    raise errors.InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
 
 
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
 _ARGUMENTS: Mapping[str, Read] = {
     **{"ID": parse_instance_id, "FILE": Path},
     "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
-    "NAME": name_of_a("copy", _AGENTS),
-    "KEY": name_of_a("key: give its id, which wa-agent key list shows", _AGENTS),
-    **{name.upper(): name_of_a(name) for name in ("backend", "program", "webhook")},
+    "NAME": partial(read_name, "copy", _AGENTS),
+    "KEY": partial(read_name, "key: give its id, which wa-agent key list shows", _AGENTS),
+    **{it.upper(): partial(read_name, it, ID_PATTERN) for it in ("backend", "program", "webhook")},
 }
 _VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int, "CURSOR": int}
 """How a word is read, by its name in the help: an argument's, and an option's."""

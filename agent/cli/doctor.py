@@ -291,8 +291,7 @@ def _settings_of(here: Installation, engine: str) -> Iterator[Mapping[str, Any]]
 
 def browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
-    named = {str(settings.get("browser", SHELL)) for settings in _settings_of(here, "web")}
-    kinds = named & set(BINARIES)
+    kinds = {str(it.get("browser", SHELL)) for it in _settings_of(here, "web")} & set(BINARIES)
     problems = web.examine(here.config.cache_root, _environment(here), kinds or {SHELL})
     if not kinds and {"browser_missing", "bundle_missing"} <= {it.code for it in problems}:
         yield ok("no web instance and no part of the web engine: not checked")

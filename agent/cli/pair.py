@@ -54,7 +54,7 @@ def pair(options: command.Options) -> int:
     for end in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(end, signal.default_int_handler)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    cache = os.environ.get("WA_CACHE_PATH") or f"{home}/wa-agent"
+    cache = Path(os.environ.get("WA_CACHE_PATH") or f"{home}/wa-agent")
     program = process.find_visible_browser(options.browser)
     url = options.page or rules.WHATSAPP
     linked = "if the phone linked it, "
@@ -62,8 +62,7 @@ def pair(options: command.Options) -> int:
     try:
         with scratch() as folder:
             (session := folder / "session").mkdir(mode=0o700)
-            linking = link(session, program, Path(cache), url=url, within=options.within)
-            paired = asyncio.run(linking)
+            paired = asyncio.run(link(session, program, cache, url=url, within=options.within))
             linked = ""
             command.say(f"linked as {paired['account']}; the window is closed")
             with client.whole_file(out) as file:
@@ -103,12 +102,7 @@ class _Claims(KeepsNothing):
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[words.Claim | BaseException] = asyncio.Queue()
-
-    def claim(self, claim: words.Claim) -> None:
-        self.queue.put_nowait(claim)
-
-    def crashed(self, error: BaseException) -> None:
-        self.queue.put_nowait(error)
+        self.claim = self.crashed = self.queue.put_nowait
 
     def happened(self, happening: words.Happening) -> None: ...
 

@@ -170,7 +170,12 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
     if (before := details["turns_before"]) is not None:
         yield f"its turn to start comes after {before} other sessions"
     if repair is not None and not repair["ending"]:
-        yield _repair_words(repair)
+        step, begun = repair["step"].replace("_", " "), _when(repair["started"])
+        stage = {
+            "acting": f"try {repair['tries']}, under way",
+            "settling": f"try {repair['tries']}, done; the next checks show whether it helped",
+        }.get(repair["stage"], f"the next step {_when(repair['not_before'])}")
+        yield f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
     elif repair is not None and status != "CONNECTED":
         words = repair["ending"].replace("_", " ")
         yield f"its last repair ended {_when(repair['ended'])}: {words}"
@@ -193,16 +198,6 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
     elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"
-
-
-def _repair_words(repair: dict[str, Any]) -> str:
-    step = repair["step"].replace("_", " ")
-    stage = {
-        "acting": f"try {repair['tries']}, under way",
-        "settling": f"try {repair['tries']}, done; the next checks show whether it helped",
-    }.get(repair["stage"], f"the next step {_when(repair['not_before'])}")
-    begun = _when(repair["started"])
-    return f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
 
 
 def _when(text: str | None) -> str:
