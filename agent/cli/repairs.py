@@ -83,8 +83,8 @@ def repair(options: command.Options) -> int:
 
 
 def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any]:
-    """Without --dry-run by the agent. Else its ladder is told: the steps that end a pairing only
-    where the instance has none."""
+    """Ask the agent to repair it. With --dry-run tell the steps that it would try: no step may end
+    a pairing, so one that does is told only where there is no pairing."""
     if options.dry_run:
         from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 

@@ -133,7 +133,7 @@ async def test_where_an_agent_answers_it_gets_the_arguments(place: Place) -> Non
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(f"{request.method} {request.path}")
-        return web.json_response({"error": "refused", "message": "no"}, status=409)
+        return web.json_response({"error": "refused", "message": "no", "request": "1"}, status=409)
 
     app = web.Application()
     app.router.add_route("*", "/{rest:.*}", answer)

@@ -75,5 +75,5 @@ async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, 
     assert b"secret sentence" in left_in(agent)
     await agent.start()
     await eventually(lambda: b"secret sentence" not in left_in(agent))
-    assert "1 accepted messages are not sent" in caplog.text
+    assert "1 messages in outbox.db are not sent" in caplog.text
     assert not await agent.knows(ID)
