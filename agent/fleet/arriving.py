@@ -57,9 +57,7 @@ class Arriving:
             await asyncio.to_thread(partial(put, lineage=identity.lineage, why="replaced"))
             said = JournalEntry("arrived", why, instance=id, wall=time.time())
             await self._store.add(made, record, said)
-            own = await asyncio.to_thread(self.messages, id)
-            rows = [*_rows(files), *self._unsent(own)]  # what was just accepted here stays
-            await self._write_messages(id, rows, {**own, **files}, instead=True)
+            await self._write_messages(id, _rows(files), files, instead=True)
             facts = self._registry.add(made, record)
             facts.enabled_by_operator = self._seats.enabled_by_operator(facts)
             await self._send(id)
@@ -110,7 +108,7 @@ class Arriving:
         if instead and (sender := self._sending.senders.get(id)) is not None:
             for waiting in [*sender.waiting.values()]:
                 sender.drop(waiting)
-        await outbox.take_over(rows, instead_of=id if instead else "")
+        await outbox.take_over(rows, id if instead else "", time.time() - KNOWN)
 
     async def _send(self, id: InstanceId) -> None:
         outbox, sender = await self._sending.ready(), self._sending.senders.get(id)

@@ -232,14 +232,16 @@ class Outbox:
 
         return await self.writer.write(write, lambda taken: committed(*taken))
 
-    async def take_over(self, rows: Sequence[Mapping[str, Any]], *, instead_of: str) -> None:
-        """Rows of another machine's outbox, with their content; one that is here stays. What this
-        instance had here goes; "" = nothing goes."""
+    async def take_over(self, rows: Sequence[Mapping[str, Any]], old: str, since: float) -> None:
+        """Take rows of another machine's outbox, with their content. `old`: the instance whose
+        rows here go first, but for others that wait and were accepted `since`, as one may just
+        have been; "" = none goes, and one that is here stays as it is."""
+        gone = f"delete from messages where instance = ? and not ({_WAITS} and accepted_wall > ?)"
 
         def write(db: Database) -> None:
-            db.execute("delete from messages where instance = ?", [instead_of])
+            db.execute(gone, [old, since])
             for row in rows:
-                _insert(db, row, "or ignore")
+                _insert(db, row, "or replace" if old else "or ignore")
 
         await self.writer.write(write)
 

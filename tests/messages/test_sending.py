@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -357,23 +357,13 @@ async def test_a_message_makes_the_outbox_read_no_other_one(agent: Agent, phone:
 
 
 async def test_acknowledgements_move_a_message_forward_only(agent: Agent, phone: Phone) -> None:
-    taken = await agent.say(A, "a1")
-    await until(phone.texts)
-    await asyncio.sleep(1)
-    (id,) = phone.heard
-    for word, state in (("delivered", "delivered"), ("played", "read"), ("server", "read")):
-        agent.tell("ack", id=id, ack=word)
-        await asyncio.sleep(1)
-        assert await agent.state(taken) == state
-
-
-async def test_an_acknowledgement_before_the_answer_counts(agent: Agent, phone: Phone) -> None:
     phone.takes = 5.0
     taken = await agent.say(A, "a1")
-    await asyncio.sleep(1)
-    agent.tell("ack", id=f"WA{phone.got[0]['key'][:20]}", ack="delivered")
-    await asyncio.sleep(10)
-    assert await agent.state(taken) == "delivered"
+    await asyncio.sleep(1)  # the first one comes before the answer to the message
+    for word, state in (("delivered", "delivered"), ("played", "read"), ("server", "read")):
+        agent.tell("ack", id=f"WA{phone.got[0]['key'][:20]}", ack=word)
+        await asyncio.sleep(10)
+        assert await agent.state(taken) == state
 
 
 async def test_an_acknowledgement_from_a_time_without_an_agent_counts(
@@ -533,6 +523,18 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     assert (await agent.state(begun), await agent.state(accepted)) == ("unknown unknown", "sent")
     assert phone.tried[tries:] == ["accepted"]
     assert said in await agent.repaired() and agent.sending._outbox.mark.id != was.id
+
+
+async def test_what_was_just_accepted_outlives_a_copy_in_its_place(
+    agent: Agent, phone: Phone
+) -> None:
+    phone.show(status=AWAY)
+    ended, both, late = [await agent.say(A, text) for text in ("ended", "both", "late")]
+    await agent.sending.cancel(ID, ended.row.id)
+    row = {**asdict(both.row), "number": None, "state": "read", "content": ""}
+    await agent.sending._outbox.take_over([row], ID, 0.0)
+    kept = {it["id"]: it["state"] for it in await agent.sending.page(ID)}
+    assert kept == {both.row.id: "read", late.row.id: "accepted"}
 
 
 @pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone while it runs"])
