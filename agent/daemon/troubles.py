@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 from agent.clock import boot_now
 from agent.core.health import is_wanted
@@ -19,8 +20,8 @@ from agent.metrics.exporter import Exporter, Family
 from agent.supervise.assemble import Supervisor
 from agent.webhooks.part import Webhooks
 
-EVERY, CALM, AT_REST = 10.0, 30.0, 60.0
-"""Seconds between two looks: while a row holds; while none does; and all sessions are at rest."""
+EVERY, IDLE = 10.0, 6
+"""Seconds between two looks; while no row holds and all sessions are at rest, each sixth is one."""
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 SETTLE = 60.0
@@ -55,17 +56,16 @@ class Troubles:
             if self.supervisor.status()["ready"]:
                 break
             await asyncio.sleep(0.2)
-        while True:
-            await self.look()
-            rest = all(facts.at_rest for facts in self.supervisor.registry.facts.values())
-            await asyncio.sleep(EVERY if self._present else AT_REST if rest else CALM)
+        for turn in count():
+            sessions = self.supervisor.registry.facts.values()
+            if self._present or turn % IDLE == 0 or not all(each.at_rest for each in sessions):
+                await self.look()
+            await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
         self._present, begun, over = look(TABLE, self._present, self._sight())
-        entries = [
-            *(_entry("trouble", one, one.sentence) for one in begun),
-            *(_entry("trouble_over", one, f"it is over: {one.sentence}") for one in over),
-        ]
+        entries = [_entry("trouble", one, one.sentence) for one in begun]
+        entries += [_entry("trouble_over", one, f"it is over: {one.sentence}") for one in over]
         for entry in entries:
             bad = entry.detail["severity"] == Severity.CRITICAL
             level = logging.ERROR if bad else logging.WARNING
