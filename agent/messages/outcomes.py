@@ -78,9 +78,8 @@ def after_ack(state: State, ack: str) -> State:
     if ack == "error":
         return State.FAILED if state is State.SENT else state
     reached = {"server": "sent", "played": "read"}.get(ack, ack)
-    if reached not in LEFT or state not in LEFT:
-        return state
-    return max(state, State(reached), key=LEFT.index)
+    forward = {state, reached} <= {*LEFT}
+    return max(state, State(reached), key=LEFT.index) if forward else state
 
 
 def next_try(tries: int, jitter01: float, longest: float = LONGEST) -> float:

@@ -215,8 +215,8 @@ def _schema(required: str, **fields: tuple[Mapping[str, Any], str]) -> dict[str,
 
 
 _INTEGER, _BOOLEAN, _KINDS = {"type": "integer"}, {"type": "boolean"}, {"enum": list(OWN)}
-# One of the outbox ("out_…") or of WhatsApp.
 _FILE = f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media"
+# One of the outbox ("out_…") or of WhatsApp.
 _SENT = f"{ONE}/outbox/{{message:[A-Za-z0-9._:@=-]{{1,200}}}}"
 _OPERATE = Right.OPERATE
 # fmt: off

@@ -525,9 +525,7 @@ async def test_rows_of_a_copy_are_sent_only_if_no_try_had_begun(
     assert said in await agent.repaired() and agent.sending._outbox.mark.id != was.id
 
 
-async def test_what_was_just_accepted_outlives_a_copy_in_its_place(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_what_was_just_accepted_outlives_a_copy(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
     ended, both, late = [await agent.say(A, text) for text in ("ended", "both", "late")]
     await agent.sending.cancel(ID, ended.row.id)
