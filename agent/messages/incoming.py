@@ -60,7 +60,6 @@ MOST_FOUND = 200
 MOST_UNREAD = 1000
 FORGOTTEN = 7 * 86_400.0
 """Seconds after which a session that no consumer reads has none waiting, and loses none."""
-_COUNTS = "update state set newest=?, count=count+?, bytes=bytes+? returning count, bytes"
 _OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))"
 """A person's other name is the chat's too, but in a group."""
 
@@ -74,7 +73,9 @@ class Incoming:
         self.said: list[str] = []
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
-        self._next = 0
+        self._next = self._uncounted = 0
+        self._at_once = min(64, self.bounds["most"] // 64, self.bounds["megabytes"] * 16)
+        """KiB, or records, that come before they are counted: with each it would cost a sixth."""
         self._had: dict[str, int] = {}
         """By consumer, the cursor behind which it asked last: all up to that is delivered. A page
         in its hands is not: a kill of the agent loses it."""
@@ -150,7 +151,7 @@ class Incoming:
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
-        cursor, size, kept, count, bytes = self._next, 0, round(time.time(), 3), 0, 0
+        cursor, kept, size = self._next, round(time.time(), 3), 0
         row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
         with db:
             db.execute("begin immediate")
@@ -158,25 +159,23 @@ class Incoming:
                 words = (_sound(record.get(it, "")) for it in ("id", "chat", "alias", "message_id"))
                 given = (cursor, next(words), kept, record["kind"], *words, body)
                 if db.execute(row, given).rowcount:
-                    cursor, size = cursor + 1, size + len(body) + BESIDE
-            if cursor > self._next:
-                [(count, bytes)] = db.execute(_COUNTS, (cursor - 1, cursor - self._next, size))
-        new, self._next = cursor > self._next, cursor
-        if self._is_full(count, bytes):
+                    cursor, size = cursor + 1, size + 1 + len(body) // 1024
+        new, self._next, self._uncounted = cursor > self._next, cursor, self._uncounted + size
+        if self._uncounted > self._at_once:
             self._trim(db)
         return cursor - 1 if new else 0
 
-    def _is_full(self, count: int, bytes: int) -> bool:
-        return count > self.bounds["most"] or bytes > self.bounds["megabytes"] * (1 << 20)
-
     def _trim(self, db: sqlite3.Connection, by_age: bool = False) -> None:
-        """Let the oldest go while a bound is passed, and a little more: not with each record."""
-        _, count, bytes, _, settled, settled_wall = state_of(db)
+        """Count what came, and let the oldest go while a bound is passed, and a little more: not
+        with each record."""
+        *counts, _, settled, settled_wall = state_of(db)
+        db.execute("update state set newest = ?, count = ?, bytes = ?", counts)
+        self._uncounted, (_, count, bytes) = 0, counts
         most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
         if by_age:  # a clock that jumps makes nothing old, also not what comes after it
             now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
             due = now - self.bounds["hours"] * 3600
-        if self._is_full(count, bytes):
+        if count > most or bytes > largest:
             most, largest = most - most // 64, largest - largest / 64
         last = went = freed = since = 0
         rows = "select cursor, kept, length(body) from records order by cursor"
@@ -229,8 +228,10 @@ def nothing(do: str, args: Answer) -> Answer:
 def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
     """Newest cursor, number, bytes, lost, settled cursor, and the time of the last settling."""
     row = "select newest, count, bytes, lost, settled, settled_wall from state"
-    found: tuple[int, int, int, int, int, float] = db.execute(row).fetchone()
-    return found
+    newest, count, bytes, lost, settled, settled_wall = db.execute(row).fetchone()
+    come = "select max(cursor), count(*), total(length(body) + ?) from records where cursor > ?"
+    last, more, size = db.execute(come, (BESIDE, newest)).fetchone()
+    return last or newest, count + more, bytes + int(size), lost, settled, settled_wall
 
 
 def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | None:
