@@ -202,17 +202,18 @@ class Joined(running.Running):
 
     def elsewhere(self, id: str) -> str:
         """The other machine that has the session; "" = none has it."""
-        seen = self.view.sessions.get(id)
-        there = seen.record.machine if seen is not None and not seen.record.deleted else ""
+        there = self.view.sessions[id].record.machine if self.has(id) else ""
         return "" if there == self.name else there
+
+    def has(self, id: str) -> bool:
+        return id in self.view.sessions and not self.view.sessions[id].record.deleted
 
     async def make_declared(self) -> None:
         """Of agent.toml, those that no machine has: not before the store said so."""
         while not self._may_write():
             await BootClock().sleep(LOOK_EVERY)
-        live = {id for id, it in self.view.sessions.items() if not it.record.deleted}
-        new = [it for it in self._supervisor.settings.config.instance if it.id not in live]
-        await assemble.create_declared(self._registry, new)
+        declared = self._supervisor.settings.config.instance
+        await assemble.create_declared(self._registry, declared)
 
     def may_make(self, id: InstanceId, doing: str) -> None:
         own, there = self.view.owned(self.name).get(id), self.elsewhere(id)

@@ -235,10 +235,11 @@ async def _follow_folder(registry: Registry, facts: Facts, identity: files.Ident
 
 
 async def create_declared(registry: Registry, declared: Iterable[Declaration]) -> None:
-    """One that cannot be created keeps no other session from running."""
+    """Make those that no machine has. One that cannot be created keeps no other session from
+    running."""
     for row in declared:
         instance = Instance(row.id, row.engine, row.enabled, dict(row.settings), time.time())
-        if row.id not in registry.facts:
+        if row.id not in registry.facts and not registry.gate.fleet.has(row.id):
             with going_on("cannot create an instance that [[instance]] declares"):
                 await registry.create(instance, "created because agent.toml declares it")
 
@@ -248,8 +249,7 @@ async def _lay_out_missing(registry: Registry) -> None:
     in_trash: dict[InstanceId, Retired] = {}
     with going_on():
         # The newest of each name is listed first.
-        listed = reversed(await asyncio.to_thread(list_trash, registry.root))
-        in_trash = {retired.id: retired for retired in listed}
+        in_trash = {it.id: it for it in (await asyncio.to_thread(list_trash, registry.root))[::-1]}
     for facts in list(registry.facts.values()):
         if (registry.root / facts.id).exists():
             continue

@@ -279,6 +279,10 @@ class Alone:
         """Why the session must wait for its machine's lease."""
         return None
 
+    def has(self, id: str) -> bool:
+        """True if a machine of the fleet has a session of that name."""
+        return False
+
     def may_make(self, id: InstanceId, doing: str) -> None:
         """Refused if another machine has a session of that name."""
 

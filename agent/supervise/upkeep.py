@@ -100,14 +100,13 @@ class Upkeep:
         swept = now = boot_now()
         while True:
             days = self.registry.settings.config.sessions.trash_days
-            keep, passed = days * 86400, now - swept
+            root, keep, passed = self.registry.root, days * 86400, now - swept
             with going_on():
-                for name in await asyncio.to_thread(sweep, self.registry.root, keep, passed):
+                for name in await asyncio.to_thread(sweep, root, keep, passed):
                     log.info("removed %s from the trash, where it was for %g days", name, days)
-                trash = await asyncio.to_thread(list_trash, self.registry.root)
+                trash = await asyncio.to_thread(list_trash, root)
                 # A session in the trash can come back: it keeps its snapshots.
                 known = {*self.registry.facts, *(retired.id for retired in trash)}
-                root = self.registry.root
                 for name in await asyncio.to_thread(sweep_snapshots, root, known, keep, passed):
                     log.info("removed the snapshot %s", name)
                 swept = now

@@ -166,8 +166,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         # Halted: what runs goes on, and nothing starts. An order that is given then is kept.
         await b.do("POST", "/api/instance/t/stop")
         await eventually(lambda: its(store, "t", "wanted"), "stopped")
-        halt = Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))
-        await store.commit([], [halt])
+        await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
         await eventually(lambda: says(b, "halted by a: the store went back"))
         for order in (("DELETE", "/api/instance/t"), NEW):
             assert (await b.ask(*order))[1]["error"] == "no_lease"

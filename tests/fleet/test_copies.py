@@ -166,9 +166,6 @@ def sealed_as(key: FleetKey, change: Change, **more: object) -> Sealed:
 ODD = ("", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\0", "a" * 600)
 
 
-NO_FILES = (5, {0: b"x"}), (1, {1: b"x"}), (1, {0: b"xy"}), (-1, {}), (1, {-1: b"x"})
-
-
 def test_a_peer_names_no_path_outside_of_a_session_and_no_blocks_that_make_no_file(
     tmp_path: Path, key: FleetKey
 ) -> None:
@@ -177,7 +174,7 @@ def test_a_peer_names_no_path_outside_of_a_session_and_no_blocks_that_make_no_fi
         with pytest.raises(VaultError):
             there.take(sealed_as(key, Change({name: File(1, {0: b"x"})}), id=id))
     assert not [*(tmp_path / "there").iterdir()]
-    for file in NO_FILES:
+    for file in ((5, {0: b"x"}), (1, {1: b"x"}), (1, {0: b"xy"}), (-1, {}), (1, {-1: b"x"})):
         with pytest.raises(VaultError):
             apply({}, Change({"a": File(*file)}))
 

@@ -22,6 +22,7 @@ from agent.fleet.joined import Joined
 from agent.fleet.records import Machine, Session, encoded
 from agent.fleet.routes import why
 from agent.fleet.taking import Seen
+from agent.supervise.assemble import create_declared
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet
 from tests.fleet.world import TTL, World, played
@@ -46,7 +47,8 @@ class Real(World):
         base.settings.config = load_config(config, {})
         base.settings.memory_budget.return_value = 0
         base.seats.list = AsyncMock(return_value={})
-        self.registry, self.b = base.registry, Joined(base, root / "b")
+        self.registry = base.registry
+        self.b = self.registry.gate.fleet = Joined(base, root / "b")
         self.registry.facts, self.registry.stopping = {}, False
         self.b._store = Store(self.memory, self.draw, self.add("a").thawed)
         self.write("theirs", Session("a", 1))
@@ -110,8 +112,9 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
     with code_is("no_lease"):
         it.b.may_make(S, "create s")
     await it.until(lambda: it.registry.create.await_count, TTL)
+    await create_declared(it.registry, it.b._supervisor.settings.config.instance)  # a reload
     # Of agent.toml's, the one that no other machine has.
-    assert [it.args[0].id for it in it.registry.create.await_args_list] == ["mine"]
+    assert [it.args[0].id for it in it.registry.create.await_args_list] == ["mine", "mine"]
     for id, machine in (S, "b"), (T, "a"):
         it.b.view.sessions[id] = Seen(Session(machine, 2), 1, 0.0)
         with raises(Refused, match=f"machine {machine} of this fleet has a session of that"):
