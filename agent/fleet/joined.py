@@ -20,7 +20,7 @@ from agent.fleet import arriving, etcd, forward, peers, records, running, settin
 from agent.fleet.copies.change import FleetKey
 from agent.fleet.copies.sender import Copies
 from agent.fleet.etcd import Get, Put, Same, StoreAway
-from agent.fleet.keeper import BootClock, Keeper
+from agent.fleet.keeper import Keeper
 from agent.log import about, going_on, log
 from agent.messages.sending import Sending
 from agent.supervise import assemble
@@ -80,12 +80,12 @@ class Joined(running.Running):
         self.views = supervisor.views
         supervisor.gate.fleet = self
 
-    forward, others = forward.forward, forward.others
+    forward, others, own = forward.forward, forward.others, forward.own
     show, troubles = shown.show, shown.troubles
 
     def begin(self, sending: Sending, api: Any) -> dict[str, Callable[[], Awaitable[object]]]:
         """Return the fleet's tasks. `api` makes the server that answers other machines."""
-        self._api = partial(api, partial(forward.enter, self))
+        self.api = partial(api, partial(forward.enter, self))
         self._arriving = arriving.Arriving(self._supervisor, sending)
         sending.limits.sure = self.is_sure_of
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
@@ -97,10 +97,6 @@ class Joined(running.Running):
         """Why this machine has no place in the fleet; "" = it has one."""
         known = self.keeper.problem if self.keeper else ""
         return known or ("" if self.view.revision else self._problem)
-
-    @property
-    def halted(self) -> bool:
-        return self.keeper is not None and self.keeper.halted
 
     @property
     def view(self) -> taking.View:
@@ -146,9 +142,7 @@ class Joined(running.Running):
                 *(store, self.keys),
                 fleet=await self._common(store),
                 runner=self,
-                path=self.folder / "agent.json",
                 boot_and_folder=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
-                clock=BootClock(),
                 draw=random.SystemRandom(),
             )
         except (WaError, OSError) as error:
@@ -162,11 +156,7 @@ class Joined(running.Running):
         path, root = self.folder / "fleet.key", self._supervisor.root
         if self.copies is None and self.settings.address and path.exists():
             key = await asyncio.to_thread(FleetKey.read, path)
-            what = self.folder.parent, root, key, self, self.settings.address
-            self.copies = await asyncio.to_thread(Copies, *what)
-            self.copies.peers.taken = self._take_messages
-            self.copies.peers.own = partial(forward.own, self)
-            self.copies.peers.forwarded = self._api
+            self.copies = await asyncio.to_thread(Copies, self, root, key)
             self._copies_open.set_result(self.copies)
 
     async def keep_copies(self) -> None:
@@ -211,7 +201,7 @@ class Joined(running.Running):
     async def make_declared(self) -> None:
         """Of agent.toml, those that no machine has: not before the store said so."""
         while not self._may_write():
-            await BootClock().sleep(LOOK_EVERY)
+            await self.clock.sleep(LOOK_EVERY)
         declared = self._supervisor.settings.config.instance
         await assemble.create_declared(self._registry, declared)
 
@@ -311,7 +301,7 @@ class Joined(running.Running):
 
     async def keep_records(self) -> None:
         while True:
-            await BootClock().wait(self.started, LOOK_EVERY)
+            await self.clock.wait(self.started, LOOK_EVERY)
             self.started.clear()
             if self.keeper is not None and self.view.revision:
                 with going_on("cannot bring the records of the fleet up to date", self.told):
@@ -430,7 +420,7 @@ class Joined(running.Running):
             files = await asyncio.to_thread(self._arriving.messages, id)
             await self.copies.peers.pass_on(self.copies.address(there), there, id, files)
 
-    async def _take_messages(self, id: InstanceId, files: arriving.Files) -> None:
+    async def take_messages(self, id: InstanceId, files: arriving.Files) -> None:
         if id not in self.engines():
             raise TryLater(f"cannot take messages of {id}: it is not here", code="not_owner")
         await self._arriving.take_over(id, files)

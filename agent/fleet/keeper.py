@@ -13,7 +13,6 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -106,15 +105,13 @@ class Keeper:
         *,
         fleet: Fleet,
         runner: "Joined",
-        path: Path,
         boot_and_folder: str,
-        clock: BootClock,
         draw: random.Random,
     ) -> None:
-        """`path`: of agent.json. `boot_and_folder`: ids of both, as one text."""
-        self.store, self.keys, self.fleet, self.clock = store, keys, fleet, clock
+        """`boot_and_folder`: ids of both, as one text."""
+        self.store, self.keys, self.fleet, self.clock = store, keys, fleet, runner.clock
         self.runner, self.name = runner, runner.name
-        self._path, self._here, self._draw = path, boot_and_folder, draw
+        self._path, self._here, self._draw = runner.folder / "agent.json", boot_and_folder, draw
         self.view = View()
         self.until = 0.0
         """Boot time until which this machine may run its sessions."""
@@ -470,7 +467,7 @@ class Keeper:
             return
         old, self._compacts = self._compacts, self.view.revision
         self._compacts_at = now + COMPACT_EVERY
-        with suppress(StoreAway):
+        with suppress(StoreAway):  # to compact fails where another machine did
             every = self.view.sessions.items()
             old_ones = (id for id, it in every if it.record.deleted and now - it.since >= KEPT)
             if ids := [*old_ones][:BATCH]:
@@ -479,7 +476,6 @@ class Keeper:
                 if (await self.store.commit([*self._mine(), *same], gone)).committed:
                     for id in ids:
                         self.view.forgotten(id)
-        with suppress(StoreAway):  # also where another machine was first
             await self.store.compact(old or 1)
 
     def _write_past(self, revision: int, *, released: bool = False) -> None:

@@ -6,9 +6,9 @@ which machine asks. Without one it is plain HTTP, for loopback addresses alone.
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -22,6 +22,9 @@ from agent.fleet.copies.change import LARGEST, Sealed
 from agent.fleet.copies.standby import Standby
 from agent.log import log
 from agent.supervise.reach import cause_of
+
+if TYPE_CHECKING:
+    from agent.fleet.joined import Joined
 
 T = TypeVar("T")
 Rows = dict[str, dict[str, Any]]
@@ -64,20 +67,10 @@ def tls_of(folder: Path, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.
 
 
 class Peers:
-    """`address`: HOST:PORT of this machine. `owner`: the other machine that owns a session."""
-
-    def __init__(
-        self, folder: Path, name: str, address: str, standby: Standby, owner: Callable[[str], str]
-    ) -> None:
-        self._name, self._address, self._standby, self._owner = name, address, standby, owner
-        self._own, self._locks = folder / "machine.pem", dict[str, asyncio.Lock]()
-        self.taken: Callable[[InstanceId, Mapping[str, bytes]], Awaitable[None]]
-        """Takes messages of a session that is here now, which another machine accepted."""
-        self.own: Callable[[], Rows]
-        """The sessions of this machine."""
+    def __init__(self, fleet: "Joined", standby: Standby) -> None:
+        self._fleet, self._address, self._standby = fleet, fleet.settings.address, standby
+        self._own, self._locks = fleet.folder / "machine.pem", dict[str, asyncio.Lock]()
         self._session: aiohttp.ClientSession | None = None
-        self.forwarded: Callable[[], web.Application] = web.Application
-        """Makes what answers forwarded requests."""
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
         return tls_of(self._own.parent, purpose) if self._own.exists() else None
@@ -96,7 +89,7 @@ class Peers:
         app.router.add_get(f"/copies/{_ID}", self._show)
         app.router.add_post(f"/messages/{_ID}", self._messages)
         app.router.add_get("/sessions", self._sessions)
-        app.add_domain(OWNER, self.forwarded())
+        app.add_domain(OWNER, self._fleet.api())
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -129,7 +122,7 @@ class Peers:
 
     async def _keep(self, peer: str, sealed: Sealed) -> Taken:
         async with self.lock(sealed.id):
-            code = "" if peer and self._owner(sealed.id) == peer else "not_owner"
+            code = "" if peer and self._fleet.elsewhere(sealed.id) == peer else "not_owner"
             try:
                 if not code:
                     await asyncio.to_thread(self._standby.take, sealed)
@@ -154,7 +147,7 @@ class Peers:
         """Taken, or not for now: it is brought again."""
         try:
             files = msgspec.msgpack.decode(await request.read(), type=dict[str, bytes])
-            await self.taken(InstanceId(request.match_info["id"]), files)
+            await self._fleet.take_messages(InstanceId(request.match_info["id"]), files)
         except msgspec.MsgspecError:
             raise web.HTTPBadRequest from None
         except WaError as error:
@@ -162,7 +155,7 @@ class Peers:
         return _packed("")
 
     async def _sessions(self, _: web.Request) -> web.Response:
-        return _packed(self.own())
+        return _packed(self._fleet.own())
 
     # This machine asks. `name`: of the machine at that address, which its certificate must have.
 
@@ -181,7 +174,7 @@ class Peers:
         tls = None if self._session else await asyncio.to_thread(self._tls, ssl.Purpose.SERVER_AUTH)
         if self._session is None:
             line = aiohttp.TCPConnector(ssl=tls or True, limit=0)
-            self._session = aiohttp.ClientSession(connector=line, headers={NAME: self._name})
+            self._session = aiohttp.ClientSession(connector=line, headers={NAME: self._fleet.name})
             self._session._retry_connection = False  # the library asks twice for a DELETE
         url = URL(f"{'https' if self._own.exists() else 'http'}://{address}{path}", encoded=True)
         how |= {"allow_redirects": False, "server_hostname": name, "timeout": times}

@@ -27,7 +27,7 @@ _HARMLESS = frozenset({reconcile.ActionKind.STOP, reconcile.ActionKind.DISCONNEC
 class Running(gate.Alone):
     """The sessions' workers. Those of backends have none here, and are no part of the fleet."""
 
-    leased = True
+    leased, clock = True, keeper.BootClock()
     settled: Callable[[str, records.Session], bool]
     """True if the files here are those that the session goes on with."""
     why: Callable[[str], str]
@@ -43,6 +43,10 @@ class Running(gate.Alone):
         self._telling = set[asyncio.Task[None]]()
         self.started = asyncio.Event()
         """Set with each `start`."""
+
+    @property
+    def halted(self) -> bool:
+        return self.keeper is not None and self.keeper.halted
 
     def here(self) -> dict[str, Facts]:
         """All sessions of this machine that are a part of the fleet."""
@@ -104,8 +108,7 @@ class Running(gate.Alone):
     def holds(self, facts: Facts, plan: reconcile.Plan | None) -> session.Wait | None:
         """A worker that runs is held by its fence."""
         free = facts.unit.runs if plan is None else _HARMLESS.issuperset(plan.actions)
-        halted = self.keeper is None or self.keeper.halted
-        may = facts.id in self._allowed and boot_now() < self._until and not halted
+        may = facts.id in self._allowed and boot_now() < self._until and not self.halted
         if free or may or not (facts.leased and facts.should_run):
             return None
         return session.Wait(words.NO_LEASE, self.why(facts.id), boot_now() + admission.ASK_AGAIN)

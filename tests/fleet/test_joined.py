@@ -46,8 +46,7 @@ class Real(World):
         in_fleet(Mock(config=config, state=root / "b"), Mock(clients={"": f"http://{at}"}), "b", at)
         base.settings.config = load_config(config, {})
         base.settings.memory_budget.return_value = 0
-        base.seats.list = AsyncMock(return_value={})
-        self.registry = base.registry
+        self.registry, base.seats.list = base.registry, AsyncMock(return_value={})
         self.b = self.registry.gate.fleet = Joined(base, root / "b")
         self.registry.facts, self.registry.stopping = {}, False
         self.b._store = Store(self.memory, self.draw, self.add("a").thawed)

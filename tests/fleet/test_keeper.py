@@ -85,7 +85,7 @@ def test_of_a_machine_resumed_twice_from_its_memory_one_ends_within_a_renewal() 
     async def story(world: World) -> None:
         await world.begin("ab", 2)
         a = world.hosts["a"]
-        twin = Host(world, "a", a.disk, a.boot)
+        twin = Host(world, "a", a.folder, a.boot)
         world.twins.append(twin)
         a.thawed.clear()
         await asyncio.sleep(6)
@@ -150,14 +150,14 @@ async def test_a_store_that_went_back_while_all_were_off_starts_nothing(world: W
     """With the disk of a."""
     await world.begin("ab", 2)
     old, a = world.memory.snapshot(), world.hosts["a"]
-    boot, image = a.boot, (a.disk / "agent.json").read_bytes()
+    boot, image = a.boot, (a.folder / "agent.json").read_bytes()
     for host in world.hosts.values():
         await host.stop()
         host.start_agent()
     await asyncio.sleep(TTL)
     await asyncio.gather(*(host.kill() for host in world.hosts.values()))
     world.memory.restore(old)
-    a.boot, _ = boot, (a.disk / "agent.json").write_bytes(image)
+    a.boot, _ = boot, (a.folder / "agent.json").write_bytes(image)
     for host in world.hosts.values():
         host.start_agent()
     await asyncio.sleep(3 * TTL)

@@ -23,12 +23,15 @@ ID = InstanceId("shop")
 
 
 class Machine:
+    """Also in place of Joined and its settings."""
+
     def __init__(self, root: Path, name: str, host: str) -> None:
         self.name, self.folder = name, root / name
         self.folder.mkdir(exist_ok=True)
         self.key, self.address = FleetKey(b"k" * 32), f"{host}:{free_port()}"
         self.standby = Standby(self.folder / "standby", self.key)
-        self.peers = Peers(self.folder, name, self.address, self.standby, {ID: "a"}.get)
+        self.elsewhere, self.api, self.settings = {ID: "a"}.get, aiohttp.web.Application, self
+        self.peers = Peers(self, self.standby)
 
     def change(self, number: int) -> Sealed:
         head = Sealed(ID, 1, number, True, "", b"")
@@ -60,7 +63,7 @@ async def test_a_machine_is_who_its_certificate_says(
     await eventually(lambda: listens(b))
     assert await a.peers.send(b.address, "b", [a.change(1)]) == [Taken("", 1, 1)]
     # It does not own the session, whatever its header says.
-    c.peers._name = "a"
+    c.name = "a"
     assert await c.peers.send(b.address, "b", [c.change(2)]) == [Taken("not_owner", 1, 1)]
     assert await c.peers.get(b.address, "b", f"/copies/{ID}", tuple[int, int]) == (1, 1)
     with pytest.raises(Refused, match="no copy"):

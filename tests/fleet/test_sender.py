@@ -36,16 +36,16 @@ SOON = 8.0
 
 
 class Host:
-    """A machine; `Joined` and `Keeper` of its copies. All share one view."""
+    """A machine; `Joined`, its settings and `Keeper` of its copies. All share one view."""
 
     halted, until, leaving = False, 1e9, frozenset[str]()
     elsewhere, has, api = Joined.elsewhere, Joined.has, web.Application
     here = dict[str, Mock]
 
     def __init__(self, world: "World", name: str) -> None:
-        self.world, self.name, self.view, self.keeper = world, name, world.view, self
-        self.state = world.root / name
-        self.root = self.state / "sessions"
+        self.world, self.name, self.view = world, name, world.view
+        self.keeper = self.settings = self
+        self.folder, self.root = (world.root / name / it for it in ("fleet", "sessions"))
         self.root.mkdir(parents=True)
         self.address = f"127.0.0.1:{free_port()}"
         it = Machine(address=self.address, engines=("sandbox",), key=world.key.mark)
@@ -58,7 +58,7 @@ class Host:
         self.start()
 
     def start(self) -> None:
-        self.copies = Copies(self.state, self.root, self.world.key, self, self.address)
+        self.copies = Copies(self, self.root, self.world.key)
         self._send, self.copies.peers.send = self.copies.peers.send, self.send
         self._take, self.copies.standby.take = self.copies.standby.take, self.take
         self.tasks = [*map(asyncio.create_task, (self.copies.run(), self.copies.peers.run()))]
@@ -148,7 +148,7 @@ class World:
     def lacks(self, name: str) -> float:
         """Seconds for which this machine's copy lacked a change while the owner had its lease."""
         try:
-            copy = Standby(self.hosts[name].state / "fleet/standby", self.key)
+            copy = Standby(self.hosts[name].folder / "standby", self.key)
             has = int(copy.build(ID)["session/n"])
         except (VaultError, KeyError):
             has = -1
@@ -204,7 +204,7 @@ def test_a_machine_of_the_record_never_lacks_much(seed: int) -> None:
                     it = world.hosts[draw.choice("bc" if a.etcd_away else "abc")]
                     await it.kill()
                     if draw.random() < 0.3:
-                        shutil.rmtree(it.state / "fleet/standby")
+                        shutil.rmtree(it.folder / "standby")
                         world.wiped.add(it.name)
                     it.start()
                 case 4:
@@ -387,4 +387,3 @@ async def test_a_taker_gets_the_newer_copy_of_another_machine(world: World) -> N
     assert world.lacks("b") and not world.lacks("c")
     await b.copies.fetch_newer(ID, ["b", "c", "not known"])
     assert not world.lacks("b")
-    assert b.copies.standby.newest(ID) == world.hosts["c"].copies.standby.newest(ID)

@@ -4,6 +4,7 @@ import asyncio
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 import pytest
 
@@ -21,9 +22,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Members]:
 @pytest.fixture(params=["memory", "etcd"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Etcd | Line]:
     if request.param == "etcd":
-        etcd = Etcd([*request.getfixturevalue("one").clients.values()])
-        yield etcd
-        await etcd.aclose()
+        async with aclosing(Etcd([*request.getfixturevalue("one").clients.values()])) as etcd:
+            yield etcd
     else:
         (thawed := asyncio.Event()).set()
         yield Line(Memory(), random.Random(0), thawed)
@@ -74,24 +74,21 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
         refusing.bind(("127.0.0.1", 0))
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
         closed = f"http://127.0.0.1:{refusing.getsockname()[1]}"
-        etcd, put = Etcd([closed, real]), Put("wa/n/k", b"1")
-        assert (await etcd.commit([], [put])).committed, "no connection: it surely was not sent"
-        with pytest.raises(MayHaveHappened, match="duplicate key"):  # also where it was refused
-            await etcd.commit([], [put, put])
-        await etcd.aclose()
-        etcd = Etcd([silent, real])
-        with pytest.raises(MayHaveHappened, match="no answer in time"):
-            await etcd.commit([], [put])
-        assert (await etcd.commit([], [put])).committed, "the next member's turn"
-        await etcd.aclose()
-        etcd = Etcd([silent, closed, real])
-        assert (await etcd.read(Get("wa/n/k"))).found[0][0].value == b"1"
-        await etcd.aclose()
-        etcd = Etcd([closed, silent])
-        with pytest.raises(StoreAway, match="connection refused") as away:
-            await etcd.read(Get("wa/n/k"))
-        assert not isinstance(away.value, MayHaveHappened)
-        with pytest.raises(StoreAway, match="cannot watch"):
-            async for _ in etcd.watch("wa/n/"):
-                pass
-        await etcd.aclose()
+        put = Put("wa/n/k", b"1")
+        async with aclosing(Etcd([closed, real])) as etcd:
+            assert (await etcd.commit([], [put])).committed, "no connection: it surely was not sent"
+            with pytest.raises(MayHaveHappened, match="duplicate key"):  # also where it was refused
+                await etcd.commit([], [put, put])
+        async with aclosing(Etcd([silent, real])) as etcd:
+            with pytest.raises(MayHaveHappened, match="no answer in time"):
+                await etcd.commit([], [put])
+            assert (await etcd.commit([], [put])).committed, "the next member's turn"
+        async with aclosing(Etcd([silent, closed, real])) as etcd:
+            assert (await etcd.read(Get("wa/n/k"))).found[0][0].value == b"1"
+        async with aclosing(Etcd([closed, silent])) as etcd:
+            with pytest.raises(StoreAway, match="connection refused") as away:
+                await etcd.read(Get("wa/n/k"))
+            assert not isinstance(away.value, MayHaveHappened)
+            with pytest.raises(StoreAway, match="cannot watch"):
+                async for _ in etcd.watch("wa/n/"):
+                    pass

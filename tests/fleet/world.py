@@ -79,7 +79,7 @@ class Host:
     change: Callable[..., Any] = staticmethod(lambda same, _: same)
 
     def __init__(self, world: "World", name: str, disk: Path, boot: str) -> None:
-        self.world, self.name, self.disk, self.boot = world, name, disk, boot
+        self.world, self.name, self.folder, self.boot = world, name, disk, boot
         self.thawed = asyncio.Event()
         self.thawed.set()
         rate = 1 + world.draw.uniform(-0.02, 0.02)
@@ -98,8 +98,7 @@ class Host:
         keys, draw = self.world.keys, random.Random(self.world.draw.random())
         self.keeper = Keeper(
             *(self.line, keys),
-            **{"fleet": self.fleet, "runner": self, "path": self.disk / "agent.json"},
-            **{"boot_and_folder": self.boot, "clock": self.clock, "draw": draw},
+            **{"fleet": self.fleet, "runner": self, "boot_and_folder": self.boot, "draw": draw},
         )
         self._agent = asyncio.create_task(self.keeper.run())
         self.tasks = [self._agent]

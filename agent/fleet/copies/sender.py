@@ -114,13 +114,11 @@ class Line(Struct, eq=False):
 
 
 class Copies:
-    def __init__(
-        self, state: Path, root: Path, key: FleetKey, owner: "Joined", address: str
-    ) -> None:
+    def __init__(self, owner: "Joined", root: Path, key: FleetKey) -> None:
         self._root, self._key, self._owner, self.mark = root, key, owner, key.mark
-        self.standby = standby.Standby(state / "fleet/standby", key)
-        self.peers = Peers(state / "fleet", owner.name, address, self.standby, owner.elsewhere)
-        self._beside = Beside(root, state / "outbox.db")
+        self.standby = standby.Standby(owner.folder / "standby", key)
+        self.peers = Peers(owner, self.standby)
+        self._beside = Beside(root, owner.folder.with_name("outbox.db"))
         self.rows = dict[InstanceId, Row]()
         self.lines = dict[str, Line]()
         self._pushed = set[InstanceId]()
@@ -417,8 +415,7 @@ class Copies:
             async with asyncio.timeout(2.0):
                 there = await self.peers.get(address, name, f"/copies/{id}", tuple[int, int])
             if there > (self.standby.newest(id) or (0, 0)):
-                path = f"/copies/{id}?whole=1"
-                changes = await self.peers.get(address, name, path, list[Sealed])
+                changes = await self.peers.get(address, name, f"/copies/{id}?whole=1", list[Sealed])
                 async with self.peers.lock(id):
                     await asyncio.to_thread(self.standby.replace, id, changes)
         except (WaError, TimeoutError) as error:
