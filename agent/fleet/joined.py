@@ -231,7 +231,9 @@ class Joined(running.Running):
 
     async def find(self, id: str) -> None:
         """It may be one of another machine's that this one has not heard of, or be on its way
-        here."""
+        here. A backend's needs no etcd."""
+        if id in self._registry.facts:
+            return
         pairs = (await self.reached().read(Get(self.keys.session(id)))).found[0]
         record = records.decoded(pairs[0].value, records.Session) if pairs else None
         if record is None or record.deleted:
@@ -240,6 +242,11 @@ class Joined(running.Running):
             cause = self.unsettled.get(id) or "its files are brought in, or its end is written down"
             raise TryLater(f"cannot find {id} now: {cause}", code="owner_changed")
         self.view.sessions[id] = taking.Seen(record, pairs[0].revision, boot_now())
+
+    def lacks(self, id: str, doing: str) -> NotFound:
+        other = id in self._registry.facts and id not in self.here()
+        why = "a backend's session is no part of it" if other else "it has no session of that name"
+        return NotFound(f"cannot {doing} {id} in the fleet: {why}", field="id")
 
     async def kept(self, id: InstanceId) -> None:
         if id not in self.here() and (record := self.view.owned(self.name).get(id)):
@@ -463,10 +470,10 @@ class Joined(running.Running):
     async def move(self, id: str, target: str) -> None:
         """End it here and let `target` go on with it."""
         keeper, copies = self.part(f"move {id}")
-        known = id in self.view.owned(self.name) or self.elsewhere(id)
-        if not (known and target in self.view.machines):
-            what = f"machine {target}" if known else "session of that name"
-            raise NotFound(f"cannot move {id}: the fleet has no {what}", field="id")
+        if not self.has(id):
+            raise self.lacks(id, "move")
+        if target not in self.view.machines:
+            raise NotFound(f"cannot move {id}: the fleet has no machine {target}", field="id")
         if id not in self.engines() or target == self.name:  # an older folder may lie here
             raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
         # The session ends here for no machine that does not answer.

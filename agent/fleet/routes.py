@@ -30,7 +30,7 @@ async def why(call: Call) -> Json:
     if id not in fleet.view.sessions:
         await fleet.find(id)
     if (seen := fleet.view.sessions.get(id)) is None:
-        raise NotFound(f"cannot find {id}: the fleet has no record of it", field="id")
+        raise fleet.lacks(id, "find")
     row, known = seen.record, round(boot_now() - seen.since, 1)
     return {
         **{"id": id, "machine": row.machine, "epoch": row.epoch, "copies": list(row.copies)},

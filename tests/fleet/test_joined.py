@@ -140,6 +140,8 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
     it.b.keeper.leaving.clear()
     # Its agent stops, or etcd is away.
     it.memory.off, facts.should_run = True, False
+    it.registry.facts["z"] = Mock(leased=False)
+    assert await it.ask("POST", "z") is None, "a backend's needs no etcd"
     for it.registry.stopping in (True, False):
         for order, code in (it.b.kept(S), "unsure"), (it.ask("POST"), "no_lease"):
             with code_is(code):
@@ -248,7 +250,9 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     assert (await it.b.drain(True)).keys() == {"w"}
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
-    for id, to, cause in ("x", "a", "no session of"), ("s", "x", "no machine x"), ("s", "a", "rea"):
+    it.registry.facts["z"] = Mock(leased=False)
+    refused = ("x", "a", "no session of"), ("z", "a", "a backend's"), ("s", "x", "no machine x")
+    for id, to, cause in *refused, ("s", "a", "reach"):
         with raises((NotFound, TryLater), match=f"cannot .*{cause}"):  # nothing is ended for it
             await it.b.move(id, to)
     it.b._supervisor.root, it.b.copies.standby.rows["x"] = it.root / "no disk", ()
