@@ -177,9 +177,8 @@ class Keeper:
         if id not in self.view.owned(self.name) or id in self.leaving or not self._may_move():
             why = self.problem or "this machine does not own it for sure now"
             raise TryLater(f"cannot hand over {id}: {why}")
-        if not self.view.place_for(id, self.view.machines.keys() - {target}):
-            words = "is away, drained, or lacks its engine, its key or room"
-            raise TryLater(f"cannot hand over {id}: machine {target} {words}")
+        if fault := self.view.fault(id, self.view.machines[target].record):
+            raise TryLater(f"cannot hand over {id} to machine {target}: {fault}")
         seen = self.view.sessions[id]
         self.leaving.add(id)
         try:

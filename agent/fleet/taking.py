@@ -97,13 +97,23 @@ class View(Struct):
         """The machine that this session may go to: one with a copy, else one with the most room;
         "" = none has room, its engine and its machine's key. `but`: machines that it may not."""
         it, found = self.sessions[id].record, dict[str, tuple[int, int]]()
-        key = self.machines[it.machine].record.key
-        for name, seen in self.machines.items():
-            there, room = seen.record, seen.record.capacity - seen.record.used
-            away = there.lost or there.released or there.drained or name in {it.machine, *but}
-            if not away and room > 0 and it.engine in there.engines and there.key == key:
-                found[name] = (name in it.copies, room)
+        for name in self.machines.keys() - {it.machine, *but}:
+            if not self.fault(id, there := self.machines[name].record):
+                found[name] = (name in it.copies, there.capacity - there.used)
         return max(in_order(id, found), key=lambda name: found[name], default="")
+
+    def fault(self, id: str, there: Machine) -> str:
+        """Why a session cannot go to that machine; "" = it can."""
+        it, runs = self.sessions[id].record, f"it runs {there.used} sessions"
+        faults = {
+            "its agent does not run": there.lost or there.released,
+            "it is drained": there.drained,
+            f"its agent lacks engine {it.engine}": it.engine not in there.engines,
+            "its fleet.key is another one": there.key != self.machines[it.machine].record.key,
+            "it has room for none: its disk is full or closed": there.capacity == 0,
+            f"{runs}, and has memory for {there.capacity}": there.used >= there.capacity,
+        }
+        return next((cause for cause, is_so in faults.items() if is_so), "")
 
 
 def in_order(id: str, names: Iterable[str]) -> list[str]:

@@ -136,7 +136,7 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
         **{"a": room, "b": room, "c": replace(room, used=5), "d": replace(room, used=0)},
         **{"e": replace(room, drained=True), "f": replace(room, engines=("web",))},
         **{"g": replace(room, lost=True), "h": replace(room, released=True)},
-        "i": replace(room, used=0, key="x"),
+        **{"i": replace(room, used=0, key="x"), "j": replace(room, capacity=0)},
     }
     view = View(machines={name: Seen(it, 1, 0.0) for name, it in machines.items()})
 
@@ -146,6 +146,9 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
 
     assert (place(), place(copies=("c", "b", "e", "g"))) == ("d", "b"), "the most room"
     assert view.place_for("s", "bd") == ""
+    faults = [view.fault("s", it) for it in machines.values()]
+    ends = ["", "", "memory for 5", "", "drained", "engine baileys", "run", "run", "one", "closed"]
+    assert [it[-len(end) :] for it, end in zip(faults, ends, strict=True)] == ends
 
 
 def test_one_sentence_says_why_a_session_does_not_run() -> None:
