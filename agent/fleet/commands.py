@@ -145,6 +145,7 @@ def replace(options: command.Options) -> int:
 
     name, address = machine_of(options.new)
     folder = Path(options.plans or ".")
+    command.say("etcd takes a change of its members once all are connected: this takes up to 42 s")
     store = asyncio.run(replace(folder, options.old, name, address))
     return options.print(
         {"file": str(folder / f"plan-{name}.tar"), "store": store},
