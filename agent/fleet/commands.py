@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.cli import client, command
 from agent.config.config import Config, is_loopback, split_address
-from agent.errors import InvalidRequest, Refused, WaError
+from agent.errors import InvalidRequest, Refused, TryLater, WaError
 from agent.fleet.settings import fleet_of
 
 MACHINES = {
@@ -209,11 +209,13 @@ def move(options: command.Options) -> int:
 
 def drain(options: command.Options) -> int:
     """Move all sessions away from this machine, which takes none from now on; exit status 1 if some
-    stay, as no other machine can take them."""
+    stay, as no other machine can take them; 75 if none can be moved now."""
     found = options.ask("POST /api/fleet/drain", {"on": True})
     said = "this machine takes no session; those that it has move away, one after the other"
-    said += f"; not yet: {command.clean(found['problem'])}" if found["problem"] else ""
-    return options.print(found, said, _table(found, "STAYS"), good=not found["sessions"])
+    if problem := command.clean(found["problem"]):
+        said = f"this order is kept, but no session moves yet: {problem}"
+    status = options.print(found, said, _table(found, "STAYS"), good=not found["sessions"])
+    return TryLater.exit_status if problem else status
 
 
 def undrain(options: command.Options) -> int:
