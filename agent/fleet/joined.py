@@ -139,7 +139,7 @@ class Joined(running.Running):
             tls, disk = peers.tls_of(self.folder), self.folder.stat()
             store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
             keeper = Keeper(
-                *(store, self.keys),
+                store,
                 fleet=await self._common(store),
                 runner=self,
                 boot_and_folder=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",

@@ -10,9 +10,9 @@ what is still on its way, and its answer says what became of it.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -23,7 +23,7 @@ from agent.engines.tasks import until_set
 from agent.errors import TryLater
 from agent.files import write_whole
 from agent.fleet.etcd import Delete, Etcd, Get, Pair, Put, Same, StoreAway
-from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, decoded, encoded, named
+from agent.fleet.records import Claim, Fleet, Halt, Machine, Session, decoded, encoded, named
 from agent.fleet.taking import BATCH, Seen, View, read_halt
 from agent.log import log
 
@@ -99,17 +99,10 @@ class Keeper:
     """
 
     def __init__(
-        self,
-        store: Etcd,
-        keys: Keys,
-        *,
-        fleet: Fleet,
-        runner: "Joined",
-        boot_and_folder: str,
-        draw: random.Random,
+        self, store: Etcd, *, fleet: Fleet, runner: "Joined", boot_and_folder: str, draw: Random
     ) -> None:
         """`boot_and_folder`: ids of both, as one text."""
-        self.store, self.keys, self.fleet, self.clock = store, keys, fleet, runner.clock
+        self.store, self.keys, self.fleet, self.clock = store, runner.keys, fleet, runner.clock
         self.runner, self.name = runner, runner.name
         self._path, self._here, self._draw = runner.folder / "agent.json", boot_and_folder, draw
         self.view = View()
@@ -117,7 +110,7 @@ class Keeper:
         """Boot time until which this machine may run its sessions."""
         self.problem = ""
         """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
-        self._own = Pair(keys.machine(self.name), b"", 0)
+        self._own = Pair(self.keys.machine(self.name), b"", 0)
         """The own record, as far as it is known."""
         self._agent, self._cluster = "", ""
         self._past: Past | None = None

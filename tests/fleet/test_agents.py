@@ -87,7 +87,6 @@ async def test_a_session_runs_with_its_machines_lease_only(
         await eventually(lambda: agent.is_back("s", before))
         assert leased(agent, "s")
         assert await record(store, KEYS.session("s"), Session) == Session("a", 1, "sandbox")
-        assert (await cli(agent, "fleet", "status"))[0] == 0
         pid = await agent.pid("s")
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))

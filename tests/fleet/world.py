@@ -95,11 +95,9 @@ class Host:
 
     def start_agent(self) -> None:
         assert self._agent is None
-        keys, draw = self.world.keys, random.Random(self.world.draw.random())
-        self.keeper = Keeper(
-            *(self.line, keys),
-            **{"fleet": self.fleet, "runner": self, "boot_and_folder": self.boot, "draw": draw},
-        )
+        self.keys, draw = self.world.keys, random.Random(self.world.draw.random())
+        how = {"fleet": self.fleet, "runner": self, "boot_and_folder": self.boot, "draw": draw}
+        self.keeper = Keeper(self.line, **how)
         self._agent = asyncio.create_task(self.keeper.run())
         self.tasks = [self._agent]
 
