@@ -87,7 +87,7 @@ class Joined(running.Running):
         """Return the fleet's tasks. `api` makes the server that answers other machines."""
         self.api = partial(api, partial(forward.enter, self))
         self._arriving = arriving.Arriving(self._supervisor, sending)
-        sending.limits.sure = self.is_sure_of
+        sending.limits.sure, self._senders = self.is_sure_of, sending.senders
         tasks = {"fleet": self.run, "records of the fleet": self.keep_records}
         tasks |= {"copies": self.keep_copies, "listener for other machines": self.keep_listening}
         return {**tasks, "agent.toml": self.make_declared, "drain": self.keep_drained}
@@ -360,6 +360,10 @@ class Joined(running.Running):
                 await self._write({**self._orders, **known})
                 keeper.wake()
         for id, facts in self.here().items():
+        for id in self._senders.keys() - self._registry.facts.keys() if self.copies else ():
+            if self.elsewhere(id) and not keeper.halted:
+                with going_on(f"messages of {id} stay", self.told):
+                    await self._let_go(id, moved=True)
             owned = self.view.owned(self.name)  # it may have come back in the meantime
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays", self.told):
@@ -368,9 +372,13 @@ class Joined(running.Running):
     async def _give_up(self, facts: Facts, kind: str, why: str) -> None:
         await self._pass_on(facts.id)
         await self._arriving.retire(facts, kind, why)
-        await self._pass_on(facts.id)  # what came meanwhile
-        if kind == "deleted" or self.elsewhere(facts.id):
-            await self._arriving.let_go(facts.id, moved=kind == "moved")
+        await self._let_go(facts.id, moved=kind == "moved")
+
+    async def _let_go(self, id: InstanceId, *, moved: bool) -> None:
+        """Bring what was accepted since its folder began to go to its machine, and delete it."""
+        await self._pass_on(id)
+        if not moved or self.elsewhere(id):
+            await self._arriving.let_go(id, moved=moved)
 
     def _done(self, id: str, record: records.Session) -> str:
         """`wanted` as carried out here: nothing yet, unless no other machine had it since this one

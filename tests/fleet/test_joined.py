@@ -51,7 +51,7 @@ class Real(World):
         self.registry.facts, self.registry.stopping = {}, False
         self.b._store = Store(self.memory, self.draw, self.add("a").thawed)
         self.write("theirs", Session("a", 1))
-        works, base.registry.create = self.b.begin(Mock(), Mock()), AsyncMock()
+        works, base.registry.create = self.b.begin(Mock(senders={}), Mock()), AsyncMock()
         run = "fleet", "records of the fleet", "agent.toml"
         self.tasks = [asyncio.create_task(works[it]()) for it in run]
 
@@ -171,7 +171,7 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
 @real
 async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(it: Real) -> None:
     await asyncio.gather(it.has("s", "web"), it.has("t", "web"))
-    it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(), AsyncMock()
+    it.b._arriving, it.b.copies.peers.pass_on = AsyncMock(messages=Mock()), AsyncMock()
     back = dict.fromkeys("st", Seen(Session("b", 3, "web", "wait"), 99, 0.0))
     it.b._arriving.retire.side_effect = lambda *_: it.b.view.sessions.update(back)
     it.write("s", Session("b", 1, "web", "wait", copies=("a",)))
@@ -181,6 +181,10 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
     await asyncio.sleep(1)
     assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)
+    # What was accepted as a session went follows it, once its machine takes it.
+    it.b.copies.peers.pass_on.side_effect = [TryLater("not now"), *[None] * 99]
+    it.b._senders["m"], _ = Mock(), it.write("m", Session("a", 1))
+    await it.until(lambda: it.b._arriving.let_go.await_count, TTL)
 
 
 @real
