@@ -138,13 +138,9 @@ class Joined(running.Running):
             self.drained = await asyncio.to_thread((self.folder / DRAINED).exists)
             tls, disk = peers.tls_of(self.folder), self.folder.stat()
             store = self._store = self._store or etcd.Etcd(self.settings.store, tls)
-            keeper = Keeper(
-                store,
-                fleet=await self._common(store),
-                runner=self,
-                boot_and_folder=f"{boot_id()} {disk.st_dev}:{disk.st_ino}",
-                draw=random.SystemRandom(),
-            )
+            here, draw = f"{boot_id()} {disk.st_dev}:{disk.st_ino}", random.SystemRandom()
+            common = await self._common(store)
+            keeper = Keeper(store, fleet=common, runner=self, boot_and_folder=here, draw=draw)
         except (WaError, OSError) as error:
             self._problem = str(error)
             raise
@@ -360,14 +356,14 @@ class Joined(running.Running):
                 await self._write({**self._orders, **known})
                 keeper.wake()
         for id, facts in self.here().items():
-        for id in self._senders.keys() - self._registry.facts.keys() if self.copies else ():
-            if self.elsewhere(id) and not keeper.halted:
-                with going_on(f"messages of {id} stay", self.told):
-                    await self._let_go(id, moved=True)
             owned = self.view.owned(self.name)  # it may have come back in the meantime
             if id not in owned and not keeper.halted and (why := self._went_on(id)):
                 with going_on(f"the old folder of {id} stays", self.told):
                     await self._give_up(facts, *why)
+        for id in self._senders.keys() - self._registry.facts.keys() if self.copies else ():
+            if self.elsewhere(id) and not keeper.halted:
+                with going_on(f"messages of {id} stay", self.told):
+                    await self._let_go(id, moved=True)
 
     async def _give_up(self, facts: Facts, kind: str, why: str) -> None:
         await self._pass_on(facts.id)
