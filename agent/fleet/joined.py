@@ -373,7 +373,7 @@ class Joined(running.Running):
     async def _let_go(self, id: InstanceId, *, moved: bool) -> None:
         """Bring what was accepted since its folder began to go to its machine, and delete it."""
         await self._pass_on(id)
-        if not moved or self.elsewhere(id):
+        if not moved or (self.copies and self.elsewhere(id)):
             await self._arriving.let_go(id, moved=moved)
 
     def _done(self, id: str, record: records.Session) -> str:

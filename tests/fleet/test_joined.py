@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, patch
 
 from aiohttp.test_utils import make_mocked_request
 from pytest import raises
@@ -71,8 +71,7 @@ class Real(World):
         """Its folder."""
         facts = Mock(leased=True, should_run=True, instance=Mock(engine=engine, backend=""))
         facts.unit.runs, facts.action.is_start = False, False
-        facts.wait = Mock(reason="no_lease", sentence="")
-        facts.busy = asyncio.Lock()
+        facts.wait, facts.busy = Mock(reason="no_lease", sentence=""), asyncio.Lock()
         self.registry.facts[id] = facts
         await self.until(lambda: id in self.b.engines(), TTL)
         return facts
@@ -180,6 +179,8 @@ async def test_a_session_that_nothing_copies_leaves_no_folder_unless_it_is_back(
         it.write(id, Session("a", 2, "web", "wait"))
     await it.until(lambda: "'moved'" in str(it.b._arriving.retire.await_args), TTL)
     await asyncio.sleep(1)
+    with patch.object(it.b, "copies", None):  # its fleet.key is gone: nothing is brought there
+        await it.b._let_go(InstanceId("theirs"), moved=True)
     assert (it.b._arriving.retire.await_count, it.b._arriving.let_go.await_count) == (1, 0)
     # What was accepted as a session went follows it, once its machine takes it.
     it.b.copies.peers.pass_on.side_effect = [TryLater("not now"), *[None] * 99]

@@ -23,15 +23,13 @@ ID = InstanceId("shop")
 
 
 class Machine:
-    """Also in place of Joined and its settings."""
-
     def __init__(self, root: Path, name: str, host: str) -> None:
         self.name, self.folder = name, root / name
         self.folder.mkdir(exist_ok=True)
         self.key, self.address = FleetKey(b"k" * 32), f"{host}:{free_port()}"
         self.standby = Standby(self.folder / "standby", self.key)
         self.elsewhere, self.api, self.settings = {ID: "a"}.get, aiohttp.web.Application, self
-        self.peers = Peers(self, self.standby)
+        self.peers = Peers(self, self.standby)  # in place of Joined
 
     def change(self, number: int) -> Sealed:
         head = Sealed(ID, 1, number, True, "", b"")
