@@ -23,8 +23,7 @@ ENDING = "stopping"
 READER = "/"
 """The consumer that reads over the API; it counts where no webhook gets the messages."""
 LONGEST_PAGE = 500
-CALL_SECONDS = 5.0
-MEDIA_SECONDS = 15.0
+CALL_SECONDS, MEDIA_SECONDS = 5.0, 15.0
 """Seconds of an answer, beside those that were asked for."""
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""

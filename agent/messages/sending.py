@@ -265,6 +265,7 @@ class Sending:
 
     def _must_fit(self, new: OutMessage) -> None:
         id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
+        self._sessions.view(id)  # deleted, or gone to another machine: none is taken after that
         if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
             why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
             most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"

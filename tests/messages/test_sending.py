@@ -84,9 +84,7 @@ async def test_a_chat_keeps_its_order_and_delays_no_other(agent: Agent, phone: P
     assert phone.tried.count("a1") == 4
 
 
-async def test_chats_take_turns_and_at_most_four_are_sent_to_at_once(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_chats_take_turns_and_four_at_most_at_once(agent: Agent, phone: Phone) -> None:
     phone.takes = 1.0
     for number in range(30):
         await agent.say(A, f"a{number}")
@@ -529,10 +527,12 @@ async def test_what_was_just_accepted_outlives_a_copy(agent: Agent, phone: Phone
     phone.show(status=AWAY)
     ended, both, late = [await agent.say(A, text) for text in ("ended", "both", "late")]
     await agent.sending.cancel(ID, ended.row.id)
-    row = {**asdict(both.row), "number": None, "state": "read", "content": ""}
-    await agent.sending._outbox.take_over([row], ID, 0.0)
+    row, outbox = {**asdict(both.row), "state": "read", "content": ""}, agent.sending._outbox
+    await outbox.take_over([row | {"number": None}], ID, 0.0)
     kept = {it["id"]: it["state"] for it in await agent.sending.page(ID)}
     assert kept == {both.row.id: "read", late.row.id: "accepted"}
+    del phone.shown[ID]  # it goes elsewhere while one is taken
+    assert await code_of(outbox.take(late.row, "{}", lambda *_: None)) == "not_found"
 
 
 @pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone while it runs"])
