@@ -28,10 +28,9 @@ CALL_SECONDS, MEDIA_SECONDS = 5.0, 15.0
 LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 SETTLE_EVERY = 10.0
-FILES = 16
-"""Files of messages that are read at once, of all sessions."""
-READS_AT_ONCE = 4
-"""Reads of one session: its worker answers probes and sends meanwhile."""
+FILES, READS_AT_ONCE = 16, 4
+"""Files of messages that are read at once, of all sessions; and reads of one session, whose worker
+answers probes and sends meanwhile."""
 _CANNOT = "cannot read messages"
 FIGURES = ("newest", "waiting", "bytes", "lost", "refused")
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

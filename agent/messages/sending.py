@@ -303,7 +303,9 @@ class Sending:
                         note = JournalEntry("store_repaired", said, Category.SYSTEM)
                         await self._store.note(replace(note, wall=time.time()))
                     await self._mark(outbox)
-                    for id in {row.instance for row in await outbox.waiting()}:
+                    # Of a fleet's session that is not here another machine may bring the folder.
+                    waits = {row.instance for row in await outbox.waiting()}
+                    for id in filter(self.limits.sure, waits):
                         await self._forget(outbox, id, 0.0)
                     rows = await outbox.waiting()
                     await asyncio.to_thread(self.files.remove_others, {it.file for it in rows})
