@@ -160,7 +160,7 @@ class Trouble:
     """When it was last seen to hold."""
     value: str = ""
     begun_wall: float | None = None
-    """None: its time to wait is not over."""
+    """Unix time of `since`; None: its time to wait is not over."""
     stays_until: float = 0.0
 
     @property
@@ -193,7 +193,7 @@ def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> L
             if seen:
                 present[seen.key] = seen
     began = [
-        replace(trouble, begun_wall=sight.wall)
+        replace(trouble, begun_wall=sight.wall - (sight.now - trouble.since))
         for trouble in present.values()
         if trouble.begun_wall is None
         and trouble.last == sight.now  # it may be well by now

@@ -133,22 +133,18 @@ class StopAsked(Exception):
     """Ends the TaskGroup when an orderly stop was asked for."""
 
 
+@dataclass(eq=False)
 class Daemon:
-    def __init__(
-        self,
-        config: Config,
-        config_path: Path | None,
-        overrides: Mapping[str, str],
-        hosts: Callable[..., Awaitable[life.Host]] = choose.open_host,
-    ) -> None:
-        """`hosts` opens what starts the workers of one kind."""
-        self._config = config
-        self._hosts = hosts
-        self._config_path = config_path
-        self._overrides = overrides
-        self._signals = Signals()
-        self._wakes = passes.Wakes()
-        self._bus = EventBus(config.api.event_queue)
+    _config: Config
+    _config_path: Path | None
+    _overrides: Mapping[str, str]
+    _hosts: Callable[..., Awaitable[life.Host]] = choose.open_host
+    """Opens what starts the workers of one kind."""
+    _signals: Signals = field(init=False, default_factory=Signals)
+    _wakes: passes.Wakes = field(init=False, default_factory=passes.Wakes)
+
+    def __post_init__(self) -> None:
+        self._bus = EventBus(self._config.api.event_queue)
 
     async def run(self, mark: own.StateMark) -> int:
         self._signals.listen()

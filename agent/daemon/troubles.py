@@ -63,6 +63,7 @@ class Troubles:
             await asyncio.sleep(EVERY)
 
     async def look(self) -> None:
+        before = self._present.keys()
         self._present, begun, over = look(TABLE, self._present, self._sight())
         entries = [_entry("trouble", one, one.sentence) for one in begun]
         entries += [_entry("trouble_over", one, f"it is over: {one.sentence}") for one in over]
@@ -71,7 +72,7 @@ class Troubles:
             level = logging.ERROR if bad else logging.WARNING
             level = level if entry.kind == "trouble" else logging.INFO
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
-        if entries:
+        if entries or self._present.keys() != before:
             await self.supervisor.store.note(*entries)
             await self._keep()
 
@@ -106,8 +107,9 @@ class Troubles:
         )
 
     async def _keep(self) -> None:
-        """For the next agent: a restart does not end a trouble that has begun."""
-        rows = [(*one.key, one.begun_wall, one.value) for one in self.present()]
+        """For the next agent: a restart ends no trouble, and no time to wait begins again."""
+        ahead, kept = time.time() - boot_now(), self._present.values()
+        rows = [(*it.key, it.since + ahead, it.begun_wall, it.value) for it in kept]
         with going_on("cannot write what is wrong"):
             await self.supervisor.store.put_facts({ROW: json.dumps(rows)})
 
@@ -120,11 +122,12 @@ class Troubles:
 def _kept_in(text: str) -> Iterator[Trouble]:
     rows, now = {row.name: row for row in TABLE}, boot_now()
     try:
-        for name, who, begun, value in json.loads(text):
-            if name in rows:
-                stays = now + max(SETTLE, rows[name].window - (time.time() - begun))
-                yield Trouble(rows[name], str(who), now, now, str(value), float(begun), stays)
-    except (ValueError, TypeError, KeyError):
+        for name, who, wall, begun, value in json.loads(text):
+            if row := rows.get(name):
+                past = max(time.time() - wall, 0.0)  # the clock may have been set back
+                stays = now + max(SETTLE, row.wait + row.window - past) if begun else 0.0
+                yield Trouble(row, str(who), now - past, now, str(value), begun, stays)
+    except (ValueError, TypeError):
         return
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent import log, redaction
 from agent.clock import boot_now
-from agent.core import crypto, figures, memory, reasons, reconcile, words
+from agent.core import crypto, figures, memory, model, reasons, reconcile, words
 from agent.core.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.model import ConnectionStatus as Status
 from agent.core.model import Health, HealthVerdict, Override, SessionRecord, Signal, UnitState
@@ -133,9 +133,8 @@ def _watch_hour(facts: Facts) -> None:
         facts.hour_wall = 0.0
     elif now_wall - facts.hour_wall >= HOUR:
         if facts.hour_wall:
-            facts.inbound = figures.note_hour(
-                facts.inbound, facts.hour_wall, came - facts.hour_messages
-            )
+            lately = came - facts.hour_messages
+            facts.inbound = figures.note_hour(facts.inbound, facts.hour_wall, lately)
         facts.hour_wall, facts.hour_messages = now_wall, came
 
 
@@ -229,8 +228,7 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             facts.note("operator", "an operator started its unit")
             if facts.ended_by.final:
-                # That worker keeps away from WhatsApp; an operator's explicit start lets it log
-                # in.
+                # That worker keeps away from WhatsApp; an operator's start lets it log in.
                 facts.forgive(restart_of=unit.run)
     settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
     seen = (facts.record.seen_run, facts.record.seen_boot)
@@ -268,9 +266,8 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: HealthVerdict) -> None:
     """`before`: the record before this pass, drops not yet counted."""
-    now_wall = facts.at_wall
+    now_wall, since = facts.at_wall, before.status_since_wall
     if verdict.state is before.status:
-        since = before.status_since_wall
         if facts.record is not before:  # a drop was counted; the status stays what it was
             facts.record = replace(facts.record, status=before.status, status_since_wall=since)
         if verdict.state is Status.CONNECTED:
@@ -287,7 +284,9 @@ def _note_status(gate: Gate, facts: Facts, before: SessionRecord, verdict: Healt
             facts.counters.count("reconnects", facts.lost_because)
             facts.lost_because = ""
     else:
-        facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
+        if {before.status, verdict.state}.difference(model.UNSETTLED):  # no try of one outage
+            since = now_wall
+        facts.record = replace(facts.record, status=verdict.state, status_since_wall=since)
         if verdict.state is Status.QR_REQUIRED:
             # The try succeeded: a person has to act now, no further attempt is needed.
             facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)

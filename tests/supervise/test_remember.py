@@ -134,14 +134,20 @@ def test_what_began_under_a_clock_that_was_ahead_begins_now():
     assert it.record.status_since_wall == it.connected_since_wall == WALL + NOW
 
 
-def test_a_drop_is_counted_once_however_often_it_is_reported():
+def test_a_drop_is_counted_once_until_the_next_try_or_the_last_word():
     it = facts()
     look(it, CONNECTED)
     for _ in range(3):
         look(it, LOST, at=NOW + 1)
-    assert it.record.breaker.failures == 1
-    assert it.record.reason == "connection_lost"
+    assert (it.record.breaker.failures, it.record.reason) == (1, "connection_lost")
+    look(it, Claim(ConnectionStatus.LOADING, phase="login", paired=True), at=NOW + 30)
+    assert it.record.status is ConnectionStatus.LOADING
+    look(it, LOST, at=NOW + 40)
     assert it.record.status is ConnectionStatus.RECONNECTING
+    assert it.record.status_since_wall == WALL + NOW + 1, "a try that fails is no new outage"
+    look(it, replace(LOST, reason="logout", paired=False), at=NOW + 42)
+    assert it.record.reason == "logout"
+    assert it.counters.errors == {"connection_lost": 2, "logout": 1}
 
 
 def test_a_page_that_reconnects_by_itself_is_counted_by_its_reason():
@@ -149,15 +155,6 @@ def test_a_page_that_reconnects_by_itself_is_counted_by_its_reason():
     for step, claim in enumerate((CONNECTED, replace(LOST, status=status), CONNECTED)):
         look(it, claim, at=NOW + step)
     assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
-
-
-def test_an_end_that_comes_while_it_is_down_is_the_reason_from_then_on():
-    it = facts()
-    look(it, CONNECTED)
-    look(it, LOST, at=NOW + 1)
-    look(it, replace(LOST, reason="logout", paired=False), at=NOW + 2)
-    assert it.record.reason == "logout"
-    assert it.counters.errors == {"connection_lost": 1, "logout": 1}
 
 
 def test_a_zombie_is_counted_once_until_it_is_connected_again():
