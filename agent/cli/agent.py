@@ -200,7 +200,15 @@ def add_key(options: Options) -> int:
     --scope SCOPE…!: read, operate, admin (each for every session), or instance:ID (operate, for
         that one); may be repeated
     """
-    return options.do("POST /api/keys", "{token}", {"name": options.name, "scopes": options.scope})
+    made = options.ask("POST /api/keys", {"name": options.name, "scopes": options.scope})
+    try:
+        options.print_line(made, made["token"])
+        if sys.__stdout__ is None:
+            raise OSError("it is closed")
+    except OSError as error:
+        options.ask(f"DELETE /api/keys/{made['id']}")
+        raise OSError(f"{errors.cause_of(error)}; the key that no one saw is revoked") from error
+    return 0
 
 
 def list_keys(options: Options) -> int:

@@ -68,10 +68,8 @@ def pair(options: command.Options) -> int:
             with client.whole_file(out) as file:
                 packed = pack_session(session, id, "web", file, wall=time.time(), **paired)
     except BaseException:
-        command.say(
-            "the archive was not written, and the profile is removed:"
-            f" {linked}remove the linked device on the phone (Linked devices)"
-        )
+        gone = "the archive was not written, and the profile is removed"
+        command.say(f"{gone}: {linked}remove the linked device on the phone (Linked devices)")
         raise
     command.say(_WARNING)
     return options.print({"file": str(out), "sha256": packed.sha256}, f"{packed.sha256}  {out}")

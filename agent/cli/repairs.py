@@ -67,16 +67,12 @@ def repair(options: command.Options) -> int:
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
     with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
-        done = [*pool.map(lambda it: _repair(options, it), unwell)]
+        rows = [*pool.map(lambda it: _repair(options, it), unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
         for event in agent.get(events, **query)["events"]:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             command.say(f"{command.moment(event['time'])} {line}")
-    rows = [
-        {"id": it["id"], **{name: it["health"][name] for name in ("verdict", "sentence")}, **did}
-        for it, did in zip(unwell, done, strict=True)
-    ]
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
     options.print_rows(rows, columns, nothing="nothing needs a repair")
     return 0 if all(row["good"] for row in rows) else 1
@@ -85,18 +81,20 @@ def repair(options: command.Options) -> int:
 def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any]:
     """Ask the agent to repair it. With --dry-run tell the steps that it would try: no step may end
     a pairing, so one that does is told only where there is no pairing."""
+    id, health = instance["id"], instance["health"]
+    row = {"id": id, "verdict": health["verdict"], "sentence": health["sentence"], "steps": []}
     if options.dry_run:
         from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 
-        ladder = LADDERS[trouble_of(instance["health"]["reason"])]
+        ladder = LADDERS[trouble_of(health["reason"])]
         steps = [step.value for step in ladder if not (instance["paired"] and step in ENDING_STEPS)]
-        return {"result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
+        return {**row, "result": f"would try: {', '.join(steps)}", "good": True, "steps": steps}
     try:
-        result = options.client.request("POST", f"/api/instance/{instance['id']}/recover?wait=300")
+        result = options.client.request("POST", f"/api/instance/{id}/recover?wait=300")
     except client.AgentSaidNo as error:
-        return {"result": str(error), "good": False, "steps": []}
+        return {**row, "result": str(error), "good": False}
     words = result["ending"].replace("_", " ") or "well"
-    return {"result": words, "good": result["healthy"], "steps": []}
+    return {**row, "result": words, "good": result["healthy"]}
 
 
 def incidents(options: command.Options) -> int:

@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
 sandbox a code that its own phone scans."""
-WAIT: Words = {
-    "--wait SECONDS": "wait until it is connected; exit status 75 when late, or when a person must"
-    " scan"
-}
+_LATE = "exit status 75 when late, or when a person must scan"
+WAIT: Words = {"--wait SECONDS": f"wait until it is connected; {_LATE}"}
 SET: Words = {"--set NAME=VALUE…": "an engine's setting; the value is JSON or plain text"}
 CONFIRM: Words = {"--confirm-passkey ID": "the id once more, where the account needs a passkey"}
 _YES: Words = {"--yes=confirm": "confirm that the pairing ends"}

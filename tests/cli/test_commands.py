@@ -35,9 +35,8 @@ async def test_the_life_of_an_instance(house: House, cli: Cli) -> None:
     deleted = await cli("delete", "sales")
     assert "on machine b: wa-agent trash restore sales.20260115T103045Z" in deleted.out
     assert "sales.20260115T103045Z" in (await cli("trash", "list")).out
-    assert (
-        await cli("trash", "restore", "sales.20260115T103045Z")
-    ).out == "sales is back, enabled\n"
+    back = await cli("trash", "restore", "sales.20260115T103045Z")
+    assert back.out == "sales is back, enabled\n"
     assert (await cli("trash")).out == "the trash is empty\n"
 
 
@@ -65,6 +64,7 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param(("create", "b", "--wait", "-1"), 2, "invalid_request", id="no time"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
         pytest.param(("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="foul"),
+        pytest.param(("send", "sales", "1", "\udcff"), 2, "invalid_request", id="no UTF-8"),
     ],
 )
 async def test_exit_statuses(
@@ -126,28 +126,34 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     monkeypatch.setenv("WA_AGENT_KEY", token)
     assert (await cli("list")).status == 0
     assert (await cli("key", "list")).status == 4
-    assert (await cli("key", "list", "--socket", str(house.socket_path))).status == 4, (
-        "a key that is sent decides, over the socket too"
-    )
+    socket = ("--socket", str(house.socket_path))
+    refused = await cli("key", "list", *socket)
+    assert refused.status == 4, "a key that is sent decides, over the socket too"
     monkeypatch.delenv("WA_AGENT_KEY")
-    listed = await cli("key", "list", "--socket", str(house.socket_path))
+    listed = await cli("key", "list", *socket)
     assert token not in listed.out
     key_id = listed.out.splitlines()[1].split()[0]
-    for word, said in (
-        ("x", "'x': wa-agent key list has no"),
-        ("my x", "list shows"),
-        (key_id, ""),
-    ):
-        assert said in (await cli("key", "revoke", word, "--socket", str(house.socket_path))).err
+    named = (("x", "'x': wa-agent key list has no"), ("my x", "list shows"), (key_id, ""))
+    for word, said in named:
+        assert said in (await cli("key", "revoke", word, *socket)).err
 
 
-@pytest.mark.parametrize("words", [("list", "--key"), ("send", "a", "1", "x", "--idempotency-key")])
-async def test_a_key_that_no_header_can_have_is_refused_and_not_shown(
-    house: House, cli: Cli, words: tuple[str, ...]
-) -> None:
-    said = await cli(*words, "S-1\nx")
-    assert (said.status, "S-1" in said.err) == (2, False)
-    assert said.err.startswith("wa-agent: cannot ask the agent: a key has a character")
+async def test_a_key_that_is_none_is_named_and_not_shown(cli: Cli) -> None:
+    for words in (("list", "--key"), ("send", "a", "1", "x", "--idempotency-key")):
+        said = await cli(*words, "S-1\nx")
+        assert (said.status, "S-1" in said.err) == (2, False)
+        assert said.err.startswith("wa-agent: cannot ask the agent: a key (WA_AGENT_KEY, --key")
+    wrong = await cli("list", "--key", "S-1")
+    assert (wrong.status, "WA_AGENT_KEY" in wrong.err, "S-1" in wrong.err) == (4, True, False)
+
+
+@pytest.mark.parametrize("output", [">&-", "> /dev/full"])
+async def test_a_key_that_no_one_saw_is_revoked(house: House, output: str) -> None:
+    line = f"{sys.executable} -m agent key add shop --scope read --socket {house.socket_path}"
+    program = await asyncio.create_subprocess_shell(f"{line} {output}", stderr=-1)
+    _, said = await program.communicate()
+    assert (program.returncode, b"no one saw is revoked" in said) == (1, True), said
+    assert not house.keys.kept
 
 
 async def test_a_code_is_drawn_and_followed_until_its_scan(
@@ -177,11 +183,9 @@ async def test_a_code_without_a_scan_is_try_later(house: House, cli: Cli) -> Non
 
 async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None:
     late = await cli("create", "sales", "--engine", "sandbox", "--disabled", "--wait", "0.1")
-    assert (late.status, late.err) == (
-        75,
-        "wa-agent: sales created, disabled; cannot wait longer for sales: it is DISCONNECTED,"
-        " waits for a scan\n",
-    )
+    done, why = "sales created, disabled", "it is DISCONNECTED, waits for a scan"
+    told = f"wa-agent: {done}; cannot wait longer for sales: {why}\n"
+    assert (late.status, late.err) == (75, told)
     unsent = await cli("send", "sales", "4915112345678", "hello")
     assert (unsent.status, "must help, " in unsent.err) == (4, True), "and not 75: try again"
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
