@@ -9,9 +9,12 @@ def main() -> int:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     # The lists in question are short; the C++ runtime that they would bring is 1 MiB.
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
-    from agent.cli.command import run
+    try:
+        from agent.cli.command import run
 
-    return run(sys.argv[1:])
+        return run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import re
 
 REMOVED = "[removed]"
 CODE_REMOVED = "[qr removed]"
+_LED = rf"\1{REMOVED}"
+"""In place of a secret and the words that lead to it, which stay."""
 
 _NAMES = (
     r"(?:authorization|api[_-]?key|passw(?:or)?d|passphrase|secret(?:[_-]?key)?|token"
@@ -42,20 +44,16 @@ _PATTERNS: tuple[tuple[str, str, str], ...] = (
     (
         "private key",
         r"(?s)(-----BEGIN [A-Z ]{0,40}PRIVATE KEY[A-Z ]{0,9}-----)(?:(?!-----END ).)+",
-        rf"\1{REMOVED}",
+        _LED,
     ),
     (
         "ing",
         r"((?i:pairing|linking)[ _-]?(?i:code)\W{1,5}(?:is )?)[A-Z0-9]{4}-?[A-Z0-9]{4}\b",
-        rf"\1{REMOVED}",
+        _LED,
     ),
     # A cookie's line holds several values, and each server calls its own as it likes.
-    (
-        "cookie",
-        r"""(?i)(cookie\\*["']?\s*[=:]\s*\\*["']?)(?!\[removed\])[^"'\r\n\\]+""",
-        rf"\1{REMOVED}",
-    ),
-    ("jrt=", r"""(?i)\b(jrt=)(?!\[removed\])[^\s"',;]+""", rf"\1{REMOVED}"),
+    ("cookie", r"""(?i)(cookie\\*["']?\s*[=:]\s*\\*["']?)(?!\[removed\])[^"'\r\n\\]+""", _LED),
+    ("jrt=", r"""(?i)\b(jrt=)(?!\[removed\])[^\s"',;]+""", _LED),
     ("eyj", r"\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)*", REMOVED),
     ("bearer", r"(?i)\b(bearer)(\s+)[A-Za-z0-9_~.+/=-]{6,}", rf"\1\2{REMOVED}"),
     ("basic", r"(?i)\b(basic)(\s+)[A-Za-z0-9_~.+/=-]{6,}", rf"\1\2{REMOVED}"),

@@ -255,9 +255,8 @@ class Server:
 # Refuses requests that a foreign web page could make a browser send, and secrets in addresses.
 
 
-SECRET_PARAMETERS = frozenset(
-    {"token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer"}
-)
+_KEYS = ("token", "key", "api_key", "apikey", "access_token", "auth", "authorization", "bearer")
+SECRET_PARAMETERS = frozenset(_KEYS)
 
 
 def check_entrance(request: web.Request, allowed_hosts: set[str]) -> None:

@@ -65,6 +65,7 @@ _LONGEST = 1800.0
 """Seconds without a byte: a large session is copied, checked and packed in that time."""
 _HUNG = "it hangs or still starts; run: wa-agent doctor, journalctl -u wa-agent"
 _START_IT = "is the agent running? start it with: systemctl start wa-agent (or ./scripts/run)"
+CLOSED = "it is for root and the group wa-agent"
 _EXITS = {400: 2, 401: 4, 403: 4, 404: 3, 406: 2, 408: 75, 409: 4, 413: 2, 415: 2, 503: 75}
 
 
@@ -123,7 +124,7 @@ class Client:
         import http.client  # half of what `version` and `--help` would cost, if it stood above
 
         sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
-        raw = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        raw = json.dumps(body, ensure_ascii=False).encode() if isinstance(body, Mapping) else body
         if not (body is None or isinstance(body, Mapping)):
             size = str(os.fstat(body.fileno()).st_size)
             sent |= {"Content-Type": "application/gzip", "Content-Length": size}
@@ -150,7 +151,8 @@ class Client:
             except (BrokenPipeError, ConnectionResetError):
                 pass  # an agent that refuses does so before it has read all: its answer counts
             except ValueError:  # which quotes the header
-                words = "a key has a character that no header of HTTP can have"
+                named = "a key (WA_AGENT_KEY, --key or --idempotency-key)"
+                words = f"{named} has a character that no header of HTTP can have"
                 raise InvalidRequest(f"cannot ask the agent: {words}") from None
             response = connection.getresponse()
             if response.status >= 400:
@@ -173,7 +175,7 @@ class Client:
             yield from page["instances"]
 
     def _connect(self) -> socket.socket:
-        problems = []
+        problems, cure = list[str](), _START_IT
         if self.url:
             parts = urlsplit(self.url)
             try:
@@ -191,8 +193,8 @@ class Client:
                 sock.close()
                 problems.append(f"{path}: {error.strerror or error}")
                 if isinstance(error, PermissionError):
-                    problems.append("it is for root and the group wa-agent")
-        words = f"cannot reach the agent ({'; '.join(problems)}){self.asked}; {_START_IT}"
+                    cure = CLOSED
+        words = f"cannot reach the agent ({'; '.join(problems)}){self.asked}; {cure}"
         raise AgentUnreachable(words)
 
 

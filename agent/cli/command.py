@@ -100,10 +100,8 @@ class InSections(argparse.RawDescriptionHelpFormatter):
 
 def build_parser(word: str = "") -> argparse.ArgumentParser:
     """Reads the commands of the module of `word` alone, or all where the word names none."""
-    about = "Keeps WhatsApp sessions alive on this machine."
-    parser = Parser(
-        "wa-agent", None, about, _EPILOG, formatter_class=InSections, allow_abbrev=False
-    )
+    does = "Keeps WhatsApp sessions alive on this machine."
+    parser = Parser("wa-agent", None, does, _EPILOG, formatter_class=InSections, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=version_line())
     add_common(parser)
     parser.set_defaults(json=False, socket=None, url=None, key=None)
@@ -138,10 +136,8 @@ def run(argv: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 2
     except errors.WaError as error:
         refusal = error
-    except UnicodeEncodeError:
-        refusal = errors.InvalidRequest("cannot use it: it is no UTF-8")
-    except KeyboardInterrupt:
-        return 130
+    except UnicodeError:
+        refusal = errors.InvalidRequest("cannot use the words or the input: they are no UTF-8")
     except OSError as error:
         # Python would print a traceback at exit if it could not flush its output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

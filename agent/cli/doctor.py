@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from agent import VERSION, errors, files
 from agent.cli.agent import overrides_of
-from agent.cli.client import Client, Finding, Installation, config_path, note, ok, wrong
+from agent.cli.client import CLOSED, Client, Finding, Installation, config_path, note, ok, wrong
 from agent.cli.command import CONFIG, Commands, Options, Table
 from agent.config.config import BackendDeclaration, Config, Declaration, hide_secrets
 from agent.config.load import load_config
@@ -243,7 +243,8 @@ def agent(here: Installation) -> Iterator[Finding]:
         health = here.client.get("/api/health")
     except errors.WaError as error:
         advice = "systemctl restart wa-agent: sessions stay connected; then journalctl -u wa-agent"
-        yield wrong(str(error), advice)
+        bad = wrong(str(error), advice)
+        yield note(bad.sentence, "sudo wa-agent doctor") if CLOSED in bad.sentence else bad
         return
     itself = health["agent"]
     if itself["version"] != VERSION:
@@ -358,10 +359,8 @@ def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Find
         advice = f"{words}; then wa-agent backends check {backend.name}"
         return wrong(view["sentence"] or "it is not up", advice)
     if view.get("warning"):
-        advice = (
-            "correct logs, log_session and auth_folder of its [[backend]], or give wa-agent and its"
-            " unit the right: Access in agent/backends/README.md"
-        )
+        advice = "correct logs, log_session and auth_folder of its [[backend]], or give wa-agent"
+        advice += " and its unit the right: Access in agent/backends/README.md"
         return wrong(f"it answers, but {view['warning']}", advice)
     total = "? sessions" if view["sessions"] is None else counted(view["sessions"], "session")
     words = f"{backend.engine} {view['version']}".strip()

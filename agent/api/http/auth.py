@@ -119,7 +119,8 @@ class KeyRing:
         row = self._rows.get(match[1]) if match else None
         # Unknown ids are compared too, so that the time of the answer reveals nothing.
         if not hmac.compare_digest(_digest(token), row.hash if row else "0" * 64) or row is None:
-            raise errors.Unauthorized("cannot accept this key: it is unknown or revoked")
+            why = "it is unknown or revoked; wa-agent sends --key or WA_AGENT_KEY"
+            raise errors.Unauthorized(f"cannot accept this key: {why}")
         self._used_wall[row.id] = time.time()
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
         own = frozenset(InstanceId(s[9:]) for s in row.scopes if s.startswith("instance:"))

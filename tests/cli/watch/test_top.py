@@ -145,7 +145,8 @@ def on_a_terminal(house: House) -> Iterator[Screen]:
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     code = (
         "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        "from agent.cli import command, views; views.EVERY = 0.3; sys.exit(command.run(['top']))"
+        "from agent import __main__; from agent.cli import views; views.EVERY = 0.3;"
+        "sys.argv[1:] = ['top']; sys.exit(__main__.main())"
     )
     pid = os.posix_spawn(
         sys.executable,
@@ -199,13 +200,10 @@ async def test_top_is_live_resizes_and_restores_the_terminal(
         await eventually(screen.shows("CONNECTED"))
         assert "\x1b[?1049h" in screen.text
         verdict = HealthVerdict(Health.STUCK, S.CONNECTED, "zombie", "it answers nothing")
-        house.supervisor.known[id] = changed(
-            house.supervisor.known[id], verdict=verdict, sentence="it answers nothing"
-        )
+        known = house.supervisor.known
+        known[id] = changed(known[id], verdict=verdict, sentence="it answers nothing")
         await eventually(screen.shows("stuck"))
-        house.supervisor.known[id] = changed(
-            house.supervisor.known[id], sentence=f"{'far ' * 20}end"
-        )
+        known[id] = changed(known[id], sentence=f"{'far ' * 20}end")
         screen.resize(24, 160)
         await eventually(screen.shows("far end"))
         os.kill(screen.pid, number)
