@@ -31,9 +31,7 @@ class ActionKind(StrEnum):
     """The backend's server gives the pairing up and makes the session again."""
 
 
-ENDS_PAIRING = frozenset(
-    {ActionKind.SET_ASIDE, ActionKind.RESTORE, ActionKind.LOGOUT, ActionKind.RENEW}
-)
+ENDS_PAIRING = {ActionKind.SET_ASIDE, ActionKind.RESTORE, ActionKind.LOGOUT, ActionKind.RENEW}
 """A plan with one of these has a proof."""
 _STARTS = frozenset({ActionKind.START, ActionKind.RESTART, ActionKind.RENEW})
 
@@ -131,14 +129,15 @@ def plan_asked(session: Session, verdict: HealthVerdict, *, restart_for: str) ->
         return Plan("restart", (ActionKind.RESTART,), why, ordered=True)
     if restart_for:
         return Plan("restart", (ActionKind.RESTART,), restart_for)
+    asked = "its folder is back" if session.folder.back else "an operator asked for a start"
     if record.start_asked and unit.state is UnitState.FAILED:
         # A wrong configuration is not tried again by itself; an operator may have corrected it.
-        return Plan("start", (ActionKind.START,), "an operator asked for a start")
+        return Plan("start", (ActionKind.START,), asked)
     down = session.claim is not None and session.claim.claim.down
     if record.start_asked and unit.runs and down and session.last_reason.hopeless:
         # After its last word the agent makes no try by itself.
         again = ActionKind.CONNECT if session.instance.backend else ActionKind.RESTART
-        return Plan(again.value, (again,), "an operator asked for a start")
+        return Plan(again.value, (again,), asked)
     return None
 
 
@@ -146,12 +145,10 @@ def must_renew(session: Session) -> bool:
     """The phone ended the pairing: its files are evidence now, a scan makes a new session."""
     record = session.record
     said = session.claim.claim.reason if session.claim else record.reason
-    return (
-        session.should_run
-        and record.paired
-        and said in (record.reason, words.SUSPECT)  # a worker begun since found its store unpaired
-        and reasons.reason_of(record.reason).scan_again
-    )
+    paired = session.should_run and record.paired
+    # A worker begun since says that it found its store unpaired.
+    ended = said in (record.reason, words.SUSPECT) and reasons.reason_of(record.reason).scan_again
+    return paired and ended
 
 
 def may_try_now(session: Session, policy: health.HealthPolicy, now: float) -> bool:

@@ -55,6 +55,8 @@ class Folder:
     """Why they cannot be used, for people: the path, and the obstacle. "" = they can."""
     away_since: float | None = None
     """Since when each look has found its folder away or unreadable."""
+    back: bool = False
+    """True once it is back, until a worker runs."""
     disk_problem: str = ""
     """Why no worker may start on the disk of sessions; looked at while no worker runs."""
 

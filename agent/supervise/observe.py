@@ -49,11 +49,13 @@ async def observe(means: Means, facts: Facts) -> None:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
-        facts.folder.disk_problem = ""  # a running worker is never stopped for it
+        # A running worker is never stopped for its disk.
+        facts.folder.disk_problem, facts.folder.back = "", False
     else:
         away = facts.folder.away_since is not None
         await asyncio.to_thread(_look_at_disk, means, facts)
         if away and facts.folder.away_since is None:  # failures meanwhile had this one cause
+            facts.folder.back = True
             facts.record = replace(facts.record, start_asked=True)
 
 

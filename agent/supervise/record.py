@@ -343,8 +343,7 @@ def _note_pairing(facts: Facts) -> None:
 
 def _note_passkey(facts: Facts) -> None:
     """WhatsApp asked for a passkey: the record says so until an operator clears it."""
-    claim = facts.claim.claim if facts.claim else None
-    known = facts.passkey_asked
+    claim, known = facts.claim.claim if facts.claim else None, facts.passkey_asked
     facts.passkey_asked = claim is not None and claim.reason == PASSKEY_REQUIRED
     if facts.passkey_asked and not known and not facts.record.needs_passkey:
         facts.record = replace(facts.record, needs_passkey=True)
