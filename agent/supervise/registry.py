@@ -13,7 +13,8 @@ from weakref import WeakValueDictionary
 
 from agent import clock, instance_file, log
 from agent.config.config import check_declared, declared_for, worker_settings
-from agent.core import crypto, figures, health, reasons, session, words
+from agent.core import crypto, health, reasons, session, words
+from agent.core.figures import RepairStatistics, StatusTime
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.engines.base import Linked
 from agent.engines.catalog import entry_of
@@ -83,9 +84,7 @@ class Registry:
     the identity file that is written."""
     stopping: bool = field(init=False, default=False)
     """The agent stops: callers that wait are answered, so that they delay no stop."""
-    statistics: figures.RepairStatistics = field(
-        init=False, default_factory=figures.RepairStatistics
-    )
+    statistics: RepairStatistics = field(init=False, default_factory=RepairStatistics)
     _look: "asyncio.Task[dict[InstanceId, dict[str, int]]] | None" = field(init=False, default=None)
     """At the folders of `_looked_at`; it begins with the loop's next turn."""
     _looked_at: list[InstanceId] = field(init=False, default_factory=list)
@@ -105,7 +104,7 @@ class Registry:
             counts_messages=not entry_of(instance.engine).remote,
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
-            status_time=figures.StatusTime(record.status, clock.boot_now()),
+            status_time=StatusTime(record.status, clock.boot_now()),
             of_rooms=self._of_rooms(instance),
             leased=self.gate.fleet.leased and not instance.backend,
         )
@@ -124,7 +123,8 @@ class Registry:
         put back does not go when this one is refused."""
         async with self._locks.setdefault(("name", id), asyncio.Lock()):
             if id in self.facts and not replaces:
-                words = f"cannot {doing}: it exists; to replace it: wa-agent delete {id}"
+                look = f"it exists: wa-agent why {id}, and to pair it wa-agent qr {id}"
+                words = f"cannot {doing}: {look}; to replace it: wa-agent delete {id}"
                 raise Refused(words, field="id", code="exists")
             self.gate.fleet.may_make(id, doing)
             yield
