@@ -429,6 +429,11 @@ def wall_text(wall: float | None) -> str | None:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def local_text(wall: float | None) -> str | None:
+    """As the log has a time: in this machine's zone; None if it is none."""
+    return datetime.fromtimestamp(wall).strftime("%Y-%m-%d %H:%M:%S") if wall else None
+
+
 def show_event(entry: model.JournalEntry) -> dict[str, Any]:
     return {
         "cursor": entry.cursor,

@@ -13,7 +13,7 @@ from agent.core.memory import MemoryPolicy
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import REASONS
 from agent.core.recovery.repair import RecoveryKind
-from agent.core.session import AWAY, BackendView, Session, wall_text
+from agent.core.session import AWAY, BackendView, Session, local_text
 from agent.core.setting import setting
 from agent.core.words import NOT_TOLD, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
@@ -408,7 +408,7 @@ TABLE = (
     Row(
         "banned",
         # A second one soon after the first is `given_up`.
-        lambda _, it: wall_text(it.next_attempt_wall) if it.reason == "temporary_ban" else None,
+        lambda _, it: local_text(it.next_attempt_wall) if it.reason == "temporary_ban" else None,
         "WhatsApp banned the account of {who} for a time; the agent connects it again at {value}",
         "Wait: a login before then prolongs it. Afterwards send less, and not to strangers.",
         covers=("down",),
