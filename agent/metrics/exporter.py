@@ -94,9 +94,7 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-_REGAINED = tuple(
-    code for code, *_ in reasons.reasons_table() if not reasons.reason_of(code).hopeless
-)
+_REGAINED = tuple(it for it, *_ in reasons.reasons_table() if not reasons.reason_of(it).hopeless)
 _ERRORS = (*(row[0] for row in reasons.reasons_table()), *crypto_patterns.OF_KEYS)
 _SENT = {"sent": "out", "acknowledged": "ack", "failed": "failed"}
 _NO_STEPS = (RecoveryKind.NONE, RecoveryKind.WAIT)

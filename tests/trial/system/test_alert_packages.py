@@ -74,7 +74,7 @@ def watched(bed: Bed, receiver: Receiver) -> Iterator[Bed]:
         "127.0.0.1:9093": f"127.0.0.1:{ports['alertmanager']}",
         "127.0.0.1:9099": f"127.0.0.1:{receiver.server.server_port}",
         "15s": "1s",
-        "receiver: operators": "receiver: operators\n  group_wait: 1s\n  group_interval: 2s",
+        "group_interval: 1m": "group_wait: 1s\n  group_interval: 2s",
     }
     for name, block in zip(ports, blocks("yaml"), strict=True):
         for ours, theirs in changes.items():
