@@ -168,7 +168,7 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
     if details["wait_reason"]:
         yield f"it waits for others: {details['wait_sentence']}"
     if (before := details["turns_before"]) is not None:
-        yield f"its turn to start comes after {before} other sessions"
+        yield f"its turn to start comes after {counted(before, 'other session')}"
     if repair is not None and not repair["ending"]:
         step, begun = repair["step"].replace("_", " "), _when(repair["started"])
         stage = {

@@ -19,6 +19,7 @@ from agent.api.server import Server, build_app
 from agent.config.config import USUAL_LISTEN, Config
 from agent.config.load import load_config
 from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.words import counted
 from agent.daemon import state_folder as own
 from agent.daemon.troubles import Troubles
 from agent.deliver.bus import EventBus
@@ -377,9 +378,10 @@ async def close_sessions(
     times, all_facts = supervisor.settings.config.stop, supervisor.registry.facts.values()
     linked = [facts for facts in all_facts if facts.link and not facts.instance.backend]
     besides = {facts.id for facts in all_facts if facts.instance.backend}
-    await _ask_all(linked, "prepare_stop", times.prepare, f"tell {len(linked)} sessions to prepare")
+    many = counted(len(linked), "session")
+    await _ask_all(linked, "prepare_stop", times.prepare, f"tell {many} to prepare")
     await save_records()
-    await _ask_all(linked, "save", times.save, f"save {len(linked)} sessions")
+    await _ask_all(linked, "save", times.save, f"save {many}")
     # A start may still be queued: it would begin when the agent is gone.
     units = await supervisor.seats.list()
     running = {id for id, unit in units.items() if unit.runs or unit.job_pending} - besides
@@ -395,7 +397,7 @@ async def close_sessions(
             log.error(words, id, error or "too slow", extra=about(id))
 
     await asyncio.gather(*map(close, running))
-    log.info("closed %d workers in %.1f s", len(running), clock.boot_now() - begun)
+    log.info("closed %s in %.1f s", counted(len(running), "worker"), clock.boot_now() - begun)
 
 
 async def _ask_all(linked: Collection[Facts], do: str, limit: float, what: str) -> None:

@@ -36,7 +36,7 @@ from agent import files, log
 from agent.clock import boot_now, until_next
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.reasons import NETWORK_CODES, REACHED_CODES, UNREACHABLE
-from agent.core.words import Address
+from agent.core.words import Address, counted
 from agent.engines.catalog import needed_address
 from agent.supervise.facts import Facts, Notes
 
@@ -366,10 +366,10 @@ class Reaching:
             self._wake_waiting(reach, done=True)
 
     def _tell(self, reach: Reach, *, back: bool) -> None:
-        name, waiting = reach.address.name, len(reach.waiting)
+        name, waiting = reach.address.name, counted(len(reach.waiting), "session")
         said = f"cannot reach {name}: {reach.cause}; its sessions wait"
         if back:
-            said = f"this machine reaches {name} again; {waiting} sessions waited"
+            said = f"this machine reaches {name} again; {waiting} waited"
         if not reach.address.url.startswith("file:"):  # the sandbox's own is worth no line
             kind, tell = ("address_back", log.info) if back else ("address_away", log.warning)
             tell("%s", said)

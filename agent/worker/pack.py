@@ -19,7 +19,7 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import Any
 
 from agent.core.model import UnitState
-from agent.core.words import Happening, InstanceId, parse_instance_id
+from agent.core.words import Happening, InstanceId, counted, parse_instance_id
 from agent.engines.baileys.pack import SharedNode
 from agent.engines.base import OpenEngine
 from agent.errors import WaError
@@ -259,7 +259,7 @@ async def work_together(identity: Identity, link_path: Path) -> int:
         os._exit(1)
 
     def status() -> str:
-        return f"{len(members.running())} sessions"
+        return counted(len(members.running()), "session")
 
     def tell() -> None:
         changed.set()
