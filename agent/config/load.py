@@ -32,9 +32,7 @@ def changes_that_need_restart(old: Config, new: Config) -> list[str]:
             values = {getattr(table.rows(it)[0], own.name) for it in (old, new) if mark.restart}
             changed += [f"{name}.{own.name}"] * (len(values) > 1)
     # A new backend needs no restart.
-    return changed + sorted(
-        f"[[backend]] {row.name}" for row in old.backend if row not in new.backend
-    )
+    return changed + sorted(f"[[backend]] {it.name}" for it in old.backend if it not in new.backend)
 
 
 def find_faults(config: Config) -> Iterator[Fault]:

@@ -49,8 +49,7 @@ async def observe(means: Means, facts: Facts) -> None:
         # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
-        # A running worker is never stopped for its disk.
-        facts.folder.disk_problem, facts.folder.back = "", False
+        facts.folder.back, facts.folder.disk_problem = False, ""  # it is never stopped for it
     else:
         away = facts.folder.away_since is not None
         await asyncio.to_thread(_look_at_disk, means, facts)

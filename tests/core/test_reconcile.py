@@ -68,9 +68,7 @@ def kinds(planned):
         ),
         pytest.param(LOST, [CONNECT], id="connection lost"),
         pytest.param(ended("connection_lost", record=OPEN), [], id="the circuit is open"),
-        pytest.param(
-            ended("connection_lost", record=HALF_OPEN), [CONNECT], id="the circuit's trial"
-        ),
+        pytest.param(ended("connection_lost", record=HALF_OPEN), [CONNECT], id="a trial"),
         pytest.param(
             ended(
                 "connection_lost", record=replace(PAIRED, breaker=Breaker(5, WALL - 600, WALL - 1))

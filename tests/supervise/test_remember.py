@@ -68,9 +68,7 @@ def facts(enabled: bool = True, **record: object) -> Facts:
         pytest.param({}, STOPPED, Override.STOPPED, id="stopped past us"),
         pytest.param({"stopped_run": "r1"}, STOPPED, Override.NONE, id="we stopped it"),
         pytest.param({"seen_boot": "boot-0"}, STOPPED, Override.NONE, id="the machine booted"),
-        pytest.param(
-            {}, replace(STOPPED, job_pending=True), Override.NONE, id="a job is under way"
-        ),
+        pytest.param({}, replace(STOPPED, job_pending=True), Override.NONE, id="a job runs"),
         pytest.param({}, replace(STOPPED, state=UnitState.FAILED), Override.NONE, id="it crashed"),
     ],
 )

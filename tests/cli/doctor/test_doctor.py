@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -93,6 +94,16 @@ async def test_no_agent_is_wrong_and_hides_nothing(cli: Cli, state: Path, tmp_pa
 def test_an_address_that_others_reach_is_named() -> None:
     here = Installation(Config(api=ApiSection(listen="0.0.0.0:1")), Client("http://[::1]:1"), None)
     assert [it.level for it in agent(here)] == ["note", "wrong"]
+
+
+def test_a_socket_of_others_asks_for_the_right_and_no_restart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    denied = PermissionError(13, "Permission denied")
+    monkeypatch.setattr("agent.cli.client.short_path", Mock(side_effect=denied))
+    (found,) = agent(Installation(Config(), Client(sockets=(Path("/s"),)), None))
+    assert (found.level, found.advice) == ("note", "sudo wa-agent doctor")
+    assert found.sentence.endswith("denied); it is for root and the group wa-agent")
 
 
 # --- the machine ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Each row of the table begins when it must and not before; what covers what; what is unknown."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -48,9 +49,7 @@ class World:
         extra = {"lost": 0, "sends_failed": 0, **self.changes.get("counted", {})}
         counted = {id: {**counted_of(view), **extra} for id, view in self.sessions.items()}
         self.windows.note({"": self.changes.get("agent", {}), **counted}, self.now)
-        fields = {
-            name: its for name, its in self.changes.items() if name not in ("counted", "agent")
-        }
+        fields = {it: self.changes[it] for it in self.changes.keys() - {"counted", "agent"}}
         fields["machine"] = {**WELL, **fields.get("machine", {})}
         sight = Sight(self.now, WALL + self.now, self.sessions, windows=self.windows, **fields)
         found = self.present, begun, over = look(TABLE, self.present, sight)
@@ -203,6 +202,8 @@ def test_one_cause_is_told_once(session: dict[str, Any], only: str) -> None:
     world.put(**session)
     assert world.run(900) == {only}
     assert world.told == [("begun", only)]
+    (one,) = world.present.values()
+    assert re.fullmatch(r"|\d+%|: .*|2033-05-1\d \d\d:33:20", one.value), "as the log has times"
 
 
 def test_several_at_once_have_one_cause() -> None:
