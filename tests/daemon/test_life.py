@@ -49,7 +49,7 @@ async def test_f11_a_second_signal_ends_no_saving(agent, eventually):
     await eventually(lambda: "stopping in order" in agent.log.read_text())
     agent.process.send_signal(signal.SIGINT)
     assert await asyncio.wait_for(agent.process.wait(), 60) == 0
-    assert "save 1 sessions" in agent.log.read_text()
+    assert "save 1 session" in agent.log.read_text()
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
 

@@ -35,7 +35,7 @@ async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
     writer.write(ask)
     answer = (await reader.read()).lower()
     assert b" 200 " in answer.splitlines()[0] and b"connection: close" in answer
-    assert "save 1 sessions" not in caplog.text, "the answer came while the session closed"
+    assert "save 1 session" not in caplog.text, "the answer came while the session closed"
     writer.close()
     assert await stop == 0
 
