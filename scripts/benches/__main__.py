@@ -48,9 +48,7 @@ def end_in_order(_number: int, _frame: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     subjects = parser.add_subparsers(dest="subject", required=True)
-    subject = subjects.add_parser(
-        "footprint", help="memory, processor time, starts, kills, adoption"
-    )
+    subject = subjects.add_parser("footprint", help="memory, processor, starts, kills, adoption")
     subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
     words = "sessions of one more run of the agent alone; 0 = no such run"
     subject.add_argument("--many", type=int, default=1000, metavar="N", help=words)

@@ -217,11 +217,9 @@ async def _freeze(world: World, who: str, seconds: float) -> None:
 async def _judge(world: World) -> None:
     await _until_connected(world)
     rows = await _until_nothing_waits(world)
-    shown = (await world.agent.do("GET", f"/api/instance/{ID}/sandbox/heard?limit=1000"))[
-        "messages"
-    ]
-    heard = Counter(str(each.get("text", "")) for each in shown)
-    others = {str(each["chat"]) for each in shown} - {f"{PEER}@s.whatsapp.net"}
+    got = (await world.agent.do("GET", f"/api/instance/{ID}/sandbox/heard?limit=1000"))["messages"]
+    heard = Counter(str(each.get("text", "")) for each in got)
+    others = {str(each["chat"]) for each in got} - {f"{PEER}@s.whatsapp.net"}
     assert not others, f"others heard something: {others}"
     for sent in world.sent:
         row = next((it for it in rows if sent.id and sent.id in (it["id"], it["message_id"])), None)

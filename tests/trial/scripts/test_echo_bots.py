@@ -39,7 +39,7 @@ class Bot:
 
     def __init__(self, command: Sequence[str], folder: Path, url: str) -> None:
         self._command, self._folder = command, folder
-        self._env = {"PATH": os.environ["PATH"], "WA_AGENT_URL": url}
+        self._env = {"PATH": os.environ["PATH"], "WA_AGENT_URL": url, "HOME": str(folder)}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -82,6 +82,7 @@ async def test_bot_and_agent_are_killed_again_and_again_and_each_message_is_answ
     chance = random.Random(1)
     wanted = [f"message {number}" for number in range(COUNT)]
     await bot.start()
+    await eventually((tmp_path / ".echo-sales.cursor").exists)
     try:
         for number, text in enumerate(wanted):
             said = {"contact": ANN, "text": text}
@@ -123,9 +124,9 @@ async def test_the_readme_leads_a_newcomer_to_a_bot_that_answers(
     clone = tmp_path / "clone"
     (clone / ".venv").symlink_to(sys.prefix)
     shutil.copytree(EXAMPLES, clone / "scripts/examples")
-    exports, bot, say, *look = commands_below("A bot in two minutes")
+    exports, bot, _, say, *look = commands_below("A bot in two minutes")
     scan = next(each for each in commands_below("Two commands") if "scan" in each)
-    env = {**os.environ, "WA_AGENT_URL": url}
+    env = {**os.environ, "WA_AGENT_URL": url, "HOME": str(tmp_path)}
 
     async def do(command: str) -> str:
         # The command line asks over the socket, the bot over HTTP.
@@ -150,6 +151,7 @@ async def test_the_readme_leads_a_newcomer_to_a_bot_that_answers(
         )
     try:
         await eventually(lambda: says("wa-agent show demo", "CONNECTED"))
+        await eventually((tmp_path / ".echo-demo.cursor").exists)
         await do(say)
         for command in look:
             await eventually(lambda c=command: says(c, "hello"), within=60)
