@@ -1,6 +1,5 @@
 """View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
-import math
 from collections.abc import Container, Iterable, Sequence
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -91,7 +90,7 @@ class View(Struct):
 
     def forgotten(self, id: str) -> None:
         """The store has no record of it any more; a new one has the next epoch all the same."""
-        self.sessions[id] = Seen(self.sessions[id].record, 0, math.inf)
+        self.sessions[id] = Seen(self.sessions[id].record, 0, float("inf"))
 
     def place_for(self, id: str, but: Iterable[str] = ()) -> str:
         """The machine that this session may go to: one with a copy, else one with the most room;

@@ -8,7 +8,6 @@ the program that deletes session files.
 
 import calendar
 import json
-import math
 import os
 import re
 import shutil
@@ -253,7 +252,7 @@ def sweep(root: Path, keep: float, passed: float) -> list[str]:
     with open_own(root, TRASH, shared=True) as (_, trash):
         names = trash.names()
         matches = filter(None, map(_RETIRED.fullmatch, names))
-        ours = [match[0] for match in matches if made_at(match["copy"]) < math.inf]
+        ours = [match[0] for match in matches if made_at(match["copy"]) < float("inf")]
         ages = grow(trash, ours, passed)
         for name in names:
             if name in ages and ages[name] >= keep:

@@ -6,7 +6,6 @@ What they share is this process and what the engine shares (of baileys: Node).
 
 import asyncio
 import logging
-import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -231,7 +230,7 @@ class Members:
 
     def _worker(self, id: InstanceId) -> Worker:
         if id not in self.all:
-            limits = Limits(watchdog=self.watchdog or math.inf, stop_timeout=35.0)
+            limits = Limits(watchdog=self.watchdog or float("inf"), stop_timeout=35.0)
             self.all[id] = Worker(id, limits, partial(MemberRun, self), self.changed)
         return self.all[id]
 

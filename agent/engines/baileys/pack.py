@@ -7,7 +7,6 @@ session of it says so, and the next one that connects starts another.
 import asyncio
 import itertools
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -42,7 +41,7 @@ class NodeShare(Conversation):
     """One session's part of a shared Node; has the methods of `Client` that an engine uses."""
 
     owns_pipe = False
-    hangs_after = math.inf
+    hangs_after = float("inf")
     """The pack ends a Node whose loop stands still, and says which of its sessions are hit."""
 
     def __init__(

@@ -11,7 +11,6 @@ import asyncio
 import binascii
 import itertools
 import json
-import math
 import os
 import re
 import signal
@@ -84,7 +83,7 @@ class Faults:
 
     def active(self, name: str) -> Fault | None:
         fault = self._active.get(name)
-        ended = fault is None or (fault.until_wall or math.inf) <= time.time()
+        ended = fault is None or (fault.until_wall or float("inf")) <= time.time()
         return None if ended else fault
 
     def list(self) -> dict[str, float | None]:

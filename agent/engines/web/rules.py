@@ -14,11 +14,11 @@ from agent.engines import base
 WHATSAPP = "https://web.whatsapp.com/"
 SHELL, CHROMIUM = "headless-shell", "chromium"
 LIVE, KNOWN_GOOD = "live", "known_good"
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.-]{0,39}")
+VERSION = re.compile(r"[0-9][0-9A-Za-z.-]{0,39}")
 
 
 def _page_fault(page: str) -> str:
-    if page in (LIVE, KNOWN_GOOD) or _VERSION.fullmatch(page):
+    if page in (LIVE, KNOWN_GOOD) or VERSION.fullmatch(page):
         return ""
     return f"neither {LIVE} nor {KNOWN_GOOD} nor a version"
 

@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import re
 import struct
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -123,7 +122,7 @@ def write_note(session: Path, note: Note) -> None:
 
 def keep_page(session: Path, version: str, document: str) -> None:
     """Remember the document that connected; the oldest of more than two goes."""
-    if not re.fullmatch(r"[0-9][0-9A-Za-z.-]{0,39}", version) or not document:
+    if not rules.VERSION.fullmatch(version) or not document:
         return
     folder = session / _PAGES
     folder.mkdir(mode=0o700, exist_ok=True)
