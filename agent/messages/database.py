@@ -96,8 +96,8 @@ def _make(path: Path, form: Form, mode: int) -> None:
         left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
     with closing(_connect(new)) as db:
         db.executescript(
-            f"pragma page_size = 1024; begin immediate; {form.tables} pragma user_version ="
-            f" {form.version}; pragma application_id = {form.application_id}; commit;"
+            f"begin immediate; {form.tables} pragma user_version = {form.version};"
+            f" pragma application_id = {form.application_id}; commit;"
         )
     new.chmod(mode)
     new.rename(path)
