@@ -65,16 +65,18 @@ class Past(Struct, frozen=True):
     released: bool = False
     """True if that agent stopped in order: a disk without it is an older image."""
     n: int = 0
-    """Number of the last renewal that was noted."""
+    """Number of the last renewal that was noted, but for those under a halt."""
+    halted: int = 0
+    """Number of the last one that was noted under a halt; 0 = it was under none since."""
 
-    def is_halted(self, found: Machine, revision: int) -> bool:
-        """True if that agent itself went on in an older store, which it does under a halt alone."""
-        return found.agent == self.agent and found.n > self.n and revision < self.revision
+    def is_halted(self, found: Machine) -> bool:
+        """True if that agent itself went on in this store, under a halt."""
+        return found.agent == self.agent and 0 < self.halted <= found.n
 
     def is_older(self, found: Machine) -> bool:
         """True if the store knows later renewals of this machine: the disk is an older image."""
         later = found.agent != self.agent or (found.released and not self.released)
-        return later or found.n > self.n + 2 * NOTED
+        return later or found.n > max(self.n, self.halted) + 2 * NOTED
 
 
 def how_to_begin(
@@ -224,7 +226,7 @@ class Keeper:
                 pair = next(iter(answer.found[0]), Pair(self._own.key, b"", 0))
                 found = (decoded(pair.value, Machine) or Machine()) if pair.revision else None
                 # The store went back, or on, without it; or had its word in the halt since.
-                if past and found and (found.forgotten or past.is_halted(found, answer.revision)):
+                if past and found and (found.forgotten or past.is_halted(found)):
                     past, self._suspicion = replace(past, cluster=answer.cluster, revision=0), ""
                 if past and answer.revision < past.revision:
                     self._suspect(f"it is older than the last begin of {self.name}")
@@ -296,10 +298,11 @@ class Keeper:
         self.leaving -= self._settling
         self._settling.clear()
         self._hold(begun + self.fleet.usable, group)
-        if self._n >= self._noted + NOTED and not self.halted:
+        if self._n >= self._noted + NOTED:
+            revision, halted = answer.revision, self.halted
             with suppress(OSError, TimeoutError):  # a disk that hangs holds up no renewal for long
                 async with asyncio.timeout(PAUSE):
-                    await asyncio.to_thread(self._write_past, answer.revision)
+                    await asyncio.to_thread(self._write_past, revision, halted=halted)
         self._renewed.set()
         self._renewed = asyncio.Event()
         return True
@@ -427,7 +430,7 @@ class Keeper:
         with suppress(StoreAway):
             put = Put(self.keys.claims + self.name, encoded(Claim(halt.id, self.runner.held())))
             if (await self.store.commit([self._unchanged()], [put])).committed:
-                self._claimed = halt.id
+                self._claimed, self._noted = halt.id, -NOTED  # at once
 
     async def _watch(self) -> None:
         """Wake the keeper for what concerns this machine. A watch that breaks costs one renewal."""
@@ -470,10 +473,12 @@ class Keeper:
                         self.view.forgotten(id)
             await self.store.compact(old or 1)
 
-    def _write_past(self, revision: int, *, released: bool = False) -> None:
+    def _write_past(self, revision: int, *, released: bool = False, halted: bool = False) -> None:
+        """Under a halt the disk goes on to know the store of before."""
         self._noted = self._n
-        past = Past(self._agent, self._here, self._cluster, revision, released, self._n)
-        write_whole(self._path, encoded(past))
+        new = Past(self._agent, self._here, self._cluster, revision, released, self._n)
+        self._past = replace(self._past, halted=self._n) if halted and self._past else new
+        write_whole(self._path, encoded(self._past))
 
     def _note(self, problem: str) -> None:
         """Log a problem once, and once that it is over."""
