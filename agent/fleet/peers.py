@@ -63,7 +63,8 @@ def tls_of(folder: Path, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.
             made.load_cert_chain(own, own.with_suffix(".key"))
         return made
     except OSError as error:
-        raise ConfigError(f"cannot use the certificates in {folder}: {error}") from error
+        why = f"{error.strerror or error}; the agent's user must own them"
+        raise ConfigError(f"cannot use the certificates in {folder}: {why}") from error
 
 
 class Peers:
@@ -105,8 +106,9 @@ class Peers:
         """The machine that asks."""
         if not self._own.exists():
             return request.headers.get(NAME, "")
-        found = request.get_extra_info("peercert", {})
-        return next((it[0][1] for it in found["subject"] if it[0][0] == "commonName"), "")
+        found = request.get_extra_info("peercert") or {}  # none once the line was cut
+        names = (it[0][1] for it in found.get("subject", ()) if it[0][0] == "commonName")
+        return next(names, "")
 
     def lock(self, id: str) -> asyncio.Lock:
         """Around each use of the session's copy here."""

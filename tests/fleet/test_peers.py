@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from pathlib import Path
+from unittest.mock import Mock
 
 import aiohttp
 import pytest
@@ -52,9 +53,7 @@ def machines(tmp_path: Path) -> dict[str, Machine]:
     return {name: Machine(tmp_path, name, address) for name, address in addresses.items()}
 
 
-async def test_a_machine_is_who_its_certificate_says(
-    machines: dict[str, Machine], eventually: Eventually
-) -> None:
+async def test_the_certificate_counts(machines: dict[str, Machine], eventually: Eventually) -> None:
     a, b, c = machines.values()
     serving = asyncio.create_task(b.peers.run())
 
@@ -62,6 +61,7 @@ async def test_a_machine_is_who_its_certificate_says(
     assert await a.peers.send(b.address, "b", [a.change(1)]) == [Taken("", 1, 1)]
     # It does not own the session, whatever its header says.
     c.name = "a"
+    assert b.peers.asks(Mock(get_extra_info=lambda _: {})) == "", "its line was cut"
     assert await c.peers.send(b.address, "b", [c.change(2)]) == [Taken("not_owner", 1, 1)]
     assert await c.peers.get(b.address, "b", f"/copies/{ID}", tuple[int, int]) == (1, 1)
     with pytest.raises(Refused, match="no copy"):
@@ -78,9 +78,7 @@ async def test_a_machine_is_who_its_certificate_says(
         await it.peers.close()
 
 
-async def test_without_certificates_it_serves_this_machine_alone(
-    tmp_path: Path, eventually: Eventually
-) -> None:
+async def test_without_certificates_only_loopback(tmp_path: Path, eventually: Eventually) -> None:
     with pytest.raises(ConfigError, match="only loopback"):
         await Machine(tmp_path, "far", "10.9.8.7").peers.run()
     a, b = (Machine(tmp_path, name, "127.0.0.1") for name in "ab")
