@@ -43,7 +43,8 @@ async def show(fleet: "Joined") -> dict[str, Any]:
         state = next((said for name, said in STATES.items() if getattr(it, name)), "up")
         row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
         row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
-        machines.append(row | {"state": state, "renewed_seconds": round(now - seen.since, 1)})
+        renewed = None if it.lost else round(now - seen.since, 1)  # else it was others who wrote
+        machines.append(row | {"state": state, "renewed_seconds": renewed})
     left = fleet.keeper.until - now if fleet.keeper else 0.0
     return {
         **{"fleet": fleet.fleet, "machine": fleet.name, "problem": fleet.problem},

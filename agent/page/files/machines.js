@@ -56,7 +56,7 @@ function makeMachine({ name, own }) {
     draw({ state, version, address, owned, used, capacity, renewed_seconds: renewed }) {
       setPill(pill, ...(STATES[state] || ["off", state]));
       const where = joined([version, address && "at " + address], " ");
-      setText(what, joined([where, "renewed " + duration(renewed) + " ago"]));
+      setText(what, joined([where, renewed !== null && "renewed " + duration(renewed) + " ago"]));
       const runs = (state === "lost" ? "ran " : "runs ") + used + " of at most " + capacity;
       setText(figures, joined([counted(owned, "session", "sessions"), runs]));
     },
