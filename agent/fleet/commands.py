@@ -151,7 +151,7 @@ def replace(options: command.Options) -> int:
         {"file": str(folder / f"plan-{name}.tar"), "store": store},
         f"etcd has {name} instead of {options.old}; on {name}: sudo wa-agent fleet join, or store"
         f" install, plan-{name}.tar",
-        f"in agent.toml of the others: [fleet] store = {store}",
+        f"in agent.toml of the others: [fleet] store = {store}; then restart their agents",
     )
 
 

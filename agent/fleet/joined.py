@@ -478,8 +478,10 @@ class Joined(running.Running):
             raise self.lacks(id, "move")
         if target not in self.view.machines:
             raise NotFound(f"cannot move {id}: the fleet has no machine {target}", field="id")
-        if id not in self.engines() or target == self.name:  # an older folder may lie here
-            raise Refused(f"cannot move {id}: it must be a session of {self.name}, for another one")
+        if target == (there := self.elsewhere(id) or self.name):
+            raise Refused(f"cannot move {id}: machine {target} has it already")
+        if id not in self.engines():  # an older folder may lie here
+            raise Refused(f"cannot move {id}: it is a session of machine {there}; ask there")
         # The session ends here for no machine that does not answer.
         await copies.peers.send(copies.address(target), target, ())
         self._tried[id] = boot_now() + MOVES_AGAIN

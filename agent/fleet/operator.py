@@ -60,7 +60,8 @@ async def forget(store: Etcd, keys: Keys, name: str) -> list[str]:
         raise NotFound(f"cannot forget machine {name}: the fleet has none of that name")
     known = {name: decoded(it.value, Machine) for name, it in every.items()}
     if not (host := known[name] or Machine()).lost:
-        raise Refused(f"cannot forget machine {name}: it is not lost yet; switch it off", code="up")
+        words = "it is not lost yet; switch it off, and wait until `wa-agent fleet status` says so"
+        raise Refused(f"cannot forget machine {name}: {words}", code="up")
     put = Put(every[name].key, encoded(replace(host, forgotten=True)))
     await _must(store, [Same(keys.halt, 0), Same(put.key, every[name].revision)], [put])
     living = {id for id, it in known.items() if it and not (it.lost or it.drained)}
