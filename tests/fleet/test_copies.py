@@ -120,9 +120,7 @@ def a_row(owner: Owner, there: Standby) -> Path:
     return there._root / ID / "log"
 
 
-def test_a_log_that_was_cut_gives_an_earlier_number_or_nothing_and_a_changed_one_nothing(
-    tmp_path: Path, session: Path, key: FleetKey
-) -> None:
+def test_a_cut_or_changed_log_builds_no_other(tmp_path: Path, session: Path, key: FleetKey) -> None:
     owner = Owner(key, session)
     log = a_row(owner, Standby(tmp_path / "there", key))
     content = log.read_bytes()
@@ -166,9 +164,7 @@ def sealed_as(key: FleetKey, change: Change, **more: object) -> Sealed:
 ODD = ("", "/a", "../a", "a/../b", "a//b", "./a", "a/", "a\0", "a" * 600)
 
 
-def test_a_peer_names_no_path_outside_of_a_session_and_no_blocks_that_make_no_file(
-    tmp_path: Path, key: FleetKey
-) -> None:
+def test_a_peer_names_no_path_outside_and_no_odd_blocks(tmp_path: Path, key: FleetKey) -> None:
     there = Standby(tmp_path / "there", key)
     for id, name in (*((ID, path) for path in ODD), ("../x", "a"), ("", "a")):
         with pytest.raises(VaultError):
@@ -179,9 +175,7 @@ def test_a_peer_names_no_path_outside_of_a_session_and_no_blocks_that_make_no_fi
             apply({}, Change({"a": File(*file)}))
 
 
-def test_another_key_epoch_or_number_opens_nothing(
-    tmp_path: Path, session: Path, key: FleetKey
-) -> None:
+def test_another_key_or_number_opens_nothing(tmp_path: Path, session: Path, key: FleetKey) -> None:
     owner, there = Owner(key, session), Standby(tmp_path / "there", key)
     a_row(owner, there)
     assert Standby(tmp_path / "there", FleetKey(os.urandom(32))).newest(ID) is None

@@ -86,9 +86,7 @@ async def test_planned_members_take_machines_of_the_fleet_only_and_are_replaced(
         await eventually(lambda: names(etcd), {"b", "w", "e"})
 
 
-def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plan_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two, full = {"a": "10.0.0.1", "b": "10.0.0.2"}, OSError(28, "No space left")
     with monkeypatch.context() as it, pytest.raises(HostError, match=r"write .*/plan-a\.tar: No"):
         it.setattr(os, "fsync", Mock(side_effect=full))
@@ -104,9 +102,7 @@ def test_a_plan_replaces_nothing_and_leaves_no_part_of_a_file(
         plan.plan("shops", two, tmp_path)
 
 
-def test_the_command_names_what_it_cannot_take_and_says_what_is_done_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     bad = "b=10.0.0.1 a=10.0.0.2 ../a=10.0.0.1 a a=host a=0.0.0.0 a=:: a=::1 a=127.0.0.2 a=fe80::1"
     for machine in f"{bad} a=fd00::1%lo a=224.0.0.1 a=255.255.255.255 a=::ffff:127.0.0.1".split():
         machines = (machine, "b=10.0.0.2", "c=10.0.0.3")
