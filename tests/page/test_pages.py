@@ -115,6 +115,7 @@ class Fleet(Alone):
         row = {"address": "10.0.0.1:1", "used": 4, "capacity": 40, "owned": 5, "renewed_seconds": 3}
         states = {"a": "up", "b": "drained", "c": "lost"}
         rows = [{**row, "name": it, "state": states[it]} for it in states]
+        rows[2]["renewed_seconds"] = None
         lost = [{"machine": "c", "id": f"shop-{n}", "cause": FOUL} for n in range(5)]
         shown = {"machine": "a", "machines": rows, "troubles": lost, "halt": self.halt}
         return {**shown, "notes": ["no copy in sync: 5"]}
