@@ -73,9 +73,9 @@ class Incoming:
         self.said: list[str] = []
         """Sentences on damage, for the caller to log and to clear."""
         self._db: sqlite3.Connection | None = None
-        self._next = self._uncounted = 0
         self._at_once = min(64, self.bounds["most"] // 64, self.bounds["megabytes"] * 16)
         """KiB, or records, that come before they are counted: with each it would cost a sixth."""
+        self._next, self._uncounted = 0, self._at_once  # what a killed worker left, with the first
         self._had: dict[str, int] = {}
         """By consumer, the cursor behind which it asked last: all up to that is delivered. A page
         in its hands is not: a kill of the agent loses it."""
