@@ -28,8 +28,6 @@ from agent.core.words import Category
 codecs.lookup("unicode_escape")
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
-JOURNAL_SOCKET = "/run/systemd/journal/socket"
-IDENTIFIER = "wa-agent"
 LONGEST = 16_384
 """Characters of one message; the rest is cut."""
 WORKER_LOG = "worker.log"
@@ -131,7 +129,7 @@ class LineWriter(logging.Handler):
         form: str,
         *,
         to_journal: bool,
-        journal_path: str = JOURNAL_SOCKET,
+        journal_path: str = "/run/systemd/journal/socket",
         folder: Path | None = None,
     ) -> None:
         """`folder`: of the worker.log that `fd` is."""
@@ -264,7 +262,7 @@ def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:
     fields = {
         "MESSAGE": f"{message}\n{trace}" if trace else message,
         "PRIORITY": str(severity),
-        "SYSLOG_IDENTIFIER": IDENTIFIER,
+        "SYSLOG_IDENTIFIER": "wa-agent",
         "WA_CATEGORY": category,
         "WA_INSTANCE": instance,
         "LOGGER": clean(record.name),

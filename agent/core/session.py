@@ -13,7 +13,6 @@ from agent.core.words import NO_LEASE, ConnectionStatus, InstanceId, ServerClaim
 
 WINDOW = 300.0
 """Seconds that the mean time of an answer covers."""
-MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 
 Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
@@ -82,7 +81,7 @@ class Counters:
     by_word: dict[str, Counter[str]] = field(default_factory=_NONE_COUNTED.copy)
     """By name and word, the counts of COUNTS. Those that never rose are shared: see `count`."""
     messages: Counter[str] = field(
-        default_factory=lambda: Counter(dict.fromkeys(MESSAGE_DIRECTIONS, 0))
+        default_factory=lambda: Counter(dict.fromkeys(("in", "out", "ack", "failed"), 0))
     )
     per_minute: dict[str, figures.PerMinute] = field(
         default_factory=lambda: {"in": figures.PerMinute(), "out": figures.PerMinute()}

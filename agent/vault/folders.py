@@ -33,7 +33,6 @@ AGES = "ages.json"
 NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,9}|\.[0-9]{1,6})?"
 """TIME-NUMBER: the number orders copies, for a clock goes back; the time is for people. Older
 copies, and what a backend's files are put aside as, have no number."""
-_NAME = re.compile(NAME_PATTERN)
 _TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -63,7 +62,7 @@ def next_name(names: Iterable[str], at_wall: float) -> str:
 
 
 def is_name(text: str) -> bool:
-    return _NAME.fullmatch(text) is not None
+    return re.fullmatch(NAME_PATTERN, text) is not None
 
 
 def age_order(name: str) -> tuple[int, str]:

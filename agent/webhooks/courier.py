@@ -44,7 +44,6 @@ _KEPT_OPEN = 3.0
 POST into one that just closed counts as failed."""
 _SAID = 200
 """Bytes of an answer that are read; only its status counts."""
-_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ class RequestLine:
             async with asked as back:
                 # Read, so that the connection can be used again.
                 with contextlib.suppress(aiohttp.ClientError, OSError):
-                    async with asyncio.timeout(_PATIENCE):
+                    async with asyncio.timeout(1.0):
                         said = await back.content.read(_SAID)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Reply(problem=problem_of(error))

@@ -10,10 +10,7 @@ from agent.errors import EngineError, InvalidRequest
 from agent.link.wire import Call
 from agent.worker.reports import Reports
 
-DEADLINE = 10.0
 LONGEST_DEADLINE = 600.0
-
-PAIRING_COMMANDS = frozenset({"pairing_code", "scan"})
 
 Answer = Mapping[str, Any]
 Work = Callable[[Mapping[str, Any]], Awaitable[Answer]]
@@ -22,7 +19,7 @@ Work = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 async def answer_with(works: Mapping[str, Work], call: Call) -> Answer:
     if (work := works.get(call.do)) is None:
         raise InvalidRequest(f"cannot {call.do}: no such call", field="do")
-    wanted = call.args.get("deadline", DEADLINE)
+    wanted = call.args.get("deadline", 10.0)
     if not isinstance(wanted, int | float) or isinstance(wanted, bool) or wanted <= 0:
         raise InvalidRequest("cannot keep a deadline that is not a number", field="deadline")
     deadline = min(float(wanted), LONGEST_DEADLINE)
@@ -60,7 +57,7 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         name = args.get("name")
         if not isinstance(name, str):
             raise InvalidRequest("cannot do a command: it has no name", field="name")
-        if reports.pairing.suspect and name in PAIRING_COMMANDS:
+        if reports.pairing.suspect and name in ("pairing_code", "scan"):
             why = "it was paired and came up unpaired; restore its files first"
             raise EngineError(f"cannot pair it: {why}", code="suspect")
         return await engine.command(name, object_of(args, "arguments"))
