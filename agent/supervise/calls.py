@@ -259,7 +259,6 @@ def _unknown(id: InstanceId, cause: object) -> TryLater:
 
 PART = 192 * 1024
 """Bytes of one part: as base64 well below a frame of the link."""
-PART_TIMEOUT = 15.0
 
 
 async def in_parts(
@@ -279,7 +278,7 @@ async def in_parts(
             while raw := await asyncio.to_thread(source.read, PART):
                 part = {"upload": upload, "index": index, "data": b64encode(raw).decode()}
                 call = {"name": "file_part", "arguments": part}
-                await link.call("command", call, timeout=PART_TIMEOUT)
+                await link.call("command", call, timeout=15.0)
                 index, size = index + 1, size + len(raw)
     except OSError as error:
         cause = f"the file of the message cannot be read: {error.strerror}"

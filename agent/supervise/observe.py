@@ -32,8 +32,6 @@ def ask_server_soon(facts: Facts) -> None:
     facts.next_probe = min(facts.next_probe, now + probe_interval(facts, now, float("inf")))
 
 
-ATTACH_DELAY = 0.5
-NOT_ITS_OWN = ("session_foreign", "session_unreadable", "session_damaged")
 FIRST_LOOKS, FIRST_LOOK = 20, 0.05
 """Tries to get a new link's first claim, and the seconds before each."""
 
@@ -106,7 +104,7 @@ async def _attach_if_it_runs(means: Means, facts: Facts) -> None:
             await link.close()
             raise LinkError("it was replaced meanwhile")  # the next pass sees the new unit
     except LinkError as error:
-        facts.run.next_attach = boot_now() + ATTACH_DELAY
+        facts.run.next_attach = boot_now() + 0.5
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
         return
     facts.link = link
@@ -187,7 +185,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
     now, files = boot_now(), answer.get("open_fds")
     facts.run.open_fds = files if type(files) is int and 0 <= files < 1 << 30 else None
     compare_folder(facts, answer.get("folder"), here)
-    if claim.reason in NOT_ITS_OWN:
+    if claim.reason in ("session_foreign", "session_unreadable", "session_damaged"):
         # The worker refused the files that lay there; they may be back.
         asked = means.registry.root / facts.id, facts.instance.engine, facts.record.account
         if await asyncio.to_thread(may_log_in, *asked):

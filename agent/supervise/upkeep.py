@@ -228,7 +228,6 @@ SETTLED = 10.0
 
 ASKED_AT_ONCE = 16
 """Workers that are asked for their own figures at the same time."""
-LONGEST_ANSWER = 5.0
 MOST = 1 << 50
 """A larger number is no figure of a process."""
 
@@ -337,7 +336,7 @@ async def measure_whole(
             if (facts := known.get(id)) is None or facts.link is None or facts.instance.backend:
                 return
             with suppress(errors.WaError, msgspec.ValidationError):
-                told = await facts.link.call("own_use", timeout=LONGEST_ANSWER)
+                told = await facts.link.call("own_use", timeout=5.0)
                 usage = msgspec.convert(told, machine.Usage)
                 if all(0 <= (figure or 0) < MOST for figure in astuple(usage)):
                     found[id] = found[id].completed(usage)

@@ -24,7 +24,6 @@ from agent.errors import Forbidden, InvalidRequest
 
 Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
 """Writes to a listener, which ends with it."""
-PROTOCOL = "wa-agent"
 HEARTBEAT = 5.0
 """Seconds; the page counts on it."""
 _SEND_SECONDS = 10.0
@@ -34,7 +33,7 @@ _LOUDEST = 20
 
 async def serve_live(call: Call, wanted: EventFilter, write: Write) -> web.WebSocketResponse:
     listener = web.WebSocketResponse(
-        heartbeat=15.0, max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
+        heartbeat=15.0, max_msg_size=4096, compress=False, protocols=("wa-agent",)
     )
     await listener.prepare(call.request)
     # Subscribed before the journal is read: events meanwhile wait in the queue.

@@ -28,7 +28,6 @@ REFUSED_HOLDS = 30.0
 REFUSED = "user or password is refused"
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
-_NO_SESSION = "ERR_NO_WAPP_FOUND"
 _REFUSALS = (401, 403)
 
 
@@ -131,7 +130,7 @@ class WhaticketCalls:
 
     async def _is_missing(self, id: str, answer: Answer) -> bool:
         """A 404 of a session that the list has says that the route is not there."""
-        if base.inside(answer.body, "error") == _NO_SESSION:
+        if base.inside(answer.body, "error") == "ERR_NO_WAPP_FOUND":
             return True
         rows, _ = await self.rows()
         return all(row.id != id for row in rows)

@@ -15,10 +15,8 @@ from agent.config.config import BackendDeclaration, url_fault
 from agent.core.setting import Fault, path_fault, setting
 
 _ROUTE = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9._~/:-]*(\{id\})?[A-Za-z0-9._~/:-]*)")
-_NAMED = re.compile(r":(?:id|whatsappId)\b")
 _WITHOUT_ID = ("list", "login", "create")
 _NEEDED = ("list", "state", "start", "login")
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FOLDER = r"/(?!.*\.\.)(?:[^{}]+/)?[^/{}]*\{id\}[^/{}]*/?"
 # Without a sign between the id and the star, session 1 would be session 10 too.
 _KEYS = r"[^*?\[\]\\{}]*\{id\}[^*?\[\]\\{}]*[^*?\[\]\\{}A-Za-z0-9]\*"
@@ -60,13 +58,13 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 
 def is_safe(id: str) -> bool:
     """True if a session's id can name a file and a folder."""
-    return _SAFE.fullmatch(id) is not None and ".." not in id
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", id) is not None and ".." not in id
 
 
 def _split(route: str) -> tuple[str, str]:
     """Verb and path; `:id` and `:whatsappId` are read as {id}."""
     verb, _, path = route.strip().partition(" ")
-    return verb.upper(), _NAMED.sub("{id}", path.strip())
+    return verb.upper(), re.sub(r":(?:id|whatsappId)\b", "{id}", path.strip())
 
 
 def _route_fault(name: str, route: str) -> str:

@@ -544,7 +544,9 @@ def _is_entry(raw: Any) -> bool:
     keys += [inside(ratchet, name) for name in ("rootKey", "lastRemoteEphemeralKey")]
     keys += [inside(index, name) for name in ("baseKey", "remoteIdentityKey")]
     chains = inside(raw, "_chains")
-    return isinstance(chains, Mapping) and all(map(_is_key, keys)) and _are_chains(chains)
+    if not all(isinstance(key, str) and len(_decoded(key) or b"") in (32, 33) for key in keys):
+        return False
+    return isinstance(chains, Mapping) and _are_chains(chains)
 
 
 def _are_chains(chains: Mapping[str, Any]) -> bool:
@@ -552,10 +554,6 @@ def _are_chains(chains: Mapping[str, Any]) -> bool:
     if not all(isinstance(part, Mapping) for pair in parts for part in pair):
         return False
     return all(isinstance(key, str) for _, keys in parts for key in keys.values())
-
-
-def _is_key(raw: Any) -> bool:
-    return isinstance(raw, str) and len(_decoded(raw) or b"") in (32, 33)
 
 
 def _is_sender_key(raw: Any) -> bool:

@@ -45,7 +45,6 @@ _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
 _PM2S = {"message", "timestamp", "type", "process_id", "app_name"}
 """The fields of a record as pm2 writes what a program said, with `log_type: "json"`."""
 _ERRORS = ("error", "err", "reason", "cause")
-_SESSIONS = ("sessionId", "whatsappId", "session", "id")
 _PEERS = ("participant", "participantAlt", "remoteJid", "remoteJidAlt")
 _PEER = re.compile(r"(\d{5,20}(?:_\d{1,3})?)(?::\d{1,5})?@(?:s\.whatsapp\.net|lid)")
 
@@ -178,7 +177,7 @@ class LineReader:
 
     def _record(self, record: Mapping[str, Any], peer: str, session: str, at: float) -> list[Found]:
         found = self._turn(base.text(record.get("msg"), _LONGEST_TEXT), "", at)
-        names = (record.get(name) for name in _SESSIONS)
+        names = (record.get(name) for name in ("sessionId", "whatsappId", "session", "id"))
         session = session or next((str(n)[:200] for n in names if isinstance(n, str | int)), "")
         found = [replace(it, session=it.session or session) for it in found]
         finding = crypto.read_record(record, self.own)

@@ -285,7 +285,6 @@ AGAIN_AFTER = 1.0
 """Seconds until it gives again what was not taken."""
 LARGEST = 256 << 10
 PIECE = 192 * 1024
-_UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
 
@@ -433,7 +432,7 @@ class Conversation:
         return {"size": size, "sha256": sha256}
 
     def _upload(self, name: object) -> Path:
-        if not (isinstance(name, str) and _UPLOAD.fullmatch(name)):
+        if not (isinstance(name, str) and re.fullmatch(r"[0-9a-f]{16,64}", name)):
             raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
         return self._media() / f"{name}.part"
 
