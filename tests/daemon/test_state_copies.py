@@ -11,12 +11,6 @@ def copy(source, target):
     subprocess.run(["cp", "-aT", source, target], check=True)
 
 
-def copy_of(agent, make_agent):
-    other = make_agent(name="copy")
-    copy(agent.state, other.state)
-    return other
-
-
 async def reason(agent, id):
     return (await agent.show(id))["reason"]
 
@@ -34,7 +28,8 @@ async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
 ):
     await connected(agent, eventually, "a", "b")
     pids = [await agent.pid(id) for id in ("a", "b")]
-    other = copy_of(agent, make_agent)
+    other = make_agent(name="copy")
+    copy(agent.state, other.state)
     said = await refused(other)
     assert f"cannot start on {other.state}: another agent of this machine runs on a copy" in said
     assert "adopted" not in said

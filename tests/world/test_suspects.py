@@ -34,10 +34,6 @@ async def stop(agent, eventually):
     await eventually(agent.unit_state, "inactive")
 
 
-def forget_snapshots(agent):
-    shutil.rmtree(agent.state / "sessions" / ".snapshots" / "a", ignore_errors=True)
-
-
 def unpair(file):
     """As a store that another program laid out in its place."""
     write_session(file.parent, SessionFile(device="begun-anew"))
@@ -96,7 +92,7 @@ async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_ag
     for count in (1, 2):
         await eventually(lambda: agent.status("a"), "CONNECTED")
         await stop(agent, eventually)
-        forget_snapshots(agent)
+        shutil.rmtree(agent.state / "sessions" / ".snapshots" / "a", ignore_errors=True)
         agent.session_file().unlink()
         await agent.do("POST", "/api/instance/a/start")
         assert (await ended(agent, eventually, 2 * count - 1)).startswith("gave up")
