@@ -28,7 +28,6 @@ STAYS_CLOSED = 180.0
 the internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
 YOUNG = 60.0
 """Seconds for which an open session is looked at in each round."""
-_UNPAIRED = ("logout", "banned", "temporary_ban")
 _OLD_RESTART = (
     "Evolution API 1.8 ignores a restart of a connecting session; for an open one it opens a second"
     " connection, and the two replace each other endlessly"
@@ -208,7 +207,7 @@ class EvolutionSession:
     def _pairing_in(self, row: Row) -> bool | None:
         """A final close and a logout delete the keys and leave the owner's name; a code that is
         shown sets "connecting". None: it says "close" without the number of an end."""
-        if not row.account or self._ended in _UNPAIRED:
+        if not row.account or self._ended in ("logout", "banned", "temporary_ban"):
             return False
         if row.status == Live.CLOSE:
             return False if self.end else None

@@ -79,15 +79,11 @@ async def keep_up(
             raise
         except Exception as error:
             every = error if isinstance(error, ExceptionGroup) else ExceptionGroup("", [error])
-            if every.subgroup(_is_damage):
+            if every.subgroup(lambda e: isinstance(e, errors.StoreError) and e.code == "damaged"):
                 raise
             trace = None if isinstance(error, errors.WaError) else error
             log.error("the task %s begins again in %g s: %s", name, again, error, exc_info=trace)
             await asyncio.sleep(again)
-
-
-def _is_damage(error: BaseException) -> bool:
-    return isinstance(error, errors.StoreError) and error.code == "damaged"
 
 
 THREADS = min(32, (os.cpu_count() or 1) + 4)

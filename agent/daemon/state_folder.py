@@ -27,7 +27,6 @@ FACT = "state_mark"
 DATABASE = "agent.db"
 USED = Path("/etc/wa-agent/state-used")
 """wa-agent.service lets root write it at each start; no agent can, and no mount hides it."""
-USED_VARIABLE = "WA_STATE_USED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ def state_is_missing(state: Path, sessions: Path) -> bool:
 def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None:
     """Root's mark, where an agent of this service has used a state folder before. The service
     names its place, and an installed agent has it there."""
-    named = environment.get(USED_VARIABLE, "")
+    named = environment.get("WA_STATE_USED", "")
     place = Path(named) if named else USED if installed else None
     return place if place is not None and os.path.lexists(place) else None
 

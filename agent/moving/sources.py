@@ -167,7 +167,6 @@ RECENT = 120.0
 """Seconds: a program that last wrote its session so long ago may still run, here or elsewhere."""
 _DEPTH = 4
 """Levels below the named folder that are looked through."""
-_SERVERS = ("node", "bun", "deno")
 _OLD_KINDS = {
     "preKeys": "pre-key",
     "sessions": "session",
@@ -309,7 +308,7 @@ def user_of_folder(folder: Path) -> str:
         if int(process.name) == os.getpid():
             continue
         try:
-            is_server = (process / "exe").readlink().name.startswith(_SERVERS)
+            is_server = (process / "exe").readlink().name.startswith(("node", "bun", "deno"))
             if (
                 (is_server and _identities([process / "cwd"]) & above)
                 or (is_server and _names(process, folder))
