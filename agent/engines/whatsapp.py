@@ -11,7 +11,6 @@ from agent.errors import InvalidRequest
 FIRST_CODE, NEXT_CODE = 60.0, 20.0
 """Seconds that WhatsApp lets a login's first code live, and each later one."""
 
-_PHONE = re.compile(r"\+?[0-9][0-9 ().-]{4,24}")
 _NAME = re.compile(r"[0-9]{5,20}")
 _CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|s\.whatsapp\.net|g\.us|lid|newsletter)")
 _DEVICE = re.compile(
@@ -22,7 +21,7 @@ _HALF_DEVICE = re.compile(r"[0-9]{5,20}_[0-9]+@(c\.us|s\.whatsapp\.net|lid)")
 
 
 def is_phone(text: str) -> bool:
-    return _PHONE.fullmatch(text) is not None
+    return re.fullmatch(r"\+?[0-9][0-9 ().-]{4,24}", text) is not None
 
 
 def digits_of(text: str) -> str:

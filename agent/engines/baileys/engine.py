@@ -171,7 +171,6 @@ class ClientLife:
 
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
-UPLOADING = 30.0
 FILE_OPENS, FILE_STILL = 85.0, 50.0
 """Seconds until a file begins to come, with a phone that must give it again; for its next piece."""
 TELLING = 8.0
@@ -306,7 +305,7 @@ class BaileysEngine:
         """New keys with these peers: pre-keys where theirs were lost, else new sessions."""
         if lost := self._state.lost_pre_keys.intersection(peers):
             # What this session holds of them is not at fault.
-            await self._connected("upload pre-keys").call("upload_pre_keys", UPLOADING)
+            await self._connected("upload pre-keys").call("upload_pre_keys", 30.0)
             self._state.lost_pre_keys -= lost
             for peer in lost:
                 self._state.happened("key_regeneration", peer=peer, ok=True)

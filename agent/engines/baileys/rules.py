@@ -19,11 +19,10 @@ log = logging.getLogger(__name__)
 
 WHATSAPP = "wss://web.whatsapp.com/ws/chat"
 KNOWN_GOOD = "known_good"
-_VERSION = re.compile(r"[0-9]{1,3}\.[0-9]{1,6}\.[0-9]{1,12}")
 
 
 def _version_fault(version: str) -> str:
-    if version in ("", KNOWN_GOOD) or _VERSION.fullmatch(version):
+    if version in ("", KNOWN_GOOD) or re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,6}\.[0-9]{1,12}", version):
         return ""
     return f"neither {KNOWN_GOOD} nor a version as 2.3000.1043857760"
 
@@ -73,14 +72,12 @@ def needed_address(settings: BaileysSettings, _folder: Path) -> Address:
 
 CREDS = "creds.json"
 _PRIME = 2**255 - 19
-_KEYS = ("noiseKey", "signedIdentityKey", "signedPreKey")
 _FIXED, _HALVES = ("noiseKey", "signedIdentityKey"), ("private", "public")
-_SIGNED = ("details", "accountSignature", "accountSignatureKey", "deviceSignature")
 
 
 def key_fault(creds: Mapping[str, Any]) -> str:
     """Which key does not fit its public half, which WhatsApp and the contacts have; \"\" = none."""
-    for name in _KEYS:
+    for name in ("noiseKey", "signedIdentityKey", "signedPreKey"):
         pair = base.inside(creds, name, "keyPair") or base.inside(creds, name)
         private, public = (_bytes(base.inside(pair, half)) for half in _HALVES)
         if len(private) == 32 and public and public_of(private) != public[-32:]:
@@ -105,7 +102,7 @@ def _fixed(creds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in _FIXED:
         for half in _HALVES:
             yield f"{key}.{half}", text_of(base.inside(creds, key, half))
-    for name in _SIGNED:
+    for name in ("details", "accountSignature", "accountSignatureKey", "deviceSignature"):
         yield f"account.{name}", text_of(base.inside(creds, "account", name))
 
 

@@ -27,7 +27,6 @@ RESERVED = frozenset(
     ]
 )
 """Variables that the worker sets for a program, and WATCHDOG_PID, which would silence the last."""
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
 def variable_fault(entry: str) -> str:
     """Why NAME=VALUE cannot be set; never with the value."""
     name, mark, value = entry.partition("=")
-    if not mark or not _VARIABLE.fullmatch(name):
+    if not mark or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,127}", name):
         return "it must be NAME=VALUE"
     if "\0" in value:
         return f"the value of {name} has a zero byte"

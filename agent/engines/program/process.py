@@ -21,7 +21,6 @@ from agent.errors import EngineError
 # What pm2 gives the programs that it runs: process.send, and a standard input that stays open.
 
 _CHUNK = 1 << 16
-SHUTDOWN = b'"shutdown"\n'
 
 
 class LikePm2:
@@ -46,7 +45,7 @@ class LikePm2:
 
     def ask_to_end(self) -> None:
         with suppress(OSError):
-            self._ours.send(SHUTDOWN)
+            self._ours.send(b'"shutdown"\n')
 
     def close(self) -> None:
         self._close_theirs()

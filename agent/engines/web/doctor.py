@@ -16,7 +16,6 @@ from agent.errors import ConfigError, cause_of
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts")
 
 _NOBODY = 65534
-_SECONDS = 20.0
 _SETTINGS = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
     ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
@@ -59,7 +58,7 @@ def _without_sandbox(why: str, cure: str) -> Finding:
 def _run(unshare: str) -> "subprocess.CompletedProcess[str]":
     """Run as an unprivileged user where possible: what root may do says nothing of a worker."""
     line = [unshare, "--user", "--map-root-user", "--pid", "--net", "--fork", "true"]
-    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _SECONDS, "input": ""}
+    how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 20.0, "input": ""}
     # Not on root's terminal.
     run = partial(subprocess.run, line, check=False, start_new_session=True, **how)
     if os.geteuid() == 0:

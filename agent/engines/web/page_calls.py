@@ -15,7 +15,6 @@ from agent.errors import EngineError, InvalidRequest
 
 ACKS = ("clock", "server", "delivered", "read", "played", "peer")
 
-_MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
 _REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
 """The bundle's codes of what the page never does, however often it is asked."""
 
@@ -68,7 +67,7 @@ def ack_word(raw: Any) -> str:
 
 def _about(message: Mapping[str, Any], key: str) -> str:
     id = _text(message, key)
-    if not _MESSAGE.fullmatch(id):
+    if not re.fullmatch(r"[0-9A-Za-z.-]{4,128}", id):
         raise InvalidRequest(f"cannot send: {key} is no message's id", field=key)
     return id
 

@@ -174,7 +174,6 @@ _MARK_LIMIT = 8.0
 """Seconds for a mark: a record may end at a block's border, where no search finds it whole."""
 _EVERY = 0.05
 _FILE_LIMIT = 64 * 1024 * 1024
-_STORE = Path("Default") / "Local Storage"
 
 
 async def flush_pairing(page: Page, session: Path) -> bool:
@@ -215,7 +214,7 @@ async def _wait_for(mark: str, profile: Path) -> None:
 def holds_mark(profile: Path, mark: str) -> bool:
     """True if a file of the profile's local storage holds this text."""
     sought = (mark.encode(), mark.encode("utf-16-le"))
-    for path in (profile / _STORE).rglob("*"):
+    for path in (profile / "Default" / "Local Storage").rglob("*"):
         try:
             if path.is_symlink() or not path.is_file():
                 continue
@@ -230,8 +229,6 @@ def holds_mark(profile: Path, mark: str) -> bool:
 
 LOAD = 50.0
 """Seconds until WhatsApp's server must have answered with the page."""
-SERVE = 10.0
-LEAVE = 3.0
 PROFILE_TRIES = 30
 
 
@@ -283,7 +280,7 @@ class Session:
         browser.ended.add_done_callback(lambda ended: self._ended(browser, ended.result()))
         self._page = await Page.open(browser.debugger, needs.script, browser.version, self.word)
         if pinned is not None:
-            await self._page.serve(pinned, within=SERVE)
+            await self._page.serve(pinned, within=10.0)
 
     async def _take_profile(self) -> None:
         """A browser that was killed a moment ago may not have let go of it yet."""
@@ -316,7 +313,7 @@ class Session:
         if browser is None:
             return True
         if page is not None and browser.alive:
-            await leave_page(page, self.folder, within=LEAVE)
+            await leave_page(page, self.folder, within=3.0)
         return await browser.close()
 
     async def kill(self) -> None:

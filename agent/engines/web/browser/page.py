@@ -58,7 +58,6 @@ SHOW_CODES = """document.adoptedStyleSheets =
 
 _KINDS = frozenset({"Document", "Script", "Stylesheet"})
 """Kinds of requests that a page is made of. Asking its server again and again is no progress."""
-_WITHIN = 10.0
 _NO_BODIES = {"maxTotalBufferSize": 1, "maxResourceBufferSize": 1}
 
 
@@ -102,7 +101,7 @@ class Loading:
                 await self._call("Network.disable", {})
 
     async def _call(self, method: str, params: Mapping[str, Any]) -> None:
-        await self._debugger.call(method, params, within=_WITHIN)
+        await self._debugger.call(method, params, within=10.0)
 
     def _asked(self, event: Mapping[str, Any]) -> None:
         if event.get("type") in _KINDS:
