@@ -10,9 +10,9 @@ def boot_now() -> float:
 
 
 def until_next(every: float) -> float:
-    """Seconds to the next multiple of `every`: loops that look at the same moments wake the agent
-    once for all."""
-    return every - boot_now() % every
+    """Seconds to the next multiple of `every`, a millisecond at least: loops that look at the same
+    moments wake the agent once for all. A sleep of less may end before that moment."""
+    return every - (boot_now() + 0.001) % every + 0.001
 
 
 def boot_id() -> str:

@@ -22,8 +22,8 @@ class StartPolicy:
 
     stagger: float = setting(
         2.0,
-        "seconds between the starts of two instances, at most: the next one begins as soon as the"
-        " one before logs in",
+        "seconds between the starts of two instances, at most, while half of `parallel` are under"
+        " way: the next one begins as soon as one logs in",
         low=0,
     )
     parallel: int = setting(
@@ -36,7 +36,7 @@ class StartPolicy:
         low=1,
     )
     login_every: float = setting(
-        0.2, "seconds until the budget of logins regains one; 0 = no budget", low=0
+        0.1, "seconds until the budget of logins regains one; 0 = no budget", low=0
     )
     disk_free: int = setting(
         200 << 20,
@@ -88,7 +88,7 @@ class _Lane:
         heavy, parallel = list(self.under_way.values()).count(False), policy.parallel
         if heavy >= parallel or len(self.under_way) >= max(parallel, policy.logins):
             return now + ASK_AGAIN
-        if reconnects or self.last is None or policy.stagger <= 0:
+        if reconnects or heavy < parallel // 2 or self.last is None or policy.stagger <= 0:
             return now
         # A clock that was set back must not stop the queue.
         return min(self.last[1], now) + policy.stagger
@@ -112,9 +112,10 @@ class Queues:
     """One queue for this machine's sessions, and one per backend: many sessions never come back in
     one burst. All share the machine's budget of logins.
 
-    A start waits until the one before is light or has ended, `stagger` seconds at most. A reconnect
-    begins no worker, so it waits for no stagger, and goes before the starts. What is light leaves
-    its place to the next: how long WhatsApp takes for a login is no load of this machine.
+    Half of the places are given at once: a processor for each, by default. Beyond them a start
+    waits until the one before is light or has ended, `stagger` seconds at most. A reconnect begins
+    no worker, so it waits for no stagger, and goes before the starts. What is light leaves its
+    place to the next: how long WhatsApp takes for a login is no load of this machine.
     """
 
     def __init__(self, wake: Callable[[InstanceId], None]) -> None:

@@ -26,7 +26,7 @@ def gate(remote: dict[str, float] | None = None, **policy: float) -> Gate:
 
 
 def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
-    it = gate(parallel=9)
+    it = gate(parallel=3)
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) == 102.0
     it.woken.clear()
@@ -37,6 +37,8 @@ def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     assert it.ask(B, 100.3) is None
     it.free_place(A)
     assert it.ask(C, 100.4) == 102.3, "B is the last one now"
+    it.rules["here"] = replace(it.rules["here"], parallel=4)
+    assert it.ask(C, 100.5) is None, "half of the places wait for no one"
 
 
 def test_what_a_session_waits_for_when_its_turn_has_come_costs_it_no_place():
@@ -80,7 +82,7 @@ def test_a_light_start_leaves_its_place_to_the_next():
 
 
 def test_a_long_wait_for_a_turn_costs_no_place():
-    it = gate(parallel=9, stagger=60.0)
+    it = gate(stagger=60.0)
     assert it.ask(A, 100.0) is None
     assert it.ask(B, 100.0) == 160.0
     it.ask(C, 130.0)

@@ -33,7 +33,7 @@ class Logins:
     """Those whose worker ends and is started by its host."""
 
     def __post_init__(self) -> None:
-        # Sums of 0.2 s end a rounding below the login that they make.
+        # Sums of 0.1 s end a rounding below the login that they make.
         self._lenient = replace(self.policy, login_every=self.policy.login_every * 0.999)
         self.new_life()
 
