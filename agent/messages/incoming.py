@@ -102,7 +102,7 @@ class Incoming:
         return self._do(find, id, chat) if self.path.exists() else None
 
     def trim(self) -> None:
-        self._do(self._trim, True)
+        self._do(self._trim)
 
     def close(self) -> None:
         if self._db is not None:
@@ -165,16 +165,16 @@ class Incoming:
             self._trim(db)
         return cursor - 1 if new else 0
 
-    def _trim(self, db: sqlite3.Connection, by_age: bool = False) -> None:
-        """Count what came, and let the oldest go while a bound is passed, and a little more: not
-        with each record."""
+    def _trim(self, db: sqlite3.Connection) -> None:
+        """Count what came, and let go what is too old, and the oldest while another bound is
+        passed, and a little more: not with each record."""
         *counts, _, settled, settled_wall = state_of(db)
         db.execute("update state set newest = ?, count = ?, bytes = ?", counts)
         self._uncounted, (_, count, bytes) = 0, counts
-        most, largest, due = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20), 0.0
-        if by_age:  # a clock that jumps makes nothing old, also not what comes after it
-            now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
-            due = now - self.bounds["hours"] * 3600
+        most, largest = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20)
+        # A clock that jumps makes nothing old, also not what comes after it.
+        now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
+        due = now - self.bounds["hours"] * 3600
         if count > most or bytes > largest:
             most, largest = most - most // 64, largest - largest / 64
         last = went = freed = since = 0
@@ -185,8 +185,7 @@ class Incoming:
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
         if not went:
             return
-        if not by_age:
-            settled = max(settled, min(self._had.values(), default=0))
+        settled = max(settled, min(self._had.values(), default=0))
         with db:
             db.execute("begin immediate")
             lost = 0

@@ -122,8 +122,10 @@ class Intake:
             await asyncio.sleep(0.25)
 
     async def _look(self) -> None:
+        pause = 60.0  # by then the agent has told what its consumers have
         while True:
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(pause)
+            pause = LOOK_EVERY
             try:
                 if self._file.path.exists():
                     await self._do(self._file.trim)
