@@ -53,7 +53,7 @@ FORM = database.Form(0x57414D53, 1, TABLES)  # WAMS
 BESIDE = 200
 """Bytes of a row beside its record."""
 MOST_GONE = 64
-"""Runs of records that went; beyond them the oldest two become one of an unknown number."""
+"""Runs of records that went; beyond them the oldest two become one, with both numbers."""
 PAGE_BYTES = 900 * 1024
 """Bytes of one page on the link."""
 MOST_FOUND = 200
@@ -194,11 +194,11 @@ class Incoming:
                 lost = db.execute(unread, (settled, last)).fetchone()[0]
             db.execute("delete from records where cursor <= ?", (last,))
             db.execute("insert or replace into gone values (?, ?, ?, ?)", (last, went, lost, since))
-            oldest = "select last, lost from gone order by last desc limit -1 offset ?"
-            for run, unread in db.execute(oldest, (MOST_GONE,)).fetchall():
-                db.execute("delete from gone where last = ?", (run,))
-                widen = "update gone set missing = null, lost = lost + ? where last = "
-                db.execute(f"{widen} (select min(last) from gone)", (unread,))
+            runs = "select missing, lost, last from gone where missing is not null order by last"
+            for run in db.execute(f"{runs} desc limit -1 offset ?", (MOST_GONE,)).fetchall():
+                widen = "update gone set missing = missing + ?, lost = lost + ? where last = "
+                db.execute(f"{widen} (select min(last) from gone where last > ?)", run)
+                db.execute("delete from gone where last = ?", run[2:])
             change = "count = count - ?, bytes = bytes - ?, lost = lost + ?, settled = ?"
             db.execute(f"update state set {change}", (went, freed, lost, settled))
 

@@ -130,16 +130,15 @@ def test_a_reader_amid_what_went_misses_its_rest_and_none_is_ahead(tmp_path: Pat
     assert file.read("messages_state", {})["waiting"] == 1
 
 
-def test_gaps_beyond_the_most_that_are_told_apart_have_no_number(tmp_path: Path) -> None:
+def test_gaps_beyond_the_most_that_are_told_apart_count_as_one(tmp_path: Path) -> None:
     file = file_at(tmp_path, most=100)
     settle(file, 0)
     for begin in range(0, 60 * incoming.MOST_GONE + 600, 60):
         file.append(messages(range(begin, begin + 60)))
-        if begin == 600:
-            missing, *kept = numbers_of(read_all(file))
-            assert missing == -lost_of(file) == len(kept) - 660, "one gap counts all that went"
     missing, *kept = numbers_of(read_all(file))
-    assert (missing, lost_of(file) + len(kept)) == (UNSURE, begin + 60)
+    assert missing == -lost_of(file) == len(kept) - begin - 60, "one gap counts all that went"
+    told_apart = "select count(*) from gone where missing > 0"
+    assert file._db.execute(told_apart).fetchone() == (incoming.MOST_GONE,)
 
 
 def test_a_beginning_lies_before_what_went_since(tmp_path: Path) -> None:
