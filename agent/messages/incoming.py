@@ -162,45 +162,44 @@ class Incoming:
                     cursor, size = cursor + 1, size + 1 + len(body) // 1024
         new, self._next, self._uncounted = cursor > self._next, cursor, self._uncounted + size
         if self._uncounted > self._at_once:
-            self._trim(db)
+            self._trim(db, 3600.0)
         return cursor - 1 if new else 0
 
-    def _trim(self, db: sqlite3.Connection) -> None:
-        """Count what came, and let go what is too old, and the oldest while another bound is
-        passed, and a little more: not with each record."""
-        *counts, _, settled, settled_wall = state_of(db)
-        db.execute("update state set newest = ?, count = ?, bytes = ?", counts)
-        self._uncounted, (_, count, bytes) = 0, counts
+    def _trim(self, db: sqlite3.Connection, late: float = 0.0) -> None:
+        """Count what came, and let the oldest go while a bound is passed, and a little more: not
+        with each record. `late`: seconds that the oldest may be too old, and stay."""
+        newest, count, bytes, lost, settled, settled_wall = state_of(db)
         most, largest = int(self.bounds["most"]), self.bounds["megabytes"] * (1 << 20)
+        if count > most or bytes > largest:
+            most, largest = most - most // 64, largest - largest / 64
         # A clock that jumps makes nothing old, also not what comes after it.
         now = min(self._opened_wall + clock.boot_now() - self._opened_at, time.time())
         due = now - self.bounds["hours"] * 3600
-        if count > most or bytes > largest:
-            most, largest = most - most // 64, largest - largest / 64
-        last = went = freed = since = 0
+        last = went = freed = since = missed = 0
         rows = "select cursor, kept, length(body) from records order by cursor"
         for cursor, kept, size in db.execute(rows):
-            if count - went <= most and bytes - freed <= largest and kept >= due:
+            if count - went <= most and bytes - freed <= largest and kept >= due - late:
                 break
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
-        if not went:
-            return
-        settled = max(settled, min(self._had.values(), default=0))
+            late = 0.0
         with db:
             db.execute("begin immediate")
-            lost = 0
-            if last > settled and time.time() - settled_wall < FORGOTTEN:
-                unread = "select count(*) from records where cursor > ? and cursor <= ?"
-                lost = db.execute(unread, (settled, last)).fetchone()[0]
-            db.execute("delete from records where cursor <= ?", (last,))
-            db.execute("insert or replace into gone values (?, ?, ?, ?)", (last, went, lost, since))
+            if went:
+                settled = max(settled, min(self._had.values(), default=0))
+                if last > settled and time.time() - settled_wall < FORGOTTEN:
+                    unread = "select count(*) from records where cursor > ? and cursor <= ?"
+                    missed = db.execute(unread, (settled, last)).fetchone()[0]
+                db.execute("delete from records where cursor <= ?", (last,))
+                gone = (last, went, missed, since)
+                db.execute("insert or replace into gone values (?, ?, ?, ?)", gone)
             runs = "select missing, lost, last from gone where missing is not null order by last"
             for run in db.execute(f"{runs} desc limit -1 offset ?", (MOST_GONE,)).fetchall():
                 widen = "update gone set missing = missing + ?, lost = lost + ? where last = "
                 db.execute(f"{widen} (select min(last) from gone where last > ?)", run)
                 db.execute("delete from gone where last = ?", run[2:])
-            change = "count = count - ?, bytes = bytes - ?, lost = lost + ?, settled = ?"
-            db.execute(f"update state set {change}", (went, freed, lost, settled))
+            change = "update state set newest = ?, count = ?, bytes = ?, lost = ?, settled = ?"
+            db.execute(change, (newest, count - went, bytes - freed, lost + missed, settled))
+        self._uncounted = 0
 
 
 def _sound(text: str) -> str:

@@ -163,19 +163,20 @@ def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
 
 
 def test_too_old_is_by_a_steady_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, jumped = file_at(tmp_path, hours=1), time.time() + 7200
+    file, jumped = file_at(tmp_path, hours=1), time.time() + 7300
     file.append(messages(range(5)))
     newest_one = newest(file)
     monkeypatch.setattr(time, "time", lambda: jumped)
     file.trim()
     assert len(read_all(file)) == 5
-    later = file_at(tmp_path, hours=1)
-    later.append(messages([8]))
-    assert numbers_of(read_all(later)) == [8]
+    for hours, kept in (1.5, [0, 1, 2, 3, 4, 7]), (1, [7, 8]):  # not with each that comes
+        later = file_at(tmp_path, hours=hours)
+        later.append(messages(kept[-1:]))
+        assert numbers_of(read_all(later)) == kept
     monkeypatch.setattr(time, "time", lambda: jumped - 7200)
     later.append(messages([9]))
     later.trim()
-    assert numbers_of(page_of(later, newest_one, 9)["records"]) == [8, 9]
+    assert numbers_of(page_of(later, newest_one, 9)["records"]) == [7, 8, 9]
 
 
 @settings(max_examples=30, deadline=None)
