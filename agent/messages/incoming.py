@@ -90,7 +90,7 @@ class Incoming:
         """The answer to a call of the link: one of CALLS."""
         if not self.path.exists() and "settled" not in args:
             return nothing(do, args) if do in READS else {}
-        answer = self._do(CALLS[do], args)
+        answer = self._do(lambda db: CALLS[do](db, {**args, "coming": self._next}))
         if "consumer" in args:
             self._had = {name: self._had.get(name, 0) for name in args["consumers"]}
             # A cursor that this file never gave says nothing of what it has.
@@ -241,7 +241,8 @@ def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | No
 
 
 def _page(db: sqlite3.Connection, args: Answer) -> Answer:
-    """Return the records behind the cursor `after`; 0 = from the oldest."""
+    """Return the records behind the cursor `after`; 0 = from the oldest. `coming`: the cursor of
+    the next record that arrives; the next worker begins above the time."""
     after, newest = args["after"], state_of(db)[0]
     records: list[dict[str, Any]] = []
     size = last = 0
@@ -250,11 +251,13 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         after = last = found["cursor"]
     elif newest and (known := _last_given(db, after)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
-        # the copy holds, and would answer it a second time. Its gap is just before the next record.
-        first = db.execute("select min(cursor) from records where cursor > ?", (after,)).fetchone()
-        at = first[0] - 1 if first[0] else known
-        records.append({**gap(known + 1, after, time.time(), None), "cursor": at})
-        after = at
+        # the copy holds, and would answer it a second time. Its gap is just before the next record,
+        # and comes with it; a reader ahead of all that comes goes back.
+        behind = "select coalesce(min(cursor) - 1, 0) from records where cursor > ?"
+        at = db.execute(behind, (after,)).fetchone()[0]
+        if at or after >= args.get("coming", time.time() * 1000):
+            records.append({**gap(known + 1, after, time.time(), None), "cursor": at or known})
+            after = at or known
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)
@@ -263,7 +266,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         last = cursor
         records.append(show(cursor, kept, body))
     oldest = db.execute("select min(cursor) from records").fetchone()[0] or newest + 1
-    next = last or newest or after
+    next = last or max(newest, after)
     more = next < newest
     return {"records": records, "next": next, "oldest": oldest, "newest": newest, "more": more}
 

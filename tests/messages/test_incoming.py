@@ -43,19 +43,20 @@ def test_what_is_kept_is_read_in_its_order_from_any_cursor(tmp_path: Path) -> No
 
 def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
     file = file_at(tmp_path)
-    file.append(messages([1]))
-    newest_one = newest(file)
+    newest_one = file.append(messages([1]))
     file.close()
     shutil.copytree(tmp_path / FOLDER, tmp_path / "copy")
     again = file_at(tmp_path)
-    again.append(messages([2]))
+    reached = again.append(messages([2]))
     assert numbers_of(page_of(again, newest_one, 10)["records"]) == [2]
-    reached = newest(again)
     again.close()
     shutil.rmtree(tmp_path / FOLDER)
     (tmp_path / "copy").rename(tmp_path / FOLDER)
     time.sleep(1)
     restored = file_at(tmp_path)
+    asked = {"after": reached, "limit": 10}
+    waits = page_of(restored, reached, 10), incoming.read_only(restored.path, "messages", asked)
+    assert [(it["records"], it["next"]) for it in waits] == [([], reached)] * 2, "its gap comes"
     restored.append(messages([3]))
     told = page_of(restored, reached, 10)["records"]
     assert numbers_of(told) == [UNSURE, 3], "older than what its reader had"
@@ -70,6 +71,7 @@ def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Pa
     assert (found["records"], found["next"]) == ([], 77), "it may come back"
     assert not (tmp_path / FOLDER).exists()
     file.append(messages([1]))
+    time.sleep(2)  # what comes next is behind this reader all the same
     found = page_of(file, newest(file) + 1000, 1)
     assert (numbers_of(found["records"]), found["next"]) == ([UNSURE], newest(file))
     (tmp_path / FOLDER / "messages.db").unlink()
@@ -164,8 +166,7 @@ def test_the_oldest_go_over_the_bytes(tmp_path: Path) -> None:
 
 def test_too_old_is_by_a_steady_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, jumped = file_at(tmp_path, hours=1), time.time() + 7300
-    file.append(messages(range(5)))
-    newest_one = newest(file)
+    newest_one = file.append(messages(range(5)))
     monkeypatch.setattr(time, "time", lambda: jumped)
     file.trim()
     assert len(read_all(file)) == 5
@@ -254,8 +255,7 @@ def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:
     file = file_at(tmp_path)
-    file.append(messages(range(50)))
-    newest_one = newest(file)
+    newest_one = file.append(messages(range(50)))
     file.close()
     hurt(file.path)
     time.sleep(1)
