@@ -242,7 +242,7 @@ def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | No
 
 def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     """Return the records behind the cursor `after`; 0 = from the oldest. `coming`: the cursor of
-    the next record that arrives; the next worker begins above the time."""
+    the next record that arrives; not there while no worker runs, and so none arrives."""
     after, newest = args["after"], state_of(db)[0]
     records: list[dict[str, Any]] = []
     size = last = 0
@@ -255,7 +255,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         # and comes with it; a reader ahead of all that comes goes back.
         behind = "select coalesce(min(cursor) - 1, 0) from records where cursor > ?"
         at = db.execute(behind, (after,)).fetchone()[0]
-        if at or after >= args.get("coming", time.time() * 1000):
+        if at or after >= args.get("coming", after + 1):
             records.append({**gap(known + 1, after, time.time(), None), "cursor": at or known})
             after = at or known
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"

@@ -52,10 +52,10 @@ def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
     again.close()
     shutil.rmtree(tmp_path / FOLDER)
     (tmp_path / "copy").rename(tmp_path / FOLDER)
-    time.sleep(1)
     restored = file_at(tmp_path)
-    asked = {"after": reached, "limit": 10}
-    waits = page_of(restored, reached, 10), incoming.read_only(restored.path, "messages", asked)
+    waits = [incoming.read_only(restored.path, "messages", {"after": reached, "limit": 10})]
+    time.sleep(1)
+    waits.append(page_of(restored, reached, 10))
     assert [(it["records"], it["next"]) for it in waits] == [([], reached)] * 2, "its gap comes"
     restored.append(messages([3]))
     told = page_of(restored, reached, 10)["records"]
