@@ -37,8 +37,6 @@ def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     assert it.ask(B, 100.3) is None
     it.free_place(A)
     assert it.ask(C, 100.4) == 102.3, "B is the last one now"
-    it.rules["here"] = replace(it.rules["here"], parallel=4)
-    assert it.ask(C, 100.5) is None, "half of the places wait for no one"
 
 
 def test_what_a_session_waits_for_when_its_turn_has_come_costs_it_no_place():
@@ -82,8 +80,8 @@ def test_a_light_start_leaves_its_place_to_the_next():
 
 
 def test_a_long_wait_for_a_turn_costs_no_place():
-    it = gate(stagger=60.0)
-    assert it.ask(A, 100.0) is None
+    it = gate(stagger=60.0, parallel=4)
+    assert it.ask(InstanceId("d"), 100.0) is it.ask(A, 100.0) is None, "half begin at once"
     assert it.ask(B, 100.0) == 160.0
     it.ask(C, 130.0)
     assert it.ask(C, 160.0) is not None, "b was told to ask at this moment"
