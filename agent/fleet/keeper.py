@@ -65,18 +65,18 @@ class Past(Struct, frozen=True):
     released: bool = False
     """True if that agent stopped in order: a disk without it is an older image."""
     n: int = 0
-    """Number of the last renewal that was noted, but for those under a halt."""
-    halted: int = 0
-    """Number of the last one that was noted under a halt; 0 = it was under none since."""
+    """Number of the last renewal that was noted."""
+    halted: bool = False
+    """True if that one was under a halt; `revision` and `cluster` are of the store before it."""
 
     def is_halted(self, found: Machine) -> bool:
         """True if that agent itself went on in this store, under a halt."""
-        return found.agent == self.agent and 0 < self.halted <= found.n
+        return self.halted and found.agent == self.agent and found.n >= self.n
 
     def is_older(self, found: Machine) -> bool:
         """True if the store knows later renewals of this machine: the disk is an older image."""
         later = found.agent != self.agent or (found.released and not self.released)
-        return later or found.n > max(self.n, self.halted) + 2 * NOTED
+        return later or found.n > self.n + 2 * NOTED
 
 
 def how_to_begin(
@@ -477,7 +477,7 @@ class Keeper:
         """Under a halt the disk goes on to know the store of before."""
         self._noted = self._n
         new = Past(self._agent, self._here, self._cluster, revision, released, self._n)
-        self._past = replace(self._past, halted=self._n) if halted and self._past else new
+        self._past = replace(self._past, n=self._n, halted=True) if halted and self._past else new
         write_whole(self._path, encoded(self._past))
 
     def _note(self, problem: str) -> None:
