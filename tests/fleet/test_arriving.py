@@ -33,23 +33,6 @@ ONE = "/api/instance/s"
 PEER, KEY = "4915112345678", FleetKey(b"k" * 32)
 
 
-def copy_of(agent: RunningAgent) -> Sealed:
-    """As its machine gives it to another one, while nothing runs."""
-    root = agent.state / "sessions"
-    beside = Beside(root, agent.state / "outbox.db")
-    beside.look()
-    change = Changed(root, InstanceId("s"), "sandbox", beside).look()
-    return seal(KEY, Sealed("s", 1, 7, True, "row", b""), change)
-
-
-def accept_late(agent: RunningAgent, text: str) -> None:
-    """Its last message, as one that no copy has, for its machine died as it was sent."""
-    content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": text})
-    its = "id = 'out_late', state = 'sending', message_id = '', repeats = ''"
-    with closing(sqlite3.connect(agent.state / "outbox.db")) as db, db:
-        db.execute(f"update messages set {its}, content = ?", [content])
-
-
 async def rows(agent: RunningAgent, *, others: bool = False) -> list[Any]:
     every = (await agent.do("GET", "/api/instances"))["instances"]
     return [it for it in every if ("machine" in it) == others]
@@ -77,7 +60,11 @@ async def test_a_session_goes_on_with_its_copy(
         await eventually(lambda: a.pid("s"), 0)
         assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
-        Standby(b.state / "fleet/standby", KEY).take(copy_of(a))
+        beside = Beside(root := a.state / "sessions", a.state / "outbox.db")
+        beside.look()
+        change = Changed(root, InstanceId("s"), "sandbox", beside).look()
+        copy = seal(KEY, Sealed("s", 1, 7, True, "row", b""), change)
+        Standby(b.state / "fleet/standby", KEY).take(copy)
         moved = Session("b", 2, "sandbox", wanted="stopped")
         await store.commit([], [Put(KEYS.session("s"), encoded(moved))])
         await b.start({"WA_FAILPOINT": "staging_in_place:kill"}, ready=False)
@@ -120,8 +107,11 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: is_up(b, account))
         assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["b", 2]
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
-        # What only it had accepted is sent there.
-        accept_late(a, "late")
+        # What only it had accepted is sent there: no copy has it, as its machine died meanwhile.
+        late = "id = 'out_late', state = 'sending', message_id = '', repeats = '', content = ?"
+        content = json.dumps({"key": "k", "to": PEER, "type": "text", "text": "late"})
+        with closing(sqlite3.connect(a.state / "outbox.db")) as db, db:
+            db.execute(f"update messages set {late}", [content])
         await a.start()
         await eventually(lambda: its(store, "s", "copies"), ("a",))
         await eventually(lambda: ids(a), [])
