@@ -86,14 +86,12 @@ class Arriving:
         return {it: beside.read(id, it) for it in paths}
 
     async def take_over(self, id: InstanceId, files: Files) -> None:
-        """Send what a machine that had the session before has accepted."""
-        await self._write_messages(id, self._unsent(files), files)
+        """Send what a machine that had the session before has accepted. Not that of long ago: a
+        machine may have sent it and forgotten it since."""
+        waits, since = (it for it in _rows(files) if it["state"] in WAITING), time.time() - KNOWN
+        rows = [it for it in waits if it["accepted_wall"] > since]
+        await self._write_messages(id, rows, files)
         await self._send(id)
-
-    def _unsent(self, files: Files) -> Rows:
-        """Not those of long ago: a machine may have sent one and forgotten it since."""
-        waits = [it for it in _rows(files) if it["state"] in WAITING]
-        return [it for it in waits if it["accepted_wall"] > time.time() - KNOWN]
 
     async def _write_messages(
         self, id: InstanceId, rows: Rows, files: Files, *, instead: bool = False
