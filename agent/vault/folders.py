@@ -166,7 +166,8 @@ def why_no_start(session_root: Path, least: int) -> str:
 
 def has_room(root: Path, least: int) -> bool:
     """True if a session that comes from elsewhere could be put there, and start."""
-    return os.access(root, os.W_OK) and not (lacks_room(root)[0] or why_no_start(root, least))
+    fits = os.access(root, os.W_OK) and shutil.disk_usage(root).free >= least
+    return fits and not lacks_room(root)[0]
 
 
 def _size(count: int) -> str:

@@ -234,7 +234,9 @@ def test_room(monkeypatch, tmp_path, free, total, words):
     monkeypatch.setattr(os, "statvfs", lambda _path: space)
     problem, _ = lacks_room(tmp_path)
     assert words in problem if words else not problem
-    assert has_room(tmp_path, 0) == (not words)
+    monkeypatch.setattr("agent.vault.folders.refuses_writes", (made := []).append)
+    rooms = has_room(tmp_path, 0), has_room(tmp_path, 11 * GIB)
+    assert (*rooms, len(made)) == (not words, False, 1), "it makes one file"
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert not has_room(tmp_path, 0), "it is closed"
 
