@@ -339,7 +339,7 @@ class Joined(running.Running):
             unpaired = files is SessionFiles.UNPAIRED and facts.verdict.reason == SUSPECT
             lost = damaged or unpaired or files is SessionFiles.ABSENT
             if found and lost and not facts.busy.locked() and (record.copies or not silent):
-                await self._write({**self._orders, id: (record.wanted, -1)})
+                await self._write({id: (record.wanted, -1)})
                 rows.pop(id, None)
 
     async def _settle(self, keeper: Keeper) -> None:
@@ -353,7 +353,7 @@ class Joined(running.Running):
             came = await asyncio.gather(*(self._arrive(*each) for each in batch))
             known = {str(id): (self._done(id, it), it.epoch) for id, it in batch if id in came}
             if known:  # written before one of them starts: its copy is older from then on
-                await self._write({**self._orders, **known})
+                await self._write(known)
                 keeper.wake()
         for id, facts in self.here().items():
             owned = self.view.owned(self.name)  # it may have come back in the meantime
@@ -504,20 +504,21 @@ class Joined(running.Running):
         gone = {id: it.record for id, it in self.view.sessions.items() if it.record.deleted}
         known = {id: (GONE, it.epoch + 1) for id, it in gone.items()}
         # Under a halt the view may be of an older store, which knows of no deletion since.
-        stay = {*owned, *here, *(it for it in self._orders if self.halted)}
-        known |= {id: it for id, it in self._orders.items() if id in stay}
+        stay = {*owned, *here, *(self._orders if self.halted else ())}
+        self._orders = known | {id: it for id, it in self._orders.items() if id in stay}
+        changes = Orders()
         for id in owned.keys() & here.keys():
             record, facts = owned[id], here[id]
             if not self.settled(id, record):
                 continue
-            if record.wanted not in (known.get(id, ("", 0))[0], wanted_of(facts)):
+            if record.wanted not in (self._orders[id][0], wanted_of(facts)):
                 do.append(facts.id)
-            known[id] = record.wanted, record.epoch
-        await self._write(known)
+            changes[id] = record.wanted, record.epoch
+        await self._write(changes)
         for id in do:
-            log.info("another machine's order: %s", known[id][0], extra=about(id))
+            log.info("another machine's order: %s", changes[id][0], extra=about(id))
             with going_on():
-                await (orders.start if known[id][0] == "running" else orders.stop)(id)
+                await (orders.start if changes[id][0] == "running" else orders.stop)(id)
 
     def has_copy(self, id: InstanceId) -> bool:
         return id in self.view.sessions and bool(self.view.sessions[id].record.copies)
@@ -535,11 +536,12 @@ class Joined(running.Running):
         if self.copies is not None:
             await asyncio.to_thread(self.copies.standby.set_aside)
 
-    async def _write(self, known: Orders) -> None:
-        if known != self._written:
+    async def _write(self, changes: Orders) -> None:
+        """They count once they are on the disk. `may_make` may forget one meanwhile."""
+        if (known := self._orders | changes) != self._written:
             path = self.folder / "orders.json"
             await asyncio.to_thread(write_whole, path, records.encoded(known))
-        self._orders = self._written = known
+        self._written, self._orders = known, self._orders | changes
 
     async def _change(self, keeper: Keeper) -> None:
         """Records that do not say what this machine knows of its sessions."""
@@ -551,7 +553,7 @@ class Joined(running.Running):
         with suppress(TryLater):  # the next renewal says what became of it
             if await keeper.change(due):
                 done = {id: (it.wanted, it.epoch) for id, it in due.items() if not it.deleted}
-                await self._write({**self._orders, **done})
+                await self._write(done)
             keeper.wake()
 
     def _newer(self, id: str, facts: Facts) -> records.Session | None:

@@ -120,7 +120,10 @@ async def test_a_name_is_free_unless_a_session_of_it_is_elsewhere_or_on_its_way(
     it.b.drained = True
     it.b.may_make(S, "bring in s")
     it.b.drained, it.b.unsettled["s"] = False, "no copy of it is here"
-    it.b.may_make(S, "create s")
+    it.b._orders = {"s": ("running", 9)}  # of the one before, while another one's is written
+    with patch("agent.fleet.joined.write_whole", lambda *_: it.b.may_make(S, "create s")):
+        await it.b._write({"t": ("running", 1)})
+    assert it.b._orders == {"t": ("running", 1)}
 
 
 @real
