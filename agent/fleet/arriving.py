@@ -89,8 +89,7 @@ class Arriving:
         """Send what a machine that had the session before has accepted. Not that of long ago: a
         machine may have sent it and forgotten it since."""
         waits, since = (it for it in _rows(files) if it["state"] in WAITING), time.time() - KNOWN
-        rows = [it for it in waits if it["accepted_wall"] > since]
-        await self._write_messages(id, rows, files)
+        await self._write_messages(id, [it for it in waits if it["accepted_wall"] > since], files)
         await self._send(id)
 
     async def _write_messages(

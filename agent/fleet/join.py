@@ -81,13 +81,11 @@ def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> 
     line = re.compile(rf"^[ \t]*({'|'.join(fleet)})[ \t]*=.*\n?", re.MULTILINE)
     new = lines.splitlines()[1:]
     made = "\n".join((before, *new)) + line.sub("", rest[:end]) + rest[end:]
-    good = False
     with suppress(tomllib.TOMLDecodeError):
-        good = tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}
-    if not good:
-        words = f"cannot see where [fleet] of {path} is; write these lines there"
-        raise Refused(f"{words}: {'; '.join(new)}")
-    return made
+        if tomllib.loads(made) == {**tables, "fleet": {**own, **fleet}}:
+            return made
+    words = f"cannot see where [fleet] of {path} is; write these lines there"
+    raise Refused(f"{words}: {'; '.join(new)}")
 
 
 def put_keys(folder: Path, content: bytes) -> None:
@@ -133,8 +131,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
         cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"
     if cause:
         raise Refused(f"cannot take etcd of this machine into the fleet: {cause}", code="etcd_used")
-    folder = Path(ETCD)
-    folder.mkdir(mode=0o755, exist_ok=True)
+    (folder := Path(ETCD)).mkdir(mode=0o755, exist_ok=True)
     for name in FILES[:3]:
         write(folder / name, files[name], mode=0o640, group=group)
     if not present:

@@ -60,6 +60,7 @@ class Joined(running.Running):
         super().__init__(supervisor)
         self.fleet, self.name = self.settings.names
         self.folder, self.keys = state / "fleet", records.Keys(self.fleet)
+        self._path = self.folder / "orders.json"
         self._problem = "the agent has not reached etcd yet"
         self._keeping: asyncio.Task[None] | None = None
         self.told = dict[str, str]()
@@ -130,9 +131,8 @@ class Joined(running.Running):
     async def _keep(self) -> None:
         try:
             await asyncio.to_thread(self.folder.mkdir, mode=0o700, exist_ok=True)
-            path = self.folder / "orders.json"
-            read = records.decoded(path.read_bytes(), Orders) if path.exists() else None
-            self._written = read or {}
+            had = self._path.read_bytes() if self._path.exists() else b"{}"
+            self._written = records.decoded(had, Orders) or {}
             self._orders = self._written | self._orders
             await self._open_copies()
             self.drained = await asyncio.to_thread((self.folder / DRAINED).exists)
@@ -198,8 +198,7 @@ class Joined(running.Running):
         """Of agent.toml, those that no machine has: not before the store said so."""
         while not self._may_write():
             await self.clock.sleep(LOOK_EVERY)
-        declared = self._supervisor.settings.config.instance
-        await assemble.create_declared(self._registry, declared)
+        await assemble.create_declared(self._registry, self._supervisor.settings.config.instance)
 
     def may_make(self, id: InstanceId, doing: str) -> None:
         own, there = self.view.owned(self.name).get(id), self.elsewhere(id)
@@ -539,8 +538,7 @@ class Joined(running.Running):
     async def _write(self, changes: Orders) -> None:
         """They count once they are on the disk. `may_make` may forget one meanwhile."""
         if (known := self._orders | changes) != self._written:
-            path = self.folder / "orders.json"
-            await asyncio.to_thread(write_whole, path, records.encoded(known))
+            await asyncio.to_thread(write_whole, self._path, records.encoded(known))
         self._written, self._orders = known, self._orders | changes
 
     async def _change(self, keeper: Keeper) -> None:

@@ -117,8 +117,7 @@ class Keeper:
         self._agent, self._cluster = "", ""
         self._past: Past | None = None
         self._n = self._acknowledged = self._noted = 0
-        self._last = Machine()
-        self._unanswered = dict[str, float]()
+        self._last, self._unanswered = Machine(), dict[str, float]()
         """Begin of each renewal without an answer, by its word."""
         self._fresh = True
         self._starts_at: float | None = None

@@ -35,8 +35,7 @@ async def accept(store: Etcd, keys: Keys, without: Collection[str] = ()) -> Mapp
         words = f"cannot accept the store: {', '.join(sorted(silent))} did not say which sessions"
         words += " it has; start its agent, or name it with --without if it is off for good"
         raise Refused(words, code="machine_silent")
-    known = {named(it.key): it for it in sessions}
-    decided = dict[str, Session]()
+    known, decided = {named(it.key): it for it in sessions}, dict[str, Session]()
     for id in known.keys() | {id for part in held.values() for id in part}:
         record = decoded(known[id].value, Session) if id in known else None
         had = {name: part[id] for name, part in held.items() if id in part}

@@ -107,8 +107,7 @@ class Peers:
         if not self._own.exists():
             return request.headers.get(NAME, "")
         found = request.get_extra_info("peercert") or {}  # none once the line was cut
-        names = (it[0][1] for it in found.get("subject", ()) if it[0][0] == "commonName")
-        return next(names, "")
+        return next((it[0][1] for it in found.get("subject", ()) if it[0][0] == "commonName"), "")
 
     def lock(self, id: str) -> asyncio.Lock:
         """Around each use of the session's copy here."""

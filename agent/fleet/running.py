@@ -40,8 +40,7 @@ class Running(gate.Alone):
         self._until = 0.0
         self.keeper: keeper.Keeper | None = None
         """None until the store has answered."""
-        self._telling = set[asyncio.Task[None]]()
-        self.started = asyncio.Event()
+        self._telling, self.started = set[asyncio.Task[None]](), asyncio.Event()
         """Set with each `start`."""
 
     @property

@@ -36,8 +36,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
     notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
-    view, now = fleet.view, boot_now()
-    machines = list[dict[str, Any]]()
+    view, now, machines = fleet.view, boot_now(), list[dict[str, Any]]()
     for name, seen in sorted(view.machines.items()):
         it = seen.record
         state = next((said for name, said in STATES.items() if getattr(it, name)), "up")

@@ -113,8 +113,7 @@ def seal(key: FleetKey, head: Sealed, change: Change) -> Sealed:
 def unseal(key: FleetKey, sealed: Sealed) -> tuple[InstanceId, Change]:
     """VaultError for all that this fleet did not seal as this."""
     try:
-        id = parse_instance_id(sealed.id)
-        packed = zlib.decompressobj()
+        id, packed = parse_instance_id(sealed.id), zlib.decompressobj()
         content = packed.decompress(key.open(sealed.context, sealed.content), 2 * LARGEST)
         if packed.unconsumed_tail:
             raise damaged("it is too large")

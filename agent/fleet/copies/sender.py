@@ -119,8 +119,7 @@ class Copies:
         self.standby = standby.Standby(owner.folder / "standby", key)
         self.peers = Peers(owner, self.standby)
         self._beside = Beside(root, owner.folder.with_name("outbox.db"))
-        self.rows = dict[InstanceId, Row]()
-        self.lines = dict[str, Line]()
+        self.rows, self.lines = dict[InstanceId, Row](), dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
         self._forgets_at = boot_now() + FORGETS
