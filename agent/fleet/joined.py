@@ -443,7 +443,7 @@ class Joined(running.Running):
             for id in sorted(self.engines()) if self.drained else ():
                 due = self.drained and boot_now() >= self._tried.get(id, 0.0)
                 may = due and self._may_write() and not self._registry.stopping
-                if may and (target := self.place_for(id)):
+                if may and (target := self.place_for(id)[0]):
                     with going_on(f"{id} stays here", self.told):
                         await self.move(id, target)
 
@@ -455,13 +455,13 @@ class Joined(running.Running):
         await asyncio.to_thread(work)
         self.drained = on
         self._tried.clear()
-        stay = [id for id in self.view.owned(self.name) if on and not self.place_for(id)]
-        return dict.fromkeys(stay, "no other machine takes sessions, is reached, and has room")
+        found = {id: self.place_for(id) for id in self.view.owned(self.name) if on}
+        return {id: why for id, (there, why) in found.items() if not there}
 
-    def place_for(self, id: str) -> str:
+    def place_for(self, id: str) -> tuple[str, str]:
         """Not a machine that its copies do not reach now."""
         lines = self.copies.lines if self.copies else {}
-        return self.view.place_for(id, {name for name, it in lines.items() if it.cause})
+        return self.view.place_for(id, {name: it.cause for name, it in lines.items()})
 
     def part(self, doing: str) -> tuple[Keeper, Copies]:
         """What this machine takes part with; TryLater: it cannot."""

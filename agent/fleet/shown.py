@@ -94,8 +94,9 @@ def _trouble(fleet: "Joined", id: str) -> str:
         if (hold := here[id].wait).reason in (NO_LEASE, "disk_full") and not fleet.problem:
             return hold.sentence or f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
-            moves = fleet.place_for(id) and (fleet.told.get(f"{id} stays here") or "it moves")
-            return f"{me} is drained; {moves or 'it stays: no machine can take it'}"
+            there_is, why = fleet.place_for(id)
+            moves = fleet.told.get(f"{id} stays here") or "it moves"
+            return f"{me} is drained; {moves if there_is else f'it stays: {why}'}"
         return ""
     if id in here and late:
         return f"its folder lies on {me}, and does not run there"

@@ -1,6 +1,6 @@
 """View: the fleet as one machine knows it, and the sessions that it may take over. Pure."""
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
@@ -92,14 +92,17 @@ class View(Struct):
         """The store has no record of it any more; a new one has the next epoch all the same."""
         self.sessions[id] = Seen(self.sessions[id].record, 0, float("inf"))
 
-    def place_for(self, id: str, but: Iterable[str] = ()) -> str:
+    def place_for(self, id: str, away: Mapping[str, str]) -> tuple[str, str]:
         """The machine that this session may go to: one with a copy, else one with the most room;
-        "" = none has room, its engine and its machine's key. `but`: machines that it may not."""
-        it, found = self.sessions[id].record, dict[str, tuple[int, int]]()
-        for name in self.machines.keys() - {it.machine, *but}:
-            if not self.fault(id, there := self.machines[name].record):
-                found[name] = (name in it.copies, there.capacity - there.used)
-        return max(in_order(id, found), key=lambda name: found[name], default="")
+        "" = none. And why each of the others is none. `away`: why a machine is not reached."""
+        it = self.sessions[id].record
+        others = {name: seen.record for name, seen in self.machines.items() if name != it.machine}
+        faults = {name: self.fault(id, others[name]) or away.get(name, "") for name in others}
+        left = {name: there.capacity - there.used for name, there in others.items()}
+        good = (name for name in in_order(id, others) if not faults[name])
+        best = max(good, key=lambda name: (name in it.copies, left[name]), default="")
+        why = "; ".join(f"{name}: {cause}" for name, cause in sorted(faults.items()) if cause)
+        return best, why or "no other machine is known"
 
     def fault(self, id: str, there: Machine) -> str:
         """Why a session cannot go to that machine; "" = it can."""

@@ -142,10 +142,11 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
 
     def place(**more: object) -> str:
         view.sessions["s"] = Seen(Session("a", 1, engine="baileys", **more), 1, 0.0)
-        return view.place_for("s")
+        return view.place_for("s", {})[0]
 
     assert (place(), place(copies=("c", "b", "e", "g"))) == ("d", "b"), "the most room"
-    assert view.place_for("s", "bd") == ""
+    causes = view.place_for("s", dict.fromkeys("bd", "no answer"))
+    assert causes[0] == "" and causes[1].startswith("b: no answer; c: it runs 5 sessions, and has")
     faults = [view.fault("s", it) for it in machines.values()]
     ends = ["", "", "memory for 5", "", "drained", "engine baileys", "run", "run", "one", "closed"]
     assert [it[-len(end) :] for it, end in zip(faults, ends, strict=True)] == ends
@@ -197,7 +198,7 @@ async def test_orders_about_the_fleet_reach_its_agent(
         await agent.create("t")
         assert (await cli(agent, "fleet", "why", "u"))[0] == 3
         code, said = await cli(agent, "fleet", "drain")
-        assert (code, "no other machine takes sessions" in said) == (1, True)
+        assert (code, "no other machine is known" in said) == (1, True)
 
         async def drained() -> bool:
             return bool((await record(store, KEYS.machine("a"), Machine)).drained)
