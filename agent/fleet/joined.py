@@ -594,6 +594,7 @@ class Joined(running.Running):
             address=self.settings.address,
             version=VERSION,
             capacity=room if self._has_room else 0,
+            closed=not self._has_room,
             used=len(self.running()),
             engines=tuple(it for it in engine_names() if it not in remote_engines()),
             drained=self._registry.stopping or self.drained,

@@ -31,7 +31,9 @@ class Machine(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str = ""
     version: str = ""
     capacity: int = 0
-    """Sessions that it has memory for."""
+    """Sessions that it has memory for; 0 if it is `closed`."""
+    closed: bool = False
+    """True if its disk is full or closed: it has room for no session."""
     used: int = 0
     engines: tuple[str, ...] = ()
     drained: bool = False

@@ -112,7 +112,7 @@ class View(Struct):
             "it is drained": there.drained,
             f"its agent lacks engine {it.engine}": it.engine not in there.engines,
             "its fleet.key is another one": there.key != self.machines[it.machine].record.key,
-            "it has room for none: its disk is full or closed": there.capacity == 0,
+            "it has room for none: its disk is full or closed": there.closed,
             f"{runs}, and has memory for {there.capacity}": there.used >= there.capacity,
         }
         return next((cause for cause, is_so in faults.items() if is_so), "")

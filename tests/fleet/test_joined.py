@@ -264,7 +264,7 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
         with raises((NotFound, TryLater), match=f"cannot .*{cause}"):  # nothing is ended for it
             await it.b.move(id, to)
     it.b._supervisor.root, it.b.copies.standby.rows["x"] = it.root / "no disk", ()
-    await it.until(lambda: not it.b.describe().capacity and not it.b.copied(), 5)
+    await it.until(lambda: it.b.describe().closed and not it.b.copied(), 5)
     it.b.copies.lines["a"] = Mock(cause="no answer")
     assert (await it.b.drain(True))["s"] == "a: no answer"
     del it.b.copies.lines["a"]

@@ -136,7 +136,8 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
         **{"a": room, "b": room, "c": replace(room, used=5), "d": replace(room, used=0)},
         **{"e": replace(room, drained=True), "f": replace(room, engines=("web",))},
         **{"g": replace(room, lost=True), "h": replace(room, released=True)},
-        **{"i": replace(room, used=0, key="x"), "j": replace(room, capacity=0)},
+        **{"i": replace(room, used=0, key="x"), "j": replace(room, capacity=0, closed=True)},
+        "k": replace(room, capacity=0),
     }
     view = View(machines={name: Seen(it, 1, 0.0) for name, it in machines.items()})
 
@@ -148,7 +149,7 @@ def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
     causes = view.place_for("s", dict.fromkeys("bd", "no answer"))
     assert causes[0] == "" and causes[1].startswith("b: no answer; c: it runs 5 sessions, and has")
     faults = [view.fault("s", it) for it in machines.values()]
-    ends = ["", "", "memory for 5", "", "drained", "engine baileys", "run", "run", "one", "closed"]
+    ends = ["", "", "for 5", "", "drained", "baileys", "run", "run", "one", "closed", "for 0"]
     assert [it[-len(end) :] for it, end in zip(faults, ends, strict=True)] == ends
 
 
