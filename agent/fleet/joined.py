@@ -288,7 +288,9 @@ class Joined(running.Running):
         return self.keeper is not None and self.keeper.may_start() and not self.problem
 
     def _not_sure(self, doing: str) -> TryLater:
-        why = "the agent stops" if self._registry.stopping else self.problem or "it is too new"
+        starts = (self.keeper and self.keeper.starts_at) or 0.0
+        new = f"it is too new; ask again in {max(starts - boot_now(), 1.0):.0f} s"
+        why = "the agent stops" if self._registry.stopping else self.problem or new
         words = f"machine {self.name} has no lease to write with: {why}"
         return TryLater(f"cannot {doing}: {words}", code="unsure" if doing is LASTS else "no_lease")
 

@@ -120,7 +120,7 @@ class Keeper:
         self._last, self._unanswered = Machine(), dict[str, float]()
         """Begin of each renewal without an answer, by its word."""
         self._fresh = True
-        self._starts_at: float | None = None
+        self.starts_at: float | None = None
         """Boot time from which sessions may start here; None before the first renewal."""
         self._elsewhere = False
         """True if the store is another cluster than the one of agent.json."""
@@ -245,7 +245,7 @@ class Keeper:
         if fresh and past and found and past.is_older(found):
             log.warning("this disk is older than the store: each session waits for its copies")
             await self.runner.distrust()
-        self.view, self.until, self._fresh, self._starts_at = View(), 0.0, fresh, None
+        self.view, self.until, self._fresh, self.starts_at = View(), 0.0, fresh, None
         self._agent, self._n, self._acknowledged = f"{self._draw.getrandbits(128):032x}", 0, 0
         self._unanswered.clear()
         self._own, self._cluster = pair, past.cluster if past else answer.cluster
@@ -278,8 +278,8 @@ class Keeper:
         self._last, self._acknowledged = mine, self._n
         self._unanswered.clear()  # those before it name an older revision: they are void
         now, halted = self.clock.now(), self.view.halt is not None
-        if self._starts_at is None:
-            self._starts_at = now + self.fleet.ttl * (not self._fresh)
+        if self.starts_at is None:
+            self.starts_at = now + self.fleet.ttl * (not self._fresh)
         blind = now > self.until - self.fleet.usable + self.fleet.ttl / 2
         back = self.view.learn(answer.found, answer.revision, now, blind=blind)
         if back and not self.halted:
@@ -288,7 +288,7 @@ class Keeper:
             self.view, self._suspicion, self._cluster = View(), "", answer.cluster
             # A session may have another owner than the machine that runs it, which may hear of it
             # at the end of its lease.
-            self._starts_at = now + self.fleet.ttl
+            self.starts_at = now + self.fleet.ttl
             await asyncio.to_thread(self._write_past, answer.revision)
             self.wake()
             return True
@@ -350,7 +350,7 @@ class Keeper:
         return self.may_start() and not self.halted
 
     def may_start(self) -> bool:
-        return self._starts_at is not None and self._starts_at <= self.clock.now() < self.until
+        return self.starts_at is not None and self.starts_at <= self.clock.now() < self.until
 
     async def _take_over(self) -> None:
         """Declare lost what stood still, then take what this machine is the first for, in

@@ -25,7 +25,7 @@ from agent.fleet.taking import Seen
 from agent.supervise.assemble import create_declared
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet
-from tests.fleet.world import TTL, World, played
+from tests.fleet.world import TTL, World, now, played
 
 S, T, KEY = InstanceId("s"), InstanceId("t"), FleetKey(b"k" * 32)
 
@@ -140,9 +140,11 @@ async def test_an_order_that_may_not_last_is_refused_or_called_unsure(it: Real) 
         with code_is("owner_changed"):
             await order
     it.b.keeper.leaving.clear()
+    it.b.keeper.starts_at = now() + 12.0
+    with raises(TryLater, match="too new; ask again in 7 s"):
+        await it.ask("POST")
     # Its agent stops, or etcd is away.
-    it.memory.off, facts.should_run = True, False
-    it.registry.facts["z"] = Mock(leased=False)
+    it.memory.off, facts.should_run, it.registry.facts["z"] = True, False, Mock(leased=False)
     assert await it.ask("POST", "z") is None, "a backend's needs no etcd"
     for it.registry.stopping in (True, False):
         for order, code in (it.b.kept(S), "unsure"), (it.ask("POST"), "no_lease"):

@@ -148,8 +148,7 @@ class World:
     def lacks(self, name: str) -> float:
         """Seconds for which this machine's copy lacked a change while the owner had its lease."""
         try:
-            copy = Standby(self.hosts[name].folder / "standby", self.key)
-            has = int(copy.build(ID)["session/n"])
+            has = int(Standby(self.hosts[name].folder / "standby", self.key).build(ID)["session/n"])
         except (VaultError, KeyError):
             has = -1
         missing = [at for at, n in self.written if n > has]

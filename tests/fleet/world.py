@@ -197,8 +197,7 @@ class World:
         self.root, self.draw = root, random.Random(seed)
         self.memory, self.keys, self.logins = Memory(), Keys("f"), Logins()
         self.memory.written = self._check
-        self.hosts = dict[str, Host]()
-        self.twins = list[Host]()
+        self.hosts, self.twins = dict[str, Host](), list[Host]()
         self.copying: asyncio.Task[None] | None = None
 
     def add(self, name: str) -> Host:
