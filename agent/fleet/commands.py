@@ -127,12 +127,11 @@ def install(options: command.Options) -> int:
 
     FILE: plan-MACHINE.tar
     """
-    from agent.fleet.join import install_member
-    from agent.fleet.plan import unpack
+    from agent.fleet.join import install_member, own_plan
 
     if os.geteuid() != 0:
         raise Refused("cannot install a member of etcd: run it with sudo")
-    install_member(unpack(_content(options.file)))
+    install_member(own_plan(_content(options.file)))
     return options.print({"installed": True}, "etcd starts here; it waits for the other members")
 
 

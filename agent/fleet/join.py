@@ -41,7 +41,7 @@ HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
     last: until then the agent is in no fleet."""
-    files, path = unpack(content), config.resolve()
+    files, path = own_plan(content), config.resolve()
     text = path.read_text(encoding="utf-8")
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
     if os.geteuid() == 0 and not state.is_dir():
@@ -52,6 +52,14 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     if changed != text:
         rewrite(path, changed)
     return str(tomllib.loads(changed)["fleet"]["name"])
+
+
+def own_plan(content: bytes) -> dict[str, bytes]:
+    """The files of this machine's plan; Refused if it is another machine's."""
+    wanted = settings_of(files := unpack(content))
+    host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
+    check_address(f"use the plan of {wanted['ETCD_NAME']}", host)
+    return files
 
 
 def rewrite(config: Path, text: str) -> None:
@@ -112,11 +120,7 @@ def done_as_owner(state: Path, doing: str, *words: str | Path, feed: bytes = b""
 
 
 def install_member(files: Mapping[str, bytes]) -> None:
-    """etcd.service of this machine is this member from now on. Refused where it is another one, and
-    where the plan is another machine's."""
-    wanted = settings_of(files)
-    host = urlsplit(wanted["ETCD_LISTEN_PEER_URLS"]).hostname or ""
-    check_address(f"use the plan of {wanted['ETCD_NAME']}", host)
+    """etcd.service of this machine is this member from now on. Refused where it is another one."""
     try:
         group = pwd.getpwnam("etcd").pw_gid
     except KeyError:
@@ -124,7 +128,7 @@ def install_member(files: Mapping[str, bytes]) -> None:
         raise Refused(f"cannot find etcd on this machine: {cure}") from None
     text = SETTINGS.read_text(encoding="utf-8") if SETTINGS.exists() else ""
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
-    data, cause = wanted["ETCD_DATA_DIR"], ""
+    data, cause = settings_of(files)["ETCD_DATA_DIR"], ""
     if present and present != files["etcd"].decode().splitlines():
         cause = f"{SETTINGS} is another member's: if that is of no use, move it, and empty {data}"
     elif not present and (os.path.lexists(data) or _holds_keys()):
