@@ -40,15 +40,15 @@ HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 
 def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
-    last: until then the agent is in no fleet."""
+    last: until then the agent is in no fleet. Keys of another fleet refuse before etcd changes."""
     files, path = own_plan(content), config.resolve()
     text = path.read_text(encoding="utf-8")
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
     if os.geteuid() == 0 and not state.is_dir():
         raise Refused(f"cannot join: {state} is not there yet; start the agent once")
+    put_keys(state / "fleet", content)
     if member:
         install_member(files)
-    put_keys(state / "fleet", content)
     if changed != text:
         rewrite(path, changed)
     return str(tomllib.loads(changed)["fleet"]["name"])
