@@ -78,8 +78,7 @@ class Joined(running.Running):
         """None: there is no key of the fleet, and nothing is copied."""
         self._copies_open = asyncio.get_running_loop().create_future()
         self._store: etcd.Etcd | None = None
-        self.views = supervisor.views
-        supervisor.gate.fleet = self
+        self.views, supervisor.gate.fleet = supervisor.views, self
 
     forward, others, own = forward.forward, forward.others, forward.own
     show, troubles = shown.show, shown.troubles

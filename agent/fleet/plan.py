@@ -224,8 +224,7 @@ def _write(
     fleet = f'[fleet]\nstore = {json.dumps(store)}\nname = "{name}"\n'
     fleet += f'address = "{reached(address)}"\n'
     certificates = [(work / it).read_bytes() for it in ("ca.pem", "new.pem", "new.key")]
-    contents = (*certificates, key, fleet.encode(), etcd.encode())
-    packed = io.BytesIO()
+    contents, packed = (*certificates, key, fleet.encode(), etcd.encode()), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for part, content in zip(FILES, contents, strict=True):
             member = tarfile.TarInfo(part)

@@ -52,8 +52,7 @@ def _start(root: Path, names: str, processes: Processes) -> None:
         servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(4 * len(names))]
         urls = [f"127.0.0.1:{held.enter_context(it).getsockname()[1]}" for it in servers]
     clients, peers = [f"http://{it}" for it in urls[::4]], [f"http://{it}" for it in urls[1::4]]
-    cluster = ",".join(map("{}={}".format, names, peers))
-    key = os.urandom(32)
+    cluster, key = ",".join(map("{}={}".format, names, peers)), os.urandom(32)
 
     def run(name: str, *command: str) -> int:
         with (root / f"{name}.log").open("wb") as log:

@@ -122,9 +122,8 @@ class Copies:
         self.rows, self.lines = dict[InstanceId, Row](), dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
-        self._forgets_at = boot_now() + FORGETS
-        self._hurried = asyncio.Event()
-        """Set when the next look is waited for."""
+        self._forgets_at, self._hurried = boot_now() + FORGETS, asyncio.Event()
+        """The second: set when the next look is waited for."""
         self._looking: asyncio.Future[list[tuple[Row, Sealed | None]]] | None = None
 
     @property
@@ -202,7 +201,9 @@ class Copies:
         for row in sorted(rows, key=lambda it: it.base):
             id, engine = row.changed.id, row.changed.engine
             session = self._root / id / SESSION
-            has_room = size < MOST_READ and any(map(self._takes, row.places.items()))
+            ready = (self.lines[name].queue for name, it in row.places.items() if it.ready)
+            waits = (sum(len(it.content) for it, _, _ in queue) for queue in ready)
+            has_room = size < MOST_READ and any(it <= MOST_READ for it in waits)
             if begun < row.not_before or (row.base and not has_room):
                 row.lost = (row.lost or not os.path.lexists(session)) and self._is_lost(id, engine)
                 found.append((row, None))
@@ -236,10 +237,6 @@ class Copies:
     def _is_lost(self, id: InstanceId, engine: str) -> bool:
         whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
         return not whole and id in (here := self._owner.here()) and here[id].record.paired
-
-    def _takes(self, place: tuple[str, Place]) -> bool:
-        queue = self.lines[place[0]].queue
-        return place[1].ready and sum(len(it.content) for it, _, _ in queue) <= MOST_READ
 
     def _queue(self, row: Row, sealed: Sealed | None, begun: float) -> None:
         """A change for each place that has the one before it; for the others, and where nothing
