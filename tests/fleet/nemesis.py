@@ -63,8 +63,8 @@ class Nemesis:
         if self.draw.random() < 0.5:
             host.line.bad = self.draw.random()
         for id in sorted(host.workers)[:3]:
-            others = [it for it in NAMES if it != host.name]
-            moving = asyncio.create_task(host.move(id, self.draw.choice(others)))
+            other = self.draw.choice(NAMES.replace(host.name, ""))
+            moving = asyncio.create_task(host.move(id, other))
             await self._some_time(6)
             if self.draw.random() < 0.2:
                 await host.kill_agent()

@@ -23,8 +23,7 @@ from tests.fleet.members import Members, members, needs_etcd
 from tests.waiting import alive
 
 __all__ = ["make_agent"]
-FLEET = Fleet(ttl=8.0, margin=3.0)
-KEYS = Keys("f")
+FLEET, KEYS = Fleet(ttl=8.0, margin=3.0), Keys("f")
 NEW = "POST", "/api/instance", {"id": "u", "engine": "sandbox"}
 SAVES_SLOWLY = f"""exec('''
 import asyncio, agent.daemon.main as it
@@ -210,8 +209,7 @@ async def is_accepted(a: RunningAgent, b: RunningAgent, store: Etcd, within: Eve
 async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
     make_agent: MakeAgent, etcd: Members, eventually: Eventually
 ) -> None:
-    agent = make_agent(name="a")
-    agent.first = SAVES_SLOWLY
+    (agent := make_agent(name="a")).first = SAVES_SLOWLY
     in_fleet(agent, etcd, "a")
     async with store_of(etcd) as store:
         await agent.start()

@@ -60,8 +60,7 @@ class Owner:
     """Seals what a folder has, and knows what it was at each number."""
 
     def __init__(self, key: FleetKey, session: Path) -> None:
-        self.key, self.session, self.number = key, session, 0
-        self.was = dict[int, Files]()
+        self.key, self.session, self.number, self.was = key, session, 0, dict[int, Files]()
         self.begin()
 
     def begin(self) -> None:
@@ -123,8 +122,7 @@ def a_row(owner: Owner, there: Standby) -> Path:
 def test_a_cut_or_changed_log_builds_no_other(tmp_path: Path, session: Path, key: FleetKey) -> None:
     owner = Owner(key, session)
     log = a_row(owner, Standby(tmp_path / "there", key))
-    content = log.read_bytes()
-    seen = set()
+    content, seen = log.read_bytes(), set()
     for cut in range(len(content) + 1):
         log.write_bytes(content[:cut])
         there = Standby(tmp_path / "there", key)

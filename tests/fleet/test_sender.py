@@ -53,8 +53,7 @@ class Host:
         self.etcd_away = self.cut = self.full = False
         self.silent: float | None = None
         """Seconds after which a request to it fails; None: it answers."""
-        self.lossy = 0.0
-        self.late = list[tuple[str, str, Sequence[Sealed]]]()
+        self.lossy, self.late = 0.0, list[tuple[str, str, Sequence[Sealed]]]()
         self.start()
 
     def start(self) -> None:
@@ -357,8 +356,7 @@ async def test_a_copy_goes_once_its_session_is_deleted_or_has_others_for_sure(wo
     await world.until(world.in_sync())
     b, c = (world.hosts[name].copies.standby for name in "bc")
     await world.sleep(3 * FORGETS)
-    world.hosts["a"].until = 0.0
-    world.view.machines["x"] = Seen(Machine(lost=True), 1, 0)
+    world.hosts["a"].until, world.view.machines["x"] = 0.0, Seen(Machine(lost=True), 1, 0)
     for machine, copies, has in (
         *(("a", ("b", "c"), True), ("a", (), True), ("x", ("c",), True)),
         *(("a", ("x",), True), ("a", ("c",), False)),

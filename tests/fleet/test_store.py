@@ -73,8 +73,7 @@ async def test_a_read_goes_to_the_next_member_and_an_unanswered_write_does_not(
     with socket.create_server(("127.0.0.1", 0)) as mute, socket.socket() as refusing:
         refusing.bind(("127.0.0.1", 0))
         silent = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        closed = f"http://127.0.0.1:{refusing.getsockname()[1]}"
-        put = Put("wa/n/k", b"1")
+        closed, put = f"http://127.0.0.1:{refusing.getsockname()[1]}", Put("wa/n/k", b"1")
         async with aclosing(Etcd([closed, real])) as etcd:
             assert (await etcd.commit([], [put])).committed, "no connection: it surely was not sent"
             with pytest.raises(MayHaveHappened, match="duplicate key"):  # also where it was refused
