@@ -46,12 +46,25 @@ def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     changed = with_fleet(text, files["fleet.toml"].decode(), path)
     if os.geteuid() == 0 and not state.is_dir():
         raise Refused(f"cannot join: {state} is not there yet; start the agent once")
+    table = tomllib.loads(changed)["fleet"]
+    if tomllib.loads(text).get("fleet", {}).get("store", table["store"]) != table["store"]:
+        asyncio.run(_check_members(table["store"], state / "fleet", files["etcd"].decode()))
     put_keys(state / "fleet", content)
     if member:
         install_member(files)
     if changed != text:
         rewrite(path, changed)
-    return str(tomllib.loads(changed)["fleet"]["name"])
+    return str(table["name"])
+
+
+async def _check_members(store: list[str], folder: Path, planned: str) -> None:
+    """Refused where etcd has a member that is not planned. `folder`: of this machine's keys."""
+    async with aclosing(etcd.Etcd(store, peers.tls_of(folder))) as it:
+        urls = [url for member in await it.members() for url in member.peers]
+    if new := ", ".join(url for url in urls if url not in planned):
+        cure = "write [fleet] store of agent.toml by hand, if it is wrong"
+        words = f"cannot join with an old plan: etcd has {new} as a new member; {cure}"
+        raise Refused(words, code="old_plan")
 
 
 def own_plan(content: bytes) -> dict[str, bytes]:

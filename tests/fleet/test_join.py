@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import Mock, patch
+from unittest.mock import AsyncMock, Mock, patch
 
 import pytest
 
@@ -72,6 +72,14 @@ def test_a_machine_has_its_keys_and_its_table_once(
     for name in plan.KEYS:
         assert stat.S_IMODE((state / "fleet" / name).stat().st_mode) == 0o600
     assert (state / "fleet/fleet.key").read_bytes() == plan.unpack(content)["fleet.key"]
+    # One member of its etcd was replaced.
+    config.write_text(config.read_text().replace("198.51.100.1", "1.9"))
+    found = [[join.etcd.Member("1", peers=[f"https://{it}:2380"])] for it in ("1.9", "127.0.0.2")]
+    etcd = AsyncMock(**{"members.side_effect": found})
+    monkeypatch.setattr(join.etcd, "Etcd", lambda *_: etcd)
+    with pytest.raises(Refused, match=r"etcd has https://1\.9:2380 as a new member"):
+        join.join(content, config, state, member=False)
+    assert run(command) == 0, "etcd is as its plan says"
     (state / "fleet/ca.pem").write_bytes(b"of another fleet")
     with pytest.raises(Refused, match="of another"), patch.object(join, "install_member", None):
         join.join(content, config, state, member=True)
