@@ -192,7 +192,7 @@ def rename(name: str, address: str, path: Path, config: Config) -> str:
     lines = f'[fleet]\nname = "{new}"\naddress = "{reached(address)}"\n'
     made = with_fleet(text, lines, path, replaces=True)
     if not done_as_owner(state, "empty this machine", state, root):
-        empty(state, root)
+        asyncio.run(empty(state, root))
     rewrite(path, made)
     return new
 
@@ -206,7 +206,7 @@ async def _is_known(key: str, own: FleetSettings, folder: Path) -> bool:
     return any(it is None or not it.forgotten for it in found)
 
 
-def empty(state: Path, root: Path) -> None:
+async def empty(state: Path, root: Path) -> None:
     """As the agent's user."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with only_agent(state), only_of_sessions(root), ExitStack() as held:
@@ -218,24 +218,20 @@ def empty(state: Path, root: Path) -> None:
             raise Refused(f"cannot empty this machine: the worker of {id} runs; stop it") from None
         for id in ids:
             folders.retire(root, id, "renamed", follows=False)
-        asyncio.run(_forget(state))
+        store = await Store.open(state / "agent.db")
+        try:
+            for row, _ in await store.instances():
+                words = "the machine was renamed; its session is in the trash"
+                await store.remove(row.id, JournalEntry("deleted", words, instance=row.id))
+        finally:
+            await store.close()
         for name in (*_OURS, "state-mark.json"):
             (state / name).unlink(missing_ok=True)
-
-
-async def _forget(state: Path) -> None:
-    store = await Store.open(state / "agent.db")
-    try:
-        for row, _ in await store.instances():
-            words = "the machine was renamed; its session is in the trash"
-            await store.remove(row.id, JournalEntry("deleted", words, instance=row.id))
-    finally:
-        await store.close()
 
 
 if __name__ == "__main__":
     paths = [*map(Path, sys.argv[1:])]
     try:
-        empty(*paths) if paths[1:] else put_keys(paths[0], sys.stdin.buffer.read())
+        asyncio.run(empty(*paths)) if paths[1:] else put_keys(paths[0], sys.stdin.buffer.read())
     except (OSError, WaError) as error:
         sys.exit(str(error))

@@ -32,7 +32,12 @@ async def show(fleet: "Joined") -> dict[str, Any]:
         rows = await _missing_members(fleet)
     found = await asyncio.to_thread(list, certificates(fleet.folder, fleet.name))
     rows += [{"machine": fleet.name, "id": "", "cause": it} for it, now in found if now]
-    notes = [*(it for it, now in found if not now), *note(fleet.view)]
+    notes = [it for it, now in found if not now]
+    every = (it.record for it in fleet.view.sessions.values())
+    bare = sum(it.failover == "newest" and not (it.copies or it.deleted) for it in every)
+    if bare and len(fleet.view.machines) > 1:
+        needed = "none is taken over if its machine dies"
+        notes.append(f"sessions without a copy in sync: {bare}; {needed}")
     why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
     notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
@@ -156,11 +161,3 @@ def certificates(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
             named = re.escape(bytes([len(name)]) + name.encode())  # marked as a text, or a host
             if file == "machine.pem" and not re.search(rb"[\x0c\x13\x82]" + named, der):
                 yield f"its certificate does not name {name}: others cannot reach it", True
-
-
-def note(view: View) -> Iterator[str]:
-    """Yield what a fleet works without today and needs one day."""
-    every = [it.record for it in view.sessions.values() if not it.record.deleted]
-    bare = sum(not it.copies and it.failover == "newest" for it in every)
-    if bare and len(view.machines) > 1:
-        yield f"sessions without a copy in sync: {bare}; none is taken over if its machine dies"
