@@ -143,7 +143,6 @@ def replace(options: command.Options) -> int:
     from agent.fleet.plan import machine_of, replace
 
     (name, address), folder = machine_of(options.new), Path(options.plans or ".")
-    command.say("etcd takes a change of its members once all are connected: this takes up to 42 s")
     store = asyncio.run(replace(folder, options.old, name, address))
     return options.print(
         {"file": str(folder / f"plan-{name}.tar"), "store": store},

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tarfile
 import tempfile
 import tomllib
@@ -115,6 +116,7 @@ async def replace(folder: Path, old: str, new: str, address: str) -> list[str]:
 
 async def _patiently(etcd: Etcd, how: str, member: object) -> None:
     """etcd changes its members when those that it has were connected for 5 s: 20 s at most."""
+    print(f"etcd {how}s a member once all are connected: up to 21 s", file=sys.stderr, flush=True)
     for left in range(20, -1, -1):
         try:
             await etcd.members(how, member)

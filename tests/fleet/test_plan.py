@@ -111,7 +111,7 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
         assert ("of its own" if "10.0.0." in machine else repr(machine)) in said or "../a" in said
     assert run(["fleet", "plan", "a=10.0.0.1", "--out", str(tmp_path)]) == 2
     assert run(["fleet", "store", "replace", "a", "d=10.0.0.4", "--plans", str(tmp_path)]) == 4
-    assert "up to 42 s\n" in capsys.readouterr().err
+    assert "member" not in capsys.readouterr().err, "it changes nothing"
     assert run(["fleet", "plan", "a=fd00::1", "b=fd00::2", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert ("plan-b.tar" in said, "witness" in said.splitlines()[-1]) == (True, True)
