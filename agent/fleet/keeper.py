@@ -107,8 +107,9 @@ class Keeper:
         self.store, self.keys, self.fleet, self.clock = store, runner.keys, fleet, runner.clock
         self.runner, self.name = runner, runner.name
         self._path, self._here, self._draw = runner.folder / "agent.json", boot_and_folder, draw
-        self.view, self.until = View(), 0.0
-        """The second: boot time until which this machine may run its sessions."""
+        self.view = View()
+        self.until = 0.0
+        """Boot time until which this machine may run its sessions."""
         self.problem = ""
         """Why this machine has no place in the fleet now, or why it changes nothing; "" if fine."""
         self._own = Pair(self.keys.machine(self.name), b"", 0)

@@ -122,8 +122,9 @@ class Copies:
         self.rows, self.lines = dict[InstanceId, Row](), dict[str, Line]()
         self._pushed = set[InstanceId]()
         """Sessions that are handed over now."""
-        self._forgets_at, self._hurried = boot_now() + FORGETS, asyncio.Event()
-        """The second: set when the next look is waited for."""
+        self._forgets_at = boot_now() + FORGETS
+        self._hurried = asyncio.Event()
+        """Set when the next look is waited for."""
         self._looking: asyncio.Future[list[tuple[Row, Sealed | None]]] | None = None
 
     @property
