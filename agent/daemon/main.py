@@ -154,6 +154,7 @@ class Daemon:
             if await asyncio.to_thread(own.state_is_missing, state, root):
                 own.refuse_missing_state(state, own.used_mark(os.environ, installed=False))
                 own.refuse_foreign_state(state, (), running)
+                log.warning("a new state begins in the empty folder %s; %s", state, own.OLD_ONE)
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with choose.only_of_sessions(root):
                 await asyncio.to_thread(snapshots.finish_cut_short, root)
@@ -298,7 +299,7 @@ class Daemon:
                 log.error("the old settings stay in force: %s", error)
                 supervisor.settings.refused = True
                 continue
-            await assemble.take_on(config, supervisor)
+            await assemble.take_on(config, supervisor, self._config)
             sending.take_on(config)
             webhooks.reload(config)
             set_level(config.agent.log_level)

@@ -25,6 +25,7 @@ from agent.vault.identity import scan
 MARK = "state-mark.json"
 FACT = "state_mark"
 DATABASE = "agent.db"
+OLD_ONE = "if there was one before, stop the agent, and mount that folder or name it: --state"
 USED = Path("/etc/wa-agent/state-used")
 """wa-agent.service lets root write it at each start; no agent can, and no mount hides it."""
 
