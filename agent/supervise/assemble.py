@@ -267,12 +267,13 @@ async def _lay_out_missing(registry: Registry) -> None:
             log.error(missing, facts.id, extra=about(facts.id))
 
 
-async def take_on(config: Config, supervisor: Supervisor) -> None:
-    """Take on the settings; log the keys that wait for the agent's next start."""
+async def take_on(config: Config, supervisor: Supervisor, started: Config) -> None:
+    """Take on the settings; log the keys that wait for the agent's next start, as they are not as
+    it `started`."""
     registry = supervisor.registry
     before = supervisor.settings.config
     supervisor.settings.take(config)
-    for key in changes_that_need_restart(before, config):
+    for key in changes_that_need_restart(replace(started, backend=before.backend), config):
         log.warning("%s takes effect at the agent's next start", key)
     await supervisor.backends.take_on(config.backend)
     for declared in config.instance:

@@ -47,6 +47,12 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     said = "one exists: [[instance]] applies at its creation only"
     await eventually(lambda: said in caplog.text)
     assert (await agent.show("one"))["enabled"] is True
+    agent.reload(text + "[worker]\nburst = 6\n")
+    await eventually(lambda: "worker.burst takes effect at" in caplog.text)
+    caplog.clear()
+    agent.reload(text)
+    await eventually(lambda: "settings read again" in caplog.text)
+    assert "worker.burst" not in caplog.text, "it is as the agent started"
     await agent.stop()
     await agent.start()
     await eventually(lambda: agent.status("two"), "CONNECTED")
