@@ -362,8 +362,7 @@ class Config:
 
     @property
     def session_root(self) -> Path:
-        chosen = self.agent.session_storage_path
-        return Path(chosen) if chosen else self.agent.state_path / "sessions"
+        return Path(self.agent.session_storage_path or self.agent.state_path / "sessions")
 
     @property
     def cache_root(self) -> Path:
@@ -371,11 +370,9 @@ class Config:
 
     @property
     def api_socket(self) -> Path:
-        if self.api.socket:
-            return Path(self.api.socket)
-        if self.agent.state_path == INSTALLED_STATE:
-            return INSTALLED_SOCKET
-        return self.agent.state_path / "api.sock"
+        state = self.agent.state_path
+        usual = INSTALLED_SOCKET if state == INSTALLED_STATE else state / "api.sock"
+        return Path(self.api.socket or usual)
 
 
 def sections() -> tuple[str, ...]:

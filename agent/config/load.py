@@ -131,6 +131,7 @@ OF_BACKENDS = {"BACKEND_URL": ("url", ""), "REDIS_URL": ("redis_url", "whaticket
 """Names that users know, for the first [[backend]] of that engine ("" = any): its key."""
 
 _WORDS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+_DECLARED = {".id": "a text", ".engine": "a text", ".enabled": "true or false"}
 _WANTED = {bool: "true or false", int: "a whole number", float: "a number"}
 
 PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
@@ -267,7 +268,7 @@ def _read_source(path: Path, text: str | None) -> Source:
     try:
         if text is None:
             if path.exists() and not path.is_file():  # a pipe would be waited for
-                raise ValueError("it is no plain file")
+                raise OSError("it is no plain file")
             text = path.read_bytes().decode("utf-8-sig")  # some editors put a mark in front
         return Source(tomllib.loads(text), str(path), path.absolute().parent, find_lines(text))
     except OSError as error:
@@ -276,7 +277,8 @@ def _read_source(path: Path, text: str | None) -> Source:
         line = error.object[: error.start].count(b"\n") + 1
         cause = f"it is not UTF-8 at line {line}"
     except (ValueError, RecursionError) as error:
-        cause = str(error).partition("; use sys.")[0]
+        cause = str(error).replace("Invalid value", "no value is there, or a text without quotes")
+        cause = f"it is no TOML that can be read: {cause.partition('; use sys.')[0]}"
     raise ConfigError(f"cannot read {path}: {cause}")
 
 
@@ -351,6 +353,8 @@ def _read(source: Source, plain: T, table: Row, key: str) -> T:
         at = f"{key}.{name}"
         source.check(name, f"{key}.", marks)
         default = getattr(plain, name)
+        if name in PATHS | {"folder"} and str(value).startswith("~"):
+            raise source.refuse(at, "only a shell reads ~ as the home: write the whole path")
         try:
             changes[name] = read_value(value, default, marks[name])
         except ValueError as error:
@@ -385,8 +389,9 @@ def _declaration(source: Source, table: Row, key: str) -> Declaration:
         made = msgspec.convert(table, Declaration)
         json.dumps(made.settings, allow_nan=False)
     except msgspec.ValidationError as error:
-        cause, _, where = str(error).replace("[...]", "").partition(" - at `$")
-        raise source.refuse(f"{key}{where.rstrip('`')}", cause) from None
+        cause, _, where = str(error).replace("[...]", "").rstrip("`").partition(" - at `$")
+        cause = f"it must be {_DECLARED[where]}" if where in _DECLARED else cause
+        raise source.refuse(f"{key}{where}", cause) from None
     except (TypeError, ValueError):
         cause = "it must hold texts, numbers, true/false, lists and tables"
         raise source.refuse(f"{key}.settings", cause) from None

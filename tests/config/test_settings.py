@@ -50,11 +50,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
     config = load("[reconnect]\nbase = 5\n[memory]\nmeasure = false\n")
     assert config.reconnect.base == 5.0
     assert isinstance(config.reconnect.base, float)
-    assert config == replace(
-        Config(),
-        reconnect=replace(Config().reconnect, base=5.0),
-        memory=replace(Config().memory, measure=False),
-    )
+    changed = replace(Config().reconnect, base=5.0), replace(Config().memory, measure=False)
+    assert config == replace(Config(), reconnect=changed[0], memory=changed[1])
 
 
 @pytest.mark.parametrize(
@@ -66,6 +63,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list"),
         ("[stop]\nsave = nan", "stop.save", 2, "at most 1e+09, not nan"),
         ("[start]\nstagger = 1e308", "start.stagger", 2, "at most 1e+09"),
+        *((f"[{path.replace('.', ']' + chr(10))} = '~/x'", path, 2, "write the whole path")
+          for path in ("agent.state_path", "log.folder")),
         ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
         ("[agent]\nhost = 'sytemd'", "agent.host", 2, "not 'sytemd'; did you mean systemd?"),
         ("agent = {log_level = 3}", "agent.log_level", 1, "a text"),
@@ -117,7 +116,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
               ("engine='evolution'\nsettings={backend='e'}", "settings", "declared: evo"),
               ("engine='sandbox'\nsettings={backend='evo'}", "settings", "unknown"),
               ("engine='x'\nenabeld=true", "enabeld", ""),
-              ("engine='x'\nenabled=1", "enabled", ""),
+              ("engine='x'\nenabled=1", "enabled", "it must be true or false"),
               ("engine='x'\nsettings={at=[2026-01-01]}", "settings", ""),
               ("engine='x'\nsettings={n=99999999999999999999}", "settings", ""),
           )),
@@ -145,7 +144,8 @@ def test_a_mistake_is_named_with_key_file_and_line(load, tmp_path, *, text, key,
 @pytest.mark.parametrize(
     ("raw", "cause"),
     [
-        pytest.param(b"[api\nlisten='x'", "line 1", id="syntax"),
+        pytest.param(b"[api\nlisten='x'", "no TOML that can be read: .*line 1", id="syntax"),
+        pytest.param(b"[api]\nlisten=x", "a text without quotes .*line 2", id="no quotes"),
         pytest.param(b"[api]\n\xff\n", "not UTF-8 at line 2", id="no text"),
         pytest.param(b"x = " + b"[" * 20_000, "recursion", id="nested without end"),
     ],
@@ -289,12 +289,7 @@ def test_a_listing_shows_no_secret(load):
     shown = without_secrets(config)
     assert (shown.backend[0].key, shown.backend[1].own.password) == ("***", "***")
     assert shown.backend[1].own.redis_url == "redis://***@r:1/0"
-    for text in (
-        render_config(shown),
-        repr(shown),
-        repr(config),
-        repr(with_secrets(shown.backend[0])),
-    ):
+    for text in (render_config(shown), *map(repr, (shown, config, with_secrets(shown.backend[0])))):
         assert not any(secret in text for secret in ("K-1", "P-1", "R-1"))
     assert without_secrets(Config()) == Config()
 
