@@ -26,9 +26,8 @@ def add(commands: Commands) -> None:
     commands.add("version", version)
     example = "--config agent.toml"
     among = commands.group("config", "the configuration", f"check {example}")
-    among.add("check", check_config, example, CONFIG)
-    among.add("show", show_config, example, CONFIG)
-    among.add("init", init_config, example, CONFIG)
+    for name, does in {"check": check_config, "show": show_config, "init": init_config}.items():
+        among.add(name, does, example, CONFIG)
     among = commands.group("key", "keys for the HTTP interface", "add shop --scope operate")
     words: Words = {"NAME": ("name of the key, such as its program", {"type": str})}
     among.add("add", add_key, "prometheus --scope read", words)
@@ -106,8 +105,7 @@ def _greet(state: Path, listen: str) -> None:
 
 def given_settings(options: Options) -> dict[str, str]:
     """The settings that the command line gives."""
-    state = None if options.state is None else str(Path(options.state).absolute())
-    given = {"agent.state_path": state, "api.listen": options.listen}
+    given = {"agent.state_path": options.state, "api.listen": options.listen}
     return {key: value for key, value in given.items() if value is not None}
 
 

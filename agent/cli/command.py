@@ -20,7 +20,6 @@ from importlib import import_module
 from inspect import cleandoc
 from itertools import zip_longest
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
 
@@ -74,11 +73,10 @@ example:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        about = f"{self.prog} COMMAND" if message.startswith("unrecognized") else self.prog
         if wrong := re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message):
             near = nearest(wrong[2], re.findall("'(.*?)'", wrong[3]))
             message = f"{wrong[1]}; {near}".rstrip("; ")
-        words = f"cannot read the command: {message}; {about} --help tells more"
+        words = f"cannot read the command: {message}; {self.prog} --help tells more"
         raise errors.InvalidRequest(words)
 
 
@@ -121,14 +119,14 @@ def run(argv: list[str]) -> int:
     take_streams()
     options = Options(typed={})
     try:
-        parser = build_parser(argv[0] if argv else "")
-        _, left = parser.parse_known_args(argv, options)
+        _, left = build_parser(argv[0] if argv else "").parse_known_args(argv, options)
         absent = "id" in options and options.id is None and "remote" not in options
         if left and absent and not left[0].startswith("-"):
             # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
             options.id = parse_instance_id(left.pop(0))
         if left:
-            parser.error(f"unrecognized arguments: {' '.join(left)}")
+            near = nearest(left[0].partition("=")[0], options.parser._option_string_actions)
+            options.parser.error(f"unrecognized arguments: {' '.join(left)}; {near}".rstrip("; "))
         status: int = options.run(options)
         sys.stdout.flush()
         return status
@@ -176,7 +174,6 @@ _SECONDS = ("seconds", "proof_age", "still_for")
 """Parts of the names of times in seconds."""
 _LEAVE = "ENGINE ENABLED MEMORY UPTIME TYPE ACCEPTED TRIES CIRCUIT VERSION URL OLDEST"
 """Heads of the columns that leave a narrow window, in this order."""
-_MOMENT = "%Y-%m-%d %H:%M:%S"
 _STYLES = {
     **{"CONNECTED": "green", "AUTH_FAILURE": "red", "DISCONNECTED": "dim", "QR_REQUIRED": "yellow"},
     **{"ok": "green", "note": "yellow", "wrong": "red"},
@@ -257,8 +254,10 @@ def say(sentence: str) -> None:
 
 
 def moment(text: str | None) -> str:
-    """A time of the API in this machine's zone."""
-    return datetime.fromisoformat(text).astimezone().strftime(_MOMENT) if text else "-"
+    """A time of the API in this machine's zone, which may be one that Python's own do not reach."""
+    return (
+        str(datetime.fromtimestamp(int(datetime.fromisoformat(text).timestamp()))) if text else "-"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -284,7 +283,7 @@ def shown(name: str, value: Any) -> object:
         return duration(value) if name.endswith("_seconds") else f"{value:.1f} s"
     if isinstance(value, float):
         if name.endswith("_wall"):
-            return datetime.fromtimestamp(value).strftime(_MOMENT)
+            return str(datetime.fromtimestamp(int(value)))
         return round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value
 
@@ -346,6 +345,7 @@ class Options(argparse.Namespace):
                     print(fitted(name.ljust(width + 1), clean(value)))
             else:
                 print(line)
+        sys.stdout.flush()  # a caller that did something says so where the answer finds no room
         return 0 if good else 1
 
     def do(self, call: str, done: str, body: Body = None, **query: Any) -> int:
@@ -376,12 +376,12 @@ class Options(argparse.Namespace):
 
 
 Run = Callable[[Options], int]
-Read = Callable[[str], Any]
 Words = Mapping[str, str | tuple[str, dict[str, Any]]]
 """The arguments of a command, each with its help: `--flag`, `--option METAVAR`, `NAME`, `[NAME]` if
 it may be left out, `dest=NAME`, `--flag=dest`; with `…` behind it, it may be repeated, with `!` it
 must be given; `ONE|OTHER` is one of these words. In a pair also what argparse takes besides."""
 
+NO_WORDS: Words = {}
 CONFIG: Words = {
     "--config FILE": "agent.toml",
     "--state DIR": "the state directory",
@@ -397,12 +397,7 @@ class Commands:
         self._among = parser.add_subparsers(metavar="COMMAND", **more)
 
     def add(
-        self,
-        name: str,
-        run: Run,
-        example: str = "",
-        words: Words = MappingProxyType({}),
-        **known: Any,
+        self, name: str, run: Run, example: str = "", words: Words = NO_WORDS, **known: Any
     ) -> argparse.ArgumentParser:
         """`example`: what follows the command there; `known`: more that `run` finds among its
         options, but for `summary`, which is the docstring of `run` otherwise: what it does, and
@@ -414,7 +409,7 @@ class Commands:
         add_words(parser, {**arguments, **{word: text for word, _, text in told}, **words})
         add_common(parser)
         typed = {it.dest: [str(it.metavar), *it.option_strings][-1] for it in parser._actions}
-        parser.set_defaults(run=run, typed=typed, **known)
+        parser.set_defaults(run=run, typed=typed, parser=parser, **known)
         return parser
 
     def one(self, name: str, run: Run, example: str = "", **more: Any) -> argparse.ArgumentParser:
@@ -428,13 +423,9 @@ class Commands:
 
     def _add(self, name: str, summary: str, example: str) -> argparse.ArgumentParser:
         text = " ".join(summary.split()).rstrip(".")
-        parser: argparse.ArgumentParser = self._among.add_parser(
-            name,
-            help=text[0].lower() + text[1:],
-            description=f"{text[0].upper()}{text[1:]}.",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        parser: Parser = self._among.add_parser(name, help=text[0].lower() + text[1:])
+        parser.allow_abbrev, parser.description = False, f"{text[0].upper()}{text[1:]}."
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = f"example:\n  {parser.prog} {example}".rstrip()
         return parser
 
@@ -483,13 +474,21 @@ def read_name(thing: str, pattern: str, text: str) -> str:
     raise errors.InvalidRequest(f"cannot use {text!r:.80} as the name of a {thing}")
 
 
+def path(text: str) -> str:
+    """An empty one would be the working folder, and only a shell reads ~ as the home."""
+    if not text or text.startswith("~"):
+        raise ValueError
+    return text
+
+
 _AGENTS = "[A-Za-z0-9._-]{1,96}"
-_ARGUMENTS: Mapping[str, Read] = {
+_ARGUMENTS: Mapping[str, Callable[[str], Any]] = {
     **{"ID": parse_instance_id, "FILE": Path},
     "all|ID": lambda text: text if text == "all" else parse_instance_id(text),
     "NAME": partial(read_name, "copy", _AGENTS),
     "KEY": partial(read_name, "key: give its id, which wa-agent key list shows", _AGENTS),
     **{it.upper(): partial(read_name, it, ID_PATTERN) for it in ("backend", "program", "webhook")},
 }
-_VALUES: Mapping[str, Read] = {"SECONDS": seconds, "N": int, "CURSOR": int}
+_VALUES: dict[str, Callable[[str], Any]] = {"SECONDS": seconds, "N": int, "CURSOR": int}
+_VALUES |= {"DIR": path, "FILE": path, "PATH": path}
 """How a word is read, by its name in the help: an argument's, and an option's."""

@@ -13,8 +13,7 @@ FAULTS_SHOWN = """crash hang zombie slow drop leak bad-mac prekey logout ban tem
 
 
 def add(commands: command.Commands) -> None:
-    summary, example = "drills with the sandbox engine", "fault sales zombie --for 30"
-    among = commands.group("sandbox", summary, example)
+    among = commands.group("sandbox", "drills of the sandbox engine", "fault sales zombie --for 30")
     among.one("scan", scan)
     parser = among.one("fault", fault, "zombie --for 30")
     parser.description = f"Cause a fault, one of:\n\n  {FAULTS_SHOWN}"

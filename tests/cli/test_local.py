@@ -21,16 +21,6 @@ from tests.full import fill
 __all__ = ["elsewhere"]
 
 
-def wa_agent(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "agent", *argv],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_version_comes_without_the_agents_libraries() -> None:
     code = (
         "import sys; from agent.cli.command import run; run(['version']);"
@@ -166,7 +156,8 @@ def test_f32_f41_a_disk_without_room_keeps_the_old_configuration(
 def test_f13_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> None:
     file = tmp_path / "agent.toml"
     file.write_text("[nonsense]\n")
-    done = wa_agent("run", "--config", str(file), "--state", str(tmp_path / "s"))
+    line = (sys.executable, "-m", "agent", "run", "--config", file, "--state", tmp_path / "s")
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 78
     assert "nonsense" in done.stderr
     assert str(file) in done.stderr
@@ -236,6 +227,11 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
         ('printf "\\377" | "$@" send a 1 -', 2, "they are no UTF-8"),
         ('"$@" reasons > /dev/full', 1, "wa-agent: cannot use the standard output"),
         ('"$@" reasons | head -n 1', 0, ""),
+        (
+            'TZ=UTC+99 "$1" -c "from agent.cli import command; command.moment(\'2026-01-15\')"',
+            0,
+            "",
+        ),
     ],
 )
 def test_odd_surroundings_of_a_command_end_in_a_sentence(
