@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Commands, Options, Words, clean, duration, moment
+from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
 from agent.core.reasons import reason_of
 from agent.core.words import counted, parse_instance_id
 from agent.errors import InvalidRequest, Refused, TryLater, WaError
@@ -88,11 +88,8 @@ def create(options: Options) -> int:
     --program NAME: the [[program]] of agent.toml that runs as it
     """
     program = [] if options.program is None else [f"program={options.program}"]
-    body = {
-        **options.given("id", "engine", "backend", "remote"),
-        "enabled": not options.disabled,
-        "settings": parse_settings([*options.set, *program]),
-    }
+    body = options.given("id", "engine", "backend", "remote")
+    body |= {"enabled": not options.disabled, "settings": parse_settings([*options.set, *program])}
     made = options.ask("POST /api/instance", body)
     done = "created, disabled" if options.disabled else "created"
     return wait_and_print(options, made, done + but_it_lacks(options, made))
@@ -160,8 +157,7 @@ def delete(options: Options) -> int:
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
     if dropped := answer.get("messages_dropped"):
-        noun = "message that waits" if dropped == 1 else "messages that wait"
-        lines.append(f"{dropped} {noun} to be sent went with it, for good")
+        lines.append(f"{counted(dropped, 'message')} not sent yet went with it, for good")
     if trash := answer["trash"]:
         lines.append(f"its session can come back{_on(answer)}: wa-agent trash restore {trash}")
     return options.print(answer, *lines)
@@ -173,22 +169,26 @@ def _on(answer: dict[str, Any]) -> str:
 
 
 def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: str = "") -> int:
-    if getattr(options, "wait", None) is not None:
-        with already(f"{options.id} {done}"):
+    with already(f"{options.id} {done}"):
+        if getattr(options, "wait", None) is not None:
             instance = wait_until_connected(options.client, options.id, options.wait, old)
-        done = "is connected"
-    hold = clean(instance["wait_sentence"])
-    waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
-    return options.print(instance, f"{options.id} {done}", waits)
+            done = "is connected"
+        hold = clean(instance["wait_sentence"])
+        waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
+        return options.print(instance, f"{options.id} {done}", waits)
 
 
 @contextmanager
 def already(done: str) -> Iterator[None]:
-    """An error of what follows says that this much is done."""
+    """What ends the rest says that this much is done: an error, a full output, Ctrl+C."""
+    done = done.replace("\n", "; ")
     try:
         yield
     except WaError as error:
-        error.args = (f"{done}; {error}".replace("\n", "; "),)
+        error.args = (f"{done}; {error}",)
+        raise
+    except (OSError, KeyboardInterrupt):
+        say(f"wa-agent: {done}")
         raise
 
 
@@ -199,12 +199,10 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         instance = client.get(f"/api/instance/{id}")
         status, sentence = instance["connection_status"], instance["sentence"]
         now, shows_code = time.monotonic(), status == "QR_REQUIRED"
-        down, reason = status in ("DISCONNECTED", "AUTH_FAILURE"), instance["reason"]
         shown = client.get(f"/api/instance/{id}/details") if old else {}
         if status == "CONNECTED" and (not old or (shown["unit"]["run"] != old and shown["proved"])):
             return instance
-        # Where it is disabled, or down for a hopeless reason, only a person helps.
-        if instance["should_run"] and not (shows_code or (down and reason_of(reason).hopeless)):
+        if not (shows_code or needs_person(instance)):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
             if shows_code:
@@ -213,6 +211,12 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
         if now >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
+
+
+def needs_person(instance: dict[str, Any]) -> bool:
+    """True where it is disabled or stopped, or down for a reason that only a person ends."""
+    down = instance["connection_status"] in ("DISCONNECTED", "AUTH_FAILURE")
+    return not instance["should_run"] or (down and reason_of(instance["reason"]).hopeless)
 
 
 def in_vain(id: str, instance: dict[str, Any]) -> Refused:
@@ -256,10 +260,8 @@ def show_qr(options: Options) -> int:
     """
     client, id = options.client, options.id
     if not options.watch:
-        if options.json:
-            return options.print(options.ask("GET qr"))
-        print(draw_code(client, id)[0], end="")
-        return 0
+        code = "" if options.json else draw_code(client, id)[0].removesuffix("\n")
+        return options.print(options.json and options.ask("GET qr"), code)
     deadline, drawn = time.monotonic() + vars(options)["for"], ("", "")
     while time.monotonic() < deadline:
         if client.get(f"/api/instance/{id}")["connection_status"] == "CONNECTED":
@@ -315,7 +317,7 @@ def send(options: Options) -> int:
     except AgentSaidNo as error:
         if error.code in ("not_connected", "not_running"):
             instance = options.client.get(f"/api/instance/{options.id}")
-            if not instance["should_run"]:
+            if needs_person(instance):
                 raise in_vain(options.id, instance) from None
         raise
     if message.get("state") in ("accepted", "sending"):
@@ -468,10 +470,9 @@ def print_plan(options: Options, plan: Sequence[Planned]) -> int:
 
 
 def _outcome(row: Mapping[str, Any]) -> str:
-    if row["problem"] and not row["result"]:
-        return f"refused: {row['problem']}"
-    words = [row["result"] or "can be imported", row["left_out"] if not row["problem"] else ""]
-    return "; ".join(filter(None, words))
+    if row["problem"]:
+        return row["result"] or f"refused: {row['problem']}"
+    return "; ".join(filter(None, (row["result"] or "can be imported", row["left_out"])))
 
 
 def _age(row: Mapping[str, Any]) -> str:

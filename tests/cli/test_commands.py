@@ -12,7 +12,7 @@ import pytest
 from agent.cli.client import Client
 from agent.cli.command import build_parser
 from agent.cli.views import _flat
-from agent.core.model import InstanceId
+from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import WaError
 from tests.api.conftest import House
@@ -159,6 +159,13 @@ async def test_a_key_that_no_one_saw_is_revoked(house: House, output: str) -> No
     assert not house.keys.kept
 
 
+async def test_an_answer_that_finds_no_room_says_that_the_instance_is_made(house: House) -> None:
+    line = f"{sys.executable} -m agent create sales --engine sandbox --socket {house.socket_path}"
+    program = await asyncio.create_subprocess_shell(f"{line} > /dev/full", stderr=-1)
+    _, said = await program.communicate()
+    assert (program.returncode, b"wa-agent: sales created\n" in said) == (1, True), said
+
+
 async def test_a_code_is_drawn_and_followed_until_its_scan(
     house: House, cli: Cli, eventually: Eventually
 ) -> None:
@@ -191,6 +198,9 @@ async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None
     assert (late.status, late.err) == (75, told)
     unsent = await cli("send", "sales", "4915112345678", "hello")
     assert (unsent.status, "must help, " in unsent.err) == (4, True), "and not 75: try again"
+    banned = make_view("sales", status=ConnectionStatus.AUTH_FAILURE, reason="banned")
+    house.supervisor.known[InstanceId("sales")] = banned
+    assert (await cli("send", "sales", "4915112345678", "hello")).status == 4
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
 
@@ -256,10 +266,7 @@ async def test_a_text_is_sent_and_none_is_refused(
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     said = await cli("send", "sales", "49151123456", *words)
     assert said.status == (2 if told is None else 0), said.err
-    sent = [
-        {name: value for name, value in message.items() if name != "key"}
-        for _, message in house.supervisor.sent
-    ]
+    sent = [{n: it for n, it in one.items() if n != "key"} for _, one in house.supervisor.sent]
     assert sent == ([] if told is None else [{"to": "49151123456", **told}])
 
 

@@ -32,4 +32,4 @@ async def test_people_fetch_files_see_what_waits_and_take_it_back(agent, eventua
     assert "cancelled by an operator" in said
     await say(agent, "it goes with its session")
     status, said = await cli(agent, "delete", ID)
-    assert (status, "1 message that waits to be sent went with it" in said) == (0, True), said
+    assert (status, "1 message not sent yet went with it" in said) == (0, True), said

@@ -37,21 +37,21 @@ def test_waiting_ends_where_only_a_person_can_help(reason: str) -> None:
         wait(("DISCONNECTED", reason), seconds=100_000)
 
 
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [
-        pytest.param("INITIALIZING", "", id="it starts"),
-        pytest.param("DISCONNECTED", "connection_lost", id="it is tried again"),
-    ],
-)
-def test_wait_goes_on_while_a_session_may_still_connect(status: str, reason: str) -> None:
+@pytest.mark.parametrize("shown", [("INITIALIZING", ""), ("DISCONNECTED", "connection_lost")])
+def test_wait_goes_on_while_a_session_may_still_connect(shown: tuple[str, str]) -> None:
     with pytest.raises(TryLater, match="cannot wait longer"):
-        wait((status, reason), seconds=1.0)
+        wait(shown, seconds=1.0)
 
 
 def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan() -> None:
     with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
         wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=100_000)
+
+
+def test_ctrl_c_says_what_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), session.already("sales created"):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "wa-agent: sales created\n"
 
 
 @pytest.mark.parametrize("first", [("DISCONNECTED", "misconfigured"), ("QR_REQUIRED", "")])
