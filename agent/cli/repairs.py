@@ -47,7 +47,8 @@ def _ask(options: command.Options, verb: str) -> int:
     done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
-        done = "shows a new code to scan" if result["cleaned"] else done
+        if result["cleaned"]:
+            done = "shows a new code to scan; what this machine had of it: wa-agent trash list"
     return options.print(result, f"{options.id} {done}", good=result["healthy"])
 
 
@@ -59,10 +60,12 @@ def repair(options: command.Options) -> int:
     --debug: print each step to stderr
     """
     agent, every, one = options.client, options.id == "all", f"/api/instance/{options.id}"
-    own = (it for it in agent.instances() if "machine" not in it)  # others repair theirs
-    instances = own if every else [agent.get(one)]
+    # Other machines repair theirs.
+    own = (it for it in agent.instances() if it["should_run"] and "machine" not in it)
+    instances = [*own] if every else [agent.get(one)]
     events = "/api/events" if every else f"{one}/events"
-    unwell = [it for it in instances if it["should_run"] and it["health"]["verdict"] in _UNWELL]
+    wanted = [it for it in instances if it["should_run"]]
+    unwell = [it for it in wanted if it["health"]["verdict"] in _UNWELL or session.needs_person(it)]
     newest = agent.get(events, limit=1)["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
@@ -74,7 +77,9 @@ def repair(options: command.Options) -> int:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             command.say(f"{command.moment(event['time'])} {line}")
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    options.print_rows(rows, columns, nothing="nothing needs a repair")
+    away = (it for it in instances if it["connection_status"] != "CONNECTED")
+    told = (f"{it['id']} is {it['connection_status']}, {it['sentence']}" for it in away)
+    options.print_rows(rows, columns, command.clean("; ".join(["nothing needs a repair", *told])))
     return 0 if all(row["good"] for row in rows) else 1
 
 
@@ -83,6 +88,8 @@ def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any
     a pairing, so one that does is told only where there is no pairing."""
     id, health = instance["id"], instance["health"]
     row = {"id": id, "verdict": health["verdict"], "sentence": health["sentence"], "steps": []}
+    if health["verdict"] not in _UNWELL:
+        return {**row, "result": "no step helps: a person must act", "good": False}
     if options.dry_run:
         from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 

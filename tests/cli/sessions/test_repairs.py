@@ -9,7 +9,7 @@ import pytest
 from agent.cli.views import next_steps
 from agent.core.admission import Incident
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
-from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Trouble
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
 from tests.fakes.supervisor import make_view, result
@@ -40,7 +40,8 @@ async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -
     refused = await cli("cleanup", "sales")
     line = "wa-agent: cannot clean up sales: it would end a pairing\n"
     assert (refused.status, refused.err) == (4, line)
-    assert "a new code to scan" in (await cli("cleanup", "sales", "--yes")).out
+    done = (await cli("cleanup", "sales", "--yes")).out
+    assert done.endswith("a new code to scan; what this machine had of it: wa-agent trash list\n")
 
 
 async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
@@ -60,6 +61,12 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     assert (await cli("repair", "well")).out == "nothing needs a repair\n"
     assert [one["id"] for one in (await cli("repair", "a", "--json")).json()] == ["a"]
     assert (await cli("repair")).status == 2
+    put(house, "a", status=S.DISCONNECTED, reason="unreachable", sentence="no way")
+    assert (await cli("repair", "a")).out == "nothing needs a repair; a is DISCONNECTED, no way\n"
+    put(house, "a", status=S.AUTH_FAILURE, reason="banned", sentence="WhatsApp banned it")
+    banned = await cli("repair", "a")
+    assert re.search("a .*WhatsApp banned it +no step helps: a person must act", banned.out)
+    assert (banned.status, house.supervisor.repairs.asked[3:]) == (1, []), "no round is tried"
 
 
 async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
@@ -78,6 +85,9 @@ async def test_the_reason_table_is_printed_without_an_agent(cli: Cli) -> None:
     assert {row["code"] for row in (await cli("reasons", "--json")).json()} >= {"banned", "zombie"}
 
 
+LATER = {"not_before_wall": time.time() + 70_000}
+
+
 def repair(**more: Any) -> Repair:
     return Repair(Trouble.CONNECTION, "zombie", Goal.HEAL, time.time() - 60, **more)
 
@@ -85,47 +95,28 @@ def repair(**more: Any) -> Repair:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        pytest.param(
-            {
-                "repair": repair(
-                    step=RecoveryKind.RESTART,
-                    tries=2,
-                    round=2,
-                    stage=Stage.DUE,
-                    not_before_wall=time.time() + 70_000,
-                )
-            },
+        (
+            {"repair": repair(step=RecoveryKind.RESTART, tries=2, round=2, **LATER)},
             r"round 2, step restart: the next step in \d+ h",
-            id="a repair waits",
         ),
-        pytest.param(
-            {"circuit": "open", "circuit_opens_wall": time.time() + 70_000},
+        (
+            {"circuit": "open", "circuit_opens_wall": LATER["not_before_wall"]},
             r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
-            id="the circuit",
         ),
-        pytest.param(
-            {"wait_reason": "incident", "reason": "incident"},
-            "waits for others: many instances",
-            id="an incident",
-        ),
-        pytest.param(
+        ({"wait_reason": "incident", "reason": "incident"}, "waits for others: many instances"),
+        (
             {"status": S.AUTH_FAILURE, "reason": "banned"},
             "advice: Settle it with WhatsApp(.|\n)*the agent does nothing more: a person must act",
-            id="a ban",
         ),
-        pytest.param(
+        (
             {"status": S.AUTH_FAILURE, "reason": "session_unreadable"},
             r"next\n  it starts within a second once its folder .*: wa-agent health sales\n$",
-            id="a folder that cannot be used",
         ),
-        pytest.param(
+        (
             {"status": S.DISCONNECTED, "reason": "connection_lost"},
             "the agent does nothing more: a person must act; one more try: wa-agent start sales",
-            id="its attempts are used up",
         ),
-        pytest.param(
-            {"not_before_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
-        ),
+        (LATER, r"attempt 1 in \d+ h"),
     ],
 )
 async def test_why_says_what_comes_next_and_when(
