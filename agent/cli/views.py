@@ -3,6 +3,7 @@ with the proof, and its next steps. `top`: the table of `list`, live in a termin
 first, until Ctrl+C. `reasons`: why sessions end, and what the agent does. `events`: the history of
 instances and agent; `logs`: what a session's worker and its program print."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -221,7 +222,8 @@ _STYLES = {
 
 def top(options: Options) -> int:
     """Watch every instance live, those in trouble first, until Ctrl+C."""
-    if not options.json and sys.stdin.isatty() and sys.stdout.isatty():
+    drawn = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    if drawn and not options.json:
         return _watch(options.client)
     rows = worst_first(options.client)
     return options.print({"instances": rows}, Table(rows, COLUMNS) if rows else NOTHING)

@@ -99,13 +99,19 @@ def test_foreign_text_cannot_move_the_cursor() -> None:
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202e]", text)
 
 
-async def test_into_a_pipe_it_prints_one_table_and_ends(cli: Cli, house: House) -> None:
+async def test_into_a_pipe_or_a_dumb_terminal_it_prints_one_table_and_ends(
+    cli: Cli, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     said = await cli("top")
     assert said.status == 0
     assert re.search(r"^sales +.*CONNECTED +healthy", said.out, re.M)
     assert "\x1b" not in said.out
     assert [row["id"] for row in (await cli("--json", "top")).json()["instances"]] == ["sales"]
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    assert "CONNECTED" in (await cli("top")).out
 
 
 @dataclass
