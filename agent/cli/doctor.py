@@ -252,9 +252,10 @@ def agent(here: Installation) -> Iterator[Finding]:
         yield note(words, "systemctl restart wa-agent; sessions stay connected")
     elif health["status"] != "ok":
         words = " ".join(["it runs:", health["status"].replace("_", " "), *health["in_trouble"]])
-        yield note(words, "wa-agent list --trouble; journalctl -u wa-agent")
+        yield note(words, "these need a person; all that is wrong: wa-agent list --trouble")
     else:
-        yield ok(f"version {VERSION} runs, {counted(health['instances']['total'], 'instance')}")
+        total = counted(health["instances"]["total"], "instance")
+        yield ok(f"version {VERSION} runs, {total}; other troubles: wa-agent list --trouble")
     its_state = itself.get("places", {}).get("state", str(here.state))
     if its_state != str(here.state):
         words = f"that agent runs on {its_state}; these findings are about {here.state}"
