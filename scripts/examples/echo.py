@@ -3,7 +3,7 @@ import json
 import time
 from os import getenv
 from pathlib import Path
-from sys import argv, exit
+from sys import argv, exit, stderr
 from urllib.request import Request, urlopen
 
 argv[1:] or exit("usage: python3 echo.py SESSION")
@@ -24,7 +24,7 @@ while True:
                 urlopen(Request(URL, answer, HEADERS | its), None, 90)
         place.write_text(after := str(page["next"]))
     except Exception as error:  # the agent is away or busy: it is asked again
-        print(record.get("id", URL), error, getattr(error, "read", bytes)().decode())
+        print(record.get("id", URL), error, getattr(error, "read", bytes)().decode(), file=stderr)
         if record and getattr(error, "code", 0) in {*range(400, 500)} - {401, 403, 408, 429}:
             after = str(record["cursor"])  # it would be refused again: the next one does not wait
         time.sleep(1)
