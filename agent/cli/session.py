@@ -60,8 +60,7 @@ def add(commands: Commands) -> None:
     among = Commands(commands.add("trash", list_trash))
     among.add("list", list_trash)
     among.add("restore", untrash, "sales.20260115T103045Z-4")
-    summary = "files and keys that repairs removed from a session on a backend"
-    among = commands.group("removed", summary, "list sales")
+    among = commands.group("removed", "what repairs took from a session on a backend", "list sales")
     among.one("list", list_removed)
     among.one("restore", put_back, "20260115T103045Z")
 
@@ -197,19 +196,18 @@ def wait_until_connected(client: Client, id: str, seconds: float, old: str = "")
     deadline, in_vain_at = time.monotonic() + seconds, time.monotonic() + SETTLED
     while True:
         instance = client.get(f"/api/instance/{id}")
-        status, sentence = instance["connection_status"], instance["sentence"]
-        now, shows_code = time.monotonic(), status == "QR_REQUIRED"
+        now, status = time.monotonic(), instance["connection_status"]
         shown = client.get(f"/api/instance/{id}/details") if old else {}
         if status == "CONNECTED" and (not old or (shown["unit"]["run"] != old and shown["proved"])):
             return instance
-        if not (shows_code or needs_person(instance)):
+        if not (status == "QR_REQUIRED" or needs_person(instance)):
             in_vain_at = now + SETTLED
         if now >= in_vain_at:
-            if shows_code:
+            if status == "QR_REQUIRED":
                 raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
             raise in_vain(id, instance)
         if now >= deadline:
-            raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
+            raise TryLater(f"cannot wait longer for {id}: it is {status}, {instance['sentence']}")
         time.sleep(0.2)
 
 

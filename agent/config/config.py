@@ -114,10 +114,9 @@ def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
 def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
     """With its key and password, wherever they lie. ConfigError says which cannot be read."""
     found: dict[str, Any] = {}
-    values = declaration.flat()
     # A key becomes a header; a password may hold whatever it likes.
     for key, fault in (("key", key_fault), ("password", lambda _text: "")):
-        if path := values.get(f"{key}_file"):
+        if path := declaration.flat().get(f"{key}_file"):
             whose = f"{key}_file of backend {declaration.name}"
             found[key] = read_secret(path, whose, f"backend.{key}_file", fault)
     own = declaration.own

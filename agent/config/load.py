@@ -83,8 +83,7 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
             named = f"{key}.settings.backend", f"{key}.settings", key
             yield named, f"{cause}; declared: {known or 'none'}"
         if remote and (twin := taken.setdefault(session, row.id)) != row.id:
-            cause = f"{twin} already has that session of backend {place}"
-            yield (f"{key}.settings.remote",), cause
+            yield (f"{key}.settings.remote",), f"{twin} already has that session of backend {place}"
 
 
 def _paths(config: Config) -> Iterator[Fault]:

@@ -150,10 +150,9 @@ def _messages(view: Session) -> Rows:
 
 
 def _repairs(view: Session) -> Rows:
-    steps = view.counters.repair_steps
     for step in _STEPS:
         for result in ("done", "failed"):
-            yield {"step": step, "result": result}, steps[step, result]
+            yield {"step": step, "result": result}, view.counters.repair_steps[step, result]
 
 
 def _crypto(view: Session) -> Rows:
@@ -314,9 +313,8 @@ class MachineFigures:
         return self._values
 
     def families(self) -> Iterator[Family]:
-        values = self.values()
         for name, meaning in _MEANINGS.items():
-            yield one(name, meaning, values.get(name))
+            yield one(name, meaning, self.values().get(name))
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
         itself, (total, available) = read_process(os.getpid()), machine_memory()

@@ -66,8 +66,7 @@ async def _watch_incoming(listener: web.WebSocketResponse) -> None:
     """Returns when the listener leaves or sends too much."""
     now, heard = asyncio.get_running_loop().time, deque[float](maxlen=_LOUDEST)
     async for message in listener:
-        too_loud = len(heard) == _LOUDEST and now() - heard[0] < 60
-        if too_loud or message.type is WSMsgType.ERROR:
+        if (len(heard) == _LOUDEST and now() - heard[0] < 60) or message.type is WSMsgType.ERROR:
             return
         heard.append(now())
 
