@@ -153,7 +153,8 @@ def delete(options: Options) -> int:
         state = "being made again" if answer["remote_renewing"] else "untouched"
         state = "deleted too" if answer["remote_deleted"] else state
         lines.append(f"{clean(answer['remote'])} on {answer['backend']} is {state}")
-    if answer.get("keys_ended"):
+    lines += ["agent.toml declares it, and the next start makes it again"] * answer["declared"]
+    if answer["keys_ended"]:
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
     if dropped := answer.get("messages_dropped"):
         lines.append(f"{counted(dropped, 'message')} not sent yet went with it, for good")

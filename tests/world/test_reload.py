@@ -53,6 +53,7 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     agent.reload(text)
     await eventually(lambda: "settings read again" in caplog.text)
     assert "worker.burst" not in caplog.text, "it is as the agent started"
+    assert (await agent.do("DELETE", "/api/instance/one"))["declared"], "the next start makes it"
     await agent.stop()
     await agent.start()
     await eventually(lambda: agent.status("two"), "CONNECTED")

@@ -220,8 +220,8 @@ async def delete(call: Call) -> Json:
         deleted["messages_dropped"] = dropped
     for row in (ended := await call.parts.ring.end_of(id)):
         call.parts.end_listeners_of(row.id)
-    if ended:
-        deleted["keys_ended"] = [row.name or row.id for row in ended]
+    deleted["keys_ended"] = [row.name or row.id for row in ended]
+    deleted["declared"] = id in [it.id for it in call.supervisor.settings.config.instance]
     return {**deleted, "trash": trash, "machine": call.supervisor.gate.fleet.name}
 
 
