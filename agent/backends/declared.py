@@ -152,9 +152,7 @@ class Backends:
         if (backend := self.all.get(instance.backend)) is None:
             known = ", ".join(self.all) or "none"
             cause = f"no [[backend]] {instance.backend!r:.60} is declared; declared: {known}"
-            words = (
-                f"{what}: engine {instance.engine} needs settings.backend (--backend), and {cause}"
-            )
+            words = f"{what}: engine {instance.engine} needs settings.backend (--backend); {cause}"
             raise errors.InvalidRequest(words, field="settings.backend", code="unknown_backend")
         if (kind := backend.declared.engine) != instance.engine:
             cause = f"backend {backend.name} is of engine {kind}, not {instance.engine}"

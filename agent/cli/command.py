@@ -477,7 +477,7 @@ def read_name(thing: str, pattern: str, text: str) -> str:
 def path(text: str) -> str:
     """An empty one would be the working folder, and only a shell reads ~ as the home."""
     if not text or text.startswith("~"):
-        raise ValueError
+        raise errors.InvalidRequest(f"cannot use {text!r:.80} as a path: write the whole path")
     return text
 
 

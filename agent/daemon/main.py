@@ -154,7 +154,8 @@ class Daemon:
             if await asyncio.to_thread(own.state_is_missing, state, root):
                 own.refuse_missing_state(state, own.used_mark(os.environ, installed=False))
                 own.refuse_foreign_state(state, (), running)
-                log.warning("a new state begins in the empty folder %s; %s", state, own.OLD_ONE)
+                words = "a new state begins in the empty %s; if it had one, stop the agent, and"
+                log.warning(f"{words} mount that or name it: --state", state)
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with choose.only_of_sessions(root):
                 await asyncio.to_thread(snapshots.finish_cut_short, root)

@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from agent.vault.identity import scan
 MARK = "state-mark.json"
 FACT = "state_mark"
 DATABASE = "agent.db"
-OLD_ONE = "if there was one before, stop the agent, and mount that folder or name it: --state"
 USED = Path("/etc/wa-agent/state-used")
 """wa-agent.service lets root write it at each start; no agent can, and no mount hides it."""
 
@@ -47,9 +46,8 @@ def state_is_missing(state: Path, sessions: Path) -> bool:
 def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None:
     """Root's mark, where an agent of this service has used a state folder before. The service
     names its place, and an installed agent has it there."""
-    named = environment.get("WA_STATE_USED", "")
-    place = Path(named) if named else USED if installed else None
-    return place if place is not None and os.path.lexists(place) else None
+    place = environment.get("WA_STATE_USED") or (USED if installed else "")
+    return Path(place) if os.path.lexists(place) else None
 
 
 def refuse_missing_state(state: Path, used: Path | None) -> None:
@@ -140,8 +138,7 @@ def read_mark(folder: Path) -> StateMark | None:
 
 
 def _parse(text: str | None) -> StateMark | None:
-    try:
+    with suppress(msgspec.DecodeError, RecursionError):
         mark = msgspec.json.decode(text or "", type=StateMark)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return mark if mark.id.isalnum() else None
+        return mark if mark.id.isalnum() else None
+    return None

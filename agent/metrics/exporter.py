@@ -313,8 +313,9 @@ class MachineFigures:
         return self._values
 
     def families(self) -> Iterator[Family]:
+        values = self.values()
         for name, meaning in _MEANINGS.items():
-            yield one(name, meaning, self.values().get(name))
+            yield one(name, meaning, values.get(name))
 
     def _process_and_host(self) -> Iterator[tuple[str, float]]:
         itself, (total, available) = read_process(os.getpid()), machine_memory()

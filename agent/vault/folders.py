@@ -10,12 +10,12 @@ import calendar
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage, rmtree
 
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.errors import NotFound, Refused, VaultError
@@ -106,7 +106,7 @@ def doom(folder: Folder, name: str, *, point: str = "") -> bool:
         if point:
             failpoint(point)
         # With a dir_fd it goes down by descriptors and never follows a link.
-        shutil.rmtree(doomed, dir_fd=folder.fd)
+        rmtree(doomed, dir_fd=folder.fd)
     except OSError as error:
         log.warning("%s", explain("delete", folder.path / name, error))
         return False
@@ -166,8 +166,7 @@ def why_no_start(session_root: Path, least: int) -> str:
 
 def has_room(root: Path, least: int) -> bool:
     """True if a session that comes from elsewhere could be put there, and start."""
-    fits = os.access(root, os.W_OK) and shutil.disk_usage(root).free >= least
-    return fits and not lacks_room(root)[0]
+    return os.access(root, os.W_OK) and not (lacks_room(root)[0] or disk_usage(root).free < least)
 
 
 def _size(count: int) -> str:

@@ -92,8 +92,8 @@ async def test_exit_statuses(
         ("events --kind staus --kind paired", "not 'staus'; did you mean status?"),
         ("outbox sales --state SNT", "invalid choice: 'SNT'; did you mean sent?"),
         ("why sales --jsn", "--jsn; did you mean --json?; wa-agent why --help tells more"),
-        ("config check --config=", "argument --config: invalid path value: ''"),
-        ("config check --state=~/x", "argument --state: invalid path value: '~/x'"),
+        ("config check --config=", "cannot use '' as a path"),
+        ("config check --state=~/x", "cannot use '~/x' as a path"),
         ("events -n 5000", "cannot use --limit: it must be at most 1000"),
     ],
 )

@@ -15,7 +15,7 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     await agent.start(env)
     await connected(agent, eventually, "a")
     await agent.stop()
-    assert f"a new state begins in the empty folder {agent.state};" in agent.log.read_text()
+    assert f"a new state begins in the empty {agent.state};" in agent.log.read_text()
     used.touch()  # as root does once the service is up
     away = agent.state.with_name("away")
     agent.state.rename(away)
