@@ -75,7 +75,7 @@ def _used_by(client: Client, path: Path | None, over: dict[str, str]) -> Any:
 
 
 def lacking(client: Client, id: str, engine: str) -> Iterator[str]:
-    """What this machine lacks to run that new instance, each with its cure."""
+    """Parts that this machine lacks to run that new instance, each with its cure."""
     check = {"web": browser, "baileys": node}.get(engine, program_commands.examine)
     with suppress(errors.WaError, OSError):  # what this user may not see, `doctor` reports
         path, overrides = _used_by(client, None, {})

@@ -95,8 +95,8 @@ def create(options: Options) -> int:
 
 
 def but_it_lacks(options: Options, made: dict[str, Any]) -> str:
-    """What this machine lacks to run a session that was just made, also put into the answer. Such
-    a session is not refused: a person may install the parts later."""
+    """Parts that this machine lacks to run a session that was just made, also put into the answer.
+    Such a session is not refused: a person may install the parts later."""
     if options.client.url or made["engine"] not in ("web", "baileys", "program"):
         return ""
     from agent.cli import doctor  # with the checks of every room
@@ -180,7 +180,7 @@ def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: s
 
 @contextmanager
 def already(done: str) -> Iterator[None]:
-    """What ends the rest says that this much is done: an error, a full output, Ctrl+C."""
+    """An end of the rest says that this much is done: an error, a full output, Ctrl+C."""
     done = done.replace("\n", "; ")
     try:
         yield

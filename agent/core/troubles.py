@@ -130,7 +130,7 @@ class Sight:
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
     outbox_lost: str = ""
-    """What the outbox lost before it was opened, or why it cannot be; "" = it is whole."""
+    """Sentence on a loss of the outbox before it was opened, or why it cannot be; "" = none."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)

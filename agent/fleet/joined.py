@@ -194,7 +194,7 @@ class Joined(running.Running):
         return id in self.view.sessions and not self.view.sessions[id].record.deleted
 
     async def make_declared(self) -> None:
-        """Of agent.toml, those that no machine has: not before the store said so."""
+        """Make sessions of agent.toml that no machine has, once the store said so."""
         while not self._may_write():
             await self.clock.sleep(LOOK_EVERY)
         await assemble.create_declared(self._registry, self._supervisor.settings.config.instance)
@@ -465,7 +465,7 @@ class Joined(running.Running):
         return self.view.place_for(id, {name: it.cause for name, it in lines.items()})
 
     def part(self, doing: str) -> tuple[Keeper, Copies]:
-        """What this machine takes part with; TryLater: it cannot."""
+        """The keeper and the copies; TryLater: this machine takes no part now."""
         if self.keeper is None or self.copies is None:
             words = f"machine {self.name} has no part in the fleet: {self.problem or shown.NO_PART}"
             raise TryLater(f"cannot {doing}: {words}", code="no_part")

@@ -185,7 +185,7 @@ class Peers:
             raise _unreached(address, name, error) from error
 
     async def get(self, address: str, name: str, path: str, kind: type[T], body: Any = None) -> T:
-        """Its whole answer. With a body it is a POST."""
+        """Return the whole answer. With a body it is a POST."""
         data = None if body is None else msgspec.msgpack.encode(body)
         much = len(data) if data else LARGEST
         times = aiohttp.ClientTimeout(total=TAKES + much / SLOWEST, sock_connect=CONNECTS)

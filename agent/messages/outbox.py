@@ -154,7 +154,7 @@ class Outbox:
 
     @classmethod
     async def open(cls, path: Path) -> "Outbox":
-        """Its caller begins with it, and closes it."""
+        """The caller calls `begin` next, and closes it."""
         found: list[Any] = []
 
         def connect() -> Database:

@@ -217,7 +217,7 @@ ENVIRONMENT = {
 the disk holds a thread until it ends, a flush among them: with two threads the messages of a pack's
 sessions wait for each other's flushes. A thread takes 8 KiB."""
 KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
-"""Of the worker's own: no bus, no notify socket, no settings of the agent."""
+"""Variables of the worker that Node gets: no bus, no notify socket, no settings of the agent."""
 START = 20.0
 """Seconds until a new client must be ready."""
 MAIN = Path(__file__).parent / "client" / "main.mjs"

@@ -178,7 +178,7 @@ class Changed(msgspec.Struct, eq=False):
         return Change(found, tuple(sorted(gone))) if found or gone else None
 
     def _walk(self, found: dict[str, File], beside: int) -> Files:
-        """What may differ is found whole. `beside`: bytes of other files."""
+        """Read files that may differ whole. `beside`: bytes of other files."""
         known, size, paths, marks = {*array("q", self._files.marks)}, 0, list[str](), array("q")
         with open_instance(self.root, self.id, SESSION) as session:
             folders: dict[str, Stamp] = {SESSION: _stamp(os.fstat(session.fd))}
@@ -234,7 +234,7 @@ def _stamp_at(path: str) -> Stamp:
 
 
 def _stamps(path: str) -> Stamp:
-    """Of a file and of SQLite's journal of it."""
+    """Stamps of a file and of SQLite's journal beside it."""
     found = list[object]()
     for each in (path, f"{path}-wal"):
         if stamp := _stamp_at(each):
