@@ -166,7 +166,7 @@ def why_no_start(session_root: Path, least: int) -> str:
 
 def has_room(root: Path, least: int) -> bool:
     """True if a session that comes from elsewhere could be put there, and start."""
-    return os.access(root, os.W_OK) and not (lacks_room(root)[0] or disk_usage(root).free < least)
+    return os.access(root, os.W_OK) and disk_usage(root).free >= least and not lacks_room(root)[0]
 
 
 def _size(count: int) -> str:
