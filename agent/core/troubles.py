@@ -359,7 +359,7 @@ def _messages(sight: Sight, view: Session) -> str | None:
     if who in sight.not_kept:
         return "what arrives cannot be kept, so WhatsApp holds it back for a time"
     if lost := sight.rise(who, "lost", 30 * MINUTE):
-        return f"{lost:g} were dropped, as their reader was away for too long"
+        return f"{lost:g} or more went unread: their reader was away, or their file was damaged"
     if (failed := sight.rise(who, "sends_failed", 30 * MINUTE)) > FAILED_SENDS:
         return f"{failed:g} were not sent within half an hour"
     age = _age(sight.outbox_oldest.get(who, sight.wall), sight.wall)

@@ -45,6 +45,9 @@ def open_file(path: Path, form: Form, *, mode: int = 0o600) -> tuple[sqlite3.Con
         aside = set_aside(path, f"damaged ({fault})")
     if not os.path.lexists(path):
         _make(path, form, mode)
+    # While a connection that can only read is open, no later one of this process could write.
+    if not os.access(path, os.W_OK):
+        raise StoreError(f"cannot write {path}: it, or its disk, is read-only")
     db = _connect(path)
     try:
         if db.execute("pragma journal_mode = wal").fetchone()[0] != "wal":

@@ -275,8 +275,7 @@ def _last_given(db: sqlite3.Connection, after: int) -> int:
     """The cursor itself where this file gave it, or the next one; else the last that it gave."""
     here = "select max(cursor) from records where cursor <= ?1 + 1"
     gone = "select max(last) from gone where last <= ?1"
-    found = db.execute(f"{here} union all {gone}", (after,)).fetchall()
-    return min(after, max(cursor or 0 for (cursor,) in found))
+    return min(after, max(it or 0 for (it,) in db.execute(f"{here} union all {gone}", (after,))))
 
 
 def _gap(db: sqlite3.Connection, after: int) -> dict[str, Any] | None:
@@ -300,8 +299,7 @@ def _state(db: sqlite3.Connection, args: Answer) -> Answer:
         settled, settled_wall = max(cursor, settled), now
         db.execute("update state set settled = ?, settled_wall = ?", (settled, settled_wall))
     waiting = _behind(db, {"after": settled})["count"] if now - settled_wall < FORGOTTEN else 0
-    cursors = args.get("cursors", {}).items()
-    behind = {name: _behind(db, {"after": cursor})["count"] for name, cursor in cursors}
+    behind = {it: _behind(db, {"after": at})["count"] for it, at in args.get("cursors", {}).items()}
     return {"waiting": waiting, "bytes": bytes, "newest": newest, "lost": lost, "behind": behind}
 
 

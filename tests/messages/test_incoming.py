@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import SchemaTooNew
+from agent.errors import SchemaTooNew, StoreError
 from agent.messages import incoming
 from agent.messages.incoming import FOLDER, Incoming
 from tests.messages.records import file_at, messages, newest, numbers_of, page_of, read_all, settle
@@ -95,7 +95,7 @@ def test_what_a_kill_left_of_a_set_aside_is_not_replayed(tmp_path: Path) -> None
     assert numbers_of(read_all(again)) == [77]
 
 
-def test_a_full_disk_takes_nothing_and_leaves_what_was_kept(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = file_at(tmp_path)
     file.append(messages([1]))
     assert file._db.execute("pragma synchronous").fetchone() == (2,), "what is kept outlives power"
@@ -106,6 +106,10 @@ def test_a_full_disk_takes_nothing_and_leaves_what_was_kept(tmp_path: Path) -> N
     file._db.execute("pragma max_page_count = 100000")
     file.append(messages(range(2, 50), "x" * 5000))
     assert numbers_of(read_all(file)) == list(range(1, 50))
+    file.close()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match="read-only"):  # not even opened
+        file.append(messages([50]))
 
 
 def test_what_no_consumer_reads_is_not_lost(tmp_path: Path) -> None:
@@ -241,16 +245,14 @@ def owner(path: Path) -> None:
     Incoming(path, "another").append(messages([3]))
 
 
-def empty(path: Path) -> None:
-    os.truncate(path, 0)
-
-
 def folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("hurt", [damage, schema, column, other, folder, empty, owner])
+@pytest.mark.parametrize(
+    "hurt", [damage, schema, column, other, folder, owner, lambda it: os.truncate(it, 0)]
+)
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:

@@ -196,9 +196,7 @@ async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(
 # Holds
 
 
-async def test_a_try_that_failed_is_tried_again_no_sooner_for_anything(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_a_failed_try_comes_no_sooner_for_anything(agent: Agent, phone: Phone) -> None:
     phone.refuses["a1"] = [EngineError("x", code="browser_gone")] * 99
     taken = await agent.say(A, "a1")
     await agent.say(A, "a2")
@@ -215,9 +213,7 @@ async def test_a_try_that_failed_is_tried_again_no_sooner_for_anything(
     assert phone.texts() == ["a3"], "its chat is free at once"
 
 
-async def test_a_client_that_has_gone_ends_no_message_by_its_patience(
-    agent: Agent, phone: Phone
-) -> None:
+async def test_a_client_that_has_gone_ends_no_message(agent: Agent, phone: Phone) -> None:
     phone.takes, phone.refuses["a1"] = 5.0, [EngineError("x", code="browser_gone")]
     assert (await agent.ask(A, "a1", wait=2))[0] == 202
     await until(lambda: phone.texts() == ["a1"])
