@@ -277,8 +277,7 @@ async def in_parts(
         with source:
             while raw := await asyncio.to_thread(source.read, PART):
                 part = {"upload": upload, "index": index, "data": b64encode(raw).decode()}
-                call = {"name": "file_part", "arguments": part}
-                await link.call("command", call, timeout=15.0)
+                await link.call("command", {"name": "file_part", "arguments": part}, timeout=15.0)
                 index, size = index + 1, size + len(raw)
     except OSError as error:
         cause = f"the file of the message cannot be read: {error.strerror}"

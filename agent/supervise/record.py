@@ -252,13 +252,16 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
     if (drop := find_drop(facts, verdict)) is None or drop.key == facts.noted_drop:
         return
-    code, facts.noted_drop = drop.code, drop.key
+    code, noted, facts.noted_drop = drop.code, facts.noted_drop, drop.key
     if not facts.observed and facts.record.reason == code:
         return  # an earlier agent counted it already
     record, rules, luck = facts.record, gate.settings.config.reconnect, random.random()
     at_wall, until = facts.at_wall, drop.until_wall
     ours = not facts.wait.reason or record.status is Status.CONNECTED
     facts.record = after_drop(record, code, rules, at_wall, luck, until_wall=until, ours=ours)
+    if until and code == record.reason and drop.key[1] not in (noted[1], facts.action.started_run):
+        # The host started this run after a crash, and it logged in: no try of ours failed.
+        facts.record = replace(facts.record, strikes=record.strikes)
     if code != "logout" or not facts.asked.logout:
         facts.counters.errors[code] += 1
     gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)

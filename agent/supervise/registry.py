@@ -284,8 +284,7 @@ class Registry:
             other = instance.id != id and not instance.backend and facts.record.paired
             runs = (instance.enabled and not facts.held) or facts.unit.runs or not running
             # Where one of both accounts is not known, the files tell.
-            may_be = not account or not linked.account or account == linked.account
-            if other and runs and may_be:
+            if other and runs and (not account or linked.account in ("", account)):
                 it = await asyncio.to_thread(tree.read_linked, self.root, facts.id, instance.engine)
                 if it.device == linked.device:
                     return instance.id

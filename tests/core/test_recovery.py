@@ -578,8 +578,7 @@ def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
     )
     verdict = judge_health(ZOMBIE, HEALTH, NOW)
-    released = WALL + 10
-    assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=released)
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL + 10)
     assert not wants_repair(verdict, gave_up, POLICY, WALL + 11, released_wall=WALL - 10)
 
 

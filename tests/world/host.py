@@ -34,8 +34,7 @@ class Machine:
         if id not in self._workers:
             pack = Members(self._root, self._links, self.open_engine, WATCHDOG, _broken)
             launch = partial(MemberRun, pack)
-            limits = Limits(watchdog=WATCHDOG)
-            self._workers[id] = Worker(id, limits, launch, lambda: self.wake(id))
+            self._workers[id] = Worker(id, Limits(WATCHDOG), launch, lambda: self.wake(id))
         return self._workers[id]
 
     def known(self) -> Mapping[InstanceId, Worker]:

@@ -30,3 +30,11 @@ async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually
     await agent.do("POST", "/api/instance/a/start")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: instance_file(agent)["ended"], "")
+
+
+async def test_after_a_crash_in_a_ban_for_a_time_it_connects_at_the_end(agent, eventually):
+    await connected(agent, eventually, "a")
+    await agent.fault("a", "temp-ban", 300)
+    await eventually(lambda: agent.status("a"), "DISCONNECTED")
+    await agent.kill_worker("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=310)

@@ -65,8 +65,7 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
     in_the_way.write_text("")
 
     async def troubles() -> list[str]:
-        found = (await agent.do("GET", "/api/troubles"))["troubles"]
-        return [one["kind"] for one in found]
+        return [one["kind"] for one in (await agent.do("GET", "/api/troubles"))["troubles"]]
 
     say = ("POST", "/api/instance/a/sandbox/say", {"contact": "5511777777777", "text": "hi"})
     await agent.ask(*say)

@@ -25,8 +25,7 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
     await eventually(lambda: story_has(agent, "a", "restart: memory critical: 39 of 40 MiB"))
     del memory_of["a"]
     await eventually(lambda: agent.is_back("a", runs["a"]))
-    story = await agent.story("a")
-    verdicts = [one for kind, one in story if kind == "verdict"]
+    verdicts = [one for kind, one in await agent.story("a") if kind == "verdict"]
     assert any(one.startswith("degraded: memory") for one in verdicts)
     shown = await agent.show("a")
     assert shown["restarts_by_reason"] == {

@@ -44,8 +44,7 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
 
     await eventually(known)
     await eventually(lambda: agent.status("two"), "CONNECTED")  # its phone scans by itself
-    said = "one exists: [[instance]] applies at its creation only"
-    await eventually(lambda: said in caplog.text)
+    await eventually(lambda: "one exists: [[instance]] applies at its creation" in caplog.text)
     assert (await agent.show("one"))["enabled"] is True
     agent.reload(text + "[worker]\nburst = 6\n")
     await eventually(lambda: "worker.burst takes effect at" in caplog.text)

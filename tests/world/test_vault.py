@@ -101,8 +101,7 @@ async def test_an_agent_killed_in_an_import_leaves_the_old_or_the_new(agent, eve
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert staging(agent) == []
     assert mark.exists() is not replaced
-    trash = (await agent.do("GET", "/api/trash"))["trash"]
-    assert len(trash) == replaced
+    assert len((await agent.do("GET", "/api/trash"))["trash"]) == replaced
     assert (await agent.show("a"))["paired"] is True
     assert await scans_asked_for(agent) == 1
 

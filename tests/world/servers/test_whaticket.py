@@ -179,6 +179,5 @@ async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(wat
 async def test_folders_of_keys_that_the_agent_cannot_use_are_told_before_a_repair(watch):
     one, root = await watch(), None
     for told in ("", "cannot write in"):
-        view = await one.agent.do("POST", "/api/backends/desk/check")
-        assert view["warning"][:15] == told
+        assert (await one.agent.do("POST", "/api/backends/desk/check"))["warning"][:15] == told
         root = root or one.desk.keys.root.rename(one.desk.keys.root.with_name("elsewhere"))
