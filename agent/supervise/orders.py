@@ -15,7 +15,7 @@ from agent.core import breaker, reasons
 from agent.core.model import HealthVerdict, Instance, JournalEntry, Override
 from agent.core.recovery import ladder, pairing
 from agent.core.recovery.repair import Consent, Ending, Goal, Repair
-from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session
+from agent.core.session import AWAY, NOT_LOOKED_YET, WAITS_TURN, Session, local_text
 from agent.core.words import SAME_DEVICE, Category, ConnectionStatus, InstanceId
 from agent.engines import base, catalog
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
@@ -440,9 +440,8 @@ def _answer(goal: Goal, facts: Facts, *, over: bool) -> Answer:
             answer["healthy"] = True
         if goal is Goal.RECOVER and ending != GOES_ON and not verdict.healthy:
             # No step that keeps a pairing helps where a person has to link the session.
-            told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
-            cleaned = {**_NOTHING_DONE, "cleaned": answer["cleaned"]}
-            return {**cleaned, "ending": "needs_scan", "sentence": told}
+            told: Answer = {**_NOTHING_DONE, "cleaned": answer["cleaned"], "ending": "needs_scan"}
+            return {**told, "sentence": f"{facts.sentence}: wa-agent qr {facts.id} --watch"}
     return {**answer, "ending": ending, "sentence": "" if answer["healthy"] else _trouble(facts)}
 
 
@@ -465,4 +464,5 @@ def _is_well(verdict: HealthVerdict) -> bool:
 
 
 def _trouble(facts: Facts) -> str:
-    return facts.action.refusal or facts.sentence
+    ban = local_text(facts.next_attempt_wall) if facts.verdict.reason == "temporary_ban" else None
+    return facts.action.refusal or facts.sentence + (f"; it waits until {ban}" if ban else "")

@@ -84,8 +84,7 @@ def play(
     new = begin_repair(judge_health(server.shows(0.0), HEALTH, NOW), goal, WALL)
     repair, at = begun or (new, 0.0)
     while at < limit:
-        observation = server.shows(at)
-        repair, action = step_repair(case_of(observation, around, policy, WALL + at), repair)
+        repair, action = step_repair(case_of(server.shows(at), around, policy, WALL + at), repair)
         if repair.over:
             break
         if action.kind is K.WAIT:

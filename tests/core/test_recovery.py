@@ -13,6 +13,7 @@ from agent.core.model import (
     InstanceId,
     ProbeFact,
     SessionFiles,
+    SessionRecord,
     Signal,
     UnitState,
 )
@@ -51,6 +52,7 @@ OLD_PROOF = seen(claim=said(proof_age=100.0))
 DAMAGED = without_worker(files=SessionFiles.DAMAGED)
 SUSPECT = seen(claim=said(S.QR_REQUIRED))
 LOST = without_worker(files=SessionFiles.UNPAIRED)
+TWICE = SessionRecord(strikes=2, not_before_wall=WALL + 60, paired=True)
 KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),))
 ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
 SNAPSHOT = surroundings(good_snapshot=True, may_roll_back=True)
@@ -410,7 +412,7 @@ def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
         pytest.param(seen(), Ending.NO_STEP, id="well again"),
         pytest.param(changed(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
         *(
-            (seen(claim=said(S.DISCONNECTED, reason=code)), Ending.NEEDS_PERSON)
+            (seen(claim=said(S.DISCONNECTED, reason=code), record=TWICE), Ending.NEEDS_PERSON)
             for code in ("banned", "temporary_ban", "client_outdated")
         ),
     ],

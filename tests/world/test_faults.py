@@ -37,4 +37,6 @@ async def test_after_a_crash_in_a_ban_for_a_time_it_connects_at_the_end(agent, e
     await agent.fault("a", "temp-ban", 300)
     await eventually(lambda: agent.status("a"), "DISCONNECTED")
     await agent.kill_worker("a")
+    said = await agent.do("POST", "/api/instance/a/ensure-healthy", {})
+    assert (said["ending"], "it waits until 20" in said["sentence"]) == ("needs_person", True)
     await eventually(lambda: agent.status("a"), "CONNECTED", within=310)

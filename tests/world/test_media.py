@@ -44,8 +44,7 @@ def path_of(record: str, query: str = "") -> str:
 
 
 async def has(agent, record: str) -> bool:
-    page = await agent.do("GET", f"{PATH}?limit=500")
-    return record in [each["id"] for each in page["records"]]
+    return record in [it["id"] for it in (await agent.do("GET", f"{PATH}?limit=500"))["records"]]
 
 
 async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually):

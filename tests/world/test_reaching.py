@@ -157,8 +157,7 @@ async def test_an_address_that_was_never_seen_is_tried_by_one_session_at_a_time(
     every, network.cause = sessions(2), REFUSED
     reaching.ask(every[0], boot_now())
     await eventually(lambda: reaching.of(every[0]).away)
-    now = boot_now()
-    assert [reaching.ask(facts, now) is None for facts in every] == [True, False]
+    assert [reaching.ask(facts, boot_now()) is None for facts in every] == [True, False]
 
 
 @pytest.mark.parametrize(("outage", "tries"), [(30, 0), (900, 1)])

@@ -134,8 +134,7 @@ async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan
     await connected(agent, eventually)
     early = await agent.do("POST", "/api/instance/a/snapshots")
     shelf = agent.state / "sessions" / ".snapshots" / "a"
-    ahead = "20361119T" + early["name"].partition("T")[2]
-    (shelf / early["name"]).rename(shelf / ahead)
+    (shelf / early["name"]).rename(shelf / f"20361119T{early['name'].partition('T')[2]}")
     fresh = await agent.do("POST", "/api/instance/a/snapshots")
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: back_from_a_snapshot(agent))

@@ -229,8 +229,10 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if verdict.state is ConnectionStatus.CONNECTED:
         return helped
-    # No step of a repair makes WhatsApp accept a client that it refuses.
-    if verdict.health is not Health.DISCONNECTED and not reasons.reason_of(verdict.reason).slow:
+    reason, ends_wall = reasons.reason_of(verdict.reason), case.session.record.not_before_wall
+    banned = reason.permanence is reasons.Permanence.AT_TIME and case.now_wall < ends_wall
+    # No step of a repair makes WhatsApp accept a client that it refuses, or ends a ban.
+    if verdict.health is not Health.DISCONNECTED and not (reason.slow or banned):
         return None
     if _wants_code(case, repair):
         return None
@@ -243,8 +245,7 @@ def _wants_code(case: Case, repair: Repair) -> bool:
     reason = reasons.reason_of(case.verdict.reason)
     asked = repair.goal is Goal.WORKING_QR and reason.unpairs
     # Also where the step failed: it may have come as far as the logout.
-    ended = repair.unpaired or repair.step in ENDING_STEPS
-    return asked or (ended and reason.scan_again)
+    return asked or ((repair.unpaired or repair.step in ENDING_STEPS) and reason.scan_again)
 
 
 def stage_left(case: Case, repair: Repair) -> float:

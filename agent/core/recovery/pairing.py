@@ -199,8 +199,7 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     proof = Proof(Ground.DAMAGED_FILES if damaged else Ground.FAILS_ALONE)
     # Where they cannot be read and no copy of them exists, no later round has more to try.
     early = case.policy.unpair is Unpair.EARLY or (damaged and not case.good_snapshot)
-    last_round = repair.round >= case.policy.rounds and repair.calm
-    if repair.goal in _ASKED or early or last_round:
+    if repair.goal in _ASKED or early or (repair.round >= case.policy.rounds and repair.calm):
         return proof
     why = f"the agent ends it after {case.policy.rounds} rounds, this is round {repair.round}"
     todo = f"To go on now, down to a new code: `wa-agent ensure-healthy {case.session.id}`"
