@@ -26,7 +26,7 @@ READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 SETTLE = 60.0
 """Seconds that a trouble of the last agent goes on at least."""
-ROW = "troubles"
+ROW, MOST_UNWRITTEN = "troubles", 1000
 
 
 @dataclass(slots=True)
@@ -38,6 +38,9 @@ class Troubles:
     webhooks: Webhooks
     _present: Mapping[Key, Trouble] = field(init=False, default_factory=dict)
     windows: Windows = field(init=False, default_factory=Windows)
+    _unwritten: list[JournalEntry] = field(init=False, default_factory=list)
+    """Entries that the disk has not taken yet; each look tries them again."""
+    _told: dict[str, str] = field(init=False, default_factory=dict)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -68,18 +71,22 @@ class Troubles:
         entries = [_entry("trouble", one, one.sentence) for one in begun]
         entries += [_entry("trouble_over", one, f"it is over: {one.sentence}") for one in over]
         for entry in entries:
-            bad = entry.detail["severity"] == Severity.CRITICAL
-            level = logging.ERROR if bad else logging.WARNING
-            level = level if entry.kind == "trouble" else logging.INFO
+            bad, begins = entry.detail["severity"] == Severity.CRITICAL, entry.kind == "trouble"
+            level = (logging.ERROR if bad else logging.WARNING) if begins else logging.INFO
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
-        if entries or self._present.keys() != before:
-            await self.supervisor.store.note(*entries)
-            await self._keep()
+        self._unwritten = [*self._unwritten, *entries][-MOST_UNWRITTEN:]
+        if self._unwritten or self._present.keys() != before:
+            # For the next agent: a restart ends no trouble, and no time to wait begins again.
+            ahead, kept = time.time() - boot_now(), self._present.values()
+            rows = [(*it.key, it.since + ahead, it.begun_wall, it.value) for it in kept]
+            with going_on("cannot write what is wrong", self._told):
+                await self.supervisor.store.put_facts({ROW: json.dumps(rows)})
+                await self.supervisor.store.append(*self._unwritten)
+                self._unwritten = []
 
     def _sight(self) -> Sight:
-        config, status, now = self.supervisor.settings.config, self.supervisor.status(), boot_now()
-        (done, bad), kept = self.exporter.http.counted(), self.reader.figures()
-        registry = self.supervisor.registry
+        config, registry = self.supervisor.settings.config, self.supervisor.registry
+        (done, bad), kept, now = self.exporter.http.counted(), self.reader.figures(), boot_now()
         wanted = {str(id): view for id in registry.facts if is_wanted(view := registry.present(id))}
         counted: dict[str, Mapping[str, float]] = {"": {"requests": done, "requests_failed": bad}}
         for id in map(InstanceId, wanted):
@@ -94,7 +101,7 @@ class Troubles:
             time.time(),
             wanted,
             {backend.name: backend for backend in self.supervisor.backends.views()},
-            {group: code for group, code in status["incidents"].items() if code},
+            {group: code for group, code in self.supervisor.status()["incidents"].items() if code},
             self.exporter.machine.values(),
             {id: since for id, it in self.sending.senders.items() if (since := it.oldest())},
             self.webhooks.oldest(),
@@ -105,13 +112,6 @@ class Troubles:
             not_kept={id for id, counts in kept.items() if counts["refused"]},
             outbox_lost=self.sending.refused or self.sending.lost,
         )
-
-    async def _keep(self) -> None:
-        """For the next agent: a restart ends no trouble, and no time to wait begins again."""
-        ahead, kept = time.time() - boot_now(), self._present.values()
-        rows = [(*it.key, it.since + ahead, it.begun_wall, it.value) for it in kept]
-        with going_on("cannot write what is wrong"):
-            await self.supervisor.store.put_facts({ROW: json.dumps(rows)})
 
     async def _take_over(self) -> None:
         with going_on("cannot read what was wrong"):
