@@ -61,7 +61,7 @@ def list_instances(options: Options) -> int:
         told = options.ask("GET /api/troubles")["troubles"]
         head = "{severity} {kind} since {}".format
         rows = [{head(moment(it["since"]), **it): it["sentence"], "": it["advice"]} for it in told]
-        nothing = "" if told else "no troubles; what has just begun shows in `wa-agent list`"
+        nothing = "" if told else "no troubles; what has just begun: wa-agent list, wa-agent doctor"
         return options.print({"troubles": told}, *rows, nothing, good=not told)
     return options.print_rows([*options.client.instances(status=options.status)], COLUMNS, NOTHING)
 

@@ -576,7 +576,7 @@ TABLE = (
         "{value} of the disk that holds the sessions is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
         " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
-        wait=MINUTE,
+        hold=MINUTE,
         covers=("disk_low",),
     ),
     _machine(
