@@ -340,9 +340,8 @@ class Options(argparse.Namespace):
 
                 Console().print(line.drawn())
             elif isinstance(line, dict):
-                width = max(map(len, line))
                 for name, value in line.items():
-                    print(fitted(name.ljust(width + 1), clean(value)))
+                    print(fitted(name.ljust(max(map(len, line)) + 1), clean(value)))
             else:
                 print(line)
         sys.stdout.flush()  # a caller that did something says so where the answer finds no room

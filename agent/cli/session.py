@@ -16,7 +16,7 @@ from agent.cli.client import AgentSaidNo, Client, check_target, open_source, who
 from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
 from agent.core.reasons import reason_of
 from agent.core.words import counted, parse_instance_id
-from agent.errors import InvalidRequest, Refused, TryLater, WaError
+from agent.errors import AgentUnreachable, InvalidRequest, Refused, TryLater, WaError
 
 if TYPE_CHECKING:
     from agent.vault.archives import FoundSession
@@ -314,10 +314,14 @@ def send(options: Options) -> int:
     try:
         message = options.client.request("POST", path, body, **headers)
     except AgentSaidNo as error:
-        if error.code in ("not_connected", "not_running"):
-            instance = options.client.get(f"/api/instance/{options.id}")
-            if needs_person(instance):
-                raise in_vain(options.id, instance) from None
+        down = error.code in ("not_connected", "not_running")
+        if down and needs_person(it := options.client.get(f"/api/instance/{options.id}")):
+            raise in_vain(options.id, it) from None
+        raise
+    except AgentUnreachable as error:
+        if error.__cause__:  # the connection was there
+            kept = f"the message may be kept, as `wa-agent outbox {options.id}` shows"
+            error.args = (f"{error}; {kept}; without its --idempotency-key a repeat may double it",)
         raise
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
@@ -368,9 +372,8 @@ def restore(options: Options) -> int:
 def _contents(copy: dict[str, Any]) -> str:
     if copy["problem"]:
         return str(copy["problem"])
-    kind = "backup, " if copy["backup"] else ""
     size = f"{counted(copy['files'], 'file')}, {counted(copy['bytes'], 'byte')}"
-    return f"{kind}{copy['state']}, {size}"
+    return f"{'backup, ' if copy['backup'] else ''}{copy['state']}, {size}"
 
 
 def list_trash(options: Options) -> int:

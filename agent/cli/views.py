@@ -189,10 +189,9 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'])}"
     if until := details.get("outbox", {}).get("until"):
         yield f"what waits to be sent is tried {_when(until)}"
-    reason = REASONS.get(details["reason"])
+    reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
-    idle = repair is None or repair["ending"]
     if details["reason"] == "session_unreadable":
         yield f"it starts within a second once its folder can be used; look: wa-agent health {id}"
     elif idle and (given_up or (reason is not None and reason.hopeless)):
@@ -296,9 +295,8 @@ def events(options: Options) -> int:
     for page in follow(options, "events" if options.id else "/api/events", query):
         # The newest come first without a cursor.
         for event in page["events"] if "after" in query else page["events"][::-1]:
-            where, kind = clean(event["instance"] or "-"), clean(event["kind"])
-            head = f"{moment(event['time'])} [{clean(event['category'])}] [{where}]"
-            options.print_line(event, f"{kind}: {clean(event['sentence'])}", head)
+            head = f"{moment(event['time'])} [{event['category']}] [{event['instance'] or '-'}]"
+            options.print_line(event, clean(f"{event['kind']}: {event['sentence']}"), clean(head))
             query["after"] = event["cursor"]
         query |= {"limit": 1000, "after": query.get("after", 0)}
     return 0

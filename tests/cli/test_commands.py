@@ -130,8 +130,7 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     assert (await cli("list")).status == 0
     assert (await cli("key", "list")).status == 4
     socket = ("--socket", str(house.socket_path))
-    refused = await cli("key", "list", *socket)
-    assert refused.status == 4, "a key that is sent decides, over the socket too"
+    assert (await cli("key", "list", *socket)).status == 4, "a sent key decides on the socket too"
     monkeypatch.delenv("WA_AGENT_KEY")
     listed = await cli("key", "list", *socket)
     assert token not in listed.out
@@ -225,8 +224,7 @@ async def test_f83_foreign_text_cannot_drive_the_terminal(house: House, cli: Cli
 def test_show_prints_no_raw_figures_and_no_lists_of_dicts() -> None:
     told = {"status_seconds": {"LOADING": 0.06}, "steps": [{"step": "restart", "count": 2}]}
     told |= {"cpu_seconds": 0.0021, "idle_seconds": 61.2, "claim": {"proof_age": 9.9e-06}}
-    found = {name.strip(): value for name, value in _flat(told)}
-    assert found == {
+    assert {name.strip(): value for name, value in _flat(told)} == {
         **{"steps.1": "step restart, count 2", "status_seconds.LOADING": "60 ms"},
         **{"cpu_seconds": "2.1 ms", "idle_seconds": "1 min 1 s", "claim.proof_age": "0 ms"},
     }
@@ -244,12 +242,19 @@ async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cl
     assert (await cli("settings", "sales", "--set", "nonsense")).status == 2
 
 
-async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
+async def test_a_message_is_sent_once_per_key(
+    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     for _ in range(2):
         said = await cli("send", "sales", "49151123456", "hello", "--idempotency-key", "k")
         assert said.out == "sent message_id=M1\n"
     assert len(house.supervisor.sent) == 1
+    house.supervisor.passing.clear()
+    monkeypatch.setattr("agent.cli.client._LONGEST", 0.1)
+    late = await cli("send", "sales", "49151123456", "hello")
+    house.supervisor.passing.set()
+    assert (late.status, "`wa-agent outbox sales`" in late.err) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -330,8 +335,7 @@ def test_every_command_has_json_and_a_help_with_an_example_that_parses() -> None
     for path, parser in leaves(whole):
         text = parser.format_help()
         assert "--json" in text, path
-        example = text.partition("example:\n")[2].strip().splitlines()[0]
-        words = example.partition(" > ")[0].split()
+        words = text.partition("example:\n")[2].strip().splitlines()[0].partition(" > ")[0].split()
         assert words[0] == "wa-agent"
         assert " ".join(words[1:]).startswith(path)
         assert whole.parse_args(words[1:]).run is not None, path
