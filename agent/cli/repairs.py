@@ -43,8 +43,8 @@ def cleanup(options: command.Options) -> int:
 def _ask(options: command.Options, verb: str) -> int:
     body = options.given("confirm", "confirm_passkey")
     result = options.ask(f"POST {verb}", body, f"{verb} {options.id}", wait=300)
-    ending = result["ending"].replace("_", " ")
-    done = f"is not well: {ending}: {result['sentence']}; more: wa-agent why {options.id}"
+    ending, sentence = result["ending"].replace("_", " "), result["sentence"].rstrip(".")
+    done = f"is not well: {ending}: {sentence}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
         if result["cleaned"]:

@@ -29,7 +29,7 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
     put(house)
     assert (await cli("recover", "sales")).out == "sales was repaired\n"
     assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
-    house.supervisor.repairs.result = result(False, False, False, "gave_up", "no code")
+    house.supervisor.repairs.result = result(False, False, False, "gave_up", "no code.")
     failed = await cli("recover", "sales")
     line = "sales is not well: gave up: no code; more: wa-agent why sales\n"
     assert (failed.status, failed.out) == (1, line)
