@@ -63,8 +63,8 @@ def read_value(value: Any, default: Any, mark: Setting) -> Any:
         wanted = "a list of texts"
         value = tuple(value) if good else value
     else:
-        good, wanted = isinstance(value, str) and "\0" not in value, "a text"
-        good = good and not (isinstance(default, Path) and not value)
+        wanted = "a path" if isinstance(default, Path) else "a text"
+        good = isinstance(value, str) and "\0" not in value and bool(value or wanted == "a text")
     if fault := _fault(value, mark) if good else f"it must be {wanted}, not {shown}":
         raise ValueError(fault)
     return type(default)(value) if isinstance(default, Path | StrEnum) else value

@@ -68,6 +68,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
         ("[agent]\nhost = 'sytemd'", "agent.host", 2, "not 'sytemd'; did you mean systemd?"),
         ("agent = {log_level = 3}", "agent.log_level", 1, "a text"),
+        ("[agent]\nstate_path = ''", "agent.state_path", 2, "it must be a path, not ''"),
         ("[[agent]]\n", "agent", 1, "it must be a table"),
         ("[[instance]]\nid='a'\nengine='x'\n[[instance]]\nid='B'\nengine='x'",
          "instance[1].id", 5, "1 to 48 of a-z"),
