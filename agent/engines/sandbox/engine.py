@@ -193,7 +193,7 @@ class SandboxEngine:
             known = ", ".join(("scan", "fault", *does))
             raise InvalidRequest(f"cannot {name!r:.40}: the sandbox knows {known}", field="name")
         if self._code is None:
-            raise EngineError("cannot scan: no code is shown", code="no_code")
+            raise EngineError(f"cannot scan: no code; it is {self._claim.status}", code="no_code")
         self._scanned.set()
         return {}
 
