@@ -43,7 +43,8 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
     assert [event["kind"] for event in details["events"]] == ["created"]
 
     deleted = await (await local.delete("/api/instance/sales")).json()
-    assert deleted == {"id": "sales", "trash": "sales.20260115T103045Z", "machine": ""}
+    told = {"id": "sales", "trash": "sales.20260115T103045Z", "machine": "", "declared": False}
+    assert deleted == {**told, "keys_ended": []}
     assert (await local.get("/api/instance/sales")).status == 404
 
     trash = (await (await local.get("/api/trash")).json())["trash"]
