@@ -36,8 +36,8 @@ create table records (
     chat text not null, alias text not null, message_id text not null, body blob not null
 );
 create index records_of_message on records (message_id) where kind = 'message';
-create index records_of_chat on records (chat, cursor) where kind = 'message';
-create index records_of_alias on records (alias, cursor) where kind = 'message' and alias <> '';
+create index records_of_chat on records (chat) where kind = 'message' and alias <> '';
+create index records_of_alias on records (alias) where kind = 'message' and alias <> '';
 create table gone (
     last integer primary key, missing integer, lost integer not null, since real not null
 );
@@ -102,7 +102,7 @@ class Incoming:
         return self._do(find, id, chat) if self.path.exists() else None
 
     def trim(self) -> None:
-        self._do(self._trim)
+        self._do(self._append, [])
 
     def close(self) -> None:
         if self._db is not None:
@@ -151,7 +151,7 @@ class Incoming:
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
-        cursor, kept, size = self._next, round(time.time(), 3), 0
+        cursor, kept = self._next, round(time.time(), 3)
         row = "insert or ignore into records values (?, ?, ?, ?, ?, ?, ?, ?)"
         with db:
             db.execute("begin immediate")
@@ -159,13 +159,14 @@ class Incoming:
                 words = (_sound(record.get(it, "")) for it in ("id", "chat", "alias", "message_id"))
                 given = (cursor, next(words), kept, record["kind"], *words, body)
                 if db.execute(row, given).rowcount:
-                    cursor, size = cursor + 1, size + 1 + len(body) // 1024
-        new, self._next, self._uncounted = cursor > self._next, cursor, self._uncounted + size
-        if self._uncounted > self._at_once:
-            self._trim(db, 3600.0)
+                    cursor += 1
+                    self._uncounted += 1 + len(body) // 1024
+            if not made or self._uncounted > self._at_once:
+                self._let_go(db, 3600.0 if made else 0.0)
+        new, self._next = cursor > self._next, cursor
         return cursor - 1 if new else 0
 
-    def _trim(self, db: sqlite3.Connection, late: float = 0.0) -> None:
+    def _let_go(self, db: sqlite3.Connection, late: float) -> None:
         """Count what came, and let the oldest go while a bound is passed, and a little more: not
         with each record. `late`: seconds that the oldest may be too old, and stay."""
         newest, count, bytes, lost, settled, settled_wall = state_of(db)
@@ -182,23 +183,21 @@ class Incoming:
                 break
             last, went, freed, since = cursor, went + 1, freed + size + BESIDE, since or kept
             late = 0.0
-        with db:
-            db.execute("begin immediate")
-            if went:
-                settled = max(settled, min(self._had.values(), default=0))
-                if last > settled and time.time() - settled_wall < FORGOTTEN:
-                    unread = "select count(*) from records where cursor > ? and cursor <= ?"
-                    missed = db.execute(unread, (settled, last)).fetchone()[0]
-                db.execute("delete from records where cursor <= ?", (last,))
-                gone = (last, went, missed, since)
-                db.execute("insert or replace into gone values (?, ?, ?, ?)", gone)
-            runs = "select missing, lost, last from gone where missing is not null order by last"
-            for run in db.execute(f"{runs} desc limit -1 offset ?", (MOST_GONE,)).fetchall():
-                widen = "update gone set missing = missing + ?, lost = lost + ? where last = "
-                db.execute(f"{widen} (select min(last) from gone where last > ?)", run)
-                db.execute("delete from gone where last = ?", run[2:])
-            change = "update state set newest = ?, count = ?, bytes = ?, lost = ?, settled = ?"
-            db.execute(change, (newest, count - went, bytes - freed, lost + missed, settled))
+        if went:
+            settled = max(settled, min(self._had.values(), default=0))
+            if last > settled and time.time() - settled_wall < FORGOTTEN:
+                unread = "select count(*) from records where cursor > ? and cursor <= ?"
+                missed = db.execute(unread, (settled, last)).fetchone()[0]
+            db.execute("delete from records where cursor <= ?", (last,))
+            gone = (last, went, missed, since)
+            db.execute("insert or replace into gone values (?, ?, ?, ?)", gone)
+        runs = "select missing, lost, last from gone where missing is not null order by last"
+        for run in db.execute(f"{runs} desc limit -1 offset ?", (MOST_GONE,)).fetchall():
+            widen = "update gone set missing = missing + ?, lost = lost + ? where last = "
+            db.execute(f"{widen} (select min(last) from gone where last > ?)", run)
+            db.execute("delete from gone where last = ?", run[2:])
+        change = "update state set newest = ?, count = ?, bytes = ?, lost = ?, settled = ?"
+        db.execute(change, (newest, count - went, bytes - freed, lost + missed, settled))
         self._uncounted = 0
 
 
