@@ -1,25 +1,21 @@
 """A session: its life (`create` to `delete`), the code that links it and its page, its copies;
-`send`, where the API also sends other kinds than text and files; what `import` sends of it and
-shows. `--wait` follows it until it is connected, or until only a person can help."""
+`send`, where the API also sends other kinds than text and files; what `import` sends of
+it. `--wait` follows it until it is connected, or until only a person can help."""
 
 import json
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from agent.cli.client import AgentSaidNo, Client, check_target, open_source, whole_file
-from agent.cli.command import Commands, Options, Words, clean, duration, moment, say
+from agent.cli.command import Commands, Options, Words, clean, moment, say
 from agent.core.reasons import reason_of
 from agent.core.words import counted, parse_instance_id
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, TryLater, WaError
-
-if TYPE_CHECKING:
-    from agent.vault.archives import FoundSession
 
 SETTLED = 5.0
 """Seconds: right after a start an instance may still show the reason of its last run, and the
@@ -415,16 +411,7 @@ def _removed(row: dict[str, Any]) -> str:
     return f"{whole}{counted(row['files'], 'file')}, {counted(row['keys'], 'key')} in Redis"
 
 
-# Importing: an archive sent to the agent, the list of sessions
-
-OURS = "wa-agent"
-
-
-@dataclass(slots=True)
-class Planned:
-    session: "FoundSession"
-    id: str
-    result: str = ""
+# Importing: an archive sent to the agent
 
 
 def upload(options: Options, archive: IO[bytes], id: str | None, name: str) -> dict[str, Any]:
@@ -434,9 +421,9 @@ def upload(options: Options, archive: IO[bytes], id: str | None, name: str) -> d
     return options.ask("POST /api/import", archive, f"importing {name}", **query)
 
 
-def id_for(session: "FoundSession") -> str:
-    """The source's name in the letters of an id; "" where none of them can be one."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
+def id_for(source: str) -> str:
+    """A source's name in the letters of an id; "" where none of them can be one."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in source.lower())
     with suppress(InvalidRequest):
         return parse_instance_id(name.encode("ascii", "ignore").decode().strip("-"))
     return ""
@@ -457,25 +444,3 @@ def finish(options: Options, instance: dict[str, Any]) -> int:
         f"the trash has the old session as {trash}" if trash else "",
         "" if enabled else f"run it once no other copy runs: wa-agent enable {id}",
     )
-
-
-def print_plan(options: Options, plan: Sequence[Planned]) -> int:
-    """4 if a session cannot be imported; an agent may refuse others, each with its cause."""
-    copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
-    rows = [{name: getattr(each.session, name) for name in copied} for each in plan]
-    for row, each in zip(rows, plan, strict=True):
-        row |= {"left_out": each.session.left_out_sentence, "id": each.id, "result": each.result}
-    columns = {"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age}
-    more = {"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome}
-    options.print_rows(rows, {**columns, **more}, nothing="no session")
-    return 4 if any(planned.session.problem for planned in plan) else 0
-
-
-def _outcome(row: Mapping[str, Any]) -> str:
-    if row["problem"]:
-        return row["result"] or f"refused: {row['problem']}"
-    return "; ".join(filter(None, (row["result"] or "can be imported", row["left_out"])))
-
-
-def _age(row: Mapping[str, Any]) -> str:
-    return duration(max(time.time() - row["written"], 0)) if row["written"] else "unknown"

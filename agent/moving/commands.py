@@ -4,62 +4,42 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from agent.cli import client, command
-from agent.cli.session import OURS, SET, Planned, finish, id_for, parse_settings, print_plan, upload
+from agent.cli.session import SET, finish, id_for, parse_settings, upload
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 from agent.moving import sources
 from agent.vault.archives import Arrived, FoundSession, Limits, pack_session, scratch, unpack_apart
 
+OURS = "wa-agent"
 WEB, BAILEYS = "web", "baileys"
 TARGETS = {"wwebjs": WEB, BAILEYS: BAILEYS}
 """The engine whose files each program takes."""
 _GZIP = b"\x1f\x8b"
-_EXPORT: command.Words = {
-    "FILE": "the archive to write; with --to the folder",
-    "--to PROGRAM": (
-        f"program to write for: {', '.join((OURS, *TARGETS))}",
-        {"choices": (OURS, *TARGETS), "default": OURS},
-    ),
-    "--snapshot NAME": "export this snapshot, not the present session",
-    "--force": "replace the file; with --to move the folder aside",
-}
-_IMPORT: command.Words = {
-    "SOURCE": "an archive of wa-agent, a folder, a JSON file, or the word pm2",
-    "[ID]": "id of the instance",
-    "--dry-run": "list the sessions, import nothing",
-    "--all": "import every session of the source",
-    "--stopped": "confirm that the sessions' own program is stopped",
-    "--replace": "retire that instance first",
-    "--enable": "run it at once",
-    "--keys PLACE": ("folder or JSON file with the keys that the source lacks", {"default": ""}),
-    "--dump FILE": "of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2",
-    "--config FILE": "of pm2: the agent.toml that is added to",
-    "--only NAME…": "import this session; repeatable",
-    "--engine ENGINE": (
-        "of an archive: the engine that gets the session which its bot kept, web or baileys",
-        {"choices": (WEB, BAILEYS)},
-    ),
-    "--wait SECONDS": "with --enable: wait until it is connected; exit status 75 when it is not in"
-    " time",
-    **SET,
-}
+_WHOSE = "of an archive: the engine that gets the session which its bot kept, web or baileys"
 _EXAMPLE = """sales.tar.gz --enable
   wa-agent import /srv/bot/auth_info_baileys sales --enable
   wa-agent import pm2 --dry-run"""
 
 
 def add(commands: command.Commands) -> None:
-    commands.one("export", export, "sales.tar.gz", words=_EXPORT)
-    commands.add("import", import_sessions, _EXAMPLE, _IMPORT)
+    to = f"program to write for: {', '.join((OURS, *TARGETS))}", {"choices": (OURS, *TARGETS)}
+    commands.one("export", export, "sales.tar.gz", words={"--to PROGRAM": to}, to=OURS)
+    words = {"--engine ENGINE": (_WHOSE, {"choices": (WEB, BAILEYS)}), **SET}
+    commands.add("import", import_sessions, _EXAMPLE, words, keys="")
 
 
 def export(options: command.Options) -> int:
-    """Write a session, with its keys, into one file."""
+    """Write a session, with its keys, into one file.
+
+    FILE: the archive to write; with --to the folder
+    --snapshot NAME: export this snapshot, not the present session
+    --force: replace the file; with --to move the folder aside
+    """
     last = f"stop {options.id} here before the copy runs anywhere else"
     if options.to != OURS:
         with scratch() as place:
@@ -92,7 +72,21 @@ def _unpack(archive: Path, folder: Path) -> Arrived:
 
 
 def import_sessions(options: command.Options) -> int:
-    """Make an instance from an archive, another program's session or a bot of pm2's."""
+    """Make an instance from an archive, another program's session or a bot of pm2's.
+
+    SOURCE: an archive of wa-agent, a folder, a JSON file, or the word pm2
+    [ID]: id of the instance
+    --dry-run: list the sessions, import nothing
+    --all: import every session of the source
+    --stopped: confirm that the sessions' own program is stopped
+    --replace: retire that instance first
+    --enable: run it at once
+    --keys PLACE: folder or JSON file with the keys that the source lacks
+    --dump FILE: of pm2: what `pm2 save` wrote; default: ~/.pm2/dump.pm2
+    --config FILE: of pm2: the agent.toml that is added to
+    --only NAME…: import this session; repeatable
+    --wait SECONDS: with --enable: wait until it is connected; exit status 75 when it is not in time
+    """
     if options.wait is not None and not options.enable:
         words = "cannot wait for what does not run: --wait needs --enable"
         raise InvalidRequest(words, field="wait")
@@ -131,13 +125,42 @@ def _engine(source: str) -> str:
 def _import_archive(options: command.Options, path: Path) -> int:
     if options.dry_run:
         session = look_at_archive(path)
-        return print_plan(options, [Planned(session, options.id or id_for(session))])
+        return print_plan(options, [Planned(session, options.id or id_for(session.name))])
     if options.set:
         words = "cannot use --set for an archive, which brings its settings"
         cure = "import it without --enable, then change them with `wa-agent settings`"
         raise InvalidRequest(f"{words}: {cure}", field="set")
     with client.open_source(path, "archive") as archive:
         return finish(options, upload(options, archive, options.id, path.name))
+
+
+@dataclass(slots=True)
+class Planned:
+    session: FoundSession
+    id: str
+    result: str = ""
+
+
+def print_plan(options: command.Options, plan: Sequence[Planned]) -> int:
+    """4 if a session cannot be imported; an agent may refuse others, each with its cause."""
+    copied = ("name", "program", "account", "written", "pre_keys", "records", "problem", "code")
+    rows = [{name: getattr(each.session, name) for name in copied} for each in plan]
+    for row, each in zip(rows, plan, strict=True):
+        row |= {"left_out": each.session.left_out_sentence, "id": each.id, "result": each.result}
+    columns = {"NAME": "name", "PROGRAM": "program", "ACCOUNT": "account", "WRITTEN": _age}
+    more = {"PRE-KEYS": lambda row: row["pre_keys"] or "-", "ID": "id", "RESULT": _outcome}
+    options.print_rows(rows, {**columns, **more}, nothing="no session")
+    return 4 if any(planned.session.problem for planned in plan) else 0
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    if row["problem"]:
+        return row["result"] or f"refused: {row['problem']}"
+    return "; ".join(filter(None, (row["result"] or "can be imported", row["left_out"])))
+
+
+def _age(row: Mapping[str, Any]) -> str:
+    return command.duration(max(time.time() - row["written"], 0)) if row["written"] else "unknown"
 
 
 def look_at_archive(path: Path) -> FoundSession:
@@ -174,7 +197,7 @@ def _import_found(options: command.Options, engine: str) -> int:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
     plan = []
     for found in _find(options, engine):
-        if not (id := options.id or id_for(found)) and not found.problem:
+        if not (id := options.id or id_for(found.name)) and not found.problem:
             words = "its name is no id: import it alone, by --only, with an ID after the source"
             found = replace(found, problem=words, code="invalid_id")
         plan.append(Planned(found, id))

@@ -28,14 +28,15 @@ _DROP_INS = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/syste
 
 
 def add(commands: command.Commands) -> None:
-    config = {"--config FILE": "agent.toml"}
-    among = command.Commands(commands.add("programs", list_programs, words=config))
-    words: command.Words = {"PROGRAM": "the program's name", **config}
-    among.add("drop-in", drop_in, "shopbot > program.conf", words)
+    among = command.Commands(commands.add("programs", list_programs))
+    among.add("drop-in", drop_in, "shopbot > program.conf")
 
 
 def list_programs(options: command.Options) -> int:
-    """List the programs that may run as instances."""
+    """List the programs that may run as instances.
+
+    --config FILE: agent.toml
+    """
     keys = ("name", "folder", "library", "environment")
     each = [(it, shlex.join(it.command)) for it in map(hide_values, _declared(options))]
     rows = [{key: getattr(it, key) for key in keys} | {"command": line} for it, line in each]
@@ -45,7 +46,11 @@ def list_programs(options: command.Options) -> int:
 
 
 def drop_in(options: command.Options) -> int:
-    """Print a systemd drop-in with the rights that a program's unit needs."""
+    """Print a systemd drop-in with the rights that a program's unit needs.
+
+    PROGRAM: the program's name
+    --config FILE: agent.toml
+    """
     name, declared = options.program, {program.name: program for program in _declared(options)}
     if name not in declared:
         names = ", ".join(declared) or "none"
