@@ -297,7 +297,6 @@ def send(options: Options) -> int:
     --idempotency-key KEY: send a message with this key only once
     --wait N: seconds to wait until WhatsApp has it, default %(default)s; 0 = until it is kept
     """
-    path = f"/api/instance/{options.id}/messages?wait={options.wait}"
     text = sys.stdin.read() if options.text == "-" else options.text
     body = options.given("to", "quote")
     if options.file is not None:
@@ -307,18 +306,26 @@ def send(options: Options) -> int:
     key = options.idempotency_key
     # As the header that has its bytes. An empty one is the agent's to refuse.
     headers = {} if key is None else {"Idempotency-Key": key.encode().decode("latin-1")}
-    try:
-        message = options.client.request("POST", path, body, **headers)
-    except AgentSaidNo as error:
-        down = error.code in ("not_connected", "not_running")
-        if down and needs_person(it := options.client.get(f"/api/instance/{options.id}")):
-            raise in_vain(options.id, it) from None
-        raise
-    except AgentUnreachable as error:
-        if error.__cause__:  # the connection was there
-            kept = f"the message may be kept, as `wa-agent outbox {options.id}` shows"
-            error.args = (f"{error}; {kept}; without its --idempotency-key a repeat may double it",)
-        raise
+    deadline = time.monotonic() + options.wait
+    while True:
+        left = max(round(deadline - time.monotonic()), 0)
+        path = f"/api/instance/{options.id}/messages?wait={left}"
+        try:
+            message = options.client.request("POST", path, body, **headers)
+            break
+        except AgentSaidNo as error:
+            if error.code not in ("not_connected", "not_running"):
+                raise
+            if needs_person(it := options.client.get(f"/api/instance/{options.id}")):
+                raise in_vain(options.id, it) from None
+        except AgentUnreachable as error:
+            if error.__cause__:  # the connection was there
+                kept = f"the message may be kept, as `wa-agent outbox {options.id}` shows"
+                error.args = (f"{error}; {kept}; without --idempotency-key a repeat may double it",)
+            raise
+        with already("the message is not sent"):  # none of it went out, so it is sent again
+            wait_until_connected(options.client, options.id, left)
+            time.sleep(0.2)
     if message.get("state") in ("accepted", "sending"):
         kept = f"kept as {message['id']}: it is sent when the session can"
         return options.print(message, kept, clean(message.get("sentence", "")))

@@ -245,7 +245,9 @@ async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cl
 async def test_a_message_is_sent_once_per_key(
     house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    known, up = house.supervisor.known, {InstanceId("sales"): make_view("sales")}
+    known[InstanceId("sales")] = make_view("sales", status=ConnectionStatus.LOADING)
+    monkeypatch.setattr("agent.cli.session.wait_until_connected", lambda *_: known.update(up))
     for _ in range(2):
         said = await cli("send", "sales", "49151123456", "hello", "--idempotency-key", "k")
         assert said.out == "sent message_id=M1\n"
