@@ -10,15 +10,15 @@ import re
 import shutil
 import sys
 import textwrap
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
 from inspect import cleandoc
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlencode
@@ -242,7 +242,7 @@ class Table:
             one_line = drawn.expand or (width <= 24 and not tight)
             drawn.add_column(head, overflow="ellipsis" if one_line else "fold", no_wrap=one_line)
         drawn.columns[-1].ratio = 1 if styles else None
-        for cells, style in zip_longest(self.cells(), styles):
+        for cells, style in zip(self.cells(), styles or [""] * len(self.rows), strict=True):
             texts = (text.Text(cell, "" if style else _STYLES.get(cell, "")) for cell in cells)
             drawn.add_row(*texts, style=style)
         return drawn
@@ -366,11 +366,17 @@ class Options(argparse.Namespace):
         return self.print_rows(rows, columns, nothing)
 
     def progress(self, words: str) -> AbstractContextManager[object]:
-        """On a terminal the words stand there until the block is done."""
-        if self.json or not words or not sys.stderr.isatty():
+        """On a terminal the words stand there until the block is done; elsewhere they are said once
+        it has taken a few seconds."""
+        if self.json or not words:
             return nullcontext()
         from rich import console, text
 
+        if not sys.stderr.isatty():
+            late = threading.Timer(3.0, say, [f"wa-agent: {words}"])
+            late.start()
+            (held := ExitStack()).callback(late.cancel)
+            return held
         return console.Console(stderr=True).status(text.Text(clean(words)))
 
 

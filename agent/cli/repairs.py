@@ -42,7 +42,7 @@ def cleanup(options: command.Options) -> int:
 
 def _ask(options: command.Options, verb: str) -> int:
     body = options.given("confirm", "confirm_passkey")
-    result = options.ask(f"POST {verb}", body, f"{verb} {options.id}", wait=300)
+    result = options.ask(f"POST {verb}", body, f"{verb} {options.id}: 5 min at most", wait=300)
     ending, sentence = result["ending"].replace("_", " "), result["sentence"].rstrip(".")
     done = f"is not well: {ending}: {sentence}; more: wa-agent why {options.id}"
     if result["healthy"]:
@@ -64,12 +64,12 @@ def repair(options: command.Options) -> int:
     own = (it for it in agent.instances() if it["should_run"] and "machine" not in it)
     instances = [*own] if every else [agent.get(one)]
     events = "/api/events" if every else f"{one}/events"
-    wanted = [it for it in instances if it["should_run"]]
-    unwell = [it for it in wanted if it["health"]["verdict"] in _UNWELL or session.needs_person(it)]
+    unwell = [it for it in instances if it["should_run"] and _is_unwell(it)]
     newest = agent.get(events, limit=1)["events"] if options.debug else []
     from concurrent.futures import ThreadPoolExecutor  # every other command starts without it
 
-    with options.progress(f"repairing {len(unwell)} instances"), ThreadPoolExecutor(4) as pool:
+    doing = f"repairing, 5 min at most for each: {'; '.join(map(_state, unwell))}"
+    with options.progress(doing if unwell else ""), ThreadPoolExecutor(4) as pool:
         rows = [*pool.map(lambda it: _repair(options, it), unwell)]
     if options.debug:
         query = {"limit": 1000, "after": newest[0]["cursor"] if newest else 0, "kind": _STORY}
@@ -77,10 +77,19 @@ def repair(options: command.Options) -> int:
             line = f"[{event['instance']}] {event['kind']}: {event['sentence']}"
             command.say(f"{command.moment(event['time'])} {line}")
     columns = {"ID": "id", "HEALTH": "verdict", "WHY": "sentence", "RESULT": "result"}
-    away = (it for it in instances if it["connection_status"] != "CONNECTED")
-    told = (f"{it['id']} is {it['connection_status']}, {it['sentence']}" for it in away)
+    told = (_state(it) for it in instances if it["connection_status"] != "CONNECTED")
     options.print_rows(rows, columns, command.clean("; ".join(["nothing needs a repair", *told])))
     return 0 if all(row["good"] for row in rows) else 1
+
+
+def _is_unwell(instance: dict[str, Any]) -> bool:
+    """True also where no step of a repair helps."""
+    helpless = session.needs_person(instance) or instance["reason"] == "temporary_ban"
+    return helpless or instance["health"]["verdict"] in _UNWELL
+
+
+def _state(instance: dict[str, Any]) -> str:
+    return f"{instance['id']} is {instance['connection_status']}, {instance['sentence']}"
 
 
 def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +98,9 @@ def _repair(options: command.Options, instance: dict[str, Any]) -> dict[str, Any
     id, health = instance["id"], instance["health"]
     row = {"id": id, "verdict": health["verdict"], "sentence": health["sentence"], "steps": []}
     if health["verdict"] not in _UNWELL:
-        return {**row, "result": "no step helps: a person must act", "good": False}
+        until = f"it waits until {command.moment(instance['next_attempt'])}"
+        who = until if instance["next_attempt"] else "a person must act"
+        return {**row, "result": f"no step helps: {who}", "good": False}
     if options.dry_run:
         from agent.core.recovery.ladder import ENDING_STEPS, LADDERS, trouble_of
 

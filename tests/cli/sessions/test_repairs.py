@@ -3,6 +3,7 @@
 import re
 import time
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -45,8 +46,9 @@ async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -
 
 
 async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
-    house: House, cli: Cli
+    house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("threading.Timer", late := Mock())
     put(house, "well")
     stuck(house, "a")
     stuck(house, "b", "session_damaged")
@@ -59,6 +61,8 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     assert "[a] repair_over: recover: recovered" in done.err
     assert sorted(house.supervisor.repairs.asked) == [("recover", "a"), ("recover", "b")]
     assert (await cli("repair", "well")).out == "nothing needs a repair\n"
+    told = "wa-agent: repairing, 5 min at most for each: a is CONNECTED, it is stuck; b is"
+    assert late.call_args.args[2][0].startswith(told), "where that takes long"
     assert [one["id"] for one in (await cli("repair", "a", "--json")).json()] == ["a"]
     assert (await cli("repair")).status == 2
     put(house, "a", status=S.DISCONNECTED, reason="unreachable", sentence="no way")
@@ -66,7 +70,11 @@ async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
     put(house, "a", status=S.AUTH_FAILURE, reason="banned", sentence="WhatsApp banned it")
     banned = await cli("repair", "a")
     assert re.search("a .*WhatsApp banned it +no step helps: a person must act", banned.out)
-    assert (banned.status, house.supervisor.repairs.asked[3:]) == (1, []), "no round is tried"
+    put(house, "a", status=S.DISCONNECTED, reason="temporary_ban", sentence="banned", **LATER)
+    lifted = await cli("repair", "a")
+    assert re.search(r"a .*banned +no step helps: it waits until \d{4}-", lifted.out)
+    asked = house.supervisor.repairs.asked[3:]
+    assert (banned.status, lifted.status, asked) == (1, 1, []), "no round is tried"
 
 
 async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
@@ -77,12 +85,6 @@ async def test_incidents_are_shown_and_released(house: House, cli: Cli) -> None:
     assert "phase_sync on 1 instances of sandbox" in (await cli("incidents")).out
     assert (await cli("incidents", "release", "sandbox")).status == 0
     assert (await cli("incidents", "release", "sandbox")).status == 3
-
-
-async def test_the_reason_table_is_printed_without_an_agent(cli: Cli) -> None:
-    shown = await cli("reasons")
-    assert re.search(r"logout +the account removed this linked device +never by itself", shown.out)
-    assert {row["code"] for row in (await cli("reasons", "--json")).json()} >= {"banned", "zombie"}
 
 
 LATER = {"not_before_wall": time.time() + 70_000}
