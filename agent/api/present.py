@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from http import HTTPStatus
 from operator import attrgetter
 from typing import Any
@@ -74,25 +74,21 @@ def library_refusal(status: int, request_id: str = "") -> web.Response:
 Get = Callable[[Any], Any]
 
 
-def _wall(get: Get, of: object) -> str | None:
-    return wall_text(get(of))
-
-
 @cache
-def _read(fields: str) -> tuple[tuple[str, Get], ...]:
-    rows: list[tuple[str, Get]] = []
+def _read(fields: str) -> tuple[tuple[str, Get, bool], ...]:
+    rows: list[tuple[str, Get, bool]] = []
     for word in fields.split():
         name, _, place = word.rpartition("=")
         plain, get = place.removesuffix("_wall"), attrgetter(place)
         own = name or plain.rpartition(".")[2]
-        rows.append((own, get if plain == place else partial(_wall, get)))
+        rows.append((own, get, plain != place))
     return tuple(rows)
 
 
 def part(of: object, fields: str) -> dict[str, Any]:
     """Fields as JSON, each by the last word of its place. `shown=its.place` gives one another name;
     a `…_wall` is written as text, under the name without that ending."""
-    return {name: get(of) for name, get in _read(fields)}
+    return {name: wall_text(get(of)) if wall else get(of) for name, get, wall in _read(fields)}
 
 
 _VERDICT = "healthy verdict=health state reason sentence shouldCleanup=should_cleanup"

@@ -122,7 +122,7 @@ def _look(options: Options) -> tuple[dict[str, Any], dict[str, list[str]], list[
     parts = {
         "lately": [f"{moment(it['time'])}  {it['sentence']}" for it in reversed(events[:_LATELY])],
         "now": list(filter(None, present_state(details))),
-        "next": list(next_steps(details)),
+        "next": list(filter(None, next_steps(details))),
     }
     lines = []
     for title, sentences in parts.items():
@@ -145,7 +145,7 @@ def present_state(details: dict[str, Any]) -> Iterator[str]:
     if details["unit"]["state"] != "active":
         yield f"its worker is {details['unit']['state']} ({details['unit']['result']})"
     elif age is not None:
-        yield f"proof: WhatsApp's last sign of life was {duration(age)} old at the last check"
+        yield f"proof: WhatsApp's last sign of life came {duration(age)} ago"
     if probe is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
     if (outbox := details.get("outbox")) and outbox["waiting"]:
@@ -189,6 +189,11 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'])}"
     if until := details.get("outbox", {}).get("until"):
         yield f"what waits to be sent is tried {_when(until)}"
+    if status == "CONNECTED" and (limit := details.get("proof_limit_seconds")):
+        yield f"the agent asks for a new proof before this one is {duration(limit)} old"
+        silent = duration(details["watchdog_seconds"])
+        hangs = f"a worker that hangs is seen after {silent} of silence, not before"
+        yield "" if details["backend"] else hangs
     reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
@@ -340,6 +345,8 @@ def logs(options: Options) -> int:
         if found["cut"]:
             say("wa-agent: the log was shortened; lines may be missing here")
         for line in found["lines"]:
+            if line == "Fatal Python error: Aborted":  # as faulthandler begins
+                say("wa-agent: the worker hung, and its watchdog ended it; here is where it stood:")
             options.print_line({"line": line}, clean(line))
         query["after"] = found["next"]
     return 0

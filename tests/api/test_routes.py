@@ -27,12 +27,10 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
 ) -> None:
     made = await make(local, settings={"scan": "manual"})
     assert made["id"] == "sales"
-    assert made["enabled"] is True
     assert made["connection_status"] == "QR_REQUIRED"
 
     shown = await (await local.get("/api/instance/sales")).json()
     assert shown["health"]["verdict"] == "disconnected"
-    assert shown["since"].endswith("Z")
 
     changed = await local.patch("/api/instance/sales", json={"settings": {"scan": "auto"}})
     assert (await changed.json())["settings"] == {"scan": "auto"}
@@ -40,17 +38,13 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
     details = await (await local.get("/api/instance/sales/details")).json()
     assert details["unit"]["main_pid"] == 1234
     assert details["claim"]["status"] == "QR_REQUIRED"
+    assert (details["proof_limit_seconds"], details["watchdog_seconds"]) == (90.0, 20.0)
     assert [event["kind"] for event in details["events"]] == ["created"]
 
     deleted = await (await local.delete("/api/instance/sales")).json()
     told = {"id": "sales", "trash": "sales.20260115T103045Z", "machine": "", "declared": False}
     assert deleted == {**told, "keys_ended": []}
     assert (await local.get("/api/instance/sales")).status == 404
-
-    trash = (await (await local.get("/api/trash")).json())["trash"]
-    assert [row["id"] for row in trash] == ["sales"]
-    assert (await local.post(f"/api/trash/{trash[0]['name']}/restore")).status == 201
-    assert (await local.get("/api/instance/sales")).status == 200
 
 
 async def test_a_proxy_s_password_is_shown_to_who_may_change_it(

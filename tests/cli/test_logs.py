@@ -30,6 +30,13 @@ async def test_on_systemd_the_journal_is_asked_as_the_caller(cli: Cli, asked: Pa
     assert asked.read_text() == wanted
 
 
+async def test_a_stack_has_a_word_before_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    found = {"lines": ["Fatal Python error: Aborted"], "cut": False, "next": 1}
+    monkeypatch.setattr("agent.cli.views.follow", lambda *_: [found])
+    assert "the worker hung, and its watchdog" in (await cli("logs", "sales")).err
+
+
 def test_lines_go_on_where_the_last_look_ended(tmp_path: Path) -> None:
     log = tmp_path / "worker.log"
     log.write_bytes(b"one\ntwo\nhal")

@@ -167,7 +167,9 @@ def _outbox(call: Call) -> Json:
 async def details(call: Call) -> Json:
     """Everything about an instance."""
     await call.supervisor.sampler.measure_now(call.id)
-    shown = {**show_details(call.view), **_outbox(call)}
+    config = call.supervisor.settings.config
+    clocks = "proof_limit_seconds=health_policy.proof_limit watchdog_seconds=worker.watchdog"
+    shown = {**show_details(call.view), **_outbox(call), **part(config, clocks)}
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}

@@ -119,6 +119,7 @@ def repair(**more: Any) -> Repair:
             "the agent does nothing more: a person must act; one more try: wa-agent start sales",
         ),
         (LATER, r"attempt 1 in \d+ h"),
+        ({}, "proof before this one is 1 min 30 s old\n  a worker that hangs is seen after 20 s"),
     ],
 )
 async def test_why_says_what_comes_next_and_when(
