@@ -201,8 +201,6 @@ def add_key(options: Options) -> int:
     made = options.ask("POST /api/keys", {"name": options.name, "scopes": options.scope})
     try:
         options.print_line(made, made["token"])
-        if sys.__stdout__ is None:
-            raise OSError("it is closed")
     except OSError as error:
         options.ask(f"DELETE /api/keys/{made['id']}")
         raise OSError(f"{errors.cause_of(error)}; the key that no one saw is revoked") from error

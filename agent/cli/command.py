@@ -120,12 +120,14 @@ def run(argv: list[str]) -> int:
     options = Options(typed={})
     try:
         _, left = build_parser(argv[0] if argv else "").parse_known_args(argv, options)
-        absent = "id" in options and options.id is None and "remote" not in options
-        if left and absent and not left[0].startswith("-"):
-            # argparse takes an ID for absent that stands behind a flag: `import SOURCE --all ID`.
-            options.id = parse_instance_id(left.pop(0))
+        slots = (it for it in options.parser._actions if it.nargs == "?")
+        slot = next((it for it in slots if vars(options)[it.dest] is None), None)
+        if left and slot and not left[0].startswith("-"):
+            # argparse takes a word for absent that stands behind an option: send a 1 --wait 0 TEXT
+            setattr(options, slot.dest, (slot.type or str)(left.pop(0)))
         if left:
             near = nearest(left[0].partition("=")[0], options.parser._option_string_actions)
+            near = near or ("name a file by --config FILE" if "config" in options else "")
             options.parser.error(f"unrecognized arguments: {' '.join(left)}; {near}".rstrip("; "))
         status: int = options.run(options)
         sys.stdout.flush()
@@ -153,12 +155,12 @@ def run(argv: list[str]) -> int:
 
 
 def take_streams() -> None:
-    """A stream that the caller closed takes what is printed and drops it; one whose encoding lacks
-    a sign gets its number instead."""
-    for name in ("stdout", "stderr"):
+    """A standard output that the caller closed fails an answer, as a full disk does; a standard
+    error drops what is printed. A stream whose encoding lacks a sign gets its number instead."""
+    for name, mode in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
+            setattr(sys, name, os.fdopen(os.open(os.devnull, mode), "w"))
         else:
             stream.reconfigure(errors="backslashreplace")
 
@@ -370,13 +372,13 @@ class Options(argparse.Namespace):
         it has taken a few seconds."""
         if self.json or not words:
             return nullcontext()
-        from rich import console, text
-
         if not sys.stderr.isatty():
             late = threading.Timer(3.0, say, [f"wa-agent: {words}"])
             late.start()
             (held := ExitStack()).callback(late.cancel)
             return held
+        from rich import console, text
+
         return console.Console(stderr=True).status(text.Text(clean(words)))
 
 

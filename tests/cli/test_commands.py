@@ -63,7 +63,6 @@ async def test_json_before_and_after_the_command(house: House, cli: Cli) -> None
         pytest.param((), 2, "invalid_request", id="no command"),
         pytest.param(("create", "b", "--wait", "-1"), 2, "invalid_request", id="no time"),
         pytest.param(("qr", "sales"), 75, "no_qr", id="no code yet"),
-        pytest.param(("messages", "sales", "--after", "\udcff"), 2, "invalid_request", id="foul"),
         pytest.param(("send", "sales", "1", "\udcff"), 2, "invalid_request", id="no UTF-8"),
     ],
 )
@@ -94,6 +93,7 @@ async def test_exit_statuses(
         ("why sales --jsn", "--jsn; did you mean --json?; wa-agent why --help tells more"),
         ("config check --config=", "cannot use '' as a path"),
         ("config check --state=~/x", "cannot use '~/x' as a path"),
+        ("config check a.toml", "arguments: a.toml; name a file by --config FILE;"),
         ("events -n 5000", "cannot use --limit: it must be at most 1000"),
     ],
 )
@@ -149,10 +149,9 @@ async def test_a_key_that_is_none_is_named_and_not_shown(cli: Cli) -> None:
     assert (wrong.status, "WA_AGENT_KEY" in wrong.err, "S-1" in wrong.err) == (4, True, False)
 
 
-@pytest.mark.parametrize("output", [">&-", "> /dev/full"])
-async def test_a_key_that_no_one_saw_is_revoked(house: House, output: str) -> None:
+async def test_a_key_that_no_one_saw_is_revoked(house: House) -> None:
     line = f"{sys.executable} -m agent key add shop --scope read --socket {house.socket_path}"
-    program = await asyncio.create_subprocess_shell(f"{line} {output}", stderr=-1)
+    program = await asyncio.create_subprocess_shell(f"{line} >&-", stderr=-1)
     _, said = await program.communicate()
     assert (program.returncode, b"no one saw is revoked" in said) == (1, True), said
     assert not house.keys.kept
@@ -197,9 +196,6 @@ async def test_waiting_ends_when_it_is_connected(house: House, cli: Cli) -> None
     assert (late.status, late.err) == (75, told)
     unsent = await cli("send", "sales", "4915112345678", "hello")
     assert (unsent.status, "must help, " in unsent.err) == (4, True), "and not 75: try again"
-    banned = make_view("sales", status=ConnectionStatus.AUTH_FAILURE, reason="banned")
-    house.supervisor.known[InstanceId("sales")] = banned
-    assert (await cli("send", "sales", "4915112345678", "hello")).status == 4
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     assert (await cli("enable", "sales", "--wait", "5")).out == "sales is connected\n"
 
@@ -263,7 +259,7 @@ async def test_a_message_is_sent_once_per_key(
     ("words", "told"),
     [
         (("look",), {"type": "text", "text": "look"}),
-        (("yes", "--quote", "M1"), {"type": "text", "text": "yes", "quote": "M1"}),
+        (("--quote", "M1", "yes"), {"type": "text", "text": "yes", "quote": "M1"}),
         ((), None),
     ],
 )
