@@ -119,10 +119,9 @@ def with_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
         if path := declaration.flat().get(f"{key}_file"):
             whose = f"{key}_file of backend {declaration.name}"
             found[key] = read_secret(path, whose, f"backend.{key}_file", fault)
-    own = declaration.own
     if password := found.pop("password", ""):
-        own = replace(own, password=password)
-    return replace(declaration, own=own, **found)
+        found["own"] = replace(declaration.own, password=password)
+    return replace(declaration, **found)
 
 
 def hide_secrets(table: Any) -> Any:
@@ -175,7 +174,7 @@ def split_address(text: str) -> tuple[str, int]:
     """HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("it must be HOST:PORT with a port from 0 to 65535")
+        raise ValueError("it must be HOST:PORT, as 127.0.0.1:8470, with a port from 0 to 65535")
     if host.startswith("[") and host.endswith("]"):
         return str(IPv6Address(host[1:-1])), int(port)
     if not re.fullmatch(r"[\w.-]+", host):

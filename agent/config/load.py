@@ -89,6 +89,8 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
 def _paths(config: Config) -> Iterator[Fault]:
     cache, state = config.cache_root.absolute(), config.agent.state_path.absolute()
     sessions, backends = config.session_root.absolute(), state / "backends"
+    for it in filter(os.path.isfile, (sessions, *sessions.parents)):
+        yield ("agent.session_storage_path",), f"{it} is a file, not a folder"
     for key, one, other in (
         ("state_path", state, cache),
         ("session_storage_path", sessions, cache),
@@ -361,8 +363,7 @@ def _read(source: Source, plain: T, table: Row, key: str) -> T:
         if name in PATHS and value:
             base = Path.cwd() if at in source.given else source.base
             changes[name] = type(default)(base / str(value))
-    changed: T = replace(plain, **changes)  # type: ignore[type-var]
-    return changed
+    return replace(plain, **changes)  # type: ignore[type-var]
 
 
 def _backend(source: Source, table: Row, key: str) -> BackendDeclaration:
