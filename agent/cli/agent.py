@@ -64,8 +64,6 @@ def demo(options: Options) -> int:
 
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     state = Path(options.state or home / "wa-agent" / "demo").absolute()
-    # Sessions are in it: for its owner alone. What is there already keeps its rights.
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
     threading.Thread(target=_greet, args=(state, options.listen), daemon=True).start()
     status = main(SETTINGS, {"agent.state_path": str(state), "api.listen": options.listen})
     if not status:

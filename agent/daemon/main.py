@@ -98,10 +98,6 @@ async def start_threads() -> None:
     await asyncio.gather(*(asyncio.to_thread(all_started.wait, 10.0) for _ in range(THREADS)))
 
 
-NEXT_START = 5.0
-"""Seconds until the service manager may try again what needs another moment (a late mount)."""
-
-
 def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
     """Run the agent until it is stopped; the exit status says how it ended."""
     try:
@@ -114,15 +110,18 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         for sentence in config.warnings:
             log.warning("%s", sentence)
         state = config.agent.state_path
+        # No agent can have used it: it is not there, or root's mark of the service would say so.
+        first = not os.path.lexists(state) or "WA_STATE_USED" in os.environ
         with choose.only_agent(state), own.only_copy(state) as mark:
-            return asyncio.run(Daemon(config, config_path, overrides).run(mark))
+            return asyncio.run(Daemon(config, config_path, overrides).run(mark, first=first))
     except errors.WaError as error:
         log.error("%s", error)
         full = error.code == "disk_full"
         if full:
             log.error("the agent cannot start on a full disk: make room there, then start it again")
         if (full or isinstance(error, errors.TryLater)) and "NOTIFY_SOCKET" in os.environ:
-            time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
+            # systemd starts us again at once, as often as it takes, as with a late mount
+            time.sleep(5.0)
         return errors.TryLater.exit_status if full else error.exit_status
 
 
@@ -143,7 +142,7 @@ class Daemon:
     def __post_init__(self) -> None:
         self._bus = EventBus(self._config.api.event_queue)
 
-    async def run(self, mark: own.StateMark) -> int:
+    async def run(self, mark: own.StateMark, *, first: bool = False) -> int:
         self._signals.listen()
         await start_threads()
         config, root = self._config, self._config.session_root
@@ -155,7 +154,7 @@ class Daemon:
                 own.refuse_missing_state(state, own.used_mark(os.environ, installed=False))
                 own.refuse_foreign_state(state, (), running)
                 words = "a new state begins in the empty %s; if it had one, stop the agent, and"
-                log.warning(f"{words} mount that or name it: --state", state)
+                (log.info if first else log.warning)(f"{words} mount or name that: --state", state)
             await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
             with choose.only_of_sessions(root):
                 await asyncio.to_thread(snapshots.finish_cut_short, root)

@@ -12,10 +12,11 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     """As after a boot: no worker runs, and the cache is on the mount that is away."""
     used = tmp_path / "state-used"
     agent, env = make_agent(), {"WA_STATE_USED": str(used)}
-    await agent.start(env)
+    agent.state.mkdir()
+    await agent.start()
     await connected(agent, eventually, "a")
     await agent.stop()
-    assert f"a new state begins in the empty {agent.state};" in agent.log.read_text()
+    assert "[WARN] [SYSTEM] [-] a new state begins in the empty " in agent.log.read_text()
     used.touch()  # as root does once the service is up
     away = agent.state.with_name("away")
     agent.state.rename(away)
@@ -38,6 +39,7 @@ async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(a
     """Another state was put in place of the one from which the workers were started."""
     await connected(agent, eventually, "other")
     await agent.stop()
+    assert "[INFO] [SYSTEM] [-] a new state begins in the empty " in agent.log.read_text()
     foreign = agent.state.with_name("foreign")
     agent.state.rename(foreign)
     await agent.start()
