@@ -57,7 +57,7 @@ def going_on(
     try:
         yield
     except (errors.WaError, OSError) as error:
-        cause = str(error)
+        cause = str(error).removeprefix(f"[Errno {getattr(error, 'errno', None)}] ")
         if told is None or told.get(cannot) != cause:
             log.error("%s: %s", cannot, cause)
     if told is not None:

@@ -164,7 +164,7 @@ def test_what_fails_each_second_is_logged_once_for_each_cause(caplog):
     for why in ("away", "away", "full", "", "full"):
         with log.going_on("cannot", told):
             if why:
-                raise OSError(why)
+                raise OSError(13, why)
     assert caplog.messages == ["cannot: away", "cannot: full", "cannot: full"]
 
 
