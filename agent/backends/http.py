@@ -148,8 +148,8 @@ def _tls(declared: BackendDeclaration) -> ssl.SSLContext | bool:
         return True
     try:
         context = ssl.create_default_context(cafile=plain_path(declared.ca_file))
-    except (OSError, ssl.SSLError) as error:
-        cause = getattr(error, "strerror", None) or "no certificates in it"
+    except OSError as error:
+        cause = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         words = f"cannot use backend setting 'ca_file': {cause}"
         raise ConfigError(words, field="ca_file") from error
     if not declared.tls_verify:

@@ -116,7 +116,7 @@ def open_files(declared: WebhookDeclaration) -> tuple[bytes, ssl.SSLContext | No
     try:
         return key, ssl.create_default_context(cafile=files.plain_path(path)) if path else None
     except OSError as error:
-        cause = error.strerror or "it holds no certificate"
+        cause = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
         whose = f"ca_file of webhook {declared.name}"
         raise errors.ConfigError(f"cannot read {path} ({whose}): {cause}") from error
 
@@ -553,6 +553,6 @@ class Courier:
 
     async def _report(self, kind: str, sentence: str) -> None:
         text, detail = f"webhook {self.name}: {sentence}", {"webhook": self.name}
-        log.warning("%s", text)
+        (log.info if kind == "webhook_begun" else log.warning)("%s", text)
         entry = model.JournalEntry(kind, text, model.Category.SYSTEM, None, time.time(), detail)
         await self._store.note(entry)

@@ -93,6 +93,7 @@ async def test_the_doctor_says_what_keeps_a_webhook_from_sending(
         ("secret_file", short, "shorter than 16"),
         ("secret_file", pipe, "it is no plain file"),
         ("ca_file", pipe, "it is no plain file"),
+        ("ca_file", short, "it holds no certificate"),
     ):
         (level, sentence), *_ = await doctor(f"{key} = '{path}'")
         assert (level, cause in sentence) == ("wrong", True)

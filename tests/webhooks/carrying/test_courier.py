@@ -207,10 +207,11 @@ async def test_f61_what_left_the_journal_before_its_turn_is_said(
 
 
 async def test_a_reload_begins_changes_and_ends_webhooks(
-    bench: Bench, target: Receiver, eventually: Eventually
+    bench: Bench, target: Receiver, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     webhooks = await bench.begin(hook(target))
     assert await bench.told("webhook_begun") == ["webhook ops: it starts with the next event"]
+    assert not caplog.records, "nothing is wrong"
     await eventually(lambda: only(webhooks)["cursor"], (await bench.say("first")).cursor)
     async with Receiver().open() as other:
         webhooks.reload(settings(replace(hook(target), url=other.url)))
