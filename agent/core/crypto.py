@@ -159,9 +159,7 @@ def judge_crypto(
             stays.add(peer)
     errors = by_peer.total()
     readable = sum(count for _, count in window.messages)
-    share = None
-    if counts_messages:
-        share = errors / (errors + readable) if errors else 0.0
+    share = errors / max(errors + readable, 1)
     renewed = {peer for peer, at in window.regenerated if 0 <= now - at < policy.regenerate_every}
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
     peers = tuple(it for it in failing if by_peer[it] >= policy.peer_errors or renewing[it] >= 2)
@@ -173,7 +171,7 @@ def judge_crypto(
         corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
     words = f"{counted(errors, 'crypto error')} in {policy.window / 60:.0f} min"
     words += f", {counted(len([peer for peer in by_peer if peer]), 'peer')}"
-    words += f", {share:.0%} of messages" if share is not None else ""
+    words += f", {share:.0%} of messages" if counts_messages else ""
     signal = Signal("crypto_errors", Health.DEGRADED, words) if errors else None
     if corrupted:
         signal = Signal("crypto_corrupted", Health.CORRUPTED, words)
@@ -183,14 +181,12 @@ def judge_crypto(
     return CryptoState(peers, signal, failing)
 
 
-def _is_corrupted(
-    hard: dict[str, int], messages: int, share: float | None, policy: CryptoPolicy
-) -> bool:
+def _is_corrupted(hard: dict[str, int], messages: int, share: float, policy: CryptoPolicy) -> bool:
     """`hard`: errors by peer, of those whose messages stayed unreadable when they came again."""
     named, unnamed = len([peer for peer in hard if peer]), hard.get("", 0)
     if (named == 1 and not unnamed) or sum(hard.values()) < policy.errors:
         return False
-    if share is not None and share <= policy.share:
+    if share <= policy.share:
         return False
-    enough = share is not None and messages >= policy.least_messages
-    return enough or named > policy.few_peers or unnamed >= policy.errors
+    many = named > policy.few_peers or unnamed >= policy.errors
+    return many or messages >= policy.least_messages

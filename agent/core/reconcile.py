@@ -98,7 +98,8 @@ def plan_actions(
     if session.repairing is not None and _leaves_alone(session.repairing, unit):
         return None
     # A worker that crashed, or that a boot of the machine starts, would log in again.
-    ended, waits = session.last_reason.final and not session.instance.backend, session.wait.reason
+    ended, waits = session.last_reason.final or session.banned, session.wait.reason
+    ended = ended and not session.instance.backend
     if unit.runs and (ended or verdict.reason == words.SUSPECT or waits == words.SAME_DEVICE):
         # Any plan but a stop could overwrite the only copy of a suspect's old pairing.
         return _plan(ActionKind.STOP, verdict)

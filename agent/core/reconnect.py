@@ -65,8 +65,6 @@ def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
     """`record.not_before_wall` on the boot clock, for Session.not_before."""
-    if record.not_before_wall <= now_wall:
-        return now
     reason = reason_of(record.reason)
     ban = reason.permanence is Permanence.AT_TIME  # which has an end of its own
     longest = float("inf") if ban else max(policy.max, policy.bounds(reason)[1]) + policy.jitter
@@ -115,6 +113,8 @@ def after_try(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float, jitter01: float
 ) -> SessionRecord:
     """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
+    if record.reason == "temporary_ban":
+        record = replace(record, reason="")  # it is over: a worker that begins now may log in
     # Without its address it is tried in spite of the looks, which no session may pay for.
     attempts = record.attempts + (record.reason != UNREACHABLE)
     wait = delay_for(reason_of(record.reason), attempts, policy, jitter01)

@@ -312,6 +312,11 @@ class Session:
         return reasons.reason_of(self.record.reason)
 
     @property
+    def banned(self) -> bool:
+        """True until the end of a ban for a time, or an operator's order to try (`forgive`)."""
+        return self.record.reason == "temporary_ban" and self.at_wall < self.record.not_before_wall
+
+    @property
     def last_reason(self) -> reasons.Reason:
         """The reason that the engine claims now, else the one in the record (`ended_by`)."""
         said = self.claim.claim.reason if self.claim is not None else ""
@@ -355,7 +360,7 @@ class Session:
         if unit.state is model.UnitState.DEACTIVATING:
             return False
         # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
-        again = self.ended_by.final and record.seen_boot == self.boot
+        again = (self.ended_by.final or self.banned) and record.seen_boot == self.boot
         return again or self.override is model.Override.STOPPED or not self.enabled
 
     def forgive(self, **changes: Any) -> None:

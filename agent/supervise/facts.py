@@ -130,9 +130,8 @@ class Facts(session.Session):
         self.unsaid.append(entry(self, kind, sentence, category, **detail))
 
     def note_dropped(self, order: str, why: str) -> None:
-        order = order.replace("_", " ")
-        sentence = f"an operator's order ({order}) {why}: it is dropped, ask again"
-        self.note("operator", sentence, Category.RECOVERY)
+        said = f"an operator's order ({order.replace('_', ' ')}) {why}"
+        self.note("operator", f"{said}: it is dropped, ask again", Category.RECOVERY)
 
     @property
     def at_rest(self) -> bool:

@@ -327,6 +327,8 @@ class Gate:
         step of a repair for no incident: the ladder has asked for that."""
         if facts.held and (plan is None or plan.logs_in):
             return Wait(words.SAME_DEVICE, facts.held, boot_now() + admission.ASK_AGAIN)
+        if plan is not None and plan.logs_in and facts.banned:
+            return Wait(facts.record.reason, again=boot_now() + admission.ASK_AGAIN)
         if (held := self.fleet.holds(facts, plan)) is not None or plan is None:
             return held or self._others(facts) or self._room(facts)
         # Only a server connects its session again for new keys.

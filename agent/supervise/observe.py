@@ -194,18 +194,15 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         detail = answer.get("detail")
         missing = detail.get("missing") if isinstance(detail, Mapping) else None
         # Parts are missing while the page loads.
-        facts.lacks = _names(missing) if claim.status == "CONNECTED" else ()
+        names = missing[:8] if isinstance(missing, list) and claim.status == "CONNECTED" else ()
+        named = (name[:60] for name in names if isinstance(name, str) and name.isprintable())
+        facts.lacks = tuple(named)
     facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun
     facts.counters.answers = (*facts.counters.answers[-9:], (now, now - begun))
     if link is facts.link and facts.heard(claim, now):
         ask_server_soon(facts)
-
-
-def _names(raw: object) -> tuple[str, ...]:
-    names = raw[:8] if isinstance(raw, list) else ()
-    return tuple(name[:60] for name in names if isinstance(name, str) and name.isprintable())
 
 
 # A session's folder was deleted or replaced under its live worker. Only that worker has the pairing

@@ -219,7 +219,7 @@ def _judge(gate: Gate, facts: Facts, policy: HealthPolicy) -> HealthVerdict:
         facts.record = reconnect.spare_unreached(facts.record, policy.reconnect, time.time())
     facts.at, facts.at_wall = now, now_wall = boot_now(), time.time()
     earliest = reconnect.not_before(facts.record, policy.reconnect, now, now_wall)
-    facts.not_before = now if facts.asked.try_at_once else earliest
+    facts.not_before = now if facts.asked.try_at_once and not facts.banned else earliest
     facts.signals = (*signals_of(gate.settings, facts), *gate.backends.signals(facts))
     facts.turns_before = gate.queues.before(facts.id)
     facts.back_at = gate.reaching.of(facts).back_at

@@ -227,7 +227,7 @@ def note_operator(facts: Facts, *, past_us: bool) -> None:
         elif facts.started_by_hand(facts.action.started_run):
             facts.order(Override.NONE if facts.enabled else Override.STARTED)
             facts.note("operator", "an operator started its unit")
-            if facts.ended_by.final:
+            if facts.ended_by.final or facts.banned:
                 # That worker keeps away from WhatsApp; an operator's start lets it log in.
                 facts.forgive(restart_of=unit.run)
     settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
@@ -252,16 +252,16 @@ def _note_drop(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
     """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
     if (drop := find_drop(facts, verdict)) is None or drop.key == facts.noted_drop:
         return
-    code, noted, facts.noted_drop = drop.code, facts.noted_drop, drop.key
-    if not facts.observed and facts.record.reason == code:
-        return  # an earlier agent counted it already
+    code, facts.noted_drop = drop.code, drop.key
     record, rules, luck = facts.record, gate.settings.config.reconnect, random.random()
     at_wall, until = facts.at_wall, drop.until_wall
+    known = not facts.observed and record.reason == code  # an earlier agent counted it already
+    if known or (facts.banned and not reasons.reason_of(code).final):
+        # No try of ours failed. The ban stays the reason, and ends at the latest time of all.
+        facts.record = replace(record, not_before_wall=max(until or 0.0, record.not_before_wall))
+        return
     ours = not facts.wait.reason or record.status is Status.CONNECTED
     facts.record = after_drop(record, code, rules, at_wall, luck, until_wall=until, ours=ours)
-    if until and code == record.reason and drop.key[1] not in (noted[1], facts.action.started_run):
-        # The host started this run after a crash, and it logged in: no try of ours failed.
-        facts.record = replace(facts.record, strikes=record.strikes)
     if code != "logout" or not facts.asked.logout:
         facts.counters.errors[code] += 1
     gate.failed(facts, verdict.reason if verdict.health is Health.STUCK else code)

@@ -29,9 +29,9 @@ from agent.vault.folder import SESSION
 def identity_of(facts: Facts) -> identity.Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
-    ends = reasons.reason_of(record.reason).final and not facts.instance.backend
+    ends = reasons.reason_of(record.reason).final or record.reason == "temporary_ban"
     same = {name: getattr(record, name) for name in identity.IN_RECORD} | {"leased": facts.leased}
-    ended = record.reason if ends else ""
+    ended = record.reason if ends and not facts.instance.backend else ""
     return identity.Identity(facts.instance, ended=ended, of_rooms=facts.of_rooms, **same)
 
 

@@ -28,7 +28,7 @@ class Identity:
     lineage: str = ""
     """New for each new session: copies of an earlier one have another lineage."""
     ended: str = ""
-    """The final reason after which its worker may not log in by itself; "" = it may."""
+    """The reason, final or a ban, with which its worker may not log in; "" = it may."""
     override: Override = Override.NONE
     """An operator's order, and its boot: a lost database must not lose it."""
     override_boot: str = ""

@@ -1,5 +1,5 @@
 """A paired session on an empty store does not log in: its worker opens an engine that says why, and
-touches nothing. The same on another account's store, and after WhatsApp ended the session for good.
+touches nothing. The same on another account's store, in a ban, and after the session's end.
 
 Its host or the boot started that worker; its agent stops it, and gives it a new life first when
 that is wanted.
@@ -24,7 +24,7 @@ def open_engine(
 ) -> Engine:
     """The engine on its folder, or one that does not log in; a next worker looks again."""
     if identity.ended:
-        why = f"the session was ended for good ({identity.ended})"
+        why = f"WhatsApp's last word allows no login ({identity.ended})"
         return StillEngine(identity.ended, why, reporter)
     open_own = load(identity.engine)
     rules = file_rules(identity.engine) if identity.paired else NO_RULES

@@ -22,7 +22,7 @@ class Identity:
     engine: str
     settings: Mapping[str, Any] = field(repr=False)
     ended: str = ""
-    """Why WhatsApp ended the session for good: it is not logged in again; "" = it did not."""
+    """Why this worker may not log in, such as a ban: the agent starts another; "" = it may."""
     paired: bool = False
     """True if a phone was linked, as far as the agent heard."""
     account: str = ""

@@ -6,10 +6,8 @@ from hypothesis import strategies as st
 
 from agent.core.admission import IncidentPolicy, find_incident
 from agent.core.model import InstanceId
-from agent.core.reasons import REASONS
 
 POLICY = IncidentPolicy()
-LOCAL = sorted(code for code, reason in REASONS.items() if reason.local)
 NOW = 9_000.0
 
 
@@ -60,11 +58,6 @@ def find(failures, population=9, successes=()):
 def test_failures_that_make_an_incident(failures, population, kind):
     found = find(failures, population)
     assert (found.kind if found else None) == kind
-
-
-def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
-    assert {"client_crashed", "worker_failed"} <= set(LOCAL)
-    assert {"connection_lost", "client_outdated", "page_crashed"}.isdisjoint(LOCAL)
 
 
 def test_where_as_many_succeed_as_fail_it_is_not_the_engine():

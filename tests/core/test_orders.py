@@ -77,10 +77,6 @@ def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):
     assert asked(seen(claim=claim), start=True) is None
 
 
-def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_new_run():
-    assert asked(seen(), restart_for="its memory grows").actions == (K.RESTART,)
-
-
 BOOT = "b1"
 RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
 
@@ -95,6 +91,7 @@ RAN = SessionRecord(seen_run="r1", seen_boot=BOOT)
             {"override": Override.STOPPED, "override_boot": BOOT}, "", True, True, id="stopped"
         ),
         pytest.param({"reason": "banned"}, "", True, True, id="WhatsApp ended it"),
+        pytest.param({"reason": "temporary_ban", "not_before_wall": 9.0}, "", True, True, id="ban"),
     ],
 )
 def test_a_start_by_hand(changes, ours, enabled, started):

@@ -22,6 +22,8 @@ RESTART, CONNECT = ActionKind.RESTART, ActionKind.CONNECT
 ELSEWHERE = Instance(InstanceId("desk"), "evolution", True, {"backend": "evo"})
 ZOMBIE = ProbeFact(False, NOW, 10, 3)
 OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 599))
+OFTEN = replace(PAIRED, attempts=20)
+BANNED = replace(PAIRED, reason="temporary_ban", not_before_wall=WALL + 1)
 HALF_OPEN = replace(PAIRED, breaker=Breaker(5, WALL - 600))
 
 
@@ -63,9 +65,7 @@ def kinds(planned):
         pytest.param(
             seen(claim=said(S.LOADING, phase="login", ago=61)), [], id="and so is a stuck phase"
         ),
-        pytest.param(
-            seen(probe=ZOMBIE, record=replace(PAIRED, attempts=20)), [], id="attempts used up"
-        ),
+        pytest.param(seen(probe=ZOMBIE, record=OFTEN), [], id="attempts used up"),
         pytest.param(LOST, [CONNECT], id="connection lost"),
         pytest.param(ended("connection_lost", record=OPEN), [], id="the circuit is open"),
         pytest.param(ended("connection_lost", record=HALF_OPEN), [CONNECT], id="a trial"),
@@ -77,6 +77,7 @@ def kinds(planned):
             id="a trial is under way",
         ),
         pytest.param(ended("page_crashed"), [RESTART], id="page crashed"),
+        pytest.param(ended("client_outdated", record=OFTEN), [CONNECT], id="as long as it takes"),
         pytest.param(ended("conflict", record=replace(PAIRED, strikes=2)), [], id="a second one"),
         pytest.param(
             seen(claim=said(S.QR_REQUIRED), record=SessionRecord()), [], id="waits for a scan"
@@ -84,6 +85,9 @@ def kinds(planned):
         pytest.param(SHOWS_CODE, [STOP], id="a suspect is stopped"),
         pytest.param(seen(wait=Wait("same_device")), [STOP], id="another one is its device"),
         *((ended(code), [STOP]) for code in ("logout", "banned")),
+        pytest.param(
+            ended("temporary_ban", record=BANNED), [STOP], id="it cannot crash and log in"
+        ),
         *((ended(code), []) for code in ("qr_idle", "session_damaged")),
         pytest.param(
             seen(claim=said(S.LOADING, ago=1), record=replace(PAIRED, reason="banned")),
@@ -99,10 +103,6 @@ def kinds(planned):
 )
 def test_plan(observation, actions):
     assert plan(observation) == actions
-
-
-def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
-    assert plan(ended("client_outdated", record=replace(PAIRED, attempts=99))) == [CONNECT]
 
 
 @pytest.mark.parametrize("hold", ["backend_down", "incident"])

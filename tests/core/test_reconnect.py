@@ -145,11 +145,6 @@ def test_an_order_to_try_past_the_looks_ends_with_the_connection():
     assert not connect(SessionRecord(past_looks=True), WALL).past_looks
 
 
-def test_a_temporary_ban_waits_for_its_own_end():
-    record = lose(SessionRecord(), "temporary_ban", until_wall=WALL + 99_999)
-    assert not_before(record, POLICY, 50.0, WALL) == 50.0 + 99_999
-
-
 @pytest.mark.parametrize("until", [None, WALL - 1])
 def test_a_temporary_ban_without_an_end_to_come_waits_an_hour_and_is_tried_once(until):
     record = lose(SessionRecord(paired=True), "temporary_ban", until_wall=until)

@@ -52,7 +52,8 @@ OLD_PROOF = seen(claim=said(proof_age=100.0))
 DAMAGED = without_worker(files=SessionFiles.DAMAGED)
 SUSPECT = seen(claim=said(S.QR_REQUIRED))
 LOST = without_worker(files=SessionFiles.UNPAIRED)
-TWICE = SessionRecord(strikes=2, not_before_wall=WALL + 60, paired=True)
+TWICE = SessionRecord(reason="temporary_ban", strikes=2, not_before_wall=WALL + 60, paired=True)
+THERE = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
 KEYS = seen(signals=(Signal("crypto_corrupted", Health.CORRUPTED, "many peers"),))
 ONE_PEER = seen(signals=(Signal("crypto_peer", Health.DEGRADED, "one peer"),))
 SNAPSHOT = surroundings(good_snapshot=True, may_roll_back=True)
@@ -206,13 +207,6 @@ def once(steps):
             [K.BACK_UP, K.RESTORE],
             Ending.GAVE_UP,
             id="damaged files are backed up and restored, never just started",
-        ),
-        pytest.param(
-            DAMAGED,
-            {"circumstances": surroundings(good_snapshot=True)},
-            [],
-            Ending.GAVE_UP,
-            id="key files are never rolled back by themselves, nor given up while a copy is good",
         ),
         pytest.param(
             SUSPECT,
@@ -370,14 +364,13 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
 
 def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
     """After a restart of the agent no session has been counted yet, and a connect comes first."""
-    there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
-    one_peer = replace(ONE_PEER, instance=there)
+    one_peer = replace(ONE_PEER, instance=THERE)
     repair = begin_repair(judge_health(one_peer, HEALTH, NOW), Goal.HEAL, WALL)
     repair, action = step_repair(case_of(one_peer, PEERS), repair)
     assert action.kind is K.REGENERATE_KEYS
     repair = repair.resume(WALL)
     down = seen(claim=said(S.DISCONNECTED, reason="connection_lost"))
-    repair, action = step_repair(case_of(replace(down, instance=there)), repair)
+    repair, action = step_repair(case_of(replace(down, instance=THERE)), repair)
     assert action.kind is K.RECONNECT
     repair = after_action(repair, action.kind, True, POLICY, WALL)
     for kind in (K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.REGENERATE_KEYS, K.RECONNECT):
@@ -392,8 +385,7 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
 
 @pytest.mark.parametrize("code", ["nothing_to_remove", "not_supported", "files"])
 def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
-    there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
-    one_peer, at = replace(ONE_PEER, instance=there), WALL
+    one_peer, at = replace(ONE_PEER, instance=THERE), WALL
     repair = begin_repair(judge_health(one_peer, HEALTH, NOW), Goal.HEAL, WALL)
     for refusal, kind in (
         ("redis", K.REGENERATE_KEYS),

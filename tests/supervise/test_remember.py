@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -26,6 +25,7 @@ from agent.core.model import (
 )
 from agent.core.reconcile import ActionKind, Outcome, Plan
 from agent.core.reconnect import ReconnectPolicy
+from agent.core.session import Run
 from agent.core.words import Claim, Happening
 from agent.supervise import passes
 from agent.supervise.facts import Facts, Settings, is_trouble
@@ -108,13 +108,11 @@ def look(
         it.heard(claim, at)
     it.run.linked_since, it.run.probe, it.at_wall = 900.0, probe, wall + at
 
-    def heard(*_: object) -> None: ...
-
-    gate: Any = SimpleNamespace(failed=heard, succeeded=heard, settings=SETTINGS)
-    remember(gate, it, judge_health(it, HealthPolicy(), at))
+    remember(GATE, it, judge_health(it, HealthPolicy(), at))
     return [one.kind for one in said(it)]
 
 
+GATE: Any = Mock(settings=SETTINGS)
 CONNECTED = Claim(ConnectionStatus.CONNECTED, proof_age=0.1, paired=True, account="49")
 LOST = Claim(ConnectionStatus.DISCONNECTED, reason="connection_lost", paired=True)
 
@@ -146,6 +144,22 @@ def test_a_drop_is_counted_once_until_the_next_try_or_the_last_word():
     look(it, replace(LOST, reason="logout", paired=False), at=NOW + 42)
     assert it.record.reason == "logout"
     assert it.counters.errors == {"connection_lost": 2, "logout": 1}
+
+
+def test_what_ends_in_a_ban_is_no_second_ban_and_makes_it_no_shorter():
+    it, ban = facts(), Claim(ConnectionStatus.DISCONNECTED, reason="temporary_ban", paired=True)
+    look(it, ban)
+    until_wall = it.record.not_before_wall
+    for step, claim in enumerate((ban, LOST, replace(ban, until_wall=until_wall + 9)), 1):
+        it.run = Run()  # its host began another one
+        look(it, claim, at=NOW + step)
+        assert (it.record.reason, it.record.strikes) == ("temporary_ban", 1)
+    assert it.record.not_before_wall == until_wall + 9
+    it.unit, it.at_wall = replace(STOPPED, state=UnitState.FAILED), it.at_wall + 1
+    remember(GATE, it, judge_health(it, HealthPolicy(), NOW))
+    assert it.record.not_before_wall == until_wall + 9
+    look(it, replace(ban, reason="logout"), at=NOW + 9)
+    assert it.record.reason == "logout"
 
 
 def test_a_page_that_reconnects_by_itself_is_counted_by_its_reason():
@@ -191,7 +205,7 @@ def test_a_pairing_is_remembered_and_told():
 
 def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     new_run = replace(RUNS, run="r2", since=990.0)
-    by_hand = facts(reason="banned", stopped_run="r1")
+    by_hand = facts(reason="temporary_ban", not_before_wall=9.0, stopped_run="r1")
     operated(by_hand, new_run)
     assert (by_hand.record.reason, by_hand.record.restart_of) == ("", "r2")
     booted = facts(reason="banned", stopped_run="r1", seen_boot="boot-0")

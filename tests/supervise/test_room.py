@@ -1,5 +1,6 @@
 """Memory for one more worker: promised by limits, before it starts."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -151,8 +152,11 @@ def test_the_first_of_several_reasons_is_told_and_a_repair_waits_for_no_incident
     house.gate.backends.wait_reason = lambda _: "backend_missing"
     assert house.waits_for(one) == "backend_missing"
     one.unit = RUNS
+    banned = replace(one, record=SessionRecord(reason="temporary_ban", not_before_wall=9.0))
     for how in ({"repair": True}, {"ordered": True}):
-        assert house.gate.ask(one, Plan("restart", (ActionKind.RESTART,), "so", **how)) is None
+        plan = Plan("restart", (ActionKind.RESTART,), "so", **how)
+        assert house.gate.ask(one, plan) is None
+        assert house.gate.ask(banned, plan).reason == "temporary_ban"
 
 
 def test_a_turn_that_an_open_circuit_ends_takes_no_login_from_others(house: House) -> None:

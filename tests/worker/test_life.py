@@ -50,21 +50,6 @@ async def test_sigterm_saves_and_the_next_run_restores_without_a_code(bench: Any
     assert bench.link.hello.run == "run2"
 
 
-async def test_a_banned_session_is_not_logged_in_when_its_worker_starts(bench: Any) -> None:
-    await bench.connected()
-    bench.process.kill()
-    await bench.ended()
-    await bench.until(lambda: bench.closed)
-    bench.identity(settings=bench.quick, ended="banned")
-    bench.start(identity=False)
-    await bench.linked()
-    await bench.status(Status.AUTH_FAILURE, "banned")
-    assert (await bench.link.call("probe", {"deep": False}))["claim"]["status"] != Status.CONNECTED
-    bench.process.terminate()
-    assert await bench.ended() == 0
-    assert "not connecting: the session was ended for good (banned)" in bench.errors()
-
-
 async def test_f19_a_second_worker_on_the_same_session_refuses(bench: Any) -> None:
     await bench.connected()
     first = bench.process

@@ -46,7 +46,7 @@ class Logins:
         self.count += 1
         if now > self.stopped.get(id, now) + KNOWN_WITHIN:
             self.wrongs.append(f"{id} logs in, and an operator had stopped it")
-        if banned and now > self.banned.get(id, now) + KNOWN_WITHIN and id not in self.by_itself:
+        if banned and now > self.banned.get(id, now) + KNOWN_WITHIN:
             self.wrongs.append(f"{id} logs in while it is banned")
         if banned and self.banned.get(id) == math.inf:
             self.banned[id] = now

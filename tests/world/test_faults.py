@@ -1,8 +1,10 @@
 """The faults of a working day: each ends where it should, by itself."""
 
+import asyncio
 import json
 
 from tests.waiting import connected
+from tests.world.logins import Logins, counted
 
 
 def instance_file(agent):
@@ -32,11 +34,18 @@ async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually
     await eventually(lambda: instance_file(agent)["ended"], "")
 
 
-async def test_after_a_crash_in_a_ban_for_a_time_it_connects_at_the_end(agent, eventually):
+async def test_no_run_of_its_host_logs_in_before_the_end_of_a_ban(agent, eventually):
     await connected(agent, eventually, "a")
-    await agent.fault("a", "temp-ban", 300)
-    await eventually(lambda: agent.status("a"), "DISCONNECTED")
-    await agent.kill_worker("a")
-    said = await agent.do("POST", "/api/instance/a/ensure-healthy", {})
-    assert (said["ending"], "it waits until 20" in said["sentence"]) == ("needs_person", True)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=310)
+    with counted(logins := Logins()):
+        await agent.fault("a", "temp-ban", 900)
+        await eventually(agent.unit_state, "inactive")
+        await agent.kill()
+        agent.machine.worker("a").live()  # as at the boot of the machine
+        await asyncio.sleep(10)
+        await agent.kill_worker("a")
+        await agent.start()
+        said = await agent.do("POST", "/api/instance/a/ensure-healthy", {})
+        assert (said["ending"], "it waits until 20" in said["sentence"]) == ("needs_person", True)
+        assert logins.count == 0
+        await eventually(lambda: agent.status("a"), "CONNECTED", within=910)
+        assert logins.count == 1

@@ -229,10 +229,9 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if verdict.state is ConnectionStatus.CONNECTED:
         return helped
-    reason, ends_wall = reasons.reason_of(verdict.reason), case.session.record.not_before_wall
-    banned = reason.permanence is reasons.Permanence.AT_TIME and case.now_wall < ends_wall
+    reason = reasons.reason_of(verdict.reason)
     # No step of a repair makes WhatsApp accept a client that it refuses, or ends a ban.
-    if verdict.health is not Health.DISCONNECTED and not (reason.slow or banned):
+    if verdict.health is not Health.DISCONNECTED and not (reason.slow or case.session.banned):
         return None
     if _wants_code(case, repair):
         return None
