@@ -566,14 +566,14 @@ TABLE = (
     _machine(
         "disk_low",
         partial(_disk, least=DISK_LOW),
-        "{value} of the disk that holds the sessions is free",
+        "{value} of the disk that holds the sessions, or the agent's own files, is free",
         "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
         wait=5 * MINUTE,
     ),
     _critical_machine(
         "disk_full",
         partial(_disk, least=DISK_FULL),
-        "{value} of the disk that holds the sessions is free",
+        "{value} of the disk that holds the sessions, or the agent's own files, is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
         " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
         hold=MINUTE,

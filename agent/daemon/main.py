@@ -194,7 +194,6 @@ class Daemon:
         try:
             reader = Reader(supervisor.registry)
             await self._take_over(supervisor, older=older)
-            settings, upkeep = supervisor.settings, supervisor.upkeep
             for facts in supervisor.registry.facts.values():
                 if not facts.instance.enabled:  # what waits there is asked for at no link
                     reader.changed(facts.id)
@@ -208,7 +207,8 @@ class Daemon:
                 yield from troubles.families()
                 yield from webhooks.families()
 
-            exporter = Exporter(supervisor.views, supervisor.status, state, families)
+            disks = (state, self._config.session_root)
+            exporter = Exporter(supervisor.views, supervisor.status, disks, families)
             troubles = Troubles(supervisor, exporter, reader, sending, webhooks)
             for_handlers = ApiParts(
                 self._config.api,
@@ -226,21 +226,21 @@ class Daemon:
             )
             server = Server(for_handlers)
             await server.open(self._config.api_socket, os.environ, await host.missing_address())
-            watchdog = Watchdog(supervisor.loop, store, settings)
+            watchdog = Watchdog(supervisor.loop, store, supervisor.settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
                 "packs": supervisor.seats.run,
                 "sampling": supervisor.sampler.run,
                 "incidents": supervisor.incidents.run,
                 "addresses": supervisor.reaching.run,
-                "rounds": upkeep.report_keys,
+                "rounds": supervisor.upkeep.report_keys,
                 "snapshots": supervisor.keeping.run,
                 "watchdog": watchdog.run,
                 "heartbeat": watchdog.beat,
-                "performance log": upkeep.log_performance,
+                "performance log": supervisor.upkeep.log_performance,
                 "ports": server.get_missing_ports,
-                "trash": upkeep.sweep_trash,
-                "database check": upkeep.check_database,
+                "trash": supervisor.upkeep.sweep_trash,
+                "database check": supervisor.upkeep.check_database,
                 "reload": partial(self._reload_when_asked, supervisor, sending, webhooks),
                 "stop": self._end_when_asked,
                 "messages": reader.run,

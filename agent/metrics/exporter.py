@@ -8,7 +8,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -291,13 +291,13 @@ _MEANINGS = {
     "wa_host_memory_total_bytes": "Memory of the machine.",
     "wa_host_memory_used_bytes": "Memory in use on the machine.",
     "wa_host_cpu_usage_ratio": "Use of all cores since the last reading.",
-    "wa_host_filesystem_avail_bytes": "Free space where the agent writes.",
+    "wa_host_filesystem_avail_bytes": "Free space where the agent writes, on its fullest disk.",
 }
 
 
 class MachineFigures:
-    def __init__(self, state_path: Path) -> None:
-        self._state_path = state_path
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
         self._cores = CoreUse()
         self._read_at = -1e9
         self._values: dict[str, float] = {}
@@ -328,12 +328,11 @@ class MachineFigures:
         yield "wa_host_cpu_usage_ratio", self._cores.read()
 
     def _filesystem(self) -> Iterator[tuple[str, float]]:
-        try:
-            status = os.statvfs(self._state_path)
-        except OSError:
-            return  # it is gone: a missing figure is better than an old one
-        yield "wa_host_filesystem_avail_bytes", status.f_bavail * status.f_frsize
-        yield "wa_host_filesystem_size_bytes", status.f_blocks * status.f_frsize
+        with suppress(OSError):  # one is gone: a missing figure is better than an old one
+            disks = map(os.statvfs, self._paths)
+            disk = min(disks, key=lambda it: it.f_bavail / (it.f_blocks or 1))
+            yield "wa_host_filesystem_avail_bytes", disk.f_bavail * disk.f_frsize
+            yield "wa_host_filesystem_size_bytes", disk.f_blocks * disk.f_frsize
 
 
 class Exporter:
@@ -345,12 +344,13 @@ class Exporter:
         self,
         views: Callable[[], Mapping[InstanceId, Session]],
         status: Callable[[], Mapping[str, Any]],
-        state_path: Path,
+        paths: Iterable[Path],
         more: Callable[[], Iterable[Family]] = tuple,
     ) -> None:
+        """`paths`: where the agent and its workers write, on one disk or several."""
         self._views, self._status, self._more = views, status, more
         self._turn = asyncio.Lock()
-        self.machine = MachineFigures(state_path)
+        self.machine = MachineFigures(*paths)
         self.http = HttpFigures()
 
     async def scrape(self, *, gzip: bool) -> bytes:

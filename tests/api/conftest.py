@@ -141,7 +141,7 @@ def open_house(tmp_path: Path) -> OpenHouse:
     @asynccontextmanager
     async def opening(**changes: Any) -> AsyncIterator[House]:
         supervisor, keys = FakeSupervisor(), FakeKeys()
-        metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
+        metrics = Exporter(supervisor.views, supervisor.status, [tmp_path])
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks, messages = FakeWebhooks(), FakeMessages()

@@ -117,7 +117,7 @@ def test_f56_sockets_of_systemd_are_taken_by_the_one_they_are_meant_for(
 
 async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: object) -> Server:
     section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
-    metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
+    metrics = Exporter(supervisor.views, supervisor.status, [tmp_path])
     return await serve_fakes(section, supervisor, FakeKeys(), metrics, tmp_path / "api.sock")
 
 

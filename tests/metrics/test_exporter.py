@@ -47,7 +47,7 @@ class House:
         self.exporter = Exporter(
             self.supervisor.views,
             lambda: self.status,
-            folder,
+            [folder],
             lambda: backend_families([BackendView("evo", "evolution", "", ServerClaim(False))]),
         )
 

@@ -100,7 +100,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
     file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
     checked = promtool("check", "rules", str(file))
     assert checked.returncode == 0, checked
-    shown = render(Exporter(supervisor.views, supervisor.status, tmp_path).families()).decode()
+    shown = render(Exporter(supervisor.views, supervisor.status, [tmp_path]).families()).decode()
     printed = set(re.findall(r"^(\w+)[{ ]", shown, re.MULTILINE))
     # Of servers, requests and rooms, which this agent has not.
     sources = "".join(path.read_text() for path in FILES.parent.rglob("*.py"))

@@ -53,7 +53,7 @@ class Bench:
 def make(tmp_path: Path, store: Store, clock: list[float]) -> Bench:
     supervisor = FakeSupervisor()
     supervisor.registry = SimpleNamespace(facts=supervisor.known, present=supervisor.view)
-    exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
+    exporter = Exporter(supervisor.views, supervisor.status, [tmp_path])
     exporter.machine.values = lambda: {  # type: ignore[method-assign]
         "wa_host_memory_used_bytes": 1.0,
         "wa_host_memory_total_bytes": 2.0,
