@@ -79,7 +79,6 @@ class Incoming:
         self._had: dict[str, int] = {}
         """By consumer, the cursor behind which it asked last: all up to that is delivered. A page
         in its hands is not: a kill of the agent loses it."""
-        self._opened_wall = self._opened_at = 0.0
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
@@ -107,7 +106,9 @@ class Incoming:
     def close(self) -> None:
         if self._db is not None:
             db, self._db = self._db, None
-            db.close()
+            with closing(db), suppress(sqlite3.Error):
+                # SQLite leaves the log of a file that was moved: the next file would replay it.
+                db.execute("pragma wal_checkpoint(truncate)")
 
     def _do(self, work: Callable[..., T], *args: Any) -> T:
         """`work` gets the connection first. A file is damaged that fails twice."""
@@ -125,9 +126,11 @@ class Incoming:
     def _open(self) -> sqlite3.Connection:
         """Opened at the first use, so a session in which nothing arrives has no file."""
         if self._db is not None:
-            if os.path.lexists(self.path):
-                return self._db
-            self.close()  # moved away under us: no reader would ever find what it takes
+            with suppress(OSError):
+                if os.path.samestat(self.path.lstat(), self._status):
+                    return self._db
+            self.close()  # no reader would ever find what it takes
+            self.said.append(f"{NAME} was moved away or replaced")
         rights = _rights_in(self.path.parent)
         db, aside = database.open_file(self.path, FORM, mode=rights)
         owner = db.execute("select owner from state").fetchone()[0]
@@ -137,6 +140,7 @@ class Incoming:
             db, _ = database.open_file(self.path, FORM, mode=rights)
         self.said += [aside] if aside else []
         self._opened_wall, self._opened_at = time.time(), clock.boot_now()
+        self._status: os.stat_result = self.path.lstat()
         with db:
             db.execute("begin immediate")
             newest = state_of(db)[0]

@@ -33,10 +33,6 @@ UNSURE = "unknown_outcome"
 REFUSED = "refused"
 TIME_LOCK = "restricted"
 """The session's reason while WhatsApp lets it answer known chats only (error 463)."""
-_FINAL = (
-    *("invalid_request", "not_supported", "file_too_large", "too_large", "number_unknown"),
-    *("chat_not_found", "message_not_found", "invalid_wid", "file_lost", REFUSED),
-)
 _OF_SESSION = (
     *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect", TIME_LOCK),
     *("remote_missing", "other_account", "closed", "not_found"),
@@ -47,6 +43,7 @@ _STATES = (
     *("chat_not_found", "message_not_found", "invalid_wid"),
 )
 """Codes of an engine: the request is right, and what it is about does not allow it."""
+_FINAL = (*_STATES, "invalid_request", "file_too_large", "too_large", "file_lost", REFUSED)
 
 MOST_TRIES = 10
 """Tries after which such a refusal counts as the message's own fault: about half an hour."""

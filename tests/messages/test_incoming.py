@@ -82,17 +82,24 @@ def test_a_file_that_was_lost_begins_with_a_gap_for_its_old_readers(tmp_path: Pa
     assert numbers_of(read_all(again, found["next"])) == [UNSURE, 2]
 
 
-def test_what_a_kill_left_of_a_set_aside_is_not_replayed(tmp_path: Path) -> None:
-    file = file_at(tmp_path)
-    file.append(messages(range(3)))
-    log = file.path.with_name("messages.db-wal")
-    left = log.read_bytes()
+def test_no_file_replays_the_log_of_another_one(tmp_path: Path) -> None:
+    file, old = file_at(tmp_path), tmp_path / "old"
+    file.append(messages([1]))
+    file.close()
+    copy = shutil.copy(file.path, tmp_path / "copy")
+    file.append(messages([2]))
+    left = (log := file.path.with_name("messages.db-wal")).read_bytes()
+    old.hardlink_to(file.path)
+    Path(copy).rename(file.path)  # under its worker
+    file.append(messages([3]))
+    assert (numbers_of(read_all(file_at(tmp_path))), len(file.said)) == ([1, 3], 1)
     file.close()
     file.path.unlink()
-    log.write_bytes(left)
-    again = file_at(tmp_path)
-    again.append(messages([77]))
-    assert numbers_of(read_all(again)) == [77]
+    log.write_bytes(left)  # a kill left it
+    file.append(messages([77]))
+    assert numbers_of(read_all(file)) == [77]
+    kept = incoming.read_only(old, "messages", {"after": 0, "limit": 10})
+    assert numbers_of(kept["records"]) == [1, 2]
 
 
 def test_a_disk_that_refuses_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,24 +242,12 @@ def column(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"owner text", b"ownep text"))
 
 
-def other(path: Path) -> None:
-    path.unlink()
-    sqlite3.connect(path).execute("create table other (a)")
-
-
 def owner(path: Path) -> None:
     path.parent.rename(path.parent.with_name("kept"))
     Incoming(path, "another").append(messages([3]))
 
 
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize(
-    "hurt", [damage, schema, column, other, folder, owner, lambda it: os.truncate(it, 0)]
-)
+@pytest.mark.parametrize("hurt", [damage, schema, column, owner, lambda it: os.truncate(it, 0)])
 def test_a_damaged_file_is_set_aside_and_readers_get_a_gap(
     tmp_path: Path, hurt: Callable[[Path], None]
 ) -> None:
