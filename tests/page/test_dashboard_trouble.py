@@ -54,7 +54,7 @@ async def test_a_trouble_is_shown_with_what_to_do_and_goes_with_its_cause(
     await watcher.press("Escape")
     await watcher.until("!document.querySelector('dialog').open")
     story = "document.querySelector('#instance .story').innerText"
-    await agent.clear("sales")
+    (agent.state / "sessions/sales/session/faults.json").write_text('{"version": 1, "faults": {}}')
     await agent.do("POST", "/force-reconnection/sales")
     await watcher.until(f"!{INSTANCE}.length")
     await watcher.until(f"{story}.includes('it is over: ')")
