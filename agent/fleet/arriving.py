@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,8 +52,8 @@ class Arriving:
             if (self._root / id).exists():  # no session of this agent's: damaged, or cut off here
                 await asyncio.to_thread(folders.retire, self._root, id, "replaced", follows=False)
             leased = replace(identity, leased=True)
-            put = partial(restore.put_in_place, self._root, "import", leased, replace=False)
-            await asyncio.to_thread(partial(put, lineage=identity.lineage, why="replaced"))
+            how: Any = {"replace": False, "lineage": identity.lineage, "why": "replaced"}
+            await asyncio.to_thread(restore.put_in_place, self._root, "import", leased, **how)
             said = JournalEntry("arrived", why, instance=id, wall=time.time())
             await self._store.add(made, record, said)
             await self._write_messages(id, _rows(files), files, instead=True)

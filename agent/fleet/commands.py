@@ -45,11 +45,10 @@ def status(options: command.Options) -> int:
     a session is not where it should be."""
     found = options.ask("GET /api/fleet")
     lease, halt, troubles = found["lease_seconds"], found["halt"], found["troubles"]
-    place = f"machine {found['machine']} of fleet {found['fleet']}: "
-    place += f"its lease ends in {lease:.0f} s" if lease else "it has no lease"
+    ends = f"its lease ends in {lease:.0f} s" if lease else "it has no lease"
     return options.print(
         found,
-        command.clean(place),
+        command.clean(f"machine {found['machine']} of fleet {found['fleet']}: {ends}"),
         command.clean(f"halted by {halt['by']}: {halt['why']}") if halt else "",
         command.Table(found["machines"], MACHINES) if found["machines"] else "",
         command.Table(troubles, TROUBLES) if troubles else "",
@@ -98,8 +97,7 @@ def plan(options: command.Options) -> int:
     return options.print(
         {"files": files},
         *map(command.clean, files),
-        "Each machine gets its own file, and no other machine. Keep ca.key off them all: it makes"
-        " machines of this fleet. Then:",
+        "Each machine gets its own file alone. None gets ca.key, which makes machines. Then:",
         "  sudo apt install etcd-server && sudo wa-agent fleet join plan-MACHINE.tar",
         "  sudo systemctl restart wa-agent && wa-agent fleet status",
         "On a witness instead: sudo wa-agent fleet store install plan-MACHINE.tar",

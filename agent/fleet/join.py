@@ -16,7 +16,7 @@ import re
 import socket
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, aclosing, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,27 +40,35 @@ HEADER = re.compile(r"^[ \t]*\[[ \t]*fleet[ \t]*\][ \t]*(#.*)?$", re.MULTILINE)
 
 def join(content: bytes, config: Path, state: Path, *, member: bool) -> str:
     """Returns FLEET/MACHINE. `content`: of plan-MACHINE.tar; `config`: agent.toml. It is written
-    last: until then the agent is in no fleet. Keys of another fleet refuse before etcd changes."""
+    last: until then the agent is in no fleet. Keys of another fleet refuse before etcd is asked."""
     files, path = own_plan(content), config.resolve()
     text = path.read_text(encoding="utf-8")
-    changed = with_fleet(text, files["fleet.toml"].decode(), path)
+    folder, ca = state / "fleet", state / "fleet/ca.pem"
+    has_keys = ca.is_file() and not (ca.is_symlink() or folder.is_symlink())
+    if has_keys and ca.read_bytes() != files["ca.pem"]:
+        cure = f"move it away, and take [fleet] out of {path}, if this machine is to leave that one"
+        raise Refused(f"cannot join: {folder} has keys of another fleet; {cure}", code="in_fleet")
+    # Within one fleet either store may be the older one: its members say which.
+    changed = with_fleet(text, files["fleet.toml"].decode(), path, ["store"] * has_keys)
     if os.geteuid() == 0 and not state.is_dir():
         raise Refused(f"cannot join: {state} is not there yet; start the agent once")
     table = tomllib.loads(changed)["fleet"]
     if tomllib.loads(text).get("fleet", {}).get("store", table["store"]) != table["store"]:
-        asyncio.run(_check_members(table["store"], state / "fleet", files["etcd"].decode()))
-    put_keys(state / "fleet", content)
+        asyncio.run(_check_members(table["store"], folder, files["etcd"].decode()))
+    put_keys(folder, content)
     if member:
         install_member(files)
-    if changed != text:
-        rewrite(path, changed)
+    rewrite(path, changed)
     return str(table["name"])
 
 
 async def _check_members(store: list[str], folder: Path, planned: str) -> None:
     """Refused where etcd has a member that is not planned. `folder`: of this machine's keys."""
     async with aclosing(etcd.Etcd(store, peers.tls_of(folder))) as it:
-        urls = [url for member in await it.members() for url in member.peers]
+        try:
+            urls = [url for member in await it.members() for url in member.peers]
+        except etcd.StoreAway as error:
+            raise etcd.StoreAway(f"{error}; start it, or take out an old [fleet] store") from error
     if new := ", ".join(url for url in urls if url not in planned):
         cure = "write [fleet] store of agent.toml by hand, if it is wrong"
         words = f"cannot join with an old plan: etcd has {new} as a new member; {cure}"
@@ -79,19 +87,17 @@ def rewrite(config: Path, text: str) -> None:
     write(config, text.encode(), mode=config.stat().st_mode & 0o777, group=config.stat().st_gid)
 
 
-def with_fleet(text: str, lines: str, path: Path, *, replaces: bool = False) -> str:
+def with_fleet(text: str, lines: str, path: Path, changes: Collection[str]) -> str:
     """agent.toml with these lines in its [fleet], and each other line as it is. Refused where one
-    of them is there with another value, unless this one `replaces` it."""
+    of them is there with another value, unless it is one of `changes`."""
     if other_user.owner_of(path.parent) is not None:
-        verb, of = "rename" if replaces else "join", f"{path.parent} is another user's"
-        raise Refused(f"cannot {verb} as root: {of}; {verb} as that user")
+        raise Refused(f"cannot write {path} as root: its folder is another user's; be that user")
     tables, fleet = tomllib.loads(text), tomllib.loads(lines)["fleet"]
     own: Mapping[str, object] = tables.get("fleet", {})
-    for key in () if replaces else own.keys() & fleet.keys():
-        if own[key] != fleet[key] and (key != "store" or own.get("name") != fleet["name"]):
-            words = f"{path} has another [fleet] {key}: {own[key]!r:.80}"
-            cure = "a machine is in one fleet; take its [fleet] out first if it is to leave it"
-            raise Refused(f"cannot join {fleet['name']}: {words}; {cure}", code="in_fleet")
+    for key in sorted(own.keys() & fleet.keys() - {*changes}):
+        if own[key] != fleet[key]:
+            words = f"{path} has another [fleet] {key}: {own[key]!r:.80}; take that out first"
+            raise Refused(f"cannot join {fleet['name']}: {words}", code="in_fleet")
     if {**own, **fleet} == own:
         return text
     if (found := HEADER.search(text)) is None:
@@ -114,9 +120,7 @@ def put_keys(folder: Path, content: bytes) -> None:
     if done_as_owner(folder.parent, f"write the keys into {folder}", folder, feed=content):
         return
     make_folder(folder)
-    files, ca = unpack(content), folder / "ca.pem"
-    if ca.exists() and not ca.is_symlink() and ca.read_bytes() != files["ca.pem"]:
-        raise Refused(f"cannot join: {folder} has keys of another fleet; move it away first")
+    files = unpack(content)
     for name in KEYS:
         write(folder / name, files[name])
 
@@ -190,7 +194,7 @@ def rename(name: str, address: str, path: Path, config: Config) -> str:
         raise Refused(f"cannot rename this machine: its fleet has a machine {name} already")
     check_address("rename this machine", address)
     lines = f'[fleet]\nname = "{new}"\naddress = "{reached(address)}"\n'
-    made = with_fleet(text, lines, path, replaces=True)
+    made = with_fleet(text, lines, path, ("name", "address"))
     if not done_as_owner(state, "empty this machine", state, root):
         asyncio.run(empty(state, root))
     rewrite(path, made)

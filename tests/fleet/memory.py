@@ -22,9 +22,7 @@ class Memory:
     """Called with each pair before it replaces another one."""
     watches: list[tuple[str, asyncio.Queue[Pair]]] = field(default_factory=list)
 
-    def commit(
-        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get]
-    ) -> Answer:
+    def commit(self, same: list[Same], then: list[Step], otherwise: list[Get]) -> Answer:
         assert max(len(same), len(then), len(otherwise)) <= 128, "as in etcd"
         holds = all(self.holds(it) for it in same)
         chosen = then if holds else otherwise
