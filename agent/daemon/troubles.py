@@ -123,8 +123,9 @@ def _kept_in(text: str) -> Iterator[Trouble]:
     rows, now = {row.name: row for row in TABLE}, boot_now()
     try:
         for name, who, wall, begun, value in json.loads(text):
-            if row := rows.get(name):
-                past = max(time.time() - wall, 0.0)  # the clock may have been set back
+            past = max(time.time() - wall, 0.0)  # the clock may have been set back
+            # One that waits, and would have begun while no agent looked, waits again from now on.
+            if (row := rows.get(name)) and (begun or past < row.wait):
                 stays = now + max(SETTLE, row.wait + row.window - past) if begun else 0.0
                 yield Trouble(row, str(who), now - past, now, str(value), begun, stays)
     except (ValueError, TypeError):
