@@ -180,7 +180,7 @@ class Joined(running.Running):
                     raise TryLater(f"cannot join fleet {self.fleet}: it needs a newer wa-agent")
                 if fleet and fleet.margin > KERNEL and fleet.usable > fleet.renew_every:
                     return fleet
-                raise TryLater(f"cannot keep the times of {key} in etcd: {value!r:.80}")
+                raise TryLater(f"cannot use {value!r:.80} of {key}: want 2 < margin < 5/6 of ttl")
             except StoreAway as error:
                 self._problem = str(error)
             await asyncio.sleep(LOOK_EVERY)
@@ -288,7 +288,7 @@ class Joined(running.Running):
 
     def _not_sure(self, doing: str) -> TryLater:
         starts = (self.keeper and self.keeper.starts_at) or 0.0
-        new = f"it is too new; ask again in {max(starts - boot_now(), 1.0):.0f} s"
+        new = f"the one it has is too new; ask again in {max(starts - boot_now(), 1.0):.0f} s"
         why = "the agent stops" if self._registry.stopping else self.problem or new
         words = f"machine {self.name} has no lease to write with: {why}"
         return TryLater(f"cannot {doing}: {words}", code="unsure" if doing is LASTS else "no_lease")
@@ -493,9 +493,10 @@ class Joined(running.Running):
         """Delete a session that no machine has, unless a copy may still be somewhere."""
         keeper, copies = self.part(f"delete {id}")
         it = self.view.sessions[id].record
-        kept = await copies.fetch_newer(InstanceId(id), it.copies) or copies.standby.newest(id)
+        silent = await copies.fetch_newer(InstanceId(id), it.copies)
+        kept = silent or (copies.standby.newest(id) and f"a copy of it is on {self.name}")
         if kept or not await keeper.change({id: replace(it, deleted=True)}):
-            raise TryLater(f"cannot delete {id} now: {self.why(id)}", code="owner_changed")
+            raise TryLater(f"cannot delete {id} now: {kept or self.why(id)}", code="owner_changed")
 
     async def _carry_out(self) -> None:
         """Each order of another machine, once: what is carried out is written down first."""

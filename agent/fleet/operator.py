@@ -84,4 +84,4 @@ def _decide(record: Session | None, held: Mapping[str, Held], off: Collection[st
 
 async def _must(store: Etcd, same: list[Same], then: Sequence[Step]) -> None:
     if not (await store.commit(same, then)).committed:
-        raise Refused("the fleet changed meanwhile; type the command again", code="fleet_changed")
+        raise Refused("the fleet changed just now, or is halted; try again", code="fleet_changed")

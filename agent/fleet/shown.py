@@ -36,8 +36,7 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     every = (it.record for it in fleet.view.sessions.values())
     bare = sum(it.failover == "newest" and not (it.copies or it.deleted) for it in every)
     if bare and len(fleet.view.machines) > 1:
-        needed = "none is taken over if its machine dies"
-        notes.append(f"sessions without a copy in sync: {bare}; {needed}")
+        notes.append(f"sessions that no machine can take, for want of a copy in sync: {bare}")
     why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
     notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]

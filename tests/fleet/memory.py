@@ -83,9 +83,7 @@ class Line:
     """A mutant's."""
     writes: int = 0
 
-    async def commit(
-        self, same: Sequence[Same], then: Sequence[Step], otherwise: Sequence[Get] = ()
-    ) -> Answer:
+    async def commit(self, same: list[Same], then: list[Step], otherwise: Sequence = ()) -> Answer:
         self.writes += 1
         await self._travel()
         same = self.change(same, then)

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from agent.errors import NotFound, Refused
-from agent.fleet.etcd import MayHaveHappened, Put
+from agent.fleet.etcd import MayHaveHappened, Pair, Put
 from agent.fleet.operator import _decide, accept, forget
 from agent.fleet.records import Fleet, Halt, Machine, Session, encoded
 from agent.fleet.shown import certificates, explain
@@ -126,8 +126,10 @@ async def test_a_machine_that_was_switched_off_is_forgotten(world: World) -> Non
     with pytest.raises(NotFound, match="machine x"):
         await forget(line, world.keys, "x")
     assert await forget(line, world.keys, "a") == ["s0", "s9"]
-    assert world.machine("a").forgotten
     await world.until(lambda: world.down() == ["s0", "s9"], TTL)
+    world.memory.put(Pair(world.keys.halt, b"", 1))
+    with pytest.raises(Refused, match="or is halted"):
+        await forget(line, world.keys, "a")
 
 
 def test_a_session_goes_to_a_machine_with_a_copy_and_room() -> None:
