@@ -2,18 +2,18 @@
 
 Three machines, each a network namespace with an agent and a member of etcd, with sandbox sessions
 and real Baileys clients, while contacts get messages. Agents, machines, workers and members are
-killed, frozen and stopped; a machine is cut off, or only what it sends is lost; its writes to etcd
-come up to 16 s late with the answer lost; sessions are moved. It prints the longest time from the
-death of a machine until a session of it was connected elsewhere. Ends with 1 if two machines ran
-workers of one session at a time, if one is not back with its pairing after the faults ended, if a
-message came twice, or if an older copy took a copy's place. A message that was accepted within a
-second before its machine died may be lost: their number is printed. Needs root.
+killed, frozen and stopped; members are slow, or their disk is full; a machine is cut off, or only
+what it sends is lost, or its member is cut from the others, and it reaches all members or that one;
+its writes to etcd come up to 16 s late with the answer lost; sessions are moved. It prints the
+longest time from the death of a machine until a session of it was connected elsewhere. Ends with 1
+if two machines ran workers of one session at a time, if one is not back with its pairing after the
+faults ended, if a message came twice, or if an older copy took a copy's place. A message that was
+accepted within a second before its machine died may be lost: their number is printed. Needs root.
 """
 
 import argparse
 import asyncio
 import json
-import os
 import random
 import shutil
 import signal
@@ -36,23 +36,24 @@ import msgspec
 from aiohttp import web
 
 from agent.errors import WaError
-from agent.files import write_whole
-from agent.fleet import plan
+from agent.fleet import join, plan
 from agent.fleet.copies.change import Sealed
 from agent.fleet.copies.standby import _HEAD as HEAD
 from agent.fleet.etcd import Get, StoreAway
-from agent.fleet.records import Session, decoded, named
+from agent.fleet.records import Session, named
 from tests.daemon.conftest import SETTINGS, GrowingLog, RunningAgent, cli, workers_in
 from tests.engines.baileys.conftest import PEER, make_cache
 from tests.fleet.members import Members, members
 from tests.fleet.test_agents import KEYS, in_fleet, store_of
+from tests.full import fill
 from tests.ports import free_port
 from tests.standin.baileys.run import WhatsApp
+from tests.trial.machine import ip, own_disks, send
 from tests.waiting import alive
 
 BACK_WITHIN, HEARD_WITHIN = 90.0, 90.0
-ENDED = ("agent", "agent", "machine", "stop", "worker", "frozen", "frozen agent")
-KINDS = (*ENDED, "move", "move", "cut", "mute")
+KINDS = "agent agent machine stop worker frozen frozen-agent move move cut mute lone island full"
+"""Of a lone machine the member is cut from the other machines; on an island it reaches no other."""
 PLACES = {
     name: (f"10.91.0.{n}", ("ip", "netns", "exec", f"wa-{name}")) for n, name in enumerate("abc", 1)
 }
@@ -63,11 +64,17 @@ GIVEN_UP, LATE = 5.0, 16.0
 
 
 class Proxy:
-    """One machine's line to etcd. What it holds back comes late, and its answer to no one."""
+    """One machine's lines to the members of etcd. What it holds back comes late, and its answer to
+    no one."""
 
     def __init__(self, urls: list[str], draw: random.Random) -> None:
-        self._urls, self._draw, self._late = urls, draw, set[asyncio.Task[Any]]()
-        self.bad, self.clients = 0.0, {"": f"http://{HERE}:{free_port()}"}
+        self._draw, self._late = draw, set[asyncio.Task[Any]]()
+        self.clients = {url: f"http://{HERE}:{free_port()}" for url in urls}
+        self._members = {urlsplit(line).port: url for url, line in self.clients.items()}
+        self.bad = 0.0
+        """Share of the writes that it holds back."""
+        self.only = ""
+        """A part of the address of the only member that is reached."""
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -75,42 +82,43 @@ class Proxy:
         app.router.add_post("/{path:.*}", self._pass)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, HERE, urlsplit(self.clients[""]).port).start()
+        for port in self._members:
+            await web.TCPSite(self._runner, HERE, port).start()
 
     async def close(self) -> None:
         await self._session.close()
         await self._runner.cleanup()
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
+        body, url = await request.read(), self._members[request.url.port] + request.path
         if request.path == "/v3/watch":
-            return await self._watch(request, body)
-        if request.path == "/v3/kv/txn" and self._draw.random() < self.bad:
+            return await self._watch(request, url, body)
+        reached = self.only in url
+        late = request.path == "/v3/kv/txn" and self._draw.random() < self.bad
+        if reached and not late:
+            status, answer = await self._deliver(url, body, 0.0)
+            return web.Response(status=status, body=answer)
+        if reached:
             held = max(0.0, self._draw.uniform(-LATE, LATE))
-            self._late.add(asyncio.create_task(self._deliver(request.path, body, held)))
-            await asyncio.sleep(GIVEN_UP)
-            return web.Response(status=503)
-        status, answer = await self._deliver(request.path, body, 0.0)
-        return web.Response(status=status, body=answer)
+            self._late.add(asyncio.create_task(self._deliver(url, body, held)))
+        await asyncio.sleep(GIVEN_UP)
+        return web.Response(status=503)
 
-    async def _watch(self, request: web.Request, body: bytes) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, url: str, body: bytes) -> web.StreamResponse:
         reply, endless = web.StreamResponse(), aiohttp.ClientTimeout(sock_connect=1)
         await reply.prepare(request)
         with suppress(aiohttp.ClientError, OSError):
-            url = self._urls[0] + request.path
             async with self._session.post(url, data=body, timeout=endless) as source:
                 async for chunk in source.content.iter_any():
-                    await reply.write(chunk)
+                    if self.only in url:
+                        await reply.write(chunk)
         return reply
 
-    async def _deliver(self, path: str, body: bytes, held: float) -> tuple[int, bytes]:
+    async def _deliver(self, url: str, body: bytes, held: float) -> tuple[int, bytes]:
         await asyncio.sleep(held)
-        for _ in self._urls:
-            with suppress(aiohttp.ClientError, TimeoutError):
-                async with self._session.post(self._urls[0] + path, data=body) as reply:
-                    if reply.status == 200:
-                        return reply.status, await reply.read()
-            self._urls.append(self._urls.pop(0))
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with self._session.post(url, data=body) as reply:
+                return reply.status, await reply.read()
         return 503, b"no member"
 
 
@@ -122,10 +130,9 @@ class Trial:
         self.accounts, self.sent = dict[str, str](), list[str]()
         self.wrong, self.away, self.leased = set[str](), set[str](), set[int]()
         urls = [*etcd.clients.values()]
-        self.lines = [Proxy(urls[n:] + urls[:n], self.draw) for n in range(len(PLACES))]
+        self.lines = {it: Proxy(urls[n:] + urls[:n], self.draw) for n, it in enumerate(PLACES)}
         plan.plan("f", {name: host for name, (host, _) in PLACES.items()}, root)
-        lines = zip(PLACES, self.lines, strict=True)
-        self.agents = {name: self._agent(root, line, name) for name, line in lines}
+        self.agents = {name: self._agent(root, line, name) for name, line in self.lines.items()}
         self.died, self.longest = dict[str, float](), 0.0
         make_cache(root / "cache")
 
@@ -136,16 +143,14 @@ class Trial:
         host, agent.inside = PLACES[name]
         in_fleet(agent, etcd, name, f"{host}:{free_port()}")
         (agent.state / "cache").symlink_to(root / "cache")
-        keys = plan.unpack((root / f"plan-{name}.tar").read_bytes())
-        for key in plan.KEYS:
-            write_whole(agent.state / "fleet" / key, keys[key])
+        join.put_keys(agent.state / "fleet", (root / f"plan-{name}.tar").read_bytes())
         return agent
 
     async def play(self, etcd: Members, seconds: float) -> None:
         async with store_of(etcd) as self.store:
             port = str(urlsplit(self.whatsapp.url).port)
-            for line, (_, inside) in zip(self.lines, PLACES.values(), strict=True):
-                await line.open()
+            for name, (_, inside) in PLACES.items():
+                await self.lines[name].open()
                 # Without TLS a session may have WhatsApp on loopback only.
                 way = f"TCP-LISTEN:{port},bind=127.0.0.1,fork TCP:{HERE}:{port}".split()
                 subprocess.Popen([*inside, "socat", "-lf/dev/null", *way])  # noqa: ASYNC220
@@ -183,8 +188,7 @@ class Trial:
         while True:
             with suppress(StoreAway):
                 pairs = (await self.store.read(Get(KEYS.sessions))).found[0]
-                found = {named(it.key): decoded(it.value, Session) for it in pairs}
-                return {id: record for id, record in found.items() if record}
+                return {named(it.key): msgspec.json.decode(it.value, type=Session) for it in pairs}
             await asyncio.sleep(1)
 
     async def _shown(self, id: str, what: str) -> str:
@@ -255,30 +259,31 @@ class Trial:
     async def _late(self) -> None:
         """One machine's line is bad, then another one's."""
         while True:
-            line = self.draw.choice(self.lines)
+            line = self.draw.choice([*self.lines.values()])
             line.bad = 0.5
             await asyncio.sleep(self.draw.uniform(0, 20))
             line.bad = 0.0
             await asyncio.sleep(self.draw.uniform(0, 40))
 
     async def _haunt_etcd(self, end: float) -> None:
-        """A member, or each of them, is frozen for some time."""
+        """A member, or each of them, is frozen for some time, or slow: frozen for moments."""
         while time.monotonic() < end:
             await asyncio.sleep(self.draw.expovariate(1 / 45))
             hit = [it for it in self.agents if it not in self.away]
             hit = hit if self.draw.random() < 0.2 else [self.draw.choice(hit)]
-            self.done["members frozen"] += len(hit)
-            for number in (signal.SIGSTOP, signal.SIGCONT):
+            times = self.draw.choice([1, 25])
+            self.done["members slow" if times > 1 else "members frozen"] += len(hit)
+            for number in (signal.SIGSTOP, signal.SIGCONT) * times:
                 for name in hit:
                     self.etcd.signal(name, number)
-                await asyncio.sleep(self.draw.uniform(1, 25))
+                await asyncio.sleep(self.draw.uniform(1, 25) / times)
 
     async def _haunt(self, name: str, end: float) -> None:
         while time.monotonic() < end:
             await asyncio.sleep(self.draw.expovariate(1 / 10))
             if len(self.away) > 1:
                 continue
-            kind = self.draw.choice(KINDS)
+            kind = self.draw.choice(KINDS.split())
             self.done[kind] += 1
             self.away.add(name)
             await self._hit(kind, name, self.agents[name])
@@ -286,8 +291,8 @@ class Trial:
 
     async def _hit(self, kind: str, name: str, agent: RunningAgent) -> None:
         pids = [*self._workers(agent).values()]
-        if kind == "worker" and pids:
-            _signal(signal.SIGKILL, self.draw.choice(pids))
+        if kind == "worker":
+            send(signal.SIGKILL, self.draw.sample(pids, min(len(pids), 1)))
         elif kind == "move":
             mine = [id for id, it in (await self._records()).items() if it.machine == name]
             other = self.draw.choice([it for it in self.agents if it != name])
@@ -295,26 +300,33 @@ class Trial:
                 status, _ = await cli(agent, "fleet", "move", self.draw.choice(mine), other)
                 self.done[f"move with status {status}"] += 1
         elif kind.startswith("frozen"):
-            assert agent.process is not None
             pids = [agent.process.pid, *(pids if kind == "frozen" else ())]
-            _signal(signal.SIGSTOP, *pids)
+            send(signal.SIGSTOP, pids)
             await asyncio.sleep(self.draw.choice([2, 5, 12]))
-            _signal(signal.SIGCONT, *pids)
+            send(signal.SIGCONT, pids)
         elif kind in ("agent", "machine", "stop"):
             await (agent.stop() if kind == "stop" else agent.kill())
             if kind == "machine":
                 there = self._workers(agent)
                 self.died.update(dict.fromkeys(there, time.monotonic()))
-                _signal(signal.SIGKILL, *there.values())
+                send(signal.SIGKILL, there.values())
                 self.etcd.kill(name)
             await asyncio.sleep(self.draw.choice([0, 1, 4, 9, 15]))
             if kind == "machine":
                 self.etcd.start(name)
             await agent.start()
-        elif kind in ("cut", "mute"):
+        elif kind == "full":
+            filler = fill(self.root / name / "member")
+            await asyncio.sleep(self.draw.choice([5, 15, 30]))
+            filler.unlink()
+            self.etcd.kill(name)  # it has ended when it could not write
+            self.etcd.start(name)
+        else:
+            self.lines[name].only = f"//{PLACES[name][0]}:" * (kind == "island")
             cut(name, kind, begins=True)
             await asyncio.sleep(self.draw.choice([1, 5, 15, 30]))
             cut(name, kind, begins=False)
+            self.lines[name].only = ""
 
     def heard(self, root: Path) -> set[tuple[str, str]]:
         """Texts that contacts got, with their ids: a phone shows an id once. A sandbox session's
@@ -337,12 +349,6 @@ def last_of(log: Path) -> tuple[int, int] | None:
     return found
 
 
-def ip(words: str, *, check: bool = True) -> str:
-    """What it prints."""
-    command = ["ip", *words.split()]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=check).stdout
-
-
 @contextmanager
 def network() -> Iterator[None]:
     """A namespace for each machine, on a bridge."""
@@ -360,26 +366,20 @@ def network() -> Iterator[None]:
         yield
     finally:
         for name in PLACES:
-            _signal(signal.SIGKILL, *map(int, ip(f"netns pids wa-{name}", check=False).split()))
+            send(signal.SIGKILL, map(int, ip(f"netns pids wa-{name}", check=False).split()))
             ip(f"link del wa-{name}", check=False)  # a process may hold its namespace for a moment
             ip(f"netns del wa-{name}", check=False)
         ip("link del wa-fleet", check=False)
 
 
 def cut(name: str, kind: str, *, begins: bool) -> None:
-    """`mute`: what it sends goes to no machine's card."""
+    """`mute`: what it sends goes to no card; else what it sends to the other machines."""
     if kind == "cut":
         ip(f"link set wa-{name} {'down' if begins else 'up'}")
         return
-    for host in (HERE, *(host for host, _ in PLACES.values())):
+    for host in (*[HERE] * (kind == "mute"), *(host for host, _ in PLACES.values())):
         how = f"replace {host} lladdr {NOWHERE} nud permanent" if begins else f"del {host}"
         ip(f"-n wa-{name} neigh {how} dev eth0")
-
-
-def _signal(number: signal.Signals, *pids: int) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
@@ -388,16 +388,15 @@ async def trial(seconds: float, it: Trial, root: Path, etcd: Members) -> int:
         heard = dict(sorted(found := it.heard(root)))
         it.wrong |= {f"{text}: came twice, {id}" for text, id in found if heard[text] != id}
         it.wrong |= {f"{text}: did not arrive" for text in {*it.sent} - heard.keys()}
-        print(f"{len(it.sent)} messages")
     except (AssertionError, WaError) as error:
         it.wrong.add(f"{type(error).__name__}: {error}")
     finally:
-        for agent, line in zip(it.agents.values(), it.lines, strict=True):
+        for name, agent in it.agents.items():
             await agent.close()
-            await line.close()
+            await it.lines[name].close()
         it.whatsapp.end()
-    done = ", ".join(f"{kind} {count}" for kind, count in sorted(it.done.items()))
-    print(f"longest takeover {it.longest:.1f} s", done, *sorted(it.wrong), sep="\n")
+    print(f"{len(it.sent)} messages, longest takeover {it.longest:.1f} s", dict(it.done))
+    print(*sorted(it.wrong), sep="\n")
     return bool(it.wrong)
 
 
@@ -407,7 +406,8 @@ def main(argv: list[str]) -> int:
         parser.add_argument(f"--{name}", type=type(usual), default=usual)
     asked = parser.parse_args(argv)
     root = Path(tempfile.mkdtemp(prefix="wa-fleet-", dir="/dev/shm"))
-    with network(), members(root, 3, PLACES) as etcd:
+    disks = own_disks("200m", *(root / name / "member" for name in PLACES))
+    with network(), disks, members(root, 3, PLACES) as etcd:
         it = Trial(root, etcd, asked.sessions, asked.baileys, asked.seed)
         status = asyncio.run(trial(60 * asked.minutes, it, root, etcd))
     print(f"what the agents said: {root}/*.log") if status else shutil.rmtree(root)

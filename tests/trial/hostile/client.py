@@ -7,13 +7,12 @@ refused was not heard, nothing has expired that had a day, nobody else heard any
 an error of the agent's own, and no log has a text or a number."""
 
 import asyncio
-import os
 import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -24,6 +23,7 @@ import aiohttp
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port
 from tests.standin.clock import SteppedClock, stepped_clock
+from tests.trial.machine import send
 
 CASES = 3
 PATIENCE = 90.0
@@ -62,21 +62,12 @@ def _step(chance: Random) -> Step:
             expires = chance.choice([None, None, None, 1])
             wait = chance.choice([0, 0, 1])
             to, key = chance.choice(GOOD), chance.random() < 0.5
-            return {
-                "do": "send",
-                "to": to,
-                "key": key,
-                "expires": expires,
-                "wait": wait,
-            }
+            return {"do": "send", "to": to, "key": key, "expires": expires, "wait": wait}
         case "bad":
             return {"do": "bad", "to": chance.choice(BAD)}
         case "ask":
-            return {
-                "do": "ask",
-                "at": chance.randrange(len(REFUSED)),
-                "right": chance.random() < 0.5,
-            }
+            at = chance.randrange(len(REFUSED))
+            return {"do": "ask", "at": at, "right": chance.random() < 0.5}
         case "kill":
             return {"do": "kill", "who": chance.choice(["agent", "worker", "both", "network"])}
         case "freeze":
@@ -121,10 +112,8 @@ class World:
                 aiohttp.ClientSession(headers=headers) as http,
                 http.request(method, url, json=body) as answer,
             ):
-                assert answer.status < 500 or answer.status in (502, 503, 504, 507), (
-                    answer.status,
-                    await answer.text(),
-                )
+                said = f"{answer.status} {await answer.text()}"
+                assert answer.status < 500 or answer.status in (502, 503, 504, 507), said
                 return answer.status, await answer.json()
         except (aiohttp.ClientError, OSError):
             return 0, {}
@@ -194,9 +183,7 @@ async def _kill(world: World, who: str) -> None:
         return
     assert agent.process is not None
     if who in ("worker", "both"):
-        for pid in agent.worker_pids():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, agent.worker_pids())
     if who in ("agent", "both"):
         await agent.kill()
         await agent.start()
@@ -207,9 +194,7 @@ async def _freeze(world: World, who: str, seconds: float) -> None:
     assert world.agent.process is not None
     pids = [world.agent.process.pid] if who == "agent" else world.agent.worker_pids()
     for number in (signal.SIGSTOP, signal.SIGCONT):
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
+        send(number, pids)
         if number is signal.SIGSTOP:
             await asyncio.sleep(seconds)
 
@@ -236,9 +221,7 @@ async def _judge(world: World) -> None:
         elif sent.refused:
             assert not count, f"refused, and heard: {sent.step}"
     for log in (world.agent.log, *sorted((world.folder / "log").rglob("*.log*"))):
-        text = (
-            Path(log).read_text(errors="replace") if log is not world.agent.log else log.read_text()
-        )
+        text = log.read_text(errors="replace")
         assert "secret words" not in text, f"{log} has a text"
         assert PEER not in text, f"{log} has a number"
         assert "Traceback" not in text, f"{log} has a traceback"

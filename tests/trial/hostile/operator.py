@@ -6,9 +6,7 @@ nothing, each answer is a sentence with a code, and the agent goes on."""
 import asyncio
 import json
 import logging
-import os
 import signal
-from contextlib import suppress
 from functools import cache
 from random import Random
 
@@ -37,6 +35,7 @@ from tests.trial.hostile.operating.sessions import BYSTANDERS, SANDBOXES, make, 
 from tests.trial.hostile.operating.settings_file import draw_additions, play_additions
 from tests.trial.hostile.operating.themes import THEMES, UNLINKS, UNREADABLE
 from tests.trial.hostile.operating.world import World
+from tests.trial.machine import send
 
 log = logging.getLogger(__name__)
 world = opened
@@ -191,10 +190,8 @@ async def _kill(world: World, step: Step) -> None:
         return
     status, said = await world.ask("GET", f"/api/instance/{step['id']}/details", {}, None)
     pid = json.loads(said)["unit"]["main_pid"] if status == 200 else 0
-    for each in children([pid]) if pid and step["who"] == "node" else {pid}:
-        with suppress(ProcessLookupError):
-            if each:
-                os.kill(each, signal.SIGKILL)
+    pids = children([pid]) if pid and step["who"] == "node" else {pid}
+    send(signal.SIGKILL, pids - {0})
 
 
 async def _happen(world: World, what: str, times: int) -> None:

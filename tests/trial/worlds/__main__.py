@@ -20,18 +20,16 @@ import logging
 import math
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.messages.record import GAP
 from tests import clocks
+from tests.trial.machine import own_disks
 from tests.world.logins import Logins, counted
 from tests.world.others import ONE, WHOLE, Others
 from tests.world.virtual import PatientLoop, virtual_time
@@ -94,17 +92,6 @@ def draw_day(draw: random.Random, ids: list[str], remote: list[str]) -> list[Eve
         name = draw.choice(names.get(kind, ("",)))
         found.append(Event(after, kind, draw.choice(of), name, draw.random()))
     return found
-
-
-@contextmanager
-def disk_of_its_own() -> Iterator[Path]:
-    """A file system of 1 GiB, which a fault fills; only root can mount one."""
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], check=True)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def is_left_to_a_person(shown: dict[str, Any]) -> bool:
@@ -417,7 +404,8 @@ def play(
         return number, [], first
 
     with (
-        disk_of_its_own() as folder,
+        tempfile.TemporaryDirectory() as above,
+        own_disks("1g", folder := Path(above) / "disk"),
         virtual_time(seed),
         asyncio.Runner(loop_factory=PatientLoop) as runner,
     ):

@@ -15,7 +15,7 @@ Step = dict[str, Any]
 
 
 def draw(chance: Random) -> list[Step]:
-    kinds = (_share, _share, _say, _say, _garbage, _receipt, _damage, _damage, _group, _answer)
+    kinds = (_share, _share, _say, _say, _garbage, _receipt, _damage, _damage, _word, _word)
     kinds += (_strangers, _strangers, _steal)
     return [chance.choice(kinds)(chance) for _ in range(chance.randint(3, 9))]
 
@@ -105,12 +105,9 @@ def _damage(chance: Random) -> Step:
     return {"do": "damage", "record": chance.choice(RECORDS), "how": chance.choice(DAMAGES)}
 
 
-def _group(_chance: Random) -> Step:
-    return {"do": "group"}
-
-
-def _answer(_chance: Random) -> Step:
-    return {"do": "answer"}
+def _word(chance: Random) -> Step:
+    """Of the contact to its group, or of the session to the contact."""
+    return {"do": chance.choice(["group", "answer"])}
 
 
 def _strangers(chance: Random) -> Step:

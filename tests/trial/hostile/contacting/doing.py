@@ -90,10 +90,8 @@ def _unreadable(target: Target, step: Step, user: str) -> Step:
     if step["kind"] == "skmsg":
         attrs |= {"from": GROUP, "participant": sender}
     enc = {"tag": "enc", "attrs": {"v": "2", "type": step["kind"]}, "content": content}
-    return {
-        "user": target.account,
-        "stanza": {"tag": "message", "attrs": attrs, "content": [enc]},
-    }
+    stanza = {"tag": "message", "attrs": attrs, "content": [enc]}
+    return {"user": target.account, "stanza": stanza}
 
 
 async def _ask_for_anothers(target: Target, step: Step) -> None:
