@@ -97,7 +97,7 @@ def plan(options: command.Options) -> int:
     return options.print(
         {"files": files},
         *map(command.clean, files),
-        "Each machine gets its own file alone. None gets ca.key, which makes machines. Then:",
+        "Give each machine its own file alone, and none of them ca.key: it signs machines. Then:",
         "  sudo apt install etcd-server && sudo wa-agent fleet join plan-MACHINE.tar",
         "  sudo systemctl restart wa-agent && wa-agent fleet status",
         "On a witness instead: sudo wa-agent fleet store install plan-MACHINE.tar",
