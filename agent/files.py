@@ -15,8 +15,6 @@ from pathlib import Path
 from threading import get_native_id
 from typing import IO
 
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.tmp")
-
 INSTALLED_SOCKET = Path("/run/wa-agent/api.sock")
 """Where an installed agent listens, and the command line asks."""
 VARIABLE = "WA_FAILPOINT"
@@ -137,7 +135,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600, group: int | N
 def remove_left_over(folder_fd: int, name: str) -> None:
     """Remove what killed writers of `name` left. No other process may be writing it."""
     for entry in os.listdir(folder_fd):
-        match = _TEMPORARY.fullmatch(entry)
+        match = re.fullmatch(r"\.(?P<name>.+)\.(?P<pid>\d+)-\d+\.tmp", entry)
         if match and match["name"] == name and int(match["pid"]) != os.getpid():
             with suppress(OSError):
                 os.unlink(entry, dir_fd=folder_fd)

@@ -33,6 +33,7 @@ class InstanceFile:
     account: str = ""
     lineage: str = ""
     ended: str = ""
+    ended_until: float = 0.0
     override: str = ""
     override_boot: str = ""
     generation: int = 0

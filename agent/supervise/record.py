@@ -53,7 +53,6 @@ def failing_peers(facts: Facts, policy: crypto.CryptoPolicy) -> tuple[str, ...]:
     return keys.failing if corrupted and facts.instance.backend else keys.peers
 
 
-HOUR = 3600.0
 ERROR_WINDOW = 300.0
 LEAST_OPERATIONS = 20
 MOST_LINES = 20
@@ -131,7 +130,7 @@ def _watch_hour(facts: Facts) -> None:
     now_wall, came = time.time(), facts.counters.messages["in"]
     if facts.connected_since_wall is None:
         facts.hour_wall = 0.0
-    elif now_wall - facts.hour_wall >= HOUR:
+    elif now_wall - facts.hour_wall >= 3600.0:
         if facts.hour_wall:
             lately = came - facts.hour_messages
             facts.inbound = figures.note_hour(facts.inbound, facts.hour_wall, lately)

@@ -29,10 +29,11 @@ from agent.vault.folder import SESSION
 def identity_of(facts: Facts) -> identity.Identity:
     record = facts.record
     # With this word of WhatsApp its worker must not log in; a backend's sessions have no worker.
-    ends = reasons.reason_of(record.reason).final or record.reason == "temporary_ban"
+    ban = record.reason == "temporary_ban"
+    ends = (ban or reasons.reason_of(record.reason).final) and not facts.instance.backend
     same = {name: getattr(record, name) for name in identity.IN_RECORD} | {"leased": facts.leased}
-    ended = record.reason if ends and not facts.instance.backend else ""
-    return identity.Identity(facts.instance, ended=ended, of_rooms=facts.of_rooms, **same)
+    same |= {"ended": record.reason, "ended_until": record.not_before_wall * ban} if ends else {}
+    return identity.Identity(facts.instance, of_rooms=facts.of_rooms, **same)
 
 
 def is_written(facts: Facts) -> bool:

@@ -199,7 +199,6 @@ _PIECE = 1 << 16
 LONGEST_HEADS = 1 << 16
 """Bytes before a member's content; the agent's archives extend the head of a long or foreign
 path."""
-_AFTER_END = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +306,7 @@ class _Unpacked:
         filling = 0
         while piece := self._read(_PIECE):
             filling += len(piece)
-            if piece.strip(b"\0") or filling > _AFTER_END:
+            if piece.strip(b"\0") or filling > 1 << 20:
                 raise refuse("data follows its end")
 
     def _read(self, count: int) -> bytes:

@@ -15,9 +15,6 @@ from pathlib import Path, PurePath
 from agent import errors, files
 from agent.core.model import InstanceId, parse_instance_id
 
-LINK = "symlink"
-"""The code where a link stands: what belongs there may be whole at its other end."""
-
 
 @dataclass(slots=True)
 class doing:
@@ -72,7 +69,7 @@ def _thing_at(path: Path) -> tuple[str, str]:
         return "planted", "it is not what belongs there"
     if stat.S_ISLNK(mode):
         link = f"it is a symbolic link (to {str(path.readlink())!r}), and links are never followed"
-        return LINK, link
+        return "symlink", link  # what belongs there may be whole at its other end
     kinds = {stat.S_IFREG: "a file, not a folder", stat.S_IFDIR: "a folder, not a file"}
     return "planted", f"it is {kinds.get(stat.S_IFMT(mode), 'neither a plain file nor a folder')}"
 

@@ -29,6 +29,8 @@ class Identity:
     """New for each new session: copies of an earlier one have another lineage."""
     ended: str = ""
     """The reason, final or a ban, with which its worker may not log in; "" = it may."""
+    ended_until: float = 0.0
+    """Unix time of the ban's end."""
     override: Override = Override.NONE
     """An operator's order, and its boot: a lost database must not lose it."""
     override_boot: str = ""
@@ -43,7 +45,8 @@ class Identity:
     @property
     def record(self) -> SessionRecord:
         """The part of a session's record that the file has."""
-        return SessionRecord(reason=self.ended, **{name: getattr(self, name) for name in IN_RECORD})
+        same = {name: getattr(self, name) for name in IN_RECORD}
+        return SessionRecord(reason=self.ended, not_before_wall=self.ended_until, **same)
 
 
 @dataclass(frozen=True, slots=True)
