@@ -18,17 +18,18 @@ from agent.core.model import InstanceId, parse_instance_id
 
 @dataclass(slots=True)
 class doing:
-    """An OSError inside is raised as the VaultError that explains it. No generator: thousands of
-    small files pass through it."""
+    """An OSError inside is raised as the VaultError that explains it. No generator, and no path of
+    each file, which Python keeps a name of: thousands of small files pass through it."""
 
     verb: str
     path: Path
+    name: str = ""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):
-            raise explain(self.verb, self.path, error) from error
+            raise explain(self.verb, self.path / self.name, error) from error
 
 
 def explain(verb: str, path: Path, error: OSError) -> errors.VaultError:
@@ -152,10 +153,9 @@ class Folder:
     @contextmanager
     def opened(self, name: str) -> Iterator[int]:
         """A plain file for reading; a link, pipe or device in its place is refused."""
-        path = self.path / name
-        with doing("read", path), files.opened(name, _FILE, within=self.fd) as fd:
+        with doing("read", self.path, name), files.opened(name, _FILE, within=self.fd) as fd:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise planted("read", path)
+                raise planted("read", self.path / name)
             yield fd
 
     def content(self, name: str) -> bytes:
@@ -195,7 +195,7 @@ class Folder:
 
     def write(self, name: str, content: bytes, modes: Modes = OURS, *, points: bool = True) -> None:
         """Replace a file; when this returns, the new content is on the disk."""
-        with doing("write", self.path / name):
+        with doing("write", self.path, name):
             # One agent runs per state folder: what another process began here is never finished.
             files.remove_left_over(self.fd, name)
             mode, group = modes.file, modes.group

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import msgspec
 
@@ -157,7 +157,6 @@ def damaged(cause: str) -> VaultError:
 
 
 def _check_path(path: str) -> None:
-    parts = PurePosixPath(path).parts
-    plain = "/".join(parts) == path and not path.startswith("/") and ".." not in parts
-    if not plain or not 0 < len(path) <= LONGEST_PATH or "\0" in path:
+    plain = {"", ".", ".."}.isdisjoint(path.split("/")) and "\0" not in path
+    if not plain or len(path) > LONGEST_PATH:
         raise damaged(f"{path!r:.80} is no path below a session")
