@@ -72,6 +72,8 @@ class Peers:
         self._fleet, self._address, self._standby = fleet, fleet.settings.address, standby
         self._own, self._locks = fleet.folder / "machine.pem", dict[str, asyncio.Lock]()
         self._session: aiohttp.ClientSession | None = None
+        self.deaf = ""
+        """Why this machine does not listen to the others."""
 
     def _tls(self, purpose: ssl.Purpose) -> ssl.SSLContext | None:
         return tls_of(self._own.parent, purpose) if self._own.exists() else None
@@ -95,10 +97,12 @@ class Peers:
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port, ssl_context=tls).start()
+            self.deaf = ""
             await asyncio.Event().wait()
         except OSError as error:
             cause = f"{error.strerror or error}; make it free, or change [fleet] address"
-            raise TryLater(f"cannot listen on {self._address}: {cause}") from error
+            self.deaf = f"cannot listen on {self._address}: {cause}"
+            raise TryLater(self.deaf) from error
         finally:
             await runner.cleanup()
 

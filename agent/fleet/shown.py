@@ -59,9 +59,10 @@ async def show(fleet: "Joined") -> dict[str, Any]:
 
 def troubles(fleet: "Joined") -> Iterator[tuple[str, str, str]]:
     """Machine, session and cause of what is not as it should be."""
-    view, lines = fleet.view, fleet.copies.lines if fleet.copies else {}
-    if fleet.problem:
-        yield fleet.name, "", fleet.problem
+    view, copies = fleet.view, fleet.copies
+    lines, deaf = (copies.lines, copies.peers.deaf) if copies else ({}, "")
+    for cause in filter(None, (fleet.problem, deaf)):
+        yield fleet.name, "", cause
     marks = [it.record.key for it in view.machines.values() if not it.record.lost]
     most = max(filter(None, marks), key=marks.count, default="")
     silent = () if fleet.problem else view.standing_still(fleet.name, boot_now(), SILENT)
@@ -138,10 +139,9 @@ async def _missing_members(fleet: "Joined") -> list[dict[str, str]]:
     members = await (etcd := fleet.reached()).members()
     well = await asyncio.gather(*map(etcd.is_well, members))
     missing = [it for it, good in zip(members, well, strict=True) if not good]
-    cause = "missing, new or full: the next loss may stop the fleet"
-    if 2 * len(missing) >= len(members):
-        cause = "missing, or has no majority: the fleet has stopped"
-    cause = f"this member of etcd is {cause}; there: free its disk, systemctl start etcd, or join"
+    stops = "has stopped" if 2 * len(missing) >= len(members) else "may stop at the next loss"
+    cause = f"this member of etcd is off, new, full, or cut from the others: the fleet {stops};"
+    cause += " there: systemctl start etcd, free its disk, let port 2380 through, or join"
     return [{"machine": it.name or it.peers[0], "id": "", "cause": cause} for it in missing]
 
 

@@ -128,7 +128,9 @@ def apply(files: dict[str, bytearray], change: Change) -> None:
     for path in change.gone:
         files.pop(path, None)
     for path, file in change.files.items():
-        _check_path(path)
+        plain = {"", ".", ".."}.isdisjoint(path.split("/")) and "\0" not in path
+        if not plain or len(path) > LONGEST_PATH:
+            raise damaged(f"{path!r:.80} is no path below a session")
         content = files.setdefault(path, bytearray())
         del content[file.size :]
         for number, block in sorted(file.blocks.items()):
@@ -154,9 +156,3 @@ def whole(files: Mapping[str, bytes | bytearray]) -> Change:
 
 def damaged(cause: str) -> VaultError:
     return VaultError(f"cannot use the copy: {cause}", code="damaged")
-
-
-def _check_path(path: str) -> None:
-    plain = {"", ".", ".."}.isdisjoint(path.split("/")) and "\0" not in path
-    if not plain or len(path) > LONGEST_PATH:
-        raise damaged(f"{path!r:.80} is no path below a session")
