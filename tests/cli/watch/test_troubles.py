@@ -198,7 +198,7 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
 
     bench.supervisor.status = ready  # type: ignore[method-assign]
     bench.supervisor.agent = bench.supervisor.agent | {"ready": False}
-    bench.put("a", S.DISCONNECTED, reason="client_outdated")
+    bench.put("a", S.DISCONNECTED, reason="passkey_required")
     task = asyncio.create_task(bench.troubles.run())
     await eventually(lambda: len(asked) >= 3)
     assert not bench.troubles.present()
@@ -210,7 +210,7 @@ async def test_nothing_is_looked_at_before_the_sessions_are_restored(
 async def test_the_route_and_the_command_name_what_is_wrong(
     bench: Bench, tmp_path: Path, cli: Cli
 ) -> None:
-    bench.put("sales", S.DISCONNECTED, reason="client_outdated")
+    bench.put("sales", S.DISCONNECTED, reason="passkey_required")
     bench.put("shop", S.RECONNECTING)
     await bench.look()
     await bench.look(301)
@@ -224,7 +224,7 @@ async def test_the_route_and_the_command_name_what_is_wrong(
     assert said.status == 1
     first, advice, second, _ = said.out.splitlines()
     assert first.startswith("critical given_up since ")
-    assert first.endswith("WhatsApp no longer accepts this version of the client")
+    assert first.endswith("asks the account's owner for a passkey before it links a device")
     assert "`wa-agent why sales` says what to do" in advice
     assert second.startswith("warning down since ")
     about = [(one["kind"], one["instance"]) for one in found]

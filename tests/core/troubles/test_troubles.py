@@ -191,7 +191,7 @@ def test_corrupted_goes_on_while_its_own_repair_reconnects_it() -> None:
     ("session", "only"),
     [
         ({**bad("attempts_used_up"), "circuit": "open"}, "given_up"),
-        ({"status": S.RECONNECTING, "circuit": "open"}, "down"),
+        ({**bad("client_outdated"), "circuit": "open"}, "down"),
         ({"status": S.DISCONNECTED, "reason": "temporary_ban", "not_before_wall": 2e9}, "banned"),
         ({"memory_bytes": 97, "memory_limit": 100}, "memory_critical"),
     ],
