@@ -28,8 +28,7 @@ def add(commands: command.Commands) -> None:
 
 def list_backends(options: command.Options) -> int:
     """List the backends."""
-    nothing = "no backends: `wa-agent backends add` makes one"
-    return options.print_list("/api/backends", _COLUMNS, nothing)
+    return options.print_list("/api/backends", _COLUMNS, "no backends: wa-agent backends add")
 
 
 def add_backend(options: command.Options) -> int:

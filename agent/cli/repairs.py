@@ -47,6 +47,8 @@ def _ask(options: command.Options, verb: str) -> int:
     done = f"is not well: {ending}: {sentence}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
+        if options.ask("GET details")["connection_status"] == "QR_REQUIRED":
+            done = f"shows a code to scan: wa-agent qr {options.id} --watch"
         if result["cleaned"]:
             done = "shows a new code to scan; what this machine had of it: wa-agent trash list"
     return options.print(result, f"{options.id} {done}", good=result["healthy"])

@@ -150,8 +150,7 @@ def present_state(details: dict[str, Any]) -> Iterator[str]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
     if (outbox := details.get("outbox")) and outbox["waiting"]:
         oldest = duration(-seconds_from(outbox["oldest"]))
-        many = "messages wait" if outbox["waiting"] > 1 else "message waits"
-        yield f"{outbox['waiting']} {many} to be sent, the oldest for {oldest}"
+        yield f"{counted(outbox['waiting'], 'message')} to send, the oldest waits for {oldest}"
         yield outbox["sentence"]
     if details["crypto_errors_lately"]:
         yield f"{details['crypto_errors_lately']} crypto errors lately"
@@ -191,8 +190,7 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"what waits to be sent is tried {_when(until)}"
     if status == "CONNECTED" and (limit := details.get("proof_limit_seconds")):
         yield f"the agent asks for a new proof before this one is {duration(limit)} old"
-        silent = duration(details["watchdog_seconds"])
-        hangs = f"a worker that hangs is seen after {silent} of silence, not before"
+        hangs = f"a hung worker is seen after {duration(details['watchdog_seconds'])} of silence"
         yield "" if details["backend"] else hangs
     reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"

@@ -64,7 +64,6 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         ("[stop]\nsave = nan", "stop.save", 2, "at most 1e+09, not nan"),
         *((f"[{path.replace('.', ']' + chr(10))} = '~/x'", path, 2, "write the whole path")
           for path in ("agent.state_path", "log.folder")),
-        ("[stop]\nsave = -1", "stop.save", 2, "at least 0.1"),
         ("agent = {log_level = 3}", "agent.log_level", 1, "a text"),
         ("[agent]\nstate_path = ''", "agent.state_path", 2, "it must be a path, not ''"),
         ("[[agent]]\n", "agent", 1, "it must be a table"),
@@ -102,7 +101,6 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         (TICKET + "redis_pattern = 'sessions:{id}*'",
          "backend[0].redis_pattern", 7, "a separator between"),
         (TICKET + "auth_folder = '/a/{id}/b'", "backend[0].auth_folder", 7, "last part"),
-        (TICKET + "redis_url = 'http://r'", "backend[0].redis_url", 7, "redis://"),
         (TICKET + "logs = ['journal:wa']", "backend[0].logs", 7, "it must be file:/PATH"),
         (TICKET + "logs = ['command:a', 'command:b']", "backend[0].logs", 7, "only one command"),
         (TICKET + "log_session = 'x'", "backend[0].log_session", 7, "one group"),

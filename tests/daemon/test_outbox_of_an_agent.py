@@ -18,7 +18,7 @@ async def test_people_fetch_files_see_what_waits_and_take_it_back(agent, eventua
     assert status == 0
     id = said.split()[2].rstrip(":")
     status, said = await cli(agent, "why", ID)
-    assert "1 message waits to be sent, the oldest for " in said
+    assert "1 message to send, the oldest waits for " in said
     status, said = await cli(agent, "outbox", ID)
     assert id in said
     assert "1 wait: the session is " in said

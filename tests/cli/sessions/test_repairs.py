@@ -29,7 +29,8 @@ def stuck(house: House, id: str, reason: str = "zombie") -> None:
 async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> None:
     put(house)
     assert (await cli("recover", "sales")).out == "sales was repaired\n"
-    assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
+    put(house, status=S.QR_REQUIRED)
+    assert "sales shows a code to scan" in (await cli("ensure-healthy", "sales")).out
     house.supervisor.repairs.result = result(False, False, False, "gave_up", "no code.")
     failed = await cli("recover", "sales")
     line = "sales is not well: gave up: no code; more: wa-agent why sales\n"
@@ -119,7 +120,7 @@ def repair(**more: Any) -> Repair:
             "the agent does nothing more: a person must act; one more try: wa-agent start sales",
         ),
         (LATER, r"attempt 1 in \d+ h"),
-        ({}, "proof before this one is 1 min 30 s old\n  a worker that hangs is seen after 20 s"),
+        ({}, "proof before this one is 1 min 30 s old\n  a hung worker is seen after 20 s"),
     ],
 )
 async def test_why_says_what_comes_next_and_when(
