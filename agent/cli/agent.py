@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent import BUILD, VERSION, errors, files
-from agent.cli.client import INSTALLED_CONFIG, Client, checkout, config_path
+from agent.cli.client import INSTALLED_CONFIG, Client, check_target, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
 from agent.core.addresses import refuse_address
 from agent.core.setting import nearest
@@ -177,8 +177,7 @@ def init_config(options: Options) -> int:
     target = Path(options.config or INSTALLED_CONFIG)
     # Only what the command line gives: an older file must not flow into the new one.
     text = config.render_config(load.load_config(None, {}, overrides=given_settings(options)))
-    if target.exists() and not options.force:
-        raise errors.Refused(f"cannot write {target}: it exists; --force replaces it")
+    check_target(target.resolve(), force=options.force)
     try:
         before = target.stat() if target.exists() else None
         mode, group = (before.st_mode & 0o777, before.st_gid) if before else (0o644, None)
