@@ -111,7 +111,8 @@ def settings(options: Options) -> int:
         present = answer["settings"]
         if answer["worker"] in ("active", "activating"):
             note = f"{options.id} has its former settings until: wa-agent restart {options.id}"
-    return options.print(present, {name: json.dumps(it) for name, it in present.items()}, note)
+    told = {name: json.dumps(it) for name, it in present.items()} or "nothing is set: defaults hold"
+    return options.print(present, told, note)
 
 
 def intend(options: Options) -> int:

@@ -236,6 +236,8 @@ async def test_settings_are_merged_and_null_takes_one_away(house: House, cli: Cl
     plain = await cli("settings", "sales", "--set", "x=false")
     assert plain.out.endswith("sales has its former settings until: wa-agent restart sales\n")
     assert (await cli("settings", "sales", "--set", "nonsense")).status == 2
+    await cli("settings", "sales", "--set", "x=null", "--set", "y=null", "--set", "scan=null")
+    assert (await cli("settings", "sales")).out == "nothing is set: defaults hold\n"
 
 
 async def test_a_message_is_sent_once_per_key(
