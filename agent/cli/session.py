@@ -317,14 +317,15 @@ def send(options: Options) -> int:
         except AgentSaidNo as error:
             if error.code not in ("not_connected", "not_running"):
                 raise
-            if needs_person(it := options.client.get(f"/api/instance/{options.id}")):
-                raise in_vain(options.id, it) from None
         except AgentUnreachable as error:
             if error.__cause__:  # the connection was there
                 kept = f"the message may be kept, as `wa-agent outbox {options.id}` shows"
                 error.args = (f"{error}; {kept}; without --idempotency-key a repeat may double it",)
             raise
-        with already("the message is not sent"):  # none of it went out, so it is sent again
+        # None of it went out, and its outbox has it as failed: it is sent again.
+        with already("the message is not sent, and not kept for later"):
+            if needs_person(it := options.client.get(f"/api/instance/{options.id}")):
+                raise in_vain(options.id, it)
             wait_until_connected(options.client, options.id, left)
             time.sleep(0.2)
     if message.get("state") in ("accepted", "sending"):
