@@ -127,7 +127,7 @@ def show_instance(view: Session) -> dict[str, Any]:
 
 
 def show_details(view: Session) -> dict[str, Any]:
-    claim = view.claim.claim if view.claim else None
+    claim, ends = (view.claim.claim, view.claim.deadline) if view.claim else (None, None)
     started = view.wall(view.unit.since) if view.unit.runs else None
     by_word = {"reconnects": "reconnects_by_reason", "restarts": "restarts_by_reason"}
     times = view.status_time.totals(view.at).items()
@@ -136,6 +136,7 @@ def show_details(view: Session) -> dict[str, Any]:
         **part(view, _DETAILS),
         "unit": {**part(view.unit, _UNIT), "started": wall_text(started)},
         "claim": claim and asdict(claim),
+        "phase_ends": wall_text(ends and view.wall(ends)),
         "probe": view.run.probe and part(view.run.probe, "ok seconds failures error"),
         **{by_word.get(name, name): counts for name, counts in view.counters.by_word.items()},
         "status_seconds": {status: round(seconds, 3) for status, seconds in times},

@@ -177,8 +177,7 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         }.get(repair["stage"], f"the next step {_when(repair['not_before'])}")
         yield f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
     elif repair is not None and status != "CONNECTED":
-        words = repair["ending"].replace("_", " ")
-        yield f"its last repair ended {_when(repair['ended'])}: {words}"
+        yield f"its repair ended {_when(repair['ended'])}: {repair['ending'].replace('_', ' ')}"
     if details["pairing_kept"]:
         yield f"no step ends its pairing: {details['pairing_kept']}"
     if details["circuit"] == "open":
@@ -201,6 +200,8 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
     elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"
+    elif seconds_from(details.get("phase_ends")) > 0:
+        yield f"the agent acts {_when(details['phase_ends'])} if it is no further by then"
 
 
 def _when(text: str | None) -> str:

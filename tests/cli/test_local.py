@@ -155,8 +155,7 @@ def test_f13_a_wrong_configuration_stops_the_start_with_78(tmp_path: Path) -> No
     line = (sys.executable, "-m", "agent", "run", "--config", file, "--state", tmp_path / "s")
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 78
-    assert "nonsense" in done.stderr
-    assert str(file) in done.stderr
+    assert f"cannot use nonsense in {file}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "s").exists()
 

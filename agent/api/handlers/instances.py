@@ -173,8 +173,7 @@ async def details(call: Call) -> Json:
     if not call.caller.may(Right.OPERATE, call.id):  # a proxy's password may stand there
         told = shown["settings"].items()
         shown["settings"] = {name: redact(it) if isinstance(it, str) else it for name, it in told}
-    history = await call.supervisor.history(call.id, limit=20)
-    shown["events"] = [session.show_event(entry) for entry in history]
+    shown["events"] = [*map(session.show_event, await call.supervisor.history(call.id, limit=20))]
     return shown
 
 
