@@ -64,9 +64,8 @@ def url_fault(
 
 def key_fault(text: str) -> str:
     """Why a header cannot carry this key; "" = it can."""
-    if not text.isascii() or not text.isprintable() or " " in text:
-        return "it must be one line of printable ASCII without blanks"
-    return ""
+    good = text.isascii() and text.isprintable() and " " not in text
+    return "" if good else "it must be one line of printable ASCII without blanks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,10 +408,9 @@ BACKEND = Table(
     name="backend",
     plain=BackendDeclaration(),
     head="""\
-# Backends: servers of other programs whose sessions the agent watches and repairs. Each begins
-# with [[backend]]. The environment variable BACKEND_URL sets the url of the first backend,
-# REDIS_URL the redis_url of the first whaticket backend; without such a backend the agent ignores
-# the variable and logs a warning.
+# Backends: servers of other programs whose sessions the agent watches and repairs. The environment
+# variable BACKEND_URL sets the url of the first [[backend]], REDIS_URL the redis_url of the first
+# whaticket one; the agent warns of a variable that no backend takes.
 # [[backend]]
 """,
     example=BackendDeclaration(
@@ -484,8 +482,7 @@ def _place(config: Config, instance: model.Instance) -> tuple[str, ...]:
     """Where its program keeps the session; () = each has a place of its own."""
     from agent.moving.programs import place_of
 
-    row = _program(config, instance)
-    return place_of(row) if row is not None else ()
+    return place_of(row) if (row := _program(config, instance)) else ()
 
 
 def _program(config: Config, instance: model.Instance) -> Any:

@@ -148,14 +148,13 @@ def load_config(
     """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
     was named must exist. `text`: what will be in it."""
     source = Source() if path is None else _read_source(path, text)
-    tables = source.tables
     _name_tables(source)
     for key, value, words in _read_given(env, overrides or {}):
         table, _, name = key.rpartition(".")
-        tables.setdefault(table, {})[name] = value
+        source.tables.setdefault(table, {})[name] = value
         source.given[key] = words
     warnings = _give_to_backends(env, source.tables.get("backend", []), source.given)
-    if "total" in (memory := tables.get("memory", {})):
+    if "total" in (memory := source.tables.get("memory", {})):
         # machine_share is the limit of configurations without memory.total.
         memory.setdefault("machine_share", 0.0)
     if isinstance(warn := memory.get("warn"), int | float):
@@ -190,7 +189,10 @@ class Source:
         """ConfigError with the nearest word: there is no such key in that table."""
         if name in known:
             return
+        rows = all_tables().items()
+        homes = [it for it, row in rows if name in {own.name for own, _ in settings_of(row.plain)}]
         advice = nearest(name, known) or f"known: {', '.join(known)}"
+        advice = f"it is a key of [{'], ['.join(homes)}]" if homes else advice
         raise self.refuse(f"{table}{name}", f"there is no such {what}; {advice}")
 
     def blame(self, fault: Fault) -> ConfigError:
@@ -376,10 +378,9 @@ def _backend(source: Source, table: Row, key: str) -> BackendDeclaration:
         if foreign := set(table) & known[kind] - known[engine]:
             cause = f"it is only for engine {kind}, this one is {engine}"
             raise source.refuse(f"{key}.{min(foreign)}", cause)
-    mine = {name: value for name, value in table.items() if name in known[engine]}
-    rest = {name: value for name, value in table.items() if name not in mine}
+    mine = {name: table.pop(name) for name in [*table] if name in known[engine]}
     own = _read(source, backend_settings(engine), mine, key)
-    return _read(source, BackendDeclaration(own=own), rest, key)
+    return _read(source, BackendDeclaration(own=own), table, key)
 
 
 def _declaration(source: Source, table: Row, key: str) -> Declaration:

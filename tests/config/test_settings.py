@@ -42,10 +42,6 @@ def load(tmp_path):
     return load
 
 
-def test_without_a_file_every_default_holds():
-    assert load_config(None, {}) == Config()
-
-
 def test_a_file_changes_what_it_names_and_nothing_else(load):
     config = load("[reconnect]\nbase = 5\n[memory]\nmeasure = false\n")
     assert config.reconnect.base == 5.0
@@ -57,7 +53,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
 @pytest.mark.parametrize(
     ("text", "key", "line", "cause"),
     [
-        ("[api]\nlistn = 'x'", "api.listn", 2, "did you mean listen?"),
+        ("[agent]\nlisten = 'x'", "agent.listen", 2, "it is a key of [api]"),
         ("[stop]\n#\nsave = '20'", "stop.save", 3, "a number"),
         ("[memory]\nmeasure = 1", "memory.measure", 2, "true or false"),
         ("[api]\nallowed_hosts = [1]", "api.allowed_hosts", 2, "a list"),
