@@ -89,8 +89,9 @@ def _declared_faults(config: Config) -> Iterator[Fault]:
 def _paths(config: Config) -> Iterator[Fault]:
     cache, state = config.cache_root.absolute(), config.agent.state_path.absolute()
     sessions, backends = config.session_root.absolute(), state / "backends"
+    place = "session_storage_path" if config.agent.session_storage_path else "state_path"
     for it in filter(os.path.isfile, (sessions, *sessions.parents)):
-        yield ("agent.session_storage_path",), f"{it} is a file, not a folder"
+        yield (f"agent.{place}",), f"{it} is a file, not a folder"
     for key, one, other in (
         ("state_path", state, cache),
         ("session_storage_path", sessions, cache),
@@ -109,6 +110,7 @@ PREFIX = "WA_AGENT_"
 NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
 """Variables of the command line that begin like ours."""
 
+OPTIONS = {"agent.state_path": "--state", "api.listen": "--listen"}
 MILLISECONDS, PERCENT = " (milliseconds)", " (percent, or a share up to 1)"
 NAMED = {
     "SESSION_STORAGE_PATH": ("agent.session_storage_path", ""),
@@ -216,7 +218,7 @@ def _read_given(env: Mapping[str, str], overrides: Mapping[str, str]) -> Iterato
             key = name[len(PREFIX) :].lower().replace("__", ".", 1)
             yield _from_text(env[name], key, f"environment variable {name}")
     for key, text in overrides.items():
-        yield _from_text(text, key, f"command line ({key})")
+        yield _from_text(text, key, f"the command line ({OPTIONS.get(key, key)})")
 
 
 def _from_text(text: str, key: str, words: str, unit: str = "") -> Given:

@@ -219,8 +219,10 @@ def test_a_keys_own_name_wins_over_its_alias(load):
 
 
 def test_the_command_line_wins_over_all(load):
-    env = {"WA_AGENT_STOP__SAVE": "8"}
-    assert load("[stop]\nsave=7", env, **{"stop.save": "9"}).stop.save == 9.0
+    given = {"stop.save": "9"}
+    assert load("[stop]\nsave=7", {"WA_AGENT_STOP__SAVE": "8"}, **given).stop.save == 9.0
+    with pytest.raises(ConfigError, match=r"agent.state_path in .* \(--state\): /etc/passwd is"):
+        load("", **{"agent.state_path": "/etc/passwd/x"})
 
 
 @pytest.mark.parametrize(
