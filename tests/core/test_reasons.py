@@ -1,13 +1,7 @@
 import pytest
 
-from agent.core.reasons import REASONS, Permanence, reason_of
+from agent.core.reasons import REASONS
 from agent.engines.whatsapp import WEB_WORDS, WHATSAPP_CODES, code_reason, web_reason
-
-
-@pytest.mark.parametrize("code", ["logout", "banned"])
-def test_final_reasons_are_final(code):
-    assert reason_of(code).permanence is Permanence.NEVER
-    assert reason_of(code).hopeless
 
 
 def test_every_word_of_every_engine_leads_into_the_table():

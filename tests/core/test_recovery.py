@@ -416,6 +416,12 @@ def test_a_repair_ends_by_itself(observation, ending):
     assert action.kind is K.NONE
 
 
+def test_a_clean_up_in_a_ban_for_a_time_ends_at_once_and_is_not_done_later():
+    banned = seen(claim=said(S.DISCONNECTED, reason="temporary_ban"), record=TWICE)
+    done, repair = run(banned, goal=Goal.CLEANUP)
+    assert (done, repair.ending) == ([], Ending.NEEDS_PERSON)
+
+
 @pytest.mark.parametrize("code", ["logout", "banned"])
 def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(code):
     done, _ = run(seen(claim=said(S.DISCONNECTED, reason=code)), goal=Goal.WORKING_QR)

@@ -209,9 +209,9 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     verdict = case.verdict
     if not case.session.should_run or case.session.unit.masked:
         return Ending.NOT_WANTED
-    if repair.goal is Goal.CLEANUP and not repair.cleaned:
-        return None
-    if repair.stage is Stage.ACTING or needs_repair(verdict):
+    # In a ban for a time no worker may log in: a clean-up would wait for its end, unasked by then.
+    asked = repair.goal is Goal.CLEANUP and not (repair.cleaned or case.session.banned)
+    if asked or repair.stage is Stage.ACTING or needs_repair(verdict):
         return None
     helped = Ending.RECOVERED if repair.acts else Ending.NO_STEP
     if repair.cleaned or repair.unpaired:
