@@ -174,10 +174,12 @@ def after_lasting(record: SessionRecord, now_wall: float) -> SessionRecord:
     return replace(record, attempts=0)
 
 
-def forgive(record: SessionRecord) -> SessionRecord:
-    """An operator's order: try now, whatever happened before."""
-    record = replace(record, reason="", not_before_wall=0.0, breaker=CLOSED)
-    return replace(record, attempts=0, flaps=0, strikes=0)
+def forgive(record: SessionRecord, *, ban: bool = True) -> SessionRecord:
+    """An operator's order: try now, whatever happened before; after a ban for a time, too, or with
+    `ban` False at its end."""
+    kept = SessionRecord() if ban or record.reason != "temporary_ban" else record
+    record = replace(record, reason=kept.reason, not_before_wall=kept.not_before_wall)
+    return replace(record, breaker=CLOSED, attempts=0, flaps=0, strikes=0)
 
 
 BEGINS_AGAIN = ("remote_missing", "qr_idle")

@@ -363,9 +363,10 @@ class Session:
         again = (self.ended_by.final or self.banned) and record.seen_boot == self.boot
         return again or self.override is model.Override.STOPPED or not self.enabled
 
-    def forgive(self, **changes: Any) -> None:
-        """An operator's order, or another pairing: try now, whatever happened before."""
-        self.record = replace(reconnect.forgive(self.record), **changes)
+    def forgive(self, *, ban: bool = True, **changes: Any) -> None:
+        """An operator's order, or another pairing: try now, whatever happened before. `ban`: False
+        where a ban for a time keeps its end."""
+        self.record = replace(reconnect.forgive(self.record, ban=ban), **changes)
 
     def order(self, override: model.Override) -> None:
         """Take an operator's order, which holds for this boot."""

@@ -80,7 +80,7 @@ class Orders:
             self.registry.check(facts.instance)
         async with self.registry.alone(id, facts.instance.engine, f"enable {id}"):
             facts.instance = replace(facts.instance, enabled=True)
-            facts.forgive(start_asked=True)
+            facts.forgive(ban=False, start_asked=True)
             facts.order(Override.NONE)
             return await self.intend(facts, "enabled", "an operator enabled it")
 

@@ -11,9 +11,6 @@ def test_every_word_of_every_engine_leads_into_the_table():
 @pytest.mark.parametrize(
     ("got", "code"),
     [
-        pytest.param(code_reason(401), "logout", id="401"),
-        pytest.param(code_reason(402), "temporary_ban", id="402"),
-        pytest.param(code_reason(403), "banned", id="403"),
         pytest.param(code_reason(405), "client_outdated", id="405"),
         pytest.param(code_reason(408, "QR refs attempts ended"), "qr_idle", id="408 of a QR"),
         pytest.param(code_reason(None), "connection_lost", id="plain Error"),

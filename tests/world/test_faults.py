@@ -46,6 +46,9 @@ async def test_no_run_of_its_host_logs_in_before_the_end_of_a_ban(agent, eventua
         await agent.start()
         said = await agent.do("POST", "/api/instance/a/ensure-healthy", {})
         assert (said["ending"], "it waits until 20" in said["sentence"]) == ("needs_person", True)
+        for order in ("disable", "enable"):
+            await agent.do("POST", f"/api/instance/a/{order}")
+            await asyncio.sleep(10)
         assert logins.count == 0
         await eventually(lambda: agent.status("a"), "CONNECTED", within=910)
         assert logins.count == 1
