@@ -273,8 +273,10 @@ class Session:
 
     @property
     def no_pairing_to_lose(self) -> bool:
-        """True when a new start costs no scan that is not due anyway."""
-        return self.last_reason.unpairs or not self.may_be_paired
+        """True when a new start costs no scan that is not due anyway. WhatsApp may lift a ban: then
+        its pairing is whole."""
+        ended = self.last_reason.unpairs and self.last_reason.code != "banned"
+        return ended or not self.may_be_paired
 
     @property
     def is_other_account(self) -> bool:

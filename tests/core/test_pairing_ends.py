@@ -23,7 +23,6 @@ from tests.core.made import NOW, WALL, case_of, observations, said, seen, surrou
 from tests.core.test_recovery import (
     DAMAGED,
     KEYS,
-    LOST,
     SUSPECT,
     ZOMBIE,
     circumstances,
@@ -42,6 +41,7 @@ ALIKE = surroundings(odd_one_out=False)
 COPY, COPIED = surroundings(good_snapshot=True), surroundings(copied=True)
 READS = surroundings(reads=True)
 MISSING = changed(DAMAGED, files=SessionFiles.ABSENT)
+BANNED = seen(claim=said(S.AUTH_FAILURE, reason="banned"))
 MARKED = changed(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
 NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
 
@@ -62,9 +62,8 @@ def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, p
         pytest.param(KEYS, READS, POLICY, PAIRING_KEPT, id="failing keys, and it reads messages"),
         pytest.param(DAMAGED, COPY, POLICY, PAIRING_KEPT, id="a copy that a person may put back"),
         pytest.param(DAMAGED, COPIED, POLICY, PAIRING_KEPT, id="another machine has a copy"),
-        pytest.param(DAMAGED, INCIDENT, POLICY, WHATSAPP_AWAY, id="many files are damaged"),
-        pytest.param(LOST, INCIDENT, POLICY, WHATSAPP_AWAY, id="many came up unpaired"),
         pytest.param(seen(), CALM, POLICY, PAIRING_KEPT, id="it is well"),
+        pytest.param(BANNED, CALM, POLICY, PAIRING_KEPT, id="WhatsApp may lift its ban"),
     ],
 )
 def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(

@@ -91,5 +91,5 @@ async def test_a_setup_creates_repairs_and_never_logs_its_code(
     assert (again["created"], again["status"], again["qr"]) == (False, "CONNECTED", None)
     await agent.fault("sales", "ban")
     await eventually(lambda: agent.status("sales"), "AUTH_FAILURE")
-    code = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body)
+    code = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body | {"confirm": True})
     assert (code["status"], code["cleaned"]) == ("QR_REQUIRED", True), "for another account"

@@ -233,9 +233,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     # No step of a repair makes WhatsApp accept a client that it refuses, or ends a ban.
     if verdict.health is not Health.DISCONNECTED and not (reason.slow or case.session.banned):
         return None
-    if _wants_code(case, repair):
-        return None
-    return Ending.NEEDS_PERSON
+    return None if _wants_code(case, repair) else Ending.NEEDS_PERSON
 
 
 def _wants_code(case: Case, repair: Repair) -> bool:
