@@ -175,7 +175,8 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
             "acting": f"try {repair['tries']}, under way",
             "settling": f"try {repair['tries']}, done; the next checks show whether it helped",
         }.get(repair["stage"], f"the next step {_when(repair['not_before'])}")
-        yield f"a repair runs since {begun}, round {repair['round']}, step {step}: {stage}"
+        goal = repair["goal"].replace("_", " ")
+        yield f"a repair ({goal}) runs since {begun}, round {repair['round']}, step {step}: {stage}"
     elif repair is not None and status != "CONNECTED":
         yield f"its repair ended {_when(repair['ended'])}: {repair['ending'].replace('_', ' ')}"
     if details["pairing_kept"]:

@@ -101,7 +101,7 @@ def repair(**more: Any) -> Repair:
     [
         (
             {"repair": repair(step=RecoveryKind.RESTART, tries=2, round=2, **LATER)},
-            r"round 2, step restart: the next step in \d+ h",
+            r"a repair \(heal\) runs since .*, round 2, step restart: the next step in \d+ h",
         ),
         (
             {"circuit": "open", "circuit_opens_wall": LATER["not_before_wall"]},
