@@ -47,10 +47,9 @@ def _ask(options: command.Options, verb: str) -> int:
     done = f"is not well: {ending}: {sentence}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
-        if options.ask("GET details")["connection_status"] == "QR_REQUIRED":
-            done = f"shows a code to scan: wa-agent qr {options.id} --watch"
-        if result["cleaned"]:
-            done = "shows a new code to scan; what this machine had of it: wa-agent trash list"
+        if result["cleaned"] or options.ask("GET details")["connection_status"] == "QR_REQUIRED":
+            old = "; what this machine had of it: wa-agent trash list" * result["cleaned"]
+            done = f"shows a code to scan: wa-agent qr {options.id} --watch{old}"
     return options.print(result, f"{options.id} {done}", good=result["healthy"])
 
 

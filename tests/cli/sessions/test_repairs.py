@@ -44,7 +44,7 @@ async def test_a_cleanup_of_a_paired_one_must_be_meant(house: House, cli: Cli) -
     line = "wa-agent: cannot clean up sales: it would end a pairing\n"
     assert (refused.status, refused.err) == (4, line)
     done = (await cli("cleanup", "sales", "--yes")).out
-    assert done.endswith("a new code to scan; what this machine had of it: wa-agent trash list\n")
+    assert done.endswith("--watch; what this machine had of it: wa-agent trash list\n")
 
 
 async def test_a_round_repairs_who_needs_it_and_a_dry_one_says_what_it_would(
