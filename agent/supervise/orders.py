@@ -188,11 +188,12 @@ class Orders:
                 if not (self.registry.root / id / restore.MESSAGES).exists():
                     # Its messages went on with what replaced it, and so did its readers' places.
                     instance = replace(instance, created_wall=time.time())
-                # Restored by an operator: a former stop or logout in its record is dropped, but a
-                # pairing that WhatsApp no longer knows stays ended.
+                # Restored by an operator: a former stop or logout in its record is dropped. A ban
+                # stays, and a pairing that WhatsApp no longer knows stays ended.
                 kept = identity.paired and not reasons.reason_of(identity.ended).unpairs
+                ended = "" if identity.ended == "logout" else identity.ended
                 record = replace(identity.record, override=Override.NONE, override_boot="")
-                record = replace(record, reason="", paired=kept, status_since_wall=time.time())
+                record = replace(record, reason=ended, paired=kept, status_since_wall=time.time())
                 said = JournalEntry("restored", f"restored from the trash ({name})", instance=id)
                 async with self.registry.alone(id, instance.engine, f"restore {id}", arrives=True):
                     await self.registry.store.add(instance, record, said)
@@ -308,8 +309,7 @@ class Repairs:
             if (facts := self.means.registry.facts.get(id)) is None:
                 await self.orders.create(wanted)
         if facts and wanted.engine and facts.instance.engine != wanted.engine:
-            why = f"it exists and its engine is {facts.instance.engine}"
-            words = f"cannot set up {id} with {wanted.engine}: {why}"
+            words = f"cannot set up {id} with {wanted.engine}: it uses {facts.instance.engine}"
             raise Refused(words, field="engine", code="other_engine")
         if facts and not facts.should_run:
             await self.orders.enable(id)

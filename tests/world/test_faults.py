@@ -49,6 +49,9 @@ async def test_no_run_of_its_host_logs_in_before_the_end_of_a_ban(agent, eventua
         for order in ("disable", "enable"):
             await agent.do("POST", f"/api/instance/a/{order}")
             await asyncio.sleep(10)
+        gone = await agent.do("DELETE", "/api/instance/a")
+        await agent.do("POST", f"/api/trash/{gone['trash']}/restore", {})
+        await asyncio.sleep(10)
         assert logins.count == 0
         await eventually(lambda: agent.status("a"), "CONNECTED", within=910)
         assert logins.count == 1
