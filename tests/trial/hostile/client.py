@@ -159,6 +159,8 @@ async def play(world: World, case: list[Step]) -> None:
             case "freeze":
                 await _freeze(world, step["who"], step["for"])
             case "clock" if world.clock is not None:
+                # The sandbox's faults end by that clock.
+                await world.agent.clear(ID)
                 world.clock.step(step["ahead"])
     await _judge(world)
 
@@ -181,7 +183,6 @@ async def _kill(world: World, who: str) -> None:
     if who == "network":
         await agent.fault(ID, "drop", 1.5)
         return
-    assert agent.process is not None
     if who in ("worker", "both"):
         send(signal.SIGKILL, agent.worker_pids())
     if who in ("agent", "both"):
