@@ -49,9 +49,8 @@ class HealthPolicy:
 NO_CODE_GUESS = "client_outdated"
 """The guess of an engine about a server that tries to connect without an end."""
 ENDED_WITH_PASSKEY = (
-    "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
-    " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
-    " --enable` here."
+    "Its account needs a passkey to link again, so the agent keeps the files as they are. "
+    + reason_of(words.PASSKEY_REQUIRED).advice
 )
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 _NETWORK_VERDICTS = frozenset(
@@ -351,8 +350,10 @@ def _given_up(session: Session, policy: HealthPolicy) -> HealthVerdict | None:
 
 
 def _waits_for_others(session: Session, ended: Reason, now: float) -> HealthVerdict | None:
-    """One whose own time has not come waits for no network."""
-    own_time = ended.permanence in NOT_SOON and now < session.not_before
+    """One whose own time has not come, or whose worker names a cause on this machine, waits for no
+    network."""
+    here = ended.local and session.unit.runs
+    own_time = here or (ended.permanence in NOT_SOON and now < session.not_before)
     waits = session.wait.reason
     network = waits in ("network_down", UNREACHABLE)
     return _waiting(session) if waits and not (own_time and network) else None

@@ -150,8 +150,7 @@ ROWS = (
     Reason(
         "bad_session",
         "WhatsApp refused the session for an unknown cause",
-        "Nothing to do: the agent tries for hours, ever less often. If the reason stays, check the"
-        " files of the session and restore a snapshot.",
+        "Nothing to do: the agent tries ever less often. If it stays, restore a snapshot.",
         base=10.0,
         max=3600.0,
     ),
@@ -170,8 +169,7 @@ ROWS = (
     _endless(
         "not_told",
         "its program runs, and does not tell whether its session is connected",
-        "Nothing to do: the program is kept alive. What it can tell, and how, is on the page of the"
-        " program engine.",
+        "Nothing to do: it is kept alive. The page of the program engine has what it can tell.",
         status=ConnectionStatus.INITIALIZING,
         local=True,
     ),
@@ -185,8 +183,7 @@ ROWS = (
     _slow(
         "program_failing",
         "its program ends again and again",
-        "Read its last lines (`wa-agent why ID`, and the worker's log), correct the program or its"
-        " [[program]] in agent.toml, then `wa-agent restart ID`.",
+        "Read its last lines (`wa-agent logs ID`), correct it, then `wa-agent restart ID`.",
         base=10.0,
         detailed=True,
         local=True,
@@ -194,8 +191,7 @@ ROWS = (
     _slow(
         "program_missing",
         "the program of this session cannot be started",
-        "Correct what the reason names: its [[program]] in agent.toml, its files or rights;"
-        " `wa-agent doctor` checks it, and the next try finds it.",
+        "Correct what the reason names (`wa-agent doctor` checks it too); the next try finds it.",
         base=5.0,
         detailed=True,
         local=True,
@@ -227,8 +223,7 @@ ROWS = (
     _for_person(
         "server_stuck",
         "the server still runs an old browser or a second connection of this session",
-        "Restart the server: only that ends it, and it ends no pairing. If it goes on then, another"
-        " program has the same keys: find it and stop it.",
+        "Restart the server: that ends no pairing. If it stays, stop what else has the same keys.",
     ),
     _local(
         "storage_failed",
@@ -330,17 +325,15 @@ ROWS = (
     Reason(
         "passkey_suspected",
         "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
-        "Scan the new code once more. If that scan ends the same way, the account's owner links it"
-        " at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
-        " --enable` here.",
+        "Scan the new code once more. If that ends the same way, the owner links it at a desk:"
+        " `wa-agent pair --out FILE`; here then `wa-agent import FILE ID --replace --enable`.",
         status=ConnectionStatus.QR_REQUIRED,
     ),
     _of_files(
         "session_damaged",
         "the session's files are damaged",
-        "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME --force` puts a good"
-        " one in their place. Without a copy the agent shows a new code, and the trash keeps the"
-        " damaged files.",
+        "`wa-agent snapshots ID` lists copies; `wa-agent restore ID NAME --force` puts one back."
+        " Without a copy the agent shows a new code, and the trash keeps the damaged files.",
     ),
     _of_files(
         "session_missing",
@@ -351,25 +344,22 @@ ROWS = (
     _of_files(
         "session_foreign",
         "the session's files are another account's, or were changed since the last login",
-        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
-        " the file that was changed: the agent compares them at each check, and then restarts the"
-        " session. Another account's session moves in with `wa-agent import` under a name of its"
-        " own.",
+        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`): the"
+        " next check restarts the session then. Another account's session moves in with `wa-agent"
+        " import` under a name of its own.",
     ),
     _of_files(
         "other_account",
         "the session of that name on its backend is another account's now",
-        "The agent sends nothing from it. `wa-agent backends sessions NAME` shows the account of"
-        " each session there. Where sessions were exchanged, put that right on the server: the"
-        " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
-        " `wa-agent backends adopt NAME`.",
+        "The agent sends nothing from it. `wa-agent backends sessions NAME` shows their accounts."
+        " Where sessions were exchanged, put that right on the server: the session goes on. If the"
+        " other account is meant: `wa-agent delete ID`, then `wa-agent backends adopt NAME`.",
     ),
     _of_files(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
-        "Put the folder or its rights back; the agent checks it each second and starts the"
-        " session then. Sessions may lie on another disk, but not behind links: set"
-        " `session_storage_path`.",
+        "Put the folder or its rights back; the agent looks each second, and starts it then."
+        " Sessions may lie on another disk, but not behind links: set `session_storage_path`.",
     ),
     _for_person(
         "unpaired_suspect",
@@ -381,8 +371,7 @@ ROWS = (
     _for_person(
         "remote_missing",
         "its backend knows no session of that name",
-        "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
-        " it again, with a code to scan.",
+        "Find out why; `wa-agent ensure-healthy ID --yes` creates it again, with a code to scan.",
     ),
     Reason(
         "renewal_unfinished",

@@ -89,6 +89,7 @@ def test_a_session_says_what_cannot_be_reached_and_is_not_repaired(claim):
     [
         pytest.param(said(), Health.HEALTHY, id="connected"),
         pytest.param(said(Status.QR_REQUIRED, phase="login"), Health.CORRUPTED, id="unpaired"),
+        (said(Status.DISCONNECTED, reason="parts_missing"), Health.DEGRADED),
         pytest.param(said(Status.AUTH_FAILURE, reason="banned"), Health.DISCONNECTED, id="banned"),
     ],
 )
