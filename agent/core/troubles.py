@@ -445,8 +445,7 @@ TABLE = (
         "key_errors",
         _key_errors,
         "{who} cannot decrypt {value} of its messages",
-        "The agent renews the keys of single contacts. If it stays: does the same session run"
-        " twice? Then `wa-agent repair {who}`.",
+        "The agent renews keys. If it stays: does {who} run twice? Then `wa-agent repair {who}`.",
         window=5 * MINUTE,
     ),
     _critical(
@@ -468,13 +467,19 @@ TABLE = (
         "unstable",
         _unstable,
         "{who} does not stay up: {value}",
-        "`wa-agent events {who}` names the cause of each end, `journalctl WA_INSTANCE={who}` has"
-        " the stack of each hang: the same keys in use elsewhere, an unstable line or proxy, too"
-        " little memory?",
+        "`wa-agent events {who}` names the cause of each end, `wa-agent logs {who}` has the stack"
+        " of each hang: the same keys in use elsewhere, an unstable line, too little memory?",
         hold=5 * MINUTE,
         window=30 * MINUTE,
         covers=("down",),
         of_incident=True,
+    ),
+    _critical(
+        "folder_lost",
+        lambda _, it: next((one.detail for one in it.signals if one.name == "folder_lost"), None),
+        "{who} works without its folder: {value}",
+        "Do not restart it. The check after its folder is back finds it; `wa-agent snapshots {who}`"
+        " and `wa-agent restore {who} NAME` put a copy in the place of a deleted one.",
     ),
     Row(
         "degraded",
@@ -528,15 +533,13 @@ TABLE = (
         "memory_high",
         partial(_memory, level="warn"),
         "{who} uses {value} of the memory it may have",
-        "The agent has asked it to free its caches. If it stays there, raise `[memory] instance`,"
-        " or `memory_limit` of the instance.",
+        "It was asked to free memory. If it stays, raise `[memory] instance` or `memory_limit`.",
     ),
     _critical(
         "memory_critical",
         partial(_memory, level="critical"),
         "{who} uses {value} of the memory it may have",
-        "The agent restarts it gracefully. If it comes back soon, raise the limit: `wa-agent events"
-        " {who}` shows how often it was restarted.",
+        "The agent restarts it. If it comes back soon (`wa-agent events {who}`), raise the limit.",
         wait=MINUTE,
         covers=("memory_high",),
     ),

@@ -119,9 +119,10 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
         words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
         signals.append(Signal("page_incomplete", Health.DEGRADED, words))
     if words := run.folder_lost:
+        cure = f"put back what was at {config.session_root / facts.id}"
         if run.folder_deleted:
-            words += "; only that worker still has the pairing: restore a snapshot in its place"
-        signals.append(Signal(FOLDER_LOST, Health.DEGRADED, words))
+            cure = "only that worker still has the pairing: restore a snapshot in its place"
+        signals.append(Signal(FOLDER_LOST, Health.DEGRADED, f"{words}; {cure}"))
     return tuple(signal for signal in signals if signal is not None)
 
 

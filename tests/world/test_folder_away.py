@@ -16,6 +16,8 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     folder = await connected(agent, eventually)
     away = agent.state / "away"
     folder.rename(away)
+    await eventually(lambda: reason(agent), "folder_lost")
+    assert f"; put back what was at {folder}" in (await agent.show("a"))["sentence"]
     await agent.kill_worker("a")
     await eventually(lambda: reason(agent), "session_missing")
     shown = await agent.show("a")

@@ -31,12 +31,8 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
     await asyncio.sleep(60)
     assert await agent.run_of("a") == run
     await agent.do("POST", f"/api/instance/a/snapshots/{snapshot}/restore", {})
-
-    async def found():
-        shown = await agent.show("a")
-        return shown["connection_status"], shown["health"]["reason"]
-
-    await eventually(found, ("CONNECTED", ""))
+    await eventually(lambda: reason(agent), "")
+    assert await agent.status("a") == "CONNECTED"
     assert ((await agent.show("a"))["account"], await agent.codes("a")) == (account, codes)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId, Signal
 from agent.core.session import BackendView
 from agent.core.troubles import TABLE, Key, Look, Sight, Trouble, Windows, counted_of, look
 from agent.core.words import ServerClaim
@@ -86,7 +86,6 @@ def test_none_begins_while_it_is_well() -> None:
 STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
     ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
-    ("given_up", 0, bad("attempts_used_up"), {}),
     ("unstable", 0, bad("worker_failed", S.RECONNECTING), {}),
     ("given_up", 0, bad("temporary_ban"), {}),
     ("given_up", 0, bad("passkey_required", S.QR_REQUIRED), {}),
@@ -102,6 +101,7 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("disk_low", 300, {}, {"machine": {"wa_host_filesystem_avail_bytes": 9.0}}),
     ("disk_full", 0, {}, {"machine": {"wa_host_filesystem_avail_bytes": 1.0}}),
     ("outbox_lost", 0, {}, {"outbox_lost": "it was removed"}),
+    ("folder_lost", 0, {"signals": (Signal("folder_lost", Health.DEGRADED, "moved"),)}, {}),
     ("messages", 0, {}, {"outbox_oldest": {"a": WALL}}),
     ("unstable", 0, {"restarts": {"watchdog": 3}}, {}),
     ("unstable", 0, {"reconnects": {"connection_lost": 6, "conflict": 5}}, {}),
