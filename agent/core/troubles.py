@@ -129,6 +129,8 @@ class Sight:
     windows: Windows = field(default_factory=Windows)
     not_kept: Collection[str] = ()
     """Sessions whose disk refuses what arrives."""
+    database_lost: str = ""
+    """Sentence on what the agent's database has not any more; "" = nothing."""
     outbox_lost: str = ""
     """Sentence on a loss of the outbox before it was opened, or why it cannot be; "" = none."""
 
@@ -602,6 +604,13 @@ TABLE = (
         _not_delivered,
         "messages or events are not delivered: {value}",
         "`wa-agent webhooks` says which target answers what.",
+    ),
+    _machine(
+        "database_lost",
+        lambda sight, _: sight.database_lost or None,
+        "the agent's database was lost or set back: {value}",
+        "`wa-agent key list` has the keys that are left: make lost ones again, revoke again what"
+        " was revoked. A damaged file lies beside agent.db; the next start ends this.",
     ),
     _machine(
         "outbox_lost",

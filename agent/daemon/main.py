@@ -164,8 +164,8 @@ class Daemon:
                     known = {row.id for row, _ in await store.instances()}
                     known |= {found.id for found in await asyncio.to_thread(scan, root)}
                     own.refuse_foreign_state(state, known, running)
-                    older = await own.go_on(store, state, mark, rebuilt=bool(store.rebuilt_from))
-                    return await self._run_on(store, host, older=older)
+                    store.lost = await own.go_on(store, state, mark)
+                    return await self._run_on(store, host)
                 finally:
                     await store.close()
                     log.info("database closed; the agent has stopped")
@@ -174,7 +174,7 @@ class Daemon:
             await host.close(leave_workers=True)
             raise
 
-    async def _run_on(self, store: Store, host: life.Host, *, older: bool) -> int:
+    async def _run_on(self, store: Store, host: life.Host) -> int:
         """The composition, and the life of what it made."""
         supervisor = assemble.Supervisor(
             self._config,
@@ -193,7 +193,7 @@ class Daemon:
             fleet = Joined(supervisor, state)
         try:
             reader = Reader(supervisor.registry)
-            await self._take_over(supervisor, older=older)
+            await self._take_over(supervisor)
             for facts in supervisor.registry.facts.values():
                 if not facts.instance.enabled:  # what waits there is asked for at no link
                     reader.changed(facts.id)
@@ -271,10 +271,10 @@ class Daemon:
             written = await asyncio.ensure_future(stops)
         return status if written else 1
 
-    async def _take_over(self, supervisor: assemble.Supervisor, *, older: bool) -> None:
+    async def _take_over(self, supervisor: assemble.Supervisor) -> None:
         """Go on with what the agent before this one had: sessions, packs, counts."""
         registry, config = supervisor.registry, self._config
-        left = await assemble.load_instances(registry, config.instance, older=older)
+        left = await assemble.load_instances(registry, config.instance)
         await supervisor.backends.take_over(config.backend)
         with going_on():
             await supervisor.seats.take_over(config.agent.state_path / "run-packs")

@@ -74,8 +74,7 @@ def refuse_foreign_state(
             code="state_foreign",
         )
     if strangers:
-        words = "the workers of %s run without an instance: the agent leaves them alone"
-        log.error(words, strangers)
+        log.error("the workers of %s run without an instance: they are left alone", strangers)
 
 
 @contextmanager
@@ -97,22 +96,23 @@ def only_copy(state: Path) -> Iterator[StateMark]:
         yield mark
 
 
-async def go_on(store: Store, state: Path, mark: StateMark, *, rebuilt: bool) -> bool:
-    """Raise the number everywhere; True when the database is older than its folder's mark says."""
+async def go_on(store: Store, state: Path, mark: StateMark) -> str:
+    """Raise the number everywhere; a sentence where the database is older than its folder's mark
+    says, also as it was lost; "" = it is the newest."""
     stored = _parse(await store.get_fact(FACT))
     fits = stored and stored.id == mark.id and stored.generation >= mark.generation
-    older = mark.generation > 0 and not fits
-    if older and not rebuilt:
+    older, sentence = mark.generation > 0 and not fits, "; ".join(store.rebuilt_from)
+    if older and not sentence:
         sentence = (
             f"the database is older than its folder {state} (it was written at start"
             f" {stored.generation if stored else 'unknown'}, the folder at {mark.generation}):"
-            " the agent trusts the session folders where they are newer"
+            " the session folders tell what is newer; later API keys and history are lost"
         )
         log.warning("%s", sentence)
         await store.append(JournalEntry("database_older", sentence, Category.SYSTEM))
     newest = max(mark.generation, stored.generation if stored else 0)
     await _write(store, state, replace(mark, generation=newest + 1))
-    return older
+    return sentence if older else ""
 
 
 async def note_stop(store: Store, state: Path) -> None:

@@ -110,6 +110,7 @@ class Troubles:
             config.memory,
             self.windows,
             not_kept={id for id, counts in kept.items() if counts["refused"]},
+            database_lost=self.supervisor.store.lost,
             outbox_lost=self.sending.refused or self.sending.lost,
         )
 

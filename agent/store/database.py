@@ -145,8 +145,7 @@ def check_whole(path: Path) -> None:
         for id, *rest in db.execute(rows.SELECT).fetchall():
             whole = isinstance(json.loads(rest[-1] or "null"), dict)
             if not whole or rows.decode_instance([id, *rest]) is None:
-                why = f"the row of instance {id!r:.80} cannot be read"
-                raise errors.StoreError(why, code="damaged")
+                raise errors.StoreError(f"the row of instance {id!r:.80} is bad", code="damaged")
 
 
 def _a_new_one_would_open(path: Path) -> bool:
@@ -237,6 +236,8 @@ class Store:
     rebuilt_from: tuple[str, ...]
     """Sentences on what `open` had to repair; they are in the journal too."""
     _writer: Writer
+    lost: str = ""
+    """Sentence on what the one before had and this one has not; "" = nothing."""
     on_append: Callable[[JournalEntry], None] = lambda _entry: None
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
 

@@ -137,16 +137,13 @@ class Supervisor:
 # what still runs; what should run starts in its turn.
 
 
-async def load_instances(
-    registry: Registry, declared: Iterable[Declaration], *, older: bool = False
-) -> str | None:
-    """Fill the registry; the time of the last entry of the agent before this one. `older`: the
-    database is older than what its state folder has seen."""
+async def load_instances(registry: Registry, declared: Iterable[Declaration]) -> str | None:
+    """Fill the registry; the time of the last entry of the agent before this one."""
     left = max([it.wall for it in await registry.store.history(limit=1)], default=None)
     for instance, record in await registry.store.instances():
-        # Runs that such a database names ended long ago, and not by an operator's hand.
+        # Runs that an older database names ended long ago, and not by an operator's hand.
         forgotten = replace(record, seen_run="", stopped_run="", restart_of="")
-        registry.add(instance, forgotten if older else record)
+        registry.add(instance, forgotten if registry.store.lost else record)
     await _take_in_folders(registry)
     if not registry.gate.fleet.leased:  # else another machine may have them
         await create_declared(registry, declared)

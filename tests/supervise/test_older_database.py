@@ -14,7 +14,7 @@ from tests.supervise.test_remember import BOOT, STOPPED, operated
 
 
 async def goes_on(store, state):
-    return await go_on(store, state, read_mark(state) or StateMark("new", 0), rebuilt=False)
+    return await go_on(store, state, read_mark(state) or StateMark("new", 0))
 
 
 async def running_when_copied(state):
@@ -33,34 +33,32 @@ async def running_when_copied(state):
 
 @pytest.mark.parametrize("put_back", [True, False])
 async def test_the_agents_own_stop_is_not_an_operators(tmp_path, put_back):
-    state = tmp_path
-    await running_when_copied(state)
+    await running_when_copied(tmp_path)
     if put_back:
-        for part in state.glob("agent.db*"):
+        for part in tmp_path.glob("agent.db*"):
             part.unlink()
-        (state / "kept").rename(state / "agent.db")
-    store = await Store.open(state / "agent.db")
-    older = await goes_on(store, state)
-    assert older is put_back
-    registry = Registry(store, GATE, state / "sessions", boot=BOOT)
-    await load_instances(registry, [], older=older)
+        (tmp_path / "kept").rename(tmp_path / "agent.db")
+    store = await Store.open(tmp_path / "agent.db")
+    store.lost = await goes_on(store, tmp_path)
+    assert bool(store.lost) is put_back
+    registry = Registry(store, GATE, tmp_path / "sessions", boot=BOOT)
+    await load_instances(registry, [])
     facts = registry.facts[InstanceId("sales")]
     operated(facts, STOPPED)
     # In the newest one the record says what it says: here nothing of the stop was saved.
     assert facts.record.override is (Override.NONE if put_back else Override.STOPPED)
-    assert not await goes_on(store, state), "once is enough"
+    assert not await goes_on(store, tmp_path), "once is enough"
     await store.close()
 
 
 async def test_a_damaged_mark_is_no_reason_not_to_start(tmp_path):
-    state = tmp_path
-    await running_when_copied(state)
-    (state / "state-mark.json").write_bytes(b"\xff{")
-    store = await Store.open(state / "agent.db")
-    assert not await goes_on(store, state)
-    assert await store.get_fact("state_mark") in (state / "state-mark.json").read_text()
+    await running_when_copied(tmp_path)
+    (tmp_path / "state-mark.json").write_bytes(b"\xff{")
+    store = await Store.open(tmp_path / "agent.db")
+    assert not await goes_on(store, tmp_path)
+    assert await store.get_fact("state_mark") in (tmp_path / "state-mark.json").read_text()
     await store.close()
-    before = read_mark(state)
+    before = read_mark(tmp_path)
     with pytest.raises(StoreError):
-        await note_stop(store, state)
-    assert read_mark(state) == before, "the database is never the older by a write cut off"
+        await note_stop(store, tmp_path)
+    assert read_mark(tmp_path) == before, "the database is never the older by a write cut off"

@@ -53,6 +53,8 @@ async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
     agent.lose_database()
     await agent.start()
     await eventually(lambda: agent.status("b"), "CONNECTED")
+    (lost,) = (await agent.do("GET", "/api/troubles"))["troubles"]
+    assert lost["kind"] == "database_lost" and "keys and history are lost" in lost["sentence"]
     shown = await agent.show("a")
     assert shown["sentence"] == "an operator stopped it"
     assert shown["unit"]["main_pid"] == 0
