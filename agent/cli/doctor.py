@@ -54,8 +54,7 @@ def doctor(options: Options) -> int:
         findings.append(ok(f"{path or 'the defaults'}: good", check="config"))
     except errors.ConfigError as error:  # the other checks run on the defaults
         findings.append(wrong(str(error), "correct it: wa-agent config check", check="config"))
-    unset = "unset it if it belongs to another program"
-    findings += [note(it, unset, check="environment") for it in config.warnings]
+    findings += [note(it, "unset it if not meant", check="environment") for it in config.warnings]
     if not (client.url or named):
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,))
@@ -269,10 +268,13 @@ def agent(here: Installation) -> Iterator[Finding]:
 def database(here: Installation) -> Iterator[Finding]:
     try:
         found = str(here.client.request("POST", "/api/database/check")["found"])
+        troubles = here.client.get("/api/troubles")["troubles"]
     except errors.WaError:
         yield note("not checked: the agent, which checks it, refuses or is away", "see: agent")
     else:
         yield ok("whole") if found == "ok" else wrong(found)
+        lost = (it for it in troubles if it["kind"] == "database_lost")
+        yield from (note(it["sentence"], it["advice"]) for it in lost)
 
 
 def _environment(here: Installation) -> Mapping[str, str]:
@@ -353,15 +355,12 @@ def _open_to_all(path: Path) -> int:
 
 def _server(backend: BackendDeclaration, view: Mapping[str, Any] | None) -> Finding:
     if view is None:
-        advice = "systemctl restart wa-agent, which reads its backends at a start"
-        return note("the running agent has not read it", advice)
+        return note("the running agent has not read it", "systemctl restart wa-agent: it reads it")
     if not view["up"]:
-        words = "see that it runs, and that url, key, ca_file and timeout are right"
-        advice = f"{words}; then wa-agent backends check {backend.name}"
+        advice = f"does it run? right url, key, ca_file? wa-agent backends check {backend.name}"
         return wrong(view["sentence"] or "it is not up", advice)
     if view.get("warning"):
-        advice = "correct logs, log_session and auth_folder of its [[backend]], or give wa-agent"
-        advice += " and its unit the right: Access in agent/backends/README.md"
+        advice = "correct its logs, log_session, auth_folder or rights: agent/backends/README.md"
         return wrong(f"it answers, but {view['warning']}", advice)
     total = "? sessions" if view["sessions"] is None else counted(view["sessions"], "session")
     words = f"{backend.engine} {view['version']}".strip()
@@ -384,7 +383,6 @@ def _secrets_and_redis(backend: BackendDeclaration) -> Iterator[Finding]:
         with RedisKeys(url, timeout=5.0, ca_file=backend.ca_file).talk("ask it"):
             pass
     except errors.WaError as error:
-        cure = "check that it runs, and that redis_url is right and has its password"
-        yield wrong(f"Redis at {where}: {error}", cure)
+        yield wrong(f"Redis at {where}: {error}", "does it run? redis_url needs its password, too")
     else:
         yield ok(f"Redis at {where} answers")
