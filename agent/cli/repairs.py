@@ -47,7 +47,7 @@ def _ask(options: command.Options, verb: str) -> int:
     done = f"is not well: {ending}: {sentence}; more: wa-agent why {options.id}"
     if result["healthy"]:
         done = "was repaired" if result["recovered"] else "is well"
-        if result["cleaned"] or options.ask("GET details")["connection_status"] == "QR_REQUIRED":
+        if result["cleaned"] or session.shows_code(options):
             old = "; what this machine had of it: wa-agent trash list" * result["cleaned"]
             done = f"shows a code to scan: wa-agent qr {options.id} --watch{old}"
     return options.print(result, f"{options.id} {done}", good=result["healthy"])

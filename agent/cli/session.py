@@ -31,7 +31,7 @@ _INTENTS: tuple[tuple[str, str, str, Words], ...] = (
     ("disable", "stop an instance, now and after every boot", "disabled", {}),
     ("start", "run an instance until the next boot", "will be started", WAIT),
     ("stop", "stop an instance until the next start or boot", "will be stopped", {}),
-    ("restart", "restart an instance", "will be restarted", WAIT),
+    ("restart", "restart an instance; one that is down is started", "will be restarted", WAIT),
     ("logout", _LOGOUT, "is being logged out", {**_YES, **CONFIRM}),
 )
 _LARGEST = 64 << 20
@@ -123,6 +123,13 @@ def intend(options: Options) -> int:
     # A backend's session has no run that ends.
     old = before["unit"]["run"] if before and not before["backend"] else ""
     return wait_and_print(options, instance, options.done, old)
+
+
+def shows_code(options: Options) -> bool:
+    """False also where the agent does not answer now: what was done before is done."""
+    with suppress(WaError):
+        return bool(options.ask("GET details")["connection_status"] == "QR_REQUIRED")
+    return False
 
 
 def mark(options: Options) -> int:

@@ -190,8 +190,6 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"what waits to be sent is tried {_when(until)}"
     if status == "CONNECTED" and (limit := details.get("proof_limit_seconds")):
         yield f"the agent asks for a new proof before this one is {duration(limit)} old"
-        hangs = f"a hung worker is seen after {duration(details['watchdog_seconds'])} of silence"
-        yield "" if details["backend"] else hangs
     reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"

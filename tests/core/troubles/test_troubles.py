@@ -87,7 +87,6 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
     ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
     ("unstable", 0, bad("worker_failed", S.RECONNECTING), {}),
-    ("given_up", 0, bad("temporary_ban"), {}),
     ("given_up", 0, bad("passkey_required", S.QR_REQUIRED), {}),
     ("corrupted", 600, {"verdict": verdict(Health.CORRUPTED, "keys")}, {}),
     ("degraded", 0, {"verdict": verdict(Health.DEGRADED, "silent_inbound")}, {}),
