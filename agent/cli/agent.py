@@ -122,9 +122,8 @@ def version(options: Options) -> int:
 
 def check_config(options: Options) -> int:
     """Read the configuration and name its errors."""
-    from agent.api.handlers.instances import unknown_kinds
     from agent.config import config, load
-    from agent.webhooks import courier, settings
+    from agent.webhooks import courier, part, settings
 
     path, given = config_path(options.config, os.environ), overrides_of(options)
     read = load.load_config(path, os.environ, overrides=given)
@@ -137,12 +136,11 @@ def check_config(options: Options) -> int:
     except errors.ConfigError as error:
         cure = "write that file, or give the key another one; the agent must be able to read it"
         raise errors.ConfigError(f"{error}; {cure}", field=error.field) from error
+    part.check_kinds(read)
     warnings = [*read.warnings]
     with suppress(OSError):
         ids |= {it.name for it in read.session_root.iterdir()}
     for hook in hooks:
-        for fault in unknown_kinds(hook.name, hook.kinds):
-            raise errors.ConfigError(fault, field="webhook.kinds")
         for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):
             known = f"webhook {hook.name}: no instance {id} yet; {nearest(id, ids)}"
             warnings.append(known.rstrip("; "))
@@ -251,8 +249,7 @@ def _refuse_foreign(program: Path) -> None:
     python = Path(sys.executable).resolve()
     for place in (program.resolve(), python):
         if any(place.is_relative_to(hidden) for hidden in _HIDDEN):
-            why = f"cannot install units: the services cannot read {place}"
-            raise errors.Refused(why, code="hidden")
+            raise errors.Refused(f"cannot install units: no service reads {place}", code="hidden")
     paths = {python, program, *program.rglob("*")}
     # A link's target counts too, and every folder on the way to it. Where it leads to nothing, the
     # folders say who may put something there.

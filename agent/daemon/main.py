@@ -35,7 +35,7 @@ from agent.supervise import assemble, passes, snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
-from agent.webhooks.part import Webhooks
+from agent.webhooks.part import Webhooks, check_kinds
 
 AGAIN = 5.0
 """Seconds until a task that failed begins again."""
@@ -295,6 +295,7 @@ class Daemon:
             self._signals.reload.clear()
             try:
                 config = load_config(self._config_path, os.environ, overrides=self._overrides)
+                check_kinds(config)
             except errors.ConfigError as error:
                 log.error("the old settings stay in force: %s", error)
                 supervisor.settings.refused = True

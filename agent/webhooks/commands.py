@@ -39,8 +39,8 @@ def test(options: command.Options) -> int:
 
 def retry(options: command.Options) -> int:
     """Close a webhook's circuit and send now."""
-    path = f"/api/webhooks/{options.webhook}/retry"
-    return options.do(f"POST {path}", f"{options.webhook} is tried now")
+    name = options.webhook
+    return options.do(f"POST /api/webhooks/{name}/retry", f"{name} is tried now")
 
 
 def examine(here: client.Installation) -> Iterator[client.Finding]:

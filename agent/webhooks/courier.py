@@ -428,8 +428,7 @@ class Courier:
             except errors.WaError as error:
                 say = log.error if isinstance(error, errors.StoreError) else log.debug
                 say("webhook %s: %s", self.name, error)
-                pause = min(max(pause * 2, 1.0), CIRCUIT.pause)
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause := min(max(pause * 2, 1.0), CIRCUIT.pause))
                 source.news.set()
 
     async def _carry_page(self, source: Source) -> None:

@@ -27,6 +27,13 @@ Read = tuple[Store, EventBus, Reader, Mapping[words.InstanceId, session.Session]
 """The parts that couriers read."""
 
 
+def check_kinds(config: Config) -> None:
+    """ConfigError: no event is of a kind that a webhook names. A start goes on without it, for no
+    session shall wait for it; a reload keeps the old settings."""
+    for fault in (it for row in webhooks_of(config) for it in unknown_kinds(row.name, row.kinds)):
+        raise errors.ConfigError(fault, field="webhook.kinds")
+
+
 class Webhooks:
     def __init__(self, config: Config, read: Read) -> None:
         self._read, self._reader, self._changed = read, read[2], asyncio.Event()
@@ -34,13 +41,13 @@ class Webhooks:
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
         self._gone: list[Courier] = []
+        with log.going_on():
+            check_kinds(config)
         self.reload(config)
 
     def reload(self, config: Config) -> None:
         """All begin again, each from its cursors, and read their files again."""
         before, declared = self._couriers, webhooks_of(config)
-        for fault in (it for row in declared for it in unknown_kinds(row.name, row.kinds)):
-            log.log.warning("%s", fault)
         # From now on nothing counts as taken by all that one of these has not taken.
         self._reader.consumers = {row.name: row.chooses for row in declared if row.message_kinds}
         self._couriers = {row.name: self._open(row) for row in declared}
@@ -89,14 +96,12 @@ class Webhooks:
         entry = model.JournalEntry(kind, sentence, words.Category.SYSTEM, None, time.time())
         begun = time.monotonic()
         reply = await self._find(name).post(pack_event(entry))
-        seconds = round(time.monotonic() - begun, 3)
         said = {"delivered": reply.taken, "status": reply.status, "problem": reply.problem}
-        return {**said, "seconds": seconds, "said": reply.said}
+        return {**said, "seconds": round(time.monotonic() - begun, 3), "said": reply.said}
 
     def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
-            why = f"cannot find the webhook {name}: agent.toml has none of that name"
-            raise errors.NotFound(why)
+            raise errors.NotFound(f"cannot find webhook {name}: agent.toml has none of that name")
         return self._couriers[name]
 
 

@@ -18,7 +18,7 @@ async def test_health_says_when_settings_were_read_and_that_others_were_refused(
     first, refused = await told()
     assert not refused
     text = agent.config.read_text()
-    agent.reload(text.replace("interval", "intervall"))
+    agent.reload(f"{text}[[webhook]]\nname = 'a'\nurl = 'http://a'\nkinds = ['statsu']\n")
     await eventually(told, (first, True))
     agent.reload(text)
 
