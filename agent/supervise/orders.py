@@ -141,9 +141,8 @@ class Orders:
     async def intend(
         self, facts: Facts, kind: str, sentence: str, category: Category = Category.SESSION
     ) -> Session:
-        facts.note(kind, sentence, category)
         facts.saved.identity = None  # its file is written again: it may have been changed
-        await self.registry.save_order(facts)
+        await self.registry.save_order(facts, entry(facts, kind, sentence, category))
         self.registry.gate.wake(facts.id)
         self.registry.gate.note_wait(facts)
         await self.registry.gate.fleet.kept(facts.id)
@@ -157,8 +156,8 @@ class Orders:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            facts.note("deleting", "an operator deletes it")
-            await self.registry.save_order(facts)
+            said = entry(facts, "deleting", "an operator deletes it")
+            await self.registry.save_order(facts, said)
             await self.seats.stop(facts)
             files.failpoint("deletion_begun")
             if facts.instance.backend:

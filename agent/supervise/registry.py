@@ -291,7 +291,7 @@ class Registry:
                     return instance.id
         return None
 
-    async def save(self, facts: Facts) -> None:
+    async def save(self, facts: Facts, *orders: JournalEntry) -> None:
         """Write rows, identity and what was noted: they must be on the disk before a plan is
         carried out."""
         if facts.gone:
@@ -301,14 +301,15 @@ class Registry:
             tell(each)
         if not is_written(facts):
             await self._write_identity(facts)
-        await self._save_row(facts, *said)
+        await self._save_row(facts, *said, *orders)
 
-    async def save_order(self, facts: Facts) -> None:
-        """As `save`, for an order: where it cannot be written, what is wanted is what was."""
+    async def save_order(self, facts: Facts, order: JournalEntry) -> None:
+        """As `save`, for an order: where it cannot be written, what is wanted is what was. The log
+        has it once the disk has it."""
         instance, record = facts.saved.instance, facts.saved.record
         assert instance is not None and record is not None, "the registry has what was written"
         try:
-            await self.save(facts)
+            await self.save(facts, order)
         except WaError:
             facts.instance = instance
             self.look_up(facts)
@@ -317,6 +318,7 @@ class Registry:
             if not is_written(facts):  # its file has the order, and would count as newer
                 await self._write_identity(facts)
             raise
+        tell(order)
 
     async def _save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         instance, record = facts.instance, facts.record
