@@ -201,6 +201,8 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         yield f"a person must scan its code: wa-agent qr {id} --watch"
     elif seconds_from(details.get("phase_ends")) > 0:
         yield f"the agent acts {_when(details['phase_ends'])} if it is no further by then"
+    elif details["health"]["verdict"] == "disconnected" and idle and not waits:
+        yield "it is on its way; the agent acts once that takes too long"
 
 
 def _when(text: str | None) -> str:

@@ -123,6 +123,7 @@ def repair(**more: Any) -> Repair:
             "the agent does nothing more: a person must act; one more try: wa-agent start sales",
         ),
         (LATER, r"attempt 1 in \d+ h"),
+        ({"status": S.RECONNECTING}, r"next\n  it is on its way; the agent acts once that .*\n$"),
         (SYNCS, r"next\n  the agent acts in 1 min \d+ s if it is no further by then\n$"),
         ({}, "proof before this one is 1 min 30 s old"),
     ],
