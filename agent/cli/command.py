@@ -127,7 +127,8 @@ def run(argv: list[str]) -> int:
             setattr(options, slot.dest, (slot.type or str)(left.pop(0)))
         if left:
             near = nearest(left[0].partition("=")[0], options.parser._option_string_actions)
-            near = near or ("name a file by --config FILE" if "config" in options else "")
+            file = "config" in options and not left[0].startswith("-")
+            near = near or ("name a file by --config FILE" if file else "")
             options.parser.error(f"unrecognized arguments: {' '.join(left)}; {near}".rstrip("; "))
         status: int = options.run(options)
         sys.stdout.flush()

@@ -93,11 +93,12 @@ def path_fault(text: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A question with the known word that is most like it, in any case; "" = none is."""
+    """A question with the known word that is most like it, in any case; "" = none is. The dashes of
+    an option are no likeness."""
     import difflib  # only after a typing mistake: a running agent never needs it
 
-    words = {it.casefold(): it for it in known}
-    near = difflib.get_close_matches(word[:80].casefold(), words, n=1)
+    words = {it.casefold().lstrip("-"): it for it in known}
+    near = difflib.get_close_matches(word[:80].casefold().lstrip("-"), words, n=1)
     return f"did you mean {words[near[0]]}?" if near else ""
 
 
