@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
     words: Words = {"NAME": ("name of the key, such as its program", {"type": str})}
     among.add("add", add_key, "prometheus --scope read", words)
     among.add("list", list_keys)
-    among.add("revoke", revoke, "3f8a2c1d")
+    among.add("revoke", revoke, "prometheus")
     engine = {"dest": "engine", "choices": ("baileys",)}
     words = {"--with ENGINE": ("baileys: also fetch the npm packages of this engine", engine)}
     commands.add("install-units", install_units, words=words)
@@ -211,7 +211,7 @@ def list_keys(options: Options) -> int:
 def revoke(options: Options) -> int:
     """Revoke a key.
 
-    key_id=KEY: its id, as `key list` shows it
+    key_id=KEY: its id, as `key list` shows it, or a name that no other key has
     """
     return options.do(f"DELETE /api/keys/{options.key_id}", "{id} revoked")
 

@@ -112,8 +112,10 @@ async def add_key(call: Call) -> Json:
 
 
 async def revoke_key(call: Call) -> Json:
-    """Revoke a key."""
-    id = call.request.match_info["key"]
+    """Revoke a key, by its id or by a name that no other key has."""
+    word = call.request.match_info["key"]
+    named = [row.id for row in call.parts.ring.rows() if word in (row.id, row.name)]
+    id = named[0] if len(named) == 1 else word
     try:
         await call.parts.ring.remove(id)
     finally:  # it opens nothing more, also where the database did not take it

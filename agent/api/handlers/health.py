@@ -131,12 +131,11 @@ async def memory_report(call: Call) -> Json:
     """Memory of each instance."""
     views = sorted(call.supervisor.views().items())
     used = [view.run.memory_bytes for _, view in views if view.run.memory_bytes is not None]
-    machine = call.parts.metrics.machine.values()
     unmeasured = not used and any(view.unit.runs for _, view in views)  # unknown, not 0
     return {
         "time": session.wall_text(time.time()),
         "system": system_figures(call),
-        "agentMemory": machine.get("process_resident_memory_bytes"),
+        "agentMemory": call.parts.metrics.machine.values().get("process_resident_memory_bytes"),
         "sessionsMemory": None if unmeasured else sum(used),
         "instances": {
             id: present.part(view.run, "usedMemory=memory_bytes processes")
