@@ -221,8 +221,7 @@ def unfit(arrived: archives.Arrived) -> tuple[str, str]:
     if account and manifest.account and account != manifest.account:
         problem = f"its files are of account {account}, its manifest names {manifest.account}"
         return problem, "other_account"
-    paths = [file.path for file in manifest.listing.files]
-    lacking = file_rules(manifest.engine).lacks(paths)
+    lacking = file_rules(manifest.engine).lacks([file.path for file in manifest.listing.files])
     return lacking, "no_pre_keys" if lacking else ""
 
 

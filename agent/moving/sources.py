@@ -160,8 +160,9 @@ def write_folder(session: FoundSession, folder: Path) -> None:
 
 BAILEYS = "Baileys"
 KINDS = (
-    "a folder of Baileys keys (creds.json) or folders of them, and a JSON file with the credentials"
-    " and keys of one session, as Evolution API 2 and whaticket store them"
+    "an archive that `wa-agent export` wrote, a folder of whatsapp-web.js (LocalAuth), a folder of"
+    " Baileys keys (creds.json) or folders of them, a JSON file with credentials and keys of one"
+    " session, as Evolution API 2 and whaticket store them"
 )
 RECENT = 120.0
 """Seconds: a program that last wrote its session so long ago may still run, here or elsewhere."""

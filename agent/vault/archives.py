@@ -234,8 +234,8 @@ def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
         try:
             tar = tar or tarfile.TarFile(fileobj=cast(IO[bytes], stream), encoding="utf-8")
             head = tar.next()
-        except (tarfile.TarError, ValueError) as error:
-            raise refuse(f"it is no tar, or a damaged one ({error})") from None
+        except (tarfile.TarError, ValueError):
+            raise refuse("it is no tar, or a damaged one; nothing was changed") from None
         if head is None:
             break
         tar.members.clear()  # type: ignore[attr-defined]
@@ -312,8 +312,8 @@ class _Unpacked:
     def _read(self, count: int) -> bytes:
         try:
             piece: bytes = self._stream.read(count)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise refuse(f"it is no gzip, or a damaged one ({error})") from None
+        except (gzip.BadGzipFile, zlib.error, EOFError):
+            raise refuse("it is no gzip, or is damaged or cut off; nothing was changed") from None
         self._at += len(piece)
         self._left -= len(piece)
         if self._left < 0:
