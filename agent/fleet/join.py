@@ -145,12 +145,10 @@ def install_member(files: Mapping[str, bytes]) -> None:
         raise Refused(f"cannot find etcd on this machine: {cure}") from None
     text = SETTINGS.read_text(encoding="utf-8") if SETTINGS.exists() else ""
     present = [it.strip() for it in text.splitlines() if it.strip() and it.strip()[0] != "#"]
-    data, cause = settings_of(files)["ETCD_DATA_DIR"], ""
-    if present and present != files["etcd"].decode().splitlines():
-        cause = f"{SETTINGS} is another member's: if that is of no use, move it, and empty {data}"
-    elif not present and (os.path.lexists(data) or _holds_keys()):
-        cause = f"it holds data already: of 127.0.0.1:2379, or in {data}"
-    if cause:
+    data, planned = settings_of(files)["ETCD_DATA_DIR"], files["etcd"].decode().splitlines()
+    if present != planned if present else os.path.lexists(data) or _holds_keys():
+        cause = f"{SETTINGS}, {data} or 127.0.0.1:2379 is another one's, or of an earlier life"
+        cause += f"; if of no use: systemctl stop etcd; mv {SETTINGS} /root; rm -rf {data}"
         raise Refused(f"cannot take etcd of this machine into the fleet: {cause}", code="etcd_used")
     (folder := Path(ETCD)).mkdir(mode=0o755, exist_ok=True)
     for name in FILES[:3]:

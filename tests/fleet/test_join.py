@@ -182,11 +182,11 @@ def test_etcd_of_the_machine_is_the_planned_member_or_left_alone(
     monkeypatch.setattr(pwd, "getpwnam", lambda _: SimpleNamespace(pw_gid=group))
     monkeypatch.setattr(plan.subprocess, "run", ran)
     settings.write_text("# of Debian\nETCD_NAME=other\n")
-    with pytest.raises(Refused, match=f"another member's.* empty {tmp_path}/wa-agent"):
+    with pytest.raises(Refused, match=f"; mv {settings} /root; rm -rf {tmp_path}/wa-agent"):
         join.install_member(files)
     settings.write_text("# of Debian\n")
     (tmp_path / "wa-agent").mkdir()
-    with pytest.raises(Refused, match="data already"):
+    with pytest.raises(Refused, match="earlier life"):
         join.install_member(files)
     assert not ran.called
     (tmp_path / "wa-agent").rmdir()
