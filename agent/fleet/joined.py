@@ -270,7 +270,8 @@ class Joined(running.Running):
         ends = boot_now() + FLUSHES
         # Until the store hears of an order another machine would go on without it.
         while self._registry.stopping or (deletes if self.halted else not self._may_write()):
-            if self._registry.stopping or boot_now() > ends:
+            starts = (self.keeper and self.keeper.starts_at) or 0.0
+            if self._registry.stopping or boot_now() > max(ends, starts + LOOKS):
                 raise self._not_sure(doing)
             await asyncio.sleep(LOOKS)
         # The lease may be the first one after the loss of the session, as after a freeze.
@@ -287,9 +288,7 @@ class Joined(running.Running):
         return self.keeper is not None and self.keeper.may_start() and not self.problem
 
     def _not_sure(self, doing: str) -> TryLater:
-        starts = (self.keeper and self.keeper.starts_at) or 0.0
-        new = f"the one it has is too new; ask again in {max(starts - boot_now(), 1.0):.0f} s"
-        why = "the agent stops" if self._registry.stopping else self.problem or new
+        why = "the agent stops" if self._registry.stopping else self.problem or "it has ended"
         words = f"machine {self.name} has no lease to write with: {why}"
         return TryLater(f"cannot {doing}: {words}", code="unsure" if doing is LASTS else "no_lease")
 

@@ -138,14 +138,13 @@ def unpack(content: bytes, what: object = "this plan") -> dict[str, bytes]:
                 if part is None:
                     raise ValueError(f"{member.name!r:.80} is no part of a plan")
                 found[member.name] = part.read(LARGEST)
-        tables = tomllib.loads(found["fleet.toml"].decode())
+        tables = tomllib.loads(found.get("fleet.toml", b"").decode())
         good = found.keys() == {*FILES} and tables.keys() == {"fleet"}
         good = good and tables["fleet"].keys() == {"store", "name", "address"}
         if not good or not re.fullmatch(rb"(ETCD_[A-Z_]+=[!-~]*\n)+", found["etcd"]):
             raise ValueError("it is not whole")
     except (tarfile.TarError, ValueError, KeyError, AttributeError) as error:
-        cause = f"it has no {error.args[0]}" if isinstance(error, KeyError) else str(error)
-        raise InvalidRequest(f"cannot use {what}: {cause}", code="no_plan") from error
+        raise InvalidRequest(f"cannot use {what}: {error}", code="no_plan") from error
     return found
 
 
