@@ -206,7 +206,7 @@ def drain(options: command.Options) -> int:
     """Move all sessions away from this machine, which takes none from now on; exit status 1 if some
     stay, as no other machine can take them; 75 if none can be moved now."""
     found = options.ask("POST /api/fleet/drain", {"on": True})
-    said = "this machine takes no session; those that it has move away, one after the other"
+    said = "no session comes; each of this machine's goes until `fleet status` shows 0 SESSIONS"
     if problem := command.clean(found["problem"]):
         said = f"this order is kept, but no session moves yet: {problem}"
     status = options.print(found, said, _table(found, "STAYS"), good=not found["sessions"])

@@ -455,6 +455,8 @@ class Joined(running.Running):
         await asyncio.to_thread(work)
         self.drained = on
         self._tried.clear()
+        if self.keeper is not None:  # other machines hear of it at once
+            self.keeper.wake()
         found = {id: self.place_for(id) for id in self.view.owned(self.name) if on}
         return {id: why for id, (there, why) in found.items() if not there}
 

@@ -257,6 +257,7 @@ async def test_a_drained_machine_says_which_sessions_stay(it: Real) -> None:
     it.write("s", Session("b", 1))  # as by `accept` of a store that did not know it
     await asyncio.sleep(TTL)
     assert await it.b.drain(True) == {"w": "a: its agent lacks engine web"}
+    await it.until(lambda: it.machine("b").drained, 0.5)
     said = {row["id"]: row["cause"] for row in (await it.b.show())["troubles"]}
     assert ("it moves" in said["s"], "it stays" in said["w"]) == (True, True)
     it.registry.facts["z"] = Mock(leased=False)
