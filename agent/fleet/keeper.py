@@ -236,7 +236,7 @@ class Keeper:
                 fresh = how_to_begin(past, found, self._here, now - stood[1], self.fleet.ttl)
                 if fresh is not None:
                     break
-                self._note(f"{self.name} may still run: wait; if a clone: `wa-agent fleet rename`")
+                self._note(f"{self.name} may still run: wait, correct the name, or `fleet rename`")
             except StoreAway as error:
                 self._note(str(error))
             await self.clock.sleep(self.fleet.renew_every)
@@ -341,8 +341,7 @@ class Keeper:
         if self._elsewhere:
             return
         self.until = max(self.until, until)
-        if self.clock.now() < self.until:
-            self.runner.extend(self.until)
+        self.runner.extend(self.until)
 
     def _may_move(self) -> bool:
         """A clone that has just won this machine's record may not even give a session away: the

@@ -71,6 +71,8 @@ def troubles(fleet: "Joined") -> Iterator[tuple[str, str, str]]:
             yield name, "", "it is lost: it renews nothing"
         elif name in silent and not it.released:
             yield name, "", "it renews nothing: it is off, or cannot reach etcd"
+        elif machine.since == view.began and not (it.lost or it.released or name == fleet.name):
+            yield name, "", "it was not seen yet: it renews each few seconds, unless it is off"
         elif it.key != most and not it.lost:
             other = "its fleet.key is another one: others cannot use its copies, nor it theirs"
             yield name, "", other if it.key else NO_PART
@@ -105,10 +107,8 @@ def _trouble(fleet: "Joined", id: str) -> str:
         return ""
     if id in here and late:
         return f"its folder lies on {me}, and does not run there"
-    if there is None:
-        return "its machine is not known"
-    if there.record.lost:
-        return f"its machine is lost (failover: {record.failover})"
+    if there is None or there.record.lost:
+        return explain(fleet.view, id)
     stopped = there.record.released and record.wanted == "running"
     return there.record.lacks.get(id, "its agent was stopped" if stopped else "")
 
@@ -119,11 +119,11 @@ def explain(view: View, id: str) -> str:
     owner, machine = view.machines.get(record.machine), record.machine
     if record.deleted:
         return "it was deleted"
-    if record.wanted != "running":
-        return "it was stopped by an order, or waits for a person after `fleet accept`"
     if owner is None:
         return f"its machine {machine} is not known"
     if not owner.record.lost:
+        if record.wanted != "running":
+            return "it was stopped by an order, or waits for a person after `fleet accept`"
         if view.halt:
             return f"halted by {view.halt.by}: nothing starts before `wa-agent fleet accept`"
         return f"it is a session of {machine}; there: wa-agent why {id}"
@@ -159,4 +159,5 @@ def certificates(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
                 yield f"certificate {file} of this machine {ends}", left <= 0
             named = re.escape(bytes([len(name)]) + name.encode())  # marked as a text, or a host
             if file == "machine.pem" and not re.search(rb"[\x0c\x13\x82]" + named, der):
-                yield f"its certificate does not name {name}: others cannot reach it", True
+                words = f"[fleet] name is {name}, and its keys are of another machine: correct it"
+                yield f"{words}; others cannot reach it", True

@@ -30,6 +30,8 @@ class View(Struct):
     halt: Halt | None = None
     written: set[str] = set()
     """Sessions that this machine wrote since: the next renewal must read them."""
+    began: float = 0.0
+    """Boot time of the first renewal, or of the last one that was `blind`."""
 
     def learn(
         self, found: Sequence[Sequence[Pair]], revision: int, now: float, *, blind: bool = False
@@ -40,6 +42,7 @@ class View(Struct):
         machines, sessions, halts = found
         self.revision, self.halt = revision, read_halt(halts)
         before = {} if blind else self.machines
+        self.began = self.began if before else now
         seen = [(it.key, _seen(it, Machine, before, now)) for it in machines]
         self.machines = {named(key): it for key, it in seen if it is not None}
         back = sorted(self.written - {named(it.key) for it in sessions})[:1]

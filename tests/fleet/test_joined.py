@@ -21,7 +21,7 @@ from agent.fleet.forward import enter, forward
 from agent.fleet.joined import Joined
 from agent.fleet.records import Machine, Session, encoded
 from agent.fleet.routes import why
-from agent.fleet.taking import Seen
+from agent.fleet.taking import Seen, View
 from agent.supervise.assemble import create_declared
 from tests.fleet.memory import Line
 from tests.fleet.test_agents import in_fleet
@@ -293,6 +293,9 @@ async def test_a_machine_with_another_key_or_none_is_named(it: Real) -> None:
     await it.hosts["c"].kill()
     await asyncio.sleep(TTL * 0.6)
     assert "'cause': 'it renews nothing: it is off" in str((await it.b.show())["troubles"])
+    it.b.keeper.view = View()  # its agent begins again
+    await it.until(lambda: it.b.view.revision, TTL)
+    assert "'c', 'id': '', 'cause': 'it was not seen yet" in str((await it.b.show())["troubles"])
     it.hosts["a"].describe = partial(Machine, released=True)
     it.write("s", Session("a", 1))
     await asyncio.sleep(TTL)

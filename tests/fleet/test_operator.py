@@ -165,7 +165,7 @@ def test_one_sentence_says_why_a_session_does_not_run() -> None:
 
     assert "waits for it (failover: newest; mach" in why()
     assert "failover: wait" in why(copies=("a",), failover="wait")
-    assert ("stopped" in why(wanted="stopped"), "deleted" in why(deleted=True)) == (True, True)
+    assert "stopped" in why(machine="a", wanted="stopped") and "deleted" in why(deleted=True)
     assert ("x is not known" in why(machine="x"), why(machine="a")[-6:]) == (True, " why s")
     view.halt = Halt("b", "", "1")
     assert "halted by b" in why(machine="a") and "a takes it" in why(copies=("a", "z"))
@@ -181,7 +181,7 @@ def test_a_certificate_is_named_in_time(tmp_path: Path, monkeypatch: pytest.Monk
     assert "pem of this machine ends in 20 days', False)]" in str([*certificates(tmp_path, "a")])
     monkeypatch.setattr("time.time", lambda: 4e9)
     found = dict(certificates(tmp_path, "b"))
-    assert ([it[-9:] for it in found], {*found.values()}) == (["has ended", " reach it"], {True})
+    assert [*found.values()] == [True, True] and "[fleet] name is b, and its keys" in str(found)
 
 
 async def test_orders_about_the_fleet_reach_its_agent(
@@ -195,7 +195,7 @@ async def test_orders_about_the_fleet_reach_its_agent(
         await eventually(lambda: says(agent, "needs a newer wa-agent"))
         z = Put(KEYS.session("s"), encoded(Session("z", 1, "sandbox")))
         await store.commit([], [Put(KEYS.common, encoded(Fleet(ttl=6.0, margin=3.0))), z])
-        await eventually(lambda: says(agent, "its machine is not known"))
+        await eventually(lambda: says(agent, "its machine z is not known"))
         code, said = await cli(agent, "fleet", "why", "s")
         assert (code, "its machine z is not known" in said) == (0, True)
         await agent.create("t")
