@@ -80,8 +80,7 @@ def _read(fields: str) -> tuple[tuple[str, Get, bool], ...]:
     for word in fields.split():
         name, _, place = word.rpartition("=")
         plain, get = place.removesuffix("_wall"), attrgetter(place)
-        own = name or plain.rpartition(".")[2]
-        rows.append((own, get, plain != place))
+        rows.append((name or plain.rpartition(".")[2], get, plain != place))
     return tuple(rows)
 
 

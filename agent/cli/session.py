@@ -347,8 +347,7 @@ def file_fields(path: Path) -> dict[str, Any]:
     with open_source(path, "file") as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
-        words = f"cannot send {path}: it has more than {_LARGEST >> 20} MiB"
-        raise InvalidRequest(words, field="file")
+        raise InvalidRequest(f"cannot send {path}: it has over {_LARGEST >> 20} MiB", field="file")
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"content": b64encode(content).decode(), "mimetype": kind, "filename": path.name}
 

@@ -182,14 +182,15 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
     if details["pairing_kept"]:
         yield f"no step ends its pairing: {details['pairing_kept']}"
     if details["circuit"] == "open":
-        trial = f"one trial {_when(details['circuit_opens'])}"
-        yield f"its circuit is open; {trial}, or now: wa-agent recover {id}"
+        yield f"paused: one trial {_when(details['circuit_opens'])}, or now: wa-agent recover {id}"
     if details["next_attempt"]:
         yield f"attempt {details['attempts'] + 1} {_when(details['next_attempt'])}"
     if until := details.get("outbox", {}).get("until"):
         yield f"what waits to be sent is tried {_when(until)}"
     if status == "CONNECTED" and (limit := details.get("proof_limit_seconds")):
         yield f"the agent asks for a new proof before this one is {duration(limit)} old"
+        if not details["backend"]:
+            yield f"a hung worker is seen after {duration(details['watchdog_seconds'])} of silence"
     reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"

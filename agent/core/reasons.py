@@ -183,7 +183,7 @@ ROWS = (
     _slow(
         "program_failing",
         "its program ends again and again",
-        "Read its last lines (`wa-agent logs ID`), correct it, then `wa-agent restart ID`.",
+        "Correct what its last lines name (`wa-agent logs ID`), then `wa-agent restart ID`.",
         base=10.0,
         detailed=True,
         local=True,
@@ -191,7 +191,8 @@ ROWS = (
     _slow(
         "program_missing",
         "the program of this session cannot be started",
-        "Correct what the reason names (`wa-agent doctor` checks it too); the next try finds it.",
+        "Correct what the reason names: its [[program]], its files or rights; `wa-agent doctor`"
+        " checks it, and the next try finds it.",
         base=5.0,
         detailed=True,
         local=True,

@@ -100,8 +100,7 @@ def after_drop(
     else:
         # An end that is past is none; and this drop is no flap before itself.
         earlier = 0 if lasted else min(record.flaps, policy.attempts // 2)
-        tries = earlier if held else record.attempts + earlier
-        wait = delay_for(reason, tries, policy, jitter01)
+        wait = delay_for(reason, earlier if held else record.attempts + earlier, policy, jitter01)
     record = replace(record, status=reason.status, status_since_wall=now_wall, reason=code)
     record = replace(record, flaps=flaps, strikes=strikes, not_before_wall=now_wall + wait)
     if reason.counts_as_failure and ours:

@@ -391,8 +391,7 @@ async def close_sessions(
                 known = supervisor.registry.facts.get(id)
                 await (supervisor.seats.stop(known) if known else supervisor.host.stop(id))
         except (errors.WaError, TimeoutError) as error:
-            words = "cannot close the worker of %s in order: %s"
-            log.error(words, id, error or "too slow", extra=about(id))
+            log.error("cannot close the worker of %s: %s", id, error or "too slow", extra=about(id))
 
     await asyncio.gather(*map(close, running))
     log.info("closed %s in %.1f s", counted(len(running), "worker"), clock.boot_now() - begun)

@@ -341,7 +341,8 @@ class Keeper:
         if self._elsewhere:
             return
         self.until = max(self.until, until)
-        self.runner.extend(self.until)
+        if self.clock.now() < self.until:
+            self.runner.extend(self.until)
 
     def _may_move(self) -> bool:
         """A clone that has just won this machine's record may not even give a session away: the

@@ -159,5 +159,4 @@ def certificates(folder: Path, name: str) -> Iterator[tuple[str, bool]]:
                 yield f"certificate {file} of this machine {ends}", left <= 0
             named = re.escape(bytes([len(name)]) + name.encode())  # marked as a text, or a host
             if file == "machine.pem" and not re.search(rb"[\x0c\x13\x82]" + named, der):
-                words = f"[fleet] name is {name}, and its keys are of another machine: correct it"
-                yield f"{words}; others cannot reach it", True
+                yield f"[fleet] name is {name}, and its keys are of another machine", True

@@ -223,13 +223,6 @@ def once(steps):
             id="suspect without a snapshot: a person decides",
         ),
         pytest.param(
-            SUSPECT,
-            {"goal": Goal.WORKING_QR},
-            [K.RESTART, K.BACK_UP, K.CLEANUP],
-            Ending.GAVE_UP,
-            id="suspect, and a person asks for a QR",
-        ),
-        pytest.param(
             LOST,
             {"circumstances": SNAPSHOT},
             [K.BACK_UP, K.RESTORE],

@@ -63,7 +63,6 @@ def kept_devices(agent):
 CLEANUP_BEGUN = [
     "repair_begun:kill:1",
     "mid_prune:kill",
-    "repair_done:kill:1",
     "repair_begun:kill:2",
     "repair_stopped:kill",
     # Of the identity, the backup's manifest, the identity again, the trash's manifest.

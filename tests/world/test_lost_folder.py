@@ -32,7 +32,7 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
     assert await agent.run_of("a") == run
     await agent.do("POST", f"/api/instance/a/snapshots/{snapshot}/restore", {})
     await eventually(lambda: reason(agent), "")
-    assert await agent.status("a") == "CONNECTED"
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert ((await agent.show("a"))["account"], await agent.codes("a")) == (account, codes)
 
 

@@ -90,8 +90,9 @@ class KeyRing:
     async def remove(self, id: str) -> None:
         # First from memory: also with a failing database the key is refused from now on.
         row = self._rows.pop(id, None)
+        self._used_wall.pop(id, None)
         if not await self._store.remove_key(id) and row is None:
-            raise errors.NotFound(f"cannot revoke {id!r}: wa-agent key list has no such id or name")
+            raise errors.NotFound(f"cannot revoke {id!r}: wa-agent key list has it not, or twice")
 
     async def end_of(self, instance: InstanceId) -> list[KeyRow]:
         """The keys of an instance that is gone: none opens the next one of that name. A key for

@@ -182,8 +182,7 @@ class LineReader:
         found = [replace(it, session=it.session or session) for it in found]
         finding = crypto.read_record(record, self.own)
         if finding is not None and self._counts(finding):
-            finding = replace(finding, peer=peer or finding.peer)
-            found.append(Found(finding, session, at, self.hint))
+            found.append(Found(replace(finding, peer=peer or finding.peer), session, at, self.hint))
         return found
 
     def _counts(self, finding: crypto.CryptoFinding) -> bool:

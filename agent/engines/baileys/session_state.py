@@ -176,8 +176,7 @@ class SessionState(State):
             handle(event)
 
     def _on_connecting(self, _event: Mapping[str, Any]) -> None:
-        status = Status.LOADING if self.claim.paired else Status.INITIALIZING
-        self.change(status, phase="login")
+        self.change(Status.LOADING if self.claim.paired else Status.INITIALIZING, phase="login")
 
     def _on_qr(self, event: Mapping[str, Any]) -> None:
         if self.is_pairing:

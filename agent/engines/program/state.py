@@ -239,8 +239,7 @@ class ProgramState(session_state.State):
         self._codes += 1
         lasts = event.get("expires")
         seconds = float(lasts) if isinstance(lasts, int | float) and 0 < lasts < 3600 else 0.0
-        code = text(event.get("qr"), 2000)
-        self._code = Qr(code, seconds or whatsapp.FIRST_CODE, self._codes)
+        self._code = Qr(text(event.get("qr"), 2000), seconds or whatsapp.FIRST_CODE, self._codes)
         self._code_until = time.monotonic() + self._code.expires_in
         self.change(Status.QR_REQUIRED, phase="login", raw=f"code {self._codes}")
 

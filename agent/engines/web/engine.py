@@ -343,8 +343,7 @@ class WebEngine:
         return base.Qr(facts.qr, max(1.0, lives - (facts.qr_age or 0.0)), facts.qr_number)
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        asked = page_calls.read_message(message)
-        return await page_calls.send(self._connected("send"), asked)
+        return await page_calls.send(self._connected("send"), page_calls.read_message(message))
 
     async def mark_read(self, asked: Mapping[str, Any]) -> None:
         await page_calls.mark_read(self._connected("mark messages as read"), asked)

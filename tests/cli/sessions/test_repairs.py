@@ -107,7 +107,7 @@ def repair(**more: Any) -> Repair:
         ),
         (
             {"circuit": "open", "circuit_opens_wall": LATER["not_before_wall"]},
-            r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
+            r"paused: one trial in \d+ h.*, or now: wa-agent recover sales",
         ),
         ({"wait_reason": "incident", "reason": "incident"}, "waits for others: many instances"),
         (
@@ -125,7 +125,7 @@ def repair(**more: Any) -> Repair:
         (LATER, r"attempt 1 in \d+ h"),
         ({"status": S.RECONNECTING}, r"next\n  it is on its way; the agent acts once that .*\n$"),
         (SYNCS, r"next\n  the agent acts in 1 min \d+ s if it is no further by then\n$"),
-        ({}, "proof before this one is 1 min 30 s old"),
+        ({}, "proof before this one is 1 min 30 s old\n  a hung worker is seen after 20 s"),
     ],
 )
 async def test_why_says_what_comes_next_and_when(
