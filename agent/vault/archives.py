@@ -376,7 +376,7 @@ def _unpack_all(
         if member.name != INNER + file.path or member.size != file.size:
             raise refuse(f"{member.name!r:.80} is not what its manifest lists next")
         try:
-            yield from tree.checked(Path(member.name), member.pieces, file)
+            yield from tree.checked(Path(INNER), member.pieces, file)
         except VaultError as error:
             raise refuse(str(error)) from None
 

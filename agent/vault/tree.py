@@ -194,7 +194,7 @@ def add_file(
     """Write a new file from pieces; the entry has the size and checksum of what was written."""
     digest, size = hashlib.sha256(), 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with doing("write", target.path / relative):
+    with doing("write", target.path, relative):
         fd = os.open(relative, flags, 0o600, dir_fd=target.fd)
         with os.fdopen(fd, "wb", buffering=0) as file:
             for piece in pieces:
@@ -237,10 +237,10 @@ def read_back(top: Folder, listing: Listing, tick: Tick = no_tick) -> None:
 
 
 def read_checked(top: Folder, file: FileEntry) -> Iterator[bytes]:
-    return checked(top.path / file.path, read_file(top, file.path), file)
+    return checked(top.path, read_file(top, file.path), file)
 
 
-def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
+def checked(top: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
     """The same pieces; VaultError `damaged` at their end when they differ from `expected`."""
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
@@ -253,12 +253,12 @@ def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterato
     elif digest.hexdigest() != expected.sha256:
         fault = "its content does not fit its checksum"
     if fault:
-        raise VaultError(f"cannot use {path}: {fault}", code="damaged")
+        raise VaultError(f"cannot use {top / expected.path}: {fault}", code="damaged")
 
 
 def _sync(top: Folder, relative: str) -> None:
     flags = os.O_RDONLY | os.O_NOFOLLOW
-    with doing("save", top.path / relative), opened(relative, flags, within=top.fd) as fd:
+    with doing("save", top.path, relative), opened(relative, flags, within=top.fd) as fd:
         os.fsync(fd)
         # So that reading it again asks the disk and not the memory, where it can.
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
