@@ -23,17 +23,15 @@ def add(commands: command.Commands) -> None:
 
 def list_webhooks(options: command.Options) -> int:
     """List the webhooks and their waiting events."""
-    nothing = "no webhooks: [[webhook]] in agent.toml names them"
-    return options.print_list("/api/webhooks", COLUMNS, nothing)
+    return options.print_list("/api/webhooks", COLUMNS, "agent.toml has no [[webhook]]")
 
 
 def test(options: command.Options) -> int:
     """Send a test event now and print the answer; exit status 1 if it was refused."""
     trial = options.ask(f"POST /api/webhooks/{options.webhook}/test")
     reply = f"it answered {trial['status']}" if trial["status"] else command.clean(trial["problem"])
-    verdict = "taken" if trial["delivered"] else "not taken"
     said = f"it said: {command.clean(trial['said'])}" if trial["said"] else ""
-    line = f"{verdict}: {reply}, in {trial['seconds']:.3f} s"
+    line = f"{'taken' if trial['delivered'] else 'not taken'}: {reply}, in {trial['seconds']:.3f} s"
     return options.print(trial, line, said, good=trial["delivered"])
 
 

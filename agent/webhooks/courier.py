@@ -39,9 +39,6 @@ LONGEST_RETRY_AFTER = 3600.0
 """Seconds of wait that a target may ask for."""
 POSTS = 8
 """Under way at once, to one target."""
-_KEPT_OPEN = 3.0
-"""Seconds without use after which a connection is closed: many servers close one after five, and a
-POST into one that just closed counts as failed."""
 _SAID = 200
 """Bytes of an answer that are read; only its status counts."""
 
@@ -125,7 +122,8 @@ class RequestLine:
     """Connections to one webhook, kept while there is more to send."""
 
     def __init__(self, declared: WebhookDeclaration, key: bytes, tls: ssl.SSLContext | None):
-        self._url, self._key = declared.url, key
+        self._url, self._key, trace = declared.url, key, aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_kept)
         self._http = aiohttp.ClientSession(
             connector=open_connector(private=declared.private, tls=tls),
             timeout=aiohttp.ClientTimeout(total=declared.timeout),
@@ -133,6 +131,7 @@ class RequestLine:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,  # a proxy would look names up itself, and judge no address
+            trace_configs=[trace],
         )
 
     @classmethod
@@ -148,21 +147,27 @@ class RequestLine:
         headers = {"webhook-id": parcel.delivery, "webhook-timestamp": moment}
         if self._key:
             headers["webhook-signature"] = sign(self._key, parcel.delivery, moment, parcel.body)
-        asked = self._http.post(self._url, data=parcel.body, headers=headers, allow_redirects=False)
+        how: dict[str, Any] = {"allow_redirects": False, "trace_request_ctx": (kept := set[str]())}
         said = b""
         try:
-            async with asked as back:
+            async with self._http.post(self._url, data=parcel.body, headers=headers, **how) as back:
                 # Read, so that the connection can be used again.
                 with contextlib.suppress(aiohttp.ClientError, OSError):
                     async with asyncio.timeout(1.0):
                         said = await back.content.read(_SAID)
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if kept and isinstance(error, aiohttp.ClientConnectionError):
+                return await self.post(parcel)  # a target closes what is kept open when it likes
             return Reply(problem=problem_of(error))
         problem = "" if 200 <= back.status < 300 else f"it answered {back.status}"
         if 300 <= back.status < 400:
             problem += ": redirects are not followed"
         wait = retry_after(back.headers.get("Retry-After", ""))
         return Reply(back.status, problem, wait, said.decode(errors="replace"))
+
+
+async def _note_kept(_session: object, context: Any, _told: object) -> None:
+    context.trace_request_ctx.add("kept")
 
 
 def problem_of(error: Exception) -> str:
@@ -191,7 +196,6 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         resolver=Resolver(),
         use_dns_cache=False,
         socket_factory=make_socket,
-        keepalive_timeout=_KEPT_OPEN,
         limit=POSTS,
     )
     connector._factory = lambda: _HeadFirst(loop=asyncio.get_running_loop())  # type: ignore[assignment]
@@ -302,11 +306,10 @@ class Courier:
 
     def view(self) -> dict[str, Any]:
         waiting, failing, settings = self.waiting, self._breaker.failures, self.declared
-        healthy = "sending" if waiting else "idle"
         return {
             "name": self.name,
             "url": shown_target(settings.url),
-            "state": "failing" if failing else healthy,
+            "state": "failing" if failing else "sending" if waiting else "idle",
             "circuit": str(self._breaker.state(clock.boot_now(), CIRCUIT)),
             "cursor": self._journal.cursor,
             "waiting": waiting,
@@ -362,8 +365,7 @@ class Courier:
         if missing > 0 and not await self._store.history(before=entries[0].cursor, limit=1):
             source.cursor += missing
             self._results["expired"] += missing
-            sentence = f"{missing} entries left the journal before they could be sent"
-            await self._report("webhook_gap", sentence)
+            await self._report("webhook_gap", f"{missing} entries left the journal unsent")
         if len(entries) == PAGE:
             source.news.set()
         return [(it.cursor, pack_event(it) if wants(self.declared, it) else None) for it in entries]

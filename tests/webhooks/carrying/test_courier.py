@@ -113,25 +113,29 @@ ODD = (
     b"204 No Content\r\nContent-Length: 2\r\n\r\nOK",
     b"204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\n",
     b"204 No Content\r\n\r\nOK",
+    b"200 OK\r\nContent-Length: 2\r\n\r\nOK",
     b"200 OK\r\nContent-Length: 2\r\n\r\nOK and more",
     b"202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\nnot a chunk",
 )
 
 
-async def test_what_is_answered_with_2xx_is_taken_whatever_follows() -> None:
-    answers = iter(3 * ODD)
+@pytest.mark.parametrize("closes", [False, True])
+async def test_what_is_answered_with_2xx_is_taken_whatever_follows(closes: bool) -> None:
+    answers = iter(9 * ODD)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
-            while True:
+            while not writer.is_closing():
                 await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(2)
                 writer.write(b"HTTP/1.1 " + next(answers))
+                if closes:  # without a word of it in the head
+                    writer.close()
 
     async with listening(serve) as port:
         declared = WebhookDeclaration("odd", url=f"http://127.0.0.1:{port}/", private=True)
         line = await RequestLine.open(declared)
-        for _ in range(3 * len(ODD)):
+        for _ in range(9 * len(ODD)):
             reply = await line.post(Parcel("status", "1", 0.0, b"{}", "it"))
             assert (reply.taken, reply.problem) == (True, "")
         await line.close()
