@@ -192,6 +192,8 @@ def _build(path: Path) -> list[str]:
         at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(copy.stat().st_mtime))
         lost = "what came later is lost; revoke again what was revoked since"
         sentences.append(f"API keys and history were taken from {copy.name} of {at}: {lost}")
+    if copy.exists() and not sentences:  # the next copy must not replace it
+        sentences.append(f"{copy.name} cannot be used either; it is kept as {_retire(copy)}")
     with contextlib.closing(connect.connect(fresh)) as db:
         migrate(db, MIGRATIONS)
         with db.atomic():

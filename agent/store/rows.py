@@ -127,9 +127,7 @@ def trim(
 ) -> int:
     """Delete the oldest rows beyond the bounds, 1000 at most; return how many went. The newest
     `least` stay whatever their age: a clock that jumps must not empty the history."""
-    newest = db.execute("select max(cursor) from journal").fetchone()[0]
-    if newest is None:
-        return 0
+    newest = db.execute("select max(cursor) from journal").fetchone()[0] or 0
     oldest = now_wall - days * 86_400
     return db.execute(
         "delete from journal where cursor in ("

@@ -84,7 +84,6 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
         (EVO + "tiemout = 3", "backend[0].tiemout", 6, "mean timeout"),
         (EVO.replace("'evolution'", "'evolutoin'"), "backend[0].engine", 3, "mean evolution?"),
         ("[[instance]]\nid='a'\nengine='bailys'", "instance[0].engine", 3, "mean baileys?"),
-        (EVO + EVO, "backend[1].name", 7, "declared twice"),
         (EVO.replace("http://", "http://u:sesame@"), "backend[0].url", 4, "logs would show"),
         (EVO.replace(":8080", ":8080/?apikey=1"), "backend[0].url", 4, "without ?"),
         (EVO + "key_file = '/k'", "backend[0].key_file", 6, "both"),
