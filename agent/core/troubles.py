@@ -572,7 +572,7 @@ TABLE = (
         "disk_low",
         partial(_disk, least=DISK_LOW),
         "{value} of the disk that holds the sessions, or the agent's own files, is free",
-        "`du -xh --max-depth=2 /var/lib/wa-agent | sort -h` shows what is large.",
+        "`du -xh --max-depth=2 DIR | sort -h` shows what is large; `wa-agent doctor` names DIR.",
         wait=5 * MINUTE,
     ),
     _critical_machine(
@@ -580,7 +580,7 @@ TABLE = (
         partial(_disk, least=DISK_FULL),
         "{value} of the disk that holds the sessions, or the agent's own files, is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
-        " -xh --max-depth=2 /var/lib/wa-agent | sort -h`.",
+        " -xh --max-depth=2 DIR | sort -h` (`wa-agent doctor` names DIR).",
         hold=MINUTE,
         covers=("disk_low",),
     ),

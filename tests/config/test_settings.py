@@ -190,7 +190,6 @@ def test_instances_are_declared(load):
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
-        ("WHATSAPP_ERROR_RATE_THRESHOLD", "5", "health.error_rate", 0.05),
         ("WA_AGENT_MEMORY__MEASURE", "off", "memory.measure", False),
         ("WA_AGENT_API__ALLOWED_HOSTS", "a.b, c.d", "api.allowed_hosts", ("a.b", "c.d")),
         ],
