@@ -111,7 +111,8 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             log.warning("%s", sentence)
         state = config.agent.state_path
         # No agent can have used it: it is not there, or root's mark of the service would say so.
-        first = not os.path.lexists(state) or "WA_STATE_USED" in os.environ
+        only_lock = [*state.glob("*")] == [state / "lock"]  # of a start that failed
+        first = only_lock or not os.path.lexists(state) or "WA_STATE_USED" in os.environ
         with choose.only_agent(state), own.only_copy(state) as mark:
             return asyncio.run(Daemon(config, config_path, overrides).run(mark, first=first))
     except errors.WaError as error:
@@ -139,13 +140,11 @@ class Daemon:
     _signals: Signals = field(init=False, default_factory=Signals)
     _wakes: passes.Wakes = field(init=False, default_factory=passes.Wakes)
 
-    def __post_init__(self) -> None:
-        self._bus = EventBus(self._config.api.event_queue)
-
     async def run(self, mark: own.StateMark, *, first: bool = False) -> int:
         self._signals.listen()
         await start_threads()
         config, root = self._config, self._config.session_root
+        self._bus = EventBus(config.api.event_queue)
         state = config.agent.state_path
         host = await self._hosts(config.agent.host, config, self._wakes.wake)
         try:

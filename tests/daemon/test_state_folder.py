@@ -42,8 +42,11 @@ async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(a
     assert "[INFO] [SYSTEM] [-] a new state begins in the empty " in agent.log.read_text()
     foreign = agent.state.with_name("foreign")
     agent.state.rename(foreign)
+    agent.state.mkdir()
+    (agent.state / "lock").touch()  # of a first start that failed
     await agent.start()
     await connected(agent, eventually, "a")
+    assert "[WARN] [SYSTEM] [-] a new state" not in agent.log.read_text()
     pid = await agent.pid("a")
     await agent.kill()
     run = agent.state / "run"
