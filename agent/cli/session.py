@@ -177,9 +177,9 @@ def wait_and_print(options: Options, instance: dict[str, Any], done: str, old: s
         if getattr(options, "wait", None) is not None:
             instance = wait_until_connected(options.client, options.id, options.wait, old)
             done = "is connected"
-        hold = clean(instance["wait_sentence"])
-        waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
-        return options.print(instance, f"{options.id} {done}", waits)
+        on = "it stays disabled: it runs until the next boot" * (instance["override"] == "started")
+        why = f"it waits: {clean(instance['wait_sentence'])} (wa-agent why {options.id})"
+        return options.print(instance, f"{options.id} {done}", on, instance["wait_reason"] and why)
 
 
 @contextmanager

@@ -183,7 +183,6 @@ def test_instances_are_declared(load):
         ("CACHE_PATH", "/x/c", "agent.cache_path", "/x/c"),
         ("LOG_LEVEL", "WARNING", "agent.log_level", "warn"),
         ("WHATSAPP_RECONNECTION_BASE_DELAY", "2500", "reconnect.base", 2.5),
-        ("WHATSAPP_PERFORMANCE_MONITORING", "false", "memory.measure", False),
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
