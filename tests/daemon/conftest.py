@@ -39,8 +39,8 @@ REPOSITORY = Path(__file__).parents[2]
 PROGRAM = "import sys; from agent.__main__ import main; sys.exit(main())"
 STOPS_WITHIN = 60.0
 """It only guards against hanging: the limits of a stop are the settings'."""
-LOOKS_OFTEN = "import agent.host.process as host; host.LOOK_EVERY = 1"
-"""For `RunningAgent.first`: the process host looks at its workers' memory each second."""
+LOOKS_OFTEN = "import agent.host.process as host; host.HEAR_EVERY = 0.2"
+"""For `RunningAgent.first`: the process host looks at its workers' memory every 1.6 s."""
 NOWHERE = "import agent.backends.evolution as it; it.WHATSAPP = it.Address('http://[::1]:9/'); "
 """Before another `RunningAgent.first`: no look at WhatsApp leaves this machine."""
 

@@ -12,7 +12,7 @@ import pytest
 from tests.lacking import not_lent
 from tests.waiting import connected
 
-from .conftest import LOOKS_OFTEN, SETTINGS
+from .conftest import LOOKS_OFTEN
 
 
 def cpu_seconds(pid: int) -> float:
@@ -108,8 +108,7 @@ async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
 
 async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_agent, eventually):
     """So does it for one that a repair or the host itself started: each run is held, once."""
-    base = SETTINGS.replace("[worker]\n", f"[worker]\nmemory_max = {96 << 20}\n")
-    agent = make_agent("[memory]\ninstance = 0\n", base=base)
+    agent = make_agent(f"[memory]\ninstance = 0\n[worker]\nmemory_max = {96 << 20}\n")
     agent.first = LOOKS_OFTEN
     await agent.start()
     await connected(agent, eventually, "a")
