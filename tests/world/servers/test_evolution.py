@@ -116,14 +116,14 @@ async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin
 
 
 async def test_a_blink_of_the_server_restarts_no_session(watch, standin, eventually):
-    one = await watch(*(f"line-{number}" for number in range(40)))
-    await eventually(lambda: one.all_connected(40))
+    one = await watch(*(f"line-{number}" for number in range(12)))
+    await eventually(lambda: one.all_connected(12))
     await asyncio.sleep(300)
     for seconds in (8, 9, 13):
         await standin.front.set("failing")
         await asyncio.sleep(seconds)
         await standin.front.set("slow", 2.0, only="fetchBusinessProfile")
-        await eventually(lambda: one.all_connected(40))
+        await eventually(lambda: one.all_connected(12))
         await asyncio.sleep(100)
     assert one.ended_anything() == []
 
