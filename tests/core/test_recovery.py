@@ -215,13 +215,7 @@ def once(steps):
             Ending.GAVE_UP,
             id="suspect over a whole store",
         ),
-        pytest.param(
-            SUSPECT,
-            {},
-            [K.RESTART],
-            Ending.GAVE_UP,
-            id="suspect without a snapshot: a person decides",
-        ),
+        pytest.param(SUSPECT, {}, [K.RESTART], Ending.GAVE_UP, id="suspect without a snapshot"),
         pytest.param(
             LOST,
             {"circumstances": SNAPSHOT},
