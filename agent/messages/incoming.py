@@ -82,14 +82,14 @@ class Incoming:
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> int:
         """Return when all are on the disk, or were there by their id: the newest cursor, 0 where
-        all were there."""
+        all were there. What is too old goes, also where none comes."""
         return self._do(self._append, [(record, encode(record)) for record in records])
 
     def read(self, do: str, args: Answer) -> Answer:
         """The answer to a call of the link: one of CALLS."""
         if not self.path.exists() and "settled" not in args:
             return nothing(do, args) if do in READS else {}
-        answer = self._do(lambda db: CALLS[do](db, {**args, "coming": self._next}))
+        answer = self._do(lambda db: CALLS[do](db, {**args, "life": (self._begun, self._next)}))
         if "consumer" in args:
             self._had = {name: self._had.get(name, 0) for name in args["consumers"]}
             # A cursor that this file never gave says nothing of what it has.
@@ -99,9 +99,6 @@ class Incoming:
     def find(self, id: str, chat: str = "") -> dict[str, Any] | None:
         """The whole record of that id, or of a message of the chat by WhatsApp's id."""
         return self._do(find, id, chat) if self.path.exists() else None
-
-    def trim(self) -> None:
-        self._do(self._append, [])
 
     def close(self) -> None:
         if self._db is not None:
@@ -151,7 +148,7 @@ class Incoming:
                 db.execute("insert into gone values (?, ?, ?, ?)", unknown)
                 db.execute("update state set lost = ?, newest = ?", (lost, self._next - 1))
             db.execute("update state set owner = ?", (self.owner,))
-        self._db = db
+        self._db, self._begun = db, self._next
         return db
 
     def _append(self, db: sqlite3.Connection, made: list[tuple[Mapping[str, Any], bytes]]) -> int:
@@ -244,21 +241,25 @@ def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | No
 
 
 def _page(db: sqlite3.Connection, args: Answer) -> Answer:
-    """Return the records behind the cursor `after`; 0 = from the oldest. `coming`: the cursor of
-    the next record that arrives; not there while no worker runs, and so none arrives."""
+    """Return the records behind the cursor `after`; 0 = from the oldest. `life`: the cursors of
+    the first record since the file was opened, and of the next one that arrives; not there while no
+    worker runs, and so none arrives."""
     after, newest = args["after"], state_of(db)[0]
+    begun, coming = args.get("life", (0, after + 1))
+    had = after if after < coming else begun - 1
     records: list[dict[str, Any]] = []
     size = last = 0
     if found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
-    elif newest and (known := _last_given(db, after)) < after:
+    elif newest and (known := _last_given(db, had)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
         # the copy holds, and would answer it a second time. Its gap is just before the next record,
-        # and comes with it; a reader ahead of all that comes goes back.
+        # and comes with it; a reader ahead of all that comes goes back, each time to the same
+        # place, and gets what came since.
         behind = "select coalesce(min(cursor) - 1, 0) from records where cursor > ?"
-        at = db.execute(behind, (after,)).fetchone()[0]
-        if at or after >= args.get("coming", after + 1):
+        at = db.execute(behind, (had,)).fetchone()[0]
+        if at or had < after:
             records.append({**gap(known + 1, after, time.time(), None), "cursor": at or known})
             after = at or known
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"

@@ -128,7 +128,7 @@ class Intake:
             pause = LOOK_EVERY
             try:
                 if self._file.path.exists():
-                    await self._do(self._file.trim)
+                    await self._do(self._file.append, ())
                 await self._media.trim()
             except (OSError, sqlite3.Error, WaError) as error:
                 log.warning("cannot look at old messages: %s", error)

@@ -72,7 +72,7 @@ class FakeWorker:
     ) -> Mapping[str, Any]:
         self.asked.append((do, dict(args)))
         self.at_once += 1
-        answer = CALLS[do](self._db, {**args, "coming": self.newest + 1}) if do in CALLS else {}
+        answer = CALLS[do](self._db, {**args, "life": (1, self.newest + 1)}) if do in CALLS else {}
         try:
             async with asyncio.timeout(timeout):
                 await self.leave.wait()
