@@ -183,10 +183,9 @@ class Archives:
         # Programs address an instance by its id: it stays the account that it is.
         was, comes = old.record.account, manifest.account
         if old.record.paired and was and comes and was != comes:
-            words = f"the session is of account {comes}, the instance is {was}"
+            words = f"cannot import {old.id}: it is account {was}, the session is of {comes}"
             cure = f"import it under another id, or delete {old.id} first"
-            words = f"cannot import {old.id}: {words}; {cure}"
-            raise Refused(words, field="id", code="other_account")
+            raise Refused(f"{words}; {cure}", field="id", code="other_account")
 
 
 def _made(wanted: Wanted, manifest: Manifest, old: Facts | None) -> tuple[Instance, SessionRecord]:

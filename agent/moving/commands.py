@@ -195,11 +195,14 @@ def _import_found(options: command.Options, engine: str) -> int:
             check_settings(engine, settings)
         except ConfigError as error:
             raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
-    plan = []
+    plan: list[Planned] = []
     for found in _find(options, engine):
-        if not (id := options.id or id_for(found.name)) and not found.problem:
-            words = "its name is no id: import it alone, by --only, with an ID after the source"
-            found = replace(found, problem=words, code="invalid_id")
+        id = options.id or id_for(found.name)
+        twin = next((it.session.name for it in plan if it.id == id and not it.session.problem), "")
+        if not found.problem and (twin or not id):
+            words = f"its id {id} is that of {twin}" if twin else "its name is no id"
+            words += ": import it alone, by --only, with an ID after the source"
+            found = replace(found, problem=words, code="same_name" if twin else "invalid_id")
         plan.append(Planned(found, id))
     if options.dry_run:
         return print_plan(options, plan)

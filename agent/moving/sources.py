@@ -108,7 +108,7 @@ def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
     def judged(session: FoundSession) -> FoundSession:
         for other in sessions:
             same = session.device and other.device == session.device and other is not session
-            if same and other.code in ("", "in_use") and not session.problem:
+            if same and other.code in ("", "in_use", "same_name") and not session.problem:
                 problem = f"{other.name} is the same linked device, and two programs with one end"
                 problem += " each other's connections; import the newest of them alone, by --only"
                 return replace(session, problem=problem, code="same_device")
@@ -191,7 +191,13 @@ def find_sessions(source: str, *, keys: str = "", stopped: bool = False) -> list
         raise InvalidRequest(f"{words}; known are {KINDS}", field="source", code="unknown")
     path = Path(source)
     if path.is_dir():
-        sessions = [_in_folder(folder) for folder in _folders(path)]
+        sessions, named = [], dict[str, Path]()
+        for folder in _folders(path):
+            session = _in_folder(folder)
+            if not session.problem and (other := named.setdefault(session.name, folder)) != folder:
+                words = f"{folder} and {other} have one name; import each by its folder, with an ID"
+                session = replace(session, problem=words, code="same_name")
+            sessions.append(session)
         if not (sessions or os.access(path, os.R_OK | os.X_OK)):
             words = f"cannot read {path}: Permission denied"
             raise InvalidRequest(words, field="source", code="unreadable")
@@ -239,10 +245,8 @@ def read_folder(folder: Path) -> Keys:
         size += file.stat(follow_symlinks=False).st_size
         if size > rules.SIZE_LIMIT or len(keys) >= rules.MOST_KEYS:
             raise Refused("it is larger than any session", code="too_large")
-        plain = file.is_file(follow_symlinks=False)
-        keys[file.name.removesuffix(".json")] = (
-            rules.read_key_file(Path(file.path)) if plain else b""
-        )
+        key, plain = file.name.removesuffix(".json"), file.is_file(follow_symlinks=False)
+        keys[key] = rules.read_key_file(Path(file.path)) if plain else b""
     return keys
 
 
@@ -250,8 +254,7 @@ def _key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield the key files of a bot's folder: its other files are no part of a session."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            key, _, kind = entry.name.rpartition(".")
-            if kind == "json" and kind_of(key):
+            if entry.name.endswith(".json") and kind_of(entry.name.removesuffix(".json")):
                 yield entry
 
 
@@ -310,11 +313,8 @@ def user_of_folder(folder: Path) -> str:
             continue
         try:
             is_server = (process / "exe").readlink().name.startswith(("node", "bun", "deno"))
-            if (
-                (is_server and _identities([process / "cwd"]) & above)
-                or (is_server and _names(process, folder))
-                or _identities((process / "fd").iterdir()) & files
-            ):
+            near = is_server and (_identities([process / "cwd"]) & above or _names(process, folder))
+            if near or _identities((process / "fd").iterdir()) & files:
                 return f"{(process / 'comm').read_text().strip()} (process {process.name})"
         except OSError:
             continue  # gone, or another user's
@@ -339,11 +339,9 @@ def _names(process: Path, folder: Path) -> bool:
 def _identities(paths: Iterable[Path]) -> set[tuple[int, int]]:
     found = set()
     for path in paths:
-        try:
+        with suppress(OSError, ValueError):  # gone, or another user's
             seen = path.stat()
-        except (OSError, ValueError):
-            continue  # gone, or another user's
-        found.add((seen.st_dev, seen.st_ino))
+            found.add((seen.st_dev, seen.st_ino))
     return found
 
 

@@ -35,10 +35,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
 @pytest.fixture
 def three(elsewhere: Path) -> Path:
-    """Two sessions that can be moved, one without its pre-keys."""
-    other = creds(me={"id": "551188:1@x"}, noiseKey=pair_of(9))
-    write_folder(elsewhere / "bots" / "sales", keys_of())
-    write_folder(elsewhere / "bots" / "Help Desk", keys_of(other))
+    """Two sessions that can be moved, two of the same ids, one without its pre-keys."""
+    write_folder(elsewhere / "bots" / "old" / "sales", keys_of())
+    for seed, name in enumerate(("Help Desk", "old/help-desk", "sales"), 7):
+        other = creds(me={"id": "551188:1@x"}, noiseKey=pair_of(seed))
+        write_folder(elsewhere / "bots" / name, keys_of(other))
     write_folder(elsewhere / "bots" / "deaf", keys_of(pre_keys=0))
     return elsewhere / "bots"
 
@@ -47,13 +48,14 @@ async def test_a_dry_run_shows_each_session_and_imports_none(
     house: House, cli: Cli, three: Path, sent: Sent
 ) -> None:
     answer = await cli("import", "bots", "--dry-run")
-    assert answer.status == 4, "one of them cannot be imported"
-    lines = [line.split() for line in answer.out.splitlines()]
-    assert lines[0] == ["NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"]
+    heads = ["NAME", "PROGRAM", "ACCOUNT", "WRITTEN", "PRE-KEYS", "ID", "RESULT"]
+    assert (answer.status, answer.out.splitlines()[0].split()) == (4, heads), "one cannot move"
     told = (await cli("import", "bots", "--dry-run", "--json")).json()
     assert [(one["id"], one["code"]) for one in told] == [
-        *(("help-desk", ""), ("deaf", "no_pre_keys"), ("sales", ""))
+        *(("help-desk", ""), ("deaf", "no_pre_keys"), ("help-desk", "same_name")),
+        *(("sales", ""), ("sales", "same_name")),
     ]
+    assert "bots/sales and bots/old/sales" in told[-1]["problem"]
     assert "keys" not in told[0], "no key leaves the source"
     assert (await cli("import", "bots/sales", "--dry-run")).status == 0
     assert not sent
@@ -71,12 +73,10 @@ async def test_several_sessions_are_imported_only_when_that_is_said(
     ):
         refused = await cli("import", "bots", *words, "--json")
         assert (refused.status, json.loads(refused.err)["error"]) == (status, code), refused
-    assert not sent
-    answer = await cli("import", "bots", "--all", "--json")
-    results = {row["name"]: row["result"] for row in answer.json()}
+    answer = await cli("import", "bots", "--all", "--replace", "--json")
+    results = [row["result"].partition(":")[0] for row in answer.json()]
     assert (answer.status, [id for id, _ in sent]) == (4, ["help-desk", "sales"])
-    assert results["sales"] == "imported"
-    assert results["deaf"].startswith("refused: it holds credentials without")
+    assert results == ["imported", "refused", "refused", "imported", "refused"]
 
 
 NONE = {"a folder": "no_session", "a file": "no_session", "a pipe": "unreadable"}
