@@ -18,8 +18,7 @@ async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually
     await eventually(agent.unit_state, "inactive")
     await eventually(lambda: instance_file(agent)["ended"], "banned")
     # Whatever starts it now (its host after a crash, the boot), a login would succeed.
-    file = agent.state / "sessions" / "a" / "session" / "faults.json"
-    file.write_text('{"version": 1, "faults": {}}')
+    await agent.do("POST", "/api/instance/a/sandbox/fault", {"fault": "clear"})
     await agent.kill()
     as_before = instance_file(agent)
     del as_before["ended"]  # as an agent of an earlier version left it

@@ -34,7 +34,7 @@ from agent.core.words import ADOPTED, ID_PATTERN, ConnectionStatus, InstanceId, 
 from agent.engines.catalog import engine_names
 from agent.messages.record import OWN
 from agent.redaction import redact
-from agent.supervise.calls import COMMAND_TIMEOUT, must_be_confirmed
+from agent.supervise.calls import must_be_confirmed
 from agent.vault.folder import SESSION, Folder, open_instance
 from agent.vault.snapshots import Snapshot
 
@@ -195,20 +195,14 @@ async def delete(call: Call) -> Json:
     deleted: dict[str, Any] = {"id": id}
     if instance.backend:
         if also_remote := call.query.get("remote", False):
+            doing = f"cannot delete {instance.remote} on backend {instance.backend}"
             if call.body.get("confirm") != (words := f"delete {instance.remote}"):
-                raise errors.Refused(
-                    f"cannot delete {instance.remote} on backend {instance.backend} without a"
-                    " confirmation: its pairing ends for good; send"
-                    f" --confirm '{words}' (\"confirm\" in a request)",
-                    field="confirm",
-                    code="confirm",
-                )
+                cure = f"send --confirm '{words}' (\"confirm\" in a request)"
+                why = f"{doing} without a confirmation: its pairing ends for good; {cure}"
+                raise errors.Refused(why, field="confirm", code="confirm")
             # On the server first: after a failure the instance can be deleted again.
-            lacking = (
-                f"cannot delete {instance.remote} on backend {instance.backend}: engine"
-                f" {call.engine} cannot; delete it on the server, and here without remote"
-            )
-            await ask_engine(call, "delete", {}, lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
+            lacking = f"{doing}: engine {call.engine} cannot; delete it there, here without remote"
+            await ask_engine(call, "delete", {}, lacking, timeout=LONG_TIMEOUT, alone=True)
         renewing = repair is not None and not repair.over and repair.step is RecoveryKind.CLEANUP
         deleted |= part(instance, "backend remote")
         deleted |= {"remote_deleted": also_remote, "remote_renewing": renewing}
@@ -416,9 +410,8 @@ async def pairing_code(call: Call) -> Json:
 
 async def screenshot(call: Call) -> web.Response:
     """A picture of an instance's page: PNG, or JPEG if a PNG is too large."""
-    lacking, form = f"{call.id}: its engine {call.engine} offers none", {"format": "png"}
-    lacking = f"cannot make a screenshot of {lacking}"
-    answer = await ask_engine(call, "screenshot", form, lacking=lacking, timeout=COMMAND_TIMEOUT)
+    lacking = f"cannot make a screenshot of {call.id}: its engine {call.engine} offers none"
+    answer = await ask_engine(call, "screenshot", {"format": "png"}, lacking)
     content = b""
     with suppress(ValueError):
         content = base64.b64decode(str(answer.get("content", "")), validate=True)
@@ -428,20 +421,12 @@ async def screenshot(call: Call) -> web.Response:
     raise errors.EngineError(f"cannot show the page of {call.id}: the worker sent no picture")
 
 
-async def ask_engine(
-    call: Call,
-    name: str,
-    arguments: Mapping[str, Any],
-    *,
-    lacking: str = "",
-    timeout: float,
-    alone: bool = False,
-) -> Mapping[str, Any]:
+async def ask_engine(call: Call, name: str, arguments: Json, lacking: str = "", **how: Any) -> Json:
     """The engine's refusal becomes an error of the request. `lacking`: the error if the engine has
-    no such command; "" = it has it, so `invalid_request` is about the arguments."""
+    no such command; "" = it has it, so `invalid_request` is about the arguments. `how`: as
+    `Calls.command` takes it."""
     try:
-        command = call.supervisor.asking.command
-        return await command(call.id, name, arguments, timeout=timeout, alone=alone)
+        return await call.supervisor.asking.command(call.id, name, arguments, **how)
     except (errors.EngineError, errors.InvalidRequest) as error:
         if error.code == "busy":
             raise errors.TryLater(str(error), code="busy") from error

@@ -4,7 +4,6 @@ its faults."""
 
 import asyncio
 import binascii
-import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,10 +14,11 @@ from aiohttp import web
 from agent.api.http.call import Call, Field, Json, read_body
 from agent.api.present import json_answer
 from agent.engines import base, catalog, whatsapp
-from agent.engines.sandbox.server import KINDS, TYPES
+from agent.engines.sandbox.server import KINDS, TYPES, Faults
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
 from agent.messages import outcomes, sending
 from agent.messages.sender import ME
+from agent.vault.folder import SESSION, open_instance
 
 _CHAT = "a phone number or a chat's id"
 _IDS = (
@@ -195,7 +195,7 @@ async def _key_of(call: Call, message: dict[str, Any]) -> tuple[tuple[str, ...],
     digest = await asyncio.to_thread(_digest, message)
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp;
     # with another content, where this key is forgotten, another one.
-    message["key"] = hashlib.sha256("\0".join((*whose, digest)).encode()).hexdigest()
+    message["key"] = base.sha256("\0".join((*whose, digest)).encode())
     return whose, digest
 
 
@@ -232,7 +232,7 @@ def check_file(content: str, limit: int) -> str:
 
 
 def _digest(message: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
+    return base.sha256(json.dumps(message, sort_keys=True).encode())
 
 
 # The sandbox
@@ -276,7 +276,21 @@ async def scan(call: Call) -> Json:
 
 async def fault(call: Call) -> Json:
     """Cause a fault in the sandbox."""
-    return await _sandbox(call, "fault", {"name": call.body.pop("fault"), **call.body})
+    name = call.body.pop("fault")
+    try:
+        return await _sandbox(call, "fault", {"name": name, **call.body})
+    except Refused as error:
+        if (name, error.code) != ("clear", "not_running"):
+            raise
+        return await asyncio.to_thread(_clear, call)
+
+
+def _clear(call: Call) -> Json:
+    """Those that its next worker would read: while it is banned, none runs."""
+    with open_instance(call.supervisor.root, call.id, SESSION) as folder:
+        # An absolute path is what comes of it: the folder that was opened, whatever took its place.
+        Faults(folder.path / f"/proc/self/fd/{folder.fd}").clear()
+    return {"faults": {}}
 
 
 async def say(call: Call) -> Json:
