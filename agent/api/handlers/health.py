@@ -304,6 +304,9 @@ def _place(
     place = {name: body[name] for name in ("backend", "remote") if name in body}
     engine, backend = body.get("engine"), place.get("backend")
     if existing is not None:
+        if place and not existing.backend:
+            why = f"cannot set up {existing.id} on a backend: its session is on this machine"
+            raise errors.Refused(why, field=min(place), code="place_is_fixed")
         return engine or existing.engine, still_placed(existing, place)
     engines = {view.name: view.engine for view in call.supervisor.backends.views()}
     names, code = ", ".join(sorted(engines)), ""

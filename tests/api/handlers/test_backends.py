@@ -61,11 +61,8 @@ async def test_a_changed_setting_does_not_make_it_another_session(local, house, 
     await make(local, remote="shop-1")
     path = "/api/instance/shop"
     changed = await local.patch(path, json={"settings": {"name": "Shop"}})
-    assert (await changed.json())["settings"] == {
-        "backend": "evo",
-        "remote": "shop-1",
-        "name": "Shop",
-    }
+    kept = {"backend": "evo", "remote": "shop-1", "name": "Shop"}
+    assert (await changed.json())["settings"] == kept
     for settings in ({"remote": "shop-2"}, {"backend": "other"}, {"backend": ""}):
         refused = await local.patch(path, json={"settings": settings})
         assert (refused.status, (await refused.json())["error"]) == (409, "place_is_fixed")
@@ -96,7 +93,8 @@ async def test_setting_up_without_an_engine_means_the_only_backend(local, house,
     instance = house.supervisor.known[InstanceId("test_corrupted")].instance
     assert (instance.engine, instance.backend) == ("evolution", "evo")
     local_one = {"name": "Here", "instanceName": "here", "engine": "sandbox"}
-    assert (await local.post(path, json=local_one)).status == 200
+    for more, status in ({}, 200), ({"backend": "evo"}, 409):
+        assert (await local.post(path, json=local_one | more)).status == status, "never ignored"
     assert house.supervisor.known[InstanceId("here")].instance.backend == ""
 
 
