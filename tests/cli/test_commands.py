@@ -133,7 +133,7 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     assert token not in listed.out
     key_id = listed.out.splitlines()[1].split()[0]
     await cli("key", "add", "x", "--scope", "read", *socket)
-    named = (("my x", "list shows"), ("x", "list has it not, or twice"), (key_id, ""), ("x", ""))
+    named = (("my x", "list shows"), ("x", f"names {key_id}, "), (key_id, ""), ("x", ""))
     for word, said in named:
         done = await cli("key", "revoke", word, *socket)
         assert (said in done.err, done.status == 0) == (True, not said), "one of two, then the last"

@@ -92,7 +92,9 @@ class KeyRing:
         row = self._rows.pop(id, None)
         self._used_wall.pop(id, None)
         if not await self._store.remove_key(id) and row is None:
-            raise errors.NotFound(f"cannot revoke {id!r}: wa-agent key list has it not, or twice")
+            ids = ", ".join(it.id for it in self.rows() if it.name == id)
+            cause = f"it names {ids}: give one id" if ids else "wa-agent key list has it not"
+            raise errors.NotFound(f"cannot revoke {id!r}: {cause}")
 
     async def end_of(self, instance: InstanceId) -> list[KeyRow]:
         """The keys of an instance that is gone: none opens the next one of that name. A key for
