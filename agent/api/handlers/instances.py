@@ -128,12 +128,10 @@ def still_placed(instance: model.Instance, settings: Mapping[str, Any]) -> dict[
     present = {k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED)}
     moved = model.Instance(instance.id, instance.engine, True, {**present, **settings})
     if (moved.backend, moved.remote) != (instance.backend, instance.remote):
-        raise errors.Refused(
-            f"cannot make {instance.id} another session than {instance.remote} on"
-            f" {instance.backend}: delete it here (the session there stays) and adopt the other",
-            field="settings",
-            code="place_is_fixed",
-        )
+        why = f"cannot make {instance.id} another session than {instance.remote} on"
+        how = "delete it here (the session there stays) and adopt the other"
+        why = f"{why} {instance.backend}: {how}"
+        raise errors.Refused(why, field="settings", code="place_is_fixed")
     return dict(moved.settings)
 
 

@@ -195,6 +195,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         parsed = msgspec.json.decode(raw)
     except ValueError as error:
         told = "a string is no UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        if "truncated" in told and re.search(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])", raw):
+            told = "a string holds half a character: a surrogate without its other half"
         cause, _, at = told[:200].partition(" (byte ")
         lines = raw[: int(at.rstrip(")") or 0)].decode(errors="replace").split("\n")
         place = f" (line {len(lines)}, column {len(lines[-1]) + 1})" if at else ""
