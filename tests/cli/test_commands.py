@@ -294,6 +294,7 @@ async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     house.supervisor.answers = {"heard": {"messages": [got], "next": 4, "more": True}}
     shown = await cli("sandbox", "heard", "sales", "--limit", "1")
     assert shown.out == "4  1@lid  3EB0  text  a�b\nmore: --after 4\n"
+    assert (await cli("sandbox", "scan", "sales")).status == 2, "what it calls invalid is a 400"
 
 
 async def test_events_are_listed_oldest_first_and_followed(house: House) -> None:

@@ -317,4 +317,5 @@ async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
         return dict(await call.supervisor.asking.command(call.id, name, arguments))
     except EngineError as error:
         # The sandbox refuses by design, such as a scan without a code.
-        raise Refused(str(error), code=error.code) from error
+        kind = InvalidRequest if error.code == InvalidRequest.code else Refused
+        raise kind(str(error), field=error.field, code=error.code) from error
