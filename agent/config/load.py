@@ -110,7 +110,7 @@ PREFIX = "WA_AGENT_"
 NOT_KEYS = {"WA_AGENT_CONFIG", "WA_AGENT_SOCKET", "WA_AGENT_URL", "WA_AGENT_KEY"}
 """Variables of the command line that begin like ours."""
 
-OPTIONS = {"agent.state_path": "--state", "api.listen": "--listen"}
+OPTIONS = {"agent.state_path": "--state; else .state of the checkout", "api.listen": "--listen"}
 MILLISECONDS, PERCENT = " (milliseconds)", " (percent, or a share up to 1)"
 NAMED = {
     "SESSION_STORAGE_PATH": ("agent.session_storage_path", ""),

@@ -218,7 +218,7 @@ def test_a_keys_own_name_wins_over_its_alias(load):
 def test_the_command_line_wins_over_all(load):
     given = {"stop.save": "9"}
     assert load("[stop]\nsave=7", {"WA_AGENT_STOP__SAVE": "8"}, **given).stop.save == 9.0
-    with pytest.raises(ConfigError, match=r"agent.state_path in .* \(--state\): /etc/passwd is"):
+    with pytest.raises(ConfigError, match=r"state_path in .* \(--state; else .*\): /etc/passwd is"):
         load("", **{"agent.state_path": "/etc/passwd/x"})
 
 
