@@ -163,8 +163,8 @@ def load_config(
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
     config = replace(_build(source), warnings=warnings)
-    if fault := next(find_faults(config), None):
-        raise source.blame(fault)
+    if faults := [*map(source.blame, find_faults(config))]:
+        raise ConfigError("; ".join(map(str, faults)), field=faults[0].field)
     return config
 
 
