@@ -98,7 +98,7 @@ def _trouble(fleet: "Joined", id: str) -> str:
             copies = " or ".join(record.copies)
             comes = f"the copy of {copies} comes in its place" if copies else "restore or delete it"
             return f"its files on {me} are damaged or gone: {comes}; or closed: wa-agent why {id}"
-        if (hold := here[id].wait).reason in (NO_LEASE, "disk_full") and not fleet.problem:
+        if late and (hold := here[id].wait).reason in (NO_LEASE, "disk_full") and not fleet.problem:
             return hold.sentence or f"it waits for a lease of {me} under which it may start"
         if fleet.drained:
             there_is, why = fleet.place_for(id)
