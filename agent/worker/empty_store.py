@@ -7,11 +7,11 @@ that is wanted.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from agent.core.words import SUSPECT, Claim, ConnectionStatus
-from agent.engines.base import DECLARED, NO_RULES, Engine, OpenEngine, ProbeAnswer, Qr, Reporter
+from agent.engines.base import DECLARED, NO_RULES, Engine, OpenEngine, ProbeAnswer, Reporter
 from agent.engines.catalog import file_rules, load_engine
 from agent.errors import EngineError, FolderUnusable
 from agent.worker.identity import Identity, engine_folder
@@ -57,31 +57,12 @@ class StillEngine:
 
     async def disconnect(self) -> None: ...
 
-    free_memory = prepare_stop = save = close = disconnect
+    free_memory = prepare_stop = save = close = qr = disconnect
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         return ProbeAnswer(self._claim, {})
 
-    async def qr(self) -> Qr | None:
-        return None
+    async def _refuse(self, *_given: Any) -> Any:
+        raise EngineError(f"cannot do this without a login: {self._why}", code="not_connected")
 
-    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise self._refusal("send")
-
-    async def mark_read(self, asked: Mapping[str, Any]) -> None:
-        raise self._refusal("mark messages as read")
-
-    async def presence(self, asked: Mapping[str, Any]) -> None:
-        raise self._refusal("show a presence")
-
-    async def logout(self) -> None:
-        raise self._refusal("log out")
-
-    async def regenerate_keys(self, peers: list[str]) -> None:
-        raise self._refusal("regenerate keys")
-
-    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise self._refusal(f"{name!r:.40}")
-
-    def _refusal(self, doing: str) -> EngineError:
-        return EngineError(f"cannot {doing}: {self._why}", code="not_connected")
+    send = mark_read = presence = logout = regenerate_keys = command = _refuse

@@ -117,17 +117,14 @@ def engine_folder(folder: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> bytes:
+    opening = path.parent
     try:
-        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with files.opened(opening, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as parent:
+            opening = path
+            with files.open_plain(path.name, within=parent) as stream:
+                return stream.read(instance_file.LARGEST + 1)
     except OSError as error:
-        raise errors.FolderUnusable(f"cannot open folder {_shown(path.parent, error)}") from error
-    try:
-        with files.open_plain(path.name, within=parent) as stream:
-            return stream.read(instance_file.LARGEST + 1)
-    except OSError as error:
-        raise errors.FolderUnusable(f"cannot open {_shown(path, error)}") from error
-    finally:
-        os.close(parent)
+        raise errors.FolderUnusable(f"cannot open {_shown(opening, error)}") from error
 
 
 def _shown(path: Path, error: OSError) -> str:

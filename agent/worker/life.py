@@ -79,8 +79,7 @@ class Life:
 
     def ask(self) -> None:
         """Ask for the end; asked again, it hurries."""
-        event = self.hurry if self._wanted.is_set() else self._wanted
-        event.set()
+        (self.hurry if self._wanted.is_set() else self._wanted).set()
 
     async def stop(self) -> None:
         """The link's way to end it: returns when all is saved and closed."""

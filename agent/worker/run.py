@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
-from agent.errors import EngineError
+from agent.errors import EngineError, FolderUnusable
 from agent.files import DEEPEST, MOST_ENTRIES, opened
 from agent.link.server import LinkServer
 from agent.link.wire import Call
@@ -77,26 +77,42 @@ def _open_up(fd: int, wanted: int) -> bool:
     return True
 
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
 class OwnFolder:
     """Which folders this worker really has: the agent compares them with what lies at their paths.
     A folder that was deleted or replaced keeps its inode for us, and our session goes on in
-    nowhere."""
+    nowhere: an engine that saves by path must not write into the one that took its place."""
 
     def __init__(self, folder: Path) -> None:
-        self._open: dict[str, int] = {}
+        self.path = folder
+        self._open: dict[str, tuple[Path, int]] = {}
         for name, path in (("folder", folder), ("session", folder / "session")):
             with suppress(OSError):  # an engine without a session folder
-                self._open[name] = fd = os.open(path, _FOLDER)
-                weakref.finalize(self, os.close, fd)
+                self._open[name] = path, os.open(path, _FOR_THE_GROUP)
+                weakref.finalize(self, os.close, self._open[name][1])
+
+    def refuse_another(self) -> None:
+        """FolderUnusable: another folder stands in the place of one of ours."""
+        for path, fd in self._open.values():
+            with suppress(OSError):  # nothing is there to write into
+                if not os.path.samestat(path.lstat(), os.fstat(fd)):
+                    raise FolderUnusable(f"cannot save into {path}: another folder stands there")
+
+    async def stay(self, crashed: Callable[[BaseException], None]) -> None:
+        """Ends a worker whose folder gave its place to another one, unless it was deleted: then
+        this worker alone has the pairing."""
+        while True:
+            await asyncio.sleep(watch.PROBE_EVERY)
+            try:
+                self.refuse_another()
+            except FolderUnusable as error:
+                if not self.describe()["deleted"]:
+                    crashed(error)
 
     def describe(self) -> Mapping[str, object]:
         """Inodes by name, and which of them are in no folder any more."""
         return {
-            "inodes": {name: os.fstat(fd).st_ino for name, fd in self._open.items()},
-            "deleted": [name for name, fd in self._open.items() if not os.fstat(fd).st_nlink],
+            "inodes": {name: os.fstat(fd).st_ino for name, (_, fd) in self._open.items()},
+            "deleted": [name for name, (_, fd) in self._open.items() if not os.fstat(fd).st_nlink],
         }
 
 
@@ -117,7 +133,8 @@ async def run_session(
     if (intake := open_intake(identity, reports)) is not None:
         reports.keeper = intake
     engine = empty_store.open_engine(identity, reports, load)
-    works = _works(identity, engine, reports, life)
+    own = OwnFolder(identity.folder)
+    works = _works(own, engine, reports, life)
     if intake is not None:
         intake.serve(engine)
         works = {**intake.works, **works}
@@ -135,6 +152,10 @@ async def run_session(
             fence.admit(call.do)
         return await answer_with(works, call)
 
+    async def end() -> bool:
+        own.refuse_another()
+        return await stop.stop_in_order(engine, reports, life.notifier, life.hurry)
+
     reports.server = await LinkServer.open(link_path, life.hello, answer, reports.current)
     try:
         return await life.spend(
@@ -142,9 +163,10 @@ async def run_session(
                 "connect": _connect(engine, fence.opened() if fence else None),
                 "status": watch.tell_status(reports.changed, reports.status_text, life.notifier),
                 "watch": watch.watch_engine(engine, reports, life.notifier, life.watchdog),
+                "folder": own.stay(life.crashed),
             },
             reports.status_text,
-            lambda: stop.stop_in_order(engine, reports, life.notifier, life.hurry),
+            end,
         )
     finally:
         closing = True
@@ -170,19 +192,19 @@ def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
     return Intake(identity.folder, identity.id, settings, reports.happened)
 
 
-def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:
+def _works(own: OwnFolder, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:
     works = session_works(engine, reports)
-    ask, own = works["probe"], OwnFolder(identity.folder)
 
     async def save() -> None:
+        own.refuse_another()
         try:
             await engine.save()
         finally:
-            share_session(identity.folder)
+            share_session(own.path)
 
     async def probe(args: Mapping[str, Any]) -> Answer:
         fds = open_files(os.getpid()) - 1  # the folder that was read is closed again
-        return {**await ask(args), "open_fds": fds, "folder": own.describe()}
+        return {**await works["probe"](args), "open_fds": fds, "folder": own.describe()}
 
     own_works: dict[str, Work] = {"save": plain(save), "close": plain(life.stop), "probe": probe}
     return works | own_works | {"own_use": own_use}

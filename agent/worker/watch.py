@@ -55,8 +55,7 @@ async def tell_status(
     while True:
         await changed.wait()
         changed.clear()
-        text = text_now()
-        if text == last:
+        if (text := text_now()) == last:
             continue
         if notifier.send(f"STATUS={text}"):
             last = text

@@ -33,8 +33,6 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
 async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(agent, eventually):
     """The operator moved it to another disk and left a link: its pairing is whole."""
     folder = await connected(agent, eventually)
-    await agent.create("b")
-    await eventually(lambda: agent.status("b"), "CONNECTED")
     session, elsewhere = folder / "session", agent.state / "elsewhere"
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: not agent.machine.worker("a").status.runs)
@@ -79,24 +77,29 @@ async def test_an_identity_file_of_another_engine_is_named_and_written_again(
     assert not (await agent.do("GET", "/api/trash"))["trash"], "it kept its pairing"
 
 
+@pytest.mark.parametrize("away", [True, False], ids=["without an agent", "under its workers"])
 async def test_two_folders_that_were_swapped_are_named_and_served_again_when_swapped_back(
-    agent, eventually
+    agent, eventually, away
 ):
     a, b = [await connected(agent, eventually, id) for id in "ab"]
-    await agent.stop()
-    files = {id: (folder / "instance.json").read_bytes() for id, folder in (("a", a), ("b", b))}
+    if away:
+        await agent.stop()
+    before = [content(folder) for folder in (b, a)]
     swap(a, b)
-    await agent.start()
+    await (agent.start() if away else agent.do("POST", "/api/instance/a/restart"))
     for id, whose in ("ab", "ba"):
-        await eventually(lambda id=id: reason(agent, id), "session_unreadable")
+        await eventually(lambda id=id: reason(agent, id), "session_unreadable", within=15.0)
         assert f"names '{whose}', whose session this is" in (await agent.show(id))["sentence"]
     await agent.do("POST", "/api/health/check")
-    assert (a / "instance.json").read_bytes() == files["b"]
-    assert (b / "instance.json").read_bytes() == files["a"]
+    assert [content(folder) for folder in (a, b)] == before
     swap(a, b)
     for id in "ab":
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
     assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+
+def content(folder):
+    return [(folder / name).read_bytes() for name in ("instance.json", "session/sandbox.json")]
 
 
 def swap(one, other):
