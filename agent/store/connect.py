@@ -87,6 +87,8 @@ def connect(path: Path) -> Database:
 
 def connect_to_read(path: Path) -> Database:
     """A second connection that cannot write: for looking, and for long checks and copies."""
+    if path.exists() and not path.is_file():  # SQLite waits for ever for a FIFO's writer
+        raise StoreError(f"cannot open {path}: it is no file; move it away", code="no_file")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     return opened(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0))
 

@@ -24,7 +24,7 @@ from agent.store.writer import T, Writer
 
 
 MIGRATION = "migration"
-UNUSABLE = ("disk_full", "busy", MIGRATION)
+UNUSABLE = ("disk_full", "busy", MIGRATION, "no_file")
 """Codes of failures that another database in its place would not cure."""
 Migration = tuple[str, ...]
 """Name of a migration, and its statements."""

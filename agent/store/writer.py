@@ -41,7 +41,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._closed = False
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread
 
     @classmethod
     async def open(cls, path: Path, connect: Callable[[], Database]) -> "Writer":
@@ -68,7 +68,6 @@ class Writer:
             return
         self._closed = True
         self._queue.put(None)
-        assert self._thread is not None
         await asyncio.to_thread(self._thread.join)
 
     async def _submit(self, job: _Job[T]) -> T:
@@ -100,8 +99,7 @@ class Writer:
         db.close()
 
     def _do(self, db: Database, jobs: Sequence[_Job[Any]]) -> None:
-        writes = [job for job in jobs if job.write]
-        if writes:
+        if writes := [job for job in jobs if job.write]:
             self._commit(db, writes)
         for job in jobs:
             if not job.write:  # after the commit: a read never sees what may not stay

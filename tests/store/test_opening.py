@@ -223,11 +223,7 @@ async def test_a_rebuild_that_was_killed_is_done_again(written, run_child, open_
     run_child(OPEN, written, failpoint=f"{point}:kill")
     store = await open_store(written)
     assert not await store.instances()
-    (kept,) = [
-        part
-        for part in written.parent.glob("agent.db.damaged-*")
-        if not part.name.endswith(("-wal", "-shm"))
-    ]
+    (kept,) = written.parent.glob("agent.db.damaged-*Z")
     assert kept.read_bytes() == before
     assert not list(written.parent.glob("*.new*"))
 
@@ -253,8 +249,10 @@ async def test_f44_a_database_without_rights_names_its_owner(as_nobody):
     assert "agent.db belongs to uid 0 gid 0 mode 0600, this process is uid 65534" in said
 
 
-async def test_a_folder_in_place_of_the_database_is_an_error_not_a_repair(path):
-    path.mkdir(parents=True)
-    with pytest.raises(StoreError, match="cannot open"):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "FIFO"])
+async def test_what_is_no_file_in_place_of_the_database_is_an_error_not_a_repair(path, make):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    with pytest.raises(StoreError, match="it is no file; move it away"):
         await Store.open(path)
-    assert path.is_dir()
+    assert path.exists()
