@@ -70,8 +70,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         raise ValueError(f"it is larger than {LARGEST} bytes")
     try:
         content = json.loads(raw)
-    except RecursionError as error:
-        raise ValueError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON, so it was damaged or cut off") from None
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")  # noqa: TRY004 - one kind for all faults
     return content

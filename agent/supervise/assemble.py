@@ -190,9 +190,8 @@ async def _take_in_folders(registry: Registry) -> None:
         if folder.identity and (fault := files.names_other_engine(folder.identity, engine, path)):
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
-            said = bound(Category.SESSION, folder.id)
-            more = "; the agent writes the database's version into it"
-            said.error("%s%s", folder.problem, "" if folder.code == files.OTHERS else more)
+            more = "; the agent writes it from the database" * (folder.code != files.OTHERS)
+            bound(Category.SESSION, folder.id).error("%s%s", folder.problem, more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:
@@ -206,8 +205,12 @@ async def _take_in(registry: Registry, folder: files.Found) -> None:
     whose identity file went with a lost database stays as it is: a person writes that file again.
     """
     if (identity := folder.identity) is None:
-        left = "the agent leaves the folder of %s alone: %s"
-        log.error(left, folder.id, folder.problem, extra=about(folder.id))
+        left = f"the agent leaves the folder of {folder.id} alone: {folder.problem}"
+        if folder.code in ("absent", "damaged"):
+            left += "; write its version, id, engine and enabled into it, and start the agent again"
+        log.error("%s", left, extra=about(folder.id))
+        # Where no database was lost, it may be no session at all.
+        registry.store.lost += f"; {left}" * bool(registry.store.lost)
         return
     sentence = "the agent adopted it from its session folder, which had no record"
     record = replace(identity.record, status_since_wall=time.time())

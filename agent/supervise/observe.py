@@ -195,8 +195,7 @@ async def probe(means: Means, facts: Facts, *, deep: bool = False) -> None:
         missing = detail.get("missing") if isinstance(detail, Mapping) else None
         # Parts are missing while the page loads.
         names = missing[:8] if isinstance(missing, list) and claim.status == "CONNECTED" else ()
-        named = (name[:60] for name in names if isinstance(name, str) and name.isprintable())
-        facts.lacks = tuple(named)
+        facts.lacks = tuple(it[:60] for it in names if isinstance(it, str) and it.isprintable())
     facts.run.probe = ProbeFact(True, now, now - begun)
     facts.counters.probes += 1
     facts.counters.probe_seconds += now - begun

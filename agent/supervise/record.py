@@ -112,9 +112,8 @@ def signals_of(settings: Settings, facts: Facts) -> tuple[Signal, ...]:
     counters = facts.counters
     errors = sum(count for kind, count in counters.errors.items() if kind not in OF_KEYS)
     done = counters.probes + counters.messages["in"] + counters.messages["out"]
-    counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-    most = config.health.error_rate
-    signals.append(counters.error_rate.judge(errors, done, most, LEAST_OPERATIONS))
+    rate = counters.error_rate = counters.error_rate.note(now, errors, done, ERROR_WINDOW)
+    signals.append(rate.judge(errors, done, config.health.error_rate, LEAST_OPERATIONS))
     if facts.lacks:
         words = f"its page lacks {', '.join(facts.lacks)}: operations that need it will fail"
         signals.append(Signal("page_incomplete", Health.DEGRADED, words))

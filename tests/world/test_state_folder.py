@@ -89,7 +89,7 @@ async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eve
 
 
 async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_person(
-    agent, eventually, caplog
+    agent, eventually
 ):
     await connected(agent, eventually, "a", "d")
     device = agent.device("a")
@@ -100,7 +100,8 @@ async def test_a_session_whose_record_and_identity_file_are_lost_waits_for_a_per
     await agent.start()
     await eventually(lambda: agent.status("d"), "CONNECTED")
     assert not await agent.knows("a")
-    assert f"leaves the folder of a alone: cannot read {file}" in caplog.text
+    (lost,) = (await agent.do("GET", "/api/troubles"))["troubles"]
+    assert f"folder of a alone: cannot read {file}: it is no JSON, so" in lost["sentence"]
     await agent.stop()
     file.write_text('{"version": 1, "id": "a", "engine": "sandbox", "enabled": true}')
     await agent.start()
