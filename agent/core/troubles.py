@@ -232,8 +232,8 @@ DISK_LOW, DISK_FULL, OPEN_FILES = 0.10, 0.02, 0.80
 _ENDED = tuple(code for code, reason in REASONS.items() if reason.final)
 """WhatsApp ended the pairing or the account."""
 _KEYS_FAILED = (RecoveryKind.REGENERATE_KEYS.value, "failed")
-_FOR_A_PERSON = (PASSKEY_REQUIRED, PASSKEY_SUSPECTED)
-"""Its engine goes on, and no try is planned that can succeed before a person acts."""
+_FOR_A_PERSON = (PASSKEY_REQUIRED, PASSKEY_SUSPECTED, "session_missing")
+"""No try is planned that can succeed before a person acts."""
 _NOT_WELL = ("silent_inbound", "memory_leak")
 
 

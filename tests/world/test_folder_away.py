@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.world.test_lost_folder import connected, reason
+from tests.world.test_lost_folder import connected, reason, troubles
 
 
 async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is_back(
@@ -18,8 +18,8 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     folder.rename(away)
     await eventually(lambda: reason(agent), "folder_lost")
     assert f"; put back what was at {folder}" in (await agent.show("a"))["sentence"]
-    await agent.kill_worker("a")
-    await eventually(lambda: reason(agent), "session_missing")
+    await agent.do("POST", "/api/instance/a/restart")
+    await eventually(lambda: troubles(agent), ["given_up"], within=60.0)
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["unit"]["main_pid"]) == ("AUTH_FAILURE", 0)
     await agent.do("POST", "/api/health/check")

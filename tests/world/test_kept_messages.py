@@ -4,6 +4,7 @@ import asyncio
 import json
 
 from tests.world.sending import PATH, keep_three, kept_in
+from tests.world.test_lost_folder import troubles
 from tests.world.test_vault import connected
 
 
@@ -64,21 +65,18 @@ async def test_messages_that_the_disk_refuses_are_a_trouble_until_they_are_kept(
     in_the_way = agent.state / "sessions" / "a" / "messages"
     in_the_way.write_text("")
 
-    async def troubles() -> list[str]:
-        return [one["kind"] for one in (await agent.do("GET", "/api/troubles"))["troubles"]]
-
     say = ("POST", "/api/instance/a/sandbox/say", {"contact": "5511777777777", "text": "hi"})
     await agent.ask(*say)
-    await eventually(troubles, ["messages"])
+    await eventually(lambda: troubles(agent), ["messages"])
     assert "not_kept" in dict(await agent.story("a"))
     in_the_way.unlink()
     await agent.ask(*say)
-    await eventually(troubles, [])
+    await eventually(lambda: troubles(agent), [])
     await agent.do("POST", "/api/instance/a/disable", {})
     await asyncio.sleep(30)
     await agent.kill()
     await agent.start()
-    assert await troubles() == [], "it stays over"
+    assert await troubles(agent) == [], "it stays over"
 
     async def counted() -> list[str]:
         return [one["instance"] for one in (await agent.do("GET", "/api/messages"))["sessions"]]

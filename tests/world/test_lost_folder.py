@@ -16,6 +16,10 @@ async def reason(agent, id="a"):
     return (await agent.show(id))["health"]["reason"]
 
 
+async def troubles(agent):
+    return [one["kind"] for one in (await agent.do("GET", "/api/troubles"))["troubles"]]
+
+
 @pytest.mark.parametrize("part", ["", "session"], ids=["all of it", "its session"])
 async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent, eventually, part):
     folder = await connected(agent, eventually)
