@@ -53,18 +53,20 @@ async def agent(make_agent: Callable[..., WorldAgent]) -> WorldAgent:
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait, in virtual time, until `probe` gives what is wanted; else say what it gave last."""
+    """Wait, in virtual time, until `probe` gives what is wanted; else say what it gave last. It
+    asks less often the longer it waits."""
 
     async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 900.0) -> Any:
         loop = asyncio.get_running_loop()
-        end = loop.time() + within
+        begun = loop.time()
         while True:
             found = probe()
             if inspect.isawaitable(found):
                 found = await found
             if bool(found) if wanted is True else found == wanted:
                 return found
-            assert loop.time() < end, f"after {within} s: {found!r}, wanted {wanted!r}"
-            await asyncio.sleep(0.5)
+            waited = loop.time() - begun
+            assert waited < within, f"after {within} s: {found!r}, wanted {wanted!r}"
+            await asyncio.sleep(max(0.5, waited / 50))
 
     return wait
