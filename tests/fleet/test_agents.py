@@ -89,6 +89,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
         pid = await agent.pid("s")
         # etcd stops: the worker ends by itself, and begins again with the next lease.
         await eventually(lambda: is_well(agent))
+        assert (await cli(agent, "fleet", "status"))[0] == 0
         etcd.signal("m0", signal.SIGSTOP)
         await eventually(lambda: not alive(pid), within=FLEET.usable + 2)
         await eventually(lambda: reason(agent, "s"), "no_lease")
@@ -117,11 +118,11 @@ async def test_a_session_runs_with_its_machines_lease_only(
 
 
 async def is_well(agent: RunningAgent) -> bool:
-    return (await cli(agent, "fleet", "status"))[0] == 0
+    return await says(agent, "'troubles': []", "'halt': None")
 
 
-async def says(agent: RunningAgent, *words: str) -> bool:
-    return all(map((await cli(agent, "fleet", "status"))[1].__contains__, words))
+async def says(agent: RunningAgent, *words: str, path: str = "/api/fleet") -> bool:
+    return all(map(str(await agent.ask("GET", path)).__contains__, words))
 
 
 async def reason(agent: RunningAgent, id: str) -> str:
@@ -152,11 +153,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         await b.create("t")
         await eventually(lambda: b.status("t"), "CONNECTED")
         assert await reason(b, "s") == "no_lease"
-
-        async def why() -> bool:
-            return "session of machine a" in (await b.show("s"))["health"]["sentence"]
-
-        await eventually(why)
+        await eventually(lambda: says(b, "session of machine a", path="/api/instance/s/details"))
         await eventually(lambda: says(b, "lies on b"))
         assert "machine a; try" in (await b.ask("POST", "/api/instance/s/start"))[1]["message"]
         await asyncio.sleep(FLEET.ttl)
@@ -165,7 +162,8 @@ async def test_a_session_of_another_machine_never_starts_here(
         await b.do("POST", "/api/instance/t/stop")
         await eventually(lambda: its(store, "t", "wanted"), "stopped")
         await store.commit([], [Put(KEYS.halt, encoded(Halt("a", "the store went back", "1")))])
-        await eventually(lambda: says(b, "halted by a: the store went back"))
+        await eventually(lambda: says(b, "the store went back"))
+        assert "halted by a: the store went back" in (await cli(b, "fleet", "status"))[1]
         for order in (("DELETE", "/api/instance/t"), NEW):
             assert (await b.ask(*order))[1]["error"] == "no_lease"
         await b.do("POST", "/api/instance/t/start")
