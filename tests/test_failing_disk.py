@@ -89,6 +89,18 @@ def paired(root: Path) -> Path:
     return folder / "session"
 
 
+def newest_of(root: Path, count: int) -> Snapshot | None:
+    """Of a paired session's snapshots: made once for each count, and copied from then on."""
+    kept = root.with_name(f"{count} snapshots")
+    if not kept.exists():
+        kept.mkdir(mode=0o700)
+        paired(kept)
+        for _ in range(count):
+            take_snapshot(kept, SUBJECT)
+    shutil.copytree(kept, root, dirs_exist_ok=True)
+    return newest_good(root, SALES.id)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -147,8 +159,7 @@ def taking(root: Path, failing: Failing) -> None:
 
 
 def pruning(root: Path, failing: Failing) -> None:
-    paired(root)
-    *_, newest = (take_snapshot(root, SUBJECT) for _ in range(3))
+    newest = newest_of(root, 3)
     with failing:
         prune_snapshots(root, SALES.id, 1)
     assert newest_good(root, SALES.id) == newest
@@ -160,8 +171,7 @@ def pruning(root: Path, failing: Failing) -> None:
 
 
 def restoring(root: Path, failing: Failing, *, starts: bool = False) -> None:
-    session = paired(root)
-    taken, lineage = take_snapshot(root, SUBJECT), read_identity(session.parent).lineage
+    taken, session = newest_of(root, 1), root / "sales/session"
     (session / "keys" / "one").write_bytes(b"newer")
     before = contents(session)
     (session.parent / MESSAGES).mkdir()
@@ -177,7 +187,7 @@ def restoring(root: Path, failing: Failing, *, starts: bool = False) -> None:
     restore_snapshot(root, SALES, taken, "again")
     assert contents(session) == contents(taken.path / "files")
     now = read_identity(session.parent)
-    assert (now.paired, now.account, now.lineage) == (True, "49151", lineage)
+    assert (now.paired, now.account, now.lineage) == (True, "49151", taken.manifest.lineage)
     assert (session.parent / MESSAGES).is_dir()
     assert before in [contents(its.path / "session") for its in list_trash(root)]
     assert names(root / ".staging") == names(root / ".carried") == []
