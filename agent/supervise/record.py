@@ -319,11 +319,13 @@ def _note_verdict(gate: Gate, facts: Facts, verdict: HealthVerdict) -> None:
 
 
 def _begin_now(facts: Facts, now_wall: float) -> None:
-    """A clock that was ahead was set right: what would begin in the future begins now."""
+    """A clock that was ahead was set right: what would begin in the future began when its status
+    did by the boot clock, or begins now."""
+    began = now_wall - max(facts.at - facts.status_time.entered, 0.0)
     if facts.record.status_since_wall > now_wall:
-        facts.record = replace(facts.record, status_since_wall=now_wall)
-    if facts.connected_since_wall is not None:
-        facts.connected_since_wall = min(facts.connected_since_wall, now_wall)
+        facts.record = replace(facts.record, status_since_wall=began)
+    if (facts.connected_since_wall or 0.0) > now_wall:
+        facts.connected_since_wall = began
     facts.hour_wall = min(facts.hour_wall, now_wall)
     if facts.inbound.last_wall > now_wall:
         facts.inbound = replace(facts.inbound, last_wall=now_wall)

@@ -155,8 +155,7 @@ class Snapshots:
                 what = self.root, facts.instance, snapshot
                 await asyncio.to_thread(restoring.refuse_roll_back, *what)
             await asyncio.to_thread(restoring.must_have_room, self.root, snapshot)
-            begins = f"the agent begins to restore snapshot {name}"
-            facts.note("restoring", begins, Category.RECOVERY)
+            facts.note("restoring", f"the agent restores snapshot {name}", Category.RECOVERY)
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.registry.save(facts)
             try:

@@ -123,10 +123,10 @@ def test_what_a_run_said_is_no_word_of_the_next_one():
     assert it.run.claim is None
 
 
-def test_what_began_under_a_clock_that_was_ahead_begins_now():
-    it = facts(status=ConnectionStatus.CONNECTED, status_since_wall=WALL + NOW + 9e6)
-    it.connected_since_wall = WALL + NOW + 9e6
-    look(it, CONNECTED)
+def test_what_began_under_a_clock_that_was_ahead_lasts_as_long_by_the_boot_clock():
+    look(it := facts(), CONNECTED, wall=WALL + 9e6)
+    it.at, it.status_time = NOW + 300, it.status_time.enter(CONNECTED.status, NOW)
+    look(it, CONNECTED, at=NOW + 300)
     assert it.record.status_since_wall == it.connected_since_wall == WALL + NOW
 
 
