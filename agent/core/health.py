@@ -216,7 +216,7 @@ def _by_claim(session: Session, policy: HealthPolicy, now: float) -> HealthVerdi
         return _stuck_in(session, claim.phase, now - fact.phase_since)
     if claim.phase not in PHASES and now - fact.since >= _patience(session, claim, policy):
         what, guess = _hangs(claim)
-        sentence = f"{what} for {now - fact.since:.0f} s"
+        sentence = f"{what} for {now - fact.since:.0f} s in this try"
         return HealthVerdict(Health.STUCK, claim.status, "state_stuck", sentence, guess=guess)
     doing = PHASES[claim.phase].words if claim.phase in PHASES else "on its way"
     ended = claim.reason or session.record.reason
