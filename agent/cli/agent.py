@@ -230,9 +230,8 @@ def install_units(options: Options) -> int:
     program = Path(sys.prefix)
     share = program / "share" / "wa-agent" / "scripts"
     if sys.prefix == sys.base_prefix or not (share / "install-units").is_file():
-        how = "install the program by pip into a virtual environment of its own"
-        where = "as /opt/wa-agent-venv; a checkout has scripts/install"
-        words = f"cannot install units for {program}: {how}, {where}"
+        words = f"cannot install units for {program}: install the program by pip into a virtual"
+        words += " environment of its own, as /opt/wa-agent-venv; a checkout has scripts/install"
         raise errors.Refused(words, code="no_environment")
     if os.geteuid() != 0:
         raise errors.Refused("cannot install units: run it as root", code="not_root")

@@ -258,13 +258,12 @@ def say(sentence: str) -> None:
 
 def moment(text: str | None) -> str:
     """A time of the API in this machine's zone, which may be one that Python's own do not reach."""
-    return (
-        str(datetime.fromtimestamp(int(datetime.fromisoformat(text).timestamp()))) if text else "-"
-    )
+    at = datetime.fromisoformat(text).timestamp() if text else None
+    return "-" if at is None else str(datetime.fromtimestamp(int(at)))
 
 
 def duration(seconds: float) -> str:
-    whole = int(seconds)
+    whole = max(int(seconds), 0)  # the clock of another machine may be behind
     for size, unit, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min")):
         if whole >= size:
             return f"{whole // size} {unit} {whole % size // below} {small}"

@@ -149,8 +149,7 @@ async def _until_connected(engine: WebEngine, claims: _Claims) -> dict[str, Any]
             raise EngineError(f"cannot pair: {claim}") from claim
         sentence = _REASONS.get(claim.reason) or _WORDS.get(claim.status, "it is not connected")
         if claim.reason and claim.reason not in _REASONS:
-            reason = reasons.reason_of(claim.reason)
-            sentence = f"{reason.title}: {reason.advice}" if reason.advice else reason.title
+            sentence = reasons.reason_of(claim.reason).in_full("ID")
         if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
             why = f" ({claim.raw})" if claim.raw else ""
             code = _CODES.get(claim.reason, claim.reason)

@@ -85,8 +85,8 @@ def repair(options: command.Options) -> int:
 
 def _is_unwell(instance: dict[str, Any]) -> bool:
     """True also where no step of a repair helps."""
-    helpless = session.needs_person(instance) or instance["reason"] == "temporary_ban"
-    return helpless or instance["health"]["verdict"] in _UNWELL
+    waits = session.needs_person(instance) or instance["reason"] in ("temporary_ban", "disk_full")
+    return waits or instance["health"]["verdict"] in _UNWELL
 
 
 def _state(instance: dict[str, Any]) -> str:

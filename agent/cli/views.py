@@ -192,17 +192,20 @@ def next_steps(details: dict[str, Any]) -> Iterator[str]:
         if not details["backend"]:
             yield f"a hung worker is seen after {duration(details['watchdog_seconds'])} of silence"
     reason, idle = REASONS.get(details["reason"]), repair is None or repair["ending"]
+    verdict = details["health"]["verdict"]
     waits = details["next_attempt"] or details["wait_reason"] or details["circuit"] == "open"
     given_up = status == "DISCONNECTED" and not waits and details["reason"] != "not_looked_yet"
     if details["reason"] == "session_unreadable":
         yield f"it starts within a second once its folder can be used; look: wa-agent health {id}"
+    elif given_up and details["reason"] == "temporary_ban" and verdict == "disconnected":
+        yield "its ban is over: it tries again now"
     elif idle and (given_up or (reason is not None and reason.hopeless)):
         yield f"the agent does nothing more: a person must act; one more try: wa-agent start {id}"
-    elif status == "QR_REQUIRED" and details["health"]["verdict"] != "corrupted":
+    elif status == "QR_REQUIRED" and verdict != "corrupted":
         yield f"a person must scan its code: wa-agent qr {id} --watch"
     elif seconds_from(details.get("phase_ends")) > 0:
         yield f"the agent acts {_when(details['phase_ends'])} if it is no further by then"
-    elif details["health"]["verdict"] == "disconnected" and idle and not waits:
+    elif verdict == "disconnected" and idle and not waits:
         yield "it is on its way; the agent acts once that takes too long"
 
 
