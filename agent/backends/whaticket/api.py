@@ -297,9 +297,7 @@ class Session:
             raise cannot(what, f"{calls.UNKNOWN}, and the agent did not make it", "remote_missing")
         await self._calls.do(what, "create", "", {"name": self.name})
         await self._server.sessions()
-        if id := await self._find():
-            return id
-        raise cannot(what, "it is not in the server's list", "remote_missing")
+        return (await self._started()).id
 
     async def _started(self) -> calls.DownAndUp:
         """The steps of its repairs; EngineError if the server lacks it."""

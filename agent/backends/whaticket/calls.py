@@ -109,6 +109,8 @@ class WhaticketCalls:
         _must_be_good(route, answer)
         if (row := parse_row(answer.body, id)) is None:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no session")
+        if row.id != id:
+            raise cannot(f"look at {id}", f"it answers for session {row.id!r:.60}", "wrong_session")
         return row
 
     async def look(self, id: str) -> Row:

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from agent.errors import EngineError
 from tests.backends.whaticket.conftest import PEER, OpenBench
 
 
@@ -69,15 +68,22 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     await at.do("connect", "New")
 
 
+async def test_an_answer_about_another_session_names_none_to_act_on(bench: OpenBench) -> None:
+    at = await bench()
+    at.standin.add("1").id = "77"
+    await asyncio.sleep(6)  # its next list has it
+    await at.hold("1")
+    assert await at.refusal("connect", "1") == "wrong_session"
+    assert not at.acts and not any("77" in it for it in at.standin.requests)
+
+
 @pytest.mark.parametrize("preset", ["community", "ticketz"])
 async def test_a_disconnect_that_logs_out_is_never_used(bench: OpenBench, preset: str) -> None:
     at = await bench(preset=preset)
     theirs = await at.paired()
     before = set(at.auth())
     for repair in ("disconnect", "regenerate_keys", "disconnect"):
-        with pytest.raises(EngineError) as caught:
-            await at.do(repair, "7", peers=[PEER])
-        assert caught.value.code == "not_supported" and "pairing" in str(caught.value)
+        assert await at.refusal(repair, "7", peers=[PEER]) == "not_supported"
         theirs.pace.restart_after = 0.3
         await theirs.drop()  # it is down, and comes back by itself
     assert at.claim("7").useless == ("reconnect",)
