@@ -116,6 +116,9 @@ class Circuit:
             raise errors.EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
             answer = await call()
+            if do in ACTS or id == self.trial:
+                self.close()
+            return answer
         except ServerDown as down:
             if do in ACTS and down.reached:
                 was, rules = self.state, self.backend.shared.breaker()
@@ -123,10 +126,6 @@ class Circuit:
                 if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
                     self.backend.circuit_changed(BreakerState.OPEN)
             raise
-        else:
-            if do in ACTS or id == self.trial:
-                self.close()
-            return answer
         finally:
             if id == self.trial:  # cancelled, or refused by the session: another one may try
                 self.trial, self.breaker = None, replace(self.breaker, trial_at=None)

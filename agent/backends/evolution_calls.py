@@ -87,6 +87,8 @@ class EvolutionCalls:
             return Live.MISSING
         session = inside(answer.body, "instance") if answer.good else None
         if isinstance(session, Mapping):
+            if (other := session.get("instanceName")) not in (None, name):
+                raise cannot(f"look at {name}", f"it answers for {other!r:.60}", "wrong_session")
             state = session.get("state")
             if state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):
                 return Live(state)

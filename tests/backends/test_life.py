@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.backends.conftest import AT_ONCE, Watch, Watched
+from tests.backends.conftest import AT_ONCE, Watch
 
 CONNECT, STATE = "GET /instance/connect", "GET /instance/connectionState"
 SCAN = "QR_REQUIRED"
@@ -112,6 +112,12 @@ async def test_a_session_that_ended_before_an_earlier_success_is_not_ended(watch
     assert at.says() == "CONNECTED"
 
 
+async def test_an_answer_about_another_session_is_none(watch: Watch, version: str) -> None:
+    at = await watch(version)
+    (await at.connected()).name = "two"
+    assert await at.refusal("probe") == "wrong_session"
+
+
 async def test_one_look_that_misses_a_session_ends_nothing(watch: Watch, version: str) -> None:
     at = await watch(version)
     (await at.connected()).denied = 1
@@ -159,28 +165,18 @@ async def test_used_up_codes_are_told(watch: Watch) -> None:
     await at.until_it_says(f"{SCAN} qr_idle", 200)
 
 
-async def paired_and_closed(at: Watched) -> None:
-    """It was connected, and its server makes no more tries; that is known only after a while."""
+async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, version: str) -> None:
+    at = await watch(version)
     one = await at.connected()
     one._stop()
     one.state = "close"
     await at.until_it_says("INITIALIZING", 30)
-
-
-async def test_a_paired_session_in_close_is_left_to_its_server(watch: Watch, version: str) -> None:
-    at = await watch(version)
-    await paired_and_closed(at)
     await asyncio.sleep(2 * AT_ONCE)
     for action in ("connect", "restart"):
         assert await at.refusal(action) == "remote_refused"
     assert (await at.do("qr"))["qr"] is None
     assert at.asked(CONNECT) == 0
-
-
-async def test_a_paired_session_that_its_server_left_closed_is_logged_in(watch: Watch) -> None:
-    at = await watch()
-    await paired_and_closed(at)
-    await at.until_it_says("DISCONNECTED connection_lost", 200)
+    await at.until_it_says("DISCONNECTED connection_lost", 200)  # it makes no more tries
     await at.do("connect")
     await at.until_it_says("CONNECTED", AT_ONCE)
     assert at.asked(CONNECT) == 1

@@ -544,12 +544,9 @@ def _is_entry(raw: Any) -> bool:
     keys += [inside(ratchet, name) for name in ("rootKey", "lastRemoteEphemeralKey")]
     keys += [inside(index, name) for name in ("baseKey", "remoteIdentityKey")]
     chains = inside(raw, "_chains")
-    if not all(isinstance(key, str) and len(_decoded(key) or b"") in (32, 33) for key in keys):
+    whole = all(isinstance(key, str) and len(_decoded(key) or b"") in (32, 33) for key in keys)
+    if not whole or not isinstance(chains, Mapping):
         return False
-    return isinstance(chains, Mapping) and _are_chains(chains)
-
-
-def _are_chains(chains: Mapping[str, Any]) -> bool:
     parts = [(inside(it, "chainKey"), inside(it, "messageKeys")) for it in chains.values()]
     if not all(isinstance(part, Mapping) for pair in parts for part in pair):
         return False
