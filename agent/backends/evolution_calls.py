@@ -94,7 +94,7 @@ class EvolutionCalls:
                 return Live(state)
             if state is None:
                 return Live.UNLOADED
-        if answer.status >= 500:
+        if not answer.good:
             raise ServerDown(f"GET {path}", "failing", f"it answers {answer.status}")
         raise ServerDown(f"GET {path}", "not_found", "its answer holds no state")
 
@@ -162,10 +162,10 @@ class EvolutionCalls:
                 cause = f"{down.cause}, while it answers the rest"
                 raise cannot("list its sessions", cause, "list_failed") from down
             raise
-        if answer.status >= 500:
+        if not answer.good:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
         # In a thread: a thousand rows take 50 ms.
-        rows = await in_thread(self._read_rows, answer.body) if answer.good else None
+        rows = await in_thread(self._read_rows, answer.body)
         if rows is None:
             raise ServerDown(what, "not_found", "its answer is not Evolution API's")
         return rows, answer.seconds
@@ -257,7 +257,7 @@ class EvolutionCalls:
             raise ServerDown(what, "refused_key", "it refuses the key")
         if answer.status == 503 and inside(answer.body, "code") == "LICENSE_REQUIRED":
             raise ServerDown(what, "licence_missing", "its licence is not activated")
-        if answer.status > 500:
+        if answer.status > 500 or answer.status == 429:
             raise ServerDown(what, "failing", f"it answers {answer.status}")
         no_route = answer.body is None or "Cannot " in words
         if answer.status == 404 and no_route and not _is_missing(answer):

@@ -123,13 +123,13 @@ async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
             standin = await StandIn.open(version, times=times or Times())
             stack.push_async_callback(standin.close)
             server = make_backend(declare(standin.url, **more), tmp_path)
-            stack.push_async_callback(_end, asyncio.create_task(server.run(), name="server"))
+            stack.push_async_callback(end, asyncio.create_task(server.run(), name="server"))
             return Watched(server, standin, folder=tmp_path / "evo")
 
         yield begin
 
 
-async def _end(task: "asyncio.Task[None]") -> None:
+async def end(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

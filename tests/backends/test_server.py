@@ -12,7 +12,7 @@ from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, Refused
 from agent.supervise.facts import Facts
-from tests.backends.conftest import AT_ONCE, Watch, Watched, declare
+from tests.backends.conftest import AT_ONCE, Watch, Watched, declare, end
 from tests.backends.hostile import answer, hostile, reset, silent, stream
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
@@ -33,7 +33,8 @@ FAULTS = {
     "html": "garbage",
     "failing": "failing",
     "licence": "licence_missing",
-    "refused": "not_found",
+    "refused": "failing",
+    "echo": "failing",
     "empty": "not_found",
 }
 
@@ -44,11 +45,13 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     at = await watch(version)
     await at.connected()
     assert at.server.sentence == ""
+    at.standin.front.status = 429
     for fault, reason in FAULTS.items():
         await at.standin.front.set(fault)
         await at.until(lambda: not up(at), 60)
         assert at.server.claim.reason == reason, fault
         assert at.server.claim.sentence and KEY not in at.server.claim.sentence
+        assert fault != "echo" or at.server.sentence.endswith("it answers 429")
         await at.standin.front.set("")
         await at.until(lambda: up(at), AT_ONCE)
         await at.until_it_says("CONNECTED", AT_ONCE)
@@ -167,9 +170,7 @@ async def test_a_server_that_misbehaves_stays_alone_with_it(
         with pytest.raises(EngineError) as caught:
             await bad.seats[TWO].call("connect")
         assert caught.value.code == "backend_down"
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def test_many_sessions_of_a_slow_server_are_proved_while_all_of_them_are_probed(

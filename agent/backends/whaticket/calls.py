@@ -173,8 +173,7 @@ class WhaticketCalls:
 
 def _must_be_good(route: contract.Route, answer: Answer) -> None:
     if not answer.good:
-        reason = "not_found" if answer.status == 404 else "garbage"
-        reason = "failing" if answer.status >= 500 else reason
+        reason = "not_found" if answer.status == 404 else "failing"
         raise ServerDown(f"ask {route}", reason, f"it answers {answer.refusal}")
 
 
