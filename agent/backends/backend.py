@@ -318,7 +318,7 @@ class Backend:
     down: bool = True
     """It is away for longer than a blink: its sessions wait. True until it was seen up."""
     since_wall: float = field(default_factory=time.time)
-    """When `down` last changed."""
+    """When its server was first found away, or up again."""
     away_since: float | None = None
     """When it was first found away; None = it is up."""
     away: set[InstanceId] = field(default_factory=set)
@@ -552,9 +552,8 @@ class Backend:
             raise errors.LinkError(f"cannot reach {id}: its server is not watched", code="gone")
         seat.listener = listener
         seat.tell()
-        unheard, seat.unheard = seat.unheard, deque(maxlen=MOST_UNHEARD)
-        for what in unheard:
-            listener.on_happening(seat.run, what)
+        while seat.unheard:
+            listener.on_happening(seat.run, seat.unheard.popleft())
         return seat
 
     # outages
@@ -565,6 +564,7 @@ class Backend:
             blinked, self.away_since = self.away_since is not None, None
             if not self.down:
                 if blinked:  # only probes show which sessions it hit
+                    self.since_wall = time.time()
                     work = self._bring_back(list(self.members), outage=False)
                     self.shared.tasks.start(work, f"look again at {self.name}")
                 return
@@ -578,10 +578,10 @@ class Backend:
             self.shared.tasks.start(self._bring_back(back, outage=True), f"bring back {self.name}")
             return
         if self.away_since is None:
-            self.away_since = boot_now()
+            self.away_since, self.since_wall = boot_now(), time.time()
             self._wake(self.members)  # nothing measures them now
         if not self.down and boot_now() - self.away_since >= PATIENCE:
-            self.down, self.since_wall = True, time.time()
+            self.down = True
             self._wake(self.members)
         if self.down and self.claim.reason != self._cause:
             self._cause, waiting = self.claim.reason, len(self.members)

@@ -27,18 +27,13 @@ async def ours(at: Watched) -> Instance:
     one = at.standin.instances["one"]
     assert one.scan()
     await at.until_it_says("CONNECTED", 2 * AT_ONCE)
+    assert (at.asked(CREATE), one.second_logins, one.logins) == (1, 0, 1)
+    assert not at.claim().made_elsewhere
     return one
 
 
 def backups(at: Watched) -> list[Path]:
     return sorted(at.folder.glob("one/[0-9]*.json"))
-
-
-async def test_a_session_is_made_and_shows_its_code(watch: Watch, version: str) -> None:
-    at = await watch(version)
-    one = await ours(at)
-    assert (at.asked(CREATE), one.second_logins, one.logins) == (1, 0, 1)
-    assert not at.claim().made_elsewhere
 
 
 async def test_a_session_of_others_is_not_made_again(watch: Watch) -> None:

@@ -47,8 +47,10 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     assert at.server.sentence == ""
     at.standin.front.status = 429
     for fault, reason in FAULTS.items():
+        before = time.time()
         await at.standin.front.set(fault)
         await at.until(lambda: not up(at), 60)
+        assert at.server.since_wall >= before
         assert at.server.claim.reason == reason, fault
         assert at.server.claim.sentence and KEY not in at.server.claim.sentence
         assert fault != "echo" or at.server.sentence.endswith("it answers 429")
