@@ -23,9 +23,9 @@ from agent.engines import base, tasks, whatsapp
 
 Status = ConnectionStatus
 
-REFUSED_HOLDS = 30.0
-"""Seconds in which a refused login is not tried again."""
-REFUSED = "user or password is refused"
+REFUSED_HOLDS = 60.0
+"""Seconds in which a login that was refused, or whose token was, is not tried again."""
+REFUSED = "user or password is refused, or the token of that login"
 UNKNOWN = "the server knows no such session"
 NOT_RUNNING = "ERR_WAPP_NOT_INITIALIZED"
 _REFUSALS = (401, 403)
@@ -146,6 +146,7 @@ class WhaticketCalls:
         if answer.status in _REFUSALS and self.own.user:
             answer = await ask(token=await self._log_in(token, urgent))
         if answer.status in _REFUSALS:
+            self._refused_at = clock.boot_now()
             cause = f"the server refuses the token ({answer.status})"
             raise ServerDown(f"ask {route}", "refused_key", cause)
         return answer
