@@ -365,8 +365,9 @@ ROWS = (
     _for_person(
         "unpaired_suspect",
         "a paired session came up unpaired without a logout",
-        "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old"
-        " pairing. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        "Do not scan yet: a server may still have the pairing of its session; of any other"
+        " `wa-agent snapshots ID` lists copies. Else `wa-agent ensure-healthy ID --yes` shows a new"
+        " code.",
         status=_REFUSED,
     ),
     _for_person(

@@ -419,8 +419,7 @@ TABLE = (
         "corrupted",
         lambda _, view: _cause(view) if _is_corrupted(view) else None,
         "{who} is corrupted, and no repair has cured it{value}",
-        "`wa-agent why {who}` names the finding and the steps tried. `wa-agent snapshots {who}` and"
-        " `wa-agent restore {who} NAME` bring a good copy back.",
+        "`wa-agent why {who}` names the finding, the steps tried, and what brings it back.",
         wait=10 * MINUTE,
         # Its repair reconnects it, and it is well until the next errors come.
         hold=5 * MINUTE,

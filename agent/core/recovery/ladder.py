@@ -454,6 +454,6 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     left = breaker.remaining(repair.started_wall + limit, case.now_wall, limit)
     wait = left if case.well else _HELD
     if wait and repair.goal not in (Goal.WORKING_QR, Goal.CLEANUP):
-        sentence = f"{case.verdict.sentence}; waiting in case its files come back"
+        sentence = f"{case.verdict.sentence}; waiting in case its pairing comes back"
         return repair, Decision(RecoveryKind.WAIT, sentence, case.now_wall + wait)
     return _end(case, repair, Ending.GAVE_UP, case.verdict.sentence)

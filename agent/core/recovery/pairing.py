@@ -163,7 +163,7 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
         if (kept := _files_elsewhere(case)) is not None:
             return kept
         asked = repair.goal in _ASKED
-        return Proof(Ground.LOST_STORE) if asked else _kept(case, "its files may come back")
+        return Proof(Ground.LOST_STORE) if asked else _kept(case, "its pairing may come back")
     if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
         return _kept(case, "nothing shows that a new pairing would help")
     if not _others_connect(case):
