@@ -365,9 +365,8 @@ ROWS = (
     _for_person(
         "unpaired_suspect",
         "a paired session came up unpaired without a logout",
-        "Do not scan yet: a server may still have the pairing of its session; of any other"
-        " `wa-agent snapshots ID` lists copies. Else `wa-agent ensure-healthy ID --yes` shows a new"
-        " code.",
+        "Do not scan yet: a copy of `wa-agent snapshots ID`, or its server if it is on one, may"
+        " have the old pairing. If none has, `wa-agent ensure-healthy ID --yes` shows a new code.",
         status=_REFUSED,
     ),
     _for_person(

@@ -419,7 +419,8 @@ TABLE = (
         "corrupted",
         lambda _, view: _cause(view) if _is_corrupted(view) else None,
         "{who} is corrupted, and no repair has cured it{value}",
-        "`wa-agent why {who}` names the finding, the steps tried, and what brings it back.",
+        "`wa-agent why {who}` names the finding and the steps tried. `wa-agent restore {who} NAME`"
+        " brings back a copy that `wa-agent snapshots {who}` lists; a server has its own.",
         wait=10 * MINUTE,
         # Its repair reconnects it, and it is well until the next errors come.
         hold=5 * MINUTE,

@@ -340,7 +340,7 @@ def test_a_suspect_is_stopped_and_looked_at_before_anything_is_tried():
     verdict = judge_health(SUSPECT, HEALTH, NOW)
     repair, action = step_repair(case_of(SUSPECT, SNAPSHOT), begin_repair(verdict, Goal.HEAL, WALL))
     assert action.kind is K.WAIT
-    assert "a server may still have" in verdict.sentence
+    assert "or its server if it is on one" in verdict.sentence
     stop = plan_actions(changed(SUSPECT, repair=repair), verdict, HEALTH, NOW)
     assert stop.actions == (ActionKind.STOP,)
     for files, step in ((SessionFiles.WHOLE, K.RESTART), (SessionFiles.UNPAIRED, K.BACK_UP)):
