@@ -20,7 +20,7 @@ NAME = "[A-Za-z0-9._-]{1,96}"
 """The name of a copy or a key; the handler refuses a word that names none."""
 SNAPSHOT, REMOVED = f"{ID}/snapshots/{{snapshot:{NAME}}}", f"{ID}/removed/{{removed:{NAME}}}"
 FAILED = f"{ID}/failed-starts"
-PICTURE = f"GET {FAILED}/{{failed:{instances.FAILED_START.pattern}}}/picture"
+PICTURE = f"GET {FAILED}/{{failed:{events.FAILED_START.pattern}}}/picture"
 WHATSAPP = "/whatsapp/{id}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 Options = dict[str, Any]
@@ -64,7 +64,7 @@ ROUTES: tuple[Route, ...] = (
         f"POST {ID}/pairing-code", OPERATE, instances.pairing_code, instances.PAIRING_CODE, **ASKED
     ),
     route(f"GET {ID}/screenshot", ADMIN, instances.screenshot, **ASKED),
-    route(f"GET {ID}/events", READ, instances.history, query=instances.HISTORY),
+    route(f"GET {ID}/events", READ, events.history, query=events.HISTORY),
     route(f"POST {ID}/messages", OPERATE, messages.send, messages.MESSAGE, **SENT),
     route(f"POST {ID}/read", OPERATE, messages.mark_read, messages.READ),
     route(f"POST {ID}/presence", OPERATE, messages.presence, messages.PRESENCE),
@@ -110,9 +110,9 @@ ROUTES: tuple[Route, ...] = (
     route("GET /healthz", OPEN, health.alive, answers=(200, 503)),
     route("GET /readyz", OPEN, health.ready, answers=(200, 503)),
     *archives.ROUTES,
-    route(f"GET {ID}/worker-lines", OPERATE, instances.worker_lines, query=instances.LINES),
-    route(f"GET {FAILED}", OPERATE, instances.failed_starts),
-    route(PICTURE, ADMIN, instances.picture),
+    route(f"GET {ID}/worker-lines", OPERATE, events.worker_lines, query=events.LINES),
+    route(f"GET {FAILED}", OPERATE, events.failed_starts),
+    route(PICTURE, ADMIN, events.picture),
     *kept_messages.ROUTES,
     *pages.ROUTES,
     route("GET /api/troubles", READ, health.list_troubles),

@@ -48,7 +48,7 @@ def examine(here: client.Installation) -> Iterator[client.Finding]:
         with suppress(WaError):  # the check of the agent tells why
             views = {it["name"]: it for it in here.client.get("/api/webhooks")["webhooks"]}
     for webhook in declared:
-        from agent.api.handlers.instances import unknown_kinds  # with the library for HTTP
+        from agent.api.handlers.events import unknown_kinds  # with the library for HTTP
         from agent.webhooks.courier import open_files
 
         check = f"webhook {webhook.name}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent import errors, log
-from agent.api.handlers.instances import unknown_kinds
+from agent.api.handlers.events import unknown_kinds
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, route
 from agent.config.config import Config

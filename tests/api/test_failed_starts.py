@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.handlers.instances import list_failed_starts, read_picture
+from agent.api.handlers.events import list_failed_starts, read_picture
 from agent.core.model import InstanceId
 from agent.errors import NotFound
 

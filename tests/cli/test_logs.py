@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.handlers.instances import read_lines
+from agent.api.handlers.events import read_lines
 from tests.cli.conftest import Cli
 
 

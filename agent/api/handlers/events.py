@@ -1,26 +1,35 @@
-"""Events, live over a WebSocket; without an upgrade, the history of all instances.
+"""What happened: events, live over a WebSocket or as a history. Why a session fails: its worker's
+last lines, and an engine's notes and pictures of failed starts. A worker writes these, so they are
+not trusted: no link is followed, sizes are bounded, and a picture is one only by its first bytes.
 
 Only the agent speaks on a WebSocket: a listener may leave, must read, and gets the reason of its
 end. One that comes back names its last cursor and gets the later entries from the journal before
 new ones, without gap or repetition."""
 
 import asyncio
+import io
 import json
+import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Answer, Call, Field
-from agent.core import model, session
+from agent import files
+from agent.api.http.call import REVOKED, Answer, Call, Field, Json
+from agent.core import model, session, setting
 from agent.core.words import ID_PATTERN, InstanceId, parse_instance_id
 from agent.deliver.bus import EventFilter, Subscription
-from agent.errors import Forbidden, InvalidRequest
+from agent.errors import Forbidden, InvalidRequest, NotFound, WaError
+from agent.messages.record import OWN
+from agent.redaction import redact
+from agent.vault.folder import SESSION, Folder, open_instance
 
 Write = Callable[[web.WebSocketResponse, Subscription], Coroutine[Any, Any, None]]
 """Writes to a listener, which ends with it."""
@@ -84,6 +93,54 @@ async def _say_goodbye(
     # close() alone waits for a full send buffer that the listener does not read.
     if transport is not None and transport.get_write_buffer_size():
         transport.abort()
+
+
+KINDS = (
+    "ack action address_away address_back agent_started agent_stopped arrived backend_down"
+    " backend_up canary circuit_closed circuit_open created database_older deleted deleting"
+    " disabled enabled exported folder_newer imported incident incident_over kept kept_again"
+    " kept_aside key_unreadable memory message moved not_kept operator outbox_dropped outcome"
+    " pack_ended paired passkey_required repair repair_over repair_step repaired replaced replacing"
+    " restarted restored restoring scanned_again session_circuit_closed session_circuit_open"
+    " settings snapshot snapshot_failed snapshot_restored status store_repaired trouble"
+    " trouble_over verdict webhook_begun webhook_dead webhook_gap webhook_gone webhook_test"
+)
+"""The kinds of events; "ack" and "message" go to listeners alone, and into no journal."""
+
+
+def unknown_kinds(webhook: str, kinds: Iterable[str]) -> Iterator[str]:
+    """The faults of the kinds that no event and no record has: nothing of them is ever sent."""
+    known = {*KINDS.split(), *OWN}
+    for kind in kinds:
+        if not any(fnmatchcase(it, kind) for it in known):
+            advice = setting.nearest(kind, known) or f"known: {' '.join(sorted(known))}"
+            yield f"cannot use {kind!r} in kinds of webhook {webhook}: no event is of it; {advice}"
+
+
+HISTORY = (
+    Field("limit", int, "events on a page, default 100", least=1, most=1000),
+    Field("before", int, "the `next` of the previous page"),
+    Field("after", int, "only events after this cursor, oldest first"),
+    Field("kind", list, "only these kinds", choices=tuple(KINDS.split()), most=50),
+)
+
+
+async def history(call: Call) -> Json:
+    """An instance's history, newest first."""
+    return await read_history(call, call.id)
+
+
+async def read_history(call: Call, id: InstanceId | None) -> Json:
+    query = call.query
+    limit, ends = query.get("limit", 100), {"before", "after"} & query.keys()
+    if len(ends) > 1:
+        raise InvalidRequest("cannot use before and after together", field="after")
+    page = {"limit": limit, "kinds": query.get("kind", ()), **{end: query[end] for end in ends}}
+    entries = await call.supervisor.history(id, **page)
+    return {
+        "events": [session.show_event(entry) for entry in entries],
+        "next": entries[-1].cursor if len(entries) == limit else None,
+    }
 
 
 EVENTS = (*HISTORY, Field("instance", list, "only these instances", most=1000, pattern=ID_PATTERN))
@@ -154,3 +211,103 @@ async def _catch_up(
 
 async def _send_event(listener: web.WebSocketResponse, entry: model.JournalEntry) -> None:
     await send_frame(listener, {"type": "event", **session.show_event(entry)})
+
+
+# Why it fails
+
+LAST_LINES = 60
+_TAIL = 64 << 10
+_HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
+"""The beginning of a worker's line; the session's id is in it."""
+LINES = (Field("after", int, "the `next` of the answer before: what came since", least=0),)
+DIAGNOSTICS = "diagnostics"
+FAILED_START = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_NOTE = re.compile(rf"{FAILED_START.pattern}\.json")
+MOST_STARTS = 20
+"""An engine keeps a few; further files are not listed."""
+
+
+async def worker_lines(call: Call) -> Json:
+    """The last lines of an instance's worker.
+
+    `lines`: null where the journal has them; then `command` shows them.
+    """
+    if (path := call.supervisor.seats.log_path(call.id)) is None:
+        return {"lines": None, "command": f"wa-agent logs {call.id}", "next": 0, "cut": False}
+    # A pack's worker writes the lines of several sessions into one file.
+    only = "" if path.parent.name == call.id else call.id
+    lines, next, cut = await asyncio.to_thread(read_lines, path, call.query.get("after"), only)
+    return {"lines": lines, "command": f"tail -n {LAST_LINES} {path}", "next": next, "cut": cut}
+
+
+async def failed_starts(call: Call) -> Json:
+    """The diagnostics that an engine kept of failed starts, newest first."""
+    starts = await asyncio.to_thread(list_failed_starts, call.supervisor.root, call.id)
+    return {"failed_starts": starts}
+
+
+async def picture(call: Call) -> web.Response:
+    """The picture of a failed start."""
+    name = call.request.match_info["failed"]
+    content = await asyncio.to_thread(read_picture, call.supervisor.root, call.id, name)
+    return web.Response(body=content, content_type="image/jpeg")
+
+
+def list_failed_starts(root: Path, id: InstanceId) -> list[dict[str, Any]]:
+    """Newest first, each by the time in its files' names; empty where the engine kept none."""
+    found = []
+    with suppress(WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
+        names = set(folder.names())
+        for name in sorted(filter(_NOTE.fullmatch, names), reverse=True)[:MOST_STARTS]:
+            stem, seen = name.removesuffix(".json"), _read_note(folder, name)
+            found.append({"name": stem, "seen": seen, "picture": f"{stem}.jpg" in names})
+    return found
+
+
+def read_picture(root: Path, id: InstanceId, name: str) -> bytes:
+    if FAILED_START.fullmatch(name):
+        with suppress(WaError), open_instance(root, id, SESSION, DIAGNOSTICS) as folder:
+            if (content := folder.content(f"{name}.jpg")).startswith(b"\xff\xd8\xff"):
+                return content
+    raise NotFound(f"cannot show the picture {name} of {id}: there is none")
+
+
+def _read_note(folder: Folder, name: str) -> dict[str, Any]:
+    try:
+        note = json.loads(redact(folder.content(name)[: 256 << 10].decode(errors="replace")))
+    except (WaError, ValueError, RecursionError):
+        return {"why": f"{name} cannot be read"}
+    return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}
+
+
+def read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str], int, bool]:
+    """Whole lines, where to go on, and whether the file is shorter than it was. `only`: the lines
+    of this session."""
+    try:
+        with files.open_plain(path) as file:
+            size = file.seek(0, io.SEEK_END)
+            cut = after is not None and after > size
+            begin = 0 if cut else after
+            if begin is None:
+                begin = max(size - _TAIL, 0)
+            file.seek(begin)
+            raw = file.read(_TAIL)
+    except OSError:
+        return [], 0, False
+    # What is written at this moment comes with the next look.
+    whole = raw[: raw.rfind(b"\n") + 1] or (raw if len(raw) == _TAIL else b"")
+    lines = whole.decode(errors="replace").splitlines()
+    lines = _of_session(only, lines) if only else lines
+    shown = lines[-LAST_LINES:] if after is None else lines
+    return [redact(line) for line in shown], begin + len(whole), cut
+
+
+def _of_session(id: str, lines: Iterable[str]) -> list[str]:
+    """With what a line has below it, as the stack of an error."""
+    own, found = False, []
+    for line in lines:
+        if (head := _HEAD.match(line)) is not None:
+            own = head[1] == id
+        if own:
+            found.append(line)
+    return found

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 import agent
-from agent.api.handlers.instances import KINDS
+from agent.api.handlers.events import KINDS
 from agent.core.model import InstanceId
 from tests.api.conftest import House, OpenHouse, upgrade
 from tests.conftest import Eventually
