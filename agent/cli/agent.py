@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 from agent import BUILD, VERSION, errors, files
 from agent.cli.client import INSTALLED_CONFIG, Client, check_target, checkout, config_path
 from agent.cli.command import CONFIG, Commands, Options, Words, say, version_line
-from agent.core.addresses import refuse_address
-from agent.core.setting import nearest
+from agent.core import addresses, setting
 
 
 def add(commands: Commands) -> None:
@@ -142,11 +141,11 @@ def check_config(options: Options) -> int:
         ids |= {it.name for it in read.session_root.iterdir()}
     for hook in hooks:
         for id in (it for it in hook.instances if it not in ids and {*"*?"}.isdisjoint(it)):
-            known = f"webhook {hook.name}: no instance {id} yet; {nearest(id, ids)}"
+            known = f"webhook {hook.name}: no instance {id} yet; {setting.nearest(id, ids)}"
             warnings.append(known.rstrip("; "))
         host = (urlsplit(hook.url).hostname or "").replace("localhost", "127.0.0.1")
         # A name is judged once it is resolved.
-        if "private = true" in (why := refuse_address(host, private=hook.private)):
+        if "private = true" in (why := addresses.refuse_address(host, private=hook.private)):
             warnings.append(f"nothing is sent to webhook {hook.name}, at {host}: {why}")
     for sentence in () if options.json else warnings:
         say(f"wa-agent: {sentence}")

@@ -31,9 +31,8 @@ from agent.messages.sending import Sending
 from agent.metrics.exporter import Exporter, Family, backend_families
 from agent.moving.archives import Archives
 from agent.store.database import Store
-from agent.supervise import assemble, passes, snapshots
+from agent.supervise import assemble, passes, snapshots, upkeep
 from agent.supervise.facts import Facts
-from agent.supervise.upkeep import Watchdog
 from agent.vault.identity import scan
 from agent.webhooks.part import Webhooks, check_kinds
 
@@ -225,7 +224,7 @@ class Daemon:
             )
             server = Server(for_handlers)
             await server.open(self._config.api_socket, os.environ, await host.missing_address())
-            watchdog = Watchdog(supervisor.loop, store, supervisor.settings)
+            watchdog = upkeep.Watchdog(supervisor.loop, store, supervisor.settings)
             tasks: dict[str, Callable[[], Awaitable[object]]] = {
                 "passes": supervisor.loop.run,
                 "packs": supervisor.seats.run,

@@ -13,8 +13,7 @@ from agent.config.config import Config
 from agent.core.crypto import forget_old, note_regenerated
 from agent.core.model import Category, HealthVerdict, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan
-from agent.core.recovery import ladder
-from agent.core.recovery.pairing import Case, may_repair_end_it
+from agent.core.recovery import ladder, pairing
 from agent.core.recovery.repair import Ending, Goal, Ground, Kept, RecoveryKind, Repair, Trouble
 from agent.core.session import AWAY
 from agent.engines.catalog import entry_of, file_rules
@@ -264,7 +263,7 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
     before = facts.repair  # again after that await: a request may have joined it
     if before is None or before.over:  # it was a request's, which could not be written
         return None, None
-    proof = may_repair_end_it(case, before)
+    proof = pairing.may_repair_end_it(case, before)
     facts.kept = proof if isinstance(proof, Kept) else None
     repair, decision = ladder.step_repair(case, before)
     if before.consent and not repair.consent:
@@ -281,8 +280,8 @@ async def plan_repair(means: Means, facts: Facts, verdict: HealthVerdict) -> Nex
         facts.repair = replace(before, calm=repair.calm)
         return plan_step(decision, repair, remote=bool(facts.instance.backend)), None
     gave_up = repair.trouble is Trouble.SUSPECT and repair.ending is Ending.GAVE_UP
-    asked = replace(repair, goal=Goal.WORKING_QR)
-    if gave_up and facts.instance.backend and not isinstance(may_repair_end_it(case, asked), Kept):
+    lasting = pairing.may_repair_end_it(case, replace(repair, goal=Goal.WORKING_QR))
+    if gave_up and facts.instance.backend and not isinstance(lasting, Kept):
         # The server has come up without the pairing again and again: no file of it can come
         # back. The server's record decides: a person scans its code.
         facts.forgive(paired=False, account="")
@@ -337,7 +336,7 @@ def _has_repair(registry: Registry, facts: Facts, verdict: HealthVerdict, now_wa
     return True
 
 
-async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> Case:
+async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> pairing.Case:
     gate, crypto = registry.gate, registry.settings.config.crypto
     newest, readable = None, False
     with going_on():
@@ -347,7 +346,7 @@ async def _case_of(registry: Registry, facts: Facts, verdict: HealthVerdict) -> 
     # The rest is read after that await: an incident may have been declared meanwhile. A verdict
     # from while its backend was away proves nothing, though the backend may be back.
     waits = bool(gate.away(facts)) or facts.wait.reason in AWAY
-    return Case(
+    return pairing.Case(
         *(facts, verdict, registry.settings.config.recovery, time.time()),
         well=gate.incidents.well(facts) and not waits,
         odd_one_out=gate.incidents.odd_one_out(facts),

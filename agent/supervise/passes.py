@@ -15,13 +15,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agent import errors, files
+from agent import errors, files, log
 from agent.clock import boot_now
 from agent.core import breaker, reasons, reconnect, session
 from agent.core.health import HealthPolicy, as_asked, judge_health
 from agent.core.model import Category, Health, HealthVerdict, InstanceId, SessionRecord, UnitState
 from agent.core.reconcile import ActionKind, Outcome, Plan, next_deadline, plan_actions, plan_asked
-from agent.log import about, log
 from agent.supervise.act import Next, carry_out, note_step, plan_repair
 from agent.supervise.facts import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, Facts, Settings
 from agent.supervise.gate import Gate
@@ -129,7 +128,7 @@ class Loop:
             # One instance's failure must not end the others' supervision.
             words = "a pass for %s failed; the next one tries again: %s"
             bug = None if isinstance(error, errors.WaError) else error
-            log.error(words, instance, error, exc_info=bug, extra=about(instance))
+            log.error(words, instance, error, exc_info=bug, extra=log.about(instance))
         finally:
             if not self._running.pop(instance):
                 self._full_since = None

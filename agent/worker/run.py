@@ -12,8 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.base import Engine, OpenEngine
-from agent.engines.catalog import load_engine
+from agent.engines import base, catalog
 from agent.errors import EngineError, FolderUnusable
 from agent.files import DEEPEST, MOST_ENTRIES, opened
 from agent.link.server import LinkServer
@@ -121,11 +120,11 @@ FIRST_CONNECT = 60.0
 
 
 async def work_alone(identity: Identity, link_path: Path) -> int:
-    return await run_session(identity, link_path, ProcessLife(identity), load_engine)
+    return await run_session(identity, link_path, ProcessLife(identity), catalog.load_engine)
 
 
 async def run_session(
-    identity: Identity, link_path: Path, life: Life, load: Callable[[str], OpenEngine]
+    identity: Identity, link_path: Path, life: Life, load: Callable[[str], base.OpenEngine]
 ) -> int:
     """One run of a session, whose folder is locked; return the exit status."""
     reports = Reports(identity.id, asyncio.Event(), life.crashed, Pairing(identity.paired))
@@ -192,7 +191,7 @@ def open_intake(identity: Identity, reports: Reports) -> "Intake | None":
     return Intake(identity.folder, identity.id, settings, reports.happened)
 
 
-def _works(own: OwnFolder, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:
+def _works(own: OwnFolder, engine: base.Engine, reports: Reports, life: Life) -> dict[str, Work]:
     works = session_works(engine, reports)
 
     async def save() -> None:
@@ -210,7 +209,7 @@ def _works(own: OwnFolder, engine: Engine, reports: Reports, life: Life) -> dict
     return works | own_works | {"own_use": own_use}
 
 
-async def _connect(engine: Engine, allowed: Awaitable[None] | None) -> None:
+async def _connect(engine: base.Engine, allowed: Awaitable[None] | None) -> None:
     if allowed is not None:
         await allowed
     try:

@@ -327,7 +327,7 @@ async def test_a_session_that_is_too_large_keeps_no_other_from_its_copies(world:
     with patch("agent.fleet.copies.changed.walk", side_effect=VaultError("gone", code="absent")):
         await world.sleep(SOON)
     # As a folder that is root's, one with this name refuses to be looked at.
-    with patch("agent.fleet.copies.sender.SESSION", "s" * 256):
+    with patch("agent.fleet.copies.sender.folder.SESSION", "s" * 256):
         await world.until(world.in_sync())
     assert "more than" in a.copies.rows[other].cause
     assert not world.view.sessions[other].record.copies

@@ -27,8 +27,7 @@ from agent.fleet.peers import Peers, Taken
 from agent.fleet.records import COPIED_LIVE, Session
 from agent.fleet.taking import BATCH, in_order
 from agent.log import about, log
-from agent.vault.folder import SESSION
-from agent.vault.tree import inspect
+from agent.vault import folder, tree
 
 if TYPE_CHECKING:
     from agent.fleet.joined import Joined
@@ -201,7 +200,7 @@ class Copies:
         found, size = list[tuple[Row, Sealed | None]](), 0
         for row in sorted(rows, key=lambda it: it.base):
             id, engine = row.changed.id, row.changed.engine
-            session = self._root / id / SESSION
+            session = self._root / id / folder.SESSION
             ready = (self.lines[name].queue for name, it in row.places.items() if it.ready)
             waits = (sum(len(it.content) for it, _, _ in queue) for queue in ready)
             has_room = size < MOST_READ and any(it <= MOST_READ for it in waits)
@@ -236,7 +235,7 @@ class Copies:
         return found
 
     def _is_lost(self, id: InstanceId, engine: str) -> bool:
-        whole = inspect(self._root / id, engine).files is SessionFiles.WHOLE
+        whole = tree.inspect(self._root / id, engine).files is SessionFiles.WHOLE
         return not whole and id in (here := self._owner.here()) and here[id].record.paired
 
     def _queue(self, row: Row, sealed: Sealed | None, begun: float) -> None:
