@@ -64,6 +64,14 @@ def refuse_link(path: Path) -> None:
         raise StoreError(f"cannot open {path}: it is a link, which is not followed; put it there")
 
 
+def rights_in(folder: Path) -> int:
+    """Those of a file in it. The folder is made for the group that the session's folder has."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+        folder.chmod(folder.parent.stat().st_mode & 0o770)
+    return 0o600 | folder.stat().st_mode & 0o060
+
+
 def open_to_read(path: Path) -> sqlite3.Connection:
     """For another process of the file's group while no worker runs. Nothing is made beside the
     file: a companion of this user might keep the worker out.
@@ -97,11 +105,9 @@ def _make(path: Path, form: Form, mode: int) -> None:
     beside = (each.with_name(each.name + log) for each in (new, path) for log in _BESIDE)
     for left in (new, *beside):
         left.unlink(missing_ok=True)  # by a kill; no file replays the log of another one
+    ids = f"pragma user_version = {form.version}; pragma application_id = {form.application_id}"
     with closing(_connect(new)) as db:
-        db.executescript(
-            f"begin immediate; {form.tables} pragma user_version = {form.version};"
-            f" pragma application_id = {form.application_id}; commit;"
-        )
+        db.executescript(f"begin immediate; {form.tables} {ids}; commit;")
     new.chmod(mode)
     new.rename(path)
 

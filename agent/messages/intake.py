@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from agent import errors, log
 from agent.core.words import KEPT, Happening, InstanceId
 from agent.engines.base import Engine
-from agent.errors import EngineError, StoreError, WaError
-from agent.log import log
-from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming, MediaLoader
+from agent.messages.incoming import CALLS, FOLDER, NAME, Answer, Incoming, T
+from agent.messages.media import MediaLoader
 from agent.messages.record import clean
 
-T = TypeVar("T")
 Tell = Callable[[Happening], None]
 
 LOOK_EVERY = 3600.0
@@ -64,7 +63,7 @@ class Intake:
         try:
             cleaned = [clean(record) for record in records]
         except (ValueError, TypeError) as error:
-            raise EngineError(f"cannot keep what arrived: {error}", code="bad_record") from error
+            raise errors.EngineError(f"cannot keep a record: {error}", code="bad_record") from error
         if not cleaned:
             return
         self._waiting += cleaned
@@ -102,9 +101,9 @@ class Intake:
             self._tell(Happening("kept_again", {"text": text}))
         self._begin("tell of new messages", self._say)
 
-    def _refuse(self, error: Exception) -> EngineError:
+    def _refuse(self, error: Exception) -> errors.EngineError:
         cause = (isinstance(error, OSError) and error.strerror) or str(error)
-        if not isinstance(error, OSError | sqlite3.Error | WaError):
+        if not isinstance(error, OSError | sqlite3.Error | errors.WaError):
             log.error("cannot keep messages: internal error", exc_info=error)
             cause = type(error).__name__
         if not self._refused_since:
@@ -112,7 +111,7 @@ class Intake:
             text = f"messages cannot be kept: {cause}; WhatsApp keeps what it can until they are"
             log.error("%s", text)
             self._tell(Happening("not_kept", {"text": text}))
-        return EngineError(f"cannot keep messages: {cause}", code="not_kept")
+        return errors.EngineError(f"cannot keep messages: {cause}", code="not_kept")
 
     async def _say(self) -> None:
         """Tell the agent of the newest at once, of those after it a little later as one."""
@@ -122,16 +121,15 @@ class Intake:
             await asyncio.sleep(0.25)
 
     async def _look(self) -> None:
-        pause = 60.0  # by then the agent has told what its consumers have
+        await asyncio.sleep(60.0)  # by then the agent has told what its consumers have
         while True:
-            await asyncio.sleep(pause)
-            pause = LOOK_EVERY
             try:
                 if self._file.path.exists():
                     await self._do(self._file.append, ())
                 await self._media.trim()
-            except (OSError, sqlite3.Error, WaError) as error:
+            except (OSError, sqlite3.Error, errors.WaError) as error:
                 log.warning("cannot look at old messages: %s", error)
+            await asyncio.sleep(LOOK_EVERY)
 
     # The agent's calls
 
@@ -140,7 +138,7 @@ class Intake:
         if "settled" not in args and not self._newest:
             # Each worker that begins is asked: a first thread would cost it 3 ms.
             return told | dict.fromkeys(("waiting", "bytes", "newest", "lost"), 0)
-        with suppress(EngineError):  # what refuses to be written may refuse to be read
+        with suppress(errors.EngineError):  # what refuses to be written may refuse to be read
             told |= await self._ask(self._file.read, "messages_state", args)
         return told
 
@@ -152,9 +150,9 @@ class Intake:
     async def _ask(self, work: Callable[..., T], *args: Any) -> T:
         try:
             return await self._do(work, *args)
-        except (OSError, sqlite3.Error, StoreError) as error:
+        except (OSError, sqlite3.Error, errors.StoreError) as error:
             why = f"cannot read the messages that are kept: {error}"
-            raise EngineError(why, code="unreadable") from error
+            raise errors.EngineError(why, code="unreadable") from error
 
     async def _do(self, work: Callable[..., T], *args: Any) -> T:
         """Cancelling the caller does not stop the thread; the lock is held until it ends."""

@@ -15,7 +15,8 @@ import msgspec
 from agent import clock, errors
 from agent.core.words import NO_LEASE, InstanceId
 from agent.engines import tasks, whatsapp
-from agent.messages.incoming import ERRORS, FOLDER, NAME, Answer, open_media, read_only
+from agent.messages.incoming import FOLDER, NAME, Answer, read_only
+from agent.messages.media import ERRORS, open_media
 from agent.messages.record import MESSAGE
 from agent.supervise.registry import Registry
 
@@ -157,7 +158,7 @@ class Reader:
                 yield said, file
 
     async def ask(self, id: InstanceId, do: str, args: Mapping[str, Any]) -> Answer:
-        """Ask the worker, or its file where none runs, a question of `reading.READS`."""
+        """Ask the worker, or its file where none runs, a question of `incoming.READS`."""
         facts = self._registry.get(id)
         if facts.instance.backend:
             raise errors.Refused(f"{_CANNOT} of {id}: its server has them", code="not_supported")

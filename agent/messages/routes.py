@@ -23,7 +23,7 @@ from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
 from agent.engines.whatsapp import digits_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
-from agent.messages import incoming, outcomes
+from agent.messages import outcomes
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
 from agent.messages.record import COMMON, OWN
 
@@ -160,8 +160,6 @@ async def media(call: Call) -> web.StreamResponse:
             "Content-Type": type_of(mimetype),
             "Content-Disposition": disposition(file_name(about.get("filename"), mimetype)),
             "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cache-Control": "private, no-store",
-            "X-Content-Type-Options": "nosniff",
             "X-Media-SHA256": str(about["sha256"]),
         }
         answer = web.StreamResponse(headers=headers)
@@ -169,7 +167,7 @@ async def media(call: Call) -> web.StreamResponse:
         try:
             await answer.prepare(call.request)
             async with asyncio.timeout(60.0 + size / SLOWEST):
-                while piece := await asyncio.to_thread(file.read, min(left, incoming.PIECE)):
+                while piece := await asyncio.to_thread(file.read, min(left, 1 << 18)):
                     await answer.write(piece)
                     left -= len(piece)
                 if left:
@@ -218,7 +216,6 @@ _INTEGER, _BOOLEAN, _KINDS = {"type": "integer"}, {"type": "boolean"}, {"enum": 
 _FILE = f"{ONE}/messages/{{message:[^/]{{1,600}}}}/media"
 # One of the outbox ("out_…") or of WhatsApp.
 _SENT = f"{ONE}/outbox/{{message:[A-Za-z0-9._:@=-]{{1,200}}}}"
-_OPERATE = Right.OPERATE
 # fmt: off
 _RECORD = _schema(
     "v cursor id kind",
@@ -259,12 +256,12 @@ _LIST = (
     Field("limit", int, "most messages, default 100", least=1, most=500),
 )
 ROUTES = (
-    route(f"GET {ONE}/messages", _OPERATE, read, query=_READ, shows=_PAGE),
-    route(f"GET {ONE}/messages/live", _OPERATE, live, query=(_AFTER,), answers=(101,)),
+    route(f"GET {ONE}/messages", Right.OPERATE, read, query=_READ, shows=_PAGE),
+    route(f"GET {ONE}/messages/live", Right.OPERATE, live, query=(_AFTER,), answers=(101,)),
     route("GET /api/messages", Right.READ, count),
-    route(f"GET {_FILE}", _OPERATE, media, query=_MEDIA),
-    route(f"GET {ONE}/outbox", _OPERATE, list_outbox, query=_LIST),
-    route(f"GET {_SENT}", _OPERATE, show),
-    route(f"DELETE {_SENT}", _OPERATE, cancel, ()),
+    route(f"GET {_FILE}", Right.OPERATE, media, query=_MEDIA),
+    route(f"GET {ONE}/outbox", Right.OPERATE, list_outbox, query=_LIST),
+    route(f"GET {_SENT}", Right.OPERATE, show),
+    route(f"DELETE {_SENT}", Right.OPERATE, cancel, ()),
 )
 # fmt: on

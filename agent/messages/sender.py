@@ -12,10 +12,9 @@ from typing import Any
 from agent import clock, errors, log
 from agent.core.session import Session, wall_text
 from agent.core.words import OTHER_ACCOUNT, ConnectionStatus, InstanceId
-from agent.engines import catalog, tasks
-from agent.engines.whatsapp import chat_of
+from agent.engines import catalog, tasks, whatsapp
 from agent.files import failpoint
-from agent.messages.incoming import OutFiles, is_whole
+from agent.messages.media import OutFiles, is_whole
 from agent.messages.outbox import Outbox, OutMessage
 from agent.messages.outcomes import LEFT, UNSURE, Hold, Holds, State, judge, next_try, refusal_of
 from agent.messages.settings import MessagesSettings, PaceSettings
@@ -352,7 +351,7 @@ async def complete(
     key, writer = ("message_id", "sender") if about else ("quote", "quote_from")
     if key not in message:
         return message
-    whole, chat = dict(message), chat_of(str(message["to"]))
+    whole, chat = dict(message), whatsapp.chat_of(str(message["to"]))
     row = await outbox.find(id, whole[key])
     if row is not None and row.chat == chat and row.state in LEFT and row.type not in _CHANGES:
         whole[key] = row.message_id
@@ -378,4 +377,4 @@ def account_of(view: Session) -> str:
     claim = view.claim.claim if view.claim is not None else None
     connected = view.status is ConnectionStatus.CONNECTED
     told = claim.account if claim is not None and claim.paired and connected else ""
-    return chat_of(told or view.record.account)
+    return whatsapp.chat_of(told or view.record.account)

@@ -19,10 +19,9 @@ from agent.config.config import Config
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.session import wall_text
 from agent.deliver.bus import EventBus, EventFilter
-from agent.engines.tasks import until_set
-from agent.engines.whatsapp import chat_of, check_receiver
+from agent.engines import tasks, whatsapp
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
-from agent.messages import incoming, settings
+from agent.messages import media, settings
 from agent.messages.outbox import NAME, Mark, Outbox, OutMessage, hash_of
 from agent.messages.outcomes import LEFT, MOST_TRIES, UNSURE, WAITING, State, judge
 from agent.messages.reader import LONGEST_PAGE, Reader
@@ -73,7 +72,7 @@ class Sending:
         self.senders: dict[InstanceId, SessionSender] = {}
         """The sender of each session that has something to send."""
         self.counts: dict[InstanceId, Counts] = {}
-        self._path, self.files = folder / NAME, incoming.OutFiles(folder / FOLDER)
+        self._path, self.files = folder / NAME, media.OutFiles(folder / FOLDER)
         self._sessions, self._store, self._bus, self._reader = sessions, store, bus, reader
         self._outbox: Outbox | None = None
         self._trouble: WaError = TryLater(f"{_CANNOT}: the outbox is being opened", code="starting")
@@ -98,11 +97,11 @@ class Sending:
         while True:
             outbox = await self._open()
             works = (partial(self._events, outbox), partial(self._acks, outbox))
-            tasks = [asyncio.create_task(_keep_on(work)) for work in works]
+            both = [asyncio.create_task(_keep_on(work)) for work in works]
             try:
                 await _keep_on(partial(self._tick, outbox))
             finally:
-                await self._close(outbox, tasks)
+                await self._close(outbox, both)
 
     async def accept(
         self,
@@ -121,12 +120,12 @@ class Sending:
         born, now = view.instance.created_wall, outbox.now()
         # An engine that can derives WhatsApp's id from `key`: sent again it is the same message.
         content = {"key": hash_of((name,), born), **message}
-        content["to"] = check_receiver(str(content["to"]))
-        chat = lane = chat_of(content["to"])
+        content["to"] = whatsapp.check_receiver(str(content["to"]))
+        chat = lane = whatsapp.chat_of(content["to"])
         if "@lid" in chat:  # both names of a person keep one order
             with suppress(WaError):
                 other = await self._reader.ask(id, "messages_name", {"chat": chat})
-                lane = chat_of(str(other.get("name") or "")) or chat
+                lane = whatsapp.chat_of(str(other.get("name") or "")) or chat
         expires = expires_in or self.limits.messages.expires_hours * 3600
         if apart := content.pop("content", ""):
             content["sha256"] = await asyncio.to_thread(self.files.write, name, apart)
@@ -167,7 +166,7 @@ class Sending:
         if waiting is not None and (seconds or (taken.again and waiting.ending is not None)):
             waiting.clients += 1
             try:
-                await until_set(waiting.over, seconds if waiting.ending is None else 0)
+                await tasks.until_set(waiting.over, seconds if waiting.ending is None else 0)
             finally:  # no refusal of a try ends a message whose clients have gone
                 waiting.clients -= 1
                 waiting.impatient &= bool(waiting.clients)
@@ -252,7 +251,7 @@ class Sending:
     # Taking
 
     async def ready(self) -> Outbox:
-        await until_set(self._opened, 10.0)  # just after the agent's start
+        await tasks.until_set(self._opened, 10.0)  # just after the agent's start
         if self._outbox is None or not self._in_place(self._outbox):
             raise self._trouble
         return self._outbox
@@ -330,12 +329,12 @@ class Sending:
     async def _mark(self, outbox: Outbox) -> None:
         await self._store.put_facts({MARK: json.dumps(outbox.mark)})
 
-    async def _close(self, outbox: Outbox, tasks: Iterable["asyncio.Task[None]"]) -> None:
+    async def _close(self, outbox: Outbox, works: Iterable["asyncio.Task[None]"]) -> None:
         self._outbox = None
         self._opened.clear()
         why = "the agent is stopping, or opens its outbox again"
         self._trouble = TryLater(f"{_CANNOT}: {why}", code="stopping")
-        running = [*tasks, *self._tasks.values()]
+        running = [*works, *self._tasks.values()]
         for task in running:
             task.cancel()
         stops = [sender.stop(5.0) for sender in self.senders.values()]

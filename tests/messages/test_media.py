@@ -12,8 +12,8 @@ import pytest
 
 from agent.core.words import Happening, InstanceId
 from agent.errors import EngineError
-from agent.messages.incoming import LIVES, STILL
 from agent.messages.intake import LOOK_EVERY, Intake
+from agent.messages.media import LIVES, STILL
 from agent.messages.reader import Reader
 from tests.messages.bench import ID, Workers, code_of
 from tests.messages.records import CHAT, message
