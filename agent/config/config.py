@@ -469,13 +469,10 @@ def check_declared(
     others = (other for other in others if other.id != instance.id)
     twins = (other.id for other in others if _place(config, other)[1:] == place[1:])
     if place and (twin := min(twins, default="")):
-        raise Refused(
-            f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
-            f" place, {place[0]}, and one session must not run twice; give each a place of its own"
-            f" ([[program]] {row.name} in agent.toml)",
-            field="settings.program",
-            code="session_shared",
-        )
+        why = f"cannot run {instance.id} as program {row.name}: {twin} has its session at the same"
+        why = f"{why} place, {place[0]}, and one session must not run twice; give each a place of"
+        why = f"{why} its own ([[program]] {row.name} in agent.toml)"
+        raise Refused(why, field="settings.program", code="session_shared")
 
 
 def _place(config: Config, instance: model.Instance) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def load_config(
         # A first limit above the second one's default raises that as well.
         memory.setdefault("critical", max(warn, all_tables()["memory"].plain.critical))
     config = replace(_build(source), warnings=warnings)
-    if faults := [*map(source.blame, find_faults(config))]:
+    if faults := source.faults or [*map(source.blame, find_faults(config))]:
         raise ConfigError("; ".join(map(str, faults)), field=faults[0].field)
     return config
 
@@ -179,6 +179,8 @@ class Source:
     lines: Mapping[str, int] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
     """Key → the variable or the command line that gave it, in words."""
+    faults: list[ConfigError] = field(default_factory=list)
+    """Of single values: they are told all at once."""
 
     def refuse(self, key: str, cause: str) -> ConfigError:
         around = key
@@ -356,17 +358,19 @@ def _read(source: Source, plain: T, table: Row, key: str) -> T:
     changes = {}
     for name, value in table.items():
         at = f"{key}.{name}"
-        source.check(name, f"{key}.", marks)
-        default = getattr(plain, name)
-        if name in PATHS | {"folder"} and str(value).startswith("~"):
-            raise source.refuse(at, "only a shell reads ~ as the home: write the whole path")
         try:
-            changes[name] = read_value(value, default, marks[name])
-        except ValueError as error:
-            raise source.refuse(at, str(error)) from None
-        if name in PATHS and value:
-            base = Path.cwd() if at in source.given else source.base
-            changes[name] = type(default)(base / str(value))
+            source.check(name, f"{key}.", marks)
+            if name in PATHS | {"folder"} and str(value).startswith("~"):
+                raise ValueError("only a shell reads ~ as the home: write the whole path")
+            changes[name] = read_value(value, getattr(plain, name), marks[name])
+        except ConfigError as unknown:
+            source.faults.append(unknown)
+        except ValueError as fault:
+            source.faults.append(source.refuse(at, str(fault)))
+        else:
+            if name in PATHS and value:
+                base = Path.cwd() if at in source.given else source.base
+                changes[name] = type(changes[name])(base / str(value))
     return replace(plain, **changes)  # type: ignore[type-var]
 
 

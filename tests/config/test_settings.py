@@ -204,7 +204,9 @@ def test_every_name_for_the_environment_stands_for_a_key():
         assert hasattr(getattr(Config(), section), name)
 
 
-def test_each_first_limit_above_a_second_one_that_is_set_is_refused(load):
+def test_faults_are_told_all_at_once_those_of_pairs_after_those_of_single_values(load):
+    with pytest.raises(ConfigError, match=r"stop\.sav .*; .* memory\.measure .*; .* timeout\?$"):
+        load("[stop]\nsav = 1\n[memory]\nmeasure = 1\n" + EVO + "tiemout = 3")
     with pytest.raises(ConfigError, match=r"\(9\) is more .* memory\.warn \(0\.97\) is more than"):
         both = "[memory]\ncritical = 0.95\n[reconnect]\nmax = 5\nbase = 9\n"
         load(both, {"WHATSAPP_MEMORY_THRESHOLD": "0.97"})
