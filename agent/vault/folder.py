@@ -181,7 +181,8 @@ class Folder:
         sizes: dict[str, int] = {}
         with unless_absent(), self.inner(*PurePath(inner).parts) as folder:
             for name in folder.names():
-                with suppress(FileNotFoundError):  # a running engine removed it
+                # A running engine may have removed it.
+                with doing("read", folder.path, name), suppress(FileNotFoundError):
                     status = os.stat(name, dir_fd=folder.fd, follow_symlinks=False)
                     plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
                     sizes[name] = status.st_size if plain else 0

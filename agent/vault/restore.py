@@ -274,12 +274,9 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: snapshots.Snapsho
         if not gone and _is_newer(root, instance, manifest):
             is_damaged = report.files is SessionFiles.DAMAGED
             present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
-            code = "newer_session"
-            cause = (
-                f"the present session {present}, and keys that go back in time cost each contact"
-                " a retry. --force puts the snapshot back all the same; the trash keeps the"
-                " present files"
-            )
+            code, cost = "newer_session", "keys that go back in time cost each contact a retry"
+            force = "--force puts the snapshot back all the same; the trash keeps the present files"
+            cause = f"the present session {present}, and {cost}. {force}"
     if code:
         raise errors.Refused(f"cannot restore {snapshot.name} of {instance.id}: {cause}", code=code)
 

@@ -151,10 +151,8 @@ def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
 
 def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
     """The newest whole one of the present session; its files are checked when it is used."""
-    for snapshot in list_snapshots(root, id):
-        if snapshot.good and is_of_present(root, snapshot):
-            return snapshot
-    return None
+    good = (it for it in list_snapshots(root, id) if it.good and is_of_present(root, it))
+    return next(good, None)
 
 
 def end_copies(root: Path, id: InstanceId) -> None:

@@ -71,9 +71,8 @@ def entries(here: Folder, rules: FileRules, verb: str, before: str = "") -> Iter
             deep = f"cannot {verb} {here.path}: it is nested more than {DEEPEST} deep"
             raise VaultError(deep, code="too_deep")
         names = here.names()
-    except (VaultError, OSError) as error:
-        why = error if isinstance(error, VaultError) else explain(verb, here.path, error)
-        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault=why)
+    except VaultError as error:
+        yield Entry(before.rstrip("/"), os.fstat(here.fd), fault=error)
         return
     for name in names:
         relative = before + name
@@ -108,24 +107,19 @@ def _fault(verb: str, here: Folder, name: str, status: os.stat_result) -> VaultE
 
 def signatures(top: Folder, engine: str) -> dict[str, Signature]:
     """A value per relative path that differs when the file changed."""
-    by_path, newest = _signatures(top, engine)
-    if abs(time.time() - newest) < _COARSE:
+    for _look in range(2):
+        signed, newest = dict[str, Signature](), 0.0
+        for entry in walk(top, engine):
+            status = entry.status
+            signed[entry.path] = (status.st_ino,)
+            if not entry.is_folder:
+                newest = max(newest, status.st_mtime, status.st_ctime)
+                signed[entry.path] += (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if abs(time.time() - newest) >= _COARSE:
+            break
         # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
         time.sleep(_COARSE)
-        by_path, _ = _signatures(top, engine)
-    return by_path
-
-
-def _signatures(top: Folder, engine: str) -> tuple[dict[str, Signature], float]:
-    signed: dict[str, Signature] = {}
-    newest = 0.0
-    for entry in walk(top, engine):
-        status = entry.status
-        signed[entry.path] = (status.st_ino,)
-        if not entry.is_folder:
-            newest = max(newest, status.st_mtime, status.st_ctime)
-            signed[entry.path] += (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return signed, newest
+    return signed
 
 
 _CHUNK = 1 << 20
@@ -360,9 +354,6 @@ def inspect_session(session: Folder, engine: str, paired: bool, modes: Modes) ->
         return FilesReport(_unusable(fault, engine), str(fault))
     try:
         return rules.check(session, paired)
-    except OSError as error:
-        fault = explain("read", session.path, error)
-        return FilesReport(_unusable(fault, engine), str(fault))
     except VaultError as error:
         files = _unusable(error, engine)
         if error.code == "absent":  # it went away during the look

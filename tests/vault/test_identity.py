@@ -76,12 +76,11 @@ def test_a_session_of_something_else_is_not_taken_over(root, sales, other):
 
 
 def test_keys_of_another_version_are_kept(root, sales):
-    folder = create(root, sales)
-    path = folder / "instance.json"
+    path = create(root, sales) / "instance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "colour": {"a": [1]}}))
     replace_identity(root, Identity(sales, True, "x"))
     assert json.loads(path.read_text())["colour"] == {"a": [1]}
-    assert read_identity(folder).paired
+    assert read_identity(path.parent).paired
 
 
 @pytest.mark.parametrize(
@@ -94,11 +93,10 @@ def test_keys_of_another_version_are_kept(root, sales):
     ],
 )
 def test_a_wrong_identity_is_refused_with_its_cause(root, sales, change, cause):
-    folder = create(root, sales)
-    path = folder / "instance.json"
+    path = create(root, sales) / "instance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(VaultError, match=cause) as caught:
-        read_identity(folder)
+        read_identity(path.parent)
     assert str(path) in str(caught.value)
 
 

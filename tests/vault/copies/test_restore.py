@@ -66,9 +66,7 @@ def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_wri
     replace_identity(root, Identity(sales, True, "49151"))
     taken = take_snapshot(root, subject)
     restore_snapshot(root, sales, taken, "by hand")
-    found = newest_good(root, sales.id)
-    assert found is not None
-    assert found.name == taken.name
+    assert newest_good(root, sales.id).name == taken.name
 
 
 def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
