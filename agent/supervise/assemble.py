@@ -190,7 +190,7 @@ async def _take_in_folders(registry: Registry) -> None:
         if folder.identity and (fault := files.names_other_engine(folder.identity, engine, path)):
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
-            more = "; the agent writes it from the database" * (folder.code != files.OTHERS)
+            more = "; the agent goes by the database" * (folder.code != files.OTHERS)
             bound(Category.SESSION, folder.id).error("%s%s", folder.problem, more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)

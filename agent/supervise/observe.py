@@ -58,16 +58,16 @@ async def observe(means: Means, facts: Facts) -> None:
 
 def _look_at_disk(means: Means, facts: Facts) -> None:
     """A running engine owns its files; those of a stopped one are checked before a start."""
-    report = inspect(means.registry.root / facts.id, facts.instance.engine, facts.record.paired)
+    root, record = means.registry.root, facts.record
+    report = inspect(root / facts.id, facts.instance.engine, record.paired, record.account)
     facts.folder.files, facts.folder.problem = report.files, report.problem
-    if report.identity_fault:
-        if facts.saved.identity is not None:
-            log.error("%s; the agent writes it again", report.identity_fault, extra=about(facts.id))
+    if report.identity_fault and facts.saved.identity is not None:
+        log.error("%s; the agent writes it again", report.identity_fault, extra=about(facts.id))
         facts.saved.identity = None  # the pass writes it again before any start
     away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     least, wanted = means.settings.config.start.disk_free, facts.should_run
-    facts.folder.disk_problem = why_no_start(means.registry.root, least) if wanted else ""
+    facts.folder.disk_problem = why_no_start(root, least) if wanted else ""
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:

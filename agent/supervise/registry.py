@@ -22,8 +22,9 @@ from agent.errors import NotFound, Refused, VaultError, WaError
 from agent.store.database import Store
 from agent.supervise.facts import Facts, Settings, tell
 from agent.supervise.gate import Gate
-from agent.vault import folders, identity, tree
+from agent.vault import folders, identity
 from agent.vault.folder import SESSION
+from agent.vault.identity import read_linked
 
 
 def identity_of(facts: Facts) -> identity.Identity:
@@ -247,7 +248,7 @@ class Registry:
         its place yet; else of this one. One that `arrives` no other instance may be; one that is
         here already may not run with another that runs."""
         if linked is None:
-            linked = await asyncio.to_thread(tree.read_linked, self.root, id, engine)
+            linked = await asyncio.to_thread(read_linked, self.root, id, engine)
         if not linked.device:
             yield
             return
@@ -269,8 +270,7 @@ class Registry:
     async def hold_copy(self, facts: Facts) -> None:
         """Refused where another session that should run is the same device: this one waits for an
         order. Without the lock of `alone`: its holders wait for passes, and a pass asks this."""
-        what = self.root, facts.id, facts.instance.engine
-        linked = await asyncio.to_thread(tree.read_linked, *what)
+        linked = await asyncio.to_thread(read_linked, self.root, facts.id, facts.instance.engine)
         twin = await self._twin_of(facts.id, linked, running=True) if linked.device else None
         # Of two that ask at once the second finds the first one held.
         if twin and (other := self.get(twin)).should_run and not other.held:
@@ -286,7 +286,7 @@ class Registry:
             runs = (instance.enabled and not facts.held) or facts.unit.runs or not running
             # Where one of both accounts is not known, the files tell.
             if other and runs and (not account or linked.account in ("", account)):
-                it = await asyncio.to_thread(tree.read_linked, self.root, facts.id, instance.engine)
+                it = await asyncio.to_thread(read_linked, self.root, facts.id, instance.engine)
                 if it.device == linked.device:
                     return instance.id
         return None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
+from agent.engines.base import Linked
+from agent.engines.catalog import file_rules
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
@@ -95,9 +97,12 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
     with open_root(root) as top, top.inner(id := identity.instance.id) as folder:
-        others = other_keys(folder)
-        if others and others.get("id") != id and not folder.is_empty(SESSION):
-            read_identity(folder.path)  # says whose it is
+        others, engine = other_keys(folder), identity.instance.engine
+        if others.get("id") != id and not folder.is_empty(SESSION):
+            if others:
+                read_identity(folder.path)  # says whose it is
+            if why := names_other_account(folder.path, engine, identity.account):
+                raise VaultError(why, code=OTHERS)
         if lineage is not None:
             others["lineage"] = lineage
         put_identity(folder, identity, top.modes, others)
@@ -160,6 +165,25 @@ def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:
     """An instance keeps its engine for life: a file that names another one is not its own."""
     named = identity.instance.engine
     return "" if named == engine else f"{folder / FILE} names engine {named!r:.40}, not {engine}"
+
+
+def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
+    """The account and device of an instance's session; of none where its files cannot be read."""
+    unreadable = suppress(VaultError, InvalidRequest, OSError)
+    with unreadable, open_root(root) as top, top.inner(parse_instance_id(id), SESSION) as session:
+        return file_rules(engine).linked(session)
+    return Linked()
+
+
+def names_other_account(folder: Path, engine: str, account: str) -> str:
+    """Without an identity file the session in a folder tells whose it is; "" = it may be of this
+    account (of the record, "" = not known)."""
+    found = read_linked(folder.parent, InstanceId(folder.name), engine).account
+    if not account or found in ("", account):
+        return ""
+    nameless = f"cannot use {folder}: no {FILE} says whose it is, and its session is of the account"
+    cure = "put each folder back under its own name"
+    return f"{nameless} …{found[-4:]}, not …{account[-4:]}: {cure}"
 
 
 def ids_in(names: Iterable[str]) -> Iterator[InstanceId]:

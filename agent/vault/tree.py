@@ -6,20 +6,19 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from msgspec import Meta
 
-from agent.core.model import InstanceId, SessionFiles, parse_instance_id
-from agent.engines.base import FileRules, FilesReport, Linked
+from agent.core.model import SessionFiles, parse_instance_id
+from agent.engines.base import FileRules, FilesReport
 from agent.engines.catalog import file_rules
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.files import DEEPEST, MOST_ENTRIES, opened
 from agent.vault.folder import SESSION, Folder, Modes, doing, explain, open_root, owner_of, planted
-from agent.vault.identity import OTHERS, names_other_engine, read_identity
+from agent.vault.identity import OTHERS, names_other_account, names_other_engine, read_identity
 
 # All entries of a session, each step down by an open folder and through no link.
 
@@ -268,10 +267,10 @@ MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
 
-def inspect(folder: Path, engine: str, paired: bool = True) -> FilesReport:
+def inspect(folder: Path, engine: str, paired: bool = True, account: str = "") -> FilesReport:
     """The session in an instance's folder, and the identity file beside it. Never raises: files
-    that cannot be read are a finding, with path and owner. `paired` is what the record says; where
-    the files alone cannot tell, it decides."""
+    that cannot be read are a finding, with path and owner. `paired` and `account` are what the
+    record says; where the files alone cannot tell, it decides."""
     report = _look_at_session(folder, engine, paired)
     if report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE):
         return report
@@ -280,12 +279,12 @@ def inspect(folder: Path, engine: str, paired: bool = True) -> FilesReport:
         if lock.is_symlink() or (os.path.lexists(lock) and not lock.is_file()):
             return FilesReport(SessionFiles.UNREADABLE, str(planted("use", lock)))
         fault = names_other_engine(read_identity(folder), engine, folder)
-    except InvalidRequest:
-        return report  # it says so: no instance has such a name
     except VaultError as error:
-        if error.code not in ("absent", "damaged"):  # of the session's own files it proves nothing
-            return FilesReport(SessionFiles.UNREADABLE, str(error))
-        fault = str(error)
+        fault = problem = str(error)
+        if error.code in ("absent", "damaged"):
+            problem = names_other_account(folder, engine, account)
+        if problem:  # of the session's own files it proves nothing
+            return FilesReport(SessionFiles.UNREADABLE, problem)
     return report._replace(identity_fault=fault)
 
 
@@ -315,14 +314,6 @@ def may_log_in(folder: Path, engine: str, account: str) -> bool:
     except EngineError:
         return False
     return True
-
-
-def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
-    """The account and device of an instance's session; of none where its files cannot be read."""
-    unreadable = suppress(VaultError, InvalidRequest, OSError)
-    with unreadable, open_root(root) as top, top.inner(parse_instance_id(id), SESSION) as session:
-        return file_rules(engine).linked(session)
-    return Linked()
 
 
 def _unusable(error: WaError, engine: str) -> SessionFiles:
