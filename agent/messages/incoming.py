@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import clock
+from agent import clock, errors
 from agent.messages import database
 from agent.messages.record import LONGEST_WORD, PRIVATE, encode, gap, read, show
 
@@ -58,7 +58,7 @@ _OF_CHAT = "(chat = ? or (alias <> '' and alias = ? and chat not like '%@g.us'))
 
 class Incoming:
     def __init__(self, path: Path, owner: str = "", **bounds: float) -> None:
-        self.path = path
+        self.path, self._home = path, path.parents[1].stat()
         self.owner = owner
         """The id of the session, which the file must have."""
         self.bounds = {"hours": 72.0, "megabytes": 256.0, "most": 100_000} | bounds
@@ -113,7 +113,10 @@ class Incoming:
         return work(self._open(), *args)
 
     def _open(self) -> sqlite3.Connection:
-        """Opened at the first use, so a session in which nothing arrives has no file."""
+        """Opened at the first use, so a session in which nothing arrives has no file. StoreError:
+        another session's folder stands in the place of this one's, whose file is left alone."""
+        if not os.path.samestat(self.path.parents[1].stat(), self._home):
+            raise errors.StoreError(f"cannot open {self.path}: another folder stands there")
         if self._db is not None:
             with suppress(OSError):
                 if os.path.samestat(self.path.lstat(), self._status):

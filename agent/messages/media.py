@@ -211,8 +211,7 @@ def is_whole(path: Path, hash: str, most: int, lost: type[OSError] = FileNotFoun
 
 def _make_room(folder: Path, most: int, coming: Path | None = None) -> None:
     """Files that lived their day go, then the oldest until all fit; a kill's halves go as well."""
-    with os.scandir(folder) as found:
-        entries = [(entry.stat(follow_symlinks=False), Path(entry.path)) for entry in found]
+    entries = [(path.lstat(), path) for path in folder.iterdir()]
     kept = sorted((status.st_mtime, status.st_size, path) for status, path in entries)
     whole, now = sum(size for _, size, _ in kept), time.time()
     for loaded, size, path in kept:

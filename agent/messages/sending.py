@@ -280,8 +280,7 @@ class Sending:
         return row.show(hold.sentence if hold else "", self._outbox.set_by if self._outbox else 0.0)
 
     async def _find(self, outbox: Outbox, id: InstanceId, message: str) -> OutMessage:
-        row = await outbox.find(id, message)
-        if row is None:
+        if (row := await outbox.find(id, message)) is None:
             why = f"cannot find the message {message}: the outbox of {id} has none of that id"
             more = "it ended over 72 hours ago, or went with its instance or a lost outbox"
             raise NotFound(f"{why}; {more}", code="message_unknown")

@@ -135,10 +135,8 @@ class Agent:
         sending = self.sending
         if (outbox := sending._outbox) is not None:
             await outbox.writer.close()
-        for sender in sending.senders.values():
-            for task in sender._tries:
-                task.cancel()
-        for task in [self.task, *sending._tasks.values()]:
+        tries = [task for sender in sending.senders.values() for task in sender._tries]
+        for task in [*tries, self.task, *sending._tasks.values()]:
             task.cancel()
         await asyncio.sleep(0)
         await self.stop()

@@ -54,21 +54,27 @@ async def test_all_that_wait_share_one_commit_and_the_agent_hears_of_the_newest(
 async def test_what_the_disk_does_not_take_is_refused_and_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at, path = Bench(tmp_path), tmp_path / "messages" / "messages.db"
-    path.parent.mkdir()
+    """Nor is it written where another folder stands for a while in the place of the session's."""
+    own, path = tmp_path / "sales", tmp_path / "sales" / "messages" / "messages.db"
+    path.parent.mkdir(parents=True)
     path.write_bytes(b"nothing of it" * 999)
+    at = Bench(own)
     await at.intake.keep([message(1)])
     assert f"{path.name}.damaged-" in at.told[0].detail["text"]
     with monkeypatch.context() as broken:
         broken.setattr(Incoming, "append", None)
-        for _ in range(2):
-            assert await code_of(at.intake.keep([message(2)])) == "not_kept"
+        assert await code_of(at.intake.keep([message(2)])) == "not_kept"
+    away = own.rename(tmp_path / "away")
+    own.mkdir()
+    assert await code_of(at.intake.keep([message(2)])) == "not_kept"
+    own.rmdir()
+    away.rename(own)
     await at.intake.keep([message(2)])
     kinds = [each.kind for each in at.told if each.kind != KEPT]
     assert kinds == ["kept_aside", "not_kept", "kept_again"]
     assert numbers_of((await at.ask("messages", after=1, limit=100))["records"])[1:] == [1, 2]
     monkeypatch.setattr(Path, "exists", lambda it: it.name == "messages" or Path("/-").stat())
-    unreadable = Bench(tmp_path)  # its worker runs all the same
+    unreadable = Bench(own)  # its worker runs all the same
     assert await code_of(unreadable.ask("messages", after=0, limit=100)) == "unreadable"
     await asyncio.gather(at.intake.close(), unreadable.intake.close())
 

@@ -137,9 +137,8 @@ async def test_a_worker_hears_what_all_consumers_have(tmp_path: Path) -> None:
     assert "settled" in at.workers.calls, "what this one misses is lost"
     await asyncio.gather(*(at.reader.page(ID, 0, by=by) for by in ("two", "another")))
     assert at.workers.calls.count("consumers") == 1
-    at.reader.settle(READER, ID, cursors[7])
-    at.reader.settle("one", ID, cursors[4])
-    at.reader.settle("two", ID, cursors[6])
+    for name, number in ((READER, 7), ("one", 4), ("two", 6)):
+        at.reader.settle(name, ID, cursors[number])
     await asyncio.sleep(2 * SETTLE_EVERY)
     assert at.reader.figures()[ID]["waiting"] == 5, "webhooks count, and readers beside them do not"
     at.workers.fails = LinkError("it ends")
