@@ -167,8 +167,7 @@ class Session:
         """End its pairing and begin a fresh one with a code. What others made is deleted only with
         a person's word (`confirmed`), else logged out. The caller has a proof for the end."""
         async with self._acting:
-            known = self.known
-            heard = known.live
+            known, heard = self.known, self.known.live
             if not confirmed and (known.adopted or not known.made):
                 await self._log_out(heard)
                 await self._connect()
@@ -335,8 +334,7 @@ class Session:
         await self._give_back()
 
     async def _create(self) -> None:
-        known = self.known
-        if known.adopted and not known.owed:
+        if self.known.adopted and not self.known.owed:
             cause = (
                 "the server has no session of that name, and the agent, which did not make it,"
                 " makes none in its place. To create it: `wa-agent ensure-healthy ID --yes`"
@@ -345,10 +343,10 @@ class Session:
         # With what an unfinished renewal backed up, else with nothing set.
         row = (await tasks.in_thread(self.read)).get("row")
         await tasks.in_thread(self._write, {"made": b""})
-        known.made = True
+        self.known.made = True
         await self._calls.create(self.name, row)
-        known.note_end("")
-        known.note_live(Live.CLOSE)
+        self.known.note_end("")
+        self.known.note_live(Live.CLOSE)
 
     async def _log_in(self, phone: str = "") -> None:
         """Ask the server to connect it, or for the code that it shows: the same request. No other
@@ -387,17 +385,16 @@ class Session:
 
     async def _end_pairing(self, heard: Live | None) -> None:
         """End its pairing, and leave it on the server with all that it has there."""
-        name = self.name
-        live = await self._calls.state(name)
+        live = await self._calls.state(self.name)
         self._refuse_kept(live, heard)
         if live not in (Live.OPEN, Live.CONNECTING):
             return
-        await self._calls.logout(name)
+        await self._calls.logout(self.name)
         # The answer comes first, and says success also where the server does nothing: a paired
         # session that is not connected cannot tell WhatsApp about it, and stays as it is.
         if not await self._becomes(Live.CLOSE, LOGOUT_WAIT):
             cause = f"it has not closed after {LOGOUT_WAIT:g} s"
-            raise cannot(f"log {name} out", cause, "no_effect")
+            raise cannot(f"log {self.name} out", cause, "no_effect")
 
     async def _give_back(self) -> None:
         """Set what an unfinished renewal backed up and `create` cannot set."""

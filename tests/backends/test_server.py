@@ -12,17 +12,12 @@ from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, Refused
 from agent.supervise.facts import Facts
-from tests.backends.conftest import AT_ONCE, Watch, Watched, declare, end
+from tests.backends.conftest import AT_ONCE, Watch, declare, end
 from tests.backends.hostile import answer, hostile, reset, silent, stream
 from tests.fakes.servers import make_backend, take
 from tests.standin.evolution import KEY
 
-CONNECT = "GET /instance/connect"
 ONE, TWO = InstanceId("one"), InstanceId("two")
-
-
-def up(at: Watched) -> bool:
-    return at.server.claim.up
 
 
 FAULTS = {
@@ -49,15 +44,15 @@ async def test_what_is_wrong_with_the_server_is_a_code_and_a_sentence(
     for fault, reason in FAULTS.items():
         before = time.time()
         await at.standin.front.set(fault)
-        await at.until(lambda: not up(at), 60)
+        await at.until(lambda: not at.server.claim.up, 60)
         assert at.server.since_wall >= before
         assert at.server.claim.reason == reason, fault
         assert at.server.claim.sentence and KEY not in at.server.claim.sentence
         assert fault != "echo" or at.server.sentence.endswith("it answers 429")
         await at.standin.front.set("")
-        await at.until(lambda: up(at), AT_ONCE)
+        await at.until(lambda: at.server.claim.up, AT_ONCE)
         await at.until_it_says("CONNECTED", AT_ONCE)
-    assert at.asked(CONNECT) == 0
+    assert at.asked("GET /instance/connect") == 0
 
 
 async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> None:
@@ -70,7 +65,7 @@ async def test_a_list_that_waits_for_whatsapp_stops_no_look(watch: Watch) -> Non
     new.scan()
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     await asyncio.sleep(80)
-    assert up(at) and "list" in at.server.sentence
+    assert at.server.claim.up and "list" in at.server.sentence
 
 
 async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
@@ -82,7 +77,7 @@ async def test_one_session_that_hangs_delays_no_other(watch: Watch) -> None:
     new.scan()
     await at.until_it_says("CONNECTED", AT_ONCE + 1, "two")
     assert await at.refusal("probe", "hangs") == "backend_down"
-    assert up(at)
+    assert at.server.claim.up
 
 
 @pytest.mark.parametrize("fault", ["", "html", "failing", "refused", "empty"])
@@ -93,7 +88,7 @@ async def test_a_server_that_proves_nothing_is_believed_and_told(watch: Watch, f
     (await at.hold("one")).dead = "closed"
     await at.until_it_says("CONNECTED", AT_ONCE)
     await asyncio.sleep(AT_ONCE)
-    assert up(at) and "fetchBusinessProfile" in at.server.claim.sentence
+    assert at.server.claim.up and "fetchBusinessProfile" in at.server.claim.sentence
 
 
 async def test_a_proof_that_one_session_lacks_is_told_of_that_one(watch: Watch) -> None:

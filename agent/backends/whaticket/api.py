@@ -78,10 +78,9 @@ class Whaticket:
     def _trouble_of_folders(self) -> str:
         """Why a repair could not remove keys: no connected session has a folder that the agent may
         write in. "" = one has."""
-        ids = [
-            it.id for it in (self.rows or {}).values() if it.connected and contract.is_safe(it.id)
-        ]
-        paths = [self.own.auth_folder.replace("{id}", id) for id in ids if self.own.auth_folder]
+        folder, rows = self.own.auth_folder, (self.rows or {}).values()
+        ids = [it.id for it in rows if folder and it.connected and contract.is_safe(it.id)]
+        paths = [folder.replace("{id}", id) for id in ids]
         good = not paths or any(os.access(path, os.R_OK | os.W_OK | os.X_OK) for path in paths)
         return "" if good else f"cannot write in {paths[0]}: it is absent or closed to the agent"
 
@@ -226,7 +225,7 @@ class Session:
 
     async def logout(self) -> None:
         """End its pairing. The caller has a proof or a person's word."""
-        way = await self._started()
+        way = await self._started("log out")
         try:
             await self._calls.do(f"log out {way.id}", "logout", way.id)
         except errors.EngineError as error:
@@ -238,7 +237,7 @@ class Session:
     async def renew(self, *, confirmed: bool) -> None:
         """End its pairing and begin a fresh one with a code; the server's row stays. The caller
         has a proof for the end, or a person's word."""
-        way = await self._started()
+        way = await self._started("renew")
 
         async def work() -> None:
             if self._own.hang_up is None or not self._keys.stores:
@@ -254,14 +253,13 @@ class Session:
         await self._alone("renew", work())
 
     async def qr(self) -> base.Qr | None:
-        way = await self._started()
-        row = await self._calls.look(way.id)
-        if row.down and not self.known.paired:
+        way, known = await self._started(), self.known
+        if known.row is not None and known.row.down and not known.paired:
             # The code was not scanned in time: the server shows codes again after a start.
             await way.begin()
             row = await way.wait("get a code of", lambda row: row.asks or row.connected)
-        self.known.note_row(row, clock.boot_now())
-        return self.known.code()
+            known.note_row(row, clock.boot_now())
+        return known.code()
 
     async def new_keys(self, peers: Sequence[str]) -> None:
         """Take the records of these peers, and the damaged ones, out with a backup."""
@@ -273,9 +271,8 @@ class Session:
             removals = await tasks.in_thread(self._keys.shelf.all, way.id)
             return {"removed": [removal.shown() for removal in removals]}
         if name == "restore_removed":
-            removal = arguments.get("name")
-            await self._alone("put keys back", way.put_back(removal))
-            return {"name": removal}
+            await self._alone("put keys back", way.put_back(arguments.get("name")))
+            return {"name": arguments.get("name")}
         cause = "a whaticket server knows removed and restore_removed"
         raise errors.InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
@@ -285,7 +282,7 @@ class Session:
         if server.rows is None and not self.name.isdigit():
             await server.sessions()
         default = self.name if self.name.isdigit() else ""
-        known.id = known.id or server.owners.ids.get(self.name, default)
+        known.id = server.owners.ids.get(self.name, default)
         if not known.id and any(row.name == self.name for row in (server.rows or {}).values()):
             what = f"tell which session is {self.name!r:.60}"
             raise cannot(what, "several have that name", "remote_ambiguous")
@@ -299,11 +296,19 @@ class Session:
         await self._server.sessions()
         return (await self._started()).id
 
-    async def _started(self) -> calls.DownAndUp:
-        """The steps of its repairs; EngineError if the server lacks it."""
-        if not (id := await self._find()):
+    async def _started(self, end: str = "") -> calls.DownAndUp:
+        """The steps of its repairs, after a look; EngineError if the server lacks it, or answers
+        for another session. `end`: what ends its pairing. EngineError `pairing_kept`: it was
+        connected, or became another account's, since that was decided."""
+        known, was_due, account = self.known, self.known.is_due, self.known.account
+        await self.look()
+        if known.row is None:
             raise cannot(f"find {self.name!r:.60}", calls.UNKNOWN, "remote_missing")
-        return self._way(id)
+        if end and ((was_due and not known.is_due) or account not in ("", known.account)):
+            cause = "it is connected again, or with another account; its pairing is kept. To end it"
+            cause += " all the same, ask again"
+            raise cannot(f"{end} {self.name}", cause, "pairing_kept")
+        return self._way(known.id)
 
     def _way(self, id: str) -> calls.DownAndUp:
         def report(step: str) -> None:

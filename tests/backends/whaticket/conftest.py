@@ -50,14 +50,12 @@ class Bench(TaskBench):
         await self.until(lambda: self.status(id) == "CONNECTED", 20)
         return session
 
-    async def hold(self, remote: str, *, adopted: bool = True) -> InstanceId:
-        id = InstanceId(remote)
+    async def hold(self, remote: str, *, adopted: bool = True) -> None:
         await take(
             *(self.server, remote),
             adopted=adopted,
             happened=lambda it: self.happened.append((remote, it)),
         )
-        return id
 
     def status(self, remote: str = "7") -> str:
         seat = self.server.seats[InstanceId(remote)]

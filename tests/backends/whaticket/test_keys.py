@@ -136,7 +136,7 @@ async def test_a_renewal_keeps_all_keys_and_shows_a_code(bench: OpenBench, prese
         assert at.auth() == before
         at.standin.faults.refuses_start = 0
         await at.do("connect", "7")
-        await at.until(lambda: theirs.status == "CONNECTED", 10)
+        await at.until(lambda: at.status() == "CONNECTED", 10)
     await at.do("renew", "7", confirmed=True)
     assert theirs.status == "qrcode" and theirs.logouts == 0
     removal = Shelf(at.root / "wt/removed").all("7")[-1]

@@ -41,6 +41,14 @@ async def test_a_life(bench: OpenBench) -> None:
     assert (at.claim("Shop").reason, at.claim("Shop").paired) == ("", True)
     await at.do("restart", "Shop")
     await at.until(lambda: at.status("Shop") == "CONNECTED", 6)
+    # What changed since the last look may be another pairing.
+    theirs.pace.restart_after = 6.0
+    await theirs.drop()
+    await at.until(lambda: at.status("Shop") == "RECONNECTING", 6)
+    await at.until(lambda: theirs.status == "CONNECTED", 7)
+    assert await at.refusal("logout", "Shop") == "pairing_kept"
+    theirs.number = "5511000000008"
+    assert await at.refusal("renew", "Shop") == "pairing_kept" and theirs.logouts == 0
     await at.do("logout", "Shop")
     await at.until(lambda: at.claim("Shop").reason == "logout", 6)
 
@@ -69,6 +77,9 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     for name, code in zip(names, ["missing", "missing", "ambiguous"], strict=False):
         assert await at.refusal("connect", name) == f"remote_{code}"
     await at.do("connect", "New")
+    at.standin.sessions["3"].name = "Another"  # by a person, or another one has its id now
+    await asyncio.sleep(6)
+    assert await at.refusal("logout", "New") == "remote_missing"
 
 
 async def test_an_answer_about_another_session_names_none_to_act_on(bench: OpenBench) -> None:
@@ -76,7 +87,8 @@ async def test_an_answer_about_another_session_names_none_to_act_on(bench: OpenB
     at.standin.add("1").id = "77"
     await asyncio.sleep(6)  # its next list has it
     await at.hold("1")
-    assert await at.refusal("connect", "1") == "wrong_session"
+    for act in ("connect", "disconnect", "restart", "logout", "renew", "regenerate_keys", "qr"):
+        assert await at.refusal(act, "1") == "wrong_session"
     assert not at.acts and not any("77" in it for it in at.standin.requests)
 
 
