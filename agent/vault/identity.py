@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Instance, InstanceId, Override, SessionRecord, parse_instance_id
-from agent.engines.base import Linked
-from agent.engines.catalog import file_rules
+from agent.engines import base, catalog
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import InstanceFile, OtherInstance, parse_instance_file, parse_object
@@ -167,12 +166,12 @@ def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:
     return "" if named == engine else f"{folder / FILE} names engine {named!r:.40}, not {engine}"
 
 
-def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
+def read_linked(root: Path, id: InstanceId, engine: str) -> base.Linked:
     """The account and device of an instance's session; of none where its files cannot be read."""
     unreadable = suppress(VaultError, InvalidRequest, OSError)
     with unreadable, open_root(root) as top, top.inner(parse_instance_id(id), SESSION) as session:
-        return file_rules(engine).linked(session)
-    return Linked()
+        return catalog.file_rules(engine).linked(session)
+    return base.Linked()
 
 
 def names_other_account(folder: Path, engine: str, account: str) -> str:
