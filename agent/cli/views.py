@@ -32,7 +32,7 @@ _KINDS = (
     "created enabled disabled operator paired scanned_again not_kept kept_again kept_aside "
     "passkey_required status restarted action outcome repair repaired repair_step repair_over "
     "canary verdict restored restoring snapshot_restored snapshot_failed memory imported "
-    "replacing replaced kept"
+    "replacing replaced kept arrived"
 )
 """Kinds of events, with blanks between."""
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")

@@ -394,7 +394,7 @@ class Joined(running.Running):
                 if newest[0] > epoch:
                     async with copies.peers.lock(id):
                         files = await asyncio.to_thread(copies.standby.build, id)
-                    why = f"machine {self.name} goes on with it, with copy {newest}"
+                    why = f"machine {self.name} goes on with it, from its copy {newest}"
                     await self._arriving.bring_in(id, files, why)
             if id in self.here():
                 return id

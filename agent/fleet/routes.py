@@ -35,7 +35,7 @@ async def why(call: Call) -> Json:
     return {
         **{"id": id, "machine": row.machine, "epoch": row.epoch, "copies": list(row.copies)},
         **{"wanted": row.wanted, "failover": row.failover, "unchanged_seconds": known},
-        "sentence": fleet.unsettled.get(id) or explain(fleet.view, id),
+        "sentence": fleet.problem or fleet.unsettled.get(id) or explain(fleet.view, id),
     }
 
 

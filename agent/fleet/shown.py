@@ -33,17 +33,18 @@ async def show(fleet: "Joined") -> dict[str, Any]:
     found = await asyncio.to_thread(list, certificates(fleet.folder, fleet.name))
     rows += [{"machine": fleet.name, "id": "", "cause": it} for it, now in found if now]
     notes = [it for it, now in found if not now]
-    every = (it.record for it in fleet.view.sessions.values())
-    bare = sum(it.failover == "newest" and not (it.copies or it.deleted) for it in every)
+    every = ((id, it.record) for id, it in sorted(fleet.view.sessions.items()))
+    bare = [id for id, it in every if it.failover == "newest" and not (it.copies or it.deleted)]
     if bare and len(fleet.view.machines) > 1:
-        notes.append(f"sessions that no machine can take, for want of a copy in sync: {bare}")
+        notes.append(f"no copy is in sync, so no machine can take: {', '.join(bare[:9])}")
     why = [it.cause for it in fleet.copies.rows.values() if it.cause] if fleet.copies else []
     notes += [f"sessions of which no copy is made: {why.count(it)}; {it}" for it in sorted({*why})]
     rows += [{"machine": it, "id": id, "cause": why} for it, id, why in fleet.troubles()]
     view, now, machines = fleet.view, boot_now(), list[dict[str, Any]]()
     for name, seen in sorted(view.machines.items()):
         it = seen.record
-        state = next((said for name, said in STATES.items() if getattr(it, name)), "up")
+        usual = "up" if now - seen.since < SILENT else "silent"
+        state = next((said for name, said in STATES.items() if getattr(it, name)), usual)
         row: dict[str, Any] = {"name": name, "address": it.address, "version": it.version}
         row |= {"used": it.used, "capacity": it.capacity, "owned": len(view.owned(name))}
         renewed = None if it.lost else round(now - seen.since, 1)  # else it was others who wrote
