@@ -23,7 +23,7 @@ from agent.fleet.records import Session, encoded
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
-from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, its, reason, store_of
+from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, its, reason, says, store_of
 from tests.ports import free_port
 from tests.waiting import alive
 
@@ -145,6 +145,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
         await eventually(lambda: its(store, "s", "copies"), ("b",))
         await b.kill()
         etcd.kill("m0")
+        await eventually(lambda: says(a, "cannot reach etcd", path="/api/fleet/sessions/s"))
         assert (await a.stop(), "the agent has stopped" in a.log.read_text()) == (0, True)
 
 
