@@ -318,9 +318,11 @@ def _memory(sight: Sight, view: Session | None, level: str) -> str | None:
 
 
 def _disk(sight: Sight, _: None, least: float) -> str | None:
-    size = sight.machine.get("wa_host_filesystem_size_bytes")
-    free = sight.machine.get("wa_host_filesystem_avail_bytes", 0.0)
-    return f"{free / size:.0%}" if size and free / size < least else None
+    machine = sight.machine
+    size, inodes = machine.get("wa_host_filesystem_size_bytes"), machine.get("free_files", 1.0)
+    free = machine["wa_host_filesystem_avail_bytes"] / size if size else 1.0
+    of_inodes = " of the inodes" * (inodes < free)
+    return f"{min(free, inodes):.0%}{of_inodes}" if min(free, inodes) < least else None
 
 
 def _open_files(sight: Sight, _: None) -> str | None:
@@ -344,11 +346,9 @@ def _error_rate(sight: Sight, _: None) -> str | None:
     limit, window = sight.health.error_rate, 5 * MINUTE
     up = {who for who, view in sight.sessions.items() if view.status is ConnectionStatus.CONNECTED}
     # A session that is down while others are connected has a trouble of its own.
-    counting = up or set(sight.sessions)
-    failed = sum(sight.rise(who, "errors", window) for who in counting)
+    failed = sum(sight.rise(who, "errors", window) for who in up or sight.sessions)
     done = sum(sight.rise(who, "done", window) for who in sight.sessions)
-    requests = sight.rise("", "requests", window)
-    failures = sight.rise("", "requests_failed", window)
+    failures, requests = (sight.rise("", it, window) for it in ("requests_failed", "requests"))
     return _share(failed, failed + done, limit) or _share(failures, requests, limit)
 
 
@@ -572,7 +572,7 @@ TABLE = (
         "disk_low",
         partial(_disk, least=DISK_LOW),
         "{value} of the disk that holds the sessions, or the agent's own files, is free",
-        "`du -xh --max-depth=2 DIR | sort -h` shows what is large; `wa-agent doctor` names DIR.",
+        "`du -xhd2 DIR | sort -h` (or --inodes) shows what is large; `wa-agent doctor` names DIR.",
         wait=5 * MINUTE,
     ),
     _critical_machine(
@@ -580,7 +580,7 @@ TABLE = (
         partial(_disk, least=DISK_FULL),
         "{value} of the disk that holds the sessions, or the agent's own files, is free",
         "A full disk leaves session files half written. Free space now: `wa-agent trash list`, `du"
-        " -xh --max-depth=2 DIR | sort -h` (`wa-agent doctor` names DIR).",
+        " -xhd2 DIR | sort -h` (or --inodes; `wa-agent doctor` names DIR).",
         hold=MINUTE,
         covers=("disk_low",),
     ),

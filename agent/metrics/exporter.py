@@ -209,8 +209,7 @@ def agent_families(status: Mapping[str, Any], views: Collection[Session]) -> Ite
     counted = Counter(view.status for view in views)
     shown = [({"status": it.lower()}, counted[it]) for it in ConnectionStatus]
     yield Family("wa_agent_sessions", "Sessions by status.", shown)
-    groups = status["incidents"].items()
-    rows: list[Row] = [(labels_of_group(it), int(why > "")) for it, why in groups]
+    rows: list[Row] = [(labels_of_group(it), bool(why)) for it, why in status["incidents"].items()]
     yield Family("wa_agent_incident_active", "1 while an incident of this engine goes on.", rows)
     spent = Summary(status["pass_seconds_total"], status["passes"])
     yield one("wa_agent_pass_duration_seconds", "Duration of passes.", spent)
@@ -329,10 +328,12 @@ class MachineFigures:
 
     def _filesystem(self) -> Iterator[tuple[str, float]]:
         with suppress(OSError):  # one is gone: a missing figure is better than an old one
-            disks = map(os.statvfs, self._paths)
+            disks = [*map(os.statvfs, self._paths)]
             disk = min(disks, key=lambda it: it.f_bavail / (it.f_blocks or 1))
             yield "wa_host_filesystem_avail_bytes", disk.f_bavail * disk.f_frsize
             yield "wa_host_filesystem_size_bytes", disk.f_blocks * disk.f_frsize
+            # The smallest share of inodes; some file systems count none.
+            yield "free_files", min([it.f_favail / it.f_files for it in disks if it.f_files] or [1])
 
 
 class Exporter:

@@ -98,7 +98,7 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("machine_memory_critical", 60, {}, {"machine": {"wa_host_memory_used_bytes": 96.0}}),
     ("machine_cpu", 600, {}, {"machine": {"wa_host_cpu_usage_ratio": 0.91}}),
     ("disk_low", 300, {}, {"machine": {"wa_host_filesystem_avail_bytes": 9.0}}),
-    ("disk_full", 0, {}, {"machine": {"wa_host_filesystem_avail_bytes": 1.0}}),
+    ("disk_full", 0, {}, {"machine": {"free_files": 0.01}}),
     ("outbox_lost", 0, {}, {"outbox_lost": "it was removed"}),
     ("folder_lost", 0, {"signals": (Signal("folder_lost", Health.DEGRADED, "moved"),)}, {}),
     ("messages", 0, {}, {"outbox_oldest": {"a": WALL}}),
