@@ -83,7 +83,8 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     log, index = (path.with_name(path.name + it) for it in _BESIDE[:2])
     how = "immutable=1"
     with suppress(FileNotFoundError):
-        if log.stat().st_size > _HEAD and index.exists():
+        # SQLite waits for ever for a pipe in the index's place.
+        if log.stat().st_size > _HEAD and index.is_file():
             how = "mode=ro&readonly_shm=1"
     return sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None)
 

@@ -231,7 +231,8 @@ def _no_worker(root: Path, id: InstanceId) -> Iterator[None]:
         try:
             with open_instance(root, id) as folder:
                 held.enter_context(files.folder_locked(Path(), within=folder.fd))
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                # O_NONBLOCK: a pipe in its place would be waited for.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 lock = os.open("lock", flags, dir_fd=folder.fd)
                 held.callback(os.close, lock)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -98,6 +98,8 @@ def test_no_file_replays_the_log_of_another_one(tmp_path: Path) -> None:
     log.write_bytes(left)  # a kill left it
     file.append(messages([77]))
     assert numbers_of(read_all(file)) == [77]
+    (tmp_path / "old-wal").write_bytes(left)
+    os.mkfifo(tmp_path / "old-shm")  # its reader would wait
     kept = incoming.read_only(old, "messages", {"after": 0, "limit": 10})
     assert numbers_of(kept["records"]) == [1, 2]
 

@@ -50,8 +50,7 @@ def test_a_planted_trash_is_refused(root, sales, tmp_path):
 
 def test_writing_replaces_a_planted_link_and_not_its_target(root, sales, tmp_path):
     folder = create(root, sales)
-    target = tmp_path / "target"
-    target.write_text("precious")
+    (target := tmp_path / "target").write_text("precious")
     (folder / "instance.json").unlink()
     (folder / "instance.json").symlink_to(target)
     replace_identity(root, Identity(sales, True, ""))
@@ -156,8 +155,7 @@ def test_a_file_of_a_senseless_size_keeps_no_session_down(keys, tmp_path):
 
 
 def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
+    (precious := tmp_path / "precious").mkdir()
     (precious / "file").write_text("x")
     (create(root, sales) / "session" / "link").symlink_to(precious)
     assert [retire(root, sales.id, "test").name] == sweep(root, 0.0, 0.0)

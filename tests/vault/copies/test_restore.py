@@ -97,6 +97,8 @@ def test_a_running_worker_keeps_its_session(root, sales, session, taken, changed
     assert contents(session) == changed
     assert list_trash(root) == []
     os.close(lock)
+    (root / "sales" / "lock").unlink()
+    os.mkfifo(root / "sales" / "lock")
     restore_snapshot(root, sales, taken, "")
     assert contents(session) == contents(taken.path / "files")
 
