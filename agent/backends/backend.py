@@ -96,11 +96,10 @@ class Circuit:
 
     def begin(self, id: InstanceId) -> bool:
         """True if this session may act now; the first one while half open is the trial."""
-        if not self.lets(id):
-            return False
-        if id != self.trial and self.state is BreakerState.HALF_OPEN:
+        lets = self.lets(id)
+        if lets and id != self.trial and self.state is BreakerState.HALF_OPEN:
             self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
-        return True
+        return lets
 
     def checked(self, seconds: float) -> None:
         """The list came, after `seconds`: a quick one ends the pause."""

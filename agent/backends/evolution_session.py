@@ -326,6 +326,5 @@ class EvolutionSession:
         return replace(claim, useless=("reconnect", "logout_restart")) if self.paired else claim
 
     def _with(self, status: ConnectionStatus, reason: str = "") -> Claim:
-        paired, unknown = self.paired is True, self.paired is None
-        claim = Claim(status, reason, paired=paired, pairing_unknown=unknown)
-        return replace(claim, account=self.account, raw=str(self.live or ""))
+        claim = Claim(status, reason, account=self.account, raw=str(self.live or ""))
+        return replace(claim, paired=self.paired is True, pairing_unknown=self.paired is None)

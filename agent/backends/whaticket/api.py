@@ -67,13 +67,20 @@ class Whaticket:
         self.rows = {row.id: row for row in rows}
         self.owners.know({row.id: row.name for row in rows})
         for name, session in self.held.items():
-            row = self.rows.get(self.owners.ids.get(name, ""))
+            row = self.row_of(name, session.known.id)
             if row is not None or session.known.row is not None:  # else a look asks for it
                 session.known.note_row(row, at)
         sessions = tuple(RemoteSession(it.id, it.status, it.number, it.name) for it in rows)
         self._troubles["keys"] = await tasks.in_thread(self._trouble_of_folders)
         troubles = "; ".join(filter(None, self._troubles.values()))
         return ServerClaim(True, "", troubles, "", seconds, len(rows)), sessions
+
+    def row_of(self, name: str, id: str) -> calls.Row | None:
+        """The list's row of a session. `id`: its id until now, which counts as long as that row has
+        its name; then no other one of that name matters."""
+        rows = self.rows or {}
+        found = rows.get(id), rows.get(self.owners.ids.get(name, ""))
+        return next((row for row in found if row and name in (row.id, row.name)), None)
 
     def _trouble_of_folders(self) -> str:
         """Why a repair could not remove keys: no connected session has a folder that the agent may
@@ -198,7 +205,9 @@ class Session:
             known.note_keys(await tasks.in_thread(self._keys.look, known.id))
 
     async def connect(self) -> None:
-        await self._way(await self._find() or await self._create()).begin()
+        if not await self._find():
+            await self._create()
+        await (await self._started()).begin()
         self.known.hung_up = False
 
     async def disconnect(self) -> None:
@@ -282,19 +291,18 @@ class Session:
         if server.rows is None and not self.name.isdigit():
             await server.sessions()
         default = self.name if self.name.isdigit() else ""
-        known.id = server.owners.ids.get(self.name, default)
+        known.id = row.id if (row := server.row_of(self.name, known.id)) else default
         if not known.id and any(row.name == self.name for row in (server.rows or {}).values()):
             what = f"tell which session is {self.name!r:.60}"
             raise cannot(what, "several have that name", "remote_ambiguous")
         return known.id
 
-    async def _create(self) -> str:
+    async def _create(self) -> None:
         what = f"create {self.name!r:.60}"
         if self.known.adopted:  # what others made is not made again in its place
             raise cannot(what, f"{calls.UNKNOWN}, and the agent did not make it", "remote_missing")
         await self._calls.do(what, "create", "", {"name": self.name})
         await self._server.sessions()
-        return (await self._started()).id
 
     async def _started(self, end: str = "") -> calls.DownAndUp:
         """The steps of its repairs, after a look; EngineError if the server lacks it, or answers
@@ -308,16 +316,14 @@ class Session:
             cause = "it is connected again, or with another account; its pairing is kept. To end it"
             cause += " all the same, ask again"
             raise cannot(f"{end} {self.name}", cause, "pairing_kept")
-        return self._way(known.id)
 
-    def _way(self, id: str) -> calls.DownAndUp:
         def report(step: str) -> None:
             self.seat.happened(Happening("repair_step", {"text": step}))
 
         def went_down() -> None:
-            self.known.hung_up = True
+            known.hung_up = True
 
-        return calls.DownAndUp(self._calls, self._keys, id, report, went_down)
+        return calls.DownAndUp(self._calls, self._keys, known.id, report, went_down)
 
     async def _alone(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         """One at a time, and to its end, also if the caller is cancelled."""

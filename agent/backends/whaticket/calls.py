@@ -258,9 +258,8 @@ class WhaticketSession:
             self.paired, self.hung_up, self._asked = True, False, False
         elif not row.down:
             self.hung_up = False
-            self._asked = self._asked or row.asks
             if row.asks:  # it started again: the earlier end no longer counts
-                self._log_reason, self.paired = "", False
+                self._log_reason, self.paired, self._asked = "", False, True
 
     def note_keys(self, keys: str) -> None:
         """The state of its creds while it is not connected."""

@@ -77,7 +77,10 @@ async def test_a_missing_session_is_made_only_where_the_agent_made_it(bench: Ope
     for name, code in zip(names, ["missing", "missing", "ambiguous"], strict=False):
         assert await at.refusal("connect", name) == f"remote_{code}"
     await at.do("connect", "New")
-    at.standin.sessions["3"].name = "Another"  # by a person, or another one has its id now
+    twin, made = at.standin.add("4", "New"), at.standin.sessions["3"]
+    await asyncio.sleep(12)
+    assert at.status("New") == "QR_REQUIRED", "which one is known"
+    twin.name = made.name = "Another"  # by a person, or others have these ids now
     await asyncio.sleep(6)
     assert await at.refusal("logout", "New") == "remote_missing"
 
