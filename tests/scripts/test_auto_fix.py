@@ -1,6 +1,7 @@
 """scripts/auto-fix-sessions.sh: its environment, its log, and a run in processes of its own."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -9,13 +10,13 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import web
 
 from agent.backends.whaticket import once
 from agent.errors import ConfigError
+from tests.backends.whaticket.test_logs import errors
 from tests.conftest import Eventually
 from tests.moving.test_from_pm2 import Pm2, pm2
 from tests.standin.whaticket import words
@@ -85,19 +86,29 @@ async def place(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Place]:
         yield Place(tmp_path, standin)
 
 
-@pytest.mark.parametrize("form", [{}, {"time": True}, {"log_type": "json"}], ids=str)
+FORMS = {"plain": {}, "time": {"time": True}, "json": {"log_type": "json"}}
+
+
 async def test_a_run_renews_keys_and_says_each_step_in_its_log(
-    place: Place, pm2: Pm2, eventually: Eventually, form: dict[str, Any]
+    place: Place, pm2: Pm2, eventually: Eventually
 ) -> None:
-    """The server's log is a real pm2's."""
-    log, argv = place.root / "pm2.log", ["-n", "+0", "-F", str(place.standin.log.path)]
-    form |= {"out_file": str(log), "interpreter": "none"}
-    await pm2.run(name="wa", script=shutil.which("tail"), args=argv, **form)
-    await eventually(lambda: log.exists() and "Update open" in log.read_text(), within=60)
+    """The server's log is a real pm2's, and says the same errors in each of its forms."""
+    argv = ["-n", "+0", "-F", str(place.standin.log.path)]
+    logs = {name: place.root / f"{name}.log" for name in FORMS}
+    app = {"script": shutil.which("tail"), "args": argv, "interpreter": "none"}
+    apps = [app | form | {"name": it, "out_file": str(logs[it])} for it, form in FORMS.items()]
+    (place.root / "apps.json").write_text(json.dumps({"apps": apps}))
+    await pm2.do(f"pm2 start {place.root}/apps.json")
+
+    def told(log: Path) -> str:
+        return log.read_text() if log.exists() else ""
+
+    await eventually(lambda: all("Update open" in told(it) for it in logs.values()), within=60)
+    log, wanted = logs["plain"], [[f"bad_mac {PEER} "] * 5] * 3
     assert await place.run("all", LOG_FILE=str(log)) == (0, "nothing needs a repair\n")
     assert place.audit == ""
     place.break_keys()
-    await eventually(lambda: log.read_text().count("_asyncQueueExecutor") == 5, within=60)
+    await eventually(lambda: [errors(told(it)) for it in logs.values()], wanted, within=60)
     before = set(place.auth())
     assert await place.run("all", LOG_FILE=str(log)) == (0, "7: recovered\n")
     gone = before - set(place.auth())
