@@ -303,22 +303,23 @@ async def rebuilding(root: Path, failing: Failing) -> None:
     assert damage in [its.read_bytes() for its in root.glob("agent.db.damaged-*")]
 
 
-def play_out(root: Path, failing: Failing, work: Callable[[], None], *, apart: bool) -> None:
-    """`apart`: in a process of its own. What it did stands in the file `said` beside the disk."""
+def play_out(root: Path, failing: Failing, work: Callable[[], None]) -> None:
+    """A process of its own is killed. What it did stands in the file `said` beside the disk."""
     root.with_name("said").write_text("")
+    if failing.fault.error != KILL:
+        with failing:
+            work()
+        return
     with failing:
-        if pid := apart and os.fork():
+        if pid := os.fork():
             assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) in (0, -9)
             return
         try:
             work()
         except BaseException:
             traceback.print_exc()
-            if not apart:
-                raise
             os._exit(1)
-        if apart:
-            os._exit(0)
+        os._exit(0)
 
 
 def say(root: Path, *numbers: int) -> None:
@@ -344,7 +345,7 @@ def arriving(root: Path, failing: Failing) -> None:
                 settle(file, newest(file))
         assert not file.said, "a whole file counts as damaged"
 
-    play_out(root, failing, keep, apart=True)
+    play_out(root, failing, keep)
     file = file_at(root)
     found = numbers_of(read_all(file))
     assert len(found) == len({*found}) and {*said(root)} <= {*found}
@@ -390,7 +391,7 @@ def leaving(root: Path, failing: Failing) -> None:
         assert len(await box.waiting()) == len(waits) + 1
         await box.writer.close()
 
-    play_out(root, failing, lambda: asyncio.run(send()), apart=failing.fault.error == KILL)
+    play_out(root, failing, lambda: asyncio.run(send()))
     asyncio.run(look())
 
 
