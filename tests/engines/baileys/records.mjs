@@ -51,8 +51,8 @@ for (const id of [idOf(mine, "order 7"), newId(mine), newId(mine)]) {
 }
 for (const id of [undefined, "", "3EB0", 7, `${newId(mine)}0`, lib.generateMessageIDV2("5511@s.whatsapp.net")]) assert(!isOwn(mine, id));
 let guessed = 0;
-for (let at = 0; at < 200_000; at += 1) guessed += isOwn(mine, "3EB0" + at.toString(16).toUpperCase().padStart(18, "0"));
-assert(guessed < 20, `${guessed} of 200,000 guesses`);
+for (let at = 0; at < 50_000; at += 1) guessed += isOwn(mine, "3EB0" + at.toString(16).toUpperCase().padStart(18, "0"));
+assert(guessed < 10, `${guessed} of 50,000 guesses`);
 // A message whose form nobody expected is one of another type; what is for no person is none.
 const key = { remoteJid: "15512@lid", remoteJidAlt: "5512@s.whatsapp.net", id: "M1", fromMe: false };
 const records = (content) => recordsOf(lib, { key, message: content, messageTimestamp: 1_800_000_000 }, { me, fresh: true, votes: () => undefined });
@@ -73,10 +73,11 @@ const samples = [
   { locationMessage: { degreesLatitude: 1, degreesLongitude: 2, name: "n" } },
   { viewOnceMessage: { message: { ephemeralMessage: { message: { conversation: "deep" } } } } },
 ].map((each) => Buffer.from(lib.proto.Message.encode(lib.proto.Message.fromObject(each)).finish()));
-let made = 0;
-for (let round = 0; round < 20_000; round += 1) {
+let [made, drawn] = [0, 1];
+const below = (most) => (drawn = (drawn * 48_271) % 2_147_483_647) % most; // the same in each run
+for (let round = 0; round < 2_000; round += 1) {
   const bytes = Buffer.concat([samples[round % samples.length], samples[(round * 7) % samples.length]]);
-  for (let times = 1 + (round % 4); times; times -= 1) bytes[Math.floor(Math.random() * bytes.length)] = Math.floor(Math.random() * 256);
+  for (let times = 1 + (round % 4); times; times -= 1) bytes[below(bytes.length)] = below(256);
   let content;
   try {
     content = lib.proto.Message.decode(bytes);
@@ -92,5 +93,5 @@ for (let round = 0; round < 20_000; round += 1) {
     assert(Buffer.byteLength(JSON.stringify(record)) <= 256 << 10);
   }
 }
-assert(made > 1000, `${made} were messages`);
+assert(made > 100, `${made} were messages`);
 process.exit(0);
