@@ -168,7 +168,6 @@ async def test_a_session_of_another_machine_never_starts_here(
             assert (await b.ask(*order))[1]["error"] == "no_lease"
         await b.do("POST", "/api/instance/t/start")
         await eventually(lambda: reason(b, "t"), "no_lease")
-        await asyncio.sleep(FLEET.ttl)
         assert (await b.pid("t"), await a.status("s")) == (0, "CONNECTED")
         # It leaves its fleet: its worker gives way to one without a fence.
         before = await a.pid("s")
