@@ -35,7 +35,7 @@ QUIET = """\
     prometheus-node-exporter-mellanox-hca-temp.timer prometheus-node-exporter-nvme.timer
     prometheus-node-exporter-smartmon.timer redis-server.service remote-fs.target
     smartmontools.service ssh.service sysstat.service systemd-networkd.service
-    systemd-resolved.service systemd-timesyncd.service uuidd.socket
+    etcd.service systemd-resolved.service systemd-timesyncd.service uuidd.socket
 """
 
 
