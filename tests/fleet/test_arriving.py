@@ -43,10 +43,6 @@ async def said(agent: RunningAgent) -> str:
     return str((await rows(agent, others=True))[0]["sentence"]).partition(",")[0]
 
 
-async def ids(agent: RunningAgent) -> list[str]:
-    return [it["id"] for it in await rows(agent)]
-
-
 async def test_a_session_goes_on_with_its_copy(
     make_agent: Callable[..., RunningAgent], etcd: Members, eventually: Eventually
 ) -> None:
@@ -101,7 +97,7 @@ async def test_a_machine_takes_over_and_gives_back(
         assert (told["error"], told["message"][-17:]) == ("owner_away", "no answer in time")
         await a.kill()
         await eventually(lambda: not alive(pid))
-        await eventually(lambda: ids(b), ["s"])
+        await eventually(lambda: rows(b))
         await eventually(lambda: reason(b, "s"), "stopped")
         await b.do("POST", "/api/instance/s/start")
         await eventually(lambda: is_up(b, account))
@@ -114,7 +110,7 @@ async def test_a_machine_takes_over_and_gives_back(
             db.execute(f"update messages set {late}", [content])
         await a.start()
         await eventually(lambda: its(store, "s", "copies"), ("a",))
-        await eventually(lambda: ids(a), [])
+        await eventually(lambda: rows(a), [])
         await eventually(lambda: outbox(b), ["read", "read"])
         await eventually(lambda: is_well(a))
         # An operator gives it back.
@@ -122,7 +118,7 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: is_up(a, account))
         await eventually(lambda: its(store, "s", "copies"), ("b",))
         assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["a", 3]
-        await eventually(lambda: ids(b), [])
+        await eventually(lambda: rows(b), [])
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
         # Its machine is to be empty.
