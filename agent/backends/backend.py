@@ -320,6 +320,8 @@ class Backend:
     """When its server was first found away, or up again."""
     away_since: float | None = None
     """When it was first found away; None = it is up."""
+    left: dict[InstanceId, str] = field(default_factory=dict)
+    """Why each session that it watched, or should watch, has no seat; "" = as it was wanted."""
     away: set[InstanceId] = field(default_factory=set)
     """The sessions that have not come back since it is up again."""
     _turns: asyncio.Semaphore = field(init=False)
@@ -384,7 +386,7 @@ class Backend:
                     await self.take(id)
                 except errors.WaError as error:
                     log.warning("%s", error)
-                    self.leave(id)
+                    self.leave(id, str(error))
             async with asyncio.TaskGroup() as group:
                 looks = group.create_task(self._look_around(), name=f"looks at {self.name}")
                 await self._read_lists(api, declared)
@@ -497,7 +499,7 @@ class Backend:
 
     def unit(self, id: InstanceId) -> model.UnitStatus:
         if (seat := self.seats.get(id)) is None:
-            return model.UNIT_ABSENT
+            return replace(model.UNIT_ABSENT, status_text=self.left.get(id, ""))
         return model.UnitStatus(model.UnitState.ACTIVE, run=seat.run, since=self.started_at)
 
     async def start(self, id: InstanceId) -> bool:
@@ -514,7 +516,7 @@ class Backend:
             if isinstance(error, errors.EngineError) and error.code == "zombie":
                 return True  # one that hangs is watched, and a repair restarts it
             if new:  # the start is tried again as a whole
-                self.leave(id)
+                self.leave(id, str(error))
             raise
 
     async def restart(self, id: InstanceId) -> None:
@@ -536,8 +538,9 @@ class Backend:
         self.look_soon.set()
         return seat
 
-    def leave(self, id: InstanceId) -> None:
-        """Watch it no more; the session itself stays as it is."""
+    def leave(self, id: InstanceId, why: str = "") -> None:
+        """Watch it no more; the session itself stays as it is. `why`: its start failed."""
+        self.left[id] = why
         seat = self.seats.pop(id, None)
         if seat is not None and seat.remote and self.api is not None:
             if seat.look is not None:

@@ -173,8 +173,7 @@ class EvolutionSession:
             self.gone = False
         self._looked_at = now
         if live is not before:
-            self.live, self.since = live, now
-            self.alive = None
+            self.live, self.since, self.alive = live, now, None
         if live is Live.OPEN:
             self._scanned = self._code.code if self._code else self._scanned
             self._code = None

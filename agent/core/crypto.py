@@ -188,5 +188,4 @@ def _is_corrupted(hard: dict[str, int], messages: int, share: float, policy: Cry
         return False
     if share <= policy.share:
         return False
-    many = named > policy.few_peers or unnamed >= policy.errors
-    return many or messages >= policy.least_messages
+    return named > policy.few_peers or unnamed >= policy.errors or messages >= policy.least_messages

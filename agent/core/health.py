@@ -153,6 +153,7 @@ def _without_worker(session: Session, policy: HealthPolicy, now: float) -> Healt
     if session.turns_before is not None:
         return _not_running(WAITS_TURN, WAIT_SENTENCES[WAITS_TURN])
     here, there = "it should run and has no worker", "its server is not watched yet"
+    there = unit.status_text or there  # why its last start failed
     return _not_running("not_running", there if session.instance.backend else here)
 
 

@@ -131,6 +131,7 @@ class UnitStatus:
     """Why the last run ended, in systemd's words: exit-code, signal, watchdog, oom-kill, ..."""
     exit_status: int = 0
     status_text: str = ""
+    """As the worker tells systemd; of one on a backend without a seat: why its start failed."""
     job_pending: bool = False
     masked: bool = False
     lost: bool = False

@@ -25,7 +25,6 @@ FAULTS = {
     "reset": "unreachable",
     "black_hole": "timeout",
     "garbage": "garbage",
-    "html": "garbage",
     "failing": "failing",
     "licence": "licence_missing",
     "refused": "failing",

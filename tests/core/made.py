@@ -66,7 +66,7 @@ def seen(**changes: Any) -> Session:
 def without_worker(state: UnitState = UnitState.INACTIVE, **changes: Any) -> Session:
     unit_changes = {
         name: changes.pop(name)
-        for name in ("result", "exit_status", "job_pending", "masked")
+        for name in ("result", "exit_status", "status_text", "job_pending", "masked")
         if name in changes
     }
     return seen(

@@ -64,6 +64,8 @@ def test_a_session_unknown_to_its_backend_is_not_found_and_is_left_to_a_person()
     verdict = judge_health(missing, POLICY, NOW)
     assert (verdict.health, verdict.reason) == (Health.NOT_FOUND, "remote_missing")
     assert "ensure-healthy" in verdict.sentence
+    refused = without_worker(status_text="cannot look at 7: why", instance=REMOTE)
+    assert judge_health(refused, POLICY, NOW).sentence == "cannot look at 7: why"
     assert plan_actions(missing, verdict, POLICY, NOW) is None
 
 

@@ -412,8 +412,7 @@ def test_a_clean_up_in_a_ban_for_a_time_ends_at_once_and_is_not_done_later():
 
 @pytest.mark.parametrize(("code", "word"), [("logout", Consent.NONE), ("banned", Consent.PAIRING)])
 def test_a_dead_pairing_is_not_logged_in_with_even_when_a_person_asks_for_a_qr(code, word):
-    ended = seen(claim=said(S.DISCONNECTED, reason=code))
-    done, _ = run(ended, goal=Goal.WORKING_QR, consent=word)
+    done, _ = run(seen(claim=said(S.DISCONNECTED, reason=code)), goal=Goal.WORKING_QR, consent=word)
     assert done == [K.BACK_UP, K.CLEANUP]
 
 

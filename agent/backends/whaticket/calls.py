@@ -287,15 +287,12 @@ class WhaticketSession:
 
     def claim(self) -> Claim | None:
         """None: the server has said nothing of it yet."""
-        claim = self._claim()
-        return None if claim is None else replace(claim, useless=self.useless)
-
-    def _claim(self) -> Claim | None:
         if self.row is None:
             if self.row_at < 0:
                 return None
-            return Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
-        claim = replace(claim_of_row(self.row), account=self.account)
+            missing = Claim(Status.DISCONNECTED, "remote_missing", raw="not in the server's list")
+            return replace(missing, useless=self.useless)
+        claim = replace(claim_of_row(self.row), account=self.account, useless=self.useless)
         if self.row.connected:
             ended = self._closed_at if self.prove else None
             age = clock.boot_now() - (self.row_at if ended is None else min(ended, self.row_at))

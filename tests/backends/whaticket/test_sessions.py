@@ -92,6 +92,9 @@ async def test_an_answer_about_another_session_names_none_to_act_on(bench: OpenB
     await at.hold("1")
     for act in ("connect", "disconnect", "restart", "logout", "renew", "regenerate_keys", "qr"):
         assert await at.refusal(act, "1") == "wrong_session"
+    at.server.leave("1")
+    await asyncio.gather(at.server.start("1"), return_exceptions=True)
+    assert "for session '77'" in at.server.unit("1").status_text, "why it is not watched"
     assert not at.acts and not any("77" in it for it in at.standin.requests)
 
 

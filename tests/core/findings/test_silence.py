@@ -10,8 +10,7 @@ def shop(day=60, night=0):
     """Two weeks of a shop with `day` messages an hour from 8 to 20 and `night` else."""
     inbound = Inbound()
     for hour in range(2 * HOURS):
-        open_now = 8 <= hour % 24 < 20
-        inbound = note_hour(inbound, WEEK + hour * HOUR, day if open_now else night)
+        inbound = note_hour(inbound, WEEK + hour * HOUR, day if 8 <= hour % 24 < 20 else night)
     return inbound
 
 
