@@ -156,8 +156,7 @@ async def test_a_session_that_came_back_is_kept(watch: Watch) -> None:
     await at.until_it_says("INITIALIZING", 2 * AT_ONCE + 60)
     one.silence(False)
     one.connect()
-    await asyncio.sleep(1)
-    assert one.state == "open"
+    await at.until(lambda: one.state == "open", 2)
     assert await at.refusal("renew", confirmed=True) == "pairing_kept"
     assert one.creds and at.asked(LOGOUT) == at.asked(DELETE) == 0
 

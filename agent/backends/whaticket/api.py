@@ -275,11 +275,11 @@ class Session:
         await self._alone("regenerate keys", (await self._started()).regenerate(peers))
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        way = await self._started()
-        if name == "removed":  # oldest first
-            removals = await tasks.in_thread(self._keys.shelf.all, way.id)
+        if name == "removed":  # oldest first, also of one that the server has no more
+            removals = await tasks.in_thread(self._keys.shelf.all, await self._find() or self.name)
             return {"removed": [removal.shown() for removal in removals]}
         if name == "restore_removed":
+            way = await self._started()
             await self._alone("put keys back", way.put_back(arguments.get("name")))
             return {"name": arguments.get("name")}
         cause = "a whaticket server knows removed and restore_removed"
