@@ -85,7 +85,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     await agent.start(SLOWER)
     await eventually(lambda: agent.status("sales"), "CONNECTED")
 
-    await starts_again_when_its_own_files_are_back(agent, eventually)
+    await starts_again_when_its_own_files_are_back(agent, whatsapp, eventually)
     events = (await agent.do("GET", "/api/instance/sales/events?limit=500"))["events"]
     codes = [e for e in events if "QR_REQUIRED" in str(e["detail"].get("status"))]
     assert len(codes) == 1, "one scan is enough"
@@ -94,8 +94,10 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
 
 
 async def starts_again_when_its_own_files_are_back(
-    agent: RunningAgent, eventually: Eventually
+    agent: RunningAgent, whatsapp: WhatsApp, eventually: Eventually
 ) -> None:
+    """WhatsApp would answer a login with a changed digit by a logout."""
+    logins = whatsapp.device(ACCOUNT)["logins"]
     await agent.do("POST", "/api/instance/sales/disable")
     await eventually(lambda: agent.pid("sales"), 0)
     creds = agent.state / "sessions/sales/session/creds.json"
@@ -108,6 +110,7 @@ async def starts_again_when_its_own_files_are_back(
         return str((await agent.show("sales"))["health"]["reason"])
 
     await eventually(reason, "session_foreign")
+    assert whatsapp.device(ACCOUNT)["logins"] == logins
     write_whole(creds, whole)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
     assert ("action", "restart: its own files are back") in await agent.story("sales")
