@@ -61,7 +61,7 @@ async def test_an_outage_of_the_store_moves_no_session(world: World) -> None:
 
 
 @pytest.mark.parametrize("held", [0.0, 4.0, 30.0])
-@pytest.mark.parametrize("number", range(1, 25))
+@pytest.mark.parametrize("number", range(1, 19))
 def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, held: float) -> None:
     """The writes of `a`: begin, renewals, a hand-over, c lost, its sessions taken."""
 
@@ -78,6 +78,7 @@ def test_any_one_answer_may_be_lost_and_its_request_arrive_late(number: int, hel
         await asyncio.sleep(TTL)
         world.hosts["c"].start_agent()
         await world.all_up(TTL)
+        assert world.hosts["a"].line.writes >= number, "that write was made"
 
     well(play(story))
 
