@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+from agent.core.words import Address
 from agent.daemon.main import stop_in_order
 from agent.host.machine import Usage
 from agent.store.writer import Writer
@@ -181,6 +182,7 @@ def virtual_time(seed: int = 0) -> Iterator[None]:
             patch("agent.store.database.Writer", _InLineWriter),
             patch("agent.messages.outbox.Writer", _InLineWriter),
             patch("agent.daemon.main.start_threads", _nothing),
+            patch("agent.backends.evolution.WHATSAPP", Address("http://127.0.0.1:9/")),
             patch("agent.supervise.upkeep.measure_whole", _measure),
             patch("agent.worker.run.open_files", lambda _: 21),  # those of the world are many
             patch("agent.metrics.exporter.MachineFigures._process_and_host", _quiet_machine),
