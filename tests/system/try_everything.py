@@ -2,8 +2,7 @@
 
 argv: the unit.
 stdout: JSON object, call → "ok" or the error's name. Every property that any of
-the interfaces shows is set in every way, with a text of several lines where it takes a text. A rule
-does not see whether that is to last over a boot: only on the loaded unit is it tried both ways.
+the interfaces shows is set, with a text of several lines where it takes a text.
 """
 
 import asyncio
@@ -19,6 +18,9 @@ from dbus_fast.signature import SignatureTree
 SYSTEMD = "org.freedesktop.systemd1"
 MANAGER = "/org/freedesktop/systemd1"
 LINES = 'x\n[Service]\nUser=root\nExecStart=\nExecStart=+/bin/sh -c "id>/root/pwned"'
+SOME = 20
+"""Systemd asks polkit before it reads the properties: in other ways than by the Manager on a loaded
+unit, until the next boot, one in so many is set."""
 READ_ONLY = ("Get", "List", "Load", "Lookup", "Dump", "Subscribe", "Unsubscribe")
 
 
@@ -89,27 +91,26 @@ class Asker:
                     values = body(signature, *texts)
                     await self.ask(name, path, interface.name, method.name, signature, values)
 
-    async def every_property(self, path: str, target: str, *runtimes: bool) -> None:
+    async def every_property(self, path: str, target: str, runtime: bool, step: int = 1) -> None:
         """By the Manager: each property that the object at `path` shows, set on the unit
         `target`."""
-        for _, one, value in await self._properties(path):
-            for runtime in runtimes or (True, False):
-                await self.ask(
-                    f"SetUnitProperties {target}: {one} runtime={runtime}",
-                    MANAGER,
-                    f"{SYSTEMD}.Manager",
-                    "SetUnitProperties",
-                    "sba(sv)",
-                    [target, runtime, [[one, value]]],
-                )
+        for _, one, value in (await self._properties(path))[::step]:
+            await self.ask(
+                f"SetUnitProperties {target}: {one} runtime={runtime}",
+                MANAGER,
+                f"{SYSTEMD}.Manager",
+                "SetUnitProperties",
+                "sba(sv)",
+                [target, runtime, [[one, value]]],
+            )
 
     async def every_property_of(self, path: str) -> None:
         """By the object at `path` itself, as D-Bus and as systemd have it."""
-        for interface, one, value in await self._properties(path):
+        for number, (interface, one, value) in enumerate(await self._properties(path)):
             name = f"Properties.Set {interface}.{one}"
             given = [interface, one, value]
             await self.ask(name, path, "org.freedesktop.DBus.Properties", "Set", "ssv", given)
-            if path != MANAGER:
+            if path != MANAGER and number % SOME == 0:
                 name, given = f"SetProperties {path}: {one}", [True, [[one, value]]]
                 await self.ask(name, path, f"{SYSTEMD}.Unit", "SetProperties", "ba(sv)", given)
 
@@ -144,8 +145,9 @@ async def ask_all(bus: MessageBus, asker: Asker, unit: str) -> None:
     assert reply is not None
     assert reply.message_type is not MessageType.ERROR, reply.body
     path = reply.body[0]
-    await asker.every_property(path, unit)
-    await asker.every_property(path, unit.replace("@", "@fresh"), False)
+    await asker.every_property(path, unit, True)
+    await asker.every_property(path, unit, False, SOME)
+    await asker.every_property(path, unit.replace("@", "@fresh"), False, SOME)
     await asker.every_property(MANAGER, unit, True)
     await asker.every_property_of(path)
     await asker.every_property_of(MANAGER)
