@@ -400,20 +400,16 @@ ROWS = (
 
 UNREACHABLE = "unreachable"
 """The wait reason, and the reason code of a session, while its address is away."""
-NETWORK_CODES = frozenset(
-    (
-        *(UNREACHABLE, "connection_lost", "service_unavailable", "zombie", "start_stuck"),
-        *("page_crashed", "injection_failed", "page_unusable", "unknown"),
-    )
-)
+NETWORK_CODES = {
+    *(UNREACHABLE, "connection_lost", "service_unavailable", "zombie", "start_stuck"),
+    *("page_crashed", "injection_failed", "page_unusable", "unknown"),
+}
 """Reasons that a network which is away can cause, whatever the engine reported."""
-REACHED_CODES = frozenset(
-    (
-        *("restart_required", "conflict", "bad_session", "temporary_ban", "restricted", "logout"),
-        *("client_outdated", "browser_unsupported", "proxy_block", "qr_idle"),
-        *("passkey_required", "multidevice_mismatch", "banned"),
-    )
-)
+REACHED_CODES = {
+    *("restart_required", "conflict", "bad_session", "temporary_ban", "restricted", "logout"),
+    *("client_outdated", "browser_unsupported", "proxy_block", "qr_idle"),
+    *("passkey_required", "multidevice_mismatch", "banned"),
+}
 """Reasons that only WhatsApp itself gives: it was reached."""
 
 REASONS = {row.code: row for row in ROWS}

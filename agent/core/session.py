@@ -17,11 +17,9 @@ WINDOW = 300.0
 Samples = tuple[tuple[float, int], ...]
 """Memory of a trend, oldest first: (when, bytes)."""
 
+_UNKNOWN = ("not_looked_yet", "the agent has not checked it yet")
 NOT_LOOKED_YET = model.HealthVerdict(
-    model.Health.NOT_FOUND,
-    ConnectionStatus.DISCONNECTED,
-    "not_looked_yet",
-    "the agent has not checked it yet",
+    model.Health.NOT_FOUND, ConnectionStatus.DISCONNECTED, *_UNKNOWN
 )
 
 

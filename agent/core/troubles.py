@@ -133,6 +133,8 @@ class Sight:
     """Sentence on what the agent's database has not any more; "" = nothing."""
     outbox_lost: str = ""
     """Sentence on a loss of the outbox before it was opened, or why it cannot be; "" = none."""
+    fleet: str = ""
+    """A machine of this one's fleet that is not as it should be, and why; "" = none."""
 
     def rise(self, who: str, name: str, seconds: float) -> float:
         return self.windows.rise(who, name, seconds, self.now)
@@ -618,5 +620,12 @@ TABLE = (
         "{value}",
         "Refused: remove the cause. Lost: send again what is missing; a damaged file lies beside"
         " outbox.db, and the next start ends this.",
+    ),
+    _machine(
+        "fleet",
+        lambda sight, _: sight.fleet or None,
+        "the fleet is not whole: {value}",
+        "`wa-agent fleet status` names all that it lacks.",
+        wait=MINUTE,
     ),
 )

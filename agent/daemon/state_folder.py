@@ -53,12 +53,9 @@ def used_mark(environment: Mapping[str, str], *, installed: bool) -> Path | None
 def refuse_missing_state(state: Path, used: Path | None) -> None:
     """TryLater when an earlier agent's state should be here and is not. Writes nothing."""
     if used is not None:
-        raise TryLater(
-            f"cannot start on {state}: it is empty, but {used} says that an agent used a state here"
-            " before. Mount or put back the state folder. To begin with an empty state all the"
-            f" same, remove {used}",
-            code="state_missing",
-        )
+        why = f"cannot start on {state}: it is empty, but {used} says that an agent used a state"
+        why = f"{why} here before. Mount or put back the state folder. To begin with an empty state"
+        raise TryLater(f"{why} all the same, remove {used}", code="state_missing")
 
 
 def refuse_foreign_state(

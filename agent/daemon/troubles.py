@@ -5,7 +5,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -96,6 +96,7 @@ class Troubles:
                 "sends_failed": self.sending.failed(id),
             }
         self.windows.note(counted, now)
+        lacks: Iterable[Collection[str]] = getattr(self.supervisor.gate.fleet, "troubles", tuple)()
         return Sight(
             now,
             time.time(),
@@ -112,6 +113,7 @@ class Troubles:
             not_kept={id for id, counts in kept.items() if counts["refused"]},
             database_lost=self.supervisor.store.lost,
             outbox_lost=self.sending.refused or self.sending.lost,
+            fleet=next((f"{machine}: {cause}" for machine, id, cause in lacks if not id), ""),
         )
 
     async def _take_over(self) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.clock import boot_now
-from agent.core import crypto_patterns, figures, health, reasons
-from agent.core.breaker import BreakerState
+from agent.core import breaker, crypto_patterns, figures, health, reasons
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.core.recovery.repair import RecoveryKind
 from agent.core.session import BackendView, Session
@@ -175,7 +174,7 @@ FAMILIES: Mapping[str, tuple[str, Read]] = {
     "status": ("1 for its present status.", _state("status", ConnectionStatus, lambda v: v.status)),
     "verdict": ("1 for its verdict.", _state("verdict", Health, lambda v: v.verdict.health)),
     "proof_timestamp_seconds": ("When the status was last proved.", _one(lambda v: v.proved_wall)),
-    "circuit": ("1 for its breaker's state.", _state("state", BreakerState, lambda v: v.circuit)),
+    "circuit": ("1 for its state.", _state("state", breaker.BreakerState, lambda v: v.circuit)),
     "messages_total": ("Messages by direction and result.", _messages),
     "response_time_seconds": ("Answer times of the answered probes.", _one(_response_time)),
     "errors_total": ("Lost connections and errors by kind.", _errors),

@@ -182,12 +182,10 @@ def _files_elsewhere(case: Case) -> Kept | None:
     if case.copied:
         return _kept(case, "another machine has a copy of it")
     if case.good_snapshot and not case.may_roll_back:
-        return Kept(
-            PAIRING_KEPT,
-            "a good snapshot of it exists, which only a person may put back",
-            f"Put it back: `wa-agent restore {case.session.id} NAME --force` (its names: `wa-agent"
-            f" snapshots {case.session.id}`). {_word_for_it(case)}",
-        )
+        back = f"Put it back: `wa-agent restore {case.session.id} NAME --force` (its names:"
+        back = f"{back} `wa-agent snapshots {case.session.id}`). {_word_for_it(case)}"
+        why = "a good snapshot of it exists, which only a person may put back"
+        return Kept(PAIRING_KEPT, why, back)
     if case.session.folder.files is SessionFiles.ABSENT:
         return _kept(case, "its folder is not there, and may come back")
     return None

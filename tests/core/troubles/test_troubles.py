@@ -100,6 +100,7 @@ STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
     ("disk_low", 300, {}, {"machine": {"wa_host_filesystem_avail_bytes": 9.0}}),
     ("disk_full", 0, {}, {"machine": {"free_files": 0.01}}),
     ("outbox_lost", 0, {}, {"outbox_lost": "it was removed"}),
+    ("fleet", 60, {}, {"fleet": "b: it is lost"}),
     ("folder_lost", 0, {"signals": (Signal("folder_lost", Health.DEGRADED, "moved"),)}, {}),
     ("messages", 0, {}, {"outbox_oldest": {"a": WALL}}),
     ("unstable", 0, {"restarts": {"watchdog": 3}}, {}),
@@ -168,10 +169,8 @@ def test_counters_before_the_first_look_and_one_that_began_again_count_nothing()
 
 def test_corrupted_goes_on_while_its_own_repair_reconnects_it() -> None:
     world = World()
-    sick, well = (
-        {"verdict": verdict(Health.CORRUPTED, "keys")},
-        {"verdict": verdict(Health.HEALTHY)},
-    )
+    sick = {"verdict": verdict(Health.CORRUPTED, "keys")}
+    well = {"verdict": verdict(Health.HEALTHY)}
     for _ in range(3):
         world.put(**sick)
         world.run(150)
