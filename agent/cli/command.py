@@ -284,7 +284,7 @@ def shown(name: str, value: Any) -> object:
             return f"{round(value * 1000, 1):g} ms"
         return duration(value) if name.endswith("_seconds") else f"{value:.1f} s"
     if isinstance(value, float):
-        if name.endswith("_wall"):
+        if name.endswith("_wall") and abs(value) < 6e10:  # later years are beyond Python's
             return str(datetime.fromtimestamp(int(value)))
         return round(value, 3)
     return moment(value) if isinstance(value, str) and _TIME.fullmatch(value) else value

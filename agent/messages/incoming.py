@@ -79,7 +79,7 @@ class Incoming:
 
     def read(self, do: str, args: Answer) -> Answer:
         """The answer to a call of the link: one of CALLS."""
-        if not self.path.exists() and "settled" not in args:
+        if not os.path.lexists(self.path) and "settled" not in args:
             return nothing(do, args) if do in READS else {}
         answer = self._do(lambda db: CALLS[do](db, {**args, "life": (self._begun, self._next)}))
         if "consumer" in args:
@@ -202,10 +202,12 @@ def _sound(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def read_only(path: Path, do: str, args: Answer) -> Answer:
+def read_only(path: Path, do: str, args: Answer, owner: str) -> Answer:
     """From the file of a worker that does not run. An error means: ask again."""
     database.refuse_link(path)
     with suppress(FileNotFoundError), closing(database.open_to_read(path)) as db:
+        if (named := db.execute("select owner from state").fetchone()[0]) not in ("", owner):
+            raise errors.StoreError(f"{path} is of the session {named!r:.80}")
         return READS[do](db, args)
     return nothing(do, args)
 

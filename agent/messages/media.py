@@ -19,7 +19,7 @@ from agent import errors, files, log
 from agent.engines.base import Engine, LoadsMedia, new_sha256, sha256
 from agent.messages import database
 
-MEDIA_FOLDER = "media"
+MEDIA_FOLDER, _PART_ENDS = "media", ".part"
 LIVES = 86_400.0
 """Seconds after its load at which a file goes."""
 STILL = 100.0
@@ -34,7 +34,6 @@ ERRORS: Mapping[type[errors.WaError], tuple[str, ...]] = {
 }
 """By whose fault a file is refused. A code that is not here, such as `media_damaged`, is an error
 of the engine: 502."""
-_PART_ENDS = ".part"
 
 
 class MediaLoader:

@@ -167,7 +167,7 @@ class Reader:
                 return await self.call(id, do, args)
             path, loop = self._registry.root / id / FOLDER / NAME, asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(None, read_only, path, do, args)
+                return await loop.run_in_executor(None, read_only, path, do, args, id)
             except (OSError, sqlite3.Error, errors.StoreError, TypeError, ValueError) as error:
                 why = f"cannot read the messages that are kept: {error}; try again"
                 raise errors.TryLater(f"{_CANNOT} of {id}: {why}", code="slow") from error

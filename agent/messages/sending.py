@@ -33,8 +33,7 @@ from agent.supervise.assemble import Supervisor
 FOLDER = "outbox"
 MARK = "outbox.mark"
 """The fact of the agent's database that knows the mark of the outbox."""
-OPEN_AGAIN = 10.0
-TIDY_EVERY, MARK_EVERY = 5.0, 60.0
+OPEN_AGAIN, TIDY_EVERY, MARK_EVERY = 10.0, 5.0, 60.0
 EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 _CANNOT = "cannot take the message"
 ENDS = (State.SENT, State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from agent.__main__ import main
 from agent.cli.client import checkout, config_path, socket_candidates
-from agent.cli.command import Table, clean, fitted, run
+from agent.cli.command import Table, clean, fitted, run, shown
 from tests.cli.conftest import elsewhere
 from tests.full import fill
 
@@ -204,7 +204,7 @@ def test_tables_stay_aligned_and_print_no_foreign_code(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     trouble = fitted("critical given_up since 2026-01-15 10:30:45", "sales is down " * 5)
     assert max(map(len, re.sub("\x1b.*?m", "", trouble).splitlines())) <= 40
-    assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
+    assert (clean("a\x1b[0mb\u202ec\ud800"), shown("_wall", 4e12)) == ("a�[0mb�c�", 4e12)
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,7 @@ async def test_a_file_lives_a_day_and_its_reader_comes_to_its_end(at: Bench) -> 
         old = time.time() - LIVES
         os.utime(path, (old, old))
         await asyncio.sleep(LOOK_EVERY + 1)
-        assert not path.exists()
-        assert first + file.read() == CONTENT
+        assert not path.exists() and first + file.read() == CONTENT
 
 
 async def test_the_oldest_files_make_room(tmp_path: Path) -> None:

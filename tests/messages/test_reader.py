@@ -104,8 +104,9 @@ async def test_without_a_worker_the_file_is_read(tmp_path: Path, killed: bool) -
     assert rights == {0o770, 0o660}, "the group that agent and workers share"
     if killed:
         return
-    sqlite3.connect(path, isolation_level=None).execute("delete from state")
-    assert await code_of(at.reader.page(ID, 0)) == "slow", "no error of the agent's own"
+    for change in ("update state set owner = 'another'", "delete from state"):
+        sqlite3.connect(path, isolation_level=None).execute(change)
+        assert await code_of(at.reader.page(ID, 0)) == "slow", "no error of the agent's own"
     path.write_bytes(b"no file of ours" * 99)
     assert await code_of(at.reader.page(ID, 0)) == "slow"
     assert not list(path.parent.glob("*damaged*")), "its worker sets it aside"
