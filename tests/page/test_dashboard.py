@@ -56,6 +56,7 @@ async def test_create_scan_fault_and_repair_are_seen_live(
     await eventually(another_worker)
     await watcher.until("window.seen.some((word) => word !== 'Connected')")
     await agent.clear("sales")
+    await agent.do("POST", "/api/instance/sales/recover")  # its circuit may have opened by then
     await watcher.until(pill("sales", "good"))
     told = await watcher.run("document.querySelector('.story').innerText")
     assert "exit" in told or "crash" in told or "ended" in told, told
@@ -88,8 +89,7 @@ async def test_an_agents_restart_is_bridged_and_nothing_is_missed(
     await watcher.until(f"{shown}.length >= {len(wanted)}")
     found = await watcher.run(shown)
     assert found == sorted(set(found), reverse=True), "in order, and each once"
-    assert set(wanted) <= set(found)
-    assert watcher.loads == 1
+    assert set(wanted) <= set(found) and watcher.loads == 1
     await check_manners(watcher, agent)
 
 
