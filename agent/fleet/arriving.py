@@ -44,7 +44,9 @@ class Arriving:
         if IDENTITY not in files:
             raise VaultError(f"cannot use the copy of {id}: it has no {IDENTITY}", code="damaged")
         identity = parse_identity(bytes(files[IDENTITY]), self._root / id)
-        made, record = identity.instance, replace(identity.record, status_since_wall=time.time())
+        # An order, as a stop, was of that machine's boot: it holds until this one boots.
+        record = replace(identity.record, override_boot=self._registry.boot)
+        made, record = identity.instance, replace(record, status_since_wall=time.time())
         await asyncio.to_thread(_stage, self._root, id, files)
         if (old := self._registry.facts.get(id)) is not None:
             await self.retire(old, "replaced", f"a newer copy replaces it: {why}")
@@ -136,6 +138,5 @@ def _stage(root: Path, id: InstanceId, files: Files) -> None:
     ):
         for path in sorted(inner):
             made.make(path, top.modes)
-        kept = lie.items()
-        written = [tree.add_file(made, at, [bytes(it)], top.modes, tree.no_tick) for at, it in kept]
+        written = [tree.add_file(made, at, [bytes(lie[at])], top.modes, tree.no_tick) for at in lie]
         tree.read_back(made, tree.Listing(tuple(written), (SESSION, *inner)))

@@ -28,9 +28,7 @@ from tests.ports import free_port
 from tests.waiting import alive
 
 __all__ = ["etcd", "make_agent"]
-ONE = "/api/instance/s"
-
-PEER, KEY = "4915112345678", FleetKey(b"k" * 32)
+ONE, PEER, KEY = "/api/instance/s", "4915112345678", FleetKey(b"k" * 32)
 
 
 async def rows(agent: RunningAgent, *, others: bool = False) -> list[Any]:
@@ -57,6 +55,7 @@ async def test_a_session_goes_on_with_its_copy(
         assert (await cli(a, "send", "s", PEER, "hello", "--wait", 0))[0] == 0
         await a.stop()
         beside = Beside(root := a.state / "sessions", a.state / "outbox.db")
+        (it := root / "s/instance.json").write_text(it.read_text().replace('boot": "', 'boot": "x'))
         beside.look()
         change = Changed(root, InstanceId("s"), "sandbox", beside).look()
         copy = seal(KEY, Sealed("s", 1, 7, True, "row", b""), change)
