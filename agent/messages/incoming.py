@@ -249,7 +249,7 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
     if found := _gap(db, after):
         records.append(found)
         after = last = found["cursor"]
-    elif newest and (known := _last_given(db, had)) < after:
+    elif newest and (end := _last_given(db, had)) < after:
         # Another file gave this cursor, as when an older copy was put back. Its reader had all that
         # the copy holds, and would answer it a second time. Its gap is just before the next record,
         # and comes with it; a reader ahead of all that comes goes back, each time to the same
@@ -257,8 +257,9 @@ def _page(db: sqlite3.Connection, args: Answer) -> Answer:
         behind = "select coalesce(min(cursor) - 1, 0) from records where cursor > ?"
         at = db.execute(behind, (had,)).fetchone()[0]
         if at or had < after:
-            records.append({**gap(known + 1, after, time.time(), None), "cursor": at or known})
-            after = at or known
+            # What the other file gave behind this cursor is not here either.
+            records.append({**gap(end + 1, max(after, at), time.time(), None), "cursor": at or end})
+            after = at or end
     rows = "cursor, kept, cast(body as blob) from records where cursor > ? order by cursor limit ?"
     for cursor, kept, body in db.execute(f"select {rows}", (after, args["limit"])):
         size += 100 + len(body)

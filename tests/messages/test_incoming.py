@@ -60,7 +60,7 @@ def test_a_file_that_is_opened_again_repeats_no_cursor(tmp_path: Path) -> None:
     restored.append(messages([3]))
     told = page_of(restored, reached, 10)["records"]
     assert numbers_of(told) == [UNSURE, 3], "older than what its reader had"
-    assert told[0]["cursor"] > reached
+    assert min(told[0]["cursor"], told[0]["last"]) > reached
     for after in (told[0]["cursor"], newest_one):
         assert numbers_of(page_of(restored, after, 10)["records"]) == [3]
 
