@@ -178,10 +178,13 @@ class Keeper:
         try:
             await self.runner.end({id})
             await push()
-            moved = replace(seen.record.taken_by(target), copies=(self.name,))
-            if self.view.sessions.get(id, seen).revision == seen.revision:
-                with suppress(StoreAway):
-                    await self._move({id: moved})
+            with suppress(StoreAway):
+                while (it := self.view.owned(self.name).get(id)) and it.epoch == seen.record.epoch:
+                    moved = replace(it.taken_by(target), copies=(self.name,))
+                    if not self._may_move() or await self._move({id: moved}):
+                        break
+                    # A renewal or a change that was on its way came first: once more after it.
+                    await until_set(self._renewed, self.fleet.ttl)
         finally:
             self._settling.add(id)
             self.wake()

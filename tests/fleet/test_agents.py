@@ -20,7 +20,7 @@ from agent.fleet.records import Claim, Fleet, Halt, Keys, Machine, Session, deco
 from tests.conftest import Eventually
 from tests.daemon.conftest import AgentClient, RunningAgent, cli, make_agent, workers_in
 from tests.fleet.members import Members, members, needs_etcd
-from tests.waiting import alive
+from tests.waiting import alive, connected
 
 __all__ = ["make_agent"]
 FLEET, KEYS = Fleet(ttl=8.0, margin=3.0), Keys("f")
@@ -74,8 +74,7 @@ async def test_a_session_runs_with_its_machines_lease_only(
 ) -> None:
     agent = make_agent(name="a")
     await agent.start()
-    await agent.create("s")
-    await eventually(lambda: agent.status("s"), "CONNECTED")
+    await connected(agent, eventually, "s")
     assert (await cli(agent, "fleet", "status"))[0] == 3, "it is in no fleet"
     before = await agent.pid("s")
     await agent.kill()
@@ -141,8 +140,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         in_fleet(one, etcd, one.state.name)
     async with store_of(etcd) as store:
         await a.start()
-        await a.create("s")
-        await eventually(lambda: a.status("s"), "CONNECTED")
+        await connected(a, eventually, "s")
         # Its folder lies on the disk of b, too.
         await b.start()
         await eventually(lambda: is_well(b))
@@ -150,8 +148,7 @@ async def test_a_session_of_another_machine_never_starts_here(
         await b.stop()
         shutil.copytree(a.state / "sessions/s", b.state / "sessions/s")
         await b.start()
-        await b.create("t")
-        await eventually(lambda: b.status("t"), "CONNECTED")
+        await connected(b, eventually, "t")
         assert await reason(b, "s") == "no_lease"
         await eventually(lambda: says(b, "session of machine a", path="/api/instance/s/details"))
         await eventually(lambda: says(b, "lies on b"))
@@ -210,8 +207,7 @@ async def test_an_ordered_stop_keeps_its_leases_until_all_is_saved(
     in_fleet(agent, etcd, "a")
     async with store_of(etcd) as store:
         await agent.start()
-        await agent.create("s")
-        await eventually(lambda: agent.status("s"), "CONNECTED")
+        await connected(agent, eventually, "s")
         pid = await agent.pid("s")
         stop = asyncio.create_task(agent.stop())
         await asyncio.sleep(FLEET.usable + 1)
@@ -235,11 +231,11 @@ async def test_a_fleet_on_one_machine_ends_as_a_whole(eventually: Eventually) ->
     pids = [int(it) for it in re.findall(r"kill -9 (\d+)", said)]
     root = Path(re.search(r"Logs: +(\S+)", said)[1])
 
-    async def connected() -> bool:
+    async def is_up() -> bool:
         return "CONNECTED" in (await cli(AgentClient(root / "b"), "list"))[1].split()
 
     try:
-        await eventually(connected)
+        await eventually(is_up)
         pids += [pid for it in root.glob("?/run*") for pid in workers_in(it).values()]
     finally:
         process.terminate()

@@ -347,10 +347,16 @@ async def test_a_hand_over_that_etcd_does_not_hear_of_is_answered(world: World) 
 
 
 @played
-async def test_a_hand_over_is_void_once_another_machine_took_the_session(world: World) -> None:
-    """Its owner was cut off, and lost, while it sent the files."""
+async def test_a_hand_over_is_void_after_a_takeover_and_after_nothing_else(world: World) -> None:
     await world.begin("abc", 3, copies=1)
     await asyncio.sleep(TTL + 1)
+    # A change of its record and a renewal were on their way.
+    b, now = world.hosts["b"].keeper, replace(world.sessions()["s1"], copies=())
+    changing = asyncio.create_task(b.change({"s1": now}))
+    await asyncio.sleep(0)
+    assert await b.hand_over("s1", "c", lambda: asyncio.sleep(0.03, b.wake())) == "c"
+    assert await changing
+    # Its owner was cut off, and lost, while it sent the files.
     a, taker = world.hosts["a"], world.sessions()["s0"].copies[0]
 
     async def push() -> None:

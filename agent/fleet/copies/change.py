@@ -146,12 +146,12 @@ def apply(files: dict[str, bytearray], change: Change) -> None:
 
 def whole(files: Mapping[str, bytes | bytearray]) -> Change:
     """All files, as a base has them."""
-    found = dict[str, File]()
-    for path, content in files.items():
-        starts = enumerate(range(0, len(content), BLOCK))
-        blocks = {number: bytes(content[at : at + BLOCK]) for number, at in starts}
-        found[path] = File(len(content), blocks)
-    return Change(found)
+    every = files.items()
+    return Change({path: File(len(it), dict(enumerate(blocks_of(it)))) for path, it in every})
+
+
+def blocks_of(content: bytes | bytearray) -> list[bytes]:
+    return [bytes(content[at : at + BLOCK]) for at in range(0, len(content), BLOCK)]
 
 
 def damaged(cause: str) -> VaultError:
