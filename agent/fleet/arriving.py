@@ -16,8 +16,8 @@ from typing import Any
 
 from agent.core.model import InstanceId, JournalEntry
 from agent.errors import VaultError
-from agent.fleet.copies.changed import IDENTITY, MEDIA, ROWS, Beside
-from agent.messages.outbox import COLUMNS, NAME
+from agent.fleet.copies.changed import IDENTITY, MEDIA, MESSAGES, MOVED, ROWS, Beside
+from agent.messages import incoming, outbox
 from agent.messages.outcomes import WAITING
 from agent.messages.sending import Sending
 from agent.supervise import assemble
@@ -56,6 +56,8 @@ class Arriving:
             leased = replace(identity, leased=True)
             how: Any = {"replace": False, "lineage": identity.lineage, "why": "replaced"}
             await asyncio.to_thread(restore.put_in_place, self._root, "import", leased, **how)
+            if MOVED not in files and MESSAGES in files:  # it may have taken more since
+                await asyncio.to_thread(incoming.lacks_newest, self._root / id / MESSAGES)
             said = JournalEntry("arrived", why, instance=id, wall=time.time())
             await self._store.add(made, record, said)
             await self._write_messages(id, _rows(files), files, instead=True)
@@ -81,7 +83,7 @@ class Arriving:
 
     def messages(self, id: InstanceId) -> Files:
         """As a copy has them. It uses the disk."""
-        beside = Beside(self._root, self._sending.files.folder.with_name(NAME))
+        beside = Beside(self._root, self._sending.files.folder.with_name(outbox.NAME))
         beside.look()
         paths = [it for it in beside.stamps(id) if it == ROWS or it.startswith(MEDIA)]
         return {it: beside.read(id, it) for it in paths}
@@ -120,7 +122,7 @@ def _rows(files: Files) -> Rows:
     try:
         names, *rows = json.loads(files.get(ROWS, b"[[]]"))
         found = [dict(zip(names, row, strict=True)) for row in rows]
-        columns = [*COLUMNS.split(", ")[1:], "content"]
+        columns = [*outbox.COLUMNS.split(", ")[1:], "content"]
         return [{column: row[column] for column in columns} for row in found]
     except (ValueError, TypeError, KeyError) as error:
         raise VaultError(f"cannot read the messages of a copy: {error}", code="damaged") from error

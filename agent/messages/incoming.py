@@ -139,9 +139,7 @@ class Incoming:
             self._next = max(self._next, newest + 1, int(time.time() * 1000))
             if not newest:  # a reader of an earlier file hears that it missed something
                 lost, self._next = any(self.path.parent.glob(f"{NAME}.damaged-*")), self._next + 1
-                unknown = (self._next - 1, None, lost, self._opened_wall)
-                db.execute("insert into gone values (?, ?, ?, ?)", unknown)
-                db.execute("update state set lost = ?, newest = ?", (lost, self._next - 1))
+                _lacks(db, self._next - 1, lost)
             db.execute("update state set owner = ?", (self.owner,))
         self._db, self._begun = db, self._next
         return db
@@ -212,6 +210,18 @@ def read_only(path: Path, do: str, args: Answer, owner: str) -> Answer:
     return nothing(do, args)
 
 
+def lacks_newest(path: Path) -> None:
+    """Of a copy that is older than what its session took: readers get a gap there."""
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as db, db:
+        _lacks(db, state_of(db)[0] + 1, lost=True)
+
+
+def _lacks(db: sqlite3.Connection, last: int, lost: bool) -> None:
+    """It is not known what went up to there; `lost`: surely something that no consumer had."""
+    db.execute("insert into gone values (?, null, ?, ?)", (last, lost, time.time()))
+    db.execute("update state set newest = ?, lost = lost + ?", (last, lost))
+
+
 def nothing(do: str, args: Answer) -> Answer:
     """Where no file is. The next one tells a reader that had records that they are gone: this one
     may come back."""
@@ -231,10 +241,9 @@ def state_of(db: sqlite3.Connection) -> tuple[int, int, int, int, int, float]:
 
 def find(db: sqlite3.Connection, id: str, chat: str = "") -> dict[str, Any] | None:
     """The whole record of that id, or of a message of the chat by WhatsApp's id."""
-    if not chat:
-        return next(iter(_whole_records(db, "id = ?", id)), None)
-    rows = f"kind = 'message' and message_id = ? and {_OF_CHAT}"
-    return next(iter(_whole_records(db, rows, id, chat, chat)), None)
+    of_chat = f"kind = 'message' and message_id = ? and {_OF_CHAT}"
+    asked = (of_chat, id, chat, chat) if chat else ("id = ?", id)
+    return next(iter(_whole_records(db, *asked)), None)
 
 
 def _page(db: sqlite3.Connection, args: Answer) -> Answer:

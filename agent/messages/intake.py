@@ -96,9 +96,7 @@ class Intake:
         self._newest = newest or self._newest
         if self._refused_since:
             took, self._refused_since = time.monotonic() - self._refused_since, 0.0
-            text = f"messages are kept again, after {took:.0f} s"
-            log.info("%s", text)
-            self._tell(Happening("kept_again", {"text": text}))
+            self._note(log.info, "kept_again", f"messages are kept again, after {took:.0f} s")
         self._begin("tell of new messages", self._say)
 
     def _refuse(self, error: Exception) -> errors.EngineError:
@@ -109,9 +107,12 @@ class Intake:
         if not self._refused_since:
             self._refused_since = time.monotonic()
             text = f"messages cannot be kept: {cause}; WhatsApp keeps what it can until they are"
-            log.error("%s", text)
-            self._tell(Happening("not_kept", {"text": text}))
+            self._note(log.error, "not_kept", text)
         return errors.EngineError(f"cannot keep messages: {cause}", code="not_kept")
+
+    def _note(self, write: Callable[..., None], kind: str, text: str) -> None:
+        write("%s", text)
+        self._tell(Happening(kind, {"text": text}))
 
     async def _say(self) -> None:
         """Tell the agent of the newest at once, of those after it a little later as one."""
@@ -169,5 +170,4 @@ class Intake:
             said, self._file.said = self._file.said, []
             for sentence in said:
                 text = f"{sentence}; what it held is not read, and readers get a gap"
-                log.error("%s", text)
-                self._tell(Happening("kept_aside", {"text": text}))
+                self._note(log.error, "kept_aside", text)

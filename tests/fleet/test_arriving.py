@@ -25,7 +25,7 @@ from tests.daemon.conftest import RunningAgent, cli, make_agent
 from tests.fleet.members import Members
 from tests.fleet.test_agents import KEYS, NEW, etcd, in_fleet, is_well, its, reason, says, store_of
 from tests.ports import free_port
-from tests.waiting import alive
+from tests.waiting import alive, connected
 
 __all__ = ["etcd", "make_agent"]
 ONE, PEER, KEY = "/api/instance/s", "4915112345678", FleetKey(b"k" * 32)
@@ -47,8 +47,7 @@ async def test_a_session_goes_on_with_its_copy(
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
         await a.start()
-        await a.create("s")
-        await eventually(lambda: a.status("s"), "CONNECTED")
+        await connected(a, eventually, "s")
         account = (await a.show("s"))["account"]
         await a.do("POST", "/api/instance/s/stop")
         await eventually(lambda: a.pid("s"), 0)
@@ -80,12 +79,12 @@ async def test_a_machine_takes_over_and_gives_back(
     a, b = two_with_key(make_agent, etcd)
     async with store_of(etcd) as store:
         await gather(a.start(), b.start())
-        await a.create("s")
-        await eventually(lambda: a.status("s"), "CONNECTED")
+        await connected(a, eventually, "s")
         account = (await a.show("s"))["account"]
         await eventually(lambda: its(store, "s", "copies"), ("b",))
         await any_machine_is_asked(a, b)
         await eventually(lambda: outbox(a), ["read"])
+        behind = f"{ONE}/messages?after={(await a.do('GET', f'{ONE}/messages'))['next']}"
         # Its machine is dead, as far as others see: it goes on there, as it was ordered last.
         pid = await a.pid("s")
         await a.do("POST", "/api/instance/s/stop")
@@ -101,6 +100,7 @@ async def test_a_machine_takes_over_and_gives_back(
         await b.do("POST", "/api/instance/s/start")
         await eventually(lambda: is_up(b, account))
         assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["b", 2]
+        assert "message_gap" in str(await b.do("GET", behind)), "its machine may have taken more"
         # The machine comes back: its folder is old, and goes once it has a copy of the newer one.
         # What only it had accepted is sent there: no copy has it, as its machine died meanwhile.
         late = "id = 'out_late', state = 'sending', message_id = '', repeats = '', content = ?"
@@ -113,10 +113,11 @@ async def test_a_machine_takes_over_and_gives_back(
         await eventually(lambda: outbox(b), ["read", "read"])
         await eventually(lambda: is_well(a))
         # An operator gives it back.
-        assert (await cli(a, "fleet", "move", "s", "a"))[0] == 0
+        assert await cli(a, "fleet", "move", "s", "a") == (0, "s is a's now\n")
         await eventually(lambda: is_up(a, account))
         await eventually(lambda: its(store, "s", "copies"), ("b",))
         assert [await its(store, "s", it) for it in ("machine", "epoch")] == ["a", 3]
+        assert str(await a.do("GET", behind)).count("message_gap") == 1, "and the other has not"
         await eventually(lambda: rows(b), [])
         await eventually(lambda: is_well(b))
         assert "cannot go on with it" not in a.log.read_text()
@@ -134,8 +135,7 @@ async def test_a_stop_without_store_and_other_machines_is_in_order(
     async with store_of(etcd) as store:
         await gather(a.start(), b.start())
         assert sorted(it[0] for it in await gather(a.ask(*NEW), b.ask(*NEW))) == [201, 409]
-        await a.create("s")
-        await eventually(lambda: a.status("s"), "CONNECTED")
+        await connected(a, eventually, "s")
         await eventually(lambda: its(store, "s", "copies"), ("b",))
         await b.kill()
         etcd.kill("m0")

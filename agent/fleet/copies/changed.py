@@ -23,13 +23,15 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import StoreError, VaultError
 from agent.files import open_plain
-from agent.fleet.copies.change import BLOCK, LARGEST, LONGEST_PATH, MOST_FILES, Change, File
+from agent.fleet.copies.change import LARGEST, LONGEST_PATH, MOST_FILES, Change, File, blocks_of
 from agent.messages.database import open_to_read
 from agent.vault.folder import SESSION, open_instance, unless_absent
 from agent.vault.tree import read_file, walk
 
 IDENTITY, MESSAGES, ROWS, MEDIA = "instance.json", "messages/messages.db", "outbox.json", "outbox/"
-"""Paths of a copy, beside the session's files, which lie below `session/`."""
+MOVED = "moved"
+"""Paths of a copy, beside the session's files, which lie below `session/`; the last, an empty file,
+is in the copy of a session that its machine has ended to give it away."""
 SHARE = 20
 """A copy of messages.db is followed by a pause of this number of times its duration."""
 TICK = 0.05
@@ -200,7 +202,7 @@ class Changed(msgspec.Struct, eq=False):
 
 def _take(found: dict[str, File], path: str, had: Seen, stamp: Stamp, content: bytes) -> Seen:
     """A file as it is now; `found` gets the blocks of it that differ."""
-    blocks = [content[at : at + BLOCK] for at in range(0, len(content), BLOCK)]
+    blocks = blocks_of(content)
     now = tuple(blake2b(it, digest_size=16).digest() for it in blocks)
     was = dict(enumerate(had.hashes))
     new = {n: it for n, it in enumerate(blocks) if was.get(n) != now[n]}

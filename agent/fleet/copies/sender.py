@@ -20,8 +20,8 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import TryLater, VaultError, WaError
 from agent.fleet.copies import standby
-from agent.fleet.copies.change import FleetKey, Sealed, seal
-from agent.fleet.copies.changed import Beside, Changed
+from agent.fleet.copies.change import File, FleetKey, Sealed, seal
+from agent.fleet.copies.changed import MOVED, Beside, Changed
 from agent.fleet.keeper import BootClock, Keeper
 from agent.fleet.peers import Peers, Taken
 from agent.fleet.records import COPIED_LIVE, Session
@@ -175,11 +175,9 @@ class Copies:
         row.targets = self._targets(id, engine)
         if not row.targets:
             row.cause = "no other machine can hold its copy"
-        for name in {*row.targets, *record.copies}:
-            row.places.setdefault(name, Place(since))
-            self.lines.setdefault(name, Line())
-        for name in row.places.keys() - {*row.targets, *record.copies}:
-            del row.places[name]
+        names = {*row.targets, *record.copies}
+        row.places = {name: row.places.get(name) or Place(since) for name in names}
+        self.lines = {name: Line() for name in names} | self.lines
         if not row.base and any(it.ready and not it.sent for it in row.places.values()):
             row.begin()
 
@@ -386,6 +384,7 @@ class Copies:
                 raise TryLater(f"cannot copy {id}: its files change though its worker has ended")
             if await asyncio.to_thread(self._is_lost, id, record.engine):
                 raise VaultError(DAMAGED)
+            change.files[MOVED] = File(0, {})
             number, answer = row.number if row else 0, Taken("older")
             for _ in range(2):
                 number = max(number, answer.number) + JUMP
