@@ -186,9 +186,8 @@ async def media(call: Call) -> web.StreamResponse:
 
 async def list_outbox(call: Call) -> Json:
     """Messages that wait to be sent and what became of the others, newest first."""
-    sending, query = call.parts.sending, call.query
-    limit = query.get("limit", 100)
-    rows = await sending.page(call.id, query.get("state", ""), query.get("before", ""), limit)
+    sending, limit = call.parts.sending, call.query.get("limit", 100)
+    rows = await sending.page(call.id, **call.query)
     before = rows[-1]["id"] if len(rows) == limit else None
     return {"messages": rows, "outbox": sending.waiting(call.id), "before": before}
 

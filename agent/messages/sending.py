@@ -256,9 +256,10 @@ class Sending:
         return self._outbox
 
     def _in_place(self, outbox: Outbox) -> bool:
-        """False if its file was removed, or another one has its name."""
+        """False if its file was removed or emptied, or another one has its name."""
         with suppress(OSError):
-            return os.path.samestat(self._path.lstat(), outbox.status)
+            status = self._path.lstat()
+            return status.st_size > 0 and os.path.samestat(status, outbox.status)
         return False
 
     def _must_fit(self, new: OutMessage) -> None:

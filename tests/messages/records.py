@@ -12,20 +12,10 @@ UNSURE = -(10**9)
 
 
 def message(number: int, text: str = "", **more: Any) -> dict[str, Any]:
-    return {
-        "v": 1,
-        "id": f"m:{CHAT}:{CHAT}:{number:06d}",
-        "kind": "message",
-        "at": 1_790_000_000 + number,
-        "chat": CHAT,
-        "from_me": False,
-        "sender": CHAT,
-        "alias": "",
-        "message_id": f"{number:06d}",
-        "type": "text",
-        "text": text or f"message {number}",
-        **more,
-    }
+    ids = {"id": f"m:{CHAT}:{CHAT}:{number:06d}", "message_id": f"{number:06d}"}
+    whose = {"chat": CHAT, "from_me": False, "sender": CHAT, "alias": ""}
+    what = {"kind": "message", "type": "text", "text": text or f"message {number}"}
+    return {"v": 1, "at": 1_790_000_000 + number, **ids, **whose, **what, **more}
 
 
 def messages(numbers: Iterable[int], text: str = "", **more: Any) -> list[dict[str, Any]]:

@@ -528,28 +528,31 @@ async def test_what_was_just_accepted_outlives_a_copy(agent: Agent, phone: Phone
     assert kept == {both.row.id: "read", late.row.id: "accepted"}
 
 
-@pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone while it runs"])
+@pytest.mark.parametrize("what", ["noise", "index", "gone", "other", "gone live", "empty live"])
 async def test_a_damaged_outbox_is_set_aside_and_said(
     agent: Agent, phone: Phone, what: str
 ) -> None:
     phone.show(status=AWAY)
     await agent.say(A, "lost")
-    if what != "gone while it runs":
+    if "live" not in what:
         await agent.stop()
     if what == "noise":
         agent.file.write_bytes(agent.file.read_bytes()[:4096] + b"\xff" * 9000)
     elif what == "index":  # it says another thing than its table
         head, _, tail = agent.file.read_bytes().rpartition(b"out_")
         agent.file.write_bytes(head + b"tuo_" + tail)
+    elif what == "empty live":
+        os.truncate(agent.file, 0)
     else:
         agent.file.unlink()
     if what == "other":
         sqlite3.connect(agent.file).execute("create table other (a)")
-    phone.show(status=CONNECTED)
-    if what == "gone while it runs":
+    if "live" in what:
+        assert await code_of(agent.say(B, "no")) == "starting"
         await asyncio.sleep(4)
     else:
         await agent.start()
+    phone.show(status=CONNECTED)
     assert (await agent.ask(A, "new"))[0] == 200
     assert phone.texts() == ["new"]
     assert "waited in it are not sent" in await agent.repaired()
