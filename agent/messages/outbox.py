@@ -142,8 +142,11 @@ def hash_of(whose: Sequence[str], born: float) -> str:
 class Outbox:
     def __init__(self, writer: Writer, status: os.stat_result, damage: str) -> None:
         self.writer, self.status = writer, status
-        self.fits: Callable[[OutMessage], object] = bool
-        """Raises where there is no room for a new row; asked in a thread, of no repeat."""
+        self.fits: Callable[[OutMessage, int, int], object] = lambda *_: None
+        """Raises where there is no room for a new row; asked in a thread, of no repeat. Also given:
+        how many rows of its session wait beyond `told`, and the bytes of all that do."""
+        self.told = 0
+        """Number of the newest row that waits and that the owner of `fits` counts by itself."""
         self.mark = Mark("", 0)
         self.opened_so = damage
         """A sentence on what a person must know of how the file was opened."""
@@ -217,16 +220,15 @@ class Outbox:
         the order of the numbers, before another write."""
 
         def write(db: Database) -> tuple[OutMessage, bool]:
-            if new.repeats:
-                rows = "select {} from messages where repeats = ? and repeats <> ''"
-                found = _find(db, rows, new.repeats)
-                if found and found[0].digest == new.digest:
-                    return found[0], True
-                if found:
-                    why = "cannot use this Idempotency-Key again: it was sent with another request"
-                    code = "idempotency_key_reused"
-                    raise errors.Refused(why, field="Idempotency-Key", code=code)
-            self.fits(new)
+            rows = "select {} from messages where repeats = ? and repeats <> ''"
+            for found in _find(db, rows, new.repeats):
+                if found.digest == new.digest:
+                    return found, True
+                why = "cannot use this Idempotency-Key again: it was sent with another request"
+                raise errors.Refused(why, field="Idempotency-Key", code="idempotency_key_reused")
+            untold = "select count(*) filter (where instance = ?), coalesce(sum(size), 0)"
+            untold = f"{untold} from messages where number > ? and {_WAITS}"
+            self.fits(new, *db.execute(untold, [new.instance, self.told]).fetchone())
             row = {**asdict(new), "number": None, "content": content}
             return replace(new, number=_insert(db, row)), False
 
@@ -350,8 +352,7 @@ def _insert(db: Database, row: Mapping[str, Any], how: str = "") -> int:
 
 
 def _find(db: Database, sql: str, *given: Any) -> list[OutMessage]:
-    rows = db.execute(sql.format(COLUMNS), list(given)).fetchall()
-    made = (OutMessage(**dict(zip(COLUMNS.split(", "), row, strict=True))) for row in rows)
+    made = (OutMessage(*row) for row in db.execute(sql.format(COLUMNS), list(given)))
     return [replace(each, state=State(each.state)) for each in made]
 
 

@@ -262,14 +262,16 @@ class Sending:
             return status.st_size > 0 and os.path.samestat(status, outbox.status)
         return False
 
-    def _must_fit(self, new: OutMessage) -> None:
+    def _must_fit(self, new: OutMessage, count: int, size: int) -> None:
+        """`count`, `size`: of what was taken just now, and no sender has yet."""
         id, sender, limits = new.instance, self.senders.get(new.instance), self.limits.messages
         self._sessions.view(id)  # deleted, or gone to another machine: none is taken after that
-        if sender is not None and (count := len(sender.waiting)) >= limits.outbox_most:
+        count += len(sender.waiting) if sender is not None else 0
+        if count >= limits.outbox_most:
             why = f"cannot take the message: {count} messages of {id} wait to be sent, at most"
             most = f"{limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
             raise TooManyWait(f"{why} {most}")
-        waiting = sum(each.bytes for each in list(self.senders.values()))
+        waiting = size + sum(each.bytes for each in list(self.senders.values()))
         if waiting + new.size > limits.outbox_megabytes << 20:
             why = f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
             most = f"{limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
@@ -351,7 +353,7 @@ class Sending:
             sender.ended, self.senders[sender.id] = self._ended, sender
             work = self._run_sender(sender)
             self._tasks[sender.id] = asyncio.create_task(work, name=f"outbox {sender.id}")
-        self._untidy = True
+        self._untidy, outbox.told = True, max(outbox.told, row.number)
         return sender.add(row, impatient=impatient)
 
     async def _run_sender(self, sender: SessionSender) -> None:

@@ -453,9 +453,10 @@ async def test_a_file_that_is_not_whole_any_more_is_not_sent(agent: Agent, phone
 
 async def test_no_more_waits_than_the_limits_allow(agent: Agent, phone: Phone) -> None:
     phone.show(status=AWAY)
-    agent.limits.messages = MessagesSettings(outbox_most=2)
-    for text in "121":  # a repeat is no new one
-        assert (await agent.ask(A, text, wait=0, key=text))[0] == 202
+    agent.limits.messages = MessagesSettings(outbox_most=9)
+    at_once = [agent.ask(A, str(it % 20), wait=0, key=str(it % 20)) for it in range(40)]
+    codes = await asyncio.gather(*map(code_of, at_once))
+    assert codes == [*[""] * 9, *["outbox_full"] * 11] * 2, "a repeat is no new one"
     with pytest.raises(TryLater, check=lambda it: (it.http, it.code) == (429, "outbox_full")):
         await agent.say(A, "3")
     agent.limits.messages = MessagesSettings(outbox_megabytes=1)
