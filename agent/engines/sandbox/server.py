@@ -484,7 +484,7 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record for the command `say`; InvalidRequest names the field."""
     kind, own = said.get("kind", "message"), said.get("from_me") is True
     sender = jid_of(said.get("contact"))
-    about, more = said.get("of", ""), said.get("fields", {})
+    about, own_id = said.get("of", ""), said.get("message_id") or new_id()
     if (kind in ABOUT_MESSAGE or kind == "message_ack") and not about:
         raise InvalidRequest(f"cannot say it: a {kind} needs the id of a message", field="of")
     record = {
@@ -495,11 +495,14 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
         "from_me": own or kind == "message_ack",
         "sender": "" if own else sender,
         "alias": "",
-        "message_id": about or said.get("message_id") or new_id(),
+        "message_id": about or own_id,
         **_content(kind, said),
-        **more,
+        **said.get("fields", {}),
     }
-    return record | {"id": _id_of(record)}
+    # The same for the same thing, whenever it comes. What is about a message is one itself.
+    which = own_id if kind in ABOUT_MESSAGE else record["message_id"]
+    parts = (kind, record["chat"], record["sender"] or "me", which, record.get("state", ""))
+    return record | {"id": ":".join(parts)[:200]}
 
 
 def _check_fields(fields: Mapping[str, Any]) -> None:
@@ -565,10 +568,3 @@ def _sample(word: str, text: str) -> dict[str, Any]:
         "poll": {"poll": {"question": text, "options": ["yes", "no"], "several": False}},
     }
     return samples.get(word, {})
-
-
-def _id_of(record: Record) -> str:
-    """The same for the same thing, whenever it comes."""
-    which = record["at"] if record["kind"] in ABOUT_MESSAGE else record.get("state", "")
-    parts = (record["kind"], record["chat"], record["sender"] or "me", record["message_id"], which)
-    return ":".join(map(str, parts))[:200]

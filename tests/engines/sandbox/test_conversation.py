@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.engines.sandbox.server import KINDS, TYPES, record_of
-from agent.errors import EngineError, InvalidRequest
+from agent.engines.sandbox.server import ABOUT_MESSAGE, KINDS, TYPES, record_of
+from agent.errors import InvalidRequest
 from agent.messages.record import clean
 from tests.engines.heard import Heard
 
@@ -19,22 +19,18 @@ SETTINGS |= {"messages_per_minute": 0, "read_after": 0.01}
 
 
 class Keeping(Heard):
-    """A Reporter that keeps, unless its disk is `full`; a `killed` one answers no more."""
+    """A Reporter that keeps; a `killed` one answers no more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kept: list[Mapping[str, Any]] = []
-        self.tries = 0
-        self.full = self.killed = False
+        self.killed = False
 
     @property
     def keeps(self) -> bool:
         return True
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
-        self.tries += 1
-        if self.full:
-            raise EngineError("cannot keep: the disk is full", code="not_kept")
         self.kept += records
         if self.killed:
             await asyncio.Event().wait()
@@ -138,11 +134,14 @@ async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_a
 async def test_each_kind_arrives_as_a_record_that_can_be_kept(start: Any, eventually: Any) -> None:
     heard = Keeping()
     engine = await start(heard)
-    for kind in KINDS:
-        await say(engine, "read" if kind == "message_ack" else "x", kind=kind, of="3EB0AA")
-    await eventually(lambda: len(heard.kept) == len(KINDS))
+    for kind in (*KINDS, *KINDS):
+        text, fields = "read" if kind == "message_ack" else "x", {"at": 5}
+        await say(engine, text, kind=kind, of="3EB0AA", fields=fields)
+    await eventually(lambda: len(heard.kept) == 2 * len(KINDS))
     assert [clean(each) for each in heard.kept] == heard.kept
-    assert [each["kind"] for each in heard.kept] == list(KINDS)
+    assert [each["kind"] for each in heard.kept] == [*KINDS, *KINDS]
+    ids = {each["id"] for each in heard.kept}
+    assert len(ids) == len(KINDS) + len(ABOUT_MESSAGE), "each of these has an id of its own"
 
 
 def test_each_type_of_message_has_what_belongs_to_it() -> None:
