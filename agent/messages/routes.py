@@ -21,7 +21,7 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Call, Field, Json, route
 from agent.api.present import HEADERS
 from agent.deliver.bus import NOTHING, Subscription
-from agent.engines.whatsapp import digits_of
+from agent.engines.whatsapp import person_of
 from agent.errors import Refused, TryLater, Unauthorized, WaError
 from agent.messages import outcomes
 from agent.messages.reader import ENDING, LONGEST_PAGE, LOOK_AGAIN, READER, Reader
@@ -151,7 +151,7 @@ async def media(call: Call) -> web.StreamResponse:
     is not kept yet."""
     chat, wait = call.query.get("chat", ""), float(call.query.get("wait", _LOAD_WAIT))
     if chat and "@" not in chat:
-        chat = f"{digits_of(chat)}@s.whatsapp.net"
+        chat = person_of(chat, "chat")
     message = call.request.match_info["message"]
     async with call.parts.reader.media(call.id, message, chat, wait) as (about, file):
         mimetype = about.get("mimetype")

@@ -225,9 +225,8 @@ async def restore(call: Call) -> Json:
 
 
 def show_snapshot(snapshot: Snapshot) -> dict[str, Any]:
-    manifest = snapshot.manifest
     shown = part(snapshot, "name id good problem")
-    if manifest is not None:
+    if (manifest := snapshot.manifest) is not None:
         shown |= part(manifest, "taken_wall why engine account state backup bytes=listing.size")
         shown["files"] = len(manifest.listing.files)
     return shown

@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.api.http.call import Call, Field, Json, read_body
 from agent.api.present import json_answer
 from agent.engines import base, catalog, whatsapp
-from agent.engines.sandbox.server import KINDS, TYPES, Faults
+from agent.engines.sandbox.server import KINDS, TYPES, Faults, check_fields
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge
 from agent.messages import outcomes, sending
 from agent.messages.sender import ME
@@ -28,7 +28,7 @@ _IDS = (
 _WRITERS = "who wrote them, in a group: a number or jid; default: looked up in what is kept here"
 READ = (
     Field("chat", str, _CHAT, required=True, least=1, most=128),
-    Field("message_ids", list, _IDS, least=1, most=1000),
+    Field("message_ids", list, _IDS, least=1, most=1000, pattern=r"\S+"),
     Field("sender", str, _WRITERS, least=5, most=64),
 )
 _LONG = "how long it is shown, then `paused`; default 0: as long as phones do by themselves"
@@ -99,7 +99,7 @@ _ANSWERS = (
     Field("quote_from", str, "who wrote that message, as `sender`", least=2, most=64),
     Field("mentions", list, "numbers or jids of people that the text names", most=256),
 )
-_MIMETYPE = "the file's type, as image/png"
+_MIMETYPE, _PHONE = "the file's type, as image/png", "the contact's phone number"
 _MORE: Mapping[str, tuple[Field, ...]] = {
     "text": (Field("text", str, "the message", required=True, least=1, most=65_536), *_ANSWERS),
     "media": (
@@ -118,7 +118,7 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
     ),
     "contact": (
         Field("name", str, "the contact's name", required=True, least=1, most=256),
-        Field("phone", str, "the contact's number", required=True, least=1, most=64),
+        Field("phone", str, _PHONE, required=True, most=64, pattern=r"\+?[0-9][0-9 ().-]*"),
     ),
     "reaction": (
         _MESSAGE_ID,
@@ -297,6 +297,7 @@ async def say(call: Call) -> Json:
     """Let a contact of the sandbox write."""
     async with call.large_body() as body:
         said = read_body(body, SAY)
+        await asyncio.to_thread(check_fields, said.get("fields", {}))
         if "content" in said:
             limit = call.parts.section.media_limit
             said["content"] = await asyncio.to_thread(check_file, said["content"], limit)

@@ -284,6 +284,7 @@ AT_ONCE = 200
 AGAIN_AFTER = 1.0
 """Seconds until it gives again what was not taken."""
 LARGEST = 256 << 10
+"""Bytes of `fields`, which the link has to take beside the longest text and a part of a file."""
 PIECE = 192 * 1024
 NOISE = "5511900000001"
 """Who writes at the rate of the settings."""
@@ -329,7 +330,7 @@ class Conversation:
 
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Something happens at a contact, or on the account's phone; `count` times."""
-        _check_fields(said.get("fields", {}))
+        check_fields(said.get("fields", {}))
         said, hidden = self._with_file(said)
         every = [said]
         if (count := said.get("count", 1)) > 1:
@@ -337,8 +338,6 @@ class Conversation:
             numbers = range(1, count + 1)
             every = [{**said, "message_id": f"{id}-{n}", "text": f"{text} {n}"} for n in numbers]
         records = [{**record_of(each), **hidden} for each in every]
-        if len(json.dumps(records[0])) > LARGEST:
-            raise InvalidRequest(f"cannot say it: it has more than {LARGEST} bytes", field="fields")
         self._add(records)
         return {"id": records[0]["message_id"], "record": records[0]["id"]}
 
@@ -505,7 +504,10 @@ def record_of(said: Mapping[str, Any]) -> dict[str, Any]:
     return record | {"id": ":".join(parts)[:200]}
 
 
-def _check_fields(fields: Mapping[str, Any]) -> None:
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """More of a record for `say`; InvalidRequest names what is wrong."""
+    if len(json.dumps(fields, ensure_ascii=False).encode()) > LARGEST:
+        raise InvalidRequest(f"cannot say it: fields has more than {LARGEST} bytes", field="fields")
     known: dict[str, tuple[str, Any]] = {it: more[:2] for more in MORE for it in more[2]}
     for name, value in fields.items():
         field, cause = f"fields.{name}", ""

@@ -34,11 +34,9 @@ async def test_pages_follow_each_other_from_the_oldest_on(
     assert texts(page) == ["c", "d"]
     page = await read(local, f"after={page['next']}")
     assert (texts(page), page["more"]) == (["e"], False)
-    last = page["next"]
-    page = await read(local, f"after={last}")
-    assert (page["records"], page["next"]) == ([], last)
-    page = await read(local, "after=newest")
-    assert (page["records"], page["next"]) == ([], last)
+    for after in (page["next"], "newest"):
+        last = await read(local, f"after={after}")
+        assert (last["records"], last["next"]) == ([], page["next"])
 
 
 async def test_a_long_poll_gets_what_comes_and_goes_on_behind_it(
@@ -95,19 +93,27 @@ async def test_a_gap_says_what_a_reader_missed(house: House, local: aiohttp.Clie
     assert page["next"] == 106
 
 
+TO = "49151123456"
+WRONG = ("after=-1", "after=x", "after=1234567890123456789", "after=1&after=2", "limit=501")
+WRONG += ("wait=61", "since=1")
+
+
 @pytest.mark.parametrize(
-    ("query", "field"),
+    ("path", "body", "field"),
     [
-        *(("after=-1", "after"), ("after=x", "after"), ("after=1234567890123456789", "after")),
-        *(("after=1&after=2", "after"), ("limit=501", "limit"), ("wait=61", "wait")),
-        ("since=1", "since"),
+        *((f"messages?{query}", None, query.partition("=")[0]) for query in WRONG),
+        ("messages/m/media?chat=x", None, "chat"),
+        ("messages", {"to": TO, "type": "contact", "name": "Ann", "phone": "x"}, "phone"),
+        ("read", {"chat": TO, "message_ids": ["M1", ""]}, "message_ids"),
+        ("sandbox/say", {"contact": TO, "fields": {"name": "x" * 300_000}}, "fields"),
     ],
 )
 async def test_a_wrong_field_is_named(
-    house: House, local: aiohttp.ClientSession, query: str, field: str
+    house: House, local: aiohttp.ClientSession, path: str, body: Any, field: str
 ) -> None:
     house.messages.add("shop")
-    answer = await local.get(f"{PATH}?{query}")
+    path = f"/api/instance/shop/{path}"
+    answer = await (local.post(path, json=body) if body else local.get(path))
     assert (answer.status, (await answer.json())["field"]) == (400, field)
 
 

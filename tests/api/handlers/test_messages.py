@@ -77,10 +77,8 @@ async def test_only_so_many_long_bodies_are_in_memory_at_once(
             yield whole[1000:]
 
         kind = {"Content-Type": "application/json"}
-        many = [
-            asyncio.create_task(local.post(PATH, data=slow(), headers=kind))
-            for _ in range(LARGE_AT_ONCE)
-        ]
+        posts = [local.post(PATH, data=slow(), headers=kind) for _ in range(LARGE_AT_ONCE)]
+        many = [asyncio.create_task(post) for post in posts]
         await eventually(house.server._parts.large.locked)
         refused = await post(local, file(2000))
         assert (refused.status, (await refused.json())["error"]) == (503, "busy")
