@@ -22,6 +22,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -29,8 +30,7 @@ import msgspec
 from aiohttp.client_proto import ResponseHandler
 
 from agent import VERSION, clock, errors, files, log
-from agent.core import addresses, breaker, model
-from agent.core.session import show_event, wall_text
+from agent.core import addresses, breaker, model, session
 from agent.supervise.reach import Resolver, cause_of
 from agent.webhooks.part import Read
 from agent.webhooks.settings import WebhookDeclaration, matches, secret_of, shown_target
@@ -79,7 +79,7 @@ class Parcel:
 
 def pack_event(entry: model.JournalEntry) -> Parcel:
     """The entry as the API shows it."""
-    shown, name = show_event(entry), f"{entry.cursor}-{round(entry.wall * 1000)}"
+    shown, name = session.show_event(entry), f"{entry.cursor}-{round(entry.wall * 1000)}"
     shown = {"id": shown.pop("cursor"), **shown}
     return Parcel(entry.kind, name, entry.wall, _body(shown), f"event {entry.cursor}")
 
@@ -102,8 +102,12 @@ def sign(key: bytes, delivery: str, moment: str, body: bytes) -> str:
     return f"v1,{b64encode(signed).decode()}"
 
 
-def retry_after(text: str) -> float:
-    """The seconds that a Retry-After header asks for, within bounds; 0 = none."""
+def retry_after(text: str, date: str | None) -> float:
+    """The seconds that a Retry-After header asks for, within bounds; 0 = none. `date`: when it was
+    answered, by the clock of the target; without it a time in the header counts from now."""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        until, now = map(parsedate_to_datetime, (text, date or formatdate(usegmt=True)))
+        text = f"{(until - now).total_seconds():.0f}"
     return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else 0.0
 
 
@@ -133,14 +137,12 @@ class RequestLine:
             trust_env=False,  # a proxy would look names up itself, and judge no address
             trace_configs=[trace],
         )
+        self.close = self._http.close
 
     @classmethod
     async def open(cls, declared: WebhookDeclaration) -> "RequestLine":
         """ConfigError: a file of it cannot be read."""
         return cls(declared, *await asyncio.to_thread(open_files, declared))
-
-    async def close(self) -> None:
-        await self._http.close()
 
     async def post(self, parcel: Parcel) -> Reply:
         moment = str(int(time.time()))
@@ -162,7 +164,7 @@ class RequestLine:
         problem = "" if 200 <= back.status < 300 else f"it answered {back.status}"
         if 300 <= back.status < 400:
             problem += ": redirects are not followed"
-        wait = retry_after(back.headers.get("Retry-After", ""))
+        wait = retry_after(back.headers.get("Retry-After", ""), back.headers.get("Date"))
         return Reply(back.status, problem, wait, said.decode(errors="replace"))
 
 
@@ -313,10 +315,10 @@ class Courier:
             "circuit": str(self._breaker.state(clock.boot_now(), CIRCUIT)),
             "cursor": self._journal.cursor,
             "waiting": waiting,
-            "oldest": wall_text(self.oldest_wall),
+            "oldest": session.wall_text(self.oldest_wall),
             "problem": self._problem,
-            "next_try": wall_text(self._next_try_wall),
-            "delivered": wall_text(self._delivered_wall),
+            "next_try": session.wall_text(self._next_try_wall),
+            "delivered": session.wall_text(self._delivered_wall),
             "dead": self._results[f"dead {self.name}"],
             "messages": self.messages if settings.message_kinds else None,
         }
@@ -481,8 +483,7 @@ class Courier:
             if reply.taken:
                 return
             if reply.refused and self._in_a_row < MOST_IN_A_ROW:
-                refused += 1
-                if refused >= self.declared.tries:
+                if (refused := refused + 1) >= self.declared.tries:
                     await self._give_up(parcel, reply.problem)
                     return
                 await self._pause(next_wait(refused, reply.wait))

@@ -25,8 +25,7 @@ def _url_fault(text: str) -> str:
 
 
 def _patterns_fault(values: tuple[str, ...]) -> str:
-    wrong = [value for value in values if not _PATTERN.fullmatch(value)]
-    if wrong:
+    if wrong := [value for value in values if not _PATTERN.fullmatch(value)]:
         return f"{wrong[0]!r:.80} is no pattern of a-z, 0-9, -, _, * and ?"
     return "" if values else 'an empty list sends nothing; "*" = all'
 

@@ -6,14 +6,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.webhooks.courier import (
-    LONGEST_RETRY_AFTER,
-    Reply,
-    next_wait,
-    pack_event,
-    retry_after,
-    wants,
-)
+from agent.webhooks.courier import Reply, next_wait, pack_event, retry_after, wants
 from agent.webhooks.settings import WebhookDeclaration
 
 NOW = 1_800_000_000.0
@@ -60,10 +53,16 @@ def test_every_answer_of_a_target_has_its_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("", 0), ("120", 120), ("0", 0), ("9" * 400, LONGEST_RETRY_AFTER), ("-5", 0), ("soon", 0)],
+    [
+        *(("", 0), ("120", 120), ("0", 0), ("9" * 400, 3600), ("-5", 0), ("soon", 0)),
+        *(("Fri, 15 Jan 2027 08:02:00 GMT", 120), ("Friday, 15-Jan-27 08:02:00 GMT", 120)),
+        *(("Fri, 15 Jan 2027 07:59:00 GMT", 0), ("Fri, 15 Jan 2027 08:00:00 +" + "9" * 20, 0)),
+        ("Sat, 16 Jan 2027 08:00:00 GMT", 3600),
+    ],
 )
 def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str, seconds: float) -> None:
-    assert retry_after(text) == seconds
+    assert retry_after(text, "Fri, 15 Jan 2027 08:00:00 GMT") == seconds
+    assert retry_after("Fri, 31 Dec 9999 23:59:59 GMT", None) == 3600
 
 
 def test_waits_double_up_to_the_longest_and_are_at_random() -> None:

@@ -97,7 +97,8 @@ async def test_f61_a_target_that_is_down_gets_everything_when_it_is_back(
 async def test_f61_a_wait_that_the_target_asks_for_is_kept(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
-    target.status, target.headers = lambda body: 429, {"Retry-After": "120"}
+    at, until = "Fri, 15 Jan 2027 08:00:00 GMT", "Fri, 15 Jan 2027 08:02:00 GMT"
+    target.status, target.headers = lambda body: 429, {"Date": at, "Retry-After": until}
     webhooks = await bench.begin(hook(target))
     await bench.say("later")
     begun = time.time()
