@@ -112,11 +112,11 @@ async def test_f08_passes_that_never_end_get_no_ping(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subject, "LONGEST_PASS", 0.3)
     store, passes = Store(), Passes()
     passes.end.clear()
     async with watched(store, passes) as wakes:
         await eventually(ears.pings)
+        monkeypatch.setattr(subject, "LONGEST_PASS", 0.3)
         wakes.wake(InstanceId("b"))  # the only place is taken: it waits
         await eventually(lambda: "no pass has ended" in caplog.text)
         ears.pings()
